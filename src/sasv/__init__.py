@@ -1,0 +1,24 @@
+"""Spoofing-aware speaker verification.
+
+``sasv.load_model(path)`` gives a model whose ``embed(path_or_waveform)`` returns the embedding.
+Every command of the command line is a function of ``sasv.commands``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sasv.core.errors import SasvError
+
+if TYPE_CHECKING:
+    from sasv.embeddings.model import Model, load_model
+
+__version__ = "0.1.0"
+__all__ = ["Model", "SasvError", "__version__", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when a model is wanted."""
+    if name in ("Model", "load_model"):
+        import sasv.embeddings.model as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module 'sasv' has no attribute '{name}'")

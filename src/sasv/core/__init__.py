@@ -1,0 +1,1 @@
+"""Ground floor: errors, atomic files, progress, registries. Imports nothing of sasv."""

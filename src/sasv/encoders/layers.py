@@ -1,0 +1,113 @@
+"""Parts that encoders share. Masks keep padding out, so that a batch of unequal files equals single files.
+
+Everywhere ``mask`` is None (all frames are real: training crops, single files) or a tensor of 1 and 0 whose last
+axis is time: (batch, 1, frames), or (batch, 1, 1, frames) for two-dimensional features.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+VARIANCE_FLOOR = 1e-4
+
+
+def frame_mask(lengths: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
+    """Return (batch, 1, frames): 1 where the frame belongs to the file, 0 where it is padding."""
+    return (torch.arange(frames, device=lengths.device)[None, None, :] < lengths[:, None, None]).to(dtype)
+
+
+def keep(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Zero the padding: a convolution then sees at a file's end what zero padding would show it."""
+    return x if mask is None else x * mask
+
+
+def masked_mean(x: Tensor, mask: Tensor | None, dims: tuple[int, ...] = (-1,)) -> Tensor:
+    """Mean over ``dims`` (time, -1, among them) of the real frames, dimensions kept."""
+    if mask is None:
+        return x.mean(dim=dims, keepdim=True)
+    count = mask.sum(dim=-1, keepdim=True) * math.prod(x.shape[dim] for dim in dims if dim != -1)
+    return (x * mask).sum(dim=dims, keepdim=True) / count
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gates from the mean over time (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, bottleneck: int) -> None:
+        super().__init__()
+        # Index 0 stands for the published average pool; the entries with weights keep their names.
+        self.se = nn.Sequential(
+            nn.Identity(),
+            nn.Conv1d(channels, bottleneck, 1),
+            nn.ReLU(),
+            nn.Conv1d(bottleneck, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return x * self.se(masked_mean(x, mask))
+
+
+class Res2Block(nn.Module):
+    """SE-Res2 block of ECAPA-TDNN (Desplanques et al. 2020), convolution -> ReLU -> BatchNorm throughout."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, scale: int, bottleneck: int) -> None:
+        super().__init__()
+        self.width = channels // scale
+        self.conv1 = nn.Conv1d(channels, self.width * scale, 1)
+        self.bn1 = nn.BatchNorm1d(self.width * scale)
+        padding = kernel // 2 * dilation
+        self.convs = nn.ModuleList(
+            nn.Conv1d(self.width, self.width, kernel, dilation=dilation, padding=padding) for _ in range(scale - 1)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(self.width) for _ in range(scale - 1))
+        self.conv3 = nn.Conv1d(self.width * scale, channels, 1)
+        self.bn3 = nn.BatchNorm1d(channels)
+        self.relu = nn.ReLU()
+        self.se = SqueezeExcitation(channels, bottleneck)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        chunks = torch.split(self.bn1(self.relu(self.conv1(x))), self.width, dim=1)
+        outputs: list[Tensor] = []
+        for index, (conv, norm) in enumerate(zip(self.convs, self.bns)):
+            current = chunks[index] if index == 0 else outputs[-1] + chunks[index]
+            outputs.append(norm(self.relu(conv(keep(current, mask)))))
+        outputs.append(chunks[-1])
+        mixed = self.bn3(self.relu(self.conv3(torch.cat(outputs, dim=1))))
+        return self.se(mixed, mask) + x
+
+
+def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
+    """Network of the attentive statistics pooling: three times the channels in, one weight a channel out."""
+    return nn.Sequential(
+        nn.Conv1d(3 * channels, bottleneck, 1),
+        nn.ReLU(),
+        nn.BatchNorm1d(bottleneck),
+        nn.Tanh(),
+        nn.Conv1d(bottleneck, channels, 1),
+        nn.Softmax(dim=2),
+    )
+
+
+def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | None) -> Tensor:
+    """Pool (batch, channels, frames) to (batch, 2 * channels): weighted mean and standard deviation.
+
+    The attention sees each frame beside the mean and the unbiased standard deviation of the whole file.
+    """
+    frames = x.shape[2]
+    mean = masked_mean(x, mask)
+    if mask is None:
+        variance = x.var(dim=2, keepdim=True)
+    else:
+        count = mask.sum(dim=2, keepdim=True)
+        variance = ((x - mean).square() * mask).sum(dim=2, keepdim=True) / (count - 1)
+    deviation = variance.clamp(min=VARIANCE_FLOOR).sqrt()
+    context = torch.cat((x, mean.expand(-1, -1, frames), deviation.expand(-1, -1, frames)), dim=1)
+    logits = attention[:-1](context)
+    if mask is not None:
+        logits = logits.masked_fill(mask == 0, float("-inf"))
+    weights = attention[-1](logits)
+    x = keep(x, mask)
+    pooled = (x * weights).sum(dim=2)
+    squares = (x.square() * weights).sum(dim=2)
+    return torch.cat((pooled, (squares - pooled.square()).clamp(min=VARIANCE_FLOOR).sqrt()), dim=1)

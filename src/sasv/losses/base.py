@@ -1,0 +1,53 @@
+"""What every loss is."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class LossOutput(NamedTuple):
+    """Value to minimise, and classification accuracy in percent."""
+
+    value: Tensor
+    accuracy: Tensor
+
+
+class Loss(nn.Module):
+    """A loss head. Entries of its state dict carry the published names.
+
+    Args:
+        dimension: of the embeddings.
+        classes: training classes; where there is spoofed speech its class is the last.
+        margin: of the angular margin, in radians (AM: in cosine).
+        scale: of the cosines before the softmax.
+    """
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__()
+        self.dimension, self.classes = dimension, classes
+        self.margin, self.scale = margin, scale
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        """Compute the loss.
+
+        Args:
+            embeddings: (items, 2, dimension): two utterances of each item.
+            labels: (items,) class of each item.
+        """
+        raise NotImplementedError
+
+
+def flatten(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (items * 2, dimension) and the label of each."""
+    return embeddings.reshape(-1, embeddings.shape[2]), labels.repeat_interleave(embeddings.shape[1])
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of rows whose largest logit is the label's, in percent."""
+    return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
+
+
+def own_column(rows: int, device: torch.device) -> Tensor:
+    """Return 0, 1, 2, ...: row i belongs to column i."""
+    return torch.arange(rows, device=device)

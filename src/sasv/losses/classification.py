@@ -1,0 +1,58 @@
+"""Losses that classify speakers: softmax, AM-softmax (Wang et al. 2018), AAM-softmax (Deng et al. 2019)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sasv.losses.base import Loss, LossOutput, accuracy, flatten
+
+
+class Softmax(Loss):
+    """Linear layer and cross-entropy."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.fc = nn.Linear(dimension, classes)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        x, labels = flatten(embeddings, labels)
+        logits = self.fc(x).float()
+        return LossOutput(F.cross_entropy(logits, labels), accuracy(logits, labels))
+
+
+class AmSoftmax(Loss):
+    """Additive margin: the cosine of the own class is lowered by ``margin``."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.W = nn.Parameter(nn.init.xavier_normal_(torch.empty(dimension, classes)))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        x, labels = flatten(embeddings, labels)
+        cosine = F.normalize(x.float(), dim=1) @ F.normalize(self.W.float(), dim=0)
+        logits = self.scale * (cosine - self.margin * F.one_hot(labels, self.classes))
+        return LossOutput(F.cross_entropy(logits, labels), accuracy(logits, labels))
+
+
+class AamSoftmax(Loss):
+    """Additive angular margin: the angle to the own class is raised by ``margin``."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, dimension)))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        x, labels = flatten(embeddings, labels)
+        cosine = F.linear(F.normalize(x.float()), F.normalize(self.weight.float()))
+        own = cosine.gather(1, labels[:, None])[:, 0]
+        # The square root has no finite slope at |cos| = 1: the floor keeps the gradient finite there.
+        sine = (1.0 - own.square()).clamp(min=1e-12).sqrt()
+        shifted = own * math.cos(self.margin) - sine * math.sin(self.margin)
+        # Past pi - margin the shifted cosine would rise again; go on along a line.
+        shifted = torch.where(
+            own > math.cos(math.pi - self.margin), shifted, own - math.sin(math.pi - self.margin) * self.margin
+        )
+        logits = self.scale * cosine.scatter(1, labels[:, None], shifted[:, None])
+        return LossOutput(F.cross_entropy(logits, labels), accuracy(logits, labels))

@@ -1,0 +1,47 @@
+"""Sums of losses: the published Stage 1 and Stage 3 (paper, section 3)."""
+
+from torch import Tensor
+
+from sasv.losses.base import Loss, LossOutput
+from sasv.losses.classification import AamSoftmax, Softmax
+from sasv.losses.metric import AngularPrototypical, OneDirectional
+
+
+class SoftmaxPrototypical(Loss):
+    """Softmax plus angular prototypical."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.softmax = Softmax(dimension, classes)
+        self.angleproto = AngularPrototypical(dimension, classes)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        classified = self.softmax(embeddings, labels)
+        return LossOutput(classified.value + self.angleproto(embeddings, labels).value, classified.accuracy)
+
+
+class AamPrototypical(Loss):
+    """AAM-softmax plus angular prototypical: Stage 1."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.aamsoftmax = AamSoftmax(dimension, classes, margin, scale)
+        self.angleproto = AngularPrototypical(dimension, classes)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        classified = self.aamsoftmax(embeddings, labels)
+        return LossOutput(classified.value + self.angleproto(embeddings, labels).value, classified.accuracy)
+
+
+class Sasv(Loss):
+    """AAM-softmax over speakers and the spoof class (the last), plus the one-directional metric loss: Stages 2 and 3."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.aamsoftmax = AamSoftmax(dimension, classes, margin, scale)
+        self.angleproto_sasv = OneDirectional()
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        classified = self.aamsoftmax(embeddings, labels)
+        metric = self.angleproto_sasv(embeddings, labels == self.classes - 1)
+        return LossOutput(classified.value + metric, classified.accuracy)

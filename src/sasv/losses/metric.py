@@ -1,0 +1,95 @@
+"""Losses that compare embeddings: prototypical, angular prototypical (Chung et al. 2020), GE2E (Wan et al. 2018)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sasv.losses.base import Loss, LossOutput, accuracy, own_column
+
+LEAST_SCALE = 1e-6
+
+
+def cosines(rows: Tensor, columns: Tensor) -> Tensor:
+    """Cosine of every row with every column, (rows, columns), in float32."""
+    return F.normalize(rows.float(), dim=-1) @ F.normalize(columns.float(), dim=-1).transpose(-1, -2)
+
+
+class Prototypical(Loss):
+    """Negative squared distance of utterance 0 to the mean of the others of each item (Snell et al. 2017)."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        query, prototype = embeddings[:, 0].float(), embeddings[:, 1:].float().mean(dim=1)
+        logits = -(query[:, None] - prototype[None]).square().sum(dim=2)
+        own = own_column(len(logits), logits.device)
+        return LossOutput(F.cross_entropy(logits, own), accuracy(logits, own))
+
+
+class ReleasedPrototypical(Loss):
+    """What the released code computes under the name ``proto``; kept to reproduce it, not to train with.
+
+    Its distance runs over the items instead of the dimensions (a change of axis in torch's pairwise distance), so
+    the "logits" are (items, dimension). ``Prototypical`` is the loss that was meant.
+    """
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        query, prototype = embeddings[:, 0].float(), embeddings[:, 1:].float().mean(dim=1)
+        offset = 1e-6  # added by torch's pairwise distance
+        logits = -(query[:, :, None] - prototype.T[None] + offset).square().sum(dim=2)
+        own = own_column(len(logits), logits.device)
+        return LossOutput(F.cross_entropy(logits, own), accuracy(logits, own))
+
+
+class AngularPrototypical(Loss):
+    """Scaled cosine of utterance 0 to the mean of the others of each item."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.w = nn.Parameter(torch.tensor(10.0))
+        self.b = nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        logits = cosines(embeddings[:, 0], embeddings[:, 1:].mean(dim=1))
+        logits = logits * self.w.clamp(min=LEAST_SCALE) + self.b
+        own = own_column(len(logits), logits.device)
+        return LossOutput(F.cross_entropy(logits, own), accuracy(logits, own))
+
+
+class Ge2e(Loss):
+    """Generalised end-to-end, softmax variant: the own centroid leaves the utterance out."""
+
+    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__(dimension, classes, margin, scale)
+        self.w = nn.Parameter(torch.tensor(10.0))
+        self.b = nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        x = embeddings.float()
+        items, utterances, _ = x.shape
+        centroid = x.mean(dim=1)
+        without = (x.sum(dim=1, keepdim=True) - x) / (utterances - 1)
+        similar = cosines(x.transpose(0, 1), centroid[None].expand(utterances, -1, -1))
+        own = F.cosine_similarity(x, without, dim=2).transpose(0, 1)
+        diagonal = torch.eye(items, dtype=torch.bool, device=x.device)
+        similar = torch.where(diagonal, own[:, :, None], similar).clamp(min=LEAST_SCALE)
+        logits = (similar * self.w.clamp(min=LEAST_SCALE) + self.b).reshape(-1, items)
+        wanted = own_column(items, x.device).repeat(utterances)
+        return LossOutput(F.cross_entropy(logits, wanted), accuracy(logits, wanted))
+
+
+class OneDirectional(nn.Module):
+    """The metric loss of the SASV system: spoofed speech only ever serves as negatives.
+
+    Rows are utterance 0 of the bona fide items; columns are utterance 1 of the bona fide, then of the spoofed items.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1 = nn.Parameter(torch.tensor(10.0))
+        self.b1 = nn.Parameter(torch.tensor(-5.0))
+
+    def forward(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
+        """Return the loss; ``spoofed`` is boolean per item."""
+        bona_fide = embeddings[~spoofed]
+        columns = torch.cat((bona_fide[:, 1], embeddings[spoofed][:, 1]))
+        logits = cosines(bona_fide[:, 0], columns) * self.w1.clamp(min=LEAST_SCALE) + self.b1
+        return F.cross_entropy(logits, own_column(len(logits), logits.device))

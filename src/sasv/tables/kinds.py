@@ -1,0 +1,279 @@
+"""The four kinds of table and what makes each valid. Columns: docs/tables.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sasv.core.errors import TableError, some
+from sasv.tables.table import Table
+
+NONE = "-"
+"""Written where a cell has nothing to say (the attack of a bona fide utterance)."""
+
+UTTERANCE_LABELS = ("bonafide", "spoof")
+TRIAL_LABELS = ("target", "nontarget", "spoof")
+
+
+class _Kind:
+    """A validated view of a table."""
+
+    def __init__(self, table: Table):
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def save(self, path: str | Path) -> None:
+        """Write as TSV, atomically."""
+        self.table.save(path)
+
+
+class Utterances(_Kind):
+    """Audio files: columns utterance, path, speaker, and where known label, attack, seconds and any others.
+
+    A relative path starts from the folder of the table.
+    """
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("utterance", "path", "speaker")
+        _unique(table, "utterance")
+        _no_empty(table, "path", "speaker")
+        if "label" in table.columns:
+            _known(table, "label", UTTERANCE_LABELS)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Utterance names, one per row."""
+        return self.table.texts("utterance")
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each utterance name."""
+        return {name: row for row, name in enumerate(self.ids)}
+
+    def path(self, row: int) -> str:
+        """Audio file of a row."""
+        return str(self.folder / self.table.text("path", row))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Folder from which relative paths start."""
+        return Path(self.table.name).parent
+
+    @cached_property
+    def speakers(self) -> tuple[np.ndarray, list[str]]:
+        """(speaker index of each row, speaker names)."""
+        return self.table.codes("speaker")
+
+    @cached_property
+    def spoofed(self) -> np.ndarray:
+        """Boolean per row; all False where the table has no label column."""
+        if "label" not in self.table.columns:
+            return np.zeros(len(self), bool)
+        codes, names = self.table.codes("label")
+        return np.array([name == "spoof" for name in names], bool)[codes]
+
+    @cached_property
+    def attacks(self) -> tuple[np.ndarray, list[str]]:
+        """(attack index of each row, attack names)."""
+        if "attack" not in self.table.columns:
+            return np.zeros(len(self), np.int32), [NONE]
+        return self.table.codes("attack")
+
+    @cached_property
+    def seconds(self) -> np.ndarray | None:
+        """Length of each utterance, or None where the table does not say."""
+        if "seconds" not in self.table.columns:
+            return None
+        values = self.table.numbers("seconds")
+        if len(values) and values.min() < 0:
+            raise self.table.bad_cell("seconds", int(values.argmin()), "is negative")
+        return values
+
+    def take(self, rows: np.ndarray) -> "Utterances":
+        """Return some rows."""
+        return Utterances(self.table.take(rows))
+
+    def where(self, condition: str) -> "Utterances":
+        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``; an empty condition keeps all."""
+        if not condition:
+            return self
+        column, _, wanted = condition.partition("=")
+        if not wanted:
+            raise TableError(f"'{condition}': write a condition as column=value, for instance split=train")
+        self.table.require(column)
+        codes, names = self.table.codes(column)
+        keep = np.isin(codes, [names.index(value) for value in wanted.split(",") if value in names])
+        if not keep.any():
+            raise TableError(f"{self.table.name}: no row has {condition}; values of {column}: {some(names, 10)}")
+        return self.take(keep)
+
+
+class Enrolments(_Kind):
+    """Claimed speakers: columns speaker and utterances (comma-separated names)."""
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("speaker", "utterances")
+        _unique(table, "speaker")
+        _no_empty(table, "utterances")
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        """Enrolled speakers, one per row."""
+        return self.table.texts("speaker")
+
+    @cached_property
+    def utterances(self) -> list[list[str]]:
+        """Enrolment utterances of each row."""
+        return [cell.split(",") for cell in self.table.texts("utterances")]
+
+
+class Trials(_Kind):
+    """Claims to decide: columns speaker, utterance, label (target, nontarget, spoof) and attack (optional)."""
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("speaker", "utterance", "label")
+        _no_empty(table, "speaker", "utterance")
+        _known(table, "label", TRIAL_LABELS)
+
+    @cached_property
+    def speakers(self) -> tuple[np.ndarray, list[str]]:
+        """(index per trial, claimed speaker names)."""
+        return self.table.codes("speaker")
+
+    @cached_property
+    def utterances(self) -> tuple[np.ndarray, list[str]]:
+        """(index per trial, test utterance names)."""
+        return self.table.codes("utterance")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """0 target, 1 nontarget, 2 spoof."""
+        codes, names = self.table.codes("label")
+        return np.array([TRIAL_LABELS.index(name) for name in names], np.int8)[codes]
+
+    @cached_property
+    def attacks(self) -> tuple[np.ndarray, list[str]]:
+        """(attack index per trial, attack names); all NONE where the table has no such column."""
+        if "attack" not in self.table.columns:
+            return np.zeros(len(self), np.int32), [NONE]
+        return self.table.codes("attack")
+
+    def counts(self) -> dict[str, int]:
+        """Number of trials of each label."""
+        return {name: int((self.labels == index).sum()) for index, name in enumerate(TRIAL_LABELS)}
+
+
+class Scores(Trials):
+    """Trials with a score column; the higher, the more the claim is believed."""
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("score")
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Scores as float64."""
+        return self.table.numbers("score")
+
+
+@dataclass(frozen=True)
+class TrialRows:
+    """Trials as numbers: the row of the enrolment and of the test utterance of each."""
+
+    enrolment: np.ndarray
+    utterance: np.ndarray
+
+
+def load_utterances(path: str | Path, where: str = "") -> Utterances:
+    """Read and validate an utterance table; ``where`` keeps the rows that fulfil ``column=value``."""
+    return Utterances(Table.load(path)).where(where)
+
+
+def load_enrolments(path: str | Path) -> Enrolments:
+    """Read and validate an enrolment table."""
+    return Enrolments(Table.load(path))
+
+
+def load_trials(path: str | Path) -> Trials:
+    """Read and validate a trial table."""
+    return Trials(Table.load(path))
+
+
+def load_scores(path: str | Path) -> Scores:
+    """Read and validate a score file."""
+    return Scores(Table.load(path))
+
+
+def save_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> Scores:
+    """Write a score file (speaker, utterance, label, attack, score) and return it."""
+    codes, names = trials.attacks
+    table = Table.build(
+        {
+            "speaker": trials.table.texts("speaker"),
+            "utterance": trials.table.texts("utterance"),
+            "label": trials.table.texts("label"),
+            "attack": [names[code] for code in codes],
+            "score": [f"{score:.9g}" for score in scores],
+        },
+        str(path),
+    )
+    table.save(path)
+    return Scores(table)
+
+
+def check_trials(trials: Trials, enrolments: Enrolments, known: Sequence[str] | dict[str, int]) -> TrialRows:
+    """Join trials with enrolments and known utterances.
+
+    Raises:
+        TableError: a trial names a speaker who is not enrolled or an unknown utterance, or an enrolment does.
+    """
+    rows = known if isinstance(known, dict) else {name: row for row, name in enumerate(known)}
+    enrolled = {name: row for row, name in enumerate(enrolments.speakers)}
+    _all_known(trials.table.name, "speaker", trials.speakers[1], enrolled, enrolments.table.name)
+    _all_known(trials.table.name, "utterance", trials.utterances[1], rows, "the utterance table")
+    wanted = [name for names in enrolments.utterances for name in names]
+    _all_known(enrolments.table.name, "utterance", wanted, rows, "the utterance table")
+    speaker_codes, speaker_names = trials.speakers
+    utterance_codes, utterance_names = trials.utterances
+    return TrialRows(
+        np.array([enrolled[name] for name in speaker_names], np.int64)[speaker_codes],
+        np.array([rows[name] for name in utterance_names], np.int64)[utterance_codes],
+    )
+
+
+def _all_known(table: str, what: str, names: Sequence[str], known: dict[str, int], where: str) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise TableError(f"{table}: {what} {some(unknown)} is not in {where}; add it there or drop its rows")
+
+
+def _unique(table: Table, column: str) -> None:
+    codes, first = table.groups(column)
+    if len(first) < len(codes):
+        row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
+        before = int(first[codes[row]])
+        raise table.bad_cell(column, row, f"stands twice (first in line {table.line(before)}); names must be unique")
+    _no_empty(table, column)
+
+
+def _no_empty(table: Table, *columns: str) -> None:
+    for column in columns:
+        at = table.columns.index(column)
+        empty = np.flatnonzero(table.starts[at] == table.ends[at])
+        if len(empty):
+            raise TableError(f"{table.name}, line {table.line(int(empty[0]))}: the {column} is empty; fill it in")
+
+
+def _known(table: Table, column: str, wanted: Sequence[str]) -> None:
+    codes, names = table.codes(column)
+    for code, name in enumerate(names):
+        if name not in wanted:
+            row = int(np.flatnonzero(codes == code)[0])
+            raise table.bad_cell(column, row, f"is unknown; use one of: {', '.join(wanted)}")

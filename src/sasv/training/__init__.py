@@ -1,0 +1,1 @@
+"""Training: schedules, the trainer of all stages, selection on development trials."""
