@@ -54,6 +54,7 @@ def read_audio(
     frames: int | None = None,
     rate: int = RATE,
     max_seconds: float | None = None,
+    place: float | None = None,
 ) -> np.ndarray:
     """Read a file, or a part of it, as mono float32 in [-1, 1].
 
@@ -63,6 +64,7 @@ def read_audio(
         frames: samples wanted, counted at ``rate``; None reads to the end. Near the end fewer come back.
         rate: samples per second of the result; any other rate in the file is resampled (soxr, HQ).
         max_seconds: refuse a longer request instead of filling the memory.
+        place: where a crop of ``frames`` begins, as a share in [0, 1) of the possible starts, instead of ``start``.
 
     Returns:
         Array of shape (samples,). Only the part asked for is decoded.
@@ -75,7 +77,7 @@ def read_audio(
         _check_file(name)
         native, read = m4a.open_reader(name)
         total = probe(name).frames
-        wave = _read_span(name, read, native, total, start, frames, rate, max_seconds)
+        wave = _read_span(name, read, native, total, start, frames, rate, max_seconds, place)
     else:
         with _open(name) as file:
 
@@ -87,7 +89,7 @@ def read_audio(
                 return data
 
             try:
-                wave = _read_span(name, read, file.samplerate, file.frames, start, frames, rate, max_seconds)
+                wave = _read_span(name, read, file.samplerate, file.frames, start, frames, rate, max_seconds, place)
             except soundfile.SoundFileError as error:
                 raise AudioError(f"{name}: broken or truncated audio ({error}); fetch or convert it again") from error
     if not np.isfinite(wave).all():
@@ -96,9 +98,11 @@ def read_audio(
     return wave
 
 
-def _read_span(name, read, native, total, start, frames, rate, max_seconds):  # type: ignore[no-untyped-def]
+def _read_span(name, read, native, total, start, frames, rate, max_seconds, place):  # type: ignore[no-untyped-def]
     """Read [start, start + frames) at ``rate`` through ``read(first, count)`` at the native rate."""
     available = -(-total * rate // native)
+    if place is not None:
+        start = int(place * max(1, available - frames + 1))
     stop = available if frames is None else min(start + frames, available)
     if start < 0 or start >= available:
         raise AudioError(f"{name}: no audio at sample {start}; the file has {available} samples at {rate} Hz")

@@ -1,0 +1,103 @@
+"""The seven augmentations of the published Stage 1, one of them drawn uniformly for each crop.
+
+None; reverberation; music at 5-15 dB; babble of 3-7 speech files at 13-20 dB each; noise at 0-15 dB; babble plus
+music; speed 0.95 or 1.05. Those whose files are not given are not drawn.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from sasv.audio import read_audio
+from sasv.core.errors import SasvError
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
+SNR = {"noise": (0.0, 15.0), "speech": (13.0, 20.0), "music": (5.0, 15.0)}
+ALL = ("none", "reverberation", "music", "speech", "noise", "speech and music", "speed")
+"""The seven augmentations; speech is babble."""
+
+BABBLE = (3, 7)
+SPEEDS = ((20, 19), (20, 21))
+"""Output over input samples for speeds 0.95 and 1.05."""
+
+
+def audio_files(folder: str | Path) -> list[str]:
+    """Return the audio files below a folder, sorted. SasvError where there are none."""
+    if not Path(folder).is_dir():
+        raise SasvError(f"{folder}: no such folder of audio; check the path")
+    found = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise SasvError(f"{folder}: no audio files in it; check the path")
+    return found
+
+
+class Augmenter:
+    """Draws and applies one augmentation a crop.
+
+    Args:
+        noises: a MUSAN-style folder with ``noise``, ``speech`` and ``music`` in it (whole or split files), or any
+            folder of noise; "" for none.
+        rirs: a folder of room impulse responses; "" for none.
+    """
+
+    def __init__(self, noises: str = "", rirs: str = ""):
+        self.files: dict[str, list[str]] = {}
+        if noises:
+            parts = {kind: Path(noises) / kind for kind in SNR if (Path(noises) / kind).is_dir()}
+            self.files = {kind: audio_files(folder) for kind, folder in (parts or {"noise": Path(noises)}).items()}
+        self.rirs = audio_files(rirs) if rirs else []
+        have = {"none", "speed", *self.files}
+        if self.rirs:
+            have.add("reverberation")
+        if {"speech", "music"} <= have:
+            have.add("speech and music")
+        self.choices = [name for name in ALL if name in have]
+
+    def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the crop, changed; same length."""
+        return self.apply(self.choices[rng.integers(len(self.choices))], wave, rng).astype(np.float32)
+
+    def apply(self, name: str, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Apply the augmentation called ``name`` (one of ALL)."""
+        if name == "none":
+            return wave
+        if name == "reverberation":
+            return self.reverberate(wave, rng)
+        if name == "speed":
+            return self.change_speed(wave, rng)
+        for kind in name.split(" and "):
+            wave = self.add(wave, rng, kind)
+        return wave
+
+    def add(self, wave: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndarray:
+        """Add noise, music, or several speakers at random signal-to-noise ratios."""
+        count = int(rng.integers(BABBLE[0], BABBLE[1] + 1)) if kind == "speech" else 1
+        picks = rng.choice(len(self.files[kind]), size=min(count, len(self.files[kind])), replace=False)
+        total = wave.copy()
+        for pick in picks:
+            noise = read_audio(self.files[kind][pick], frames=len(wave), place=rng.random())
+            total += at_snr(wave, np.resize(noise, len(wave)), rng.uniform(*SNR[kind]))
+        return total
+
+    def reverberate(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Convolve with a room impulse response of unit energy; the tail is cut."""
+        rir = read_audio(self.rirs[rng.integers(len(self.rirs))], frames=len(wave), place=0.0)
+        return convolve(wave, rir / max(float(np.sqrt(np.square(rir).sum())), 1e-9))
+
+    def change_speed(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Play at 0.95 or 1.05 of the speed (pitch moves along); cropped or wrapped to the old length."""
+        outputs, inputs = SPEEDS[rng.integers(2)]
+        return np.resize(soxr.resample(wave, inputs, outputs), len(wave))
+
+
+def at_snr(wave: np.ndarray, noise: np.ndarray, decibels: float) -> np.ndarray:
+    """Scale noise so that the wave's power is ``decibels`` above it; silent noise stays silent."""
+    power, other = float(np.square(wave).mean()), float(np.square(noise).mean())
+    return noise * np.float32(np.sqrt(power / (other * 10 ** (decibels / 10)))) if other > 0 else noise
+
+
+def convolve(wave: np.ndarray, rir: np.ndarray) -> np.ndarray:
+    """Linear convolution by FFT, cut to the length of the wave."""
+    size = 1 << (len(wave) + len(rir) - 2).bit_length()
+    return np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(rir, size), size)[: len(wave)].astype(np.float32)

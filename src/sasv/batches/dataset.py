@@ -1,0 +1,150 @@
+"""Crops of utterances for training: only the part needed is read, every draw is seeded by where it stands."""
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sasv.audio import RATE, probe, read_audio
+from sasv.batches.augment import Augmenter
+from sasv.batches.plan import EpochPlan
+from sasv.core.errors import AudioError
+from sasv.tables import Utterances
+
+HOP, WINDOW_REST = 160, 240
+
+
+def crop_samples(frames: int) -> int:
+    """Samples of a crop of so many frames (hop 160 and the rest of a 400-sample window)."""
+    return frames * HOP + WINDOW_REST
+
+
+class Paths:
+    """File names in two tensors: forked workers share them, spawned workers map them; nobody copies."""
+
+    def __init__(self, utterances: Utterances):
+        encoded = [utterances.path(row).encode() for row in range(len(utterances))]
+        self.data = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
+        self.stops = torch.from_numpy(np.cumsum([len(name) for name in encoded], dtype=np.int64))
+
+    def __getitem__(self, row: int) -> str:
+        start = int(self.stops[row - 1]) if row else 0
+        return self.data[start : int(self.stops[row])].numpy().tobytes().decode()
+
+
+class Item(NamedTuple):
+    """One pair to read: two rows, its class, and the numbers that seed its draws."""
+
+    first: int
+    second: int
+    label: int
+    seed: tuple[int, ...]
+
+
+class CropDataset(Dataset[tuple[Tensor, int] | None]):
+    """Reads the pairs of a plan.
+
+    Args:
+        utterances: the training table.
+        frames: length of a crop in frames of 10 ms.
+        augmenter: what is done to each crop, or None.
+    """
+
+    def __init__(self, utterances: Utterances, frames: int, augmenter: Augmenter | None = None):
+        self.paths = Paths(utterances)
+        self.samples = crop_samples(frames)
+        self.augmenter = augmenter
+
+    def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:  # type: ignore[override]
+        """Return ((2, samples) crops, class), or None where neither file can be read (said in a warning)."""
+        rng = np.random.default_rng(list(item.seed))
+        crops = self._pair(item.first, item.second, rng)
+        if crops is None:
+            return None
+        if self.augmenter is not None:
+            crops = [self.augmenter(crop, rng) for crop in crops]
+        return torch.from_numpy(np.stack(crops).astype(np.float32)), item.label
+
+    def _pair(self, first: int, second: int, rng: np.random.Generator) -> list[np.ndarray] | None:
+        places = rng.random(2)
+        if first == second:
+            return self._try(lambda: self._two_of_one(self.paths[first], places))
+        crops = [
+            self._try(lambda row=row, place=place: self._crop(self.paths[row], place))  # type: ignore[misc]
+            for row, place in zip((first, second), places)
+        ]
+        good = [crop for crop in crops if crop is not None]
+        # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
+        return [good[0], good[-1]] if good else None
+
+    @staticmethod
+    def _try(read):  # type: ignore[no-untyped-def]
+        try:
+            return read()
+        except AudioError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            return None
+
+    def _crop(self, path: str, place: float) -> np.ndarray:
+        return wrap(read_audio(path, frames=self.samples, place=place), self.samples)
+
+    def _two_of_one(self, path: str, places: np.ndarray) -> list[np.ndarray]:
+        """Two crops of one utterance that do not overlap; halves of it where it is too short for that."""
+        info = probe(path)
+        total = -(-info.frames * RATE // info.rate)
+        size = min(self.samples, max(total // 2, 1))
+        free = total - 2 * size
+        low, high = sorted(int(place * (free + 1)) for place in places)
+        crops = [wrap(read_audio(path, start, size), self.samples) for start in (low, high + size)]
+        return crops if places[0] < places[1] else crops[::-1]
+
+
+def wrap(wave: np.ndarray, samples: int) -> np.ndarray:
+    """Repeat a short waveform until it has ``samples`` samples; a longer one is cut."""
+    return wave[:samples] if len(wave) >= samples else np.resize(wave, samples)
+
+
+class PlanSampler:
+    """Gives a DataLoader the items of a plan, batch by batch; knows its length."""
+
+    def __init__(self, plan: EpochPlan, seed: int, epoch: int, rank: int = 0, world: int = 1):
+        self.plan, self.seed, self.epoch, self.rank, self.world = plan.share(rank, world), seed, epoch, rank, world
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for batch, (rows, labels) in enumerate(zip(self.plan.rows, self.plan.labels)):
+            number = batch * self.world + self.rank
+            yield [
+                Item(int(first), int(second), int(label), (self.seed, self.epoch, number, index))
+                for index, ((first, second), label) in enumerate(zip(rows, labels))
+            ]
+
+
+def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
+    """Stack items to (items, 2, samples) and labels (items,); those that could not be read are left out."""
+    good = [item for item in items if item is not None]
+    if not good:
+        return torch.zeros(0, 2, 1), torch.zeros(0, dtype=torch.long)
+    return torch.stack([crops for crops, _ in good]), torch.tensor([label for _, label in good])
+
+
+def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool = False) -> DataLoader:  # type: ignore[type-arg]
+    """Return a DataLoader over a plan; the batches do not depend on the number of workers."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=_one_thread if workers else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

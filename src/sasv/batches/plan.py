@@ -1,0 +1,162 @@
+"""The plan of an epoch: pairs of utterances, batch by batch, known before the first file is opened.
+
+A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each rank of many
+takes every n-th batch of the same plan.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Batches of one epoch.
+
+    Attributes:
+        rows: (batches, items, 2) table rows; where both are the same row the pair is two crops of one utterance.
+        labels: (batches, items) class of each item.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def share(self, rank: int, world: int) -> "EpochPlan":
+        """Return the batches of one rank; all ranks get equally many."""
+        whole = len(self) // world * world
+        return EpochPlan(self.rows[rank:whole:world], self.labels[rank:whole:world])
+
+
+class PairPlanner:
+    """Plans batches of utterance pairs.
+
+    Stage 1: ``speakers`` pairs a batch, all of different speakers. Stages 2 and 3: as many pairs of bona fide
+    speech, plus ``spoofs`` pairs of spoofed speech, each pair of one speaker and one attack.
+
+    Args:
+        speaker: (rows,) speaker class of each row.
+        spoofed: (rows,) boolean.
+        attack: (rows,) attack code of each row.
+        spoof_class: class of spoofed items.
+        speakers: bona fide items a batch, all of different speakers.
+        spoofs: spoofed items a batch.
+        most: at most so many utterances of a speaker an epoch.
+        batches: batches an epoch; 0 stops when the pairs no longer fill a batch with different speakers.
+        seed: of all draws.
+
+    Raises:
+        SasvError: fewer speakers than a batch wants, or no spoofed rows where some are wanted.
+    """
+
+    def __init__(
+        self,
+        speaker: np.ndarray,
+        spoofed: np.ndarray,
+        attack: np.ndarray,
+        spoof_class: int,
+        speakers: int,
+        spoofs: int = 0,
+        most: int = 600,
+        batches: int = 0,
+        seed: int = 0,
+    ):
+        self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
+        pair_key = speaker.astype(np.int64) * (int(attack.max(initial=0)) + 1) + attack
+        self.spoof_groups = _grouped(np.flatnonzero(spoofed), pair_key) if spoofs else []
+        self.speaker = speaker
+        self.spoof_class, self.speakers, self.spoofs = spoof_class, speakers, spoofs
+        self.most, self.batches, self.seed = most, batches, seed
+        if len(self.groups) < speakers:
+            raise SasvError(
+                f"a batch wants {speakers} different speakers, the training table has {len(self.groups)} with "
+                f"bona fide speech; set --speakers {len(self.groups)} or fewer"
+            )
+        if spoofs and not self.spoof_groups:
+            raise SasvError("a batch wants spoofed pairs, but the training table has no row with label spoof")
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return the plan of an epoch, counted from 0."""
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        batches = self._bona_fide(rng)
+        while self.batches and len(batches) < self.batches:
+            more = self._bona_fide(rng)
+            if not more:
+                break
+            batches += more
+        if not batches:
+            raise SasvError("the training table does not fill one batch; lower --speakers")
+        batches = batches[: self.batches or None]
+        rows = np.array(batches, np.int64)
+        labels = self.speaker[rows[:, :, 0]].astype(np.int64)
+        if self.spoofs:
+            spoof_rows = self._spoofed(rng, len(batches) * self.spoofs).reshape(len(batches), self.spoofs, 2)
+            rows = np.concatenate((rows, spoof_rows), axis=1)
+            spoof_labels = np.full(spoof_rows.shape[:2], self.spoof_class, np.int64)
+            labels = np.concatenate((labels, spoof_labels), axis=1)
+        return EpochPlan(rows, labels)
+
+    def _bona_fide(self, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
+        """Pair every speaker's utterances and fill batches; a pair whose speaker is in the batch waits for the next."""
+        pairs = np.concatenate([_pairs(group, rng, self.most) for group in self.groups])
+        order = rng.permutation(len(pairs))
+        owners = self.speaker[pairs[:, 0]][order].tolist()
+        ordered = list(map(tuple, pairs[order].tolist()))
+        batches: list[list[tuple[int, int]]] = []
+        current: list[tuple[int, int]] = []
+        present: set[int] = set()
+        waiting: list[tuple[int, tuple[int, int]]] = []
+        for owner, pair in zip(owners, ordered):
+            if owner in present:
+                waiting.append((owner, pair))
+                continue
+            present.add(owner)
+            current.append(pair)
+            while len(current) == self.speakers:
+                batches.append(current)
+                current, present, waiting = self._begin(waiting)
+        while True:
+            if len(current) < self.speakers:
+                return batches
+            batches.append(current)
+            current, present, waiting = self._begin(waiting)
+
+    def _begin(self, waiting):  # type: ignore[no-untyped-def]
+        """Begin a batch with the pairs that wait, oldest first."""
+        current, present, left = [], set(), []
+        for owner, pair in waiting:
+            if owner in present or len(current) == self.speakers:
+                left.append((owner, pair))
+            else:
+                present.add(owner)
+                current.append(pair)
+        return current, present, left
+
+    def _spoofed(self, rng: np.random.Generator, wanted: int) -> np.ndarray:
+        """Draw spoofed pairs: all of them once, shuffled, before any comes again."""
+        drawn: list[np.ndarray] = []
+        have = 0
+        while have < wanted:
+            pairs = np.concatenate([_pairs(group, rng, 0) for group in self.spoof_groups])
+            drawn.append(pairs[rng.permutation(len(pairs))])
+            have += len(pairs)
+        return np.concatenate(drawn)[:wanted]
+
+
+def _grouped(rows: np.ndarray, key: np.ndarray) -> list[np.ndarray]:
+    """Split rows by their key."""
+    order = rows[np.argsort(key[rows], kind="stable")]
+    edges = np.flatnonzero(np.diff(key[order])) + 1
+    return [group for group in np.split(order, edges) if len(group)]
+
+
+def _pairs(group: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
+    """Shuffle a group and pair it up, (pairs, 2); a group of one is paired with itself."""
+    if len(group) == 1:
+        return np.repeat(group, 2)[None]
+    shuffled = rng.permutation(group)[: most or None]
+    return shuffled[: len(shuffled) // 2 * 2].reshape(-1, 2)

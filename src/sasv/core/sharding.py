@@ -1,0 +1,15 @@
+"""Which part of a long job this process does: by torchrun's rank, or by ``--shard i/n`` in a job array."""
+
+import os
+
+from sasv.core.errors import SasvError
+
+
+def parse_shard(text: str = "") -> tuple[int, int]:
+    """Return (index from 0, count). ``text`` is ``i/n`` with i from 1; empty takes RANK and WORLD_SIZE, else 0 of 1."""
+    if not text:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise SasvError(f"shard '{text}': write it as i/n with i from 1 to n, for instance 2/8")
+    return int(index) - 1, int(count)

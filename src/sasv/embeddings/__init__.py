@@ -1,0 +1,1 @@
+"""Embeddings: a loaded model, and extraction over whole tables."""

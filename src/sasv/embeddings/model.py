@@ -1,0 +1,114 @@
+"""A model ready to use: ``load_model(path).embed(path_or_waveform)``."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sasv.audio import check_speech, read_speech
+from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
+from sasv.core.errors import AudioError, SasvError
+from sasv.core.files import sha256
+from sasv.encoders.base import lengths_tensor
+
+MAX_SECONDS = 300.0
+"""Longest utterance that is embedded in one piece."""
+
+Speech = str | os.PathLike[str] | np.ndarray | Tensor
+
+
+class Model:
+    """An encoder in evaluation mode with its specification.
+
+    Attributes:
+        specification: what the checkpoint says of itself.
+        encoder: the torch module.
+        device: where it runs.
+        max_seconds: longer recordings are refused (300 s unless changed).
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu"):
+        self.specification = checkpoint.specification
+        self.name = checkpoint.name
+        self.device = torch.device(device)
+        self.encoder = spawn_encoder(checkpoint).to(self.device).eval()
+        self.max_seconds = MAX_SECONDS
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the specification's encoder and of all its weights."""
+        parts = [value.detach().cpu().numpy().tobytes() for value in self.encoder.state_dict().values()]
+        return sha256(self.specification.encoder, *parts)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the embeddings."""
+        return int(self.encoder.sizes.embedding)
+
+    def read(self, speech: Speech, name: str = "waveform") -> np.ndarray:
+        """Return checked mono samples of a file (any format and rate) or of a waveform (already at the model's rate).
+
+        Raises:
+            AudioError: unreadable, too short, too long, silent, or not finite.
+        """
+        spec = self.specification
+        if isinstance(speech, str | os.PathLike):
+            return read_speech(speech, spec.min_samples, self.max_seconds, spec.rate)
+        wave = np.asarray(speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32)
+        if wave.ndim == 1 and len(wave) > self.max_seconds * spec.rate:
+            raise AudioError(f"{name}: {len(wave) / spec.rate:.0f} s long, over the limit of {self.max_seconds:.0f} s")
+        return check_speech(wave, name, spec.min_samples, spec.rate)
+
+    def embed(self, speech: Speech) -> np.ndarray:
+        """Return the raw embedding, float32 of shape (dimension,), of an audio file or of a waveform.
+
+        A waveform has shape (samples,), values in [-1, 1], at the model's rate (16 kHz).
+        """
+        return self.embed_many([self.read(speech)])[0]
+
+    def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to single calls."""
+        lengths = [len(wave) for wave in waves]
+        padded = np.zeros((len(waves), max(lengths)), np.float32)
+        for row, wave in zip(padded, waves):
+            row[: len(wave)] = wave
+        with torch.inference_mode():
+            batch = torch.from_numpy(padded).to(self.device)
+            return self.encoder(batch, lengths_tensor(lengths, self.device)).float().cpu().numpy()
+
+    def enrol(self, recordings: Sequence[Speech]) -> np.ndarray:
+        """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment recordings."""
+        if not recordings:
+            raise SasvError("enrolment needs at least one recording")
+        return np.mean([self.embed(recording) for recording in recordings], axis=0)
+
+    def score(self, enrolment: np.ndarray, test: np.ndarray) -> float:
+        """Return the cosine of two embeddings, in [-1, 1]; higher: the claimed speaker, bona fide."""
+        product = float(np.dot(enrolment, test))
+        return product / float(np.linalg.norm(enrolment) * np.linalg.norm(test))
+
+
+def load_model(path: str | os.PathLike[str], device: str | torch.device = "auto") -> Model:
+    """Load a checkpoint (ours or a published ``.model``) for inference.
+
+    Args:
+        path: checkpoint file.
+        device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
+
+    Raises:
+        CheckpointError: see load_checkpoint.
+    """
+    return Model(load_checkpoint(path), pick_device(device))
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the wanted device; SasvError where it is not there."""
+    if device == "auto":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise SasvError(f"device {device}: no usable GPU here; use --device cpu")
+    return wanted

@@ -1,0 +1,51 @@
+"""Choosing the model and its threshold on development trials. Evaluation sets are never opened here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+from sasv.embeddings.extract import embed_table
+from sasv.embeddings.model import Model
+from sasv.metrics import sasv_eers
+from sasv.scores import score_embeddings
+from sasv.tables import Enrolments, Trials, Utterances, check_trials, load_enrolments, load_trials, load_utterances
+from sasv.training.options import TrainOptions
+
+
+@dataclass
+class DevelopmentSet:
+    """Development trials with the utterances they need."""
+
+    utterances: Utterances
+    enrolments: Enrolments
+    trials: Trials
+    metric: str
+
+    @classmethod
+    def load(cls, options: TrainOptions) -> "DevelopmentSet | None":
+        """Read the tables that the options name, check them against each other; None where none are named."""
+        if bool(options.dev_trials) != bool(options.dev_enrolments):
+            raise SasvError("development trials and enrolments belong together: give both or neither")
+        if not options.dev_trials:
+            return None
+        enrolments, trials = load_enrolments(options.dev_enrolments), load_trials(options.dev_trials)
+        everything = load_utterances(options.dev_utterances or options.utterances)
+        check_trials(trials, enrolments, everything.rows)
+        needed = set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
+        rows = np.array(sorted(everything.rows[name] for name in needed))
+        metric = options.metric
+        if metric == "auto":
+            metric = "sasv_eer" if trials.counts()["spoof"] else "sv_eer"
+        return cls(everything.take(rows), enrolments, trials, metric)
+
+    def evaluate(self, model: Model) -> dict[str, float | int | None]:
+        """Return the EERs and thresholds of a model on these trials."""
+        embeddings = embed_table(model, self.utterances)
+        scores = score_embeddings(
+            embeddings.vectors, embeddings.utterances, self.enrolments, self.trials, list(embeddings.failures)
+        )
+        result = sasv_eers(scores, self.trials.labels)
+        if result[self.metric] is None:
+            raise SasvError(f"{self.trials.table.name}: the trials give no {self.metric}; choose another --metric")
+        return result

@@ -1,0 +1,345 @@
+"""The trainer of all stages, on one device: batches -> encoder -> loss, selection by development trials.
+
+Everything random is a function of (seed, epoch, batch, item), so an epoch needs no saved random state: a run that is
+stopped and started again by the same command goes on at its last whole epoch with the same weights.
+"""
+
+import csv
+import io
+import math
+import os
+import random
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sasv.batches.augment import Augmenter
+from sasv.batches.dataset import CropDataset, PlanSampler, loader
+from sasv.batches.plan import PairPlanner
+from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, restore_head, save_checkpoint, spawn_encoder
+from sasv.core.errors import CheckpointError, SasvError
+from sasv.core.files import atomic_path, write_json, write_text
+from sasv.core.progress import Progress, duration, say
+from sasv.embeddings.model import Model, pick_device
+from sasv.encoders import ENCODERS
+from sasv.encoders.base import Encoder, parameters_of
+from sasv.losses import LOSSES
+from sasv.losses.base import Loss
+from sasv.tables import Utterances, load_utterances
+from sasv.training.options import TrainOptions
+from sasv.training.schedules import cosine_restarts
+from sasv.training.selection import DevelopmentSet
+
+SPOOF_CLASS = "spoof"
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        options: see TrainOptions.
+
+    Raises:
+        SasvError: options or tables that do not fit each other.
+    """
+
+    def __init__(self, options: TrainOptions):
+        self.options = options
+        self.out = Path(options.out)
+        self.device = pick_device(options.device)
+        seed_everything(options.seed)
+        self.utterances = load_utterances(options.utterances, options.where)
+        self.development = DevelopmentSet.load(options)
+        self.classes, labels = class_list(self.utterances)
+        if options.spoofs and self.classes[-1] != SPOOF_CLASS:
+            raise SasvError(f"{options.utterances}: no row has label spoof, but --spoofs {options.spoofs} wants some")
+        self.spoof_index = len(self.classes) - 1 if self.classes[-1] == SPOOF_CLASS else None
+        self.planner = PairPlanner(
+            labels,
+            self.utterances.spoofed,
+            self.utterances.attacks[0],
+            len(self.classes) - 1,
+            options.speakers,
+            options.spoofs,
+            options.most,
+            options.batches,
+            options.seed,
+        )
+        augmenter = Augmenter(options.noises, options.rirs) if options.augment else None
+        self.dataset = CropDataset(self.utterances, options.frames, augmenter)
+        self.encoder, self.head, self.notes = make_modules(options, len(self.classes))
+        self.encoder.augment = options.augment
+        self.encoder.to(self.device)
+        self.head.to(self.device)
+        self.optimiser = torch.optim.AdamW(
+            [*self.encoder.parameters(), *self.head.parameters()], lr=options.highest, weight_decay=options.weight_decay
+        )
+        self.epoch = 0
+        self.best: float = math.inf
+        self.best_epoch = 0
+        self.history: list[dict[str, Any]] = []
+
+    def run(self) -> Path:
+        """Train to the last epoch and return the path of the final model."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        resumed = self._resume()
+        write_json(self.out / "options.json", asdict(self.options))
+        self._introduce(resumed)
+        while self.epoch < self.options.epochs:
+            row = self._train_epoch()
+            if self.development and (self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs):
+                self._evaluate(row)
+            self.history.append(row)
+            self._save(row)
+            say(describe(row, self.options.epochs))
+        return self._finish()
+
+    def _introduce(self, resumed: bool) -> None:
+        options = self.options
+        if resumed:
+            say(f"{self.out}: going on after epoch {self.epoch}")
+        speakers = len(self.classes) - (self.spoof_index is not None)
+        plan = self.planner.plan(0)
+        say(
+            f"{options.encoder}, {parameters_of(self.encoder):,} parameters, on {self.device}; "
+            f"{len(self.utterances):,} utterances, {speakers} speakers; "
+            f"{options.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} pairs"
+        )
+        if self.dataset.augmenter is not None:
+            say(f"augmentations: {', '.join(self.dataset.augmenter.choices)}")
+        for note in self.notes:
+            say(note)
+
+    def _train_epoch(self) -> dict[str, Any]:
+        """Run one epoch; return its row of the log."""
+        options = self.options
+        seed_everything(options.seed * 100_003 + self.epoch + 1)
+        rate = cosine_restarts(
+            self.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        sampler = PlanSampler(self.planner.plan(self.epoch), options.seed, self.epoch)
+        batches = loader(self.dataset, sampler, options.workers, pin=self.device.type == "cuda")
+        self.encoder.train()
+        self.head.train()
+        total, correct, steps, pairs = 0.0, 0.0, 0, 0
+        started = time.monotonic()
+        with Progress(f"epoch {self.epoch + 1}/{options.epochs}", len(sampler), "batches") as progress:
+            for waves, labels in batches:
+                if not len(labels):
+                    continue
+                value, accuracy = self._step(waves.to(self.device), labels.to(self.device))
+                total, correct, steps, pairs = total + value, correct + accuracy, steps + 1, pairs + len(labels)
+                progress.add(1, f"loss {total / steps:.3f}, accuracy {correct / steps:.1f}%, rate {rate:.2e}")
+        if not steps:
+            raise SasvError(f"{options.utterances}: no training file could be read; the reasons are above")
+        self.epoch += 1
+        seconds = time.monotonic() - started
+        return {
+            "epoch": self.epoch,
+            "loss": total / steps,
+            "accuracy": correct / steps,
+            "rate": rate,
+            "pairs_per_second": pairs / seconds,
+            "seconds": seconds,
+        }
+
+    def _step(self, waves: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Take one optimiser step on (items, 2, samples); return loss and accuracy."""
+        items = waves.shape[0]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+            flat = waves.transpose(0, 1).reshape(2 * items, -1)
+            embeddings = self.encoder(flat).reshape(2, items, -1).transpose(0, 1)
+        output = self.head(embeddings.float(), labels)
+        if not bool(torch.isfinite(output.value)):
+            raise SasvError(
+                f"the loss became {output.value.item()} in epoch {self.epoch + 1}; the last checkpoint is kept: "
+                "lower --highest, or use --precision float32"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        output.value.backward()
+        self.optimiser.step()
+        return float(output.value.detach()), float(output.accuracy)
+
+    def _evaluate(self, row: dict[str, Any]) -> None:
+        """Score the development trials and keep the model where it is the best so far."""
+        assert self.development is not None
+        checkpoint = self.checkpoint()
+        result = self.development.evaluate(Model(checkpoint, self.device))
+        row |= {name: result[name] for name in ("sasv_eer", "sv_eer", "spf_eer")}
+        value = result[self.development.metric]
+        assert value is not None
+        if value < self.best:
+            self.best, self.best_epoch = float(value), self.epoch
+            name = self.development.metric.removesuffix("_eer")
+            threshold = result[f"{name}_threshold"]
+            assert threshold is not None
+            checkpoint.specification.threshold = float(threshold)
+            checkpoint.specification.threshold_source = (
+                f"{name.upper()}-EER point of the development trials, epoch {self.epoch}"
+            )
+            checkpoint.specification.training |= {"epoch": self.epoch, f"dev_{self.development.metric}": value}
+            save_checkpoint(self.out / "best.safetensors", checkpoint)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the present model with its specification."""
+        from sasv import __version__
+
+        options = self.options
+        specification = Specification(
+            encoder=options.encoder,
+            sizes=self.encoder.size_values(),
+            min_samples=self.encoder.min_samples,
+            classes=list(self.classes),
+            spoof_index=self.spoof_index,
+            loss=options.loss,
+            licence=options.licence,
+            training={
+                "sasv": __version__,
+                "epoch": self.epoch,
+                "seed": options.seed,
+                "loss": options.loss,
+                "table": Path(options.utterances).name,
+                "utterances": len(self.utterances),
+                "init": Path(options.init).name,
+            },
+        )
+        return Checkpoint(specification, detached(self.encoder), detached(self.head), str(self.out))
+
+    def _save(self, row: dict[str, Any]) -> None:
+        """Write the state of the run and its log, each whole or not at all."""
+        state = {
+            "encoder": detached(self.encoder),
+            "head": detached(self.head),
+            "optimiser": self.optimiser.state_dict(),
+            "epoch": self.epoch,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+        }
+        with atomic_path(self.out / "state.pt") as temporary, open(temporary, "wb") as stream:
+            torch.save(state, stream)
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for entry in self.history for name in entry))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.out / "metrics.csv", text.getvalue())
+
+    def _resume(self) -> bool:
+        """Load the state of an earlier run of the same options in the same folder."""
+        path = self.out / "state.pt"
+        if not path.exists():
+            return False
+        before = (self.out / "options.json").read_text() if (self.out / "options.json").exists() else "{}"
+        self._check_options(before)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{path}: broken training state ({error}); remove it to begin anew") from error
+        self.encoder.load_state_dict(state["encoder"])
+        self.head.load_state_dict(state["head"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+        self.history = state["history"]
+        return True
+
+    def _check_options(self, before: str) -> None:
+        import json
+
+        free = {"workers", "device", "epochs"}
+        old, new = json.loads(before), asdict(self.options)
+        changed = [
+            f"{name} was {old.get(name)!r}, now {new[name]!r}"
+            for name in new
+            if name not in free and old.get(name) != new[name]
+        ]
+        if changed:
+            raise SasvError(
+                f"{self.out}: holds a run with other options ({'; '.join(changed)}); choose another --out, or remove it"
+            )
+
+    def _finish(self) -> Path:
+        """Write the final model: the best on the development trials, else the last."""
+        final = self.out / "model.safetensors"
+        best = self.out / "best.safetensors"
+        chosen = load_checkpoint(best) if best.exists() else self.checkpoint()
+        save_checkpoint(final, chosen)
+        if self.development:
+            say(f"best {self.development.metric} on development trials: {self.best:.2f}% in epoch {self.best_epoch}")
+        say(f"model: {final}")
+        return final
+
+
+def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
+    """Return (speakers with bona fide speech sorted, the spoof class last where there is any; class of each row).
+
+    A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of its speaker among
+    all speakers of the table, by which spoofed pairs are grouped.
+    """
+    codes, names = utterances.speakers
+    order = np.argsort(np.array(names))
+    rank = np.empty(len(names), np.int64)
+    bona_fide = np.zeros(len(names), bool)
+    bona_fide[codes[~utterances.spoofed]] = True
+    # Speakers with bona fide speech come first, so that their numbers are classes.
+    order = np.concatenate((order[bona_fide[order]], order[~bona_fide[order]]))
+    rank[order] = np.arange(len(names))
+    classes = [names[index] for index in order if bona_fide[index]]
+    if utterances.spoofed.any():
+        classes.append(SPOOF_CLASS)
+    return classes, rank[codes]
+
+
+def make_modules(options: TrainOptions, classes: int) -> tuple[Encoder, Loss, list[str]]:
+    """Make encoder and loss head, from a checkpoint where one is named; return notes of what was kept and dropped."""
+    kind: type[Encoder] = ENCODERS.get(options.encoder)
+    notes: list[str] = []
+    if options.init:
+        checkpoint = load_checkpoint(options.init)
+        if checkpoint.specification.encoder != options.encoder:
+            raise SasvError(
+                f"{options.init}: a {checkpoint.specification.encoder}, not the wanted {options.encoder}; "
+                f"set --encoder {checkpoint.specification.encoder}"
+            )
+        wanted = kind.parse_sizes(options.sizes or checkpoint.specification.sizes)
+        encoder = spawn_encoder(checkpoint)
+        if encoder.sizes != wanted:
+            raise SasvError(f"{options.init}: sizes {encoder.sizes} differ from the wanted {wanted}; leave out --sizes")
+        notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
+    else:
+        encoder = kind(kind.parse_sizes(options.sizes))
+    head: Loss = LOSSES.get(options.loss)(encoder.sizes.embedding, classes, options.margin, options.scale)
+    if options.init:
+        notes += restore_head(head, checkpoint)
+    return encoder, head, notes
+
+
+def detached(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the entries of a module on the CPU."""
+    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; ask for deterministic kernels on a GPU where they exist."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))  # noqa: NPY002 (libraries that still draw from it)
+    torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def describe(row: dict[str, Any], epochs: int) -> str:
+    """Return the line that is said after an epoch."""
+    parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.3f}", f"accuracy {row['accuracy']:.1f}%"]
+    parts += [
+        f"dev {name.removesuffix('_eer').upper()}-EER {row[name]:.2f}%"
+        for name in ("sasv_eer", "sv_eer", "spf_eer")
+        if row.get(name) is not None
+    ]
+    return ", ".join([*parts, duration(row["seconds"])])
