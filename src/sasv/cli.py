@@ -1,0 +1,153 @@
+"""The command line: thin. It parses options into a command's dataclass and calls the function of the same name."""
+
+import dataclasses
+import difflib
+import importlib
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sasv.commands import COMMANDS
+from sasv.core.errors import SasvError
+
+POSITIONALS = {
+    "prepare": ("corpus", "folder"),
+    "synthesize": ("utterances",),
+    "embed": ("utterances",),
+    "metrics": ("scores",),
+    "verify": ("recordings",),
+    "convert": ("source", "result"),
+    "info": ("model",),
+}
+"""Options that are given by position."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``sasv``; return the exit status (0 done, 2 a mistake that one line explains, 130 interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from sasv import __version__
+
+        print(f"sasv {__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"sasv: unknown command '{name}'{hint} (sasv --help lists them)", file=sys.stderr)
+        return 2
+    try:
+        options = parse(name, words[1:])
+        getattr(importlib.import_module(f"sasv.commands.{COMMANDS[name].module}"), name)(options)
+    except SasvError as error:
+        print(f"sasv {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"sasv {name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def overview() -> str:
+    """Return the help page, made without importing any command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sasv COMMAND [options]",
+            "",
+            "Spoofing-aware speaker verification: one embedding that accepts the claimed speaker and rejects",
+            "both other people and synthetic copies.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "sasv COMMAND --help shows its options; every option may stand in a YAML file given by --config.",
+        ]
+    )
+
+
+def parse(name: str, words: Sequence[str]) -> Any:
+    """Parse the words after a command into its options. Exits with status 2 and one line where they do not fit."""
+    import jsonargparse
+
+    command = COMMANDS[name]
+    kind = getattr(importlib.import_module(f"sasv.commands.{command.module}"), command.options)
+    switches = {field.name for field in dataclasses.fields(kind) if field.type in (bool, "bool")}
+    words = _switched([_underscored(word) for word in words], switches)
+    if name == "train" and words and not words[0].startswith("-"):
+        words = ["--config", recipe(words[0]), *words[1:]]
+    parser = jsonargparse.ArgumentParser(prog=f"sasv {name}", description=command.summary, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of options")
+    positional = POSITIONALS.get(name, ())
+    hints = typing.get_type_hints(kind)
+    helps = _helps(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in positional:
+            many = {"nargs": "+", "type": str} if field.name == "recordings" else {"type": hints[field.name]}
+            parser.add_argument(field.name, help=helps.get(field.name), **many)
+    parser.add_class_arguments(kind, skip=set(positional))
+    _dashed(parser)
+    try:
+        values = parser.parse_args(list(words))
+    except (jsonargparse.ArgumentError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise SasvError(f"{text} (sasv {name} --help shows the options)") from error
+    values = values.as_dict() if hasattr(values, "as_dict") else vars(values)
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in values.items() if key in known})
+
+
+def recipe(name: str) -> str:
+    """Return the path of a YAML file, or of the recipe of that name that comes with sasv."""
+    if Path(name).exists():
+        return name
+    shipped = Path(__file__).parent / "recipes"
+    if (shipped / f"{name}.yaml").exists():
+        return str(shipped / f"{name}.yaml")
+    known = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise SasvError(f"{name}: no such file or recipe; recipes: {known}")
+
+
+def _underscored(word: str) -> str:
+    """Accept --max-seconds for --max_seconds."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("-", "_").replace("__", "--", 1) + equals + value if flag.startswith("--") else word
+
+
+def _switched(words: Sequence[str], switches: set[str]) -> list[str]:
+    """Accept a bare --json for --json=true, and --no-json for --json=false."""
+    result = []
+    for index, word in enumerate(words):
+        name = word.removeprefix("--")
+        value = words[index + 1] if index + 1 < len(words) else ""
+        if word.startswith("--no_") and name.removeprefix("no_") in switches:
+            word = f"--{name.removeprefix('no_')}=false"
+        elif word.startswith("--") and name in switches and value not in ("true", "false"):
+            word = f"--{name}=true"
+        result.append(word)
+    return result
+
+
+def _dashed(parser: Any) -> None:
+    """Show flags with dashes in the help."""
+    for action in parser._actions:
+        action.option_strings = [
+            "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag for flag in action.option_strings
+        ]
+
+
+def _helps(kind: type) -> dict[str, str]:
+    """Help of each option, from the docstring of the dataclass."""
+    import docstring_parser
+
+    return {entry.arg_name: entry.description or "" for entry in docstring_parser.parse(kind.__doc__ or "").params}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Everything the command line does, as typed functions: ``from sasv.commands import evaluate, EvaluateOptions``.
+
+Each command is a function that takes its dataclass of options, which is at once the YAML file and the flags.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a command lives and what it does, known without importing it."""
+
+    module: str
+    options: str
+    summary: str
+
+
+COMMANDS = {
+    "prepare": Command("_prepare", "PrepareOptions", "check a corpus folder and write its tables"),
+    "synthesize": Command("_synthesize", "SynthesizeOptions", "make spoofed copies of utterances by vocoders"),
+    "train": Command("_train", "TrainOptions", "train an encoder (recipe or flags)"),
+    "embed": Command("_embed", "EmbedOptions", "embeddings of a table; sharded, resumable"),
+    "evaluate": Command("_evaluate", "EvaluateOptions", "score trials: score file, metrics and plot"),
+    "metrics": Command("_metrics", "MetricsOptions", "EERs of a score file"),
+    "verify": Command("_verify", "VerifyOptions", "accept or reject a recording: ENROL... TEST"),
+    "convert": Command("_convert", "ConvertOptions", "checkpoint to and from the published format"),
+    "info": Command("_info", "InfoOptions", "what a checkpoint says of itself"),
+    "demo": Command("_demo", "DemoOptions", "the whole pipeline on speech it renders itself, or on yours"),
+}
+
+_OWNERS = {name: command.module for name, command in COMMANDS.items()}
+_OWNERS |= {command.options: command.module for command in COMMANDS.values()}
+__all__ = sorted([*_OWNERS, "COMMANDS", "Command"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a command when it is first used."""
+    if name not in _OWNERS:
+        raise AttributeError(f"module 'sasv.commands' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"sasv.commands.{_OWNERS[name]}"), name)

@@ -1,0 +1,50 @@
+"""sasv embed."""
+
+from dataclasses import dataclass
+
+from sasv.core.errors import SasvError, some
+from sasv.core.progress import say
+from sasv.embeddings.extract import Embeddings, extract
+from sasv.embeddings.model import load_model
+from sasv.tables import load_utterances
+
+
+@dataclass
+class EmbedOptions:
+    """Embed every utterance of a table.
+
+    Args:
+        utterances: utterance table.
+        out: folder for embeddings.npy, index.tsv, and failed.tsv where files could not be read.
+        model: checkpoint.
+        where: only the rows with this ``column=value``.
+        batch_seconds: padded audio per batch; lower it where memory is short.
+        max_seconds: refuse longer utterances.
+        shard: this part of the work, ``i/n``; empty takes torchrun's rank.
+        device: cpu, cuda, or auto.
+    """
+
+    utterances: str
+    out: str
+    model: str
+    where: str = ""
+    batch_seconds: float = 60.0
+    max_seconds: float = 300.0
+    shard: str = ""
+    device: str = "auto"
+
+
+def embed(options: EmbedOptions) -> Embeddings | None:
+    """Embed a table; return the embeddings, or None while other shards still work."""
+    model = load_model(options.model, options.device)
+    model.max_seconds = options.max_seconds
+    utterances = load_utterances(options.utterances, options.where)
+    result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
+    if result is not None:
+        say(f"{options.out}/embeddings.npy: {result.vectors.shape[0]} x {result.vectors.shape[1]}")
+        if result.failures:
+            raise SasvError(
+                f"{len(result.failures)} utterances have no embedding ({some(list(result.failures.values()), 3)}); "
+                f"the others are saved; all are in {options.out}/failed.tsv"
+            )
+    return result

@@ -1,0 +1,38 @@
+"""sasv prepare."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sasv.core.progress import say
+from sasv.corpora import CORPORA
+from sasv.corpora.base import Prepared, write_tables
+
+
+@dataclass
+class PrepareOptions:
+    """Check a corpus folder and write its tables.
+
+    Args:
+        corpus: asvspoof2019, voxceleb1, voxceleb2, librispeech, folder (one subfolder a speaker) or table (your own).
+        folder: the corpus as unpacked.
+        out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
+        allow_missing: leave out missing and unreadable files instead of failing.
+        seconds: read every header for the column seconds (checks the files as well).
+    """
+
+    corpus: str
+    folder: str
+    out: str
+    allow_missing: bool = False
+    seconds: bool = True
+
+
+def prepare(options: PrepareOptions) -> Prepared:
+    """Check a corpus and write its tables; SasvError says what is missing."""
+    lists = CORPORA.get(options.corpus)(Path(options.folder))
+    for note in lists.notes:
+        say(note)
+    result = write_tables(lists, Path(options.out), options.allow_missing, options.seconds)
+    trials = ", ".join(path.name for path in result.trials.values()) or "no trials"
+    say(f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} utterances); {trials}")
+    return result

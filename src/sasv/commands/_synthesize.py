@@ -1,0 +1,58 @@
+"""sasv synthesize."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sasv.core.errors import SasvError, some
+from sasv.core.progress import say
+from sasv.tables import Trials, Utterances, load_trials, load_utterances
+from sasv.vocoders.copies import copy_utterances, joined, spoofed_trials
+
+
+@dataclass
+class SynthesizeOptions:
+    """Make spoofed copies of utterances by vocoders, and trials with them.
+
+    Args:
+        utterances: table of speech; only its bona fide rows are copied.
+        out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
+        vocoders: griffin-lim, world (the latter needs sasv[vocoders]).
+        where: copy only the rows with this ``column=value``.
+        trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.
+        seed: of vocoders that draw.
+    """
+
+    utterances: str
+    out: str
+    vocoders: list[str] = field(default_factory=lambda: ["griffin-lim", "world"])
+    where: str = ""
+    trials: str = ""
+    seed: int = 0
+
+
+def synthesize(options: SynthesizeOptions) -> Utterances:
+    """Copy utterances and return the table of the copies. SasvError at the end where some could not be read."""
+    out = Path(options.out)
+    everything = load_utterances(options.utterances)
+    chosen = everything.where(options.where)
+    chosen = chosen.take(~chosen.spoofed)
+    trials: Trials | None = None
+    if options.trials:
+        trials = load_trials(options.trials)
+        targets = {trials.utterances[1][code] for code in np.unique(trials.utterances[0][trials.labels == 0])}
+        chosen = chosen.take(np.array([name in targets for name in chosen.ids], bool))
+    if not len(chosen):
+        raise SasvError(f"{options.utterances}: no bona fide utterance to copy; check --where and --trials")
+    copies, failures = copy_utterances(chosen, options.vocoders, out / "audio", options.seed)
+    joined(everything, copies).save(out / "utterances.tsv")
+    if trials is not None:
+        spoofed_trials(trials, copies).save(out / "trials.tsv")
+    say(f"{out / 'utterances.tsv'}: {len(everything)} originals and {len(copies)} copies")
+    if failures:
+        raise SasvError(
+            f"{len(failures)} utterances could not be copied ({some(list(failures.values()), 3)}); "
+            "the others are done: mend these and run the same command again"
+        )
+    return copies

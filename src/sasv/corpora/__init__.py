@@ -1,0 +1,17 @@
+"""Corpora as distributed, read into tables. One corpus a file, one line here."""
+
+from sasv.core.registry import Registry
+
+CORPORA = Registry(
+    "corpus",
+    {
+        "asvspoof2019": "sasv.corpora.asvspoof2019:read",
+        "voxceleb1": "sasv.corpora.voxceleb1:read",
+        "voxceleb2": "sasv.corpora.voxceleb2:read",
+        "librispeech": "sasv.corpora.librispeech:read",
+        "folder": "sasv.corpora.folder:read",
+        "table": "sasv.corpora.own_table:read",
+    },
+)
+
+__all__ = ["CORPORA"]

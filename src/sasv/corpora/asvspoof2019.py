@@ -1,0 +1,82 @@
+"""ASVspoof 2019 logical access, as unpacked from LA.zip (Wang et al., Computer Speech & Language 2020)."""
+
+from pathlib import Path
+
+from sasv.core.errors import SasvError
+from sasv.core.files import read_lines
+from sasv.corpora.base import CorpusLists, Trial, Utterance, audio_below
+from sasv.tables import NONE
+
+PARTS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
+NAME = "ASVspoof2019.LA"
+GENDERS = ("female", "male")
+
+
+def read(folder: Path) -> CorpusLists:
+    """Read whichever of the train, dev and eval parts are there. ``folder`` is ``LA`` or the folder above it."""
+    root = folder / "LA" if (folder / "LA").is_dir() else folder
+    cm = root / "ASVspoof2019_LA_cm_protocols"
+    if not cm.is_dir():
+        raise SasvError(f"{folder}: no ASVspoof2019_LA_cm_protocols in it; give the folder LA of the unpacked archive")
+    lists = CorpusLists(root, [], files=set(audio_below(root)))
+    for part, kind in PARTS.items():
+        protocol = cm / f"{NAME}.cm.{kind}.txt"
+        if not protocol.exists():
+            lists.notes.append(f"no {part} part: {protocol.name} is not there")
+            continue
+        audio = f"ASVspoof2019_LA_{part}/flac"
+        lists.utterances += [
+            Utterance(name, f"{audio}/{name}.flac", speaker, part, label, attack)
+            for speaker, name, label, attack in read_countermeasure(protocol)
+        ]
+        asv = root / "ASVspoof2019_LA_asv_protocols"
+        enrolments = [asv / f"{NAME}.asv.{part}.{gender}.trn.txt" for gender in GENDERS]
+        trials = asv / f"{NAME}.asv.{part}.gi.trl.txt"
+        if part == "train":
+            continue
+        if not (trials.exists() and all(path.exists() for path in enrolments)):
+            lists.notes.append(f"no {part} trials: {asv.name} does not hold the lists of this part")
+            continue
+        speakers = read_enrolments(*enrolments)
+        lists.enrolments[part], lists.trials[part] = speakers, read_trials(trials)
+        listed = {row.utterance for row in lists.utterances}
+        lists.utterances += [
+            Utterance(name, f"{audio}/{name}.flac", speaker, part)
+            for speaker, names in speakers.items()
+            for name in names
+            if name not in listed
+        ]
+    return lists
+
+
+def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
+    """Return (speaker, utterance, bonafide or spoof, attack) of each line ``LA_0079 LA_T_1138215 - - bonafide``."""
+    rows = []
+    for speaker, name, _, attack, label in _fields(path, 5):
+        if label not in ("bonafide", "spoof"):
+            raise SasvError(f"{path}: unknown label '{label}' of {name}; expected bonafide or spoof")
+        rows.append((speaker, name, label, attack if label == "spoof" else NONE))
+    return rows
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """Return the trials of lines ``LA_0015 LA_E_1103494 bonafide target`` (third column the attack when spoofed)."""
+    trials = []
+    for speaker, name, kind, label in _fields(path, 4):
+        if label not in ("target", "nontarget", "spoof"):
+            raise SasvError(f"{path}: unknown label '{label}' of {name}; expected target, nontarget or spoof")
+        trials.append(Trial(speaker, name, label, kind if label == "spoof" else NONE))
+    return trials
+
+
+def read_enrolments(*paths: Path) -> dict[str, list[str]]:
+    """Return speaker -> enrolment utterances of lines ``LA_0026 LA_E_A6067886,LA_E_A6399397``."""
+    return {speaker: names.split(",") for path in paths for speaker, names in _fields(path, 2)}
+
+
+def _fields(path: Path, count: int) -> list[list[str]]:
+    rows = [line.split() for line in read_lines(path)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != count:
+            raise SasvError(f"{path}, line {number}: {len(row)} fields instead of {count}; is it another protocol?")
+    return rows

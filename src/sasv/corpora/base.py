@@ -1,0 +1,179 @@
+"""What a reader yields, and the checks and writing that all corpora share."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from sasv.audio import probe
+from sasv.core.errors import SasvError, some
+from sasv.core.files import write_text
+from sasv.core.progress import Progress, say
+from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
+
+AUDIO = (".flac", ".wav", ".m4a", ".ogg", ".opus", ".mp3", ".aac")
+READERS = 8
+
+
+class Utterance(NamedTuple):
+    """One row; the path starts from the corpus folder."""
+
+    utterance: str
+    path: str
+    speaker: str
+    split: str
+    label: str = "bonafide"
+    attack: str = NONE
+    seconds: str = ""
+
+
+class Trial(NamedTuple):
+    """One claim; label is target, nontarget or spoof."""
+
+    speaker: str
+    utterance: str
+    label: str
+    attack: str = NONE
+
+
+@dataclass
+class CorpusLists:
+    """What a corpus lists, before anything is checked.
+
+    Attributes:
+        folder: where the paths start.
+        utterances: all utterances of all splits.
+        enrolments: part -> speaker -> utterances.
+        trials: part -> trials.
+        files: relative paths of the audio files that exist.
+        notes: what a user should know of what was (not) found.
+    """
+
+    folder: Path
+    utterances: list[Utterance]
+    enrolments: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    trials: dict[str, list[Trial]] = field(default_factory=dict)
+    files: set[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+Reader = Callable[[Path], CorpusLists]
+
+
+def audio_below(folder: Path, suffixes: Iterable[str] = AUDIO) -> list[str]:
+    """Return the audio files below a folder as sorted relative paths, in one walk over the tree."""
+    if not folder.is_dir():
+        raise SasvError(f"{folder}: no such folder; check the path")
+    wanted = tuple(suffixes)
+    root = str(folder)
+    found = []
+    for where, _, names in os.walk(root, followlinks=True):
+        inside = os.path.relpath(where, root)
+        prefix = "" if inside == "." else inside.replace(os.sep, "/") + "/"
+        found += [prefix + name for name in names if name.lower().endswith(wanted)]
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Tables that were written."""
+
+    utterances: Path
+    enrolments: dict[str, Path]
+    trials: dict[str, Path]
+    missing: int
+    unreadable: int
+
+
+def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, measure: bool = True) -> Prepared:
+    """Check that what the lists name exists and can be read, then write the tables.
+
+    Args:
+        lists: what a reader yields.
+        out: folder for ``utterances.tsv``, ``enrolments_PART.tsv``, ``trials_PART.tsv``.
+        allow_missing: leave out missing and unreadable files (and the trials that need them) instead of failing.
+        measure: read every header for the column ``seconds``.
+
+    Raises:
+        SasvError: files are missing or unreadable; ``missing.txt`` in ``out`` lists all of them.
+    """
+    if not lists.utterances:
+        raise SasvError(f"{lists.folder}: no utterances found; check that this is the unpacked corpus folder")
+    present = set(audio_below(lists.folder)) if lists.files is None else lists.files
+    missing = [row.path for row in lists.utterances if row.path not in present]
+    kept = [row for row in lists.utterances if row.path in present]
+    unreadable: list[str] = []
+    if measure:
+        kept, unreadable = _measured(lists.folder, kept)
+    if missing or unreadable:
+        write_text(out / "missing.txt", "".join(f"{name}\n" for name in (*missing, *unreadable)))
+        problems = []
+        if missing:
+            problems.append(f"{len(missing)} of {len(lists.utterances)} listed files are missing ({some(missing, 3)})")
+        if unreadable:
+            problems.append(f"{len(unreadable)} cannot be read ({some(unreadable, 2)})")
+        advice = f"all are in {out / 'missing.txt'}"
+        if not allow_missing:
+            raise SasvError(f"{lists.folder}: {'; '.join(problems)}; {advice}; mend them, or --allow-missing")
+        say(f"left out: {'; '.join(problems)}; {advice}")
+    elif (out / "missing.txt").exists():
+        (out / "missing.txt").unlink()
+    root = lists.folder.resolve()
+    columns = {
+        "utterance": [row.utterance for row in kept],
+        "path": [str(root / row.path) for row in kept],
+        "speaker": [row.speaker for row in kept],
+        "split": [row.split for row in kept],
+        "label": [row.label for row in kept],
+        "attack": [row.attack for row in kept],
+    }
+    if all(row.seconds for row in kept):
+        columns["seconds"] = [row.seconds for row in kept]
+    utterances = Utterances(Table.build(columns, str(out / "utterances.tsv")))
+    known = set(columns["utterance"])
+    enrolment_paths, trial_paths = {}, {}
+    written: list[tuple[Path, Table]] = [(out / "utterances.tsv", utterances.table)]
+    for part, speakers in lists.enrolments.items():
+        path = out / f"enrolments_{part}.tsv"
+        usable = {name: [file for file in files if file in known] for name, files in speakers.items()}
+        usable = {name: files for name, files in usable.items() if files} if allow_missing else speakers
+        table = Table.build({"speaker": list(usable), "utterances": map(",".join, usable.values())}, str(path))  # type: ignore[dict-item]
+        enrolments = Enrolments(table)
+        written.append((path, table))
+        enrolment_paths[part] = path
+        if part in lists.trials:
+            path = out / f"trials_{part}.tsv"
+            trials = lists.trials[part]
+            if allow_missing:
+                trials = [trial for trial in trials if trial.utterance in known and trial.speaker in usable]
+            table = Table.build({name: [getattr(trial, name) for trial in trials] for name in Trial._fields}, str(path))
+            check_trials(Trials(table), enrolments, utterances.rows)
+            written.append((path, table))
+            trial_paths[part] = path
+    for path, table in written:
+        table.save(path)
+    return Prepared(out / "utterances.tsv", enrolment_paths, trial_paths, len(missing), len(unreadable))
+
+
+def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], list[str]]:
+    """Fill in the lengths that are not known; return (readable rows, messages of unreadable ones)."""
+
+    def measure(row: Utterance) -> Utterance | str:
+        if row.seconds:
+            return row
+        try:
+            return row._replace(seconds=f"{probe(folder / row.path).seconds:.3f}")
+        except SasvError as error:
+            return str(error)
+
+    kept, broken = [], []
+    with ThreadPoolExecutor(READERS) as pool, Progress("headers", len(rows)) as progress:
+        for result in pool.map(measure, rows, chunksize=256):
+            progress.add()
+            if isinstance(result, str):
+                broken.append(result)
+            else:
+                kept.append(result)
+    return kept, broken

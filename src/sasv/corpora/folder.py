@@ -1,0 +1,19 @@
+"""A user's own folder: one subfolder a speaker, anything below it that speaker's speech."""
+
+from pathlib import Path
+
+from sasv.core.errors import SasvError
+from sasv.corpora.base import CorpusLists, Utterance, audio_below
+
+
+def read(folder: Path) -> CorpusLists:
+    """Read ``SPEAKER/**/NAME.suffix``; the utterance is named by its path without the suffix."""
+    files = audio_below(folder)
+    rows = []
+    for path in files:
+        speaker, slash, _ = path.partition("/")
+        if slash:
+            rows.append(Utterance(path.rpartition(".")[0].replace(",", "_"), path, speaker, "all"))
+    if not rows:
+        raise SasvError(f"{folder}: no SPEAKER/... audio in it; put each speaker's files into a folder of their own")
+    return CorpusLists(folder, rows, files=set(files))

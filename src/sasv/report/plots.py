@@ -1,0 +1,74 @@
+"""Plots of scores: the three classes side by side, and the detection error trade-off."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sasv.core.errors import MissingExtra
+from sasv.core.files import atomic_path
+
+CLASSES = (("target", "#2a7f3f"), ("nontarget", "#3b6fb6"), ("spoof", "#c23b3b"))
+MOST_POINTS = 2000
+
+
+def plot_scores(
+    scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[str], metrics: dict[str, Any], title: str = ""
+) -> None:
+    """Write a PNG: histograms of the classes with the SASV threshold, and miss against false alarm per kind.
+
+    Args:
+        scores, labels: as in sasv_eers.
+        path: PNG file to write.
+        metrics: what sasv_eers gave.
+        title: heading.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "plots", "a plot") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 61)
+    for kind, (name, colour) in enumerate(CLASSES):
+        mine = scores[labels == kind]
+        if len(mine):
+            left.hist(mine, edges, density=True, alpha=0.55, color=colour, label=f"{name} ({len(mine)})")
+    threshold = metrics["sasv_threshold"] if metrics["sasv_threshold"] is not None else metrics["sv_threshold"]
+    if threshold is not None:
+        left.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"EER threshold {threshold:.3f}")
+    left.set(xlabel="score", ylabel="density", title="Scores of the three classes")
+    left.legend(frameon=False)
+    for kind, name in ((1, "sv"), (2, "spf")):
+        if metrics[f"{name}_eer"] is None:
+            continue
+        alarms, misses = error_curve(scores[labels == 0], scores[labels == kind])
+        label = f"target against {CLASSES[kind][0]}: {name.upper()}-EER {metrics[f'{name}_eer']:.2f}%"
+        right.plot(100 * alarms, 100 * misses, color=CLASSES[kind][1], label=label)
+    right.plot([0, 100], [0, 100], color="grey", linewidth=0.8, linestyle=":", label="equal error")
+    right.set(xlabel="false acceptance (%)", ylabel="false rejection (%)", title="Error trade-off")
+    limit = max(10.0, 2.2 * max(metrics[f"{name}_eer"] or 0.0 for name in ("sv", "spf")))
+    right.set(xlim=(0, min(100, limit)), ylim=(0, min(100, limit)), aspect="equal")
+    right.legend(frameon=False, loc="upper right")
+    if title:
+        figure.suptitle(title)
+    with atomic_path(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)
+
+
+def error_curve(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (false acceptance, false rejection) over all thresholds, thinned to at most MOST_POINTS."""
+    thresholds = np.unique(np.concatenate((positives, negatives)))
+    if len(thresholds) > MOST_POINTS:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, MOST_POINTS).astype(int)]
+    thresholds = np.append(thresholds, np.inf)
+    misses = np.searchsorted(np.sort(positives), thresholds) / len(positives)
+    alarms = 1 - np.searchsorted(np.sort(negatives), thresholds) / len(negatives)
+    return alarms, misses

@@ -1,0 +1,13 @@
+"""Vocoders: real speech analysed and resynthesised, as spoofed copies. One vocoder a file, one line here."""
+
+from sasv.core.registry import Registry
+
+VOCODERS = Registry(
+    "vocoder",
+    {
+        "griffin-lim": "sasv.vocoders.griffin_lim:GriffinLim",
+        "world": "sasv.vocoders.world:World",
+    },
+)
+
+__all__ = ["VOCODERS"]
