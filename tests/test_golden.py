@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import PUBLISHED_NAMES
 
+from conftest import PUBLISHED_NAMES
 from sasv.encoders import ENCODERS
 from sasv.encoders.base import parameters_of
 from sasv.losses import LOSSES

@@ -98,9 +98,8 @@ def parse(name: str, words: Sequence[str]) -> Any:
     except (jsonargparse.ArgumentError, TypeError) as error:
         text = " ".join(str(error).split())
         raise SasvError(f"{text} (sasv {name} --help shows the options)") from error
-    values = values.as_dict() if hasattr(values, "as_dict") else vars(values)
-    known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
+    found = values.as_dict()
+    return kind(**{field.name: found[field.name] for field in dataclasses.fields(kind)})
 
 
 def recipe(name: str) -> str:

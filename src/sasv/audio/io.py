@@ -198,7 +198,7 @@ def _open(name: str) -> soundfile.SoundFile:
 def _ogg_complete(name: str) -> bool:
     """Whether the last OGG page says that it is the last (its pages are at most 65,307 bytes long)."""
     with open(name, "rb") as stream:
-        stream.seek(max(0, os.path.getsize(name) - 65307))
+        stream.seek(max(0, Path(name).stat().st_size - 65307))
         tail = stream.read()
     page = tail.rfind(b"OggS\0")
     return page >= 0 and page + 5 < len(tail) and bool(tail[page + 5] & 4)

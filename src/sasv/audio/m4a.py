@@ -74,9 +74,7 @@ def open_reader(name: str) -> tuple[int, Callable[[int, int], np.ndarray]]:
                     if begin + have >= first + count:
                         break
             except av.error.FFmpegError as error:
-                raise AudioError(
-                    f"{name}: broken or truncated audio ({error}); fetch or convert it again"
-                ) from error
+                raise AudioError(f"{name}: broken or truncated audio ({error}); fetch or convert it again") from error
         if not chunks:
             raise AudioError(f"{name}: holds no audio; fetch or convert it again")
         data = np.concatenate(chunks)

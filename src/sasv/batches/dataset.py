@@ -59,7 +59,7 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         self.samples = crop_samples(frames)
         self.augmenter = augmenter
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:  # type: ignore[override]
+    def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:
         """Return ((2, samples) crops, class), or None where neither file can be read (said in a warning)."""
         rng = np.random.default_rng(list(item.seed))
         crops = self._pair(item.first, item.second, rng)
@@ -74,7 +74,7 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         if first == second:
             return self._try(lambda: self._two_of_one(self.paths[first], places))
         crops = [
-            self._try(lambda row=row, place=place: self._crop(self.paths[row], place))  # type: ignore[misc]
+            self._try(lambda row=row, place=place: self._crop(self.paths[row], place))
             for row, place in zip((first, second), places)
         ]
         good = [crop for crop in crops if crop is not None]
@@ -134,11 +134,11 @@ def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
     return torch.stack([crops for crops, _ in good]), torch.tensor([label for _, label in good])
 
 
-def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool = False) -> DataLoader:  # type: ignore[type-arg]
+def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool = False) -> DataLoader:
     """Return a DataLoader over a plan; the batches do not depend on the number of workers."""
     return DataLoader(
         dataset,
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,

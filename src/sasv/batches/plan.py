@@ -125,9 +125,13 @@ class PairPlanner:
             batches.append(current)
             current, present, waiting = self._begin(waiting)
 
-    def _begin(self, waiting):  # type: ignore[no-untyped-def]
+    def _begin(
+        self, waiting: list[tuple[int, tuple[int, int]]]
+    ) -> tuple[list[tuple[int, int]], set[int], list[tuple[int, tuple[int, int]]]]:
         """Begin a batch with the pairs that wait, oldest first."""
-        current, present, left = [], set(), []
+        current: list[tuple[int, int]] = []
+        present: set[int] = set()
+        left: list[tuple[int, tuple[int, int]]] = []
         for owner, pair in waiting:
             if owner in present or len(current) == self.speakers:
                 left.append((owner, pair))

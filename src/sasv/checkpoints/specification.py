@@ -54,7 +54,9 @@ class Specification:
             values = json.loads(text)
             version = values.get("format", 1)
         except (ValueError, AttributeError) as error:
-            raise CheckpointError(f"{name}: its specification is not JSON ({error}); convert the model again") from error
+            raise CheckpointError(
+                f"{name}: its specification is not JSON ({error}); convert the model again"
+            ) from error
         if version > 1:
             raise CheckpointError(f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv")
         known = {entry.name for entry in fields(cls)}

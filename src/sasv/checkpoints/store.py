@@ -70,7 +70,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{name}: no such checkpoint; check the path")
     with open(name, "rb") as stream:
         start = stream.read(16)
-    if _is_safetensors(start, os.path.getsize(name)):
+    if _is_safetensors(start, Path(name).stat().st_size):
         checkpoint = _load_own(name)
     elif start[:2] == b"PK" or start[:1] == b"\x80":
         checkpoint = _load_published(name)

@@ -50,15 +50,25 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     """Run the demonstration; print and return the metrics of the test trials."""
     started = time.monotonic()
     out = Path(options.out)
-    heading(1, "speech: " + (f"reading {options.corpus}" if options.corpus else f"rendering {options.speakers} speakers"))
-    root = Path(options.corpus) if options.corpus else synthetic.render(out / "speech", options.speakers, seed=options.seed)
+    heading(
+        1, "speech: " + (f"reading {options.corpus}" if options.corpus else f"rendering {options.speakers} speakers")
+    )
+    root = (
+        Path(options.corpus)
+        if options.corpus
+        else synthetic.render(out / "speech", options.speakers, seed=options.seed)
+    )
     lists = CORPORA.get("librispeech")(root)
     add_protocol(lists, options.seed)
     tables = write_tables(lists, out / "tables")
     counts = {
         part: len({row.speaker for row in lists.utterances if row.split == part}) for part in ("train", "dev", "test")
     }
-    say("speakers: " + ", ".join(f"{count} {SHARE[part]}" for part, count in counts.items()) + "; none is in two of these")
+    say(
+        "speakers: "
+        + ", ".join(f"{count} {SHARE[part]}" for part, count in counts.items())
+        + "; none is in two of these"
+    )
 
     heading(2, f"spoofed speech: the target speakers' own test utterances through {options.vocoders}")
     spoofed = {}
@@ -80,9 +90,10 @@ def demo(options: DemoOptions) -> dict[str, Any]:
             utterances=str(tables.utterances),
             out=str(out / "stage1"),
             where="split=train",
-            dev_utterances=str(tables.utterances),
+            dev_utterances=str(spoofed["dev"] / "utterances.tsv"),
             dev_enrolments=str(tables.enrolments["dev"]),
-            dev_trials=str(tables.trials["dev"]),
+            dev_trials=str(spoofed["dev"] / "trials.tsv"),
+            metric="sv_eer",
             sizes=SIZES,
             epochs=options.epochs,
             batches=options.batches,
@@ -121,21 +132,25 @@ def heading(number: int, text: str) -> None:
 
 def closing(options: DemoOptions, out: Path, result: dict[str, Any], took: str) -> str:
     """Return what the figures mean and what to type next."""
-    speech = (
-        f"The speech is yours ({options.corpus})."
-        if options.corpus
-        else "The voices are synthetic (espeak-ng): these figures show that the pipeline works, not how well it does on people."
-    )
+    if options.corpus:
+        speech = f"The speech is yours ({options.corpus})."
+    else:
+        speech = (
+            "The voices are synthetic (espeak-ng): these figures show that the pipeline works,\n"
+            "not how well it does on people."
+        )
     lines = [
         "",
         speech,
-        f"An SV-EER of {result['sv_eer']:.1f}% says how often other people are confused with the claimed speaker; "
-        f"an SPF-EER of {result['spf_eer']:.1f}%",
-        "how often vocoded copies of the speaker are accepted as the speaker. A model trained on speakers alone (Stage 1)",
-        "tells people apart and falls for copies: closing that gap is what sasv is for.",
+        f"SV-EER {result['sv_eer']:.1f}%: how often other people are confused with the claimed speaker.",
+        f"SPF-EER {result['spf_eer']:.1f}%: how often vocoded copies of the speaker pass for the speaker.",
+        "A model trained on speakers alone (Stage 1) tells people apart and falls for copies: closing",
+        "that gap is what sasv is for.",
         f"Small and quick on purpose: {result['targets']} target trials, {took}.",
         "",
-        f"scores {out}/evaluation/scores.tsv   plot {out}/evaluation/scores.png   model {out}/stage1/model.safetensors",
+        f"scores  {out}/evaluation/scores.tsv",
+        f"plot    {out}/evaluation/scores.png",
+        f"model   {out}/stage1/model.safetensors",
     ]
     if not options.corpus:
         lines += ["", "The same on real speech, in LibriSpeech's layout:   make demo CORPUS=/path/to/LibriSpeech"]

@@ -64,9 +64,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         found = extract(model, everything.take(rows), out / "embeddings", options.batch_seconds, shard="1/1")
         assert found is not None
         embeddings = found
-    values = score_embeddings(
-        embeddings.vectors, embeddings.utterances, enrolments, trials, list(embeddings.failures)
-    )
+    values = score_embeddings(embeddings.vectors, embeddings.utterances, enrolments, trials, list(embeddings.failures))
     scores = save_scores(out / "scores.tsv", trials, values)
     result = metrics_of(scores, options.intervals)
     write_json(out / "metrics.json", result)

@@ -23,7 +23,9 @@ def info(options: InfoOptions) -> dict[str, Any]:
     checkpoint = load_checkpoint(options.model)
     trained = {key: value for key, value in checkpoint.encoder.items() if not key.startswith("torchfbank.")}
     parameters = sum(
-        value.numel() for key, value in trained.items() if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        value.numel()
+        for key, value in trained.items()
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
     result = asdict(checkpoint.specification) | {"parameters": parameters}
     print(json.dumps(result, indent=1, ensure_ascii=False))

@@ -34,7 +34,9 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     model = load_model(options.model, options.device)
     threshold = model.specification.threshold if options.threshold is None else options.threshold
     if threshold is None:
-        raise SasvError(f"{options.model}: carries no threshold; give --threshold (from sasv evaluate on development trials)")
+        raise SasvError(
+            f"{options.model}: carries no threshold; give --threshold (from sasv evaluate on development trials)"
+        )
     *enrol, test = options.recordings
     score = model.score(model.enrol(enrol), model.embed(test))
     result = {
@@ -46,5 +48,9 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         "test": test,
     }
     sign = ">=" if score >= threshold else "<"
-    print(json.dumps(result) if options.json else f"{result['decision']}: score {score:.4f} {sign} threshold {threshold:.4f}")
+    print(
+        json.dumps(result)
+        if options.json
+        else f"{result['decision']}: score {score:.4f} {sign} threshold {threshold:.4f}"
+    )
     return result

@@ -27,7 +27,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         raise SasvError(f"{target}: cannot write: {write_reason(error)}; nothing was changed") from error
     finally:

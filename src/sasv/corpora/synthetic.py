@@ -24,12 +24,12 @@ ACCENTS = ("en", "en-US", "en-GB-scotland", "en-GB-x-rp", "en-029", "en-GB-x-gbc
 FORMANTS = 9
 ROOT_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 
-NAMES = "Anna,Ben,Clara,David,Ella,Frank,Greta,Henry,Iris,James,Karen,Louis,Maria,Noah,Olive,Peter,Rosa,Samuel".split(",")
-VERBS = "carried,found,painted,sold,borrowed,counted,forgot,opened,cleaned,followed,repaired,watched,moved".split(",")
-SIZES = "small,heavy,yellow,broken,quiet,ancient,narrow,golden,empty,wooden,famous,frozen,silver".split(",")
-THINGS = "boat,garden,letter,window,violin,bridge,basket,market,mountain,engine,village,picture,ladder".split(",")
-PLACES = "by the river,near the station,behind the church,on the hill,under the old oak,across the road".split(",")
-TIMES = "before breakfast,last Thursday,in early spring,after the storm,every evening,for seven years".split(",")
+NAMES = "Anna Ben Clara David Ella Frank Greta Henry Iris James Karen Louis Maria Noah Olive Peter Rosa Samuel"
+VERBS = "carried found painted sold borrowed counted forgot opened cleaned followed repaired watched moved"
+SIZES = "small heavy yellow broken quiet ancient narrow golden empty wooden famous frozen silver"
+THINGS = "boat garden letter window violin bridge basket market mountain engine village picture ladder"
+PLACES = "by the river,near the station,behind the church,on the hill,under the old oak,across the road"
+TIMES = "before breakfast,last Thursday,in early spring,after the storm,every evening,for seven years"
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def voices(count: int, seed: int = 0) -> list[Voice]:
 def sentence(rng: np.random.Generator) -> str:
     """Return a varied English sentence."""
 
-    def pick(words: list[str]) -> str:
-        return words[rng.integers(len(words))]
+    def pick(words: str) -> str:
+        choices = words.split("," if "," in words else " ")
+        return choices[rng.integers(len(choices))]
 
     return (
         f"{pick(NAMES)} {pick(VERBS)} the {pick(SIZES)} {pick(THINGS)} {pick(PLACES)}, "
@@ -149,7 +150,7 @@ def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -
     root = out / "LibriSpeech"
     every = voices(speakers, seed)
     jobs = [
-        (voice, number, root / "synthetic" / voice.name / "0" / f"{voice.name}-0-{number:04}.flac")
+        (voice, root / "synthetic" / voice.name / "0" / f"{voice.name}-0-{number:04}.flac")
         for voice in every
         for number in range(utterances)
     ]
@@ -158,7 +159,7 @@ def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -
     engine = Espeak(every)
     try:
         with Progress("render", len(jobs)) as progress:
-            for index, (voice, number, path) in enumerate(jobs):
+            for index, (voice, path) in enumerate(jobs):
                 rng = np.random.default_rng([seed, index])
                 wave = engine.say(sentence(rng), voice, seed=1 + index)
                 level = float(np.sqrt(np.square(wave).mean()))

@@ -144,7 +144,7 @@ def embed_rows(
     return vectors, failures
 
 
-def _ahead(pool, read, batches) -> Iterator[tuple[np.ndarray, list]]:  # type: ignore[no-untyped-def, type-arg]
+def _ahead(pool, read, batches) -> Iterator[tuple[np.ndarray, list]]:  # type: ignore[no-untyped-def]
     """Yield (batch, what ``read`` gave for its rows) while the next batch is being read."""
     waiting = None
     for batch in batches:
@@ -245,6 +245,4 @@ def _collect(
     rows = sorted(vectors)
     stacked = np.stack([vectors[row] for row in rows]) if rows else np.zeros((0, dimension), np.float32)
     names = utterances.ids
-    return Embeddings(
-        stacked, [names[row] for row in rows], {names[row]: failures[row] for row in sorted(failures)}
-    )
+    return Embeddings(stacked, [names[row] for row in rows], {names[row]: failures[row] for row in sorted(failures)})

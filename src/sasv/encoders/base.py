@@ -13,7 +13,7 @@ from sasv.encoders.layers import frame_mask
 
 
 @dataclass(frozen=True)
-class Sizes:
+class EncoderSizes:
     """Sizes common to all encoders."""
 
     mels: int = 80
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         min_samples: shortest waveform that gives an embedding (0.1 s).
     """
 
-    Sizes: ClassVar[type[Any]] = Sizes
+    Sizes: ClassVar[type[Any]] = EncoderSizes
     min_samples: ClassVar[int] = 1600
 
     def __init__(self, sizes: Any = None) -> None:

@@ -11,7 +11,7 @@ from sasv.encoders.layers import Res2Block, attention_network, attentive_statist
 
 
 @dataclass(frozen=True)
-class Sizes(base.Sizes):
+class EcapaSizes(base.EncoderSizes):
     """Sizes of ECAPA-TDNN; the defaults are published (15,444,544 parameters)."""
 
     channels: int = 1024
@@ -68,9 +68,9 @@ class TdnnTrunk(base.Encoder):
 class EcapaTdnn(TdnnTrunk):
     """ECAPA-TDNN: log-mels straight into the trunk."""
 
-    Sizes = Sizes
+    Sizes = EcapaSizes
 
-    def __init__(self, sizes: Sizes | None = None) -> None:
+    def __init__(self, sizes: EcapaSizes | None = None) -> None:
         super().__init__(sizes)
         self.add_frontend()
         self.add_trunk(self.sizes.mels)
@@ -83,5 +83,5 @@ class EcapaTdnn(TdnnTrunk):
         return "layer4.weight" in names and "frt_conv1.weight" not in names
 
     @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
-        return Sizes(**cls.trunk_sizes(shapes))
+    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> EcapaSizes:
+        return EcapaSizes(**cls.trunk_sizes(shapes))

@@ -92,12 +92,12 @@ class _MelSpectrogram(nn.Module):
 
 
 class LogMel(nn.Sequential):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, frames), frames = samples // 160 + 1."""
+    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // 160 + 1)."""
 
     def __init__(self, mels: int = MELS) -> None:
         super().__init__(_PreEmphasis(), _MelSpectrogram(mels))
 
-    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the features; frames past the end of a shorter file are zero."""
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
             emphasised = self[0](waves.float())

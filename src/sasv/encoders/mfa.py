@@ -17,7 +17,7 @@ DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
-class Sizes(base.Sizes):
+class MfaSizes(base.EncoderSizes):
     """Sizes of MFA-Conformer; the defaults are published (21,924,288 parameters)."""
 
     units: int = 256
@@ -120,7 +120,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, s: Sizes) -> None:
+    def __init__(self, s: MfaSizes) -> None:
         super().__init__()
         self.self_attn = _Attention(s.units, s.heads)
         self.feed_forward = _FeedForward(s.units, s.feedforward)
@@ -144,7 +144,7 @@ class _Block(nn.Module):
 
 
 class _Conformer(nn.Module):
-    def __init__(self, s: Sizes) -> None:
+    def __init__(self, s: MfaSizes) -> None:
         super().__init__()
         self.units = s.units
         self.embed = _Subsampling(s.mels, s.units)
@@ -167,9 +167,9 @@ class _Conformer(nn.Module):
 class MfaConformer(base.Encoder):
     """MFA-Conformer."""
 
-    Sizes = Sizes
+    Sizes = MfaSizes
 
-    def __init__(self, sizes: Sizes | None = None) -> None:
+    def __init__(self, sizes: MfaSizes | None = None) -> None:
         super().__init__(sizes)
         s = self.sizes
         if s.units % s.heads or s.units % 2:
@@ -191,9 +191,9 @@ class MfaConformer(base.Encoder):
         return "conformer.after_norm.weight" in names
 
     @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> MfaSizes:
         block = "conformer.encoders.0."
-        return Sizes(
+        return MfaSizes(
             mels=shapes["torchfbank.1.mel_scale.fb"][1],
             embedding=shapes["fc.weight"][0],
             units=shapes["conformer.embed.conv.0.weight"][0],

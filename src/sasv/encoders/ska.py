@@ -11,7 +11,7 @@ from sasv.encoders.layers import keep, masked_mean
 
 
 @dataclass(frozen=True)
-class Sizes(ecapa.Sizes):
+class SkaSizes(ecapa.EcapaSizes):
     """Sizes of SKA-TDNN; the defaults are published (30,835,104 parameters)."""
 
     front: int = 128
@@ -75,9 +75,9 @@ class _ResidualBlock(nn.Module):
 class SkaTdnn(ecapa.TdnnTrunk):
     """SKA-TDNN: a two-dimensional front with selective kernels, then the TDNN trunk."""
 
-    Sizes = Sizes
+    Sizes = SkaSizes
 
-    def __init__(self, sizes: Sizes | None = None) -> None:
+    def __init__(self, sizes: SkaSizes | None = None) -> None:
         super().__init__(sizes)
         front = self.sizes.front
         half = (self.sizes.mels + 1) // 2
@@ -103,5 +103,5 @@ class SkaTdnn(ecapa.TdnnTrunk):
         return "frt_conv1.weight" in names
 
     @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
-        return Sizes(**cls.trunk_sizes(shapes), front=shapes["frt_conv1.weight"][0])
+    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> SkaSizes:
+        return SkaSizes(**cls.trunk_sizes(shapes), front=shapes["frt_conv1.weight"][0])

@@ -34,7 +34,7 @@ class AamPrototypical(Loss):
 
 
 class Sasv(Loss):
-    """AAM-softmax over speakers and the spoof class (the last), plus the one-directional metric loss: Stages 2 and 3."""
+    """AAM-softmax over speakers and the spoof class (the last), plus the one-directional loss: Stages 2 and 3."""
 
     def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
         super().__init__(dimension, classes, margin, scale)

@@ -83,11 +83,10 @@ def sasv_eers(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | int |
     return result | {"targets": len(target), "nontargets": len(nontarget), "spoofs": len(spoof)}
 
 
-def attack_eers(
-    scores: np.ndarray, labels: np.ndarray, attacks: np.ndarray, names: list[str]
-) -> dict[str, float]:
+def attack_eers(scores: np.ndarray, labels: np.ndarray, attacks: np.ndarray, names: list[str]) -> dict[str, float]:
     """Return the SPF-EER in percent of each attack against all targets."""
     target = scores[labels == TARGET]
     spoofed = labels == SPOOF
     present = [index for index in range(len(names)) if (spoofed & (attacks == index)).any()]
-    return {names[index]: 100 * eer(target, scores[spoofed & (attacks == index)]).rate for index in sorted(present, key=lambda i: names[i])}
+    present.sort(key=lambda index: names[index])
+    return {names[index]: 100 * eer(target, scores[spoofed & (attacks == index)]).rate for index in present}

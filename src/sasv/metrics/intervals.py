@@ -9,7 +9,12 @@ NAMES = ("sasv_eer", "sv_eer", "spf_eer")
 
 
 def speaker_intervals(
-    scores: np.ndarray, labels: np.ndarray, speakers: np.ndarray, repeats: int = 1000, level: float = 0.95, seed: int = 0
+    scores: np.ndarray,
+    labels: np.ndarray,
+    speakers: np.ndarray,
+    repeats: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float] | None]:
     """Return the percentile bootstrap interval of each EER in percent.
 
@@ -35,6 +40,6 @@ def speaker_intervals(
                 found[name].append(value)
     edges = [50 * (1 - level), 50 * (1 + level)]
     return {
-        name: tuple(np.percentile(values, edges).tolist()) if len(values) > repeats // 2 else None  # type: ignore[misc]
+        name: tuple(np.percentile(values, edges).tolist()) if len(values) > repeats // 2 else None
         for name, values in found.items()
     }

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from sasv.core.files import atomic_path
 
 CLASSES = (("target", "#2a7f3f"), ("nontarget", "#3b6fb6"), ("spoof", "#c23b3b"))
 MOST_POINTS = 2000
+TICKS = (0.1, 1, 5, 20, 40, 60, 80, 95, 99)
+LEAST_RATE = 5e-4
 
 
 def plot_scores(
@@ -50,17 +53,26 @@ def plot_scores(
             continue
         alarms, misses = error_curve(scores[labels == 0], scores[labels == kind])
         label = f"target against {CLASSES[kind][0]}: {name.upper()}-EER {metrics[f'{name}_eer']:.2f}%"
-        right.plot(100 * alarms, 100 * misses, color=CLASSES[kind][1], label=label)
-    right.plot([0, 100], [0, 100], color="grey", linewidth=0.8, linestyle=":", label="equal error")
-    right.set(xlabel="false acceptance (%)", ylabel="false rejection (%)", title="Error trade-off")
-    limit = max(10.0, 2.2 * max(metrics[f"{name}_eer"] or 0.0 for name in ("sv", "spf")))
-    right.set(xlim=(0, min(100, limit)), ylim=(0, min(100, limit)), aspect="equal")
-    right.legend(frameon=False, loc="upper right")
+        right.plot(probit(alarms), probit(misses), color=CLASSES[kind][1], label=label)
+    ends = probit(np.array([0.0, 1.0]))
+    right.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":", label="equal error")
+    right.set(xlabel="false acceptance (%)", ylabel="false rejection (%)", title="Detection error trade-off")
+    ticks = probit(np.array(TICKS) / 100)
+    right.set_xticks(ticks, [f"{tick:g}" for tick in TICKS])
+    right.set_yticks(ticks, [f"{tick:g}" for tick in TICKS])
+    right.grid(alpha=0.3)
+    right.set(xlim=ends, ylim=ends)
+    right.legend(loc="upper right")
     if title:
         figure.suptitle(title)
     with atomic_path(Path(path)) as temporary:
         figure.savefig(temporary, dpi=110)
     pyplot.close(figure)
+
+
+def probit(rates: np.ndarray) -> np.ndarray:
+    """Map rates to normal deviates, the axes of a DET plot (Martin et al. 1997); 0 and 1 go to its edges."""
+    return np.vectorize(NormalDist().inv_cdf)(np.clip(rates, LEAST_RATE, 1 - LEAST_RATE))
 
 
 def error_curve(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,9 +22,7 @@ def enrolment_vectors(vectors: np.ndarray, members: Sequence[Sequence[int]]) -> 
     return np.stack([vectors[list(rows)].mean(axis=0) for rows in members])
 
 
-def score_trials(
-    enrolments: np.ndarray, tests: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray
-) -> np.ndarray:
+def score_trials(enrolments: np.ndarray, tests: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray) -> np.ndarray:
     """Return the cosine of each trial.
 
     Args:

@@ -123,9 +123,7 @@ class Table:
 
     def take(self, rows: np.ndarray) -> "Table":
         """Return the rows given by a mask or indices; the buffer is shared."""
-        return Table(
-            self.name, self.columns, self.buffer, self.starts[:, rows], self.ends[:, rows], self.lines[rows]
-        )
+        return Table(self.name, self.columns, self.buffer, self.starts[:, rows], self.ends[:, rows], self.lines[rows])
 
     def bytes_matrix(self, column: str) -> np.ndarray:
         """Return a column as zero-padded bytes, uint8 of shape (rows, width), width a multiple of 8."""

@@ -58,7 +58,9 @@ def copy_utterances(
                 )
                 progress.add()
     if not rows:
-        raise SasvError(f"{utterances.table.name}: nothing could be copied; first reason: {next(iter(failures.values()))}")
+        raise SasvError(
+            f"{utterances.table.name}: nothing could be copied; first reason: {next(iter(failures.values()))}"
+        )
     table = Table.build(dict(zip(COLUMNS, zip(*rows))), str(out / "utterances.tsv"))
     return Utterances(table), failures
 
@@ -66,9 +68,7 @@ def copy_utterances(
 def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
     """Return the trials, and one spoofed trial for each copy of a target trial's utterance."""
     sources: dict[str, list[tuple[str, str]]] = {}
-    for source, name, attack in zip(
-        copies.table.texts("source"), copies.ids, copies.table.texts("attack")
-    ):
+    for source, name, attack in zip(copies.table.texts("source"), copies.ids, copies.table.texts("attack")):
         sources.setdefault(source, []).append((name, attack))
     table = trials.table
     attacks = [trials.attacks[1][code] for code in trials.attacks[0]]

@@ -1,0 +1,176 @@
+"""Tables: parsing, validation, joins, sharing with loader workers."""
+
+import gzip
+import multiprocessing
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sasv.batches.dataset import Paths
+from sasv.core.errors import SasvError, TableError
+from sasv.tables import (
+    Enrolments,
+    Scores,
+    Table,
+    Trials,
+    Utterances,
+    check_trials,
+    load_scores,
+    load_utterances,
+    save_scores,
+)
+
+UTTERANCES = "utterance\tpath\tspeaker\tlabel\tattack\tseconds\na\tx/a.wav\ts1\tbonafide\t-\t1.5\nb\t/y/b.wav\ts2\tspoof\tA01\t2\n"
+
+
+def write(path, text):
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_utterances(tmp_path):
+    table = load_utterances(write(tmp_path / "u.tsv", UTTERANCES))
+    assert table.ids == ["a", "b"]
+    assert [table.path(row) for row in (0, 1)] == [str(tmp_path / "x/a.wav"), "/y/b.wav"]
+    assert table.spoofed.tolist() == [False, True]
+    assert table.seconds.tolist() == [1.5, 2.0]
+    assert table.where("speaker=s2").ids == ["b"]
+    assert table.where("speaker=s2,s1").ids == ["a", "b"]
+    with pytest.raises(TableError, match="no row has speaker=s9; values of speaker: s1, s2"):
+        table.where("speaker=s9")
+    with pytest.raises(TableError, match="column split is missing"):
+        table.where("split=train")
+
+
+@pytest.mark.parametrize("change", [lambda t: t.replace("\n", "\r\n"), lambda t: t.rstrip("\n"), lambda t: "\ufeff" + t, lambda t: t.replace("\na", "\n\n\na")])  # fmt: skip
+def test_line_ends_and_blank_lines(tmp_path, change):
+    table = load_utterances(write(tmp_path / "u.tsv", change(UTTERANCES)))
+    assert table.ids == ["a", "b"]
+    assert table.seconds.tolist() == [1.5, 2.0]
+
+
+def test_gzip(tmp_path):
+    (tmp_path / "u.tsv.gz").write_bytes(gzip.compress(UTTERANCES.encode()))
+    assert load_utterances(tmp_path / "u.tsv.gz").ids == ["a", "b"]
+    (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(UTTERANCES.encode())[:40])
+    with pytest.raises(SasvError, match="broken gzip"):
+        load_utterances(tmp_path / "cut.tsv.gz")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "empty file"),
+        ("utterance\tpath\na\tx\n", "column speaker is missing; the header has: utterance, path"),
+        (UTTERANCES.replace("\nb\t", "\na\t"), "line 3: utterance 'a' stands twice .first in line 2"),
+        (UTTERANCES.replace("spoof", "fake"), "line 3: label 'fake' is unknown; use one of: bonafide, spoof"),
+        (UTTERANCES.replace("\t1.5", ""), "line 2: 5 cells, the header has 6"),
+        (UTTERANCES.replace("\ts1", "\t"), "line 2: the speaker is empty"),
+        ("utterance\tutterance\tpath\tspeaker\n", "stands twice in the header"),
+    ],
+)
+def test_malformed_utterances(tmp_path, text, message):
+    path = write(tmp_path / "u.tsv", text)
+    with pytest.raises(TableError, match=message) as caught:
+        load_utterances(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cell, message", [("abc", "'abc' is not a number"), ("nan", "not a finite"), ("-1", "negative")]
+)
+def test_malformed_seconds(tmp_path, cell, message):
+    with pytest.raises(TableError, match=f"line 2: seconds.*{message}"):
+        _ = load_utterances(write(tmp_path / "u.tsv", UTTERANCES.replace("1.5", cell))).seconds
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(SasvError, match=r"nope\.tsv: no such file"):
+        load_utterances(tmp_path / "nope.tsv")
+
+
+def test_trials_join_and_unknown_names():
+    enrolments = Enrolments(Table.build({"speaker": ["s1", "s2"], "utterances": ["a,b", "c"]}))
+    trials = Trials(Table.build({"speaker": ["s2", "s1"], "utterance": ["d", "c"], "label": ["spoof", "target"]}))
+    rows = check_trials(trials, enrolments, ["a", "b", "c", "d"])
+    assert rows.enrolment.tolist() == [1, 0]
+    assert rows.utterance.tolist() == [3, 2]
+    assert trials.labels.tolist() == [2, 0]
+    assert trials.counts() == {"target": 1, "nontarget": 0, "spoof": 1}
+    stranger = Trials(Table.build({"speaker": ["s3"], "utterance": ["a"], "label": ["target"]}))
+    with pytest.raises(TableError, match="speaker s3 is not in"):
+        check_trials(stranger, enrolments, ["a", "b", "c", "d"])
+    with pytest.raises(TableError, match="utterance d is not in"):
+        check_trials(trials, enrolments, ["a", "b", "c"])
+    with pytest.raises(TableError, match="label 'genuine' is unknown"):
+        Trials(Table.build({"speaker": ["s"], "utterance": ["u"], "label": ["genuine"]}))
+
+
+def test_scores_round_trip(tmp_path):
+    trials = Trials(Table.build({"speaker": ["s", "s"], "utterance": ["u", "v"], "label": ["target", "spoof"], "attack": ["-", "A"]}))  # fmt: skip
+    save_scores(tmp_path / "scores.tsv", trials, np.array([0.123456789, -1.0]))
+    scores = load_scores(tmp_path / "scores.tsv")
+    assert scores.values.tolist() == [0.123456789, -1.0]
+    assert scores.attacks[1] == ["-", "A"]
+    header = (tmp_path / "scores.tsv").read_text().splitlines()[0]
+    assert header == "speaker\tutterance\tlabel\tattack\tscore"
+    text = (tmp_path / "scores.tsv").read_text().replace("-1\n", "inf\n")
+    with pytest.raises(TableError, match="line 3: score 'inf' is not a finite number"):
+        _ = Scores(Table.parse(text.encode(), "s.tsv")).values
+
+
+CELLS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\t\n\r\x00\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), min_size=1, max_size=12)  # fmt: skip
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_any_cells_survive(rows):
+    table = Table.build({"one": [a for a, _ in rows], "two": [b for _, b in rows]})
+    assert list(zip(table.texts("one"), table.texts("two"))) == rows
+    codes, names = table.codes("two")
+    assert [names[code] for code in codes] == [b for _, b in rows]
+    assert names == list(dict.fromkeys(b for _, b in rows))
+
+
+def many_utterances(rows):
+    return Utterances(Table.build({
+        "utterance": [f"u{row}" for row in range(rows)],
+        "path": [f"/data/speech/speaker{row % 97}/{row:08}.flac" for row in range(rows)],
+        "speaker": [f"s{row % 97}" for row in range(rows)],
+    }))  # fmt: skip
+
+
+def private_growth(connection, paths):
+    """In a worker: look at every path, then tell how much memory this process alone holds of what it was given."""
+
+    def dirty():
+        with open("/proc/self/smaps_rollup") as stream:
+            return sum(int(line.split()[1]) for line in stream if line.startswith("Private_Dirty"))
+
+    before = dirty()
+    total = sum(len(paths[row]) for row in range(len(paths.stops)))
+    connection.send((dirty() - before, total))
+
+
+@pytest.mark.skipif(not hasattr(multiprocessing, "get_context"), reason="needs processes")
+def test_a_table_is_not_copied_into_workers():
+    paths = Paths(many_utterances(100_000))
+    size = paths.data.numel() // 1024  # KiB
+    assert size > 3000
+    assert len(ForkingPickler.dumps(paths)) < 5000  # a spawned worker maps the tensors
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=private_growth, args=(theirs, paths))
+    worker.start()
+    grown, total = ours.recv()
+    worker.join()
+    assert total == paths.data.numel()
+    assert grown < size // 2
+
+
+def test_utterance_tables_pickle():
+    table = many_utterances(10)
+    assert pickle.loads(pickle.dumps(table)).ids == table.ids
