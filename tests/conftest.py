@@ -61,3 +61,79 @@ def voice():
         return (0.05 * wave + 0.005 * rng.standard_normal(samples)).astype(np.float32)
 
     return make
+
+
+def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: float = 1.2) -> Path:
+    """Write a tiny corpus of buzzing "speakers" with tables, enrolments and trials (spoofs: noisy copies)."""
+    from sasv.audio import write_audio
+    from sasv.tables import Table
+
+    rows, trials = [], []
+    for speaker in range(speakers):
+        for number in range(utterances):
+            rng = np.random.default_rng([speaker, number])
+            time = np.arange(int(seconds * 16000)) / 16000
+            pitch = 90 + 25 * speaker + 4 * rng.standard_normal()
+            wave = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 10))
+            wave = (0.1 * wave + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
+            name = f"s{speaker}-{number}"
+            write_audio(root / "audio" / f"{name}.wav", wave)
+            rows.append((name, f"audio/{name}.wav", f"s{speaker}", "train" if speaker < 6 else "dev", "bonafide", "-"))
+            if speaker < 6 or number < 2:
+                continue
+            copy = f"{name}~noise"
+            write_audio(root / "audio" / f"{copy}.wav", wave + 0.1 * rng.standard_normal(len(wave)).astype(np.float32))
+            rows.append((copy, f"audio/{copy}.wav", f"s{speaker}", "dev", "spoof", "noise"))
+            other = f"s{speakers - 1 if speaker == 6 else 6}"
+            trials += [(f"s{speaker}", name, "target", "-"), (other, name, "nontarget", "-")]
+            trials.append((f"s{speaker}", copy, "spoof", "noise"))
+    columns = ("utterance", "path", "speaker", "split", "label", "attack")
+    Table.build(dict(zip(columns, zip(*rows)))).save(root / "utterances.tsv")
+    Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*trials)))).save(root / "trials_dev.tsv")
+    enrolments = {f"s{speaker}": f"s{speaker}-0,s{speaker}-1" for speaker in range(6, speakers)}
+    Table.build({"speaker": list(enrolments), "utterances": list(enrolments.values())}).save(
+        root / "enrolments_dev.tsv"
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """The tiny corpus, shared by all tests: do not change it."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def tiny_options(corpus: Path, out: Path, **changes):
+    """Options of a training run that takes a second or two."""
+    from sasv.training.options import TrainOptions
+
+    values = {
+        "utterances": str(corpus / "utterances.tsv"),
+        "out": str(out),
+        "where": "split=train",
+        "dev_utterances": str(corpus / "utterances.tsv"),
+        "dev_enrolments": str(corpus / "enrolments_dev.tsv"),
+        "dev_trials": str(corpus / "trials_dev.tsv"),
+        "sizes": SMALL["ecapa-tdnn"],
+        "epochs": 3,
+        "batches": 3,
+        "speakers": 4,
+        "frames": 40,
+        "highest": 2e-3,
+        "cycle": 3,
+        "warmup": 0,
+        "workers": 0,
+        "device": "cpu",
+        "licence": "CC0-1.0",
+    }
+    return TrainOptions(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def trained(corpus, tmp_path_factory):
+    """Run folder of a tiny trained model: do not change it."""
+    from sasv.commands import train
+
+    out = tmp_path_factory.mktemp("run")
+    train(tiny_options(corpus, out))
+    return out

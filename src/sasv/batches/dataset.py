@@ -1,6 +1,5 @@
 """Crops of utterances for training: only the part needed is read, every draw is seeded by where it stands."""
 
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from sasv.audio import RATE, probe, read_audio
 from sasv.batches.augment import Augmenter
 from sasv.batches.plan import EpochPlan
 from sasv.core.errors import AudioError
+from sasv.core.progress import say
 from sasv.tables import Utterances
 
 HOP, WINDOW_REST = 160, 240
@@ -58,9 +58,10 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         self.paths = Paths(utterances)
         self.samples = crop_samples(frames)
         self.augmenter = augmenter
+        self.said: set[str] = set()
 
     def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:
-        """Return ((2, samples) crops, class), or None where neither file can be read (said in a warning)."""
+        """Return ((2, samples) crops, class), or None where neither file can be read (said in a line)."""
         rng = np.random.default_rng(list(item.seed))
         crops = self._pair(item.first, item.second, rng)
         if crops is None:
@@ -81,12 +82,13 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
         return [good[0], good[-1]] if good else None
 
-    @staticmethod
-    def _try(read):  # type: ignore[no-untyped-def]
+    def _try(self, read):  # type: ignore[no-untyped-def]
         try:
             return read()
         except AudioError as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
+            if str(error) not in self.said:
+                self.said.add(str(error))
+                say(f"left out: {error}")
             return None
 
     def _crop(self, path: str, place: float) -> np.ndarray:

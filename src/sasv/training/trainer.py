@@ -258,7 +258,7 @@ class Trainer:
         return True
 
     def _check_options(self, before: str) -> None:
-        free = {"workers", "device", "epochs"}
+        free = {"out", "workers", "device", "epochs"}
         old, new = json.loads(before), asdict(self.options)
         changed = [
             f"{name} was {old.get(name)!r}, now {new[name]!r}"

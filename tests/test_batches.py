@@ -1,0 +1,249 @@
+"""Plans, crops and augmentations."""
+
+import numpy as np
+import pytest
+
+from conftest import shared
+from sasv.audio import write_audio
+from sasv.batches.augment import ALL, Augmenter, at_snr, convolve
+from sasv.batches.dataset import CropDataset, Item, PlanSampler, collate, crop_samples, loader, wrap
+from sasv.batches.plan import PairPlanner
+from sasv.core.errors import SasvError
+from sasv.corpora import asvspoof2019
+from sasv.tables import Table, Utterances
+
+
+def planner(utterances_of, speakers=4, spoofs=0, **options):
+    """A planner over speakers with so many utterances each, and two spoofed rows a speaker and attack."""
+    speaker = np.repeat(np.arange(len(utterances_of)), utterances_of)
+    spoofed = np.zeros(len(speaker), bool)
+    attack = np.zeros(len(speaker), np.int32)
+    if spoofs:
+        extra = np.repeat(np.arange(len(utterances_of)), 4)
+        speaker = np.concatenate((speaker, extra))
+        spoofed = np.concatenate((spoofed, np.ones(len(extra), bool)))
+        attack = np.concatenate((attack, np.tile([1, 1, 2, 2], len(utterances_of)))).astype(np.int32)
+    return PairPlanner(speaker, spoofed, attack, len(utterances_of), speakers, spoofs, **options), speaker, attack
+
+
+def test_stage1_batches_hold_pairs_of_different_speakers():
+    machine, speaker, _ = planner([10, 7, 2, 5, 8, 9, 4, 6], speakers=4)
+    plan = machine.plan(0)
+    seen = []
+    for rows, labels in zip(plan.rows, plan.labels):
+        assert len(set(labels.tolist())) == 4
+        assert (speaker[rows] == labels[:, None]).all()
+        assert (rows[:, 0] != rows[:, 1]).all()
+        seen += rows.ravel().tolist()
+    assert len(seen) == len(set(seen))
+    assert len(plan) >= 5  # 24 pairs, of which 20 fit into five batches of four
+
+
+def test_plans_depend_on_seed_and_epoch_alone():
+    one, *_ = planner([10, 7, 5, 8, 9], seed=1)
+    two, *_ = planner([10, 7, 5, 8, 9], seed=1)
+    np.testing.assert_array_equal(one.plan(3).rows, two.plan(3).rows)
+    assert not np.array_equal(one.plan(3).rows[0], one.plan(4).rows[0])
+    other, *_ = planner([10, 7, 5, 8, 9], seed=2)
+    assert not np.array_equal(one.plan(3).rows[0], other.plan(3).rows[0])
+
+
+def test_ranks_share_a_plan_without_overlap():
+    machine, *_ = planner([20] * 10, speakers=4)
+    plan = machine.plan(0)
+    shares = [plan.share(rank, 3) for rank in range(3)]
+    assert len({len(share) for share in shares}) == 1
+    rows = np.concatenate([share.rows.reshape(-1) for share in shares])
+    assert len(rows) == len(np.unique(rows))
+
+
+def test_number_of_batches_and_utterances_a_speaker():
+    machine, speaker, _ = planner([30] * 5, speakers=5, batches=40)
+    assert len(machine.plan(0)) == 40
+    machine, speaker, _ = planner([30] * 5, speakers=5, most=8)
+    plan = machine.plan(0)
+    assert np.bincount(speaker[plan.rows.ravel()]).max() == 8
+
+
+def test_single_utterances_pair_with_themselves():
+    machine, *_ = planner([1] * 6, speakers=3)
+    plan = machine.plan(0)
+    assert (plan.rows[..., 0] == plan.rows[..., 1]).all()
+    assert len(plan) == 2
+
+
+def test_spoofed_pairs_are_of_one_speaker_and_attack_and_of_the_last_class():
+    machine, speaker, attack = planner([10] * 6, speakers=4, spoofs=5)
+    plan = machine.plan(0)
+    assert plan.rows.shape[1] == 9
+    spoof = plan.rows[:, 4:]
+    assert (plan.labels[:, 4:] == 6).all()
+    assert (plan.labels[:, :4] < 6).all()
+    assert (attack[spoof] > 0).all()
+    assert (attack[spoof[..., 0]] == attack[spoof[..., 1]]).all()
+    assert (speaker[spoof[..., 0]] == speaker[spoof[..., 1]]).all()
+
+
+def test_the_published_epoch_on_the_real_lists():
+    """63 batches of 20 pairs on train, 38 of 40 pairs on train+dev (reference, training recipe)."""
+    folder = shared("protocols", "asvspoof2019_la")
+    train = asvspoof2019.read_countermeasure(folder / "ASVspoof2019.LA.cm.train.trn.txt.gz")
+    dev = asvspoof2019.read_countermeasure(folder / "ASVspoof2019.LA.cm.dev.trl.txt.gz")
+    for rows, speakers, batches in ((train, 20, 63), (train + dev, 40, 38)):
+        names = sorted({row[0] for row in rows if row[2] == "bonafide"})
+        speaker = np.array([names.index(row[0]) if row[0] in names else len(names) for row in rows])
+        spoofed = np.array([row[2] == "spoof" for row in rows])
+        attacks = sorted({row[3] for row in rows})
+        attack = np.array([attacks.index(row[3]) for row in rows])
+        machine = PairPlanner(speaker, spoofed, attack, len(names), speakers, speakers)
+        assert len(names) == speakers
+        assert len(machine.plan(0)) == batches
+
+
+def test_too_few_speakers_or_no_spoofs_are_said():
+    with pytest.raises(SasvError, match="wants 9 different speakers, the training table has 3.*--speakers 3"):
+        planner([4, 4, 4], speakers=9)
+    zeros = np.zeros(4, np.int64)
+    with pytest.raises(SasvError, match="no row with label spoof"):
+        PairPlanner(zeros, np.zeros(4, bool), zeros, 1, 1, 2)
+
+
+def table(tmp_path, voice, seconds, rate=16000):
+    for index, length in enumerate(seconds):
+        write_audio(tmp_path / f"{index}.wav", voice(int(length * rate), index))
+    rows = range(len(seconds))
+    columns = {"utterance": rows, "path": [f"{row}.wav" for row in rows], "speaker": [f"s{row}" for row in rows]}
+    return Utterances(Table.build(columns, str(tmp_path / "u.tsv")))
+
+
+def test_crops(tmp_path, voice):
+    dataset = CropDataset(table(tmp_path, voice, [3.0, 0.5, 4.2]), frames=100)
+    crops, label = dataset[Item(0, 2, 5, (0, 0, 0, 0))]
+    assert crops.shape == (2, crop_samples(100))
+    assert label == 5
+    again, _ = dataset[Item(0, 2, 5, (0, 0, 0, 0))]
+    assert bool((crops == again).all())
+    other, _ = dataset[Item(0, 2, 5, (0, 0, 0, 1))]
+    assert not bool((crops == other).all())
+    short, _ = dataset[Item(1, 1, 0, (0, 0, 0, 0))]  # two halves of half a second, repeated
+    assert not bool((short[0] == short[1]).all())
+    assert bool((short[0, :4000] == short[0, 4000:8000]).all())
+
+
+def test_two_crops_of_one_utterance_do_not_overlap(tmp_path):
+    write_audio(tmp_path / "0.wav", np.linspace(-1, 1, 64000, dtype=np.float32))
+    columns = {"utterance": ["0"], "path": ["0.wav"], "speaker": ["s"]}
+    dataset = CropDataset(Utterances(Table.build(columns, str(tmp_path / "u.tsv"))), frames=150)
+    orders = set()
+    for seed in range(30):
+        (one, two), _ = dataset[Item(0, 0, 0, (seed,))]
+        assert float(one.max()) < float(two.min()) or float(two.max()) < float(one.min())
+        orders.add(float(one[0]) < float(two[0]))
+    assert orders == {True, False}
+
+
+def test_wrap():
+    assert wrap(np.arange(3), 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert wrap(np.arange(9), 2).tolist() == [0, 1]
+
+
+def test_a_broken_file_is_stood_in_for_by_its_partner(tmp_path, voice, capsys):
+    dataset = CropDataset(table(tmp_path, voice, [2.0, 2.0]), frames=50)
+    (tmp_path / "1.wav").write_bytes(b"junk")
+    crops, _ = dataset[Item(0, 1, 0, (0,))]
+    assert bool((crops[0] == crops[1]).all())
+    assert dataset[Item(1, 1, 0, (0,))] is None
+    said = capsys.readouterr().err
+    assert said.count("left out:") == 1  # once a file, not once a read
+    assert "1.wav: not an audio file" in said
+    good = dataset[Item(0, 0, 3, (0,))]
+    waves, labels = collate([None, good])
+    assert (waves.shape[0], labels.tolist()) == (1, [3])
+    assert collate([None])[1].shape == (0,)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_workers(tmp_path, voice, workers):
+    utterances = table(tmp_path, voice, [2.0] * 6)
+    write_audio(tmp_path / "noise" / "n.wav", voice(40000, 9))
+    dataset = CropDataset(utterances, 50, Augmenter(str(tmp_path / "noise")))
+    machine = PairPlanner(np.arange(6), np.zeros(6, bool), np.zeros(6, np.int32), 6, 2)
+
+    def batches(count):
+        return list(loader(dataset, PlanSampler(machine.plan(0), 0, 0), count))
+
+    for (a, b), (c, d) in zip(batches(0), batches(workers), strict=True):
+        assert bool((a == c).all()) and bool((b == d).all())
+
+
+@pytest.fixture
+def musan(tmp_path, voice):
+    rng = np.random.default_rng(0)
+    for kind, count in (("noise", 2), ("speech", 8), ("music", 1)):
+        for index in range(count):
+            wave = 0.1 * rng.standard_normal(24000).astype(np.float32)
+            write_audio(tmp_path / "musan" / kind / "x" / f"{index}.wav", wave)
+    rir = np.zeros(1600, np.float32)
+    rir[[0, 500]] = [0.8, 0.4]
+    write_audio(tmp_path / "rirs" / "Room001" / "r.wav", rir)
+    return Augmenter(str(tmp_path / "musan"), str(tmp_path / "rirs"))
+
+
+def test_all_seven_augmentations(musan, voice):
+    wave = voice(16000)
+    assert tuple(musan.choices) == ALL
+    for name in ALL:
+        changed = musan.apply(name, wave, np.random.default_rng(1))
+        assert changed.shape == wave.shape
+        assert np.isfinite(changed).all()
+        assert np.array_equal(changed, wave) == (name == "none")
+    drawn = {np.random.default_rng(seed).integers(len(ALL)) for seed in range(100)}
+    assert len(drawn) == 7
+
+
+def test_signal_to_noise_ratios(musan, voice):
+    wave = voice(16000)
+
+    def ratio(kind, seed):
+        noise = musan.add(wave, np.random.default_rng(seed), kind) - wave
+        return 10 * np.log10(np.square(wave).mean() / np.square(noise).mean())
+
+    for kind, low, high in (("noise", 0, 15), ("music", 5, 15)):
+        ratios = [ratio(kind, seed) for seed in range(40)]
+        assert low - 0.1 <= min(ratios) < low + 4 and high - 4 < max(ratios) <= high + 0.1
+    # 3 to 7 independent speakers at 13-20 dB each: 4.5 to 15.3 dB together
+    babble = [ratio("speech", seed) for seed in range(40)]
+    assert min(babble) > 4 and max(babble) < 16
+    assert np.square(at_snr(wave, wave, 10.0)).mean() == pytest.approx(np.square(wave).mean() / 10, rel=1e-4)
+    assert not at_snr(wave, np.zeros(100, np.float32), 5.0).any()
+
+
+def test_reverberation_is_a_convolution_with_unit_energy():
+    wave, rir = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 0.25, 0.125])
+    np.testing.assert_allclose(convolve(wave, rir), np.convolve(wave, rir)[:4], atol=1e-6)
+
+
+def test_speed_changes_pitch_and_keeps_length(musan):
+    tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
+    peaks = {
+        int(np.argmax(np.abs(np.fft.rfft(musan.apply("speed", tone, np.random.default_rng(seed))[:15000]))) * 16 / 15)
+        for seed in range(8)
+    }
+    assert {round(peak, -1) for peak in peaks} == {950, 1050}
+
+
+def test_only_noise_is_given(tmp_path, voice):
+    write_audio(tmp_path / "n" / "a.wav", voice(8000))
+    assert Augmenter(str(tmp_path / "n")).choices == ["none", "noise", "speed"]
+    assert Augmenter().choices == ["none", "speed"]
+    with pytest.raises(SasvError, match="no such folder"):
+        Augmenter(str(tmp_path / "nope"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SasvError, match="no audio files"):
+        Augmenter(str(tmp_path / "empty"))
+
+
+def test_nothing_is_said_of_good_files(tmp_path, voice, capsys):
+    dataset = CropDataset(table(tmp_path, voice, [2.0, 2.0]), frames=50)
+    assert dataset[Item(0, 1, 0, (0,))] is not None
+    assert capsys.readouterr().err == ""

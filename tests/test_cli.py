@@ -1,0 +1,256 @@
+"""The command line: help without torch, options from flags and YAML, one line for every mistake."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import shared
+from sasv import cli
+from sasv.audio import write_audio
+from sasv.commands import COMMANDS, SynthesizeOptions, synthesize
+from sasv.core import files
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.tables import load_trials, load_utterances
+
+
+def sasv(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "sasv.cli", *map(str, words)], capture_output=True, text=True, **options
+    )
+
+
+def test_help_and_version_import_neither_torch_nor_numpy():
+    code = "import sys; from sasv.cli import main; main(['--help']); main(['--version'])\n"
+    code += "assert not {'torch', 'numpy', 'jsonargparse'} & set(sys.modules), 'imported too much'"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for name in COMMANDS:
+        assert name in result.stdout
+
+
+def test_light_commands_do_not_import_torch():
+    code = "import sys, sasv, sasv.tables, sasv.metrics, sasv.scores, sasv.corpora.base; from sasv.commands import prepare, metrics\n"
+    code += "assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_for_every_option(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    kind = getattr(__import__("sasv.commands", fromlist=[name]), COMMANDS[name].options)
+    for option in kind.__dataclass_fields__:
+        assert option in text.replace("-", "_"), option
+    documented = cli._helps(kind)
+    assert set(documented) == set(kind.__dataclass_fields__)
+    assert callable(getattr(__import__("sasv.commands", fromlist=[name]), name))
+
+
+def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
+    flags = cli.parse("evaluate", ["--utterances", "u", "--enrolments", "e", "--trials", "t", "--out", "o", "--no-plot", "--max-seconds", "9"])  # fmt: skip
+    (tmp_path / "c.yaml").write_text("utterances: u\nenrolments: e\ntrials: t\nout: o\nplot: false\nmax_seconds: 9\n")
+    assert cli.parse("evaluate", ["--config", str(tmp_path / "c.yaml")]) == flags
+    assert (flags.plot, flags.max_seconds) == (False, 9.0)
+    override = cli.parse("evaluate", ["--config", str(tmp_path / "c.yaml"), "--out=other"])
+    assert override.out == "other"
+    assert cli.parse("metrics", ["s.tsv", "--json"]).json is True
+    assert cli.parse("verify", ["a", "b", "c", "--model", "m"]).recordings == ["a", "b", "c"]
+
+
+def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):
+    for path in sorted((cli.Path(cli.__file__).parent / "recipes").glob("*.yaml")):
+        options = cli.parse("train", [path.stem, "--utterances", "u", "--out", "o", "--epochs", "7"])
+        assert options.epochs == 7
+        assert path.read_text().startswith("#")
+    assert cli.main(["train", "stage9"]) == 2
+    assert "recipes: stage1-small, stage1-voxceleb2" in capsys.readouterr().err
+    (tmp_path / "bad.yaml").write_text("utterances: u\nout: o\nlearning_rate: 3\n")
+    assert cli.main(["train", str(tmp_path / "bad.yaml")]) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_print_config(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "stage1-small", "--utterances", "u", "--out", "o", "--print-config"])
+    text = capsys.readouterr().out
+    assert "channels: 256" in text and "epochs: 30" in text
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["nonsense"], "unknown command 'nonsense'"),
+        (["metrcs"], "did you mean metrics"),
+        (["metrics"], "required: scores"),
+        (["metrics", "x.tsv", "--bogus", "1"], "--bogus"),
+        (["metrics", "nope.tsv"], "nope.tsv: no such file"),
+        (["embed", "u.tsv", "--out", "o", "--model", "m", "--batch-seconds", "many"], "batch_seconds"),
+        (["info", "nope.safetensors"], "no such checkpoint"),
+        (["prepare", "asvspoof2091", ".", "--out", "o"], "did you mean asvspoof2019"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys):
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.startswith("sasv")
+
+
+@pytest.fixture
+def recordings(tmp_path, voice):
+    folder = tmp_path / "with space and ü"
+    for index in range(4):
+        write_audio(folder / f"{index}.wav", voice(24000, index))
+    return [str(folder / f"{index}.wav") for index in range(4)]
+
+
+def test_verify(trained, recordings, capsys, tmp_path, voice):
+    model = str(trained / "model.safetensors")
+    assert cli.main(["verify", *recordings, "--model", model, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["decision"] == ("accept" if result["score"] >= result["threshold"] else "reject")
+    assert result["enrolment"] == recordings[:3]
+    assert cli.main(["verify", *recordings, "--model", model, "--threshold", "-1"]) == 0
+    assert capsys.readouterr().out.startswith("accept: score")
+    assert cli.main(["verify", *recordings, "--model", model, "--threshold", "1.5"]) == 0
+    assert capsys.readouterr().out.startswith("reject: score")
+    soundfile.write(tmp_path / "stereo.wav", np.stack([voice(16000)] * 2, axis=1), 8000)
+    assert cli.main(["verify", recordings[0], str(tmp_path / "stereo.wav"), "--model", model]) == 0
+    assert cli.main(["verify", recordings[0], "--model", model]) == 2
+    assert "at least two recordings" in capsys.readouterr().err
+
+
+def test_verify_names_the_bad_file(trained, recordings, capsys, tmp_path):
+    model = str(trained / "model.safetensors")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(32000), 16000)
+    for name, message in (("silent.wav", "silent"), ("gone.wav", "no such file")):
+        assert cli.main(["verify", *recordings, str(tmp_path / name), "--model", model]) == 2
+        error = capsys.readouterr().err
+        assert str(tmp_path / name) in error and message in error and error.count("\n") == 1
+
+
+def test_verify_without_a_threshold(trained, recordings, tmp_path, capsys):
+    assert cli.main(["convert", str(trained / "model.safetensors"), str(tmp_path / "m.model")]) == 0
+    assert "threshold, classes and licence are not in it" in capsys.readouterr().err
+    assert cli.main(["verify", *recordings, "--model", str(tmp_path / "m.model")]) == 2
+    assert "carries no threshold; give --threshold" in capsys.readouterr().err
+
+
+def test_synthesize(corpus, tmp_path):
+    out = tmp_path / "copies"
+    options = SynthesizeOptions(
+        str(corpus / "utterances.tsv"), str(out), ["griffin-lim", "world"], trials=str(corpus / "trials_dev.tsv")
+    )
+    copies = synthesize(options)
+    assert len(copies) == 8 * 2
+    table = load_utterances(out / "utterances.tsv")
+    assert len(table) == len(load_utterances(corpus / "utterances.tsv")) + 16
+    counts = load_trials(out / "trials.tsv").counts()
+    assert counts == {"target": 8, "nontarget": 8, "spoof": 8 + 16}
+    row = table.rows["s6-2~world"]
+    copy, _ = soundfile.read(table.path(row))
+    original, _ = soundfile.read(corpus / "audio" / "s6-2.wav")
+    assert len(copy) == len(original)
+    level = 10 * np.log10(np.square(copy).mean() / np.square(original).mean())
+    assert abs(level) < 1
+    assert np.abs(copy - original).max() > 0.01
+    assert (table.table.text("attack", row), table.table.text("label", row)) == ("world", "spoof")
+    before = (out / "audio" / "world" / "s6-2.flac").stat().st_mtime_ns
+    synthesize(options)
+    assert (out / "audio" / "world" / "s6-2.flac").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("vocoder", ["griffin-lim", "world"])
+def test_vocoders_keep_length_and_level_of_real_speech(vocoder):
+    from sasv.audio import read_audio
+    from sasv.vocoders import VOCODERS
+
+    wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))
+    copy = VOCODERS.get(vocoder)()(wave, seed=1)
+    assert copy.shape == wave.shape
+    assert abs(20 * np.log10(copy.std() / wave.std())) < 1
+    assert np.abs(copy).max() < 1
+    assert np.corrcoef(copy, wave)[0, 1] < 0.9  # another waveform
+    np.testing.assert_array_equal(copy, VOCODERS.get(vocoder)()(wave, seed=1))
+
+
+def test_a_missing_extra_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyworld", None)
+    from sasv.vocoders import VOCODERS
+
+    with pytest.raises(MissingExtra, match=r'pip install "sasv\[vocoders\]"'):
+        VOCODERS.get("world")()
+    monkeypatch.setitem(sys.modules, "av", None)
+    from sasv.audio import read_audio
+
+    open_file = cli.Path(__file__).with_name("nothing.m4a")
+    open_file.write_bytes(b"x")
+    try:
+        with pytest.raises(MissingExtra, match=r'pip install "sasv\[m4a\]"'):
+            read_audio(open_file)
+    finally:
+        open_file.unlink()
+
+
+def limited(bytes_):
+    def apply():
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, bytes_))
+
+    return apply
+
+
+def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
+    """A real limit on file size stands in for a full disk: same place in the code, another number."""
+    old = tmp_path / "m.model"
+    old.write_bytes(b"old")
+    result = sasv("convert", trained / "model.safetensors", old, preexec_fn=limited(4096))
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "m.model: cannot write" in result.stderr
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.model"]
+    for name in ("m.safetensors", "out"):
+        words = ["convert", trained / "model.safetensors", tmp_path / name]
+        if name == "out":
+            words = [
+                "embed",
+                corpus / "utterances.tsv",
+                "--model",
+                trained / "model.safetensors",
+                "--out",
+                tmp_path / name,
+            ]
+        result = sasv(*words, preexec_fn=limited(2048))
+        assert result.returncode == 2, result.stderr
+        assert "cannot write" in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+
+
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(SasvError, match=r"x\.txt: cannot write: the disk is full; free some space"):
+        files.write_text(tmp_path / "x.txt", "text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dev_full(trained, tmp_path):
+    """Writing audio and tables to a device that is always full."""
+    if not cli.Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    result = sasv("metrics", "/dev/full")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
