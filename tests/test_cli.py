@@ -34,7 +34,8 @@ def test_help_and_version_import_neither_torch_nor_numpy():
 
 
 def test_light_commands_do_not_import_torch():
-    code = "import sys, sasv, sasv.tables, sasv.metrics, sasv.scores, sasv.corpora.base; from sasv.commands import prepare, metrics\n"
+    code = "import sys, sasv, sasv.tables, sasv.metrics, sasv.scores, sasv.corpora.base\n"
+    code += "from sasv.commands import prepare, metrics\n"
     code += "assert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -55,7 +56,8 @@ def test_every_command_has_help_for_every_option(name, capsys):
 
 
 def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
-    flags = cli.parse("evaluate", ["--utterances", "u", "--enrolments", "e", "--trials", "t", "--out", "o", "--no-plot", "--max-seconds", "9"])  # fmt: skip
+    words = "--utterances u --enrolments e --trials t --out o --no-plot --max-seconds 9"
+    flags = cli.parse("evaluate", words.split())
     (tmp_path / "c.yaml").write_text("utterances: u\nenrolments: e\ntrials: t\nout: o\nplot: false\nmax_seconds: 9\n")
     assert cli.parse("evaluate", ["--config", str(tmp_path / "c.yaml")]) == flags
     assert (flags.plot, flags.max_seconds) == (False, 9.0)
@@ -183,7 +185,7 @@ def test_vocoders_keep_length_and_level_of_real_speech(vocoder):
     np.testing.assert_array_equal(copy, VOCODERS.get(vocoder)()(wave, seed=1))
 
 
-def test_a_missing_extra_says_how_to_get_it(monkeypatch):
+def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyworld", None)
     from sasv.vocoders import VOCODERS
 
@@ -192,13 +194,9 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     from sasv.audio import read_audio
 
-    open_file = cli.Path(__file__).with_name("nothing.m4a")
-    open_file.write_bytes(b"x")
-    try:
-        with pytest.raises(MissingExtra, match=r'pip install "sasv\[m4a\]"'):
-            read_audio(open_file)
-    finally:
-        open_file.unlink()
+    (tmp_path / "x.m4a").write_bytes(b"x")
+    with pytest.raises(MissingExtra, match=r'pip install "sasv\[m4a\]"'):
+        read_audio(tmp_path / "x.m4a")
 
 
 def limited(bytes_):
@@ -246,11 +244,3 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
     with pytest.raises(SasvError, match=r"x\.txt: cannot write: the disk is full; free some space"):
         files.write_text(tmp_path / "x.txt", "text")
     assert not list(tmp_path.iterdir())
-
-
-def test_dev_full(trained, tmp_path):
-    """Writing audio and tables to a device that is always full."""
-    if not cli.Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    result = sasv("metrics", "/dev/full")
-    assert result.returncode == 2 and result.stderr.count("\n") == 1

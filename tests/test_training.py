@@ -24,6 +24,11 @@ def same(left, right):
     )
 
 
+def log(run):
+    """Rows of a run's metrics.csv."""
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
 def test_the_same_command_gives_the_same_weights(corpus, trained, tmp_path):
     again = train(tiny_options(corpus, tmp_path, workers=1))
     assert same(again, trained / "model.safetensors")
@@ -46,7 +51,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, mo
     resumed = train(tiny_options(corpus, tmp_path))
     assert "going on after epoch 2" in capsys.readouterr().err
     assert same(resumed, trained / "model.safetensors")
-    rows = list(csv.DictReader(open(tmp_path / "metrics.csv")))
+    rows = log(tmp_path)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
@@ -60,7 +65,7 @@ def test_other_options_in_the_same_folder_are_refused(corpus, trained, tmp_path)
 
 
 def test_the_best_development_epoch_is_kept_with_its_threshold(trained):
-    rows = list(csv.DictReader(open(trained / "metrics.csv")))
+    rows = log(trained)
     spec = load_checkpoint(trained / "model.safetensors").specification
     best = min(float(row["sasv_eer"]) for row in rows)
     assert spec.training["dev_sasv_eer"] == pytest.approx(best)
@@ -72,7 +77,7 @@ def test_the_best_development_epoch_is_kept_with_its_threshold(trained):
 
 
 def test_the_loss_falls(trained):
-    losses = [float(row["loss"]) for row in csv.DictReader(open(trained / "metrics.csv"))]
+    losses = [float(row["loss"]) for row in log(trained)]
     assert losses[-1] < losses[0]
 
 

@@ -44,12 +44,12 @@ def probe(name: str) -> tuple[int, int, int]:
 
 def open_reader(name: str) -> tuple[int, Callable[[int, int], np.ndarray]]:
     """Return the native rate and a function (first, count) -> array (samples, channels) at that rate."""
-    import av
-
     with _open(name) as container:
         rate = int(container.streams.audio[0].rate)
 
     def read(first: int, count: int) -> np.ndarray:
+        import av
+
         chunks: list[np.ndarray] = []
         begin = 0  # position of the first decoded sample
         have = 0

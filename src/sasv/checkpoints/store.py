@@ -1,5 +1,6 @@
 """Read and write checkpoints. Nothing is ever unpickled: safetensors, or torch.load(weights_only=True)."""
 
+import io
 import json
 import os
 import pickle
@@ -10,12 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sasv.checkpoints.specification import Specification
 from sasv.core.errors import CheckpointError, some
-from sasv.core.files import atomic_path
+from sasv.core.files import write_bytes
 from sasv.encoders import ENCODERS
 from sasv.encoders.base import Encoder
 
@@ -39,17 +40,19 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     """Write a checkpoint atomically: ``.safetensors`` is our format, ``.model`` the published one."""
     if Path(path).suffix in PUBLISHED_SUFFIXES:
         entries = _joined(checkpoint, PUBLISHED_ENCODER, PUBLISHED_HEAD)
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            torch.save(entries, stream)
+        write_bytes(path, torch_bytes(entries))
         return
     if Path(path).suffix != ".safetensors":
         raise CheckpointError(f"{path}: name a checkpoint .safetensors (ours) or .model (published)")
     entries = _joined(checkpoint, ENCODER_PREFIX, HEAD_PREFIX)
-    with atomic_path(path) as temporary:
-        try:
-            save_file(entries, temporary, {METADATA_KEY: checkpoint.specification.to_json()})
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: cannot write ({error}); is the disk full?") from error
+    write_bytes(path, save(entries, {METADATA_KEY: checkpoint.specification.to_json()}))
+
+
+def torch_bytes(value: Any) -> bytes:
+    """Return what torch.save would write. Its own writer does not survive a full disk with a clear error."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
 
 
 def _joined(checkpoint: Checkpoint, encoder: str, head: str) -> dict[str, Tensor]:

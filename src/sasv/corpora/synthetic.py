@@ -7,8 +7,11 @@ works, not how well it does on people.
 """
 
 import ctypes
+import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +83,16 @@ def sentence(rng: np.random.Generator) -> str:
         choices = words.split("," if "," in words else " ")
         return choices[rng.integers(len(choices))]
 
-    return (
-        f"{pick(NAMES)} {pick(VERBS)} the {pick(SIZES)} {pick(THINGS)} {pick(PLACES)}, "
-        f"and {pick(NAMES)} {pick(VERBS)} a {pick(THINGS)} {pick(TIMES)}."
-    )
+    when = pick(PLACES) if rng.random() < 0.5 else pick(TIMES)
+    return f"{pick(NAMES)} {pick(VERBS)} the {pick(SIZES)} {pick(THINGS)} {when}."
 
 
 class Espeak:
     """espeak-ng from the wheel ``espeakng-loader``, with voice files of our own. One at a time in a process."""
 
     def __init__(self, speakers: list[Voice]):
-        try:
-            import espeakng_loader
-        except ImportError as error:
-            raise MissingExtra("espeakng-loader", "demo", "rendering synthetic speech") from error
+        import espeakng_loader
+
         self.folder = tempfile.TemporaryDirectory(prefix="sasv-espeak-")
         home = Path(self.folder.name) / "espeak-ng-data"
         home.mkdir()
@@ -145,18 +144,32 @@ class Espeak:
 def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -> Path:
     """Render the corpus as ``out/LibriSpeech/synthetic/SPEAKER/0/SPEAKER-0-NNNN.flac`` and return that root.
 
-    Files that are there already are kept. A little noise at 35 dB keeps pauses from being digital silence.
+    Nothing is done where all files are there. espeak-ng carries a state from one sentence to the next, so the work is
+    done in order by a process of its own: the same arguments give the same files.
     """
     root = out / "LibriSpeech"
-    every = voices(speakers, seed)
-    jobs = [
+    if all(path.exists() for _, path in _jobs(root, speakers, utterances, seed)):
+        return root
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise MissingExtra("espeakng-loader", "demo", "rendering synthetic speech")
+    words = [str(root), str(speakers), str(utterances), str(seed)]
+    if subprocess.run([sys.executable, "-m", "sasv.corpora.synthetic", *words]).returncode != 0:
+        raise SasvError(f"{root}: rendering failed; the reason is above")
+    return root
+
+
+def _jobs(root: Path, speakers: int, utterances: int, seed: int) -> list[tuple[Voice, Path]]:
+    return [
         (voice, root / "synthetic" / voice.name / "0" / f"{voice.name}-0-{number:04}.flac")
-        for voice in every
+        for voice in voices(speakers, seed)
         for number in range(utterances)
     ]
-    if all(path.exists() for *_, path in jobs):
-        return root
-    engine = Espeak(every)
+
+
+def _render(root: Path, speakers: int, utterances: int, seed: int) -> None:
+    """Render all files, in order. A little noise at 35 dB keeps pauses from being digital silence."""
+    jobs = _jobs(root, speakers, utterances, seed)
+    engine = Espeak(voices(speakers, seed))
     try:
         with Progress("render", len(jobs)) as progress:
             for index, (voice, path) in enumerate(jobs):
@@ -168,4 +181,10 @@ def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -
                 progress.add()
     finally:
         engine.close()
-    return root
+
+
+if __name__ == "__main__":
+    try:
+        _render(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    except SasvError as error:
+        sys.exit(str(error))

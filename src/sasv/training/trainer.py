@@ -25,8 +25,9 @@ from sasv.batches.augment import Augmenter
 from sasv.batches.dataset import CropDataset, PlanSampler, loader
 from sasv.batches.plan import PairPlanner
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, restore_head, save_checkpoint, spawn_encoder
+from sasv.checkpoints.store import torch_bytes
 from sasv.core.errors import CheckpointError, SasvError
-from sasv.core.files import atomic_path, write_json, write_text
+from sasv.core.files import write_bytes, write_json, write_text
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
 from sasv.encoders import ENCODERS
@@ -230,8 +231,7 @@ class Trainer:
             "best_epoch": self.best_epoch,
             "history": self.history,
         }
-        with atomic_path(self.out / "state.pt") as temporary, open(temporary, "wb") as stream:
-            torch.save(state, stream)
+        write_bytes(self.out / "state.pt", torch_bytes(state))
         text = io.StringIO()
         names = list(dict.fromkeys(name for entry in self.history for name in entry))
         writer = csv.DictWriter(text, names, lineterminator="\n")
