@@ -48,7 +48,7 @@ def test_demo_leaves_scores_plot_and_model(home):
 def test_demo_on_a_librispeech_style_folder(home, tmp_path, capsys):
     """``make demo CORPUS=...`` on a folder of that layout, here the rendered one."""
     corpus = str(home / "demo/speech/LibriSpeech")
-    result = demo(DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches=1, pairs=4, vocoders="griffin-lim"))
+    result = demo(DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches=1, pairs=4, vocoders=["griffin-lim"]))
     assert result["targets"] > 0
     assert f"The speech is yours ({corpus})" in capsys.readouterr().out
     dry = subprocess.run(["make", "-n", "demo", "CORPUS=/some where"], cwd=ROOT, capture_output=True, text=True)

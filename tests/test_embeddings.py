@@ -32,6 +32,8 @@ def test_load_model_embeds_paths_and_waveforms(model, corpus):
     np.testing.assert_array_equal(vector, loaded.embed(str(path)))
     np.testing.assert_array_equal(vector, loaded.embed(wave))
     np.testing.assert_array_equal(vector, loaded.embed(torch.from_numpy(wave)))
+    np.testing.assert_array_equal(loaded.embed(wave, rate=16000), vector)
+    assert loaded.score(loaded.embed(np.repeat(wave, 2), rate=32000), vector) > 0.9
     assert loaded.score(vector, 3 * vector) == pytest.approx(1.0)
     other = loaded.embed(corpus / "audio" / "s2-0.wav")
     np.testing.assert_allclose(loaded.enrol([path, corpus / "audio" / "s2-0.wav"]), (vector + other) / 2, rtol=1e-6)

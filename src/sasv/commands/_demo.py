@@ -1,7 +1,7 @@
 """sasv demo: the whole pipeline in one command."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class DemoOptions:
     epochs: int = 10
     batches: int = 40
     pairs: int = 32
-    vocoders: str = "griffin-lim,world"
+    vocoders: list[str] = field(default_factory=lambda: ["griffin-lim", "world"])
     workers: int = 1
     seed: int = 0
     device: str = "auto"
@@ -70,7 +70,7 @@ def demo(options: DemoOptions) -> dict[str, Any]:
         + "; none is in two of these"
     )
 
-    heading(2, f"spoofed speech: the target speakers' own test utterances through {options.vocoders}")
+    heading(2, f"spoofed speech: the target speakers' own test utterances through {' and '.join(options.vocoders)}")
     spoofed = {}
     for part in ("dev", "test"):
         spoofed[part] = out / "spoofed" / part
@@ -78,7 +78,7 @@ def demo(options: DemoOptions) -> dict[str, Any]:
             SynthesizeOptions(
                 utterances=str(tables.utterances),
                 out=str(spoofed[part]),
-                vocoders=options.vocoders.split(","),
+                vocoders=options.vocoders,
                 trials=str(tables.trials[part]),
                 seed=options.seed,
             )

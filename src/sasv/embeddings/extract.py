@@ -187,12 +187,11 @@ def extract(
     """
     out = Path(out)
     seconds = utterance_seconds(utterances)
-    lengths = b"" if utterances.seconds is None else seconds.tobytes()
     signature = sha256(
         model.fingerprint,
         "\n".join(utterances.ids),
         "\n".join(utterances.table.texts("path")),
-        lengths,
+        seconds.tobytes(),
         f"{batch_seconds} {model.max_seconds}",
     )
     done = out / "embeddings.json"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
@@ -62,11 +63,15 @@ class Model:
             raise AudioError(f"{name}: {len(wave) / spec.rate:.0f} s long, over the limit of {self.max_seconds:.0f} s")
         return check_speech(wave, name, spec.min_samples, spec.rate)
 
-    def embed(self, speech: Speech) -> np.ndarray:
+    def embed(self, speech: Speech, rate: int | None = None) -> np.ndarray:
         """Return the raw embedding, float32 of shape (dimension,), of an audio file or of a waveform.
 
-        A waveform has shape (samples,), values in [-1, 1], at the model's rate (16 kHz).
+        Args:
+            speech: a path, or a waveform of shape (samples,), values in [-1, 1].
+            rate: samples per second of a waveform, where it is not the model's (16 kHz).
         """
+        if rate is not None and not isinstance(speech, str | os.PathLike):
+            speech = soxr.resample(np.asarray(speech, np.float32), rate, self.specification.rate)
         return self.embed_many([self.read(speech)])[0]
 
     def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:

@@ -92,8 +92,10 @@ def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
 def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | None) -> Tensor:
     """Pool (batch, channels, frames) to (batch, 2 * channels): weighted mean and standard deviation.
 
-    The attention sees each frame beside the mean and the unbiased standard deviation of the whole file.
+    The attention sees each frame beside the mean and the unbiased standard deviation of the whole file. Statistics
+    are taken in float32, also under autocast: differences of squares do not survive half precision.
     """
+    x = x.float()
     frames = x.shape[2]
     mean = masked_mean(x, mask)
     if mask is None:
@@ -103,7 +105,7 @@ def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | Non
         variance = ((x - mean).square() * mask).sum(dim=2, keepdim=True) / (count - 1)
     deviation = variance.clamp(min=VARIANCE_FLOOR).sqrt()
     context = torch.cat((x, mean.expand(-1, -1, frames), deviation.expand(-1, -1, frames)), dim=1)
-    logits = attention[:-1](context)
+    logits = attention[:-1](context).float()
     if mask is not None:
         logits = logits.masked_fill(mask == 0, float("-inf"))
     weights = attention[-1](logits)

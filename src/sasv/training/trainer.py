@@ -10,7 +10,6 @@ import ctypes
 import io
 import json
 import math
-import os
 import random
 import time
 from dataclasses import asdict
@@ -332,11 +331,10 @@ def detached(module: nn.Module) -> dict[str, Tensor]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch; ask for deterministic kernels on a GPU where they exist."""
+    """Seed Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002 (libraries that still draw from it)
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def keep_memory() -> None:
