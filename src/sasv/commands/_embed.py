@@ -18,7 +18,7 @@ class EmbedOptions:
         out: folder for embeddings.npy, index.tsv, and failed.tsv where files could not be read.
         model: checkpoint.
         where: only the rows with this ``column=value``.
-        batch_seconds: padded audio per batch; lower it where memory is short.
+        batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
         device: cpu, cuda, or auto.
@@ -28,7 +28,7 @@ class EmbedOptions:
     out: str
     model: str
     where: str = ""
-    batch_seconds: float = 60.0
+    batch_seconds: float = 0.0
     max_seconds: float = 300.0
     shard: str = ""
     device: str = "auto"

@@ -15,12 +15,16 @@ import numpy as np
 from sasv.audio import probe
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, read_bytes, sha256, write_json
+from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, say
 from sasv.core.sharding import parse_shard
 from sasv.embeddings.model import Model
 from sasv.tables import Table, Utterances
 
 CHUNK_SECONDS = 1200.0
+BATCH_SECONDS = {"cpu": 30.0, "cuda": 600.0}
+"""Padded audio per batch where none is asked for."""
+
 READERS = 4
 
 
@@ -156,9 +160,11 @@ def _ahead(pool, read, batches) -> Iterator[tuple[np.ndarray, list]]:  # type: i
         yield waiting[0], [future.result() for future in waiting[1]]
 
 
-def embed_table(model: Model, utterances: Utterances, batch_seconds: float = 60.0, quiet: bool = True) -> Embeddings:
+def embed_table(model: Model, utterances: Utterances, batch_seconds: float = 0.0, quiet: bool = True) -> Embeddings:
     """Embed all rows in memory, in one process (see extract for a job that is saved as it goes)."""
+    keep_memory()
     seconds = utterance_seconds(utterances)
+    batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
     with Progress("embed", len(utterances), quiet=quiet) as progress:
         vectors, failures = embed_rows(model, utterances, plan_batches(seconds, batch_seconds), progress)
     return _collect(utterances, vectors, failures, model.dimension)
@@ -168,7 +174,7 @@ def extract(
     model: Model,
     utterances: Utterances,
     out: str | Path,
-    batch_seconds: float = 60.0,
+    batch_seconds: float = 0.0,
     shard: str = "",
     quiet: bool = False,
 ) -> Embeddings | None:
@@ -178,15 +184,17 @@ def extract(
         model: a loaded model.
         utterances: what to embed; a column ``seconds`` saves reading every header.
         out: folder for ``embeddings.npy``, ``index.tsv``, ``failed.tsv``.
-        batch_seconds: padded audio per batch.
+        batch_seconds: padded audio per batch; 0 takes what suits the device.
         shard: ``i/n``, or empty to take torchrun's rank.
         quiet: no progress.
 
     Returns:
         All embeddings where this process found the last part done, None while other shards still work.
     """
+    keep_memory()
     out = Path(out)
     seconds = utterance_seconds(utterances)
+    batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
     signature = sha256(
         model.fingerprint,
         "\n".join(utterances.ids),

@@ -4,9 +4,7 @@ Everything random is a function of (seed, epoch, batch, item), so an epoch needs
 stopped and started again by the same command goes on at its last whole epoch with the same weights.
 """
 
-import contextlib
 import csv
-import ctypes
 import io
 import json
 import math
@@ -27,6 +25,7 @@ from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, restore
 from sasv.checkpoints.store import torch_bytes
 from sasv.core.errors import CheckpointError, SasvError
 from sasv.core.files import write_bytes, write_json, write_text
+from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
 from sasv.encoders import ENCODERS
@@ -335,15 +334,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002 (libraries that still draw from it)
     torch.manual_seed(seed)
-
-
-def keep_memory() -> None:
-    """Have glibc keep freed memory: large CPU tensors otherwise return their pages at every step (a fifth slower)."""
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        library.mallopt(m_mmap_threshold, 1 << 30)
-        library.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
