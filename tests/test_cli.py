@@ -236,6 +236,43 @@ def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
         assert "Traceback" not in result.stderr
 
 
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mount.returncode != 0:
+        pytest.skip(f"needs the right to mount a tmpfs: {mount.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(trained, corpus, tiny_disk, voice):
+    with pytest.raises(SasvError, match=r"x\.flac: cannot write: the disk is full"):
+        write_audio(tiny_disk / "x.flac", voice(160000))
+    assert not list(tiny_disk.iterdir())
+    words = [
+        "synthesize",
+        corpus / "utterances.tsv",
+        "--where",
+        "label=bonafide",
+        "--out",
+        tiny_disk,
+        "--vocoders",
+        "[world]",
+    ]
+    result = sasv(*words)
+    assert result.returncode == 2
+    assert "the disk is full" in result.stderr.splitlines()[-1]
+    copies = sorted(tiny_disk.rglob("*.flac"))
+    assert copies
+    for path in copies:  # what was written before is whole
+        assert len(soundfile.read(path)[0]) == 19200
+
+
 def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")

@@ -1,5 +1,6 @@
 """Read and write audio files; every failure is an AudioError that names the file."""
 
+import io
 import math
 import os
 import re
@@ -12,10 +13,12 @@ import soxr
 
 from sasv.audio import m4a
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import atomic_path
+from sasv.core.files import write_bytes
 
 RATE = 16000
 """Samples per second inside sasv."""
+
+WRITTEN = {".flac": "FLAC", ".wav": "WAV", ".ogg": "OGG"}
 
 SILENCE_PEAK = 1e-4
 """A waveform whose peak stays below this (-80 dBFS) holds no speech."""
@@ -154,11 +157,12 @@ def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = 
 
 def write_audio(path: str | os.PathLike[str], wave: np.ndarray, rate: int = RATE) -> None:
     """Write mono 16-bit audio atomically, the format by the suffix (.flac, .wav, .ogg)."""
-    with atomic_path(path) as temporary:
-        try:
-            soundfile.write(temporary, np.clip(wave, -1.0, 1.0), rate)
-        except soundfile.SoundFileError as error:
-            raise SasvError(f"{path}: cannot write audio ({error}); is the disk full?") from error
+    kind = WRITTEN.get(Path(path).suffix.lower())
+    if kind is None:
+        raise SasvError(f"{path}: audio is written as {', '.join(WRITTEN)}; choose one of these suffixes")
+    stream = io.BytesIO()
+    soundfile.write(stream, np.clip(wave, -1.0, 1.0), rate, format=kind)
+    write_bytes(path, stream.getvalue())
 
 
 def _check_file(name: str) -> None:

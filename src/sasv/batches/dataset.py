@@ -27,7 +27,7 @@ class Paths:
     """File names in two tensors: forked workers share them, spawned workers map them; nobody copies."""
 
     def __init__(self, utterances: Utterances):
-        encoded = [utterances.path(row).encode() for row in range(len(utterances))]
+        encoded = [path.encode() for path in utterances.paths]
         self.data = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
         self.stops = torch.from_numpy(np.cumsum([len(name) for name in encoded], dtype=np.int64))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sasv.commands._metrics import metrics_of
-from sasv.core.errors import MissingExtra
+from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract
@@ -50,6 +50,8 @@ class EvaluateOptions:
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Embed, score and measure a protocol; print the metrics and return them."""
+    if not (options.model or options.embeddings):
+        raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
     out = Path(options.out)
     enrolments, trials = load_enrolments(options.enrolments), load_trials(options.trials)
     if options.embeddings:

@@ -1,5 +1,6 @@
 """The four kinds of table and what makes each valid. Columns: docs/tables.md."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,12 +58,17 @@ class Utterances(_Kind):
 
     def path(self, row: int) -> str:
         """Audio file of a row."""
-        return str(self.folder / self.table.text("path", row))
+        return os.path.join(self.folder, self.table.text("path", row))
+
+    @property
+    def paths(self) -> list[str]:
+        """Audio files of all rows."""
+        return [os.path.join(self.folder, path) for path in self.table.texts("path")]
 
     @cached_property
-    def folder(self) -> Path:
+    def folder(self) -> str:
         """Folder from which relative paths start."""
-        return Path(self.table.name).parent
+        return os.path.dirname(self.table.name)
 
     @cached_property
     def speakers(self) -> tuple[np.ndarray, list[str]]:

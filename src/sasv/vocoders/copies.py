@@ -1,5 +1,6 @@
 """Spoofed copies of the utterances of a table, and the trials that use them."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def joined(*tables: Utterances) -> Table:
     for table in tables:
         for column in columns:
             if column == "path":
-                cells[column] += [str(Path(table.path(row)).resolve()) for row in range(len(table))]
+                cells[column] += [os.path.abspath(path) for path in table.paths]
             elif column in table.table.columns:
                 cells[column] += table.table.texts(column)
             else:
