@@ -94,7 +94,9 @@ def read_audio(
             try:
                 wave = _read_span(name, read, file.samplerate, file.frames, start, frames, rate, max_seconds, place)
             except soundfile.SoundFileError as error:
-                raise AudioError(f"{name}: broken or truncated audio ({error}); fetch or convert it again") from error
+                raise AudioError(
+                    f"{name}: broken or truncated audio ({_reason(error)}); fetch or convert it again"
+                ) from error
     if not np.isfinite(wave).all():
         bad = int(np.argmin(np.isfinite(wave)))
         raise AudioError(f"{name}: NaN or infinite sample at {bad / rate + start / rate:.3f} s; write the file again")
@@ -181,7 +183,9 @@ def _open(name: str) -> soundfile.SoundFile:
         file = soundfile.SoundFile(name)
     except soundfile.SoundFileError as error:
         _check_file(name)
-        raise AudioError(f"{name}: not an audio file that can be read ({error}); convert it to WAV or FLAC") from error
+        raise AudioError(
+            f"{name}: not an audio file that can be read ({_reason(error)}); convert it to WAV or FLAC"
+        ) from error
     try:
         if file.frames <= 0:
             raise AudioError(f"{name}: holds no audio (0 samples); record or convert it again")
@@ -197,6 +201,11 @@ def _open(name: str) -> soundfile.SoundFile:
         file.close()
         raise
     return file
+
+
+def _reason(error: soundfile.SoundFileError) -> str:
+    """What libsndfile says, without the path that stands in the message anyway."""
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(". ") or "broken"
 
 
 def _ogg_complete(name: str) -> bool:
