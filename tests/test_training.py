@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -14,7 +17,8 @@ from sasv.core.errors import CheckpointError, SasvError
 from sasv.encoders import ENCODERS
 from sasv.losses import LOSSES
 from sasv.tables import load_utterances
-from sasv.training.trainer import Trainer, class_list
+from sasv.training.modules import class_list
+from sasv.training.trainer import Trainer
 
 
 def same(left, right):
@@ -53,6 +57,60 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, mo
     assert same(resumed, trained / "model.safetensors")
     rows = log(tmp_path)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def start(options, tmp_path):
+    """Run ``sasv train`` as a user does, in a process of its own."""
+    given = {key: value for key, value in vars(options).items() if value != ""}
+    (tmp_path / "options.yaml").write_text(json.dumps(given))  # JSON is YAML
+    words = [sys.executable, "-m", "sasv.cli", "train", str(tmp_path / "options.yaml")]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def batches_done(run):
+    """Epoch and batch of the saved state, or None."""
+    try:
+        state = torch.load(run / "state.pt", weights_only=True)
+    except FileNotFoundError:
+        return None
+    return state["epoch"], state["batch"]
+
+
+def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
+    """SIGKILL wherever it is, several times; the same command goes on, in the middle of an epoch too."""
+    plain = train(tiny_options(corpus, tmp_path / "plain", epochs=2, cycle=2, batches=20, frames=150))
+    options = tiny_options(
+        corpus, tmp_path / "killed", epochs=2, cycle=2, batches=20, frames=150, save_minutes=0.0, device="cpu"
+    )
+    seen = set()
+    for attempt in range(4):
+        process = start(options, tmp_path)
+        before = batches_done(tmp_path / "killed")
+        while process.poll() is None and batches_done(tmp_path / "killed") == before:
+            time.sleep(0.005)
+        time.sleep(0.03 * attempt)
+        process.kill()
+        process.communicate()
+        seen.add(batches_done(tmp_path / "killed"))
+    assert len(seen) >= 3 and any(batch for _, batch in seen), seen
+    process = start(options, tmp_path)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "going on after epoch" in said
+    assert same(tmp_path / "killed" / "model.safetensors", plain)
+
+
+def test_sigterm_saves_and_stops(corpus, tmp_path):
+    options = tiny_options(corpus, tmp_path / "run", batches=2000, save_minutes=60.0)
+    process = start(options, tmp_path)
+    while not (tmp_path / "run" / "options.json").exists():
+        time.sleep(0.01)
+    time.sleep(1.0)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "stopped by SIGTERM, saved; the same command goes on" in said
+    assert batches_done(tmp_path / "run") > (0, 0)
 
 
 def test_other_options_in_the_same_folder_are_refused(corpus, trained, tmp_path):

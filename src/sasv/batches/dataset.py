@@ -111,16 +111,18 @@ def wrap(wave: np.ndarray, samples: int) -> np.ndarray:
 
 
 class PlanSampler:
-    """Gives a DataLoader the items of a plan, batch by batch; knows its length."""
+    """Gives a DataLoader the items of a plan, batch by batch from ``first`` on; knows its length."""
 
-    def __init__(self, plan: EpochPlan, seed: int, epoch: int, rank: int = 0, world: int = 1):
+    def __init__(self, plan: EpochPlan, seed: int, epoch: int, rank: int = 0, world: int = 1, first: int = 0):
         self.plan, self.seed, self.epoch, self.rank, self.world = plan.share(rank, world), seed, epoch, rank, world
+        self.first = first
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return len(self.plan) - self.first
 
     def __iter__(self) -> Iterator[list[Item]]:
-        for batch, (rows, labels) in enumerate(zip(self.plan.rows, self.plan.labels)):
+        for batch in range(self.first, len(self.plan)):
+            rows, labels = self.plan.rows[batch], self.plan.labels[batch]
             number = batch * self.world + self.rank
             yield [
                 Item(int(first), int(second), int(label), (self.seed, self.epoch, number, index))

@@ -41,6 +41,7 @@ class TrainOptions:
         precision: float32, or bfloat16 (autocast).
         metric: development metric that chooses the model; auto is SASV-EER where there are spoofed trials, else SV-EER.
         evaluate_every: epochs between evaluations on the development trials.
+        save_minutes: minutes between saved states within an epoch (each epoch's end is saved too).
         workers: loader processes.
         device: cpu, cuda, or auto.
         seed: of everything drawn.
@@ -77,6 +78,7 @@ class TrainOptions:
     precision: Literal["float32", "bfloat16"] = "float32"
     metric: Literal["auto", "sasv_eer", "sv_eer", "spf_eer"] = "auto"
     evaluate_every: int = 1
+    save_minutes: float = 10.0
     workers: int = 2
     device: str = "auto"
     seed: int = 0

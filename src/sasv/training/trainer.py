@@ -1,14 +1,16 @@
 """The trainer of all stages, on one device: batches -> encoder -> loss, selection by development trials.
 
-Everything random is a function of (seed, epoch, batch, item), so an epoch needs no saved random state: a run that is
-stopped and started again by the same command goes on at its last whole epoch with the same weights.
+Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a run that is killed
+and started again by the same command goes on at the last saved batch and ends with the same weights.
 """
 
+import contextlib
 import csv
 import io
 import json
 import math
 import random
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,28 +18,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sasv.batches.augment import Augmenter
 from sasv.batches.dataset import CropDataset, PlanSampler, loader
 from sasv.batches.plan import PairPlanner
-from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, restore_head, save_checkpoint, spawn_encoder
+from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.checkpoints.store import torch_bytes
 from sasv.core.errors import CheckpointError, SasvError
 from sasv.core.files import write_bytes, write_json, write_text
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
-from sasv.encoders import ENCODERS
-from sasv.encoders.base import Encoder, parameters_of
-from sasv.losses import LOSSES
-from sasv.losses.base import Loss
-from sasv.tables import Utterances, load_utterances
+from sasv.encoders.base import parameters_of
+from sasv.tables import load_utterances
+from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules
 from sasv.training.options import TrainOptions
 from sasv.training.schedules import cosine_restarts
 from sasv.training.selection import DevelopmentSet
 
-SPOOF_CLASS = "spoof"
+FREE = {"out", "workers", "device", "epochs", "save_minutes"}
+"""Options that may change when a run goes on."""
+
+
+class _Stopped(Exception):
+    """SIGTERM came; the state is saved."""
 
 
 class Trainer:
@@ -83,7 +88,10 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             [*self.encoder.parameters(), *self.head.parameters()], lr=options.highest, weight_decay=options.weight_decay
         )
-        self.epoch = 0
+        self.epoch = self.batch = 0
+        self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]  # of this epoch: loss, accuracy, steps, pairs, seconds
+        self.saved = time.monotonic()
+        self.stop = False
         self.best: float = math.inf
         self.best_epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -95,20 +103,26 @@ class Trainer:
         resumed = self._resume()
         write_json(self.out / "options.json", asdict(self.options))
         self._introduce(resumed)
+        with contextlib.suppress(ValueError):  # signals belong to the main thread
+            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
         while self.epoch < self.options.epochs:
-            row = self._train_epoch()
+            try:
+                row = self._train_epoch()
+            except _Stopped:
+                raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
             due = self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs
             if self.development and due:
                 self._evaluate(row)
             self.history.append(row)
-            self._save(row)
+            self._save()
             say(describe(row, self.options.epochs))
         return self._finish()
 
     def _introduce(self, resumed: bool) -> None:
         options = self.options
         if resumed:
-            say(f"{self.out}: going on after epoch {self.epoch}")
+            inside = f", batch {self.batch}" if self.batch else ""
+            say(f"{self.out}: going on after epoch {self.epoch}{inside}")
         speakers = len(self.classes) - (self.spoof_index is not None)
         plan = self.planner.plan(0)
         say(
@@ -124,37 +138,54 @@ class Trainer:
     def _train_epoch(self) -> dict[str, Any]:
         """Run one epoch; return its row of the log."""
         options = self.options
-        seed_everything(options.seed * 100_003 + self.epoch + 1)
         rate = cosine_restarts(
             self.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        sampler = PlanSampler(self.planner.plan(self.epoch), options.seed, self.epoch)
+        sampler = PlanSampler(self.planner.plan(self.epoch), options.seed, self.epoch, first=self.batch)
         batches = loader(self.dataset, sampler, options.workers, pin=self.device.type == "cuda")
         self.encoder.train()
         self.head.train()
-        total, correct, steps, pairs = 0.0, 0.0, 0, 0
-        started = time.monotonic()
         with Progress(f"epoch {self.epoch + 1}/{options.epochs}", len(sampler), "batches") as progress:
             for waves, labels in batches:
-                if not len(labels):
-                    continue
-                value, accuracy = self._step(waves.to(self.device), labels.to(self.device))
-                total, correct, steps, pairs = total + value, correct + accuracy, steps + 1, pairs + len(labels)
-                progress.add(1, f"loss {total / steps:.3f}, accuracy {correct / steps:.1f}%, rate {rate:.2e}")
+                started = time.monotonic()
+                if len(labels):
+                    self._seed()
+                    value, accuracy = self._step(waves.to(self.device), labels.to(self.device))
+                    self._count(value, accuracy, 1, len(labels))
+                self.batch += 1
+                self.sums[4] += time.monotonic() - started
+                loss, correct, steps = self.sums[0], self.sums[1], max(self.sums[2], 1)
+                progress.add(1, f"loss {loss / steps:.3f}, accuracy {correct / steps:.1f}%, rate {rate:.2e}")
+                self._save_when_due()
+        loss, correct, steps, pairs, seconds = self.sums
         if not steps:
             raise SasvError(f"{options.utterances}: no training file could be read; the reasons are above")
-        self.epoch += 1
-        seconds = time.monotonic() - started
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, [0.0] * 5
         return {
             "epoch": self.epoch,
-            "loss": total / steps,
+            "loss": loss / steps,
             "accuracy": correct / steps,
             "rate": rate,
             "pairs_per_second": pairs / seconds,
             "seconds": seconds,
         }
+
+    def _seed(self) -> None:
+        """Seed this batch's draws on the device (SpecAugment, dropout)."""
+        seed_everything(int(np.random.default_rng([self.options.seed, self.epoch, self.batch, 2]).integers(1 << 31)))
+
+    def _count(self, *values: float) -> None:
+        for index, value in enumerate(values):
+            self.sums[index] += value
+
+    def _save_when_due(self) -> None:
+        """Save every few minutes, and before stopping where SIGTERM asked for it."""
+        if self.stop or time.monotonic() - self.saved >= 60 * self.options.save_minutes:
+            self._save()
+        if self.stop:
+            raise _Stopped
 
     def _step(self, waves: Tensor, labels: Tensor) -> tuple[float, float]:
         """Take one optimiser step on (items, 2, samples); return loss and accuracy."""
@@ -218,13 +249,15 @@ class Trainer:
         )
         return Checkpoint(specification, detached(self.encoder), detached(self.head), str(self.out))
 
-    def _save(self, row: dict[str, Any]) -> None:
+    def _save(self) -> None:
         """Write the state of the run and its log, each whole or not at all."""
         state = {
             "encoder": detached(self.encoder),
             "head": detached(self.head),
             "optimiser": self.optimiser.state_dict(),
             "epoch": self.epoch,
+            "batch": self.batch,
+            "sums": self.sums,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "history": self.history,
@@ -236,6 +269,7 @@ class Trainer:
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.out / "metrics.csv", text.getvalue())
+        self.saved = time.monotonic()
 
     def _resume(self) -> bool:
         """Load the state of an earlier run of the same options in the same folder."""
@@ -251,17 +285,17 @@ class Trainer:
         self.encoder.load_state_dict(state["encoder"])
         self.head.load_state_dict(state["head"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+        self.epoch, self.batch, self.sums = state["epoch"], state["batch"], state["sums"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.history = state["history"]
         return True
 
     def _check_options(self, before: str) -> None:
-        free = {"out", "workers", "device", "epochs"}
         old, new = json.loads(before), asdict(self.options)
         changed = [
             f"{name} was {old.get(name)!r}, now {new[name]!r}"
             for name in new
-            if name not in free and old.get(name) != new[name]
+            if name not in FREE and old.get(name) != new[name]
         ]
         if changed:
             raise SasvError(
@@ -278,55 +312,6 @@ class Trainer:
             say(f"best {self.development.metric} on development trials: {self.best:.2f}% in epoch {self.best_epoch}")
         say(f"model: {final}")
         return final
-
-
-def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
-    """Return (speakers with bona fide speech sorted, the spoof class last where there is any; class of each row).
-
-    A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of its speaker among
-    all speakers of the table, by which spoofed pairs are grouped.
-    """
-    codes, names = utterances.speakers
-    order = np.argsort(np.array(names))
-    rank = np.empty(len(names), np.int64)
-    bona_fide = np.zeros(len(names), bool)
-    bona_fide[codes[~utterances.spoofed]] = True
-    # Speakers with bona fide speech come first, so that their numbers are classes.
-    order = np.concatenate((order[bona_fide[order]], order[~bona_fide[order]]))
-    rank[order] = np.arange(len(names))
-    classes = [names[index] for index in order if bona_fide[index]]
-    if utterances.spoofed.any():
-        classes.append(SPOOF_CLASS)
-    return classes, rank[codes]
-
-
-def make_modules(options: TrainOptions, classes: int) -> tuple[Encoder, Loss, list[str]]:
-    """Make encoder and loss head, from a checkpoint where one is named; return notes of what was kept and dropped."""
-    kind: type[Encoder] = ENCODERS.get(options.encoder)
-    notes: list[str] = []
-    if options.init:
-        checkpoint = load_checkpoint(options.init)
-        if checkpoint.specification.encoder != options.encoder:
-            raise SasvError(
-                f"{options.init}: a {checkpoint.specification.encoder}, not the wanted {options.encoder}; "
-                f"set --encoder {checkpoint.specification.encoder}"
-            )
-        wanted = kind.parse_sizes(options.sizes or checkpoint.specification.sizes)
-        encoder = spawn_encoder(checkpoint)
-        if encoder.sizes != wanted:
-            raise SasvError(f"{options.init}: sizes {encoder.sizes} differ from the wanted {wanted}; leave out --sizes")
-        notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
-    else:
-        encoder = kind(kind.parse_sizes(options.sizes))
-    head: Loss = LOSSES.get(options.loss)(encoder.sizes.embedding, classes, options.margin, options.scale)
-    if options.init:
-        notes += restore_head(head, checkpoint)
-    return encoder, head, notes
-
-
-def detached(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the entries of a module on the CPU."""
-    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
 
 
 def seed_everything(seed: int) -> None:

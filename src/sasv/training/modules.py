@@ -1,0 +1,64 @@
+"""What a run is made of: its classes, its encoder and its loss head."""
+
+import numpy as np
+from torch import Tensor, nn
+
+from sasv.checkpoints import load_checkpoint, restore_head, spawn_encoder
+from sasv.core.errors import SasvError
+from sasv.encoders import ENCODERS
+from sasv.encoders.base import Encoder
+from sasv.losses import LOSSES
+from sasv.losses.base import Loss
+from sasv.tables import Utterances
+from sasv.training.options import TrainOptions
+
+SPOOF_CLASS = "spoof"
+
+
+def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
+    """Return (speakers with bona fide speech sorted, the spoof class last where there is any; class of each row).
+
+    A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of its speaker among
+    all speakers of the table, by which spoofed pairs are grouped.
+    """
+    codes, names = utterances.speakers
+    order = np.argsort(np.array(names))
+    rank = np.empty(len(names), np.int64)
+    bona_fide = np.zeros(len(names), bool)
+    bona_fide[codes[~utterances.spoofed]] = True
+    # Speakers with bona fide speech come first, so that their numbers are classes.
+    order = np.concatenate((order[bona_fide[order]], order[~bona_fide[order]]))
+    rank[order] = np.arange(len(names))
+    classes = [names[index] for index in order if bona_fide[index]]
+    if utterances.spoofed.any():
+        classes.append(SPOOF_CLASS)
+    return classes, rank[codes]
+
+
+def make_modules(options: TrainOptions, classes: int) -> tuple[Encoder, Loss, list[str]]:
+    """Make encoder and loss head, from a checkpoint where one is named; return notes of what was kept and dropped."""
+    kind: type[Encoder] = ENCODERS.get(options.encoder)
+    notes: list[str] = []
+    if options.init:
+        checkpoint = load_checkpoint(options.init)
+        if checkpoint.specification.encoder != options.encoder:
+            raise SasvError(
+                f"{options.init}: a {checkpoint.specification.encoder}, not the wanted {options.encoder}; "
+                f"set --encoder {checkpoint.specification.encoder}"
+            )
+        wanted = kind.parse_sizes(options.sizes or checkpoint.specification.sizes)
+        encoder = spawn_encoder(checkpoint)
+        if encoder.sizes != wanted:
+            raise SasvError(f"{options.init}: sizes {encoder.sizes} differ from the wanted {wanted}; leave out --sizes")
+        notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
+    else:
+        encoder = kind(kind.parse_sizes(options.sizes))
+    head: Loss = LOSSES.get(options.loss)(encoder.sizes.embedding, classes, options.margin, options.scale)
+    if options.init:
+        notes += restore_head(head, checkpoint)
+    return encoder, head, notes
+
+
+def detached(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the entries of a module on the CPU."""
+    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
