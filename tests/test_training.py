@@ -18,6 +18,8 @@ from sasv.encoders import ENCODERS
 from sasv.losses import LOSSES
 from sasv.tables import load_utterances
 from sasv.training.modules import class_list
+from sasv.training.optimisers import OPTIMISERS
+from sasv.training.schedules import SCHEDULES
 from sasv.training.trainer import Trainer
 
 
@@ -193,18 +195,116 @@ def test_options_that_do_not_fit_the_table(corpus, tmp_path):
         train(tiny_options(corpus, tmp_path, loss="aam"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(corpus, tmp_path, monkeypatch):
-    original = Trainer._step
+def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(corpus, tmp_path, monkeypatch, capsys):
+    original = Trainer._backward
+    poisoned = {4}
 
     def poison(self, waves, labels):
-        if self.epoch == 1:
+        if 3 * self.epoch + self.batch in poisoned:
             waves = waves * float("nan")
         return original(self, waves, labels)
 
-    monkeypatch.setattr(Trainer, "_step", poison)
-    with pytest.raises(SasvError, match="the loss became nan in epoch 2; the last checkpoint is kept"):
-        train(tiny_options(corpus, tmp_path))
-    assert (tmp_path / "state.pt").exists()
+    monkeypatch.setattr(Trainer, "_backward", poison)
+    model = load_checkpoint(train(tiny_options(corpus, tmp_path / "one")))
+    assert all(torch.isfinite(value).all() for value in model.encoder.values())
+    assert [row["skipped"] for row in log(tmp_path / "one")] == ["0", "1", "0"]
+    assert "epoch 2: 1 steps skipped" in capsys.readouterr().err
+    poisoned |= set(range(4, 9))
+    with pytest.raises(SasvError, match="5 steps in a row without a finite gradient, up to epoch 3; the last"):
+        train(tiny_options(corpus, tmp_path / "all"))
+    assert batches_done(tmp_path / "all") == (2, 0)
+
+
+def rates(name, **options):
+    values = {"cycle": 4, "highest": 1.0, "lowest": 0.1, "warmup": 0, "decay": 0.5} | options
+    return [SCHEDULES[name](epoch, *values.values()) for epoch in range(9)]
+
+
+def test_schedules_hand_computed():
+    assert rates("step") == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
+    assert rates("step", warmup=2)[:4] == pytest.approx([0.1, 0.55, 1.0, 1.0])
+    assert rates("exponential")[0::4] == [1.0, 0.5, 0.25]
+    assert rates("exponential", decay=0.01)[-1] == 0.1
+    assert rates("cyclic") == pytest.approx([0.1, 0.55, 1.0, 0.55, 0.1, 0.3, 0.5, 0.3, 0.1])
+    assert rates("cosine")[:5] == pytest.approx([1.0, 0.868198, 0.55, 0.231802, 0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMISERS if name != "adamp"])
+def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
+    options = tiny_options(
+        corpus, tmp_path, optimiser=name, schedule="step", margin_warmup=2, clip=1.0, accumulate=2, epochs=2
+    )
+    trainer = Trainer(options)
+    before = [parameter.detach().clone() for parameter in trainer.parameters]
+    trainer.run()
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    changed = [not torch.equal(old, new) for old, new in zip(before, trainer.parameters)]
+    assert sum(changed) > len(changed) / 2
+    assert trainer.head.aamsoftmax.margin == pytest.approx(0.2 * 2 / 3)
+
+
+def test_a_missing_optimiser_package_is_said(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(SasvError, match=r"adamp needs pytorch-optimizer.*sasv\[optimisers\]"):
+        Trainer(tiny_options(corpus, tmp_path, optimiser="adamp"))
+
+
+def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypatch):
+    """Two batches at accumulate=2 give the mean of their two gradients, in one step."""
+    trainer = Trainer(tiny_options(corpus, tmp_path, accumulate=2))
+    trainer.encoder.eval()  # batch statistics would tie the batches together
+    waves = torch.randn(2, 3, 2, 8000) * 0.1
+    labels = torch.tensor([0, 1, 2])
+    singles = []
+    for part in waves:
+        trainer._backward(part, labels)
+        singles.append([p.grad.clone() * 2 for p in trainer.parameters if p.grad is not None])
+        trainer.optimiser.zero_grad()
+    for part in waves:
+        trainer._backward(part, labels)
+    together = [p.grad for p in trainer.parameters if p.grad is not None]
+    for one, two, both in zip(*singles, together):
+        torch.testing.assert_close((one + two) / 2, both, rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_bounds_the_step(corpus, tmp_path):
+    trainer = Trainer(tiny_options(corpus, tmp_path, clip=0.5, optimiser="sgd"))
+    trainer._backward(torch.randn(4, 2, 8000) * 0.1, torch.tensor([0, 1, 2, 3]))
+    kept = trainer.optimiser.zero_grad
+    trainer.optimiser.zero_grad = lambda **_: None
+    trainer._step()
+    trainer.optimiser.zero_grad = kept
+    norm = torch.stack([p.grad.norm() for p in trainer.parameters if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_triplet_hand_computed():
+    head = LOSSES.get("triplet")(2, 0, margin=0.5)
+    embeddings = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
+    # own distance 0, the other 2: 0 - 2 + 0.5 < 0 for both
+    assert head(embeddings, torch.tensor([0, 1])).value.item() == 0.0
+    crossed = embeddings[[0, 1]].clone()
+    crossed[0, 1], crossed[1, 1] = embeddings[1, 1], embeddings[0, 1]
+    # own distance 2, the other 0: 2 - 0 + 0.5
+    assert head(crossed, torch.tensor([0, 1])).value.item() == pytest.approx(2.5)
+
+
+def test_the_symmetric_loss_is_the_mean_of_both_ways():
+    torch.manual_seed(0)
+    one, both = LOSSES.get("sasv")(8, 5), LOSSES.get("sasv-symmetric")(8, 5)
+    both.load_state_dict(one.state_dict())
+    embeddings, labels = torch.randn(4, 2, 8), torch.tensor([0, 1, 4, 4])
+    spoofed = labels == 4
+    there, back = (one.angleproto_sasv(x, spoofed) for x in (embeddings, embeddings.flip(1)))
+    expected = one.aamsoftmax(embeddings, labels).value + (there + back) / 2
+    assert both(embeddings, labels).value.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_run_folder_says_what_made_it(trained):
+    said = json.loads((trained / "environment.json").read_text())
+    assert said["packages"]["torch"] == torch.__version__
+    assert said["cores"] >= 1
+    assert said["commit"] is None or len(said["commit"].rstrip("+")) == 40
 
 
 def test_classes_come_from_the_table(corpus):

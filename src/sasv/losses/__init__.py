@@ -11,10 +11,12 @@ LOSSES = Registry(
         "prototypical": "sasv.losses.metric:Prototypical",
         "proto": "sasv.losses.metric:ReleasedPrototypical",
         "angleproto": "sasv.losses.metric:AngularPrototypical",
+        "triplet": "sasv.losses.metric:Triplet",
         "ge2e": "sasv.losses.metric:Ge2e",
         "softmaxproto": "sasv.losses.combined:SoftmaxPrototypical",
         "aamsoftmaxproto": "sasv.losses.combined:AamPrototypical",
         "sasv": "sasv.losses.combined:Sasv",
+        "sasv-symmetric": "sasv.losses.combined:SasvSymmetric",
     },
 )
 

@@ -45,3 +45,14 @@ class Sasv(Loss):
         classified = self.aamsoftmax(embeddings, labels)
         metric = self.angleproto_sasv(embeddings, labels == self.classes - 1)
         return LossOutput(classified.value + metric, classified.accuracy)
+
+
+class SasvSymmetric(Sasv):
+    """The same with the metric loss taken both ways, utterances 0 against 1 and 1 against 0 (not published)."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        spoofed = labels == self.classes - 1
+        one_way = super().forward(embeddings, labels)
+        there = self.angleproto_sasv(embeddings, spoofed)
+        back = self.angleproto_sasv(embeddings.flip(1), spoofed)
+        return LossOutput(one_way.value + (back - there) / 2, one_way.accuracy)

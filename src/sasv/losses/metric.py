@@ -1,5 +1,7 @@
 """Losses that compare embeddings: prototypical, angular prototypical (Chung et al. 2020), GE2E (Wan et al. 2018)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,6 +54,18 @@ class AngularPrototypical(Loss):
         logits = logits * self.w.clamp(min=LEAST_SCALE) + self.b
         own = own_column(len(logits), logits.device)
         return LossOutput(F.cross_entropy(logits, own), accuracy(logits, own))
+
+
+class Triplet(Loss):
+    """Hinge on squared distances of unit vectors, hardest negative in the batch (Schroff et al. 2015)."""
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        x = F.normalize(embeddings.float(), dim=2)
+        distances = 2 - 2 * x[:, 0] @ x[:, 1].T
+        own = own_column(len(x), x.device)
+        negatives = distances.masked_fill(labels[:, None] == labels[None], math.inf)
+        gap = distances.diagonal() - negatives.min(dim=1).values + self.margin
+        return LossOutput(gap.clamp(min=0).mean(), accuracy(-distances, own))
 
 
 class Ge2e(Loss):

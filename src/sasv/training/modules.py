@@ -59,6 +59,13 @@ def make_modules(options: TrainOptions, classes: int) -> tuple[Encoder, Loss, li
     return encoder, head, notes
 
 
+def set_margin(head: Loss, margin: float) -> None:
+    """Set the margin of a loss and of the losses inside it."""
+    for part in head.modules():
+        if isinstance(part, Loss):
+            part.margin = margin
+
+
 def detached(module: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the entries of a module on the CPU."""
     return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}

@@ -20,7 +20,7 @@ class TrainOptions:
         encoder: ecapa-tdnn, ska-tdnn or mfa-conformer.
         sizes: sizes that differ from the published ones, for instance ``{channels: 256}``.
         init: checkpoint to start from (ours or published).
-        loss: aamsoftmaxproto (Stage 1), sasv (Stages 2 and 3), or another loss.
+        loss: aamsoftmaxproto (Stage 1), sasv or sasv-symmetric (Stages 2 and 3), or another loss.
         margin: angular margin of the classification loss, radians.
         scale: scale of the classification loss.
         epochs: epochs to train.
@@ -34,11 +34,16 @@ class TrainOptions:
         cycle: epochs of a cosine cycle.
         warmup: warm-up epochs of each cycle.
         decay: factor on the peak after each cycle.
-        weight_decay: of AdamW.
+        schedule: cosine (with restarts), step, exponential, or cyclic.
+        optimiser: adamw, adam, adamp (needs sasv[optimisers]), or sgd.
+        weight_decay: of the optimiser.
+        clip: largest norm of the gradient; 0 does not clip.
+        accumulate: batches whose gradients make one step.
+        margin_warmup: epochs over which the margin rises from 0 to its value.
         augment: SpecAugment, and the waveform augmentations whose folders are given.
         noises: MUSAN folder (noise, speech, music), or any folder of noise.
         rirs: folder of room impulse responses.
-        precision: float32, or bfloat16 (autocast).
+        precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
         metric: development metric that chooses the model; auto is SASV-EER where there are spoofed trials, else SV-EER.
         evaluate_every: epochs between evaluations on the development trials.
         save_minutes: minutes between saved states within an epoch (each epoch's end is saved too).
@@ -71,11 +76,16 @@ class TrainOptions:
     cycle: int = 25
     warmup: int = 10
     decay: float = 0.5
+    schedule: Literal["cosine", "step", "exponential", "cyclic"] = "cosine"
+    optimiser: Literal["adamw", "adam", "adamp", "sgd"] = "adamw"
     weight_decay: float = 1e-7
+    clip: float = 0.0
+    accumulate: int = 1
+    margin_warmup: int = 0
     augment: bool = True
     noises: str = ""
     rirs: str = ""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     metric: Literal["auto", "sasv_eer", "sv_eer", "spf_eer"] = "auto"
     evaluate_every: int = 1
     save_minutes: float = 10.0

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sasv.batches.augment import Augmenter
 from sasv.batches.dataset import CropDataset, PlanSampler, loader
@@ -32,13 +32,22 @@ from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
 from sasv.encoders.base import parameters_of
 from sasv.tables import load_utterances
-from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules
+from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
+from sasv.training.optimisers import make_optimiser
 from sasv.training.options import TrainOptions
-from sasv.training.schedules import cosine_restarts
+from sasv.training.provenance import environment
+from sasv.training.schedules import SCHEDULES
 from sasv.training.selection import DevelopmentSet
 
 FREE = {"out", "workers", "device", "epochs", "save_minutes"}
 """Options that may change when a run goes on."""
+
+
+SUMS = 6
+"""Of an epoch so far: loss, accuracy, batches, pairs, seconds, skipped steps."""
+
+MOST_SKIPPED = 5
+"""So many steps without a finite gradient in a row end a run."""
 
 
 class _Stopped(Exception):
@@ -85,11 +94,12 @@ class Trainer:
         self.encoder.augment = options.augment
         self.encoder.to(self.device)
         self.head.to(self.device)
-        self.optimiser = torch.optim.AdamW(
-            [*self.encoder.parameters(), *self.head.parameters()], lr=options.highest, weight_decay=options.weight_decay
-        )
+        self.parameters = [*self.encoder.parameters(), *self.head.parameters()]
+        self.optimiser = make_optimiser(options.optimiser, self.parameters, options.highest, options.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "float16")
+        self.skipped = 0  # steps in a row
         self.epoch = self.batch = 0
-        self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]  # of this epoch: loss, accuracy, steps, pairs, seconds
+        self.sums = [0.0] * SUMS
         self.saved = time.monotonic()
         self.stop = False
         self.best: float = math.inf
@@ -102,6 +112,7 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         resumed = self._resume()
         write_json(self.out / "options.json", asdict(self.options))
+        write_json(self.out / "environment.json", environment())
         self._introduce(resumed)
         with contextlib.suppress(ValueError):  # signals belong to the main thread
             signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
@@ -138,11 +149,11 @@ class Trainer:
     def _train_epoch(self) -> dict[str, Any]:
         """Run one epoch; return its row of the log."""
         options = self.options
-        rate = cosine_restarts(
-            self.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay
-        )
+        schedule = SCHEDULES[options.schedule]
+        rate = schedule(self.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        set_margin(self.head, options.margin * min(1.0, (self.epoch + 1) / (options.margin_warmup + 1)))
         sampler = PlanSampler(self.planner.plan(self.epoch), options.seed, self.epoch, first=self.batch)
         batches = loader(self.dataset, sampler, options.workers, pin=self.device.type == "cuda")
         self.encoder.train()
@@ -152,22 +163,31 @@ class Trainer:
                 started = time.monotonic()
                 if len(labels):
                     self._seed()
-                    value, accuracy = self._step(waves.to(self.device), labels.to(self.device))
-                    self._count(value, accuracy, 1, len(labels))
+                    value, accuracy = self._backward(waves.to(self.device), labels.to(self.device))
+                    if math.isfinite(value):
+                        self._count(value, accuracy, 1, len(labels))
                 self.batch += 1
+                whole = self.batch % options.accumulate == 0 or self.batch == len(sampler.plan)
+                if whole:
+                    self._step()
                 self.sums[4] += time.monotonic() - started
                 loss, correct, steps = self.sums[0], self.sums[1], max(self.sums[2], 1)
                 progress.add(1, f"loss {loss / steps:.3f}, accuracy {correct / steps:.1f}%, rate {rate:.2e}")
-                self._save_when_due()
-        loss, correct, steps, pairs, seconds = self.sums
-        if not steps:
+                if whole:
+                    self._save_when_due()
+        loss, correct, steps, pairs, seconds, skipped = self.sums
+        if not pairs and not skipped:
             raise SasvError(f"{options.utterances}: no training file could be read; the reasons are above")
-        self.epoch, self.batch, self.sums = self.epoch + 1, 0, [0.0] * 5
+        if skipped:
+            say(f"epoch {self.epoch + 1}: {skipped:.0f} steps skipped, their gradients were not finite")
+        steps = max(steps, 1)
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, [0.0] * SUMS
         return {
             "epoch": self.epoch,
             "loss": loss / steps,
             "accuracy": correct / steps,
             "rate": rate,
+            "skipped": int(skipped),
             "pairs_per_second": pairs / seconds,
             "seconds": seconds,
         }
@@ -187,22 +207,39 @@ class Trainer:
         if self.stop:
             raise _Stopped
 
-    def _step(self, waves: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Take one optimiser step on (items, 2, samples); return loss and accuracy."""
+    def _backward(self, waves: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Add the gradients of (items, 2, samples); return loss and accuracy."""
         items = waves.shape[0]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+        statistics = [buffer.clone() for buffer in self.encoder.buffers()]
+        low = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.options.precision)
+        with torch.autocast(self.device.type, low, enabled=low is not None):
             flat = waves.transpose(0, 1).reshape(2 * items, -1)
             embeddings = self.encoder(flat).reshape(2, items, -1).transpose(0, 1)
         output = self.head(embeddings.float(), labels)
-        if not bool(torch.isfinite(output.value)):
-            raise SasvError(
-                f"the loss became {output.value.item()} in epoch {self.epoch + 1}; the last checkpoint is kept: "
-                "lower --highest, or use --precision float32"
-            )
+        self.scaler.scale(output.value / self.options.accumulate).backward()
+        value = float(output.value.detach())
+        if not math.isfinite(value):  # the step will be skipped: batch-norm statistics must not keep it either
+            for buffer, before in zip(self.encoder.buffers(), statistics):
+                buffer.copy_(before)
+        return value, float(output.accuracy)
+
+    def _step(self) -> None:
+        """Take one optimiser step; a gradient that is not finite is skipped and counted."""
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf)
+        finite = bool(torch.isfinite(norm))
+        if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
+            self.scaler.step(self.optimiser)
+        self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
-        output.value.backward()
-        self.optimiser.step()
-        return float(output.value.detach()), float(output.accuracy)
+        self.skipped = 0 if finite else self.skipped + 1
+        self.sums[5] += not finite
+        # float16 starts with a large scale and finds its own: some skipped steps belong to it
+        if self.skipped >= MOST_SKIPPED * (4 if self.scaler.is_enabled() else 1):
+            raise SasvError(
+                f"{self.skipped} steps in a row without a finite gradient, up to epoch {self.epoch + 1}; the last "
+                "checkpoint is kept: lower --highest, set --clip 5, or use --precision float32"
+            )
 
     def _evaluate(self, row: dict[str, Any]) -> None:
         """Score the development trials and keep the model where it is the best so far."""
@@ -255,6 +292,7 @@ class Trainer:
             "encoder": detached(self.encoder),
             "head": detached(self.head),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": self.sums,
@@ -285,6 +323,7 @@ class Trainer:
         self.encoder.load_state_dict(state["encoder"])
         self.head.load_state_dict(state["head"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.sums = state["epoch"], state["batch"], state["sums"]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.history = state["history"]
