@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -120,6 +121,13 @@ def test_other_options_in_the_same_folder_are_refused(corpus, trained, tmp_path)
     shutil.copytree(trained, tmp_path / "run")
     with pytest.raises(SasvError, match="holds a run with other options .seed was 0, now 5"):
         train(tiny_options(corpus, tmp_path / "run", seed=5))
+    moved = tmp_path / "moved"
+    shutil.copytree(corpus, moved)
+    table = moved / "utterances.tsv"
+    same_place = tiny_options(corpus, tmp_path / "run")
+    table.write_text(table.read_text().replace("s0-0\t", "s0-zero\t"))
+    with pytest.raises(SasvError, match="table_sha256 was"):
+        train(replace(same_place, utterances=str(table), epochs=9))
     (tmp_path / "run" / "state.pt").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="broken training state"):
         train(tiny_options(corpus, tmp_path / "run"))

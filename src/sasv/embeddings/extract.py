@@ -4,6 +4,7 @@ The plan (which files form a batch, which batches a chunk) depends on the table 
 process does and saves, so any number of shards, killed and started again at will, ends with the same bits.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -228,18 +229,28 @@ def extract(
     if not all(_part(parts, number).exists() for number in range(len(chunks))):
         say(f"{out}: shard {index + 1}/{count} is done; the last shard to finish joins the parts")
         return None
-    vectors, failures = {}, {}
-    for number in range(len(chunks)):
-        with np.load(_part(parts, number), allow_pickle=False) as part:
-            vectors.update(zip(part["rows"].tolist(), part["vectors"]))
-            failures.update({int(row): reason for row, reason in json.loads(str(part["failures"])).items()})
+    try:
+        vectors, failures = _join(parts, len(chunks))
+    except FileNotFoundError:  # another shard finished at the same moment and joined them
+        return Embeddings.load(out)
     result = _collect(utterances, vectors, failures, model.dimension)
     result.save(out, signature)
     for number in range(len(chunks)):
         _part(parts, number).unlink(missing_ok=True)
-    if parts.exists() and not any(parts.iterdir()):
+    with contextlib.suppress(OSError):
         parts.rmdir()
     return result
+
+
+def _join(parts: Path, count: int) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """Read all parts: (row -> embedding, row -> reason of failure)."""
+    vectors: dict[int, np.ndarray] = {}
+    failures: dict[int, str] = {}
+    for number in range(count):
+        with np.load(_part(parts, number), allow_pickle=False) as part:
+            vectors.update(zip(part["rows"].tolist(), part["vectors"]))
+            failures.update({int(row): reason for row, reason in json.loads(str(part["failures"])).items()})
+    return vectors, failures
 
 
 def _part(parts: Path, number: int) -> Path:

@@ -12,6 +12,7 @@ import math
 import random
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from sasv.batches.plan import PairPlanner
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.checkpoints.store import torch_bytes
 from sasv.core.errors import CheckpointError, SasvError
-from sasv.core.files import write_bytes, write_json, write_text
+from sasv.core.files import sha256, write_bytes, write_json, write_text
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
@@ -41,7 +42,6 @@ from sasv.training.selection import DevelopmentSet
 
 FREE = {"out", "workers", "device", "epochs", "save_minutes"}
 """Options that may change when a run goes on."""
-
 
 SUMS = 6
 """Of an epoch so far: loss, accuracy, batches, pairs, seconds, skipped steps."""
@@ -111,23 +111,37 @@ class Trainer:
         keep_memory()
         self.out.mkdir(parents=True, exist_ok=True)
         resumed = self._resume()
-        write_json(self.out / "options.json", asdict(self.options))
+        write_json(self.out / "options.json", self._described())
         write_json(self.out / "environment.json", environment())
         self._introduce(resumed)
-        with contextlib.suppress(ValueError):  # signals belong to the main thread
-            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
-        while self.epoch < self.options.epochs:
-            try:
+        with self._terminable():
+            while self.epoch < self.options.epochs:
                 row = self._train_epoch()
-            except _Stopped:
-                raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
-            due = self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs
-            if self.development and due:
-                self._evaluate(row)
-            self.history.append(row)
-            self._save()
-            say(describe(row, self.options.epochs))
+                due = self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs
+                if self.development and due:
+                    self._evaluate(row)
+                self.history.append(row)
+                self._save()
+                say(describe(row, self.options.epochs))
         return self._finish()
+
+    def _described(self) -> dict[str, Any]:
+        """Return what a run must agree on to go on: the options, and the content of the training table."""
+        return asdict(self.options) | {"table_sha256": sha256(self.utterances.table.buffer.tobytes())}
+
+    @contextlib.contextmanager
+    def _terminable(self) -> Iterator[None]:
+        """Have SIGTERM save after the present batch and stop."""
+        before = None
+        with contextlib.suppress(ValueError):  # only the main thread may set it
+            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
+        try:
+            yield
+        except _Stopped:
+            raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
     def _introduce(self, resumed: bool) -> None:
         options = self.options
@@ -159,8 +173,8 @@ class Trainer:
         self.encoder.train()
         self.head.train()
         with Progress(f"epoch {self.epoch + 1}/{options.epochs}", len(sampler), "batches") as progress:
+            started = time.monotonic()
             for waves, labels in batches:
-                started = time.monotonic()
                 if len(labels):
                     self._seed()
                     value, accuracy = self._backward(waves.to(self.device), labels.to(self.device))
@@ -171,6 +185,7 @@ class Trainer:
                 if whole:
                     self._step()
                 self.sums[4] += time.monotonic() - started
+                started = time.monotonic()
                 loss, correct, steps = self.sums[0], self.sums[1], max(self.sums[2], 1)
                 progress.add(1, f"loss {loss / steps:.3f}, accuracy {correct / steps:.1f}%, rate {rate:.2e}")
                 if whole:
@@ -225,6 +240,8 @@ class Trainer:
 
     def _step(self) -> None:
         """Take one optimiser step; a gradient that is not finite is skipped and counted."""
+        if all(parameter.grad is None for parameter in self.parameters):  # nothing of the batch could be read
+            return
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf)
         finite = bool(torch.isfinite(norm))
@@ -330,7 +347,7 @@ class Trainer:
         return True
 
     def _check_options(self, before: str) -> None:
-        old, new = json.loads(before), asdict(self.options)
+        old, new = json.loads(before), self._described()
         changed = [
             f"{name} was {old.get(name)!r}, now {new[name]!r}"
             for name in new
