@@ -82,7 +82,10 @@ def parse(name: str, words: Sequence[str]) -> Any:
     words = _switched([_underscored(word) for word in words], switches)
     if name == "train" and words and not words[0].startswith("-"):
         words = ["--config", recipe(words[0]), *words[1:]]
-    parser = jsonargparse.ArgumentParser(prog=f"sasv {name}", description=command.summary, exit_on_error=False)
+    description = command.summary
+    if name == "train":
+        description += f"; the first word may be a YAML file or a recipe: {', '.join(recipes())}"
+    parser = jsonargparse.ArgumentParser(prog=f"sasv {name}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of options")
     positional = POSITIONALS.get(name, ())
     hints = typing.get_type_hints(kind)
@@ -106,11 +109,14 @@ def recipe(name: str) -> str:
     """Return the path of a YAML file, or of the recipe of that name that comes with sasv."""
     if Path(name).exists():
         return name
-    shipped = Path(__file__).parent / "recipes"
-    if (shipped / f"{name}.yaml").exists():
-        return str(shipped / f"{name}.yaml")
-    known = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-    raise SasvError(f"{name}: no such file or recipe; recipes: {known}")
+    if name in recipes():
+        return str(recipes()[name])
+    raise SasvError(f"{name}: no such file or recipe; recipes: {', '.join(recipes())}")
+
+
+def recipes() -> dict[str, Path]:
+    """Return the recipes that come with sasv."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 
 
 def _underscored(word: str) -> str:
