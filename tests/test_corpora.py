@@ -160,12 +160,13 @@ def test_own_folder_and_own_table(tmp_path):
     assert set(table.speakers[1]) == {"Jörg", "Ann"}
     own = tmp_path / "own"
     tree(own, "x/1.wav", "x/2.wav", "x/3.wav")
-    rows = "".join(f"u{i}\tx/{i}.wav\tann\n" for i in (1, 2, 3))
-    (own / "utterances.tsv").write_text("utterance\tpath\tspeaker\n" + rows)
+    rows = "".join(f"u{i}\tx/{i}.wav\tann\tcodec{i}\n" for i in (1, 2, 3))
+    (own / "utterances.tsv").write_text("utterance\tpath\tspeaker\tcodec\n" + rows)
     (own / "enrolments_test.tsv").write_text("speaker\tutterances\nann\tu1,u2\n")
     (own / "trials_test.tsv").write_text("speaker\tutterance\tlabel\nann\tu3\ttarget\n")
     prepared = run("table", own, tmp_path / "out3")
     assert load_trials(prepared.trials["test"]).counts()["target"] == 1
+    assert load_utterances(prepared.utterances).table.texts("codec") == ["codec1", "codec2", "codec3"]
     (own / "trials_test.tsv").write_text("speaker\tutterance\tlabel\nbob\tu3\ttarget\n")
     with pytest.raises(SasvError, match="speaker bob is not in"):
         run("table", own, tmp_path / "out4")

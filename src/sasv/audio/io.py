@@ -4,6 +4,7 @@ import io
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +104,20 @@ def read_audio(
     return wave
 
 
-def _read_span(name, read, native, total, start, frames, rate, max_seconds, place):  # type: ignore[no-untyped-def]
+def _read_span(
+    name: str,
+    read: Callable[[int, int], np.ndarray],
+    native: int,
+    total: int,
+    start: int,
+    frames: int | None,
+    rate: int,
+    max_seconds: float | None,
+    place: float | None,
+) -> np.ndarray:
     """Read [start, start + frames) at ``rate`` through ``read(first, count)`` at the native rate."""
     available = -(-total * rate // native)
-    if place is not None:
+    if place is not None and frames is not None:
         start = int(place * max(1, available - frames + 1))
     stop = available if frames is None else min(start + frames, available)
     if start < 0 or start >= available:

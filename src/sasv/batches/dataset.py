@@ -1,7 +1,8 @@
 """Crops of utterances for training: only the part needed is read, every draw is seeded by where it stands."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from sasv.core.progress import say
 from sasv.tables import Utterances
 
 HOP, WINDOW_REST = 160, 240
+
+T = TypeVar("T")
 
 
 def crop_samples(frames: int) -> int:
@@ -73,16 +76,13 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
     def _pair(self, first: int, second: int, rng: np.random.Generator) -> list[np.ndarray] | None:
         places = rng.random(2)
         if first == second:
-            return self._try(lambda: self._two_of_one(self.paths[first], places))
-        crops = [
-            self._try(lambda row=row, place=place: self._crop(self.paths[row], place))
-            for row, place in zip((first, second), places)
-        ]
+            return self._try(partial(self._two_of_one, self.paths[first], places))
+        crops = [self._try(partial(self._crop, self.paths[row], place)) for row, place in zip((first, second), places)]
         good = [crop for crop in crops if crop is not None]
         # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
         return [good[0], good[-1]] if good else None
 
-    def _try(self, read):  # type: ignore[no-untyped-def]
+    def _try(self, read: Callable[[], T]) -> T | None:
         try:
             return read()
         except AudioError as error:

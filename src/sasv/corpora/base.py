@@ -1,7 +1,7 @@
 """What a reader yields, and the checks and writing that all corpora share."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class CorpusLists:
         utterances: all utterances of all splits.
         enrolments: part -> speaker -> utterances.
         trials: part -> trials.
+        extras: further columns of the utterance table: column -> utterance -> cell.
         files: relative paths of the audio files that exist.
         notes: what a user should know of what was (not) found.
     """
@@ -55,6 +56,7 @@ class CorpusLists:
     utterances: list[Utterance]
     enrolments: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     trials: dict[str, list[Trial]] = field(default_factory=dict)
+    extras: dict[str, dict[str, str]] = field(default_factory=dict)
     files: set[str] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -121,7 +123,7 @@ def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, mea
     elif (out / "missing.txt").exists():
         (out / "missing.txt").unlink()
     root = lists.folder.resolve()
-    columns = {
+    columns: dict[str, Sequence[str]] = {
         "utterance": [row.utterance for row in kept],
         "path": [str(root / row.path) for row in kept],
         "speaker": [row.speaker for row in kept],
@@ -131,6 +133,8 @@ def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, mea
     }
     if all(row.seconds for row in kept):
         columns["seconds"] = [row.seconds for row in kept]
+    for column, cells in lists.extras.items():
+        columns[column] = [cells.get(row.utterance, NONE) for row in kept]
     utterances = Utterances(Table.build(columns, str(out / "utterances.tsv")))
     known = set(columns["utterance"])
     enrolment_paths, trial_paths = {}, {}
@@ -139,7 +143,7 @@ def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, mea
         path = out / f"enrolments_{part}.tsv"
         usable = {name: [file for file in files if file in known] for name, files in speakers.items()}
         usable = {name: files for name, files in usable.items() if files} if allow_missing else speakers
-        table = Table.build({"speaker": list(usable), "utterances": map(",".join, usable.values())}, str(path))  # type: ignore[dict-item]
+        table = Table.build({"speaker": list(usable), "utterances": list(map(",".join, usable.values()))}, str(path))
         enrolments = Enrolments(table)
         written.append((path, table))
         enrolment_paths[part] = path

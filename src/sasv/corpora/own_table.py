@@ -8,7 +8,10 @@ from sasv.tables import NONE, load_enrolments, load_trials, load_utterances
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tables of a folder, or a single utterance table; paths start from the folder of the table."""
+    """Read the tables of a folder, or a single utterance table; paths start from the folder of the table.
+
+    Further columns are kept.
+    """
     path = folder / "utterances.tsv" if folder.is_dir() else folder
     if not path.exists():
         raise SasvError(f"{path}: no such table; it needs the columns utterance, path, speaker")
@@ -19,6 +22,9 @@ def read(folder: Path) -> CorpusLists:
     root = path.parent
     files = {row.path for row in rows if (root / row.path).exists()}
     lists = CorpusLists(root, rows, files=files)
+    names = table.texts("utterance")
+    others = [column for column in table.columns if column not in Utterance._fields]
+    lists.extras = {column: dict(zip(names, table.texts(column))) for column in others}
     for found in sorted(root.glob("enrolments_*.tsv")):
         enrolments = load_enrolments(found)
         lists.enrolments[found.stem.partition("_")[2]] = dict(zip(enrolments.speakers, enrolments.utterances))

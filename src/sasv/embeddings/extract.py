@@ -6,10 +6,11 @@ process does and saves, so any number of shards, killed and started again at wil
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from sasv.core.progress import Progress, say
 from sasv.core.sharding import parse_shard
 from sasv.embeddings.model import Model
 from sasv.tables import Table, Utterances
+
+T = TypeVar("T")
 
 CHUNK_SECONDS = 1200.0
 BATCH_SECONDS = {"cpu": 30.0, "cuda": 600.0}
@@ -149,7 +152,9 @@ def embed_rows(
     return vectors, failures
 
 
-def _ahead(pool, read, batches) -> Iterator[tuple[np.ndarray, list]]:  # type: ignore[no-untyped-def]
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[int], T], batches: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, list[T]]]:
     """Yield (batch, what ``read`` gave for its rows) while the next batch is being read."""
     waiting = None
     for batch in batches:
