@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test benchmark clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp

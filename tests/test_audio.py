@@ -137,6 +137,15 @@ def test_files_that_cannot_be_used_are_named_and_explained(tmp_path, voice):
         assert "\n" not in str(caught.value)
 
 
+def test_a_crop_tells_where_in_the_file_it_is_not_finite(tmp_path, voice):
+    wave = voice(32000)
+    wave[24000] = np.inf
+    soundfile.write(tmp_path / "inf.wav", wave, 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"at 1\.500 s"):
+        read_audio(tmp_path / "inf.wav", frames=16000, place=0.9)
+    assert len(read_audio(tmp_path / "inf.wav", frames=16000, place=0.1)) == 16000
+
+
 def test_two_hours_are_refused_before_they_are_read(tmp_path):
     path = tmp_path / "long.wav"
     size = 2 * 3600 * 16000 * 2

@@ -79,29 +79,23 @@ def read_audio(
     name = os.fspath(path)
     if m4a.handles(name):
         _check_file(name)
-        native, read = m4a.open_reader(name)
-        total = probe(name).frames
-        wave = _read_span(name, read, native, total, start, frames, rate, max_seconds, place)
-    else:
-        with _open(name) as file:
+        native, _, total = m4a.probe(name)
+        return _read_span(name, m4a.reader(name, native), native, total, start, frames, rate, max_seconds, place)
+    with _open(name) as file:
 
-            def read(first: int, count: int) -> np.ndarray:
-                file.seek(first)
-                data = file.read(count, dtype="float32", always_2d=True)
-                if len(data) < count:
-                    raise AudioError(_truncated(name, file.frames, first + len(data), file.samplerate))
-                return data
+        def read(first: int, count: int) -> np.ndarray:
+            file.seek(first)
+            data = file.read(count, dtype="float32", always_2d=True)
+            if len(data) < count:
+                raise AudioError(_truncated(name, file.frames, first + len(data), file.samplerate))
+            return data
 
-            try:
-                wave = _read_span(name, read, file.samplerate, file.frames, start, frames, rate, max_seconds, place)
-            except soundfile.SoundFileError as error:
-                raise AudioError(
-                    f"{name}: broken or truncated audio ({_reason(error)}); fetch or convert it again"
-                ) from error
-    if not np.isfinite(wave).all():
-        bad = int(np.argmin(np.isfinite(wave)))
-        raise AudioError(f"{name}: NaN or infinite sample at {bad / rate + start / rate:.3f} s; write the file again")
-    return wave
+        try:
+            return _read_span(name, read, file.samplerate, file.frames, start, frames, rate, max_seconds, place)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{name}: broken or truncated audio ({_reason(error)}); fetch or convert it again"
+            ) from error
 
 
 def _read_span(
@@ -128,16 +122,24 @@ def _read_span(
             "cut it into utterances, or raise the limit (--max-seconds)"
         )
     if native == rate:
-        return _mono(read(start, stop - start))
+        return _finite(name, _mono(read(start, stop - start)), start, rate)
     common = math.gcd(native, rate)
     up, down = rate // common, native // common
     margin = math.ceil(MARGIN_SECONDS * native)
     # The first native sample is a multiple of `down`, so that it falls on a sample of the result.
     first = max(0, (start * down // up - margin) // down * down)
     last = min(total, -(-stop * down // up) + margin)
-    resampled = soxr.resample(_mono(read(first, last - first)), native, rate)
+    resampled = soxr.resample(_finite(name, _mono(read(first, last - first)), first, native), native, rate)
     offset = start - first * up // down
     return np.ascontiguousarray(resampled[offset : offset + stop - start])
+
+
+def _finite(name: str, wave: np.ndarray, start: int, rate: int) -> np.ndarray:
+    """Return the waveform that begins at sample ``start``; AudioError says where it is not finite."""
+    if not np.isfinite(wave).all():
+        seconds = (start + int(np.argmin(np.isfinite(wave)))) / rate
+        raise AudioError(f"{name}: NaN or infinite sample at {seconds:.3f} s; write the file again")
+    return wave
 
 
 def _mono(data: np.ndarray) -> np.ndarray:

@@ -37,15 +37,13 @@ def probe(name: str) -> tuple[int, int, int]:
         if stream.duration is not None:
             frames = int(stream.duration * stream.time_base * stream.rate)
             return stream.rate, stream.channels, frames
-    rate, read = open_reader(name)
-    whole = read(0, 1 << 62)
+        rate = int(stream.rate)
+    whole = reader(name, rate)(0, 1 << 62)
     return rate, whole.shape[1], len(whole)
 
 
-def open_reader(name: str) -> tuple[int, Callable[[int, int], np.ndarray]]:
-    """Return the native rate and a function (first, count) -> array (samples, channels) at that rate."""
-    with _open(name) as container:
-        rate = int(container.streams.audio[0].rate)
+def reader(name: str, rate: int) -> Callable[[int, int], np.ndarray]:
+    """Return a function (first, count) -> array (samples, channels) at ``rate``, the native one that probe gave."""
 
     def read(first: int, count: int) -> np.ndarray:
         import av
@@ -91,4 +89,4 @@ def open_reader(name: str) -> tuple[int, Callable[[int, int], np.ndarray]]:
             data = np.pad(data, ((0, count - len(data)), (0, 0)))
         return data
 
-    return rate, read
+    return read

@@ -1,7 +1,6 @@
 """Read and write checkpoints. Nothing is ever unpickled: safetensors, or torch.load(weights_only=True)."""
 
 import io
-import json
 import os
 import pickle
 import struct
@@ -94,7 +93,7 @@ def _load_own(name: str) -> Checkpoint:
         with safe_open(name, "pt") as file:
             metadata = file.metadata() or {}
             entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, json.JSONDecodeError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{name}: truncated or broken safetensors file ({error}); fetch it again") from error
     if METADATA_KEY not in metadata:
         raise CheckpointError(

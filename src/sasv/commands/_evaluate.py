@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sasv.commands._metrics import metrics_of
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
@@ -14,7 +12,7 @@ from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import load_model
 from sasv.report import format_metrics, plot_scores
 from sasv.scores import score_embeddings
-from sasv.tables import check_trials, load_enrolments, load_trials, load_utterances, save_scores
+from sasv.tables import load_enrolments, load_trials, load_utterances, needed_utterances, save_scores
 
 
 @dataclass
@@ -57,13 +55,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     if options.embeddings:
         embeddings = Embeddings.load(options.embeddings)
     else:
-        everything = load_utterances(options.utterances)
-        check_trials(trials, enrolments, everything.rows)
-        needed = set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
-        rows = np.array(sorted(everything.rows[name] for name in needed))
+        utterances = needed_utterances(load_utterances(options.utterances), enrolments, trials)
         model = load_model(options.model, options.device)
         model.max_seconds = options.max_seconds
-        found = extract(model, everything.take(rows), out / "embeddings", options.batch_seconds, shard="1/1")
+        found = extract(model, utterances, out / "embeddings", options.batch_seconds, shard="1/1")
         assert found is not None
         embeddings = found
     values = score_embeddings(embeddings.vectors, embeddings.utterances, enrolments, trials, list(embeddings.failures))

@@ -17,7 +17,7 @@ from sasv.core.errors import SasvError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it into place on success, remove it on failure.
 
-    The temporary name keeps the suffix, because audio and array writers choose a format by it.
+    The temporary name keeps the suffix, because array and plot writers choose a format by it.
     A failing write (full disk, no permission) is raised as SasvError and leaves any older file as it was.
     """
     target = Path(path)

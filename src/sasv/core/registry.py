@@ -18,9 +18,6 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self.members)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.members
-
     def get(self, name: str) -> Any:
         """Return the member called ``name``; SasvError with the known names where there is none."""
         if name not in self.members:

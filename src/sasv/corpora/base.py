@@ -1,7 +1,7 @@
 """What a reader yields, and the checks and writing that all corpora share."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,20 +61,16 @@ class CorpusLists:
     notes: list[str] = field(default_factory=list)
 
 
-Reader = Callable[[Path], CorpusLists]
-
-
-def audio_below(folder: Path, suffixes: Iterable[str] = AUDIO) -> list[str]:
+def audio_below(folder: Path) -> list[str]:
     """Return the audio files below a folder as sorted relative paths, in one walk over the tree."""
     if not folder.is_dir():
         raise SasvError(f"{folder}: no such folder; check the path")
-    wanted = tuple(suffixes)
     root = str(folder)
     found = []
     for where, _, names in os.walk(root, followlinks=True):
         inside = os.path.relpath(where, root)
         prefix = "" if inside == "." else inside.replace(os.sep, "/") + "/"
-        found += [prefix + name for name in names if name.lower().endswith(wanted)]
+        found += [prefix + name for name in names if name.lower().endswith(AUDIO)]
     return sorted(found)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sasv.core.errors import SasvError
 from sasv.corpora.base import CorpusLists, Trial, Utterance
-from sasv.tables import NONE, load_enrolments, load_trials, load_utterances
+from sasv.tables import load_enrolments, load_trials, load_utterances
 
 
 def read(folder: Path) -> CorpusLists:
@@ -32,8 +32,7 @@ def read(folder: Path) -> CorpusLists:
         part = found.stem.partition("_")[2]
         if part not in lists.enrolments:
             raise SasvError(f"{found}: there is no enrolments_{part}.tsv beside it")
-        trials = load_trials(found).table
-        attacks = trials.texts("attack") if "attack" in trials.columns else [NONE] * len(trials)
-        cells = (trials.texts("speaker"), trials.texts("utterance"), trials.texts("label"), attacks)
-        lists.trials[part] = list(map(Trial, *cells))
+        trials = load_trials(found)
+        cells = [trials.table.texts(column) for column in ("speaker", "utterance", "label")]
+        lists.trials[part] = list(map(Trial, *cells, trials.attack_texts))
     return lists

@@ -43,16 +43,17 @@ class Sasv(Loss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         classified = self.aamsoftmax(embeddings, labels)
-        metric = self.angleproto_sasv(embeddings, labels == self.classes - 1)
+        metric = self.metric(embeddings, labels == self.classes - 1)
         return LossOutput(classified.value + metric, classified.accuracy)
+
+    def metric(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
+        """Return the metric loss; ``spoofed`` is boolean per item."""
+        return self.angleproto_sasv(embeddings, spoofed)
 
 
 class SasvSymmetric(Sasv):
     """The same with the metric loss taken both ways, utterances 0 against 1 and 1 against 0 (not published)."""
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
-        spoofed = labels == self.classes - 1
-        one_way = super().forward(embeddings, labels)
-        there = self.angleproto_sasv(embeddings, spoofed)
-        back = self.angleproto_sasv(embeddings.flip(1), spoofed)
-        return LossOutput(one_way.value + (back - there) / 2, one_way.accuracy)
+    def metric(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
+        """Return the mean of both ways."""
+        return (super().metric(embeddings, spoofed) + super().metric(embeddings.flip(1), spoofed)) / 2

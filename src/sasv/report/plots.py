@@ -16,16 +16,13 @@ TICKS = (0.1, 1, 5, 20, 40, 60, 80, 95, 99)
 LEAST_RATE = 5e-4
 
 
-def plot_scores(
-    scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[str], metrics: dict[str, Any], title: str = ""
-) -> None:
+def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
     """Write a PNG: histograms of the classes with the SASV threshold, and miss against false alarm per kind.
 
     Args:
         scores, labels: as in sasv_eers.
         path: PNG file to write.
         metrics: what sasv_eers gave.
-        title: heading.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -63,8 +60,6 @@ def plot_scores(
     right.grid(alpha=0.3)
     right.set(xlim=ends, ylim=ends)
     right.legend(loc="upper right")
-    if title:
-        figure.suptitle(title)
     with atomic_path(Path(path)) as temporary:
         figure.savefig(temporary, dpi=110)
     pyplot.close(figure)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sasv.core.errors import TableError, some
-from sasv.tables import Enrolments, Trials, check_trials
+from sasv.tables import Enrolments, Trials, check_trials, needed_names
 
 GATHERED = 1 << 16
 """Trials per step where each pair is multiplied on its own."""
@@ -60,8 +60,7 @@ def score_embeddings(
     Raises:
         TableError: a trial or an enrolment names what is not there; utterances that failed are told apart.
     """
-    wanted = set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
-    lost = sorted(wanted.intersection(failures))
+    lost = sorted(needed_names(enrolments, trials).intersection(failures))
     if lost:
         raise TableError(
             f"{trials.table.name}: {len(lost)} utterances that it needs could not be embedded ({some(lost)}); "

@@ -11,6 +11,8 @@ from sasv.tables.kinds import (
     load_scores,
     load_trials,
     load_utterances,
+    needed_names,
+    needed_utterances,
     save_scores,
 )
 from sasv.tables.table import Table
@@ -27,5 +29,7 @@ __all__ = [
     "load_scores",
     "load_trials",
     "load_utterances",
+    "needed_names",
+    "needed_utterances",
     "save_scores",
 ]

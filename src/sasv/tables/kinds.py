@@ -31,6 +31,19 @@ class _Kind:
         """Write as TSV, atomically."""
         self.table.save(path)
 
+    @cached_property
+    def attacks(self) -> tuple[np.ndarray, list[str]]:
+        """(attack index of each row, attack names); all NONE where the table has no such column."""
+        if "attack" not in self.table.columns:
+            return np.zeros(len(self), np.int32), [NONE]
+        return self.table.codes("attack")
+
+    @property
+    def attack_texts(self) -> list[str]:
+        """Attack of each row."""
+        codes, names = self.attacks
+        return [names[code] for code in codes]
+
 
 class Utterances(_Kind):
     """Audio files: columns utterance, path, speaker, and where known label, attack, seconds and any others.
@@ -82,13 +95,6 @@ class Utterances(_Kind):
             return np.zeros(len(self), bool)
         codes, names = self.table.codes("label")
         return np.array([name == "spoof" for name in names], bool)[codes]
-
-    @cached_property
-    def attacks(self) -> tuple[np.ndarray, list[str]]:
-        """(attack index of each row, attack names)."""
-        if "attack" not in self.table.columns:
-            return np.zeros(len(self), np.int32), [NONE]
-        return self.table.codes("attack")
 
     @cached_property
     def seconds(self) -> np.ndarray | None:
@@ -164,13 +170,6 @@ class Trials(_Kind):
         codes, names = self.table.codes("label")
         return np.array([TRIAL_LABELS.index(name) for name in names], np.int8)[codes]
 
-    @cached_property
-    def attacks(self) -> tuple[np.ndarray, list[str]]:
-        """(attack index per trial, attack names); all NONE where the table has no such column."""
-        if "attack" not in self.table.columns:
-            return np.zeros(len(self), np.int32), [NONE]
-        return self.table.codes("attack")
-
     def counts(self) -> dict[str, int]:
         """Number of trials of each label."""
         return {name: int((self.labels == index).sum()) for index, name in enumerate(TRIAL_LABELS)}
@@ -219,13 +218,12 @@ def load_scores(path: str | Path) -> Scores:
 
 def save_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> Scores:
     """Write a score file (speaker, utterance, label, attack, score) and return it."""
-    codes, names = trials.attacks
     table = Table.build(
         {
             "speaker": trials.table.texts("speaker"),
             "utterance": trials.table.texts("utterance"),
             "label": trials.table.texts("label"),
-            "attack": [names[code] for code in codes],
+            "attack": trials.attack_texts,
             "score": [f"{score:.9g}" for score in scores],
         },
         str(path),
@@ -252,6 +250,17 @@ def check_trials(trials: Trials, enrolments: Enrolments, known: Sequence[str] | 
         np.array([enrolled[name] for name in speaker_names], np.int64)[speaker_codes],
         np.array([rows[name] for name in utterance_names], np.int64)[utterance_codes],
     )
+
+
+def needed_names(enrolments: Enrolments, trials: Trials) -> set[str]:
+    """Return the names of all utterances that a protocol enrols or tests."""
+    return set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
+
+
+def needed_utterances(everything: Utterances, enrolments: Enrolments, trials: Trials) -> Utterances:
+    """Return the rows that a protocol needs, in the order of the table. TableError as check_trials."""
+    check_trials(trials, enrolments, everything.rows)
+    return everything.take(np.array(sorted(everything.rows[name] for name in needed_names(enrolments, trials))))
 
 
 def _all_known(table: str, what: str, names: Sequence[str], known: dict[str, int], where: str) -> None:

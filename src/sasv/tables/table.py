@@ -163,7 +163,7 @@ class Table:
         codes, first = self.groups(column)
         return codes, self.take(first).texts(column)
 
-    def numbers(self, column: str, allow_nan: bool = False) -> np.ndarray:
+    def numbers(self, column: str) -> np.ndarray:
         """Return a column as float64. TableError names the first cell that is not a finite number."""
         matrix = self.bytes_matrix(column)
         cells = matrix.view(f"S{matrix.shape[1]}").ravel()
@@ -172,7 +172,7 @@ class Table:
         except ValueError as error:
             row = next(row for row in range(len(cells)) if not _is_number(cells[row]))
             raise self.bad_cell(column, row, "is not a number") from error
-        if not allow_nan and not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             raise self.bad_cell(column, int(np.argmin(np.isfinite(values))), "is not a finite number")
         return values
 

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from sasv.core.errors import SasvError
 from sasv.embeddings.extract import embed_table
 from sasv.embeddings.model import Model
 from sasv.metrics import sasv_eers
 from sasv.scores import score_embeddings
-from sasv.tables import Enrolments, Trials, Utterances, check_trials, load_enrolments, load_trials, load_utterances
+from sasv.tables import Enrolments, Trials, Utterances, load_enrolments, load_trials, load_utterances, needed_utterances
 from sasv.training.options import TrainOptions
 
 
@@ -31,13 +29,10 @@ class DevelopmentSet:
             return None
         enrolments, trials = load_enrolments(options.dev_enrolments), load_trials(options.dev_trials)
         everything = load_utterances(options.dev_utterances or options.utterances)
-        check_trials(trials, enrolments, everything.rows)
-        needed = set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
-        rows = np.array(sorted(everything.rows[name] for name in needed))
         metric = options.metric
         if metric == "auto":
             metric = "sasv_eer" if trials.counts()["spoof"] else "sv_eer"
-        return cls(everything.take(rows), enrolments, trials, metric)
+        return cls(needed_utterances(everything, enrolments, trials), enrolments, trials, metric)
 
     def evaluate(self, model: Model) -> dict[str, float | int | None]:
         """Return the EERs and thresholds of a model on these trials."""

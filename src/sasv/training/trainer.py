@@ -275,7 +275,7 @@ class Trainer:
             checkpoint.specification.threshold_source = (
                 f"{name.upper()}-EER point of the development trials, epoch {self.epoch}"
             )
-            checkpoint.specification.training |= {"epoch": self.epoch, f"dev_{self.development.metric}": value}
+            checkpoint.specification.training[f"dev_{self.development.metric}"] = value
             save_checkpoint(self.out / "best.safetensors", checkpoint)
 
     def checkpoint(self) -> Checkpoint:

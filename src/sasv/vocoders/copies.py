@@ -69,11 +69,10 @@ def copy_utterances(
 def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
     """Return the trials, and one spoofed trial for each copy of a target trial's utterance."""
     sources: dict[str, list[tuple[str, str]]] = {}
-    for source, name, attack in zip(copies.table.texts("source"), copies.ids, copies.table.texts("attack")):
+    for source, name, attack in zip(copies.table.texts("source"), copies.ids, copies.attack_texts):
         sources.setdefault(source, []).append((name, attack))
     table = trials.table
-    attacks = [trials.attacks[1][code] for code in trials.attacks[0]]
-    rows = list(zip(table.texts("speaker"), table.texts("utterance"), table.texts("label"), attacks))
+    rows = list(zip(table.texts("speaker"), table.texts("utterance"), table.texts("label"), trials.attack_texts))
     spoofed = [
         (speaker, name, "spoof", attack)
         for speaker, utterance, label, _ in rows
