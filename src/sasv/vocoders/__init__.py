@@ -6,6 +6,7 @@ VOCODERS = Registry(
     "vocoder",
     {
         "griffin-lim": "sasv.vocoders.griffin_lim:GriffinLim",
+        "source-filter": "sasv.vocoders.source_filter:SourceFilter",
         "world": "sasv.vocoders.world:World",
     },
 )
