@@ -19,6 +19,7 @@ from sasv.core.errors import CheckpointError, SasvError
 from sasv.encoders import ENCODERS
 from sasv.losses import LOSSES
 from sasv.tables import load_utterances
+from sasv.training.engine import Engine
 from sasv.training.modules import class_list
 from sasv.training.optimisers import OPTIMISERS
 from sasv.training.schedules import SCHEDULES
@@ -48,7 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, mo
     original = Trainer._train_epoch
 
     def cut(self):
-        if self.epoch == 2:
+        if self.at.epoch == 2:
             raise KeyboardInterrupt
         return original(self)
 
@@ -221,20 +222,20 @@ def test_options_that_do_not_fit_the_table(corpus, tmp_path):
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(corpus, tmp_path, monkeypatch, capsys):
-    original = Trainer._backward
+    original = Engine.backward
     poisoned = {4}
+    calls = iter(range(100))
 
-    def poison(self, waves, labels):
-        if 3 * self.epoch + self.batch in poisoned:
-            waves = waves * float("nan")
-        return original(self, waves, labels)
+    def poison(self, waves, *rest):
+        return original(self, waves * float("nan") if next(calls) in poisoned else waves, *rest)
 
-    monkeypatch.setattr(Trainer, "_backward", poison)
+    monkeypatch.setattr(Engine, "backward", poison)
     model = load_checkpoint(train(tiny_options(corpus, tmp_path / "one")))
     assert all(torch.isfinite(value).all() for value in model.encoder.values())
     assert [row["skipped"] for row in log(tmp_path / "one")] == ["0", "1", "0"]
     assert "epoch 2: 1 steps skipped" in capsys.readouterr().err
     poisoned |= set(range(4, 9))
+    calls = iter(range(100))
     with pytest.raises(SasvError, match="5 steps in a row without a finite gradient, up to epoch 3; the last"):
         train(tiny_options(corpus, tmp_path / "all"))
     assert batches_done(tmp_path / "all") == (2, 0)
@@ -260,12 +261,13 @@ def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
         corpus, tmp_path, optimiser=name, schedule="step", margin_warmup=2, clip=1.0, accumulate=2, epochs=2
     )
     trainer = Trainer(options)
-    before = [parameter.detach().clone() for parameter in trainer.parameters]
+    parameters = trainer.engine.parameters
+    before = [parameter.detach().clone() for parameter in parameters]
     trainer.run()
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
-    changed = [not torch.equal(old, new) for old, new in zip(before, trainer.parameters)]
+    assert all(torch.isfinite(parameter).all() for parameter in parameters)
+    changed = [not torch.equal(old, new) for old, new in zip(before, parameters)]
     assert sum(changed) > len(changed) / 2
-    assert trainer.head.aamsoftmax.margin == pytest.approx(0.2 * 2 / 3)
+    assert trainer.engine.system.head.aamsoftmax.margin == pytest.approx(0.2 * 2 / 3)
 
 
 def test_a_missing_optimiser_package_is_said(corpus, tmp_path, monkeypatch):
@@ -276,30 +278,28 @@ def test_a_missing_optimiser_package_is_said(corpus, tmp_path, monkeypatch):
 
 def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypatch):
     """Two batches at accumulate=2 give the mean of their two gradients, in one step."""
-    trainer = Trainer(tiny_options(corpus, tmp_path, accumulate=2))
-    trainer.encoder.eval()  # batch statistics would tie the batches together
+    engine = Trainer(tiny_options(corpus, tmp_path, accumulate=2)).engine
+    engine.system.eval()  # batch statistics would tie the batches together
     waves = torch.randn(2, 3, 2, 8000) * 0.1
     labels = torch.tensor([0, 1, 2])
     singles = []
     for part in waves:
-        trainer._backward(part, labels)
-        singles.append([p.grad.clone() * 2 for p in trainer.parameters if p.grad is not None])
-        trainer.optimiser.zero_grad()
+        engine.backward(part, labels, 3)
+        singles.append([p.grad.clone() for p in engine.parameters if p.grad is not None])
+        engine.optimiser.zero_grad()
     for part in waves:
-        trainer._backward(part, labels)
-    together = [p.grad for p in trainer.parameters if p.grad is not None]
+        engine.backward(part, labels, 3, group=2)
+    together = [p.grad for p in engine.parameters if p.grad is not None]
     for one, two, both in zip(*singles, together):
         torch.testing.assert_close((one + two) / 2, both, rtol=1e-4, atol=1e-6)
 
 
 def test_clipping_bounds_the_step(corpus, tmp_path):
-    trainer = Trainer(tiny_options(corpus, tmp_path, clip=0.5, optimiser="sgd"))
-    trainer._backward(torch.randn(4, 2, 8000) * 0.1, torch.tensor([0, 1, 2, 3]))
-    kept = trainer.optimiser.zero_grad
-    trainer.optimiser.zero_grad = lambda **_: None
-    trainer._step()
-    trainer.optimiser.zero_grad = kept
-    norm = torch.stack([p.grad.norm() for p in trainer.parameters if p.grad is not None]).norm()
+    engine = Trainer(tiny_options(corpus, tmp_path, clip=0.5, optimiser="sgd")).engine
+    engine.backward(torch.randn(4, 2, 8000) * 0.1, torch.tensor([0, 1, 2, 3]), 4)
+    engine.optimiser.zero_grad = lambda **_: None
+    assert engine.step(0)
+    norm = torch.stack([p.grad.norm() for p in engine.parameters if p.grad is not None]).norm()
     assert norm.item() == pytest.approx(0.5, rel=1e-4)
 
 

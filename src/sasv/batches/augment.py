@@ -1,15 +1,18 @@
 """The seven augmentations of the published Stage 1, one of them drawn uniformly for each crop.
 
 None; reverberation; music at 5-15 dB; babble of 3-7 speech files at 13-20 dB each; noise at 0-15 dB; babble plus
-music; speed 0.95 or 1.05. Those whose files are not given are not drawn.
+music; speed 0.95 or 1.05. Those whose files are not given are not drawn. A telephone or codec condition may follow
+(not published).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soxr
 
 from sasv.audio import read_audio
+from sasv.audio.codecs import check_codecs, transmit
 from sasv.core.errors import SasvError
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
@@ -39,9 +42,13 @@ class Augmenter:
         noises: a MUSAN-style folder with ``noise``, ``speech`` and ``music`` in it (whole or split files), or any
             folder of noise; "" for none.
         rirs: a folder of room impulse responses; "" for none.
+        codecs: telephone and codec conditions (sasv.audio.codecs.CODECS) ...
+        codec_share: ... one of which a crop passes with this probability.
     """
 
-    def __init__(self, noises: str = "", rirs: str = ""):
+    def __init__(self, noises: str = "", rirs: str = "", codecs: Sequence[str] = (), codec_share: float = 0.5):
+        check_codecs(list(codecs))
+        self.codecs, self.codec_share = list(codecs), codec_share
         self.files: dict[str, list[str]] = {}
         if noises:
             parts = {kind: Path(noises) / kind for kind in SNR if (Path(noises) / kind).is_dir()}
@@ -56,7 +63,14 @@ class Augmenter:
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the crop, changed; same length."""
-        return self.apply(self.choices[rng.integers(len(self.choices))], wave, rng).astype(np.float32)
+        wave = self.apply(self.choices[rng.integers(len(self.choices))], wave, rng).astype(np.float32)
+        if self.codecs and rng.random() < self.codec_share:
+            wave = transmit(wave, self.codecs[rng.integers(len(self.codecs))], rng)
+        return wave
+
+    def described(self) -> list[str]:
+        """Return the names of all that may be done to a crop."""
+        return [*self.choices, *self.codecs]
 
     def apply(self, name: str, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Apply the augmentation called ``name`` (one of ALL)."""

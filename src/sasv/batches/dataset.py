@@ -70,7 +70,7 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         if crops is None:
             return None
         if self.augmenter is not None:
-            crops = [self.augmenter(crop, rng) for crop in crops]
+            crops = [self._augmented(self.augmenter, crop, rng) for crop in crops]
         return torch.from_numpy(np.stack(crops).astype(np.float32)), item.label
 
     def _pair(self, first: int, second: int, rng: np.random.Generator) -> list[np.ndarray] | None:
@@ -81,6 +81,10 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         good = [crop for crop in crops if crop is not None]
         # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
         return [good[0], good[-1]] if good else None
+
+    def _augmented(self, augmenter: Augmenter, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        changed = self._try(partial(augmenter, crop, rng))
+        return crop if changed is None else changed
 
     def _try(self, read: Callable[[], T]) -> T | None:
         try:
@@ -113,21 +117,18 @@ def wrap(wave: np.ndarray, samples: int) -> np.ndarray:
 class PlanSampler:
     """Gives a DataLoader the items of a plan, batch by batch from ``first`` on; knows its length."""
 
-    def __init__(self, plan: EpochPlan, seed: int, epoch: int, rank: int = 0, world: int = 1, first: int = 0):
-        self.plan, self.seed, self.epoch, self.rank, self.world = plan.share(rank, world), seed, epoch, rank, world
-        self.first = first
+    def __init__(self, plan: EpochPlan, seed: int, epoch: int, first: int = 0):
+        self.plan, self.seed, self.epoch, self.first = plan, seed, epoch, first
 
     def __len__(self) -> int:
         return len(self.plan) - self.first
 
     def __iter__(self) -> Iterator[list[Item]]:
         for batch in range(self.first, len(self.plan)):
-            rows, labels = self.plan.rows[batch], self.plan.labels[batch]
-            number = batch * self.world + self.rank
-            yield [
-                Item(int(first), int(second), int(label), (self.seed, self.epoch, number, index))
-                for index, ((first, second), label) in enumerate(zip(rows, labels))
-            ]
+            items = zip(
+                self.plan.rows[batch].tolist(), self.plan.labels[batch].tolist(), self.plan.keys[batch].tolist()
+            )
+            yield [Item(one, two, label, (self.seed, self.epoch, *key)) for (one, two), label, key in items]
 
 
 def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,11 @@
 """The plan of an epoch: pairs of utterances, batch by batch, known before the first file is opened.
 
-A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each rank of many
-takes every n-th batch of the same plan.
+A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each process of many
+takes its part of the same plan.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -18,18 +19,31 @@ class EpochPlan:
     Attributes:
         rows: (batches, items, 2) table rows; where both are the same row the pair is two crops of one utterance.
         labels: (batches, items) class of each item.
+        keys: (batches, items, 2) number of the batch and place in it, in the whole plan: they seed an item's draws.
     """
 
     rows: np.ndarray
     labels: np.ndarray
+    keys: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def share(self, rank: int, world: int) -> "EpochPlan":
-        """Return the batches of one rank; all ranks get equally many."""
-        whole = len(self) // world * world
-        return EpochPlan(self.rows[rank:whole:world], self.labels[rank:whole:world])
+        """Return the batches of one process of ``world``; all get equally many."""
+        whole = slice(rank, len(self) // world * world, world)
+        return EpochPlan(self.rows[whole], self.labels[whole], self.keys[whole])
+
+    def split(self, rank: int, world: int, speakers: int) -> "EpochPlan":
+        """Return the part of every batch that one process of ``world`` takes.
+
+        ``speakers`` is how many items of a batch, the first, are bona fide; bona fide and spoofed items are both
+        dealt out evenly.
+        """
+        spoofs = self.rows.shape[1] - speakers
+        one, other = speakers // world, spoofs // world
+        items = np.r_[rank * one : (rank + 1) * one, speakers + rank * other : speakers + (rank + 1) * other]
+        return EpochPlan(self.rows[:, items], self.labels[:, items], self.keys[:, items])
 
 
 class PairPlanner:
@@ -46,7 +60,8 @@ class PairPlanner:
         speakers: bona fide items a batch, all of different speakers.
         spoofs: spoofed items a batch.
         most: at most so many utterances of a speaker an epoch.
-        batches: batches an epoch; 0 stops when the pairs no longer fill a batch with different speakers.
+        batches: batches an epoch: a number; "paper" stops when the pairs no longer fill a batch with different
+            speakers; "spoofs" takes all spoofed pairs once.
         seed: of all draws.
 
     Raises:
@@ -62,7 +77,7 @@ class PairPlanner:
         speakers: int,
         spoofs: int = 0,
         most: int = 600,
-        batches: int = 0,
+        batches: int | Literal["paper", "spoofs"] = "paper",
         seed: int = 0,
     ):
         self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
@@ -78,19 +93,23 @@ class PairPlanner:
             )
         if spoofs and not self.spoof_groups:
             raise SasvError("a batch wants spoofed pairs, but the training table has no row with label spoof")
+        if batches == "spoofs" and not spoofs:
+            raise SasvError("--batches spoofs counts an epoch by its spoofed pairs; set --spoofs, or --batches paper")
+        if isinstance(batches, int) and batches < 1:
+            raise SasvError(f"--batches {batches}: give a positive number, paper or spoofs")
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch, counted from 0."""
         rng = np.random.default_rng([self.seed, epoch, 1])
+        wanted = self.batches
+        if wanted == "spoofs":
+            wanted = -(-sum(max(len(group) // 2, 1) for group in self.spoof_groups) // self.spoofs)
         batches = self._bona_fide(rng)
-        while self.batches and len(batches) < self.batches:
-            more = self._bona_fide(rng)
-            if not more:
-                break
-            batches += more
+        while wanted != "paper" and batches and len(batches) < wanted:
+            batches += self._bona_fide(rng)
         if not batches:
             raise SasvError("the training table does not fill one batch; lower --speakers")
-        batches = batches[: self.batches or None]
+        batches = batches[: None if wanted == "paper" else wanted]
         rows = np.array(batches, np.int64)
         labels = self.speaker[rows[:, :, 0]].astype(np.int64)
         if self.spoofs:
@@ -98,7 +117,7 @@ class PairPlanner:
             rows = np.concatenate((rows, spoof_rows), axis=1)
             spoof_labels = np.full(spoof_rows.shape[:2], self.spoof_class, np.int64)
             labels = np.concatenate((labels, spoof_labels), axis=1)
-        return EpochPlan(rows, labels)
+        return EpochPlan(rows, labels, np.moveaxis(np.indices(labels.shape), 0, 2))
 
     def _bona_fide(self, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
         """Pair every speaker's utterances and fill batches; a pair whose speaker is in the batch waits for the next."""

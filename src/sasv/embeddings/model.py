@@ -112,12 +112,10 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "auto"
 def pick_device(device: str | torch.device = "auto") -> torch.device:
     """Return the wanted device; SasvError where it is not there."""
     if device == "auto":
-        return (
-            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = torch.device(device)
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise SasvError(f"device {device}: no usable GPU here; use --device cpu")
+    if wanted.type == "cuda" and wanted.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return wanted

@@ -132,7 +132,7 @@ class _Block(nn.Module):
         self.norm_conv = nn.LayerNorm(s.units, eps=NORM_EPS)
         self.norm_final = nn.LayerNorm(s.units, eps=NORM_EPS)
         # Published checkpoints carry this layer; nothing uses it.
-        self.concat_linear = nn.Linear(2 * s.units, s.units)
+        self.concat_linear = nn.Linear(2 * s.units, s.units).requires_grad_(False)  # published, and not used
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,18 +1,63 @@
 """What a run is made of: its classes, its encoder and its loss head."""
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sasv.checkpoints import load_checkpoint, restore_head, spawn_encoder
 from sasv.core.errors import SasvError
+from sasv.core.processes import Processes, total_with_gradient
 from sasv.encoders import ENCODERS
 from sasv.encoders.base import Encoder
 from sasv.losses import LOSSES
-from sasv.losses.base import Loss
+from sasv.losses.base import Loss, LossOutput
 from sasv.tables import Utterances
 from sasv.training.options import TrainOptions
 
 SPOOF_CLASS = "spoof"
+
+
+LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class System(nn.Module):
+    """Encoder and loss head as one module.
+
+    Args:
+        encoder: waveforms to embeddings.
+        head: embeddings and classes to the loss.
+        precision: float32, or what autocast computes in.
+        gather: whether the loss is that of the items of all processes.
+        processes: those.
+    """
+
+    def __init__(self, encoder: Encoder, head: Loss, precision: str, gather: bool, processes: Processes):
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.low, self.gather, self.processes = LOW_PRECISION.get(precision), gather, processes
+
+    def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
+        """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose files all exist."""
+        items = waves.shape[0]
+        with torch.autocast(waves.device.type, self.low, enabled=self.low is not None):
+            embeddings = self.encoder(flat_pairs(waves)).reshape(2, items, -1).transpose(0, 1).float()
+        if self.gather:
+            embeddings, labels = self.gathered(embeddings, labels, wanted)
+        return self.head(embeddings, labels)
+
+    def gathered(self, embeddings: Tensor, labels: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+        """Return the items of all processes; gradients flow back to each."""
+        room = self.processes.world * wanted
+        rows = torch.arange(len(labels), device=labels.device) + self.processes.rank * wanted
+        everything = embeddings.new_zeros(room, *embeddings.shape[1:]).index_copy(0, rows, embeddings)
+        classes = labels.new_zeros(room).index_copy(0, rows, labels + 1)
+        found = self.processes.total(classes) - 1
+        return total_with_gradient(everything)[found >= 0], found[found >= 0]
+
+
+def flat_pairs(waves: Tensor) -> Tensor:
+    """Return (items, 2, samples) as (2 * items, samples): first all utterances 0, then all utterances 1."""
+    return waves.transpose(0, 1).reshape(2 * len(waves), -1)
 
 
 def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:

@@ -22,11 +22,14 @@ class TrainOptions:
         init: checkpoint to start from (ours or published).
         loss: aamsoftmaxproto (Stage 1), sasv or sasv-symmetric (Stages 2 and 3), or another loss.
         margin: angular margin of the classification loss, radians.
+        margin_start: margin from which the warm-up rises.
+        margin_warmup: epochs over which the margin rises to its value.
         scale: scale of the classification loss.
         epochs: epochs to train.
-        batches: batches an epoch; 0 takes what the pairs of different speakers fill.
-        speakers: bona fide pairs a batch, all of different speakers.
-        spoofs: spoofed pairs a batch (Stages 2 and 3).
+        batches: batches an epoch: paper takes what the pairs of different speakers fill, spoofs a whole pass over the
+            spoofed pairs, a number as many.
+        speakers: bona fide pairs a batch and process, all of different speakers.
+        spoofs: spoofed pairs a batch and process (Stages 2 and 3).
         most: at most so many utterances of a speaker an epoch.
         frames: crop length in frames of 10 ms.
         highest: highest learning rate.
@@ -39,14 +42,27 @@ class TrainOptions:
         weight_decay: of the optimiser.
         clip: largest norm of the gradient; 0 does not clip.
         accumulate: batches whose gradients make one step.
-        margin_warmup: epochs over which the margin rises from 0 to its value.
         augment: SpecAugment, and the waveform augmentations whose folders are given.
+        codecs: telephone and codec conditions, one of which each crop passes with probability codec_share: 8khz, mulaw,
+            alaw (nothing more needed), g722, opus, mp3 (need sasv[m4a]).
+        codec_share: see codecs.
         noises: MUSAN folder (noise, speech, music), or any folder of noise.
         rirs: folder of room impulse responses.
+        gather: many processes: the loss is that of the items of all of them, which then have different speakers.
+        global_statistics: many processes: batch norm over all of them.
+        average: ema averages the weights after every step, swa after every epoch; averaged weights are the ones
+            evaluated and saved, their batch-norm statistics recomputed.
+        ema_decay: of ema.
+        average_from: whole epochs before averaging begins.
+        statistics_batches: batches for the batch-norm statistics of averaged weights.
+        compile: torch.compile the encoder (half a minute to begin with).
+        channels_last: memory format of two-dimensional convolutions (SKA-TDNN).
         precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
         metric: development metric that chooses the model; auto is SASV-EER where there are spoofed trials, else SV-EER.
         evaluate_every: epochs between evaluations on the development trials.
         save_minutes: minutes between saved states within an epoch (each epoch's end is saved too).
+        allow_changed: go on although options changed since the last state; its epoch then begins anew.
+        tensorboard: write TensorBoard files into the run folder (needs sasv[tensorboard]).
         workers: loader processes.
         device: cpu, cuda, or auto.
         seed: of everything drawn.
@@ -64,9 +80,11 @@ class TrainOptions:
     init: str = ""
     loss: str = "aamsoftmaxproto"
     margin: float = 0.2
+    margin_start: float = 0.0
+    margin_warmup: int = 0
     scale: float = 30.0
     epochs: int = 100
-    batches: int = 0
+    batches: int | Literal["paper", "spoofs"] = "paper"
     speakers: int = 100
     spoofs: int = 0
     most: int = 600
@@ -81,14 +99,25 @@ class TrainOptions:
     weight_decay: float = 1e-7
     clip: float = 0.0
     accumulate: int = 1
-    margin_warmup: int = 0
     augment: bool = True
+    codecs: list[str] = field(default_factory=list)
+    codec_share: float = 0.5
     noises: str = ""
     rirs: str = ""
+    gather: bool = False
+    global_statistics: bool = False
+    average: Literal["none", "ema", "swa"] = "none"
+    ema_decay: float = 0.999
+    average_from: int = 0
+    statistics_batches: int = 50
+    compile: bool = False
+    channels_last: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     metric: Literal["auto", "sasv_eer", "sv_eer", "spf_eer"] = "auto"
     evaluate_every: int = 1
     save_minutes: float = 10.0
+    allow_changed: bool = False
+    tensorboard: bool = False
     workers: int = 2
     device: str = "auto"
     seed: int = 0

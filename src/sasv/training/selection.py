@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sasv.core.errors import SasvError
+from sasv.core.processes import Processes
 from sasv.embeddings.extract import embed_table
 from sasv.embeddings.model import Model
 from sasv.metrics import sasv_eers
@@ -34,11 +37,14 @@ class DevelopmentSet:
             metric = "sasv_eer" if trials.counts()["spoof"] else "sv_eer"
         return cls(needed_utterances(everything, enrolments, trials), enrolments, trials, metric)
 
-    def evaluate(self, model: Model) -> dict[str, float | int | None]:
-        """Return the EERs and thresholds of a model on these trials."""
-        embeddings = embed_table(model, self.utterances)
+    def evaluate(self, model: Model, processes: Processes) -> dict[str, float | int | None]:
+        """Return the EERs and thresholds of a model on these trials; each process embeds a part of the utterances."""
+        share = np.arange(len(self.utterances)) % processes.world == processes.rank
+        own = embed_table(model, self.utterances.take(share))
+        parts = processes.gather((own.vectors, own.utterances, list(own.failures)))
+        vectors, names, failures = zip(*parts)
         scores = score_embeddings(
-            embeddings.vectors, embeddings.utterances, self.enrolments, self.trials, list(embeddings.failures)
+            np.concatenate(vectors), sum(names, []), self.enrolments, self.trials, sum(failures, [])
         )
         result = sasv_eers(scores, self.trials.labels)
         if result[self.metric] is None:

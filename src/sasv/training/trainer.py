@@ -1,57 +1,62 @@
-"""The trainer of all stages, on one device: batches -> encoder -> loss, selection by development trials.
+"""The trainer of all stages, on one process or many: batches -> encoder -> loss, selection by development trials.
 
 Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a run that is killed
 and started again by the same command goes on at the last saved batch and ends with the same weights.
 """
 
 import contextlib
-import csv
-import io
-import json
 import math
-import random
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sasv.batches.augment import Augmenter
 from sasv.batches.dataset import CropDataset, PlanSampler, loader
-from sasv.batches.plan import PairPlanner
+from sasv.batches.plan import EpochPlan, PairPlanner
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
-from sasv.checkpoints.store import torch_bytes
-from sasv.core.errors import CheckpointError, SasvError
-from sasv.core.files import sha256, write_bytes, write_json, write_text
+from sasv.core.errors import SasvError
+from sasv.core.files import sha256
 from sasv.core.memory import keep_memory
+from sasv.core.processes import Processes, locked
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
 from sasv.encoders.base import parameters_of
 from sasv.tables import load_utterances
+from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
-from sasv.training.optimisers import make_optimiser
 from sasv.training.options import TrainOptions
-from sasv.training.provenance import environment
+from sasv.training.run_folder import Board, RunFolder
 from sasv.training.schedules import SCHEDULES
 from sasv.training.selection import DevelopmentSet
 
-FREE = {"out", "workers", "device", "epochs", "save_minutes"}
-"""Options that may change when a run goes on."""
-
-SUMS = 6
-"""Of an epoch so far: loss, accuracy, batches, pairs, seconds, skipped steps."""
-
-MOST_SKIPPED = 5
-"""So many steps without a finite gradient in a row end a run."""
+BOARD_STEPS = 10
+"""Steps between the values on TensorBoard."""
 
 
 class _Stopped(Exception):
     """SIGTERM came; the state is saved."""
+
+
+def no_sums() -> dict[str, float]:
+    """Return the sums of an epoch that has not begun."""
+    return dict.fromkeys(("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0)
+
+
+@dataclass
+class Position:
+    """Where a run is: whole epochs, batches of this one with their sums, and the best epoch so far."""
+
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] = field(default_factory=no_sums)
+    best: float = math.inf
+    best_epoch: int = 0
 
 
 class Trainer:
@@ -59,13 +64,15 @@ class Trainer:
 
     Args:
         options: see TrainOptions.
+        processes: this process among those that train together.
 
     Raises:
         SasvError: options or tables that do not fit each other.
     """
 
-    def __init__(self, options: TrainOptions):
+    def __init__(self, options: TrainOptions, processes: Processes | None = None):
         self.options = options
+        self.processes = processes or Processes()
         self.out = Path(options.out)
         self.device = pick_device(options.device)
         seed_everything(options.seed)
@@ -77,57 +84,56 @@ class Trainer:
         if options.spoofs and self.classes[-1] != SPOOF_CLASS:
             raise SasvError(f"{options.utterances}: no row has label spoof, but --spoofs {options.spoofs} wants some")
         self.spoof_index = len(self.classes) - 1 if self.classes[-1] == SPOOF_CLASS else None
+        joint = self.processes.world if options.gather else 1
         self.planner = PairPlanner(
             labels,
             self.utterances.spoofed,
             self.utterances.attacks[0],
             len(self.classes) - 1,
-            options.speakers,
-            options.spoofs,
+            options.speakers * joint,
+            options.spoofs * joint,
             options.most,
             options.batches,
             options.seed,
         )
-        augmenter = Augmenter(options.noises, options.rirs) if options.augment else None
-        self.dataset = CropDataset(self.utterances, options.frames, augmenter)
-        self.encoder, self.head, self.notes = make_modules(options, len(self.classes))
-        self.encoder.augment = options.augment
-        self.encoder.to(self.device)
-        self.head.to(self.device)
-        self.parameters = [*self.encoder.parameters(), *self.head.parameters()]
-        self.optimiser = make_optimiser(options.optimiser, self.parameters, options.highest, options.weight_decay)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "float16")
-        self.skipped = 0  # steps in a row
-        self.epoch = self.batch = 0
-        self.sums = [0.0] * SUMS
+        augmenter = Augmenter(options.noises, options.rirs, options.codecs, options.codec_share)
+        self.dataset = CropDataset(self.utterances, options.frames, augmenter if options.augment else None)
+        encoder, head, self.notes = make_modules(options, len(self.classes))
+        self.engine = Engine(options, encoder, head, self.device, self.processes)
+        self.at = Position()
         self.saved = time.monotonic()
         self.stop = False
-        self.best: float = math.inf
-        self.best_epoch = 0
         self.history: list[dict[str, Any]] = []
+        table = sha256(self.utterances.table.buffer.tobytes())
+        self.folder = RunFolder(options, {"table_sha256": table, "processes": self.processes.world})
 
     def run(self) -> Path:
         """Train to the last epoch and return the path of the final model."""
         keep_memory()
-        self.out.mkdir(parents=True, exist_ok=True)
-        resumed = self._resume()
-        write_json(self.out / "options.json", self._described())
-        write_json(self.out / "environment.json", environment())
-        self._introduce(resumed)
-        with self._terminable():
-            while self.epoch < self.options.epochs:
-                row = self._train_epoch()
-                due = self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs
-                if self.development and due:
-                    self._evaluate(row)
-                self.history.append(row)
-                self._save()
-                say(describe(row, self.options.epochs))
-        return self._finish()
+        with locked(self.out) if self.processes.main else contextlib.nullcontext():
+            resumed = self._resume()
+            self.processes.wait()
+            if self.processes.main:
+                self.folder.describe()
+            self._introduce(resumed)
+            length = len(self._plan(self.at.epoch))
+            wanted = self.options.tensorboard and self.processes.main
+            self.board = Board(self.out / "tensorboard" if wanted else "", self.at.epoch * length + self.at.batch)
+            with self._terminable():
+                while self.at.epoch < self.options.epochs:
+                    row = self._train_epoch()
+                    due = self.at.epoch % self.options.evaluate_every == 0 or self.at.epoch == self.options.epochs
+                    if self.development and due:
+                        self._evaluate(row)
+                    self.history.append(row)
+                    self.board.add(self.at.epoch * length, row, "epoch")
+                    self._save()
+                    self._say(describe(row, self.options.epochs))
+            return self._finish()
 
-    def _described(self) -> dict[str, Any]:
-        """Return what a run must agree on to go on: the options, and the content of the training table."""
-        return asdict(self.options) | {"table_sha256": sha256(self.utterances.table.buffer.tobytes())}
+    def _say(self, text: str) -> None:
+        if self.processes.main:
+            say(text)
 
     @contextlib.contextmanager
     def _terminable(self) -> Iterator[None]:
@@ -144,237 +150,215 @@ class Trainer:
                 signal.signal(signal.SIGTERM, before)
 
     def _introduce(self, resumed: bool) -> None:
-        options = self.options
+        options, at = self.options, self.at
         if resumed:
-            inside = f", batch {self.batch}" if self.batch else ""
-            say(f"{self.out}: going on after epoch {self.epoch}{inside}")
+            inside = f", batch {at.batch}" if at.batch else ""
+            self._say(f"{self.out}: going on after epoch {at.epoch}{inside}")
         speakers = len(self.classes) - (self.spoof_index is not None)
-        plan = self.planner.plan(0)
-        say(
-            f"{options.encoder}, {parameters_of(self.encoder):,} parameters, on {self.device}; "
+        plan = self._plan(0)
+        many = f" in each of {self.processes.world} processes" if self.processes.world > 1 else ""
+        self._say(
+            f"{options.encoder}, {parameters_of(self.engine.system.encoder):,} parameters, on {self.device}; "
             f"{len(self.utterances):,} utterances, {speakers} speakers; "
-            f"{options.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} pairs"
+            f"{options.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} pairs{many}"
         )
         if self.dataset.augmenter is not None:
-            say(f"augmentations: {', '.join(self.dataset.augmenter.choices)}")
+            self._say(f"augmentations: {', '.join(self.dataset.augmenter.described())}")
         for note in self.notes:
-            say(note)
+            self._say(note)
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        """Return this process's part of the plan of an epoch."""
+        plan, many = self.planner.plan(epoch), self.processes
+        if self.options.gather:
+            return plan.split(many.rank, many.world, self.planner.speakers)
+        share = plan.share(many.rank, many.world)
+        if not len(share):
+            raise SasvError(f"an epoch has {len(plan)} batches, fewer than processes; use --gather or fewer processes")
+        return share
 
     def _train_epoch(self) -> dict[str, Any]:
         """Run one epoch; return its row of the log."""
-        options = self.options
+        options, at = self.options, self.at
         schedule = SCHEDULES[options.schedule]
-        rate = schedule(self.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay)
-        for group in self.optimiser.param_groups:
+        rate = schedule(at.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay)
+        for group in self.engine.optimiser.param_groups:
             group["lr"] = rate
-        set_margin(self.head, options.margin * min(1.0, (self.epoch + 1) / (options.margin_warmup + 1)))
-        sampler = PlanSampler(self.planner.plan(self.epoch), options.seed, self.epoch, first=self.batch)
+        rise = min(1.0, (at.epoch + 1) / (options.margin_warmup + 1))
+        set_margin(self.engine.system.head, options.margin_start + (options.margin - options.margin_start) * rise)
+        plan = self._plan(at.epoch)
+        sampler = PlanSampler(plan, options.seed, at.epoch, first=at.batch)
         batches = loader(self.dataset, sampler, options.workers, pin=self.device.type == "cuda")
-        self.encoder.train()
-        self.head.train()
-        with Progress(f"epoch {self.epoch + 1}/{options.epochs}", len(sampler), "batches") as progress:
+        self.engine.trained.train()
+        quiet = not self.processes.main
+        with Progress(f"epoch {at.epoch + 1}/{options.epochs}", len(sampler), "batches", quiet) as progress:
             started = time.monotonic()
             for waves, labels in batches:
-                if len(labels):
-                    self._seed()
-                    value, accuracy = self._backward(waves.to(self.device), labels.to(self.device))
-                    if math.isfinite(value):
-                        self._count(value, accuracy, 1, len(labels))
-                self.batch += 1
-                whole = self.batch % options.accumulate == 0 or self.batch == len(sampler.plan)
-                if whole:
-                    self._step()
-                self.sums[4] += time.monotonic() - started
+                at.sums["waited"] += time.monotonic() - started
+                stepped = self._batch(waves, labels, plan)
+                at.sums["seconds"] += time.monotonic() - started
                 started = time.monotonic()
-                loss, correct, steps = self.sums[0], self.sums[1], max(self.sums[2], 1)
-                progress.add(1, f"loss {loss / steps:.3f}, accuracy {correct / steps:.1f}%, rate {rate:.2e}")
-                if whole:
+                steps = max(at.sums["batches"], 1)
+                values = {"loss": at.sums["loss"] / steps, "accuracy": at.sums["accuracy"] / steps, "rate": rate}
+                progress.add(1, f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.1f}%, rate {rate:.2e}")
+                if at.batch % BOARD_STEPS == 0:
+                    self.board.add(at.epoch * len(plan) + at.batch, values, "step")
+                if stepped:
                     self._save_when_due()
-        loss, correct, steps, pairs, seconds, skipped = self.sums
-        if not pairs and not skipped:
+        sums = at.sums
+        if not sums["pairs"] and not sums["skipped"]:
             raise SasvError(f"{options.utterances}: no training file could be read; the reasons are above")
-        if skipped:
-            say(f"epoch {self.epoch + 1}: {skipped:.0f} steps skipped, their gradients were not finite")
-        steps = max(steps, 1)
-        self.epoch, self.batch, self.sums = self.epoch + 1, 0, [0.0] * SUMS
+        if sums["skipped"]:
+            self._say(f"epoch {at.epoch + 1}: {sums['skipped']:.0f} steps skipped, their gradients were not finite")
+        if self.engine.averages:
+            self.engine.averages.after_epoch(self.engine.system, at.epoch)
+        steps = max(sums["batches"], 1)
+        at.epoch, at.batch, at.sums = at.epoch + 1, 0, no_sums()
         return {
-            "epoch": self.epoch,
-            "loss": loss / steps,
-            "accuracy": correct / steps,
+            "epoch": at.epoch,
+            "loss": sums["loss"] / steps,
+            "accuracy": sums["accuracy"] / steps,
             "rate": rate,
-            "skipped": int(skipped),
-            "pairs_per_second": pairs / seconds,
-            "seconds": seconds,
+            "skipped": int(sums["skipped"]),
+            "pairs_per_second": sums["pairs"] / max(sums["seconds"], 1e-9),
+            "seconds": sums["seconds"],
+            "waited_for_data": sums["waited"],
         }
 
-    def _seed(self) -> None:
-        """Seed this batch's draws on the device (SpecAugment, dropout)."""
-        seed_everything(int(np.random.default_rng([self.options.seed, self.epoch, self.batch, 2]).integers(1 << 31)))
+    def _batch(self, waves: Tensor, labels: Tensor, plan: EpochPlan) -> bool:
+        """Train on one batch; return whether it ended an optimiser step."""
+        at, accumulate = self.at, self.options.accumulate
+        self._seed(at.batch, 2)
+        first = at.batch - at.batch % accumulate
+        group = min(accumulate, len(plan) - first)
+        last = at.batch + 1 == first + group
+        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last, self.stop)
+        self.stop = seen.stop
+        for name, amount in (("loss", seen.loss), ("accuracy", seen.accuracy), ("batches", 1.0), ("pairs", seen.pairs)):
+            at.sums[name] += amount * (seen.pairs > 0)
+        at.batch += 1
+        if last:
+            at.sums["skipped"] += not self.engine.step(at.epoch)
+        return last
 
-    def _count(self, *values: float) -> None:
-        for index, value in enumerate(values):
-            self.sums[index] += value
-
-    def _save_when_due(self) -> None:
-        """Save every few minutes, and before stopping where SIGTERM asked for it."""
-        if self.stop or time.monotonic() - self.saved >= 60 * self.options.save_minutes:
-            self._save()
-        if self.stop:
-            raise _Stopped
-
-    def _backward(self, waves: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Add the gradients of (items, 2, samples); return loss and accuracy."""
-        items = waves.shape[0]
-        statistics = [buffer.clone() for buffer in self.encoder.buffers()]
-        low = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.options.precision)
-        with torch.autocast(self.device.type, low, enabled=low is not None):
-            flat = waves.transpose(0, 1).reshape(2 * items, -1)
-            embeddings = self.encoder(flat).reshape(2, items, -1).transpose(0, 1)
-        output = self.head(embeddings.float(), labels)
-        self.scaler.scale(output.value / self.options.accumulate).backward()
-        value = float(output.value.detach())
-        if not math.isfinite(value):  # the step will be skipped: batch-norm statistics must not keep it either
-            for buffer, before in zip(self.encoder.buffers(), statistics):
-                buffer.copy_(before)
-        return value, float(output.accuracy)
-
-    def _step(self) -> None:
-        """Take one optimiser step; a gradient that is not finite is skipped and counted."""
-        if all(parameter.grad is None for parameter in self.parameters):  # nothing of the batch could be read
-            return
-        self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf)
-        finite = bool(torch.isfinite(norm))
-        if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
-            self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.skipped = 0 if finite else self.skipped + 1
-        self.sums[5] += not finite
-        # float16 starts with a large scale and finds its own: some skipped steps belong to it
-        if self.skipped >= MOST_SKIPPED * (4 if self.scaler.is_enabled() else 1):
-            raise SasvError(
-                f"{self.skipped} steps in a row without a finite gradient, up to epoch {self.epoch + 1}; the last "
-                "checkpoint is kept: lower --highest, set --clip 5, or use --precision float32"
-            )
+    def _seed(self, batch: int, purpose: int) -> None:
+        """Seed a batch's draws on the device (SpecAugment, dropout)."""
+        number = batch * self.processes.world + self.processes.rank
+        seed = np.random.default_rng([self.options.seed, self.at.epoch, number, purpose]).integers(1 << 31)
+        seed_everything(int(seed))
 
     def _evaluate(self, row: dict[str, Any]) -> None:
         """Score the development trials and keep the model where it is the best so far."""
         assert self.development is not None
         checkpoint = self.checkpoint()
-        result = self.development.evaluate(Model(checkpoint, self.device))
+        result = self.development.evaluate(Model(checkpoint, self.device), self.processes)
         row |= {name: result[name] for name in ("sasv_eer", "sv_eer", "spf_eer")}
-        value = result[self.development.metric]
+        metric, at = self.development.metric, self.at
+        value = result[metric]
         assert value is not None
-        if value <= self.best:  # among equals the longest trained
-            self.best, self.best_epoch = float(value), self.epoch
-            name = self.development.metric.removesuffix("_eer")
+        if value <= at.best:  # among equals the longest trained
+            at.best, at.best_epoch = float(value), at.epoch
+            name = metric.removesuffix("_eer")
             threshold = result[f"{name}_threshold"]
             assert threshold is not None
             checkpoint.specification.threshold = float(threshold)
             checkpoint.specification.threshold_source = (
-                f"{name.upper()}-EER point of the development trials, epoch {self.epoch}"
+                f"{name.upper()}-EER point of the development trials, epoch {at.epoch}"
             )
-            checkpoint.specification.training[f"dev_{self.development.metric}"] = value
-            save_checkpoint(self.out / "best.safetensors", checkpoint)
+            checkpoint.specification.training[f"dev_{metric}"] = value
+            if self.processes.main:
+                save_checkpoint(self.out / "best.safetensors", checkpoint)
 
     def checkpoint(self) -> Checkpoint:
-        """Return the present model with its specification."""
+        """Return the present model, its weights averaged where that is wanted, with its specification."""
         from sasv import __version__
 
-        options = self.options
+        options, system, averages = self.options, self.engine.system, self.engine.averages
+        averaged = averages is not None and averages.ready
+        if averages is not None and averaged:
+            self._seed(0, 3)
+            plan = self._plan(self.at.epoch)
+            sampler = PlanSampler(plan, options.seed, self.at.epoch, max(0, len(plan) - options.statistics_batches))
+            batches = loader(self.dataset, sampler, options.workers)
+            system = averages.system(batches, self.device, self.processes)
         specification = Specification(
             encoder=options.encoder,
-            sizes=self.encoder.size_values(),
-            min_samples=self.encoder.min_samples,
+            sizes=system.encoder.size_values(),
+            min_samples=system.encoder.min_samples,
             classes=list(self.classes),
             spoof_index=self.spoof_index,
             loss=options.loss,
             licence=options.licence,
             training={
                 "sasv": __version__,
-                "epoch": self.epoch,
+                "epoch": self.at.epoch,
                 "seed": options.seed,
                 "loss": options.loss,
                 "table": Path(options.utterances).name,
                 "utterances": len(self.utterances),
                 "init": Path(options.init).name,
+                "average": options.average if averaged else "none",
             },
         )
-        return Checkpoint(specification, detached(self.encoder), detached(self.head), str(self.out))
+        return Checkpoint(specification, detached(system.encoder), detached(system.head), str(self.out))
+
+    def _save_when_due(self) -> None:
+        """Save every few minutes, and before stopping where SIGTERM asked for it."""
+        if self.stop or time.monotonic() - self.saved >= 60 * self.options.save_minutes:
+            self._save()
+        if self.stop:
+            self.processes.wait()
+            raise _Stopped
 
     def _save(self) -> None:
-        """Write the state of the run and its log, each whole or not at all."""
-        state = {
-            "encoder": detached(self.encoder),
-            "head": detached(self.head),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "sums": self.sums,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-        write_bytes(self.out / "state.pt", torch_bytes(state))
-        text = io.StringIO()
-        names = list(dict.fromkeys(name for entry in self.history for name in entry))
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.out / "metrics.csv", text.getvalue())
+        """Write state and log. Where that fails the run goes on, with the last state that was written."""
         self.saved = time.monotonic()
+        if not self.processes.main:
+            return
+        try:
+            self.folder.save(asdict(self.at) | self.engine.state(), self.history)
+        except SasvError as error:
+            say(f"not saved, going on: {error}")
 
     def _resume(self) -> bool:
         """Load the state of an earlier run of the same options in the same folder."""
-        path = self.out / "state.pt"
-        if not path.exists():
+        state = self.folder.load()
+        where = None if state is None else (state["epoch"], state["batch"])
+        if len(set(self.processes.gather(where))) > 1:
+            raise SasvError(f"{self.out}: processes see different states here; --out must be on a disk they all share")
+        if state is None:
             return False
-        before = (self.out / "options.json").read_text() if (self.out / "options.json").exists() else "{}"
-        self._check_options(before)
+        changed = self.folder.check()
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(f"{path}: broken training state ({error}); remove it to begin anew") from error
-        self.encoder.load_state_dict(state["encoder"])
-        self.head.load_state_dict(state["head"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.batch, self.sums = state["epoch"], state["batch"], state["sums"]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.history = state["history"]
-        return True
-
-    def _check_options(self, before: str) -> None:
-        old, new = json.loads(before), self._described()
-        changed = [
-            f"{name} was {old.get(name)!r}, now {new[name]!r}"
-            for name in new
-            if name not in FREE and old.get(name) != new[name]
-        ]
-        if changed:
+            notes = self.engine.restore(state, changed)
+        except (ValueError, RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
             raise SasvError(
-                f"{self.out}: holds a run with other options ({'; '.join(changed)}); choose another --out, or remove it"
-            )
+                f"{self.folder.state}: of another model, or broken ({reason}); choose another --out, and --init to "
+                "start from its weights"
+            ) from error
+        self.at = Position(**{name: state[name] for name in vars(self.at)})
+        self.history = state["history"]
+        if changed:
+            self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
+            self.at.batch, self.at.sums = 0, no_sums()  # the plan of the epoch may be another
+        for note in notes:
+            self._say(note)
+        return True
 
     def _finish(self) -> Path:
         """Write the final model: the best on the development trials, else the last."""
         final = self.out / "model.safetensors"
         best = self.out / "best.safetensors"
-        chosen = load_checkpoint(best) if best.exists() else self.checkpoint()
-        save_checkpoint(final, chosen)
+        last = None if self.at.best_epoch else self.checkpoint()
+        if self.processes.main:
+            save_checkpoint(final, last or load_checkpoint(best))
         if self.development:
-            say(f"best {self.development.metric} on development trials: {self.best:.2f}% in epoch {self.best_epoch}")
-        say(f"model: {final}")
+            found = f"{self.at.best:.2f}% in epoch {self.at.best_epoch}"
+            self._say(f"best {self.development.metric} on development trials: {found}")
+        self._say(f"model: {final}")
+        self.processes.wait()
         return final
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % (1 << 32))  # noqa: NPY002 (libraries that still draw from it)
-    torch.manual_seed(seed)
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:

@@ -1,4 +1,4 @@
-"""A source-filter vocoder after linear prediction (Atal and Hanauer 1971): pulses and noise through an all-pole envelope.
+"""A source-filter vocoder: pulses and noise through the envelope of linear prediction (Atal and Hanauer 1971).
 
 The speech is cut to frames of 32 ms. Each gives an F0 and a voicing by autocorrelation and an envelope by linear
 prediction; the copy is a new excitation (pulses at F0 below 4 kHz in voiced frames, noise elsewhere) through it.

@@ -1,0 +1,104 @@
+"""What a telephone line or an internet call does to speech: band, companding, codecs. Same length, aligned.
+
+The band and the companding laws of G.711 are computed here; G.722, AMR, Opus and MP3 go through PyAV (``sasv[m4a]``).
+"""
+
+import io
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import soxr
+
+from sasv.audio.io import RATE
+from sasv.core.errors import MissingExtra, SasvError
+
+TELEPHONE_RATE, TELEPHONE_BAND = 8000, (300.0, 3400.0)
+MU, A = 255.0, 87.6
+
+
+class Coded(NamedTuple):
+    """A codec of PyAV: its name there, container, samples per second, bit rates to draw from, delay in samples."""
+
+    codec: str
+    container: str
+    rate: int
+    bit_rates: tuple[int, ...]
+    delay: int = 0
+
+
+CODED = {
+    "g722": Coded("g722", "wav", RATE, (64000,), 22),
+    "amr": Coded("libopencore_amrnb", "amr", TELEPHONE_RATE, (4750, 7950, 12200), 79),
+    "opus": Coded("libopus", "ogg", RATE, (8000, 12000, 16000, 24000, 32000)),
+    "mp3": Coded("libmp3lame", "mp3", RATE, (16000, 24000, 32000, 64000)),
+}
+CODECS = ("8khz", "mulaw", "alaw", *CODED)
+
+
+def check_codecs(names: list[str]) -> None:
+    """SasvError for an unknown codec, MissingExtra for one whose package is missing."""
+    for name in names:
+        if name not in CODECS:
+            raise SasvError(f"unknown codec '{name}'; known: {', '.join(CODECS)}")
+        if name in CODED:
+            _av(name)
+
+
+def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+    """Return float32 speech at 16 kHz, (samples,), as it comes out of a codec, same length; a bit rate is drawn."""
+    if name in CODED:
+        coded = CODED[name]
+        return _coded(wave, name, coded, int(rng.choice(coded.bit_rates)))
+    narrow = soxr.resample(wave, RATE, TELEPHONE_RATE)
+    spectrum = np.fft.rfft(narrow)
+    frequency = np.fft.rfftfreq(len(narrow), 1 / TELEPHONE_RATE)
+    low, high = TELEPHONE_BAND
+    narrow = np.fft.irfft(spectrum * np.clip((frequency - low / 2) / (low / 2), 0, 1) * (frequency < high), len(narrow))
+    if name == "mulaw":
+        narrow = (
+            np.sign(narrow) * np.expm1(_eight_bits(np.log1p(MU * np.abs(narrow)) / np.log1p(MU)) * np.log1p(MU)) / MU
+        )
+    elif name == "alaw":
+        size, knee = np.abs(narrow), 1 / (1 + np.log(A))
+        pressed = _eight_bits(np.where(size < 1 / A, A * size, 1 + np.log(np.maximum(A * size, 1))) * knee)
+        narrow = np.sign(narrow) * np.where(pressed < knee, pressed / knee / A, np.exp(pressed / knee - 1) / A)
+    return _fitted(soxr.resample(narrow.astype(np.float32), TELEPHONE_RATE, RATE), len(wave))
+
+
+def _eight_bits(pressed: np.ndarray) -> np.ndarray:
+    """Round sizes in [0, 1] to 7 bits; the sign is the eighth."""
+    return np.round(np.minimum(pressed, 1.0) * 127) / 127
+
+
+def _fitted(wave: np.ndarray, samples: int) -> np.ndarray:
+    return np.pad(wave[:samples], (0, max(0, samples - len(wave)))).astype(np.float32)
+
+
+def _av(name: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtra("PyAV", "m4a", f"the codec {name}") from error
+    return av
+
+
+def _coded(wave: np.ndarray, name: str, coded: Coded, bit_rate: int) -> np.ndarray:
+    """Encode and decode in memory."""
+    av = _av(name)
+    samples = soxr.resample(wave, RATE, coded.rate)
+    file = io.BytesIO()
+    with av.open(file, "w", format=coded.container) as out:
+        stream = out.add_stream(coded.codec, rate=coded.rate, layout="mono")
+        stream.bit_rate = bit_rate
+        whole = np.clip(np.round(samples * 32767), -32768, 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(whole[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = coded.rate, 0, Fraction(1, coded.rate)
+        for part in (frame, None):
+            out.mux(stream.encode(part))
+    file.seek(0)
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    with av.open(file) as container:
+        frames = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+    frames += resampler.resample(None)
+    return _fitted(np.concatenate([frame.to_ndarray()[0] for frame in frames])[coded.delay :], len(wave))

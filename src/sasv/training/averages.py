@@ -1,0 +1,54 @@
+"""Averaged weights (EMA, SWA), and batch-norm statistics recomputed for them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+
+from sasv.core.processes import Processes
+from sasv.training.modules import System, flat_pairs
+
+
+class Averages:
+    """A running average of the weights of a system (encoder and loss head).
+
+    Args:
+        kind: ema (exponential, after every step; Polyak and Juditsky 1992) or swa (equal weights, after every epoch;
+            Izmailov et al. 2018).
+        decay: of ema.
+        first: epoch, counted from 1, after which averaging begins; the weights before do not count.
+    """
+
+    def __init__(self, system: System, kind: str, decay: float, first: int):
+        average: dict[str, Any] = {"multi_avg_fn": get_ema_multi_avg_fn(decay)} if kind == "ema" else {}
+        self.model = AveragedModel(system, **average)
+        self.kind, self.first = kind, first
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is anything in the average yet."""
+        return int(self.model.n_averaged) > 0
+
+    def after_step(self, system: System, epoch: int) -> None:
+        """Take in the weights after an optimiser step in epoch ``epoch``, counted from 0."""
+        if self.kind == "ema" and epoch >= self.first:
+            self.model.update_parameters(system)
+
+    def after_epoch(self, system: System, epoch: int) -> None:
+        """Take in the weights at the end of epoch ``epoch``, counted from 0."""
+        if self.kind == "swa" and epoch >= self.first:
+            self.model.update_parameters(system)
+
+    def system(self, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, processes: Processes) -> System:
+        """Return the averaged system, its batch-norm statistics those of ``batches`` (of all processes)."""
+        system = self.model.module
+        assert isinstance(system, System)
+        update_bn((flat_pairs(waves) for waves, labels in batches if len(labels)), system.encoder, device)
+        for module in system.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                for statistics in (module.running_mean, module.running_var):
+                    assert statistics is not None
+                    processes.total(statistics).div_(processes.world)
+        return system
