@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from sasv.audio import write_audio
 from sasv.commands import COMMANDS, SynthesizeOptions, synthesize
 from sasv.core import files
 from sasv.core.errors import MissingExtra, SasvError
+from sasv.encoders import ENCODERS
 from sasv.tables import load_trials, load_utterances
 
 
@@ -67,13 +69,28 @@ def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
     assert cli.parse("verify", ["a", "b", "c", "--model", "m"]).recordings == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+@pytest.mark.parametrize("name", list(cli.recipes()))
+def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, encoder):
+    text = cli.recipes()[name].read_text().replace("\\\n#", " ")
+    commands = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#   sasv ")]
+    own = [shlex.split(command)[1:] for command in commands]
+    assert own[-1][:2] == ["train", name]
+    for words in own:
+        cli.parse(words[0], words[1:])
+    options = cli.parse("train", [*own[-1][1:], "--encoder", encoder])
+    assert options.encoder == encoder
+    assert (options.spoofs > 0) == (options.loss == "sasv")
+    assert (options.batches == "paper") == (not name.endswith("small"))
+
+
 def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):
     for name, path in cli.recipes().items():
         options = cli.parse("train", [name, "--utterances", "u", "--out", "o", "--epochs", "7"])
         assert options.epochs == 7
         assert path.read_text().startswith("#")
     assert cli.main(["train", "stage9"]) == 2
-    assert "recipes: stage1-small, stage1-voxceleb2, stage3-" in capsys.readouterr().err
+    assert "recipes: large-margin, stage1-small, stage1-voxceleb2, stage2-" in capsys.readouterr().err
     (tmp_path / "bad.yaml").write_text("utterances: u\nout: o\nlearning_rate: 3\n")
     assert cli.main(["train", str(tmp_path / "bad.yaml")]) == 2
     assert "learning_rate" in capsys.readouterr().err

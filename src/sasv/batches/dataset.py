@@ -131,11 +131,11 @@ class PlanSampler:
             yield [Item(one, two, label, (self.seed, self.epoch, *key)) for (one, two), label, key in items]
 
 
-def collate(items: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
+def collate(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Tensor, Tensor]:
     """Stack items to (items, 2, samples) and labels (items,); those that could not be read are left out."""
     good = [item for item in items if item is not None]
     if not good:
-        return torch.zeros(0, 2, 1), torch.zeros(0, dtype=torch.long)
+        return torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long)
     return torch.stack([crops for crops, _ in good]), torch.tensor([label for _, label in good])
 
 
@@ -145,7 +145,7 @@ def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool =
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, samples=dataset.samples),
         pin_memory=pin,
         worker_init_fn=_one_thread if workers else None,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sasv.core.errors import SasvError
 from sasv.core.progress import say
 from sasv.corpora import CORPORA
 from sasv.corpora.base import Prepared, write_tables
@@ -13,7 +14,8 @@ class PrepareOptions:
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: asvspoof2019, voxceleb1, voxceleb2, librispeech, folder (one subfolder a speaker) or table (your own).
+        corpus: asvspoof2019, asvspoof5, spoofceleb, voxceleb1, voxceleb2, librispeech, folder (one subfolder a speaker)
+            or table (your own).
         folder: the corpus as unpacked.
         out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
         allow_missing: leave out missing and unreadable files instead of failing.
@@ -29,7 +31,10 @@ class PrepareOptions:
 
 def prepare(options: PrepareOptions) -> Prepared:
     """Check a corpus and write its tables; SasvError says what is missing."""
-    lists = CORPORA.get(options.corpus)(Path(options.folder))
+    reader = CORPORA.get(options.corpus)
+    if not Path(options.folder).exists():
+        raise SasvError(f"{options.folder}: no such folder; check the path")
+    lists = reader(Path(options.folder))
     for note in lists.notes:
         say(note)
     result = write_tables(lists, Path(options.out), options.allow_missing, options.seconds)

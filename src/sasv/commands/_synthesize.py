@@ -18,7 +18,7 @@ class SynthesizeOptions:
     Args:
         utterances: table of speech; only its bona fide rows are copied.
         out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: griffin-lim, world (the latter needs sasv[vocoders]).
+        vocoders: griffin-lim, source-filter, world (the last needs sasv[vocoders]).
         where: copy only the rows with this ``column=value``.
         trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.
         seed: of vocoders that draw.
@@ -26,7 +26,7 @@ class SynthesizeOptions:
 
     utterances: str
     out: str
-    vocoders: list[str] = field(default_factory=lambda: ["griffin-lim", "world"])
+    vocoders: list[str] = field(default_factory=lambda: ["griffin-lim", "source-filter", "world"])
     where: str = ""
     trials: str = ""
     seed: int = 0

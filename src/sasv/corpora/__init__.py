@@ -6,6 +6,8 @@ CORPORA = Registry(
     "corpus",
     {
         "asvspoof2019": "sasv.corpora.asvspoof2019:read",
+        "asvspoof5": "sasv.corpora.asvspoof5:read",
+        "spoofceleb": "sasv.corpora.spoofceleb:read",
         "voxceleb1": "sasv.corpora.voxceleb1:read",
         "voxceleb2": "sasv.corpora.voxceleb2:read",
         "librispeech": "sasv.corpora.librispeech:read",

@@ -41,7 +41,8 @@ def read(folder: Path) -> CorpusLists:
         lists.enrolments[part], lists.trials[part] = speakers, read_trials(trials)
         listed = {row.utterance for row in lists.utterances}
         lists.utterances += [
-            Utterance(name, f"{audio}/{name}.flac", speaker, part)
+            # not of the countermeasure list, on which the published system trains: a split of its own
+            Utterance(name, f"{audio}/{name}.flac", speaker, f"{part}-enrolment")
             for speaker, names in speakers.items()
             for name in names
             if name not in listed
@@ -52,7 +53,7 @@ def read(folder: Path) -> CorpusLists:
 def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
     """Return (speaker, utterance, bonafide or spoof, attack) of each line ``LA_0079 LA_T_1138215 - - bonafide``."""
     rows = []
-    for speaker, name, _, attack, label in _fields(path, 5):
+    for speaker, name, _, attack, label in read_fields(path, 5):
         if label not in ("bonafide", "spoof"):
             raise SasvError(f"{path}: unknown label '{label}' of {name}; expected bonafide or spoof")
         rows.append((speaker, name, label, attack if label == "spoof" else NONE))
@@ -62,7 +63,7 @@ def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
 def read_trials(path: Path) -> list[Trial]:
     """Return the trials of lines ``LA_0015 LA_E_1103494 bonafide target`` (third column the attack when spoofed)."""
     trials = []
-    for speaker, name, kind, label in _fields(path, 4):
+    for speaker, name, kind, label in read_fields(path, 4):
         if label not in ("target", "nontarget", "spoof"):
             raise SasvError(f"{path}: unknown label '{label}' of {name}; expected target, nontarget or spoof")
         trials.append(Trial(speaker, name, label, kind if label == "spoof" else NONE))
@@ -71,10 +72,11 @@ def read_trials(path: Path) -> list[Trial]:
 
 def read_enrolments(*paths: Path) -> dict[str, list[str]]:
     """Return speaker -> enrolment utterances of lines ``LA_0026 LA_E_A6067886,LA_E_A6399397``."""
-    return {speaker: names.split(",") for path in paths for speaker, names in _fields(path, 2)}
+    return {speaker: names.split(",") for path in paths for speaker, names in read_fields(path, 2)}
 
 
-def _fields(path: Path, count: int) -> list[list[str]]:
+def read_fields(path: Path, count: int) -> list[list[str]]:
+    """Return the fields of each line, separated by blanks; SasvError where a line has not ``count`` of them."""
     rows = [line.split() for line in read_lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != count:

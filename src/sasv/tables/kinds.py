@@ -111,9 +111,16 @@ class Utterances(_Kind):
         return Utterances(self.table.take(rows))
 
     def where(self, condition: str) -> "Utterances":
-        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``; an empty condition keeps all."""
-        if not condition:
-            return self
+        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``; an empty condition keeps all.
+
+        Several conditions, all to be fulfilled, are separated by ``;``.
+        """
+        chosen = self
+        for one in filter(None, map(str.strip, condition.split(";"))):
+            chosen = chosen._where(one)
+        return chosen
+
+    def _where(self, condition: str) -> "Utterances":
         column, _, wanted = condition.partition("=")
         if not wanted:
             raise TableError(f"'{condition}': write a condition as column=value, for instance split=train")

@@ -62,7 +62,7 @@ class Engine:
         if options.compile:
             if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
                 raise SasvError("--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it out")
-            encoder.compile()
+            encoder.network = torch.compile(encoder.network)  # type: ignore[method-assign]
         self.trained: nn.Module = self.system
         if processes.world > 1:
             self.trained = DistributedDataParallel(self.system, [device] if device.type == "cuda" else None)
@@ -155,18 +155,17 @@ class Engine:
         Raises:
             ValueError, KeyError, RuntimeError: the state does not fit.
         """
-        notes = []
         self.system.load_state_dict(state["system"])
         if self.averages and ("averages" in state or not changed):
             self.averages.model.load_state_dict(state["averages"])
-        try:
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.scaler.load_state_dict(state["scaler"])
-        except (ValueError, KeyError, RuntimeError):
-            if not changed:
-                raise
-            notes.append("the optimiser starts anew")
-        return notes
+        kept, wanted = (groups["param_groups"][0] for groups in (state["optimiser"], self.optimiser.state_dict()))
+        if kept.keys() != wanted.keys() and changed:
+            return ["the optimiser starts anew"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        for group in self.optimiser.param_groups:
+            group["weight_decay"] = self.options.weight_decay
+        return []
 
 
 def seed_everything(seed: int) -> None:

@@ -13,7 +13,7 @@ class TrainOptions:
     Args:
         utterances: training table (TSV).
         out: run folder; the model becomes ``model.safetensors`` in it.
-        where: keep the rows with this ``column=value``, for instance ``split=train``.
+        where: keep the rows with this ``column=value``, for instance ``split=train``; several are separated by ``;``.
         dev_utterances: table of the development utterances; empty takes the training table, all rows.
         dev_enrolments: development enrolments; empty trains without selection.
         dev_trials: development trials.

@@ -102,7 +102,7 @@ class Trainer:
         self.engine = Engine(options, encoder, head, self.device, self.processes)
         self.at = Position()
         self.saved = time.monotonic()
-        self.stop = False
+        self.asked = self.stop = False  # SIGTERM came to this process; all processes know that it came to one
         self.history: list[dict[str, Any]] = []
         table = sha256(self.utterances.table.buffer.tobytes())
         self.folder = RunFolder(options, {"table_sha256": table, "processes": self.processes.world})
@@ -140,7 +140,7 @@ class Trainer:
         """Have SIGTERM save after the present batch and stop."""
         before = None
         with contextlib.suppress(ValueError):  # only the main thread may set it
-            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
+            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
         try:
             yield
         except _Stopped:
@@ -232,7 +232,7 @@ class Trainer:
         first = at.batch - at.batch % accumulate
         group = min(accumulate, len(plan) - first)
         last = at.batch + 1 == first + group
-        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last, self.stop)
+        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last, self.asked)
         self.stop = seen.stop
         for name, amount in (("loss", seen.loss), ("accuracy", seen.accuracy), ("batches", 1.0), ("pairs", seen.pairs)):
             at.sums[name] += amount * (seen.pairs > 0)
