@@ -326,6 +326,7 @@ def test_the_symmetric_loss_is_the_mean_of_both_ways():
 
 
 def test_the_run_folder_says_what_made_it(trained):
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     said = json.loads((trained / "environment.json").read_text())
     assert said["packages"]["torch"] == torch.__version__
     assert said["cores"] >= 1

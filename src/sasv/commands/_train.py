@@ -1,9 +1,12 @@
 """sasv train."""
 
+import contextlib
 from pathlib import Path
 
+from sasv.core.errors import MissingExtra
 from sasv.core.processes import joined
 from sasv.embeddings.model import pick_device
+from sasv.report.plots import plot_curves
 from sasv.training.options import TrainOptions
 from sasv.training.trainer import Trainer
 
@@ -16,4 +19,9 @@ def train(options: TrainOptions) -> Path:
     Started by torchrun, the processes train together.
     """
     with joined(pick_device(options.device)) as processes:
-        return Trainer(options, processes).run()
+        trainer = Trainer(options, processes)
+        model = trainer.run()
+        if processes.main:
+            with contextlib.suppress(MissingExtra):  # metrics.csv holds the same
+                plot_curves(trainer.history, trainer.out / "curves.png")
+        return model

@@ -1,4 +1,4 @@
-"""Plots of scores: the three classes side by side, and the detection error trade-off."""
+"""Plots: scores of the three classes with the detection error trade-off, and the curves of a training run."""
 
 import os
 from pathlib import Path
@@ -27,13 +27,7 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "a plot") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 61)
     for kind, (name, colour) in enumerate(CLASSES):
@@ -63,6 +57,55 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     with atomic_path(Path(path)) as temporary:
         figure.savefig(temporary, dpi=110)
     pyplot.close(figure)
+
+
+def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write a PNG of a training run by epoch: loss and accuracy, error rates on the development trials, rate.
+
+    Args:
+        history: the rows of ``metrics.csv``.
+        path: PNG file to write.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+
+    def draw(axis: Any, name: str, label: str, colour: str) -> None:
+        points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
+        if points:
+            axis.plot(*zip(*points), marker=".", color=colour, label=label)
+
+    draw(axes[0], "loss", "loss", "black")
+    axes[0].set(title="Loss and accuracy", ylabel="loss")
+    other = axes[0].twinx()
+    draw(other, "accuracy", "accuracy", CLASSES[0][1])
+    other.set_ylabel("accuracy (%)", color=CLASSES[0][1])
+    for name, colour in (("sasv", "black"), ("sv", CLASSES[1][1]), ("spf", CLASSES[2][1])):
+        draw(axes[1], f"{name}_eer", f"{name.upper()}-EER", colour)
+    axes[1].set(title="Development trials", ylabel="EER (%)", ylim=(0, None))
+    if axes[1].lines:
+        axes[1].legend(frameon=False)
+    draw(axes[2], "rate", "rate", "black")
+    axes[2].set(title="Learning rate")
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+    with atomic_path(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "plots", "a plot") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def probit(rates: np.ndarray) -> np.ndarray:

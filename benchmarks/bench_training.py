@@ -1,0 +1,104 @@
+"""A training step: audio-seconds a second for each encoder, precision, eager and compiled; and what feeds it."""
+
+import sys
+import tempfile
+import time
+
+import torch
+
+from common import header
+from sasv.core.memory import keep_memory
+from sasv.core.processes import Processes
+from sasv.encoders import ENCODERS
+from sasv.training.engine import Engine
+from sasv.training.modules import make_modules
+from sasv.training.options import TrainOptions
+
+SMALL = {"channels": 256, "pooled": 512, "attention": 64, "bottleneck": 64}
+CLASSES = 5994
+LOADER = 300.0
+"""Augmented crops a second and core (bench_loader): what a core feeds."""
+
+
+def flops(encoder: torch.nn.Module, waves: torch.Tensor) -> float:
+    """Return the floating-point operations of a forward and backward pass of a batch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        encoder(waves).square().sum().backward()
+    return float(counter.get_total_flops())
+
+
+def step_time(engine: Engine, pairs: int, samples: int, repeats: int) -> tuple[float, float]:
+    """Return (seconds of a whole step, seconds of the encoder's forward and backward alone), medians."""
+    waves = 0.1 * torch.randn(pairs, 2, samples)
+    labels = torch.arange(pairs)
+    flat = waves.reshape(2 * pairs, samples).to(engine.device)
+
+    def whole() -> None:
+        engine.backward(waves, labels, pairs)
+        engine.step(0)
+
+    def encoder() -> None:
+        with torch.autocast(engine.device.type, engine.system.low, enabled=engine.system.low is not None):
+            output = engine.system.encoder(flat)
+        output.float().sum().backward()
+
+    medians = []
+    for call in (whole, encoder):
+        call()
+        call()
+        times = []
+        for _ in range(repeats):
+            wait(engine.device)
+            started = time.perf_counter()
+            call()
+            wait(engine.device)
+            times.append(time.perf_counter() - started)
+        medians.append(sorted(times)[len(times) // 2])
+    return medians[0], medians[1]
+
+
+def wait(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    keep_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = device.type == "cuda"
+    quick = "--quick" in sys.argv
+    cases = [("ecapa-tdnn", SMALL), *((name, {}) for name in ENCODERS)]
+    header(f"one training step, crops of 2 s, on {torch.cuda.get_device_name() if gpu else 'CPU'}")
+    for name, sizes in cases[:1] if quick else cases:
+        batches = (100, 400) if gpu else (16,) if sizes else (4,)  # 100 pairs are published
+        for pairs in batches:
+            baseline = 0.0
+            for compiled in (False, True):
+                for precision in ("float32", "bfloat16"):
+                    with tempfile.TemporaryDirectory() as folder:
+                        options = TrainOptions(
+                            utterances="", out=folder, encoder=name, sizes=sizes, precision=precision, compile=compiled
+                        )
+                        torch.manual_seed(0)
+                        encoder, head, _ = make_modules(options, CLASSES)
+                        engine = Engine(options, encoder, head, device, Processes())
+                    seconds, alone = step_time(engine, pairs, 32240, 9 if gpu else 3)
+                    heard = 2 * pairs * 32240 / 16000 / seconds
+                    baseline = baseline or heard
+                    title = f"{name}{' (256 channels)' if sizes else ''}, {pairs} pairs, {precision}"
+                    title += ", compiled" if compiled else ""
+                    outside = 100 * (1 - alone / seconds)
+                    note = f"{heard / baseline:5.2f} x float32 eager, {outside:4.1f} % outside the encoder"
+                    note += f", {2 * pairs / seconds / LOADER:.2f} loader cores"
+                    if gpu:
+                        flat = 0.1 * torch.randn(2 * pairs, 32240, device=device)
+                        note += f", {flops(engine.system.encoder, flat) / alone / 1e12:.0f} TFLOP/s"
+                    print(f"  {title:56} {1000 * seconds:9.1f} ms {heard:9.1f} s/s {note}", flush=True)
+                    torch.compiler.reset()
+
+
+if __name__ == "__main__":
+    main()
