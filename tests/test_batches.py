@@ -100,6 +100,43 @@ def test_the_published_epoch_on_the_real_lists():
         assert len(machine.plan(0)) == batches
 
 
+def test_an_epoch_by_its_spoofed_pairs():
+    """8 speakers, 2 attacks, 2 utterances each: 16 spoofed pairs, all of them once; bona fide pairs come again."""
+    machine, _, _ = planner([4] * 8, speakers=4, spoofs=3, batches="spoofs")
+    plan = machine.plan(0)
+    assert len(plan) == 6
+    spoofed = plan.rows[:, 4:].reshape(-1, 2)[:16]
+    assert len({tuple(sorted(pair)) for pair in spoofed.tolist()}) == 16
+    for wrong in ({"batches": "spoofs"}, {"batches": 0}):
+        with pytest.raises(SasvError, match="--batches"):
+            planner([4] * 8, **wrong)
+
+
+def test_a_batch_split_among_processes_keeps_its_items_and_their_draws():
+    plan = planner([10] * 8, speakers=4, spoofs=4)[0].plan(0)
+    parts = [plan.split(rank, 2, speakers=4) for rank in range(2)]
+    for part in parts:
+        assert part.rows.shape[1] == 4
+        assert ((part.labels == 8).sum(axis=1) == 2).all()  # half of each part is spoofed too
+    for name in ("rows", "labels", "keys"):
+        both = np.concatenate([getattr(part, name) for part in parts], axis=1)
+        order = np.argsort(np.concatenate([part.keys[0, :, 1] for part in parts]))
+        assert np.array_equal(both[:, order], getattr(plan, name))
+
+
+def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
+    """1.09 million utterances of 5,994 speakers; the limit stands far above what it takes, see benchmarks."""
+    rng = np.random.default_rng(0)
+    speaker = rng.integers(5994, size=1_092_009)
+    machine = PairPlanner(speaker, np.zeros(len(speaker), bool), np.zeros(len(speaker), np.int32), 5994, 100)
+    plan = machine.plan(3)
+    assert 5300 < len(plan) < 5460
+    shares = [plan.share(rank, 4) for rank in range(4)]
+    assert len({len(share) for share in shares}) == 1
+    rows = np.concatenate([share.rows.ravel() for share in shares])
+    assert len(np.unique(rows)) == len(rows)
+
+
 def test_too_few_speakers_or_no_spoofs_are_said():
     with pytest.raises(SasvError, match="wants 9 different speakers, the training table has 3.*--speakers 3"):
         planner([4, 4, 4], speakers=9)

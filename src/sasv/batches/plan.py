@@ -86,6 +86,7 @@ class PairPlanner:
         self.speaker = speaker
         self.spoof_class, self.speakers, self.spoofs = spoof_class, speakers, spoofs
         self.most, self.batches, self.seed = most, batches, seed
+        self.planned: tuple[int, EpochPlan] | None = None
         if len(self.groups) < speakers:
             raise SasvError(
                 f"a batch wants {speakers} different speakers, the training table has {len(self.groups)} with "
@@ -99,7 +100,12 @@ class PairPlanner:
             raise SasvError(f"--batches {batches}: give a positive number, paper or spoofs")
 
     def plan(self, epoch: int) -> EpochPlan:
-        """Return the plan of an epoch, counted from 0."""
+        """Return the plan of an epoch, counted from 0; the last one is kept."""
+        if self.planned is None or self.planned[0] != epoch:
+            self.planned = epoch, self._plan(epoch)
+        return self.planned[1]
+
+    def _plan(self, epoch: int) -> EpochPlan:
         rng = np.random.default_rng([self.seed, epoch, 1])
         wanted = self.batches
         if wanted == "spoofs":

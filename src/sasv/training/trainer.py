@@ -8,7 +8,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ class Trainer:
         quiet = not self.processes.main
         with Progress(f"epoch {at.epoch + 1}/{options.epochs}", len(sampler), "batches", quiet) as progress:
             started = time.monotonic()
-            for waves, labels in batches:
+            for waves, labels in alive(batches):
                 at.sums["waited"] += time.monotonic() - started
                 stepped = self._batch(waves, labels, plan)
                 at.sums["seconds"] += time.monotonic() - started
@@ -359,6 +359,19 @@ class Trainer:
         self._say(f"model: {final}")
         self.processes.wait()
         return final
+
+
+def alive(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches; SasvError where a loader process was killed."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise SasvError(
+            f"a loader process died ({error}); often memory is short: the same command goes on from the last saved "
+            "state, try fewer --workers"
+        ) from error
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
