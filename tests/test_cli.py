@@ -5,6 +5,8 @@ import resource
 import shlex
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from sasv.audio import write_audio
 from sasv.commands import COMMANDS, SynthesizeOptions, synthesize
 from sasv.core import files
 from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.processes import locked
 from sasv.encoders import ENCODERS
 from sasv.tables import load_trials, load_utterances
 
@@ -186,9 +189,60 @@ def test_synthesize(corpus, tmp_path):
     before = (out / "audio" / "world" / "s6-2.flac").stat().st_mtime_ns
     synthesize(options)
     assert (out / "audio" / "world" / "s6-2.flac").stat().st_mtime_ns == before
+    (out / "audio" / "world" / "s6-2.flac").unlink()
+    assert len(synthesize(replace(options, verify=True))) == 16  # and what was lost is made again
 
 
-@pytest.mark.parametrize("vocoder", ["griffin-lim", "world"])
+@pytest.fixture
+def bona_fide(corpus, tmp_path):
+    """The tiny corpus with one corrupt file."""
+    from conftest import make_corpus
+
+    own = make_corpus(tmp_path / "own", speakers=7, utterances=3)
+    (own / "audio" / "s3-1.wav").write_bytes(b"broken")
+    return own
+
+
+def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_path):
+    """One process; three shards of which one is killed and started again; all with a corrupt input."""
+    table = bona_fide / "utterances.tsv"
+    words = ["synthesize", table, "--where", "label=bonafide", "--vocoders", "[griffin-lim,source-filter]"]
+    whole = sasv(*words, "--out", tmp_path / "whole", "--choose", "one")
+    assert whole.returncode == 2
+    assert "1 utterances could not be copied" in whole.stderr.splitlines()[-1]
+    assert "s3-1.wav" in whole.stderr.splitlines()[-1]
+    sharded = [*words, "--out", tmp_path / "sharded", "--choose", "one", "--workers", "2", "--shard"]
+    killed = subprocess.Popen([sys.executable, "-m", "sasv", *map(str, sharded), "1/3"], stderr=subprocess.PIPE)
+    while killed.poll() is None and not list((tmp_path / "sharded").rglob("*.flac")):
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate()
+    ends = [sasv(*sharded, f"{index}/3") for index in (2, 3, 1)]
+    assert [end.returncode for end in ends] == [0, 0, 2]
+    assert "the last shard to finish writes the table" in ends[0].stderr
+    tables = [load_utterances(tmp_path / run / "utterances.tsv") for run in ("whole", "sharded")]
+    for column in ("utterance", "attack", "sha256", "source"):
+        assert tables[0].table.texts(column) == tables[1].table.texts(column)
+    assert {"griffin-lim", "source-filter"} <= set(tables[0].attack_texts)
+    assert len(tables[0].where("attack=griffin-lim,source-filter")) == 20
+    assert sasv(*words, "--out", tmp_path / "whole", "--choose", "one").returncode == 2  # mended nothing: said again
+
+
+def test_a_second_run_on_the_same_copies_is_refused(bona_fide, tmp_path):
+    options = SynthesizeOptions(
+        str(bona_fide / "utterances.tsv"), str(tmp_path / "o"), ["source-filter"], where="speaker=s0;label=bonafide"
+    )
+    assert len(synthesize(options)) == 3
+    (part,) = (tmp_path / "o").glob("parts-*/1-of-1")
+    with locked(part), pytest.raises(SasvError, match="another run is writing here"):
+        synthesize(options)
+    copy = next((tmp_path / "o").rglob("*.flac"))
+    write_audio(copy, np.zeros(100, np.float32))
+    with pytest.raises(SasvError, match="changed since it was written"):
+        synthesize(replace(options, verify=True))
+
+
+@pytest.mark.parametrize("vocoder", ["griffin-lim", "source-filter", "world"])
 def test_vocoders_keep_length_and_level_of_real_speech(vocoder):
     from sasv.audio import read_audio
     from sasv.vocoders import VOCODERS

@@ -19,7 +19,7 @@ from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, read_bytes, sha256, write_json
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, say
-from sasv.core.sharding import parse_shard
+from sasv.core.sharding import outstanding, parse_shard
 from sasv.embeddings.model import Model
 from sasv.tables import Table, Utterances
 
@@ -215,8 +215,7 @@ def extract(
     parts = out / f"parts-{signature[:12]}"
     index, count = parse_shard(shard)
     chunks = plan_chunks(plan_batches(seconds, batch_seconds), seconds)
-    mine = [number for number in range(len(chunks)) if number % count == index]
-    todo = [number for number in mine if not _part(parts, number).exists()]
+    mine, todo = outstanding(len(chunks), index, count, lambda number: _part(parts, number).exists())
     if len(todo) < len(mine):
         say(f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the others")
     total = sum(len(batch) for number in todo for batch in chunks[number])

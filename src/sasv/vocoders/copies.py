@@ -1,17 +1,14 @@
 """Spoofed copies of the utterances of a table, and the trials that use them."""
 
 import os
-import zlib
-from pathlib import Path
 
-from sasv.audio import read_speech, write_audio
-from sasv.core.errors import AudioError, SasvError
+from sasv.core.errors import SasvError
+from sasv.core.files import read_bytes, sha256
 from sasv.core.progress import Progress
 from sasv.tables import NONE, Table, Trials, Utterances
-from sasv.vocoders import VOCODERS
-from sasv.vocoders.base import Vocoder
+from sasv.vocoders.runner import Made, Plan
 
-COLUMNS = ("utterance", "path", "speaker", "split", "label", "attack", "seconds", "source")
+COLUMNS = ("utterance", "path", "speaker", "split", "label", "attack", "seconds", "source", "sha256")
 
 
 def copy_name(utterance: str, vocoder: str) -> str:
@@ -19,51 +16,32 @@ def copy_name(utterance: str, vocoder: str) -> str:
     return f"{utterance}~{vocoder}"
 
 
-def copy_utterances(
-    utterances: Utterances, vocoders: list[str], out: Path, seed: int = 0
-) -> tuple[Utterances, dict[str, str]]:
-    """Copy every utterance with every vocoder; copies that are there already are kept.
+def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: str) -> Utterances:
+    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest of the file."""
+    have = utterances.table.columns
+    splits = utterances.table.texts("split") if "split" in have else ["all"] * len(utterances)
+    speakers, names = utterances.table.texts("speaker"), utterances.ids
+    rows = []
+    for number in sorted(made):
+        unit, copy = plan.units[number], made[number]
+        source = names[unit.row]
+        start = (copy_name(source, unit.vocoder), unit.path, speakers[unit.row], splits[unit.row])
+        rows.append((*start, "spoof", unit.vocoder, f"{copy.seconds:.3f}", source, copy.digest))
+    return Utterances(Table.build(dict(zip(COLUMNS, zip(*rows))), name))
 
-    Args:
-        utterances: bona fide speech.
-        vocoders: registry names.
-        out: folder; copies go to ``out/VOCODER/UTTERANCE.flac``.
-        seed: of vocoders that draw.
 
-    Returns:
-        The table of the copies (label spoof, attack the vocoder, source the original), and utterance -> reason for
-        those that could not be read.
-    """
-    if utterances.spoofed.any():
-        raise SasvError(f"{utterances.table.name}: copies are made of bona fide speech; give --where label=bonafide")
-    machines: dict[str, Vocoder] = {name: VOCODERS.get(name)() for name in vocoders}
-    splits = utterances.table.texts("split") if "split" in utterances.table.columns else ["all"] * len(utterances)
-    speakers = utterances.table.texts("speaker")
-    rows: list[tuple[str, ...]] = []
-    failures: dict[str, str] = {}
-    with Progress("copies", len(utterances) * len(vocoders)) as progress:
-        for row, name in enumerate(utterances.ids):
+def check_copies(copies: Utterances) -> list[str]:
+    """Read every copy again; return a line for each that is missing, or is not what was written."""
+    faults = []
+    with Progress("check", len(copies)) as progress:
+        for path, digest in zip(copies.paths, copies.table.texts("sha256")):
             try:
-                wave = read_speech(utterances.path(row))
-            except AudioError as error:
-                failures[name] = str(error)
-                progress.add(len(vocoders))
-                continue
-            for vocoder, machine in machines.items():
-                path = (out / vocoder / f"{name}.flac").resolve()
-                if not path.exists():
-                    write_audio(path, machine(wave, zlib.crc32(f"{seed}:{name}".encode())))
-                seconds = f"{len(wave) / machine.rate:.3f}"
-                rows.append(
-                    (copy_name(name, vocoder), str(path), speakers[row], splits[row], "spoof", vocoder, seconds, name)
-                )
-                progress.add()
-    if not rows:
-        raise SasvError(
-            f"{utterances.table.name}: nothing could be copied; first reason: {next(iter(failures.values()))}"
-        )
-    table = Table.build(dict(zip(COLUMNS, zip(*rows))), str(out / "utterances.tsv"))
-    return Utterances(table), failures
+                if sha256(read_bytes(path)) != digest:
+                    faults.append(f"{path}: changed since it was written; remove it and run the same command again")
+            except SasvError as error:
+                faults.append(str(error))
+            progress.add()
+    return faults
 
 
 def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
