@@ -1,0 +1,93 @@
+"""Copy synthesis of speech that is not as it should be: what can be copied is, the rest is named at the end."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import shared
+from sasv.audio import read_audio
+from sasv.commands import SynthesizeOptions, synthesize
+from sasv.core.errors import SasvError
+from sasv.tables import Table, load_utterances
+from sasv.vocoders import VOCODERS
+from sasv.vocoders.runner import plan_units
+
+ALWAYS = ("griffin-lim", "source-filter", "world")
+"""Vocoders without weights."""
+
+
+def table_of(folder, waves, rates=None):
+    """Write files and their table."""
+    for name, wave in waves.items():
+        soundfile.write(folder / f"{name}.wav", wave, (rates or {}).get(name, 16000), subtype="FLOAT")
+    columns = {"utterance": list(waves), "path": [f"{name}.wav" for name in waves], "speaker": ["s"] * len(waves)}
+    Table.build(columns).save(folder / "utterances.tsv")
+    return str(folder / "utterances.tsv")
+
+
+def test_bad_speech_is_named_and_costs_nothing_else(tmp_path, voice):
+    good = voice(16000)
+    nan = good.copy()
+    nan[500] = np.nan
+    waves = {"good": good, "silence": np.zeros(16000), "short": good[:320], "nan": nan, "gone": good}
+    table = table_of(tmp_path, waves)
+    (tmp_path / "gone.wav").unlink()
+    with pytest.raises(SasvError, match="3 utterances could not be copied") as caught:
+        synthesize(SynthesizeOptions(table, str(tmp_path / "out"), list(ALWAYS)))
+    assert "silent" in str(caught.value)
+    copies = load_utterances(tmp_path / "out" / "utterances.tsv").where("label=spoof")
+    assert [name.partition("~")[0] for name in copies.ids] == ["good"] * 3 + ["short"] * 3  # 20 ms are enough
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_other_rates_channels_and_unvoiced_speech(tmp_path, voice, name):
+    rng = np.random.default_rng(0)
+    whisper = (0.05 * rng.standard_normal(16000)).astype(np.float32)
+    waves = {"narrow": voice(8000), "stereo": np.stack([voice(16000)] * 2, axis=1), "whisper": whisper}
+    table = table_of(tmp_path, waves, {"narrow": 8000})
+    copies = synthesize(SynthesizeOptions(table, str(tmp_path / "out"), [name], suffix="wav"))
+    for path in copies.paths:
+        wave, rate = soundfile.read(path)
+        assert (rate, wave.shape) == (16000, (16000,))
+        assert np.isfinite(wave).all() and 0.001 < np.abs(wave).max() < 1
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_a_copy_keeps_speech_and_differs_from_it(name):
+    """Length to the sample, level within 1 dB, nothing clipped, F0 within 5 %; another spectrum."""
+    wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))
+    copy = VOCODERS.get(name)()(wave, seed=3)
+    assert copy.shape == wave.shape and np.abs(copy).max() < 1
+    assert abs(20 * np.log10(copy.std() / wave.std())) < 1
+    pyworld = pytest.importorskip("pyworld")
+    contours = [pyworld.dio(np.asarray(part, np.float64), 16000)[0] for part in (wave, copy)]
+    both = (contours[0] > 0) & (contours[1] > 0)
+    assert both.sum() > 0.6 * (contours[0] > 0).sum()
+    assert np.median(np.abs(np.log(contours[1][both] / contours[0][both]))) < 0.05
+    assert np.abs(copy - wave).max() > 0.05 * np.abs(wave).max()
+
+
+def test_one_vocoder_an_utterance_is_seeded_and_uses_all(corpus, tmp_path):
+    table = load_utterances(corpus / "utterances.tsv", "label=bonafide")
+    plans = [plan_units(table, ALWAYS, tmp_path, seed, "one") for seed in (0, 0, 1)]
+    assert plans[0] == plans[1] != plans[2]
+    drawn = [unit.vocoder for unit in plans[0].units]
+    assert len(drawn) == len(table) and set(drawn) == set(ALWAYS)
+    assert len(plan_units(table, ALWAYS, tmp_path).units) == 3 * len(table)
+
+
+def test_the_tree_mirrors_the_source(tmp_path, voice):
+    for folder, name in (("a/x", "1.wav"), ("a/y", "1.wav"), ("b/x", "1.flac"), ("b/x", "1.wav")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / folder / name, voice(8000), 16000)
+    paths = ["a/x/1.wav", "a/y/1.wav", "b/x/1.wav"]
+    columns = {"utterance": ["u", "v", "w"], "path": paths, "speaker": ["s"] * 3}
+    Table.build(columns).save(tmp_path / "utterances.tsv")
+    table = load_utterances(tmp_path / "utterances.tsv")
+    units = plan_units(table, ["world"], tmp_path / "out").units
+    made = [unit.path.removeprefix(f"{tmp_path}/out/world/") for unit in units]
+    assert made == ["a/x/1.flac", "a/y/1.flac", "b/x/1.flac"]
+    columns = {"utterance": ["u", "v"], "path": ["b/x/1.wav", "b/x/1.flac"], "speaker": ["s"] * 2}
+    Table.build(columns).save(tmp_path / "utterances.tsv")
+    units = plan_units(load_utterances(tmp_path / "utterances.tsv"), ["world"], tmp_path / "out").units
+    assert len({unit.path for unit in units}) == 2
