@@ -137,3 +137,21 @@ def trained(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     train(tiny_options(corpus, out))
     return out
+
+
+def train_until(monkeypatch, options, epochs: int) -> None:
+    """Train and interrupt the run after so many epochs."""
+    from sasv.commands import train
+    from sasv.training.trainer import Trainer
+
+    original = Trainer._train_epoch
+
+    def cut(self):
+        if self.at.epoch == epochs:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(options)
+    monkeypatch.undo()

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import SMALL, shared, tiny_options
+from conftest import SMALL, shared, tiny_options, train_until
 from sasv import cli
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import PrepareOptions, prepare, train
@@ -46,17 +46,7 @@ def test_the_same_command_gives_the_same_weights(corpus, trained, tmp_path):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, monkeypatch, capsys):
-    original = Trainer._train_epoch
-
-    def cut(self):
-        if self.at.epoch == 2:
-            raise KeyboardInterrupt
-        return original(self)
-
-    monkeypatch.setattr(Trainer, "_train_epoch", cut)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_options(corpus, tmp_path))
-    monkeypatch.undo()
+    train_until(monkeypatch, tiny_options(corpus, tmp_path), 2)
     resumed = train(tiny_options(corpus, tmp_path))
     assert "going on after epoch 2" in capsys.readouterr().err
     assert same(resumed, trained / "model.safetensors")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conftest import SMALL, make_corpus, tiny_options
+from conftest import SMALL, make_corpus, tiny_options, train_until
 from sasv.audio import codecs, write_audio
 from sasv.batches.augment import Augmenter
 from sasv.checkpoints import load_checkpoint
@@ -84,17 +84,7 @@ def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(corpus,
     epoch = saved.specification.training["epoch"]
     assert found == pytest.approx(float(rows[epoch - 1]["sasv_eer"]))
     assert saved.specification.training["average"] == (kind if epoch > 1 else "none")
-    original = Trainer._train_epoch
-
-    def cut(self):
-        if self.at.epoch == 2:
-            raise KeyboardInterrupt
-        return original(self)
-
-    monkeypatch.setattr(Trainer, "_train_epoch", cut)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_options(corpus, tmp_path / "cut", **changes))
-    monkeypatch.undo()
+    train_until(monkeypatch, tiny_options(corpus, tmp_path / "cut", **changes), 2)
     assert same(saved, load_checkpoint(train(tiny_options(corpus, tmp_path / "cut", **changes))))
     states = [torch.load(tmp_path / run / "state.pt", weights_only=True)["averages"] for run in ("whole", "cut")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

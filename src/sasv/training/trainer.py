@@ -331,13 +331,13 @@ class Trainer:
         changed = self.folder.check()
         try:
             notes = self.engine.restore(state, changed)
+            self.at = Position(**{name: state[name] for name in vars(self.at)})
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise SasvError(
                 f"{self.folder.state}: of another model, or broken ({reason}); choose another --out, and --init to "
                 "start from its weights"
             ) from error
-        self.at = Position(**{name: state[name] for name in vars(self.at)})
         self.history = state["history"]
         if changed:
             self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
