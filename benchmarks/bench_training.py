@@ -16,7 +16,7 @@ from sasv.training.options import TrainOptions
 
 SMALL = {"channels": 256, "pooled": 512, "attention": 64, "bottleneck": 64}
 CLASSES = 5994
-LOADER = 300.0
+LOADER = 800.0
 """Augmented crops a second and core (bench_loader): what a core feeds."""
 
 
