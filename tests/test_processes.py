@@ -15,7 +15,8 @@ from conftest import tiny_options
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.core.errors import SasvError
-from sasv.core.processes import locked
+from sasv.core.processes import Processes, locked
+from sasv.embeddings.model import Model
 from sasv.training.trainer import Trainer
 
 STEP = {  # one step of plain gradient descent, so that the change of the weights is the gradient
@@ -112,6 +113,15 @@ def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_
     one, two = (load_checkpoint(tmp_path / run / "model.safetensors") for run in ("whole", "stopped"))
     assert one.specification.training["average"] == "ema"
     assert all(torch.equal(one.encoder[key], two.encoder[key]) for key in one.encoder)
+
+
+def test_the_parts_of_the_development_trials_are_embedded_by_the_model_that_is_saved(corpus, tmp_path):
+    """Each process has batch-norm statistics of its own; the saved ones count."""
+    options = tiny_options(corpus, tmp_path / "run", epochs=1, batches=6)
+    finish(torchrun(options, tmp_path))
+    saved = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    found = Trainer(options).development.evaluate(Model(saved), Processes())
+    assert found["sasv_threshold"] == pytest.approx(saved.specification.threshold, abs=1e-5)
 
 
 def test_a_process_whose_files_cannot_be_read_does_not_stop_the_others(corpus, tmp_path):

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from sasv.core.errors import MissingExtra
-from sasv.core.processes import joined
+from sasv.core.processes import Processes, joined
 from sasv.embeddings.model import pick_device
 from sasv.report.plots import plot_curves
 from sasv.training.options import TrainOptions
@@ -19,9 +19,13 @@ def train(options: TrainOptions) -> Path:
     Started by torchrun, the processes train together.
     """
     with joined(pick_device(options.device)) as processes:
-        trainer = Trainer(options, processes)
-        model = trainer.run()
-        if processes.main:
-            with contextlib.suppress(MissingExtra):  # metrics.csv holds the same
-                plot_curves(trainer.history, trainer.out / "curves.png")
-        return model
+        return _trained(options, processes)
+
+
+def _trained(options: TrainOptions, processes: Processes) -> Path:
+    trainer = Trainer(options, processes)
+    model = trainer.run()
+    if processes.main:
+        with contextlib.suppress(MissingExtra):  # metrics.csv holds the same
+            plot_curves(trainer.history, trainer.out / "curves.png")
+    return model

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def spread(self, tensors: list[Tensor]) -> None:
+        """Give all processes the values that the main one has."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def gather(self, value: T) -> list[T]:
         """Return the value of every process, in order of rank, to all of them."""
         if self.world == 1:
@@ -65,10 +72,13 @@ def joined(device: torch.device) -> Iterator[Processes]:
     started = not dist.is_initialized()
     if started:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    processes = Processes(dist.get_rank(), dist.get_world_size())
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield processes
+        processes.wait()  # none leaves while another still talks to it
     finally:
         if started:
+            gc.collect()  # what holds the group goes before it
             dist.destroy_process_group()
 
 

@@ -274,6 +274,7 @@ class Trainer:
         from sasv import __version__
 
         options, system, averages = self.options, self.engine.system, self.engine.averages
+        self.processes.spread(self.engine.statistics)  # each has those of its own batches
         averaged = averages is not None and averages.ready
         if averages is not None and averaged:
             self._seed(0, 3)
