@@ -9,11 +9,8 @@ from sasv.audio import read_audio
 from sasv.commands import SynthesizeOptions, synthesize
 from sasv.core.errors import SasvError
 from sasv.tables import Table, load_utterances
-from sasv.vocoders import VOCODERS
+from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
 from sasv.vocoders.runner import plan_units
-
-ALWAYS = ("griffin-lim", "source-filter", "world")
-"""Vocoders without weights."""
 
 
 def table_of(folder, waves, rates=None):
@@ -56,7 +53,7 @@ def test_other_rates_channels_and_unvoiced_speech(tmp_path, voice, name):
 def test_a_copy_keeps_speech_and_differs_from_it(name):
     """Length to the sample, level within 1 dB, nothing clipped, F0 within 5 %; another spectrum."""
     wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))
-    copy = VOCODERS.get(name)()(wave, seed=3)
+    copy = make_vocoder(name)(wave, seed=3)
     assert copy.shape == wave.shape and np.abs(copy).max() < 1
     assert abs(20 * np.log10(copy.std() / wave.std())) < 1
     pyworld = pytest.importorskip("pyworld")
@@ -91,3 +88,104 @@ def test_the_tree_mirrors_the_source(tmp_path, voice):
     Table.build(columns).save(tmp_path / "utterances.tsv")
     units = plan_units(load_utterances(tmp_path / "utterances.tsv"), ["world"], tmp_path / "out").units
     assert len({unit.path for unit in units}) == 2
+
+
+def test_a_codec_is_a_condition_and_bona_fide_speech_stays_so(tmp_path, voice):
+    table = table_of(tmp_path, {"a": voice(16000), "b": voice(16000, 1)})
+    trials = {"speaker": ["s", "t"], "utterance": ["a", "a"], "label": ["target", "nontarget"], "attack": ["-", "-"]}
+    Table.build(trials).save(tmp_path / "trials.tsv")
+    vocoders = ["mulaw", "griffin-lim"]
+    synthesize(SynthesizeOptions(table, str(tmp_path / "out"), vocoders, trials=str(tmp_path / "trials.tsv")))
+    copies = Table.load(tmp_path / "out" / "utterances.tsv")
+    rows = dict(zip(copies.texts("utterance"), zip(*map(copies.texts, ("label", "attack", "codec")))))
+    assert rows["a~mulaw"] == ("bonafide", "-", "mulaw")
+    assert rows["a~griffin-lim"] == ("spoof", "griffin-lim", "-") and rows["a"] == ("bonafide", "-", "-")
+    made = Table.load(tmp_path / "out" / "trials.tsv")
+    found = set(zip(made.texts("speaker"), made.texts("utterance"), made.texts("label")))
+    assert found - {("s", "a", "target"), ("t", "a", "nontarget")} == {
+        ("s", "a~mulaw", "target"),
+        ("t", "a~mulaw", "nontarget"),
+        ("s", "a~griffin-lim", "spoof"),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in VOCODERS if VOCODERS.get(name).condition])
+def test_every_codec_keeps_length_and_most_of_the_speech(voice, name):
+    if name not in ("8khz", "mulaw", "alaw"):
+        pytest.importorskip("av", reason='PyAV is not installed: pip install "sasv[m4a]"')
+    wave = voice(24000)
+    copy = make_vocoder(name)(wave, seed=1)
+    assert copy.shape == wave.shape
+    assert np.corrcoef(copy, wave)[0, 1] > 0.7
+
+
+def test_batches_and_single_files_give_the_same_copies(tmp_path, voice):
+    waves = {f"u{number}": voice(8000 + 1000 * number, number) for number in range(5)} | {"silent": np.zeros(8000)}
+    table = table_of(tmp_path, waves)
+    copies = {}
+    for batch in (1, 2):
+        out = tmp_path / f"out{batch}"
+        with pytest.raises(SasvError, match="2 utterances|1 utterances"):
+            synthesize(SynthesizeOptions(table, str(out), ["source-filter", "griffin-lim"], batch=batch))
+        copies[batch] = load_utterances(out / "utterances.tsv").where("label=spoof").table.texts("sha256")
+    assert copies[1] == copies[2] and len(copies[1]) == 10
+
+
+def test_copies_by_another_seed_are_refused(tmp_path, voice):
+    table, out = table_of(tmp_path, {"a": voice(8000)}), str(tmp_path / "out")
+    synthesize(SynthesizeOptions(table, out, ["griffin-lim"]))
+    synthesize(SynthesizeOptions(table, out, ["griffin-lim", "source-filter"]))
+    with pytest.raises(SasvError, match="by another seed or other weights; choose another --out"):
+        synthesize(SynthesizeOptions(table, out, ["griffin-lim"], seed=1))
+    with pytest.raises(SasvError, match="--weights names hifi-gan, which --vocoders does not"):
+        synthesize(SynthesizeOptions(table, out, ["griffin-lim"], {"hifi-gan": "x"}))
+
+
+def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeypatch):
+    from sasv.vocoders import runner
+
+    table = table_of(tmp_path, {"a": voice(8000), "b": voice(8000, 1), "c": voice(8000, 2)})
+    read, seen = runner.read_speech, []
+
+    def vanishing(path):
+        seen.append(path)
+        if len(seen) == 2:  # the first is for the estimate
+            (tmp_path / "b.wav").unlink()
+        return read(path)
+
+    monkeypatch.setattr(runner, "read_speech", vanishing)
+    with pytest.raises(SasvError, match=r"1 utterances could not be copied.*b\.wav: no such file"):
+        synthesize(SynthesizeOptions(table, str(tmp_path / "out"), ["griffin-lim"]))
+    copies = load_utterances(tmp_path / "out" / "utterances.tsv").where("label=spoof")
+    assert list(copies.ids) == ["a~griffin-lim", "c~griffin-lim"]
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_long_recordings_are_copied_in_pieces(monkeypatch, voice, name):
+    """Pieces that fade over give the level and the pitch of the whole, without a gap."""
+    from sasv.vocoders import base
+
+    wave = voice(5 * 16000)
+    whole = make_vocoder(name)(wave)
+    monkeypatch.setattr(base, "PIECE_SECONDS", 1.0)
+    pieces = make_vocoder(name)(wave)
+    assert pieces.shape == wave.shape
+    levels = [np.sqrt(np.square(x.reshape(-1, 2000)).mean(axis=1)) for x in (whole, pieces)]
+    assert np.abs(20 * np.log10(levels[1] / levels[0])).max() < 6
+    assert np.median(np.abs(20 * np.log10(levels[1] / levels[0]))) < 1
+
+
+def test_an_hour(tmp_path, voice):
+    """3,600 s of WAV, in bounded memory."""
+    import resource
+
+    wave = np.tile(voice(16000 * 60), 60)
+    soundfile.write(tmp_path / "hour.wav", wave, 16000)
+    columns = {"utterance": ["hour"], "path": ["hour.wav"], "speaker": ["s"], "seconds": ["3600"]}
+    Table.build(columns).save(tmp_path / "utterances.tsv")
+    del wave
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    options = SynthesizeOptions(str(tmp_path / "utterances.tsv"), str(tmp_path / "out"), ["source-filter"])
+    copies = synthesize(options)
+    assert soundfile.info(copies.paths[0]).frames == 3600 * 16000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3e6  # kB

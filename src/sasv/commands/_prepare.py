@@ -14,10 +14,11 @@ class PrepareOptions:
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: asvspoof2019, asvspoof5, spoofceleb, voxceleb1, voxceleb2, librispeech, folder (one subfolder a speaker)
-            or table (your own).
+        corpus: asvspoof2019, asvspoof5, spoofceleb, voxceleb1, voxceleb2, librispeech, folder (one subfolder a
+            speaker), table (your own) or copies (copy-synthesised speech and its list).
         folder: the corpus as unpacked.
         out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
+        protocol: list of the copies; empty takes the only one in their folder.
         allow_missing: leave out missing and unreadable files instead of failing.
         seconds: read every header for the column seconds (checks the files as well).
     """
@@ -25,6 +26,7 @@ class PrepareOptions:
     corpus: str
     folder: str
     out: str
+    protocol: str = ""
     allow_missing: bool = False
     seconds: bool = True
 
@@ -34,7 +36,10 @@ def prepare(options: PrepareOptions) -> Prepared:
     reader = CORPORA.get(options.corpus)
     if not Path(options.folder).exists():
         raise SasvError(f"{options.folder}: no such folder; check the path")
-    lists = reader(Path(options.folder))
+    if options.protocol and options.corpus != "copies":
+        raise SasvError(f"--protocol is for copies; {options.corpus} has its lists where it is unpacked")
+    given = (Path(options.protocol),) if options.protocol else ()
+    lists = reader(Path(options.folder), *given)
     for note in lists.notes:
         say(note)
     result = write_tables(lists, Path(options.out), options.allow_missing, options.seconds)

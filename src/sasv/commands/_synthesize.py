@@ -8,9 +8,11 @@ import numpy as np
 
 from sasv.core.errors import SasvError, some
 from sasv.core.progress import say
+from sasv.embeddings.model import pick_device
 from sasv.tables import Trials, Utterances, load_trials, load_utterances
+from sasv.vocoders import ALWAYS, VOCODERS
 from sasv.vocoders.copies import check_copies, joined, spoofed_trials, table_of
-from sasv.vocoders.runner import estimate, plan_units, run
+from sasv.vocoders.runner import Makers, estimate, keep_settings, plan_units, run
 
 
 @dataclass
@@ -20,12 +22,16 @@ class SynthesizeOptions:
     Args:
         utterances: table of speech; only its bona fide rows are copied.
         out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: griffin-lim, source-filter, world (the last needs sasv[vocoders]).
+        vocoders: griffin-lim, source-filter, world, cargan; hifi-gan, nsf-hifi-gan, univnet, bigvgan, encodec, dac,
+            mimi (these need weights); or 8khz, mulaw, alaw, g722, amr, opus, mp3: bona fide speech through a codec.
+        weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         where: copy only the rows with this ``column=value``.
         trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.
         choose: all vocoders for each utterance, or one of them at random.
         suffix: flac or wav.
-        workers: processes.
+        workers: processes; each works alone, on the CPU.
+        device: cpu, cuda, or auto (a GPU where there is one and a vocoder has a network).
+        batch: utterances that a vocoder is given at once; 0 takes 1 on a CPU, 64 on a GPU.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
         verify: read every copy again at the end.
         seed: of the choice and of vocoders that draw.
@@ -33,12 +39,15 @@ class SynthesizeOptions:
 
     utterances: str
     out: str
-    vocoders: list[str] = field(default_factory=lambda: ["griffin-lim", "source-filter", "world"])
+    vocoders: list[str] = field(default_factory=lambda: list(ALWAYS))
+    weights: dict[str, str] = field(default_factory=dict)
     where: str = ""
     trials: str = ""
     choose: Literal["all", "one"] = "all"
     suffix: Literal["flac", "wav"] = "flac"
     workers: int = 1
+    device: str = "auto"
+    batch: int = 0
     shard: str = ""
     verify: bool = False
     seed: int = 0
@@ -60,11 +69,13 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
         chosen = chosen.take(np.array([name in targets for name in chosen.ids], bool))
     if not len(chosen):
         raise SasvError(f"{options.utterances}: no bona fide utterance to copy; check --where and --trials")
+    makers, batch = _makers(options)
+    keep_settings(out / "audio", makers, options.seed)
     plan = plan_units(chosen, options.vocoders, out / "audio", options.seed, options.choose, options.suffix)
     parts = out / f"parts-{plan.signature[:12]}"
     if not parts.exists():
-        say(estimate(plan, options.vocoders, chosen, options.workers))
-    result = run(plan, options.vocoders, parts, options.shard, options.workers)
+        say(estimate(plan, makers, chosen, options.workers, batch))
+    result = run(plan, makers, parts, options.shard, options.workers, batch)
     if result is None:
         return None
     made, failed = result
@@ -84,3 +95,19 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
             "the others are done: mend these and run the same command again"
         )
     return copies
+
+
+def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
+    """Return the vocoders and the batch; SasvError for weights that no vocoder takes."""
+    kinds = {name: VOCODERS.get(name) for name in options.vocoders}
+    unknown = [name for name in options.weights if name not in kinds]
+    if unknown:
+        raise SasvError(f"--weights names {some(unknown)}, which --vocoders does not; known here: {some(list(kinds))}")
+    device = options.device
+    if device == "auto" and (options.workers > 1 or not any(kind.neural for kind in kinds.values())):
+        device = "cpu"
+    device = str(pick_device(device))
+    batch = options.batch or (1 if device == "cpu" else 64)
+    if options.workers > 1 and (device != "cpu" or batch > 1):
+        raise SasvError("--workers are processes on the CPU that take one file each; leave out --device and --batch")
+    return Makers(options.vocoders, options.weights, device), batch

@@ -13,6 +13,7 @@ CORPORA = Registry(
         "librispeech": "sasv.corpora.librispeech:read",
         "folder": "sasv.corpora.folder:read",
         "table": "sasv.corpora.own_table:read",
+        "copies": "sasv.corpora.copies:read",
     },
 )
 

@@ -1,6 +1,11 @@
-"""Vocoders: real speech analysed and resynthesised, as spoofed copies. One vocoder a file, one line here."""
+"""Vocoders: real speech analysed and resynthesised, as spoofed copies; codecs as transmission conditions.
 
+One vocoder a file, one line here.
+"""
+
+from sasv.core.errors import SasvError
 from sasv.core.registry import Registry
+from sasv.vocoders.base import Vocoder
 
 VOCODERS = Registry(
     "vocoder",
@@ -8,7 +13,48 @@ VOCODERS = Registry(
         "griffin-lim": "sasv.vocoders.griffin_lim:GriffinLim",
         "source-filter": "sasv.vocoders.source_filter:SourceFilter",
         "world": "sasv.vocoders.world:World",
+        "cargan": "sasv.vocoders.cargan:Cargan",
+        "hifi-gan": "sasv.vocoders.hifi_gan:HifiGan",
+        "nsf-hifi-gan": "sasv.vocoders.nsf_hifi_gan:NsfHifiGan",
+        "univnet": "sasv.vocoders.univnet:UnivNet",
+        "bigvgan": "sasv.vocoders.bigvgan:BigVgan",
+        "encodec": "sasv.vocoders.encodec:Encodec",
+        "dac": "sasv.vocoders.dac:Dac",
+        "mimi": "sasv.vocoders.mimi:Mimi",
+        "8khz": "sasv.vocoders.transmission:Narrowband",
+        "mulaw": "sasv.vocoders.transmission:MuLaw",
+        "alaw": "sasv.vocoders.transmission:ALaw",
+        "g722": "sasv.vocoders.transmission:G722",
+        "amr": "sasv.vocoders.transmission:Amr",
+        "opus": "sasv.vocoders.transmission:Opus",
+        "mp3": "sasv.vocoders.transmission:Mp3",
     },
 )
 
-__all__ = ["VOCODERS"]
+ALWAYS = ("griffin-lim", "source-filter", "world")
+"""Those that need no weights: the default set."""
+
+
+def make_vocoder(name: str, weights: str = "", device: str = "cpu") -> Vocoder:
+    """Return a vocoder that is ready to copy.
+
+    Args:
+        name: registry name.
+        weights: file or folder of weights, for those that need them.
+        device: cpu, or a GPU such as cuda:0, for those with a network.
+
+    Raises:
+        SasvError: no such vocoder, or its weights are not given or cannot be used.
+        MissingExtra: its package is not installed.
+    """
+    kind: type[Vocoder] = VOCODERS.get(name)
+    if kind.needs_weights and not weights:
+        what = (kind.__doc__ or "").strip().splitlines()[0]
+        raise SasvError(
+            f"the vocoder {name} needs weights, give their path (--weights.{name} PATH): {what} "
+            f"They come from {kind.source}; licence: {kind.licence}"
+        )
+    return kind(weights, device)
+
+
+__all__ = ["ALWAYS", "VOCODERS", "Vocoder", "make_vocoder"]

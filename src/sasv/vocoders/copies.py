@@ -6,9 +6,10 @@ from sasv.core.errors import SasvError
 from sasv.core.files import read_bytes, sha256
 from sasv.core.progress import Progress
 from sasv.tables import NONE, Table, Trials, Utterances
+from sasv.vocoders import VOCODERS
 from sasv.vocoders.runner import Made, Plan
 
-COLUMNS = ("utterance", "path", "speaker", "split", "label", "attack", "seconds", "source", "sha256")
+COLUMNS = ("utterance", "path", "speaker", "split", "label", "attack", "seconds", "source", "sha256", "codec")
 
 
 def copy_name(utterance: str, vocoder: str) -> str:
@@ -17,7 +18,10 @@ def copy_name(utterance: str, vocoder: str) -> str:
 
 
 def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: str) -> Utterances:
-    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest of the file."""
+    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest of the file.
+
+    What went through a transmission condition stays bona fide; the column codec names it.
+    """
     have = utterances.table.columns
     splits = utterances.table.texts("split") if "split" in have else ["all"] * len(utterances)
     speakers, names = utterances.table.texts("speaker"), utterances.ids
@@ -26,7 +30,10 @@ def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: st
         unit, copy = plan.units[number], made[number]
         source = names[unit.row]
         start = (copy_name(source, unit.vocoder), unit.path, speakers[unit.row], splits[unit.row])
-        rows.append((*start, "spoof", unit.vocoder, f"{copy.seconds:.3f}", source, copy.digest))
+        label, attack, codec = ("spoof", unit.vocoder, NONE)
+        if VOCODERS.get(unit.vocoder).condition:
+            label, attack, codec = ("bonafide", NONE, unit.vocoder)
+        rows.append((*start, label, attack, f"{copy.seconds:.3f}", source, copy.digest, codec))
     return Utterances(Table.build(dict(zip(COLUMNS, zip(*rows))), name))
 
 
@@ -45,19 +52,22 @@ def check_copies(copies: Utterances) -> list[str]:
 
 
 def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
-    """Return the trials, and one spoofed trial for each copy of a target trial's utterance."""
-    sources: dict[str, list[tuple[str, str]]] = {}
-    for source, name, attack in zip(copies.table.texts("source"), copies.ids, copies.attack_texts):
-        sources.setdefault(source, []).append((name, attack))
+    """Return the trials, and those with copies.
+
+    A copy of a target trial's utterance makes a spoofed trial; bona fide speech through a codec keeps its label.
+    """
+    sources: dict[str, list[tuple[str, str, bool]]] = {}
+    for source, *copy in zip(copies.table.texts("source"), copies.ids, copies.attack_texts, copies.spoofed.tolist()):
+        sources.setdefault(source, []).append(tuple(copy))
     table = trials.table
     rows = list(zip(table.texts("speaker"), table.texts("utterance"), table.texts("label"), trials.attack_texts))
-    spoofed = [
-        (speaker, name, "spoof", attack)
+    added = [
+        (speaker, name, "spoof" if spoofed else label, attack)
         for speaker, utterance, label, _ in rows
-        if label == "target"
-        for name, attack in sources.get(utterance, [])
+        for name, attack, spoofed in sources.get(utterance, [])
+        if label == "target" or (label == "nontarget" and not spoofed)
     ]
-    return Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*rows, *spoofed))), "trials")
+    return Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*rows, *added))), "trials")
 
 
 def joined(*tables: Utterances) -> Table:

@@ -12,8 +12,6 @@ ROUNDS, MOMENTUM = 32, 0.99
 class GriffinLim(Vocoder):
     """Griffin-Lim with 32 rounds from random phases; needs no weights."""
 
-    licence = "none needed"
-
     def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
         signal = torch.from_numpy(np.ascontiguousarray(wave))
         window = torch.hann_window(N_FFT)

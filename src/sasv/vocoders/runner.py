@@ -4,6 +4,7 @@ A unit is one copy of one utterance. Which units there are depends on the table,
 copy is written whole or not at all and then noted in the log of its shard, so a later run does only what is missing.
 """
 
+import io
 import json
 import multiprocessing
 import os
@@ -11,29 +12,33 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import soundfile
 
 from sasv.audio import RATE, probe, read_speech, write_audio
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import sha256, write_json
+from sasv.core.files import read_bytes, sha256, write_json
 from sasv.core.processes import locked
 from sasv.core.progress import Progress, duration, say
 from sasv.core.sharding import outstanding, parse_shard
 from sasv.tables import Utterances
-from sasv.vocoders import VOCODERS
-from sasv.vocoders.base import Vocoder
+from sasv.vocoders import make_vocoder
 
 AHEAD = 4
 """Units waiting for each worker."""
 
-SAMPLE_SECONDS = 4.0
+SAMPLE_SECONDS = 2.0
 """Speech on which each vocoder is timed for the estimate."""
+
+THREADS = 4
+"""That read and write files beside a GPU."""
 
 
 class Unit(NamedTuple):
@@ -97,11 +102,39 @@ def plan_units(
     return Plan(units, sha256(*(f"{unit.source}\t{unit.path}\t{unit.seed}\n" for unit in units)))
 
 
+@dataclass(frozen=True)
+class Makers:
+    """The vocoders of a job.
+
+    Attributes:
+        names: registry names.
+        weights: name -> file or folder of weights, for those that need them.
+        device: where networks compute.
+    """
+
+    names: Sequence[str]
+    weights: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+
+
+def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
+    """Note what makes the copies of a folder; SasvError where there are copies by another seed or other weights."""
+    for name in makers.names:
+        weights = Path(makers.weights.get(name, ""))
+        settings = {"seed": seed, "weights": sha256(read_bytes(weights)) if weights.is_file() else str(weights)}
+        path = folder / name / "settings.json"
+        if not path.exists():
+            write_json(path, settings)
+        elif json.loads(path.read_text()) != settings:
+            raise SasvError(f"{path.parent}: holds copies by another seed or other weights; choose another --out")
+
+
 class Worker:
     """Makes copies, each vocoder being made once a process."""
 
-    def __init__(self, names: Sequence[str]):
-        self.vocoders: dict[str, Vocoder] = {name: VOCODERS.get(name)() for name in names}
+    def __init__(self, makers: Makers):
+        weights = makers.weights
+        self.vocoders = {name: make_vocoder(name, weights.get(name, ""), makers.device) for name in makers.names}
 
     def copy(self, unit: Unit) -> tuple[float, str]:
         """Make one copy, or take the one that is there; return seconds and digest.
@@ -110,16 +143,29 @@ class Worker:
             AudioError: the source cannot be used.
             SasvError: the copy cannot be written.
         """
-        path = Path(unit.path)
-        if not path.exists():
-            write_audio(path, self.vocoders[unit.vocoder](read_speech(unit.source), unit.seed))
-        return probe(unit.path).seconds, sha256(path.read_bytes())
+        if not Path(unit.path).exists():
+            write_audio(unit.path, self.vocoders[unit.vocoder](read_speech(unit.source), RATE, unit.seed))
+        return found(unit)
+
+    def copies(self, units: Sequence[Unit], waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the copies of waves, each vocoder taking all of its own at once."""
+        made: dict[int, np.ndarray] = {}
+        for name in dict.fromkeys(unit.vocoder for unit in units):
+            own = [at for at, unit in enumerate(units) if unit.vocoder == name]
+            seeds = [units[at].seed for at in own]
+            made |= dict(zip(own, self.vocoders[name].many([waves[at] for at in own], RATE, seeds)))
+        return [made[at] for at in range(len(units))]
+
+
+def found(unit: Unit) -> tuple[float, str]:
+    """Return seconds and digest of a copy that was written."""
+    return probe(unit.path).seconds, sha256(Path(unit.path).read_bytes())
 
 
 _worker: Worker | None = None
 
 
-def _start(names: Sequence[str]) -> None:
+def _start(makers: Makers) -> None:
     """Begin a worker process."""
     global _worker
     import torch
@@ -127,7 +173,7 @@ def _start(names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     # A pool's worker does not notice that its parent was killed, and would wait for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = Worker(names)
+    _worker = Worker(makers)
 
 
 def _end_with_parent() -> None:
@@ -147,16 +193,17 @@ def _copy(number: int, unit: Unit) -> Made | str:
 
 
 def run(
-    plan: Plan, names: Sequence[str], parts: Path, shard: str = "", workers: int = 1
+    plan: Plan, makers: Makers, parts: Path, shard: str = "", workers: int = 1, batch: int = 1
 ) -> tuple[dict[int, Made], dict[int, str]] | None:
     """Make the copies of a plan that are missing.
 
     Args:
         plan: what plan_units gave.
-        names: the vocoders in it.
+        makers: the vocoders in it.
         parts: folder for the logs of the shards.
         shard: ``i/n``, or empty to take torchrun's rank.
         workers: processes; 1 works in this one.
+        batch: utterances that a vocoder is given at once, in this process.
 
     Returns:
         Unit -> what was made, and unit -> why not, where this process found all shards done; None while others work.
@@ -179,7 +226,8 @@ def run(
         failures: dict[int, str] = {}
         with open(parts / name / "made.jsonl", "a") as log, Progress("copies", len(todo)) as progress:
             tasks = ((number, plan.units[number]) for number in todo)
-            for number, made in _made(tasks, names, workers):
+            made_now = _batched(tasks, makers, batch) if batch > 1 else _made(tasks, makers, workers)
+            for number, made in made_now:
                 if isinstance(made, Made):
                     log.write(json.dumps(made) + "\n")
                     log.flush()
@@ -210,16 +258,56 @@ def _noted(parts: Path) -> dict[int, Made]:
     return found
 
 
-def _made(tasks: Iterable[tuple[int, Unit]], names: Sequence[str], workers: int) -> Iterator[tuple[int, Made | str]]:
+def _batched(tasks: Iterable[tuple[int, Unit]], makers: Makers, batch: int) -> Iterator[tuple[int, Made | str]]:
+    """Yield (unit, what became of it); threads read the next batch and write the last one meanwhile."""
+    worker = Worker(makers)
+    tasks = iter(tasks)
+
+    def read(unit: Unit) -> np.ndarray | str | None:
+        try:
+            return None if Path(unit.path).exists() else read_speech(unit.source)
+        except AudioError as error:
+            return str(error)
+
+    def write(unit: Unit, copy: np.ndarray | None) -> tuple[float, str]:
+        if copy is not None:
+            write_audio(unit.path, copy)
+        return found(unit)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def coming() -> list:
+            return [(number, unit, pool.submit(read, unit)) for number, unit in islice(tasks, batch)]
+
+        group, written = coming(), list[Any]()
+        while group or written:
+            following = coming()
+            waves = [future.result() for *_, future in group]
+            yield from ((number, wave) for (number, *_), wave in zip(group, waves) if isinstance(wave, str))
+            new = [at for at, wave in enumerate(waves) if isinstance(wave, np.ndarray)]
+            copies = dict(zip(new, worker.copies([group[at][1] for at in new], [waves[at] for at in new])))
+            last, written = (
+                written,
+                [
+                    (number, pool.submit(write, unit, copies.get(at)))
+                    for at, (number, unit, _) in enumerate(group)
+                    if not isinstance(waves[at], str)
+                ],
+            )
+            yield from ((number, Made(number, *future.result())) for number, future in last)
+            group = following
+
+
+def _made(tasks: Iterable[tuple[int, Unit]], makers: Makers, workers: int) -> Iterator[tuple[int, Made | str]]:
     """Yield (unit, what became of it), in this process or as worker processes finish."""
     if workers <= 1:
         global _worker
-        _worker = Worker(names)
+        _worker = Worker(makers)
         for number, unit in tasks:
             yield number, _copy(number, unit)
         return
     context = multiprocessing.get_context("spawn")  # a fork would share torch's thread pool, and hang
-    with ProcessPoolExecutor(workers, context, _start, (list(names),)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (makers,)) as pool:
         waiting = {}
         try:
             for number, unit in tasks:
@@ -237,13 +325,12 @@ def _made(tasks: Iterable[tuple[int, Unit]], names: Sequence[str], workers: int)
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def estimate(plan: Plan, names: Sequence[str], utterances: Utterances, workers: int) -> str:
+def estimate(plan: Plan, makers: Makers, utterances: Utterances, workers: int, batch: int = 1) -> str:
     """Return in words how long the whole plan takes and how much disk, from a few seconds of its own speech."""
     known = utterances.seconds
     total = 0.0 if known is None else float(known[[unit.row for unit in plan.units]].sum())
     if not total:
         return f"{len(plan.units):,} copies; without a column seconds nothing is estimated"
-    worker = Worker(names)
     wave = None
     for unit in plan.units[:20]:
         try:
@@ -253,15 +340,17 @@ def estimate(plan: Plan, names: Sequence[str], utterances: Utterances, workers: 
             continue
     if wave is None:
         return f"{len(plan.units):,} copies; nothing is estimated, the first files cannot be read"
-    spent = []
-    for vocoder in worker.vocoders.values():
-        vocoder(wave[:RATE])  # the first call loads what it needs
+    spent, bytes_each = [], []
+    for vocoder in Worker(makers).vocoders.values():
+        vocoder(wave[: RATE // 2])  # the first call loads what it needs
         started = time.perf_counter()
-        vocoder(wave)
-        spent.append((time.perf_counter() - started) / (len(wave) / RATE))
+        copy = vocoder.many([wave] * batch, RATE, [0] * batch)[0]
+        spent.append((time.perf_counter() - started) / (batch * len(wave) / RATE))
+        file = io.BytesIO()
+        soundfile.write(file, copy, RATE, format=Path(plan.units[0].path).suffix[1:])
+        bytes_each.append(len(file.getvalue()) / (len(wave) / RATE))
     needed = total * float(np.mean(spent)) / max(workers, 1)
-    disk = total * RATE * 2 * 0.6  # FLAC of speech
     return (
         f"{len(plan.units):,} copies of {duration(total)} of speech: about {duration(needed)} on {max(workers, 1)} "
-        f"process{'es' if workers > 1 else ''} and {disk / 1e9:.2f} GB"
+        f"process{'es' if workers > 1 else ''} and {total * float(np.mean(bytes_each)) / 1e9:.2f} GB"
     )

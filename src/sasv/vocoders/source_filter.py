@@ -23,8 +23,6 @@ SMOOTHED = 5
 class SourceFilter(Vocoder):
     """LPC analysis of order 22, pulse and noise excitation; needs no weights."""
 
-    licence = "none needed"
-
     def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         window = np.hanning(WINDOW + 1)[:-1]

@@ -11,7 +11,8 @@ class World(Vocoder):
 
     licence = "BSD-3-Clause"
 
-    def __init__(self) -> None:
+    def __init__(self, weights: str = "", device: str = "cpu") -> None:
+        super().__init__(weights, device)
         try:
             import pyworld
         except ImportError as error:

@@ -1,0 +1,98 @@
+"""Copy-synthesised corpora as their authors distribute them: a folder of audio and a list.
+
+Three kinds of list are read: lines of five fields as in the countermeasure protocols of ASVspoof
+(``LA_0079 hifigan_LA_T_1138215 - hifigan spoof``, the vocoded ASVspoof 2019 sets of Wang and Yamagishi, ICASSP 2023);
+a table with a header (columns utterance or path, speaker, and where known attack, label, source); or one path a line in
+a tree ``VOCODER/SPEAKER/...``, as copies of VoxCeleb2 are made.
+"""
+
+from pathlib import Path
+
+from sasv.core.errors import SasvError, some
+from sasv.core.files import read_lines
+from sasv.corpora.base import CorpusLists, Utterance, audio_below
+from sasv.tables import NONE, Table
+
+LISTS = (".txt", ".tsv", ".lst", ".list")
+
+
+def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
+    """Read a folder and its list.
+
+    Args:
+        folder: where the audio is, anywhere below.
+        protocol: the list; None takes the only one at the top of the folder.
+
+    Raises:
+        SasvError: no list or several, one of no known kind, or two files of one name where the list gives names alone.
+    """
+    protocol = protocol or _only_list(folder)
+    files = audio_below(folder)
+    rows = _rows(protocol)
+    by_stem: dict[str, list[str]] = {}
+    for path in files:
+        by_stem.setdefault(Path(path).stem, []).append(path)
+    known = set(files)
+    lists = CorpusLists(folder, [], files=known)
+    sources: dict[str, str] = {}
+    twice = []
+    for name, speaker, label, attack, source in rows:
+        path = name
+        if name not in known:
+            found = by_stem.get(Path(name).stem if Path(name).suffix in (".wav", ".flac") else name, [])
+            twice += [name] if len(found) > 1 else []
+            path = found[0] if found else name
+        utterance = name.rpartition(".")[0] if path == name and "." in name else name
+        lists.utterances.append(Utterance(utterance.replace(",", "_"), path, speaker, "all", label, attack))
+        sources[lists.utterances[-1].utterance] = source
+    if twice:
+        raise SasvError(f"{folder}: several files are called {some(twice, 3)}; write paths into {protocol.name}")
+    lists.extras = {"source": sources}
+    return lists
+
+
+def _only_list(folder: Path) -> Path:
+    found = sorted(path for path in folder.iterdir() if path.suffix in LISTS) if folder.is_dir() else []
+    if len(found) != 1:
+        names = some([path.name for path in found]) if found else "none"
+        raise SasvError(f"{folder}: one list is needed at its top, found {names}; give it with --protocol")
+    return found[0]
+
+
+def _rows(protocol: Path) -> list[tuple[str, str, str, str, str]]:
+    """Return (name or path, speaker, label, attack, source) of each line."""
+    lines = [line for line in read_lines(protocol) if line.strip()]
+    if not lines:
+        raise SasvError(f"{protocol}: holds no line; give the list of the copies")
+    if "\t" in lines[0] and "speaker" in lines[0].split("\t"):
+        return _from_table(protocol)
+    rows = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if len(fields) == 5 and fields[4] in ("bonafide", "spoof"):
+            speaker, name, _, attack, label = fields
+            prefix, source = f"{attack}_", NONE
+            if label == "spoof" and name.startswith(prefix):
+                source = name.removeprefix(prefix)
+            rows.append((name, speaker, label, attack if label == "spoof" else NONE, source))
+        elif len(fields) == 1 and len(Path(fields[0]).parts) > 2:
+            attack, speaker, *rest = Path(fields[0]).parts
+            rows.append((fields[0], speaker, "spoof", attack, "/".join((speaker, *rest)).rpartition(".")[0]))
+        else:
+            raise SasvError(
+                f"{protocol}, line {number}: expected 'SPEAKER NAME - VOCODER spoof', a path VOCODER/SPEAKER/..., or a "
+                f"table with a header; found: {line[:60]}"
+            )
+    return rows
+
+
+def _from_table(protocol: Path) -> list[tuple[str, str, str, str, str]]:
+    table = Table.load(protocol)
+    name = "path" if "path" in table.columns else "utterance"
+    table.require(name, "speaker")
+    defaults = {"label": "spoof", "attack": "unknown", "source": NONE}
+    optional = [
+        table.texts(column) if column in table.columns else [default] * len(table)
+        for column, default in defaults.items()
+    ]
+    return list(zip(table.texts(name), table.texts("speaker"), *optional))

@@ -1,0 +1,197 @@
+"""What vocoders with a network share: weights from a local file, mel features, batches of pieces of one length.
+
+Speech is cut into pieces with context on both sides, wider than a network's receptive field, and silence beyond the
+ends. A piece is computed alone or in a batch alike, and the memory of an hour is that of a piece.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sasv.core.errors import CheckpointError, MissingExtra
+from sasv.vocoders.base import Vocoder
+
+
+@dataclass(frozen=True)
+class Mel:
+    """A log-mel convention: Slaney bands with Slaney areas of the magnitude spectrum, frames of hop samples.
+
+    Attributes:
+        rate: samples per second.
+        n_fft: length of the transform.
+        window: length of the Hann window.
+        hop: samples between frames.
+        bands: number of mel bands.
+        low, high: edges in Hz.
+        floor: least value before the logarithm.
+        decimal: base 10 instead of the natural logarithm.
+    """
+
+    rate: int = 22050
+    n_fft: int = 1024
+    window: int = 1024
+    hop: int = 256
+    bands: int = 80
+    low: float = 0.0
+    high: float = 8000.0
+    floor: float = 1e-5
+    decimal: bool = False
+
+    @cached_property
+    def filters(self) -> Tensor:
+        """Triangles on Slaney's mel scale (linear below 1 kHz, then logarithmic), (bands, n_fft // 2 + 1)."""
+        step = np.log(6.4) / 27
+
+        def mel(hertz: float) -> float:
+            return 3 * hertz / 200 if hertz < 1000 else 15 + np.log(hertz / 1000) / step
+
+        points = np.linspace(mel(self.low), mel(self.high), self.bands + 2)
+        edges = np.where(points < 15, 200 * points / 3, 1000 * np.exp(step * (points - 15)))
+        bins = np.fft.rfftfreq(self.n_fft, 1 / self.rate)
+        rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+        falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+        triangles = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+        return torch.from_numpy(triangles.astype(np.float32))
+
+    def __call__(self, waves: Tensor) -> Tensor:
+        """Return log-mel features (batch, bands, samples // hop) of (batch, samples)."""
+        sides = (self.n_fft - self.hop) // 2
+        padded = torch.nn.functional.pad(waves[:, None], (sides, self.n_fft - self.hop - sides), "reflect")[:, 0]
+        window = torch.hann_window(self.window, device=waves.device)
+        spectrum = torch.stft(padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True)
+        magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
+        bands = (self.filters.to(waves.device) @ magnitude).clamp(min=self.floor)
+        return torch.log10(bands) if self.decimal else torch.log(bands)
+
+
+class NeuralVocoder(Vocoder):
+    """A network that makes a piece of speech from a piece of speech.
+
+    Attributes:
+        hop: samples at which pieces are aligned.
+        piece_seconds: length of a piece.
+        context_seconds: speech on either side of it that is computed and dropped.
+        batch_seconds: speech computed at once on a GPU; on a CPU one piece.
+    """
+
+    needs_weights, neural = True, True
+    hop: int = 256
+    piece_seconds: ClassVar[float] = 4.0
+    context_seconds: ClassVar[float] = 0.5
+    batch_seconds: ClassVar[float] = 160.0
+
+    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return the copies (batch, samples) of pieces (batch, samples), a multiple of ``hop``."""
+        raise NotImplementedError
+
+    def resynthesise_many(self, waves: Sequence[np.ndarray], seeds: Sequence[int]) -> list[np.ndarray]:
+        size, side = self._aligned(self.piece_seconds), self._aligned(self.context_seconds)
+        jobs = []
+        for number, wave in enumerate(waves):
+            padded = np.pad(wave, (side, 2 * side + size))
+            for start in range(0, len(wave), size):
+                length = min(size, -(-(len(wave) - start) // side) * side)  # few lengths, so that batches fill
+                jobs.append((number, start, padded[start : start + length + 2 * side]))
+        copies = [np.zeros(-(-len(wave) // size) * size, np.float32) for wave in waves]
+        most = 1 if self.device == "cpu" else max(1, int(self.batch_seconds * self.rate / (size + 2 * side)))
+        for length in sorted({len(piece) for *_, piece in jobs}):
+            same = [job for job in jobs if len(job[2]) == length]
+            for first in range(0, len(same), most):
+                part = same[first : first + most]
+                batch = torch.from_numpy(np.stack([piece for *_, piece in part])).to(self.device)
+                with torch.inference_mode():
+                    made = self.generate(batch, [seeds[number] + start for number, start, _ in part]).float().cpu()
+                for (number, start, _), copy in zip(part, made.numpy()):
+                    copies[number][start : start + length - 2 * side] = copy[side : length - side]
+        return [copy[: len(wave)] for copy, wave in zip(copies, waves)]
+
+    def _aligned(self, seconds: float) -> int:
+        return self.hop * max(1, round(seconds * self.rate / self.hop))
+
+    def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Return normal noise (batch, *shape), each item by its own seed, the same on any device."""
+        drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(drawn).to(self.device)
+
+
+def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
+    """Return the entries of a checkpoint (safetensors, or one of torch), weight normalisation folded in.
+
+    Args:
+        path: the file.
+        key: entry that holds the network where the file holds more.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds no such thing.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as weights ({reason}); fetch the file again") from error
+    found = found.get(key, found) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path}: holds no '{key}' with tensors; give the checkpoint of the generator")
+    folded = {name: value for name, value in found.items() if not name.endswith(("weight_g", "weight_v"))}
+    for name, direction in found.items():
+        if name.endswith("weight_v"):
+            size = found[name[:-1] + "g"]
+            norm = direction.flatten(1).norm(dim=1).reshape(size.shape)
+            folded[name[:-2]] = direction * (size / norm)
+    return folded
+
+
+def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
+    """Return a JSON file of settings; CheckpointError where it is missing, no JSON, or lacks one that is wanted."""
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); put the settings beside the weights") from error
+    lacking = [name for name in wanted if name not in settings]
+    if lacking:
+        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}; is it the settings file of another model?")
+    return settings
+
+
+def load_into(network: torch.nn.Module, weights: dict[str, Tensor], path: str, device: str) -> Any:
+    """Put weights into a network, ready to generate; CheckpointError where they do not fit."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: does not fit the network of its settings ({reason})") from error
+    return network.eval().requires_grad_(False).to(device)
+
+
+def from_transformers(name: str, folder: str, device: str) -> Any:
+    """Load a model class of transformers from a local folder; nothing is fetched.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        CheckpointError: the folder holds no such model.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("transformers", "neural", f"{name}") from error
+    if not (Path(folder) / "config.json").exists():
+        raise CheckpointError(f"{folder}: no config.json in it; give the folder of a {name} as saved by transformers")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = getattr(transformers, name).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{folder}: cannot be loaded as {name} ({reason})") from error
+    return model.eval().requires_grad_(False).to(device)

@@ -1,0 +1,31 @@
+"""What neural codecs of transformers share: speech to codes and back, at the most codebooks that they have."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from sasv.vocoders.neural import NeuralVocoder, from_transformers
+
+
+class NeuralCodec(NeuralVocoder):
+    """A codec model of transformers.
+
+    Attributes:
+        model: its class there.
+    """
+
+    model: ClassVar[str] = ""
+    context_seconds = 1.0  # some carry a state from one frame to the next
+
+    def __init__(self, weights: str = "", device: str = "cpu") -> None:
+        super().__init__(weights, device)
+        self.network = from_transformers(self.model, weights, device)
+        config = self.network.config
+        self.rate = config.sampling_rate
+        self.hop = int(getattr(config, "hop_length", 0) or self.rate / config.frame_rate)
+        bandwidths = getattr(config, "target_bandwidths", None)
+        self.options = {"bandwidth": max(bandwidths)} if bandwidths else {}
+
+    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.network(waves[:, None], **self.options).audio_values.reshape(len(waves), -1)[:, : waves.shape[1]]

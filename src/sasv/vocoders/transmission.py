@@ -1,0 +1,67 @@
+"""Telephone and internet codecs as transmission conditions: bona fide speech through them stays bona fide.
+
+The labels of a table do not change, its column ``codec`` does. A bit rate is drawn for each utterance.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from sasv.audio.codecs import check_codecs, transmit
+from sasv.vocoders.base import Vocoder
+
+
+class Transmission(Vocoder):
+    """Speech as it comes out of a codec of ``sasv.audio.codecs``."""
+
+    condition = True
+    codec: ClassVar[str] = ""
+
+    def __init__(self, weights: str = "", device: str = "cpu") -> None:
+        super().__init__(weights, device)
+        check_codecs([self.codec])
+
+    def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
+        return transmit(wave, self.codec, np.random.default_rng(seed))
+
+
+class Narrowband(Transmission):
+    """8 kHz and the telephone band."""
+
+    codec = "8khz"
+
+
+class MuLaw(Transmission):
+    """G.711 mu-law."""
+
+    codec = "mulaw"
+
+
+class ALaw(Transmission):
+    """G.711 A-law."""
+
+    codec = "alaw"
+
+
+class G722(Transmission):
+    """G.722 at 64 kbit/s."""
+
+    codec, licence = "g722", "LGPL/GPL (PyAV wheel)"
+
+
+class Amr(Transmission):
+    """AMR narrowband, 4.75 to 12.2 kbit/s."""
+
+    codec, licence = "amr", "LGPL/GPL (PyAV wheel)"
+
+
+class Opus(Transmission):
+    """Opus, 8 to 32 kbit/s."""
+
+    codec, licence = "opus", "LGPL/GPL (PyAV wheel)"
+
+
+class Mp3(Transmission):
+    """MP3, 16 to 64 kbit/s."""
+
+    codec, licence = "mp3", "LGPL/GPL (PyAV wheel)"

@@ -1,0 +1,246 @@
+"""Vocoders with networks: random weights of the official layouts, real ones where they come inside a package."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import shared
+from sasv.audio import read_audio
+from sasv.core.errors import CheckpointError, MissingExtra, SasvError
+from sasv.vocoders import VOCODERS, make_vocoder
+from sasv.vocoders.hifi_gan import Generator
+from sasv.vocoders.neural import Mel
+from sasv.vocoders.nsf_hifi_gan import SourceGenerator
+
+V1 = {
+    "resblock": "1",
+    "upsample_rates": [8, 8, 2, 2],
+    "upsample_kernel_sizes": [16, 16, 4, 4],
+    "upsample_initial_channel": 32,
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+    "num_mels": 80,
+    "n_fft": 1024,
+    "hop_size": 256,
+    "win_size": 1024,
+    "sampling_rate": 22050,
+    "fmin": 0,
+    "fmax": 8000,
+}
+V3 = V1 | {
+    "resblock": "2",
+    "upsample_rates": [8, 8, 4],
+    "upsample_kernel_sizes": [16, 16, 8],
+    "resblock_kernel_sizes": [3, 5, 7],
+    "resblock_dilation_sizes": [[1, 2], [2, 6], [3, 12]],
+}
+
+
+def scattered(network):
+    """Random weights, large enough that a wrong layer shows."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            fan = max(1, parameter[0].numel()) if parameter.dim() > 1 else 100
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan**-0.5)
+    return network.eval()
+
+
+def official(folder, network, settings, file):
+    """Write weights as the official checkpoints hold them: split by weight normalisation, beside config.json."""
+    entries = {}
+    for name, value in network.state_dict().items():
+        if name.endswith("weight") and value.dim() == 3 and "noise_convs" not in name:
+            size = value.flatten(1).norm(dim=1)[:, None, None]
+            entries |= {f"{name}_g": size, f"{name}_v": 3 * value}
+        else:
+            entries[name] = value
+    folder.mkdir(exist_ok=True)
+    torch.save({"generator": entries}, folder / file)
+    (folder / "config.json").write_text(json.dumps(settings))
+    return str(folder / file)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Vocoder -> small random weights in the layout of its official ones."""
+    folder = tmp_path_factory.mktemp("weights")
+    transformers = pytest.importorskip("transformers")
+    small = {
+        "univnet": (
+            "UnivNetModel",
+            "UnivNetConfig",
+            {"model_hidden_channels": 8},
+        ),
+        "encodec": ("EncodecModel", "EncodecConfig", {"num_filters": 4, "hidden_size": 16, "codebook_size": 32}),
+        "dac": ("DacModel", "DacConfig", {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "codebook_size": 32}),
+        "mimi": ("MimiModel", "MimiConfig", {"num_filters": 4, "hidden_size": 32, "codebook_size": 32}),
+    }
+    small["mimi"][2].update(
+        intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=16
+    )
+    small["mimi"][2].update(codebook_dim=8, vector_quantization_hidden_dimension=8, upsample_groups=32)
+    paths = {
+        "hifi-gan": official(folder / "v1", scattered(Generator(V1)), V1, "g_02500000"),
+        "nsf-hifi-gan": official(folder / "nsf", scattered(SourceGenerator(V1)), V1, "model.ckpt"),
+    }
+    for name, (model, config, sizes) in small.items():
+        torch.manual_seed(0)
+        getattr(transformers, model)(getattr(transformers, config)(**sizes)).save_pretrained(folder / name)
+        paths[name] = str(folder / name)
+    return paths
+
+
+NETWORKS = ("hifi-gan", "nsf-hifi-gan", "univnet", "encodec", "dac", "mimi")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
+    vocoder = make_vocoder(name, weights[name])
+    waves = [voice(16000), voice(5000, 1), voice(90000, 2)]
+    single = [vocoder(wave, 16000, seed) for seed, wave in enumerate(waves)]
+    vocoder.device = torch.device("cpu")  # computes as a GPU does: what is not the word cpu takes batches
+    together = vocoder.many(waves, 16000, [0, 1, 2])
+    for wave, one, other in zip(waves, single, together):
+        assert one.shape == wave.shape and np.isfinite(one).all() and np.abs(one).max() < 1
+        levels = [np.sqrt(np.square(x, dtype=np.float64).mean()) for x in (wave, one)]
+        assert 0.5 < levels[1] / levels[0] < 1.001  # lower only where peaks would clip
+        np.testing.assert_allclose(one, other, atol=2e-4 * np.abs(one).max())
+    assert vocoder.rate in (16000, 22050, 24000)
+
+
+def test_pieces_join_without_a_seam(weights, voice):
+    """Beyond the receptive field nothing matters: pieces of one second give what one of eight gives."""
+    vocoder = make_vocoder("hifi-gan", weights["hifi-gan"])
+    wave = voice(4 * 22050)
+    whole = vocoder.resynthesise_many([wave], [0])[0]
+    vocoder.piece_seconds = 1.0
+    np.testing.assert_allclose(vocoder.resynthesise_many([wave], [0])[0], whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_generator_is_that_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    keys = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock_kernel_sizes")
+    settings = {key: V1[key] for key in (*keys, "resblock_dilation_sizes")}
+    config = transformers.SpeechT5HifiGanConfig(model_in_dim=80, normalize_before=False, **settings)
+    theirs = scattered(transformers.SpeechT5HifiGan(config))
+    ours = Generator(V1)
+    entries = theirs.state_dict()
+    ours.load_state_dict(
+        {name.replace("upsampler", "ups"): value for name, value in entries.items() if name not in ("mean", "scale")}
+    )
+    mel = torch.randn(2, 80, 20)
+    with torch.inference_mode():
+        made, wanted = ours(mel), theirs(mel.transpose(1, 2))
+    assert made.std() > 0.05
+    torch.testing.assert_close(made, wanted, atol=1e-6, rtol=0)
+
+
+def test_mels_are_those_of_transformers(voice):
+    transformers = pytest.importorskip("transformers")
+    wave = voice(24000)
+    theirs = transformers.UnivNetFeatureExtractor().mel_spectrogram(wave)
+    ours = Mel(24000, 1024, 1024, 256, 100, 0.0, 12000.0)(torch.from_numpy(wave)[None])[0].T.numpy()
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+
+def test_third_version_and_what_does_not_fit(tmp_path, voice):
+    path = official(tmp_path / "v3", scattered(Generator(V3)), V3, "g_1")
+    copy = make_vocoder("hifi-gan", path)(voice(16000))
+    assert copy.shape == (16000,) and copy.std() > 0
+    (tmp_path / "v3" / "config.json").write_text(json.dumps(V1))
+    with pytest.raises(CheckpointError, match="does not fit the network of its settings"):
+        make_vocoder("hifi-gan", path)
+    (tmp_path / "v3" / "config.json").write_text(json.dumps(V1 | {"hop_size": 300}))
+    with pytest.raises(CheckpointError, match="do not multiply to hop_size 300"):
+        make_vocoder("hifi-gan", path)
+    (tmp_path / "v3" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="lacks resblock"):
+        make_vocoder("hifi-gan", path)
+    (tmp_path / "v3" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="put the settings beside the weights"):
+        make_vocoder("hifi-gan", path)
+
+
+def test_the_source_sings_at_f0():
+    """Sines at F0 and its harmonics where voiced (hand-computed: 100 Hz, first harmonic alone), noise elsewhere."""
+    source = SourceGenerator(V1).m_source
+    with torch.no_grad():
+        source.l_linear.weight.copy_(torch.tensor([[1.0] + [0.0] * 8]))
+        source.l_linear.bias.zero_()
+        quiet = torch.zeros(1, 8000, 9)
+        wave = source(torch.full((1, 8000), 100.0), quiet, 8000)[0, 0]
+        times = torch.arange(1, 8001) / 8000
+        torch.testing.assert_close(wave, torch.tanh(0.1 * torch.sin(2 * torch.pi * 100 * times)), atol=1e-5, rtol=0)
+        hiss = source(torch.zeros(1, 8000), torch.ones(1, 8000, 9), 8000)
+        torch.testing.assert_close(hiss, torch.full((1, 1, 8000), np.tanh(0.1 / 3)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in VOCODERS if VOCODERS.get(name).needs_weights])
+def test_missing_weights_say_what_is_wanted(tmp_path, name):
+    kind = VOCODERS.get(name)
+    assert kind.licence and kind.source and kind.mel
+    with pytest.raises(SasvError, match=rf"--weights.{name} PATH") as caught:
+        make_vocoder(name)
+    assert kind.source in str(caught.value)
+    with pytest.raises((CheckpointError, MissingExtra)) as caught:
+        make_vocoder(name, str(tmp_path / "nothing" / "g"))
+    assert "nothing" in str(caught.value) or "pip install" in str(caught.value)
+
+
+def test_a_pickle_is_not_run(tmp_path, weights):
+    import pickle
+
+    class Bad:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    (tmp_path / "g").write_bytes(pickle.dumps(Bad()))
+    (tmp_path / "config.json").write_text(json.dumps(V1))
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        make_vocoder("hifi-gan", str(tmp_path / "g"))
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("package", ["transformers", "bigvgan", "pyworld"])
+def test_a_missing_package_is_named(weights, monkeypatch, tmp_path, package):
+    for name in (package, f"{package}.bigvgan"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
+    vocoder = {"transformers": "univnet", "bigvgan": "bigvgan", "pyworld": "nsf-hifi-gan"}[package]
+    with pytest.raises(MissingExtra, match=r'pip install "sasv\['):
+        make_vocoder(vocoder, weights.get(vocoder, str(tmp_path)))
+
+
+def test_bigvgan(tmp_path, voice):
+    package = pytest.importorskip("bigvgan.bigvgan", reason='bigvgan is not installed: pip install "sasv[bigvgan]"')
+    env = pytest.importorskip("bigvgan.env")
+    settings = V1 | {"activation": "snakebeta", "snake_logscale": True}
+    network = package.BigVGAN(env.AttrDict(settings))
+    torch.save({"generator": network.state_dict()}, tmp_path / "bigvgan_generator.pt")
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    vocoder = make_vocoder("bigvgan", str(tmp_path / "bigvgan_generator.pt"))
+    mel = torch.randn(1, 80, 12)
+    with torch.inference_mode():
+        torch.testing.assert_close(vocoder.generator(mel), network.eval()(mel), atol=1e-5, rtol=1e-4)
+    assert vocoder(voice(8000)).shape == (8000,)
+
+
+def test_cargan_copies_real_speech():
+    """The one network whose weights are at hand: close to the original in its mels, not in its samples."""
+    if importlib.util.find_spec("cargan") is None:
+        pytest.skip("cargan is not installed: pip install --no-deps cargan")
+    wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))[16000:32000]
+    copy = make_vocoder("cargan")(wave)
+    assert copy.shape == wave.shape and abs(20 * np.log10(copy.std() / wave.std())) < 1
+    mels = [Mel(16000, 512, 512, 128, 40, 0.0, 7600.0)(torch.from_numpy(x)[None])[0] for x in (wave, copy)]
+    assert np.corrcoef(mels[0].flatten(), mels[1].flatten())[0, 1] > 0.95
+    assert np.abs(copy - wave).max() > 0.2 * np.abs(wave).max()
+
+
+def test_cargan_without_its_package(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SasvError, match="pip install --no-deps cargan"):
+        make_vocoder("cargan")
