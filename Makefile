@@ -26,6 +26,7 @@ $(BIN)/python:
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing sasv[$*] into $(VENV) (a minute or two)"
 	$(PIP) -e ".[$*]"
+	$(if $(filter dev,$*),$(PIP) --no-deps cargan==0.0.4 Resemblyzer==0.1.4)
 	@touch $@
 
 clean:

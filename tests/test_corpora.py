@@ -30,6 +30,7 @@ def test_registry_lists_every_reader():
     assert set(CORPORA) == {
         "asvspoof2019",
         "asvspoof5",
+        "copies",
         "spoofceleb",
         "voxceleb1",
         "voxceleb2",
