@@ -1,5 +1,10 @@
 """Copy synthesis of speech that is not as it should be: what can be copied is, the rest is named at the end."""
 
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,8 +13,10 @@ import torch
 from conftest import shared
 from faithful import Resemblyzer, log_mel, mel_cepstral_distortion
 from sasv.audio import read_audio
+from sasv.cli import main
 from sasv.commands import SynthesizeOptions, synthesize
 from sasv.core.errors import SasvError
+from sasv.report.plots import plot_spectrograms
 from sasv.tables import Table, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
 from sasv.vocoders.neural import Mel
@@ -81,7 +88,8 @@ def originals():
 def test_a_copy_is_faithful(originals, name):
     """Mel-cepstral distortion below 8 dB (14 dB between speakers), and yet another spectrum."""
     if name == "cargan":
-        pytest.importorskip("cargan", reason="cargan is not installed: pip install --no-deps cargan")
+        if importlib.util.find_spec("cargan") is None:
+            pytest.skip("cargan is not installed: pip install --no-deps cargan")
         originals = [wave[: 2 * 16000] for wave in originals[:1]]  # 6 s of computing a second
     vocoder = make_vocoder(name)
     for wave in originals:
@@ -231,3 +239,39 @@ def test_an_hour(tmp_path, voice):
     copies = synthesize(options)
     assert soundfile.info(copies.paths[0]).frames == 3600 * 16000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3e6  # kB
+
+
+def test_the_page_of_vocoders_names_each_and_the_picture_is_made(tmp_path, voice):
+    page = (Path(__file__).parents[1] / "docs" / "vocoders.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
+    assert set(VOCODERS) <= {name.strip() for cell in rows for name in cell.split(",")}
+    pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip install "sasv[plots]"')
+    plot_spectrograms({name: voice(16000, seed) for seed, name in enumerate("abc")}, 16000, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
+    """Both name the weights of a vocoder; what is wrong with them is one line."""
+    table = table_of(tmp_path, {"a": voice(8000)})
+    words = ["synthesize", table, "--out", str(tmp_path / "out"), "--vocoders", "[hifi-gan]"]
+    missing = str(tmp_path / "g_02500000")
+    (tmp_path / "options.yaml").write_text(f"weights:\n  hifi-gan: {missing}\n")
+    for given in (["--weights.hifi-gan", missing], ["--config", str(tmp_path / "options.yaml")]):
+        assert main(words + given) != 0
+        said = capsys.readouterr().err.strip().splitlines()
+        assert missing in said[-1] and "no such" in said[-1]
+    assert main(words) != 0
+    assert "--weights.hifi-gan PATH" in capsys.readouterr().err
+
+
+def test_torchrun_shares_the_copies_of_a_table(tmp_path, voice):
+    """Two processes by rank make the files of one."""
+    table = table_of(tmp_path, {f"u{number}": voice(8000, number) for number in range(5)})
+    vocoders = ["griffin-lim", "source-filter"]
+    synthesize(SynthesizeOptions(table, str(tmp_path / "one"), vocoders))
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sasv"]
+    words += ["synthesize", table, "--out", str(tmp_path / "two"), "--vocoders", "[griffin-lim,source-filter]"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    sums = [Table.load(tmp_path / run / "utterances.tsv").texts("sha256") for run in ("one", "two")]
+    assert sums[0] == sums[1]

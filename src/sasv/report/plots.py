@@ -1,4 +1,4 @@
-"""Plots: scores of the three classes with the detection error trade-off, and the curves of a training run."""
+"""Plots: scores of the three classes with their trade-off, the curves of a training run, spectrograms."""
 
 import os
 from pathlib import Path
@@ -122,3 +122,39 @@ def error_curve(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarra
     misses = np.searchsorted(np.sort(positives), thresholds) / len(positives)
     alarms = 1 - np.searchsorted(np.sort(negatives), thresholds) / len(negatives)
     return alarms, misses
+
+
+def plot_spectrograms(waves: dict[str, np.ndarray], rate: int, path: str | os.PathLike[str], columns: int = 2) -> None:
+    """Write a PNG: spectrograms side by side, in dB below the peak (its 99.9th percentile) of the first.
+
+    Args:
+        waves: title -> mono speech, (samples,).
+        rate: samples per second of all of them.
+        path: PNG file to write.
+        columns: pictures in a row.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    rows = -(-len(waves) // columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(5.5 * columns, 2.4 * rows), layout="constrained", sharex=True
+    )
+    loudest, image = None, None
+    for axis, (title, wave) in zip(axes.flat, waves.items()):
+        frames = np.lib.stride_tricks.sliding_window_view(wave, 512)[::128] * np.hanning(512)
+        level = 20 * np.log10(np.abs(np.fft.rfft(frames)).T + 1e-9)
+        loudest = np.percentile(level, 99.9) if loudest is None else loudest
+        extent = (0, len(wave) / rate, 0, rate / 2000)
+        shown = level - loudest
+        image = axis.imshow(shown, origin="lower", aspect="auto", extent=extent, vmin=-60, vmax=0, cmap="magma")
+        axis.set_title(title)
+    for axis in axes.flat[len(waves) :]:
+        axis.set_axis_off()
+    figure.supxlabel("seconds")
+    figure.supylabel("kHz")
+    figure.colorbar(image, ax=axes, label="dB")
+    with atomic_path(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=60)
+    pyplot.close(figure)
