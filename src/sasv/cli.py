@@ -120,9 +120,12 @@ def recipes() -> dict[str, Path]:
 
 
 def _underscored(word: str) -> str:
-    """Accept --max-seconds for --max_seconds."""
+    """Accept --max-seconds for --max_seconds; a key after a dot is left as it is (--weights.hifi-gan PATH)."""
     flag, equals, value = word.partition("=")
-    return flag.replace("-", "_").replace("__", "--", 1) + equals + value if flag.startswith("--") else word
+    if not flag.startswith("--"):
+        return word
+    option, dot, key = flag[2:].partition(".")
+    return "--" + option.replace("-", "_") + dot + key + equals + value
 
 
 def _switched(words: Sequence[str], switches: set[str]) -> list[str]:
