@@ -123,7 +123,7 @@ def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
         weights = Path(makers.weights.get(name, ""))
         settings = {"seed": seed, "weights": sha256(read_bytes(weights)) if weights.is_file() else str(weights)}
         path = folder / name / "settings.json"
-        if not path.exists():
+        if not path.exists() or not any(other != path for other in path.parent.iterdir()):  # no copy yet: begin anew
             write_json(path, settings)
         elif json.loads(path.read_text()) != settings:
             raise SasvError(f"{path.parent}: holds copies by another seed or other weights; choose another --out")
