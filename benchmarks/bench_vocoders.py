@@ -6,7 +6,6 @@ SPEECH is a folder of FLAC files, for instance LibriSpeech; without one, or wher
 """
 
 import multiprocessing
-import os
 import resource
 import statistics
 import sys
@@ -16,9 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import torch
 
 from common import header

@@ -90,7 +90,7 @@ def test_a_copy_is_faithful(originals, name):
     if name == "cargan":
         if importlib.util.find_spec("cargan") is None:
             pytest.skip("cargan is not installed: pip install --no-deps cargan")
-        originals = [wave[: 2 * 16000] for wave in originals[:1]]  # 6 s of computing a second
+        originals = [wave[: 2 * 16000] for wave in originals[:1]]  # 2 s of computing a second
     vocoder = make_vocoder(name)
     for wave in originals:
         copy = vocoder(wave, seed=1)
