@@ -12,6 +12,7 @@ from sasv.audio import read_audio
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
 from sasv.vocoders import VOCODERS, make_vocoder
 from sasv.vocoders.hifi_gan import Generator
+from sasv.vocoders.hn_nsf import Network, filtered, sinc_filters
 from sasv.vocoders.neural import Mel
 from sasv.vocoders.nsf_hifi_gan import SourceGenerator
 
@@ -87,6 +88,8 @@ def weights(tmp_path_factory):
         "hifi-gan": official(folder / "v1", scattered(Generator(V1)), V1, "g_02500000"),
         "nsf-hifi-gan": official(folder / "nsf", scattered(SourceGenerator(V1)), V1, "model.ckpt"),
     }
+    torch.save(scattered(Network()).state_dict(), folder / "trained_network.pt")
+    paths["hn-nsf"] = str(folder / "trained_network.pt")
     for name, (model, config, sizes) in small.items():
         torch.manual_seed(0)
         getattr(transformers, model)(getattr(transformers, config)(**sizes)).save_pretrained(folder / name)
@@ -94,7 +97,7 @@ def weights(tmp_path_factory):
     return paths
 
 
-NETWORKS = ("hifi-gan", "nsf-hifi-gan", "univnet", "encodec", "dac", "mimi")
+NETWORKS = ("hifi-gan", "hn-nsf", "nsf-hifi-gan", "univnet", "encodec", "dac", "mimi")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -177,6 +180,38 @@ def test_the_source_sings_at_f0():
         torch.testing.assert_close(wave, torch.tanh(0.1 * torch.sin(2 * torch.pi * 100 * times)), atol=1e-5, rtol=0)
         hiss = source(torch.zeros(1, 8000), torch.ones(1, 8000, 9), 8000)
         torch.testing.assert_close(hiss, torch.full((1, 1, 8000), np.tanh(0.1 / 3)), atol=1e-6, rtol=0)
+
+
+def test_harmonics_and_noise_meet_at_the_cut_off():
+    """Filters by hand: a fixed cut-off is a plain convolution; each passes its own end and stops the other."""
+    low, high = sinc_filters(torch.full((1, 400, 1), 0.5))
+    signs = 1 - 2 * (torch.arange(31) % 2)
+    torch.testing.assert_close(low[0, 0].sum(), torch.tensor(1.0))
+    assert abs(high[0, 0].sum()) < 0.01 and abs((low[0, 0] * signs).sum()) < 0.01
+    assert abs((high[0, 0] * signs).sum().abs() - 1) < 1e-6
+    signal = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))
+    wanted = np.convolve(signal[0].numpy(), low[0, 0].numpy())[:400]
+    np.testing.assert_allclose(filtered(signal, low)[0].numpy(), wanted, atol=1e-5)
+
+
+def test_layout_of_the_harmonic_plus_noise_model(weights):
+    """Entries and sizes of the NII's checkpoint, and its features of a tone, by hand."""
+    entries = {name: tuple(value.shape) for name, value in Network().state_dict().items()}
+    assert len(entries) == 4 + 8 + 2 + 4 + 1 + 2 + 5 * 14 + 9
+    assert entries["m_cond.l_blstm.l_blstm.weight_ih_l0_reverse"] == (128, 81)
+    assert entries["m_cond.l_upsamp.l_ave1.weight"] == (64, 1, 80)
+    assert entries["m_cond.l_cut_f_smooth.weight"] == (1, 1, 320)
+    assert entries["m_source.l_linear.weight"] == (1, 8)
+    assert entries["m_filter.l_har_blocks.4.l_convs.9.weight"] == (64, 64, 3)
+    assert entries["m_filter.l_noi_blocks.0.l_ff_2.weight"] == (16, 64)
+    vocoder = make_vocoder("hn-nsf", weights["hn-nsf"])
+    tone = torch.sin(2 * torch.pi * 3000 * torch.arange(16000) / 16000)[None]
+    mel = vocoder.features(tone)
+    assert mel.shape == (1, 200, 80)
+    bank = vocoder.filters
+    assert bank[0].count_nonzero() == 1 and bank[0, 0] == 0.064  # the mean alone
+    assert mel[0, 100].argmax() == bank[:, 192].argmax()  # 3000 Hz is bin 192 of 1024
+    torch.testing.assert_close((bank[1:].sum(1) * 16000 / 1024)[20:], torch.ones(59), atol=0.05, rtol=0)  # areas
 
 
 @pytest.mark.parametrize("name", [name for name in VOCODERS if VOCODERS.get(name).needs_weights])

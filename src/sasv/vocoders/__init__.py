@@ -15,6 +15,7 @@ VOCODERS = Registry(
         "world": "sasv.vocoders.world:World",
         "cargan": "sasv.vocoders.cargan:Cargan",
         "hifi-gan": "sasv.vocoders.hifi_gan:HifiGan",
+        "hn-nsf": "sasv.vocoders.hn_nsf:HnNsf",
         "nsf-hifi-gan": "sasv.vocoders.nsf_hifi_gan:NsfHifiGan",
         "univnet": "sasv.vocoders.univnet:UnivNet",
         "bigvgan": "sasv.vocoders.bigvgan:BigVgan",

@@ -21,18 +21,27 @@ SINE, NOISE = 0.1, 0.003
 """Amplitude of a sine, and of the noise beside it; where unvoiced the noise is a third of a sine."""
 
 
-class _Source(nn.Module):
-    """Harmonic sines and noise to one excitation."""
+class Source(nn.Module):
+    """Sines at F0 and its harmonics, and noise, to one excitation."""
 
-    def __init__(self) -> None:
+    def __init__(self, sines: int) -> None:
         super().__init__()
-        self.l_linear = nn.Linear(HARMONICS + 1, 1)
+        self.l_linear = nn.Linear(sines, 1)
 
-    def forward(self, f0: Tensor, noise: Tensor, rate: int) -> Tensor:
-        """Return the excitation (batch, 1, samples) of F0 in Hz (batch, samples) and noise (batch, samples, 9)."""
+    def forward(self, f0: Tensor, noise: Tensor, rate: int, phases: Tensor | None = None) -> Tensor:
+        """Return the excitation (batch, 1, samples).
+
+        Args:
+            f0: (batch, samples) in Hz, 0 where unvoiced.
+            noise: (batch, samples, sines), normal.
+            rate: samples per second.
+            phases: (batch, sines), where each sine begins, in cycles; 0 where left out.
+        """
         cycles = torch.cumsum(f0.double() / rate, dim=1)[:, :, None]
-        harmonics = torch.arange(1, HARMONICS + 2, device=f0.device)
-        sines = SINE * torch.sin(2 * torch.pi * torch.remainder(cycles * harmonics, 1.0)).float()
+        cycles = cycles * torch.arange(1, noise.shape[2] + 1, device=f0.device)
+        if phases is not None:
+            cycles = cycles + phases[:, None]
+        sines = SINE * torch.sin(2 * torch.pi * torch.remainder(cycles, 1.0)).float()
         voiced = (f0 > 0).float()[:, :, None]
         mixed = sines * voiced + (NOISE * voiced + SINE / 3 * (1 - voiced)) * noise
         return torch.tanh(self.l_linear(mixed)).transpose(1, 2)
@@ -43,7 +52,7 @@ class SourceGenerator(Generator):
 
     def __init__(self, settings: dict[str, Any]):
         super().__init__(settings)
-        self.m_source = _Source()
+        self.m_source = Source(HARMONICS + 1)
         self.noise_convs = nn.ModuleList()
         rates = settings["upsample_rates"]
         for stage, width in enumerate(self.widths):
@@ -56,6 +65,21 @@ class SourceGenerator(Generator):
         return self.noise_convs[stage](source)
 
 
+def import_pyworld(name: str) -> Any:
+    """Return pyworld, which finds F0; MissingExtra where it is not installed."""
+    try:
+        import pyworld
+    except ImportError as error:
+        raise MissingExtra("pyworld-prebuilt", "vocoders", f"the vocoder {name} (for F0)") from error
+    return pyworld
+
+
+def pitch(pyworld: Any, wave: np.ndarray, rate: int, hop: int) -> np.ndarray:
+    """Return F0 in Hz of each frame of ``hop`` samples by WORLD's Harvest, 0 where unvoiced."""
+    f0, _ = pyworld.harvest(wave.astype(np.float64), rate, frame_period=1000.0 * hop / rate)
+    return f0[: len(wave) // hop].astype(np.float32)
+
+
 class NsfHifiGan(HifiGan):
     """NSF-HiFi-GAN; F0 by WORLD's Harvest."""
 
@@ -66,21 +90,11 @@ class NsfHifiGan(HifiGan):
     piece_seconds = 30.0  # the sines begin anew with a piece
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
-        try:
-            import pyworld
-        except ImportError as error:
-            raise MissingExtra("pyworld-prebuilt", "vocoders", "the vocoder nsf-hifi-gan (for F0)") from error
-        self.pyworld = pyworld
+        self.pyworld = import_pyworld("nsf-hifi-gan")
         super().__init__(weights, device)
 
-    def pitch(self, wave: np.ndarray) -> np.ndarray:
-        """Return F0 in Hz of each frame, 0 where unvoiced."""
-        times = 1000.0 * self.hop / self.rate
-        f0, _ = self.pyworld.harvest(wave.astype(np.float64), self.rate, frame_period=times)
-        return f0[: len(wave) // self.hop]
-
     def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        pitches = np.stack([self.pitch(wave) for wave in waves.cpu().numpy()]).astype(np.float32)
+        pitches = np.stack([pitch(self.pyworld, wave, self.rate, self.hop) for wave in waves.cpu().numpy()])
         f0 = F.interpolate(torch.from_numpy(pitches)[:, None], scale_factor=self.hop)[:, 0].to(self.device)
         noise = self.noise((f0.shape[1], HARMONICS + 1), seeds)
         return self.generator(self.features(waves), self.generator.m_source(f0, noise, self.rate))
