@@ -17,6 +17,9 @@ POSITIONALS = {
     "synthesize": ("utterances",),
     "embed": ("utterances",),
     "metrics": ("scores",),
+    "calibrate": ("scores",),
+    "report": ("systems",),
+    "submit": ("scores", "out"),
     "verify": ("recordings",),
     "convert": ("source", "result"),
     "info": ("model",),
@@ -92,7 +95,9 @@ def parse(name: str, words: Sequence[str]) -> Any:
     helps = _helps(kind)
     for field in dataclasses.fields(kind):
         if field.name in positional:
-            many = {"nargs": "+", "type": str} if field.name == "recordings" else {"type": hints[field.name]}
+            many = (
+                {"nargs": "+", "type": str} if field.name in ("recordings", "systems") else {"type": hints[field.name]}
+            )
             parser.add_argument(field.name, help=helps.get(field.name), **many)
     parser.add_class_arguments(kind, skip=set(positional))
     _dashed(parser)

@@ -23,6 +23,7 @@ class Specification:
         direction: what a high score means.
         threshold: scores of at least this accept, or None where none was chosen.
         threshold_source: data and rule that gave the threshold.
+        calibration: score to log-likelihood ratio, with the costs it was made for (see calibration.Backend), or None.
         licence: licence of the weights.
         training: what made the model (stage, data, seed, version).
         format: version of this layout.
@@ -39,6 +40,7 @@ class Specification:
     direction: str = "higher: the claimed speaker, bona fide"
     threshold: float | None = None
     threshold_source: str = ""
+    calibration: dict[str, Any] | None = None
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
     format: int = 1

@@ -18,6 +18,8 @@ class EmbedOptions:
         out: folder for embeddings.npy, index.tsv, and failed.tsv where files could not be read.
         model: checkpoint.
         where: only the rows with this ``column=value``.
+        crops: multi-crop: this many crops an utterance; 0 for whole utterances.
+        crop_seconds: length of a crop.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
@@ -28,6 +30,8 @@ class EmbedOptions:
     out: str
     model: str
     where: str = ""
+    crops: int = 0
+    crop_seconds: float = 4.0
     batch_seconds: float = 0.0
     max_seconds: float = 300.0
     shard: str = ""
@@ -37,7 +41,7 @@ class EmbedOptions:
 def embed(options: EmbedOptions) -> Embeddings | None:
     """Embed a table; return the embeddings, or None while other shards still work."""
     model = load_model(options.model, options.device)
-    model.max_seconds = options.max_seconds
+    model.max_seconds, model.crops, model.crop_seconds = options.max_seconds, options.crops, options.crop_seconds
     utterances = load_utterances(options.utterances, options.where)
     result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
     if result is not None:

@@ -40,11 +40,13 @@ class Embeddings:
         vectors: float32 (utterances, dimension), raw.
         utterances: name of each row.
         failures: utterance -> why it has none.
+        crops: how many crops an embedding is the mean of; 0 for whole utterances.
     """
 
     vectors: np.ndarray
     utterances: list[str]
     failures: dict[str, str]
+    crops: int = 0
 
     def save(self, folder: str | Path, signature: str = "") -> None:
         """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where some failed."""
@@ -57,7 +59,8 @@ class Embeddings:
         if self.failures:
             reasons = [reason.replace("\t", " ") for reason in self.failures.values()]
             Table.build({"utterance": list(self.failures), "reason": reasons}).save(failed)
-        write_json(folder / "embeddings.json", {"signature": signature, "shape": list(self.vectors.shape)})
+        about = {"signature": signature, "shape": list(self.vectors.shape), "crops": self.crops}
+        write_json(folder / "embeddings.json", about)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Embeddings":
@@ -76,7 +79,8 @@ class Embeddings:
         if failed.exists():
             table = Table.load(failed)
             failures = dict(zip(table.texts("utterance"), table.texts("reason")))
-        return cls(vectors, index.texts("utterance"), failures)
+        crops = json.loads(read_bytes(folder / "embeddings.json")).get("crops", 0)
+        return cls(vectors, index.texts("utterance"), failures, crops)
 
 
 def plan_batches(seconds: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
@@ -173,7 +177,7 @@ def embed_table(model: Model, utterances: Utterances, batch_seconds: float = 0.0
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
     with Progress("embed", len(utterances), quiet=quiet) as progress:
         vectors, failures = embed_rows(model, utterances, plan_batches(seconds, batch_seconds), progress)
-    return _collect(utterances, vectors, failures, model.dimension)
+    return _collect(utterances, vectors, failures, model)
 
 
 def extract(
@@ -206,7 +210,7 @@ def extract(
         "\n".join(utterances.ids),
         "\n".join(utterances.table.texts("path")),
         seconds.tobytes(),
-        f"{batch_seconds} {model.max_seconds}",
+        f"{batch_seconds} {model.max_seconds}" + (f" {model.crops} {model.crop_seconds}" if model.crops else ""),
     )
     done = out / "embeddings.json"
     if done.exists() and json.loads(read_bytes(done))["signature"] == signature:
@@ -237,7 +241,7 @@ def extract(
         vectors, failures = _join(parts, len(chunks))
     except FileNotFoundError:  # another shard finished at the same moment and joined them
         return Embeddings.load(out)
-    result = _collect(utterances, vectors, failures, model.dimension)
+    result = _collect(utterances, vectors, failures, model)
     result.save(out, signature)
     for number in range(len(chunks)):
         _part(parts, number).unlink(missing_ok=True)
@@ -262,9 +266,10 @@ def _part(parts: Path, number: int) -> Path:
 
 
 def _collect(
-    utterances: Utterances, vectors: dict[int, np.ndarray], failures: dict[int, str], dimension: int
+    utterances: Utterances, vectors: dict[int, np.ndarray], failures: dict[int, str], model: Model
 ) -> Embeddings:
     rows = sorted(vectors)
-    stacked = np.stack([vectors[row] for row in rows]) if rows else np.zeros((0, dimension), np.float32)
+    stacked = np.stack([vectors[row] for row in rows]) if rows else np.zeros((0, model.dimension), np.float32)
     names = utterances.ids
-    return Embeddings(stacked, [names[row] for row in rows], {names[row]: failures[row] for row in sorted(failures)})
+    failed = {names[row]: failures[row] for row in sorted(failures)}
+    return Embeddings(stacked, [names[row] for row in rows], failed, model.crops)

@@ -29,14 +29,18 @@ class Model:
         encoder: the torch module.
         device: where it runs.
         max_seconds: longer recordings are refused (300 s unless changed).
+        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean of theirs,
+            normalised (multi-crop: see crop_vectors).
+        crop_seconds: length of a crop; shorter utterances are repeated up to it.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu"):
         self.specification = checkpoint.specification
-        self.name = checkpoint.name
+        self.name, self.head = checkpoint.name, checkpoint.head
         self.device = torch.device(device)
         self.encoder = spawn_encoder(checkpoint).to(self.device).eval()
         self.max_seconds = MAX_SECONDS
+        self.crops, self.crop_seconds = 0, 4.0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,6 +80,18 @@ class Model:
 
     def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to single calls."""
+        if self.crops:
+            return crop_vectors(np.stack([self._embed_crops(wave) for wave in waves]))
+        return self._embed(waves)
+
+    def _embed_crops(self, wave: np.ndarray) -> np.ndarray:
+        """Return the embeddings (crops, dimension) of crops at evenly spaced starts."""
+        size = max(self.specification.min_samples, round(self.crop_seconds * self.specification.rate))
+        wave = np.resize(wave, max(len(wave), size))
+        starts = np.linspace(0, len(wave) - size, self.crops).astype(int)
+        return self._embed([wave[start : start + size] for start in starts])
+
+    def _embed(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         lengths = [len(wave) for wave in waves]
         padded = np.zeros((len(waves), max(lengths)), np.float32)
         for row, wave in zip(padded, waves):
@@ -83,6 +99,19 @@ class Model:
         with torch.inference_mode():
             batch = torch.from_numpy(padded).to(self.device)
             return self.encoder(batch, lengths_tensor(lengths, self.device)).float().cpu().numpy()
+
+    def spoof_direction(self) -> np.ndarray:
+        """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof class.
+
+        Raises:
+            SasvError: the model was trained without spoofed speech, or its head is not in the checkpoint.
+        """
+        weight = next((value for name, value in self.head.items() if name.split(".")[-1] == "weight"), None)
+        index = self.specification.spoof_index
+        if index is None or weight is None or weight.shape[1] != self.dimension:
+            raise SasvError(f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a countermeasure")
+        vector = weight[index].float().numpy()
+        return vector / np.linalg.norm(vector)
 
     def enrol(self, recordings: Sequence[Speech]) -> np.ndarray:
         """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment recordings."""
@@ -94,6 +123,15 @@ class Model:
         """Return the cosine of two embeddings, in [-1, 1]; higher: the claimed speaker, bona fide."""
         product = float(np.dot(enrolment, test))
         return product / float(np.linalg.norm(enrolment) * np.linalg.norm(test))
+
+
+def crop_vectors(crops: np.ndarray) -> np.ndarray:
+    """Return (utterances, dimension): the mean of the normalised embeddings (utterances, crops, dimension).
+
+    The inner product of two such vectors is the mean cosine over all pairs of their crops.
+    """
+    norms = np.linalg.norm(crops, axis=2, keepdims=True)
+    return (crops / np.maximum(norms, 1e-12).astype(crops.dtype)).mean(axis=1)
 
 
 def load_model(path: str | os.PathLike[str], device: str | torch.device = "auto") -> Model:

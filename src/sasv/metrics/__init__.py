@@ -1,6 +1,14 @@
 """Metrics: scores and labels in, numbers out."""
 
-from sasv.metrics.eer import Eer, attack_eers, eer, sasv_eers
-from sasv.metrics.intervals import speaker_intervals
+from sasv.metrics.cllr import cllr, min_cllr
+from sasv.metrics.costs import COST_MODELS, CostModel, cost_model
+from sasv.metrics.curve import Curve, Eer, Points
+from sasv.metrics.eer import eer, sasv_eers
+from sasv.metrics.intervals import intervals, paired_test
+from sasv.metrics.summary import Measure
+from sasv.metrics.tandem import ASVSPOOF5_ASV, AsvRates, min_t_dcf, t_eer
 
-__all__ = ["Eer", "attack_eers", "eer", "sasv_eers", "speaker_intervals"]
+__all__ = [
+    "ASVSPOOF5_ASV", "AsvRates", "COST_MODELS", "CostModel", "Curve", "Eer", "Measure", "Points",
+    "cllr", "cost_model", "eer", "intervals", "min_cllr", "min_t_dcf", "paired_test", "sasv_eers", "t_eer",
+]  # fmt: skip

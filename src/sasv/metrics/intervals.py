@@ -1,45 +1,136 @@
-"""Confidence intervals by resampling enrolled speakers (their trials move together)."""
+"""Uncertainty by bootstrap: intervals of any metric, and a paired test of two systems on the same trials.
+
+A resample is a weight per trial, so nothing is sorted again. Source: Efron and Tibshirani, "An introduction to the
+bootstrap", 1993 (percentile intervals); Ferrer and Riera, "Confidence intervals for evaluation in machine learning",
+2022 (resampling speakers, whose trials move together).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.metrics.eer import sasv_eers
+from sasv.metrics.summary import Measure, Values
 
-NAMES = ("sasv_eer", "sv_eer", "spf_eer")
+Interval = tuple[float, float]
+REPEATS, LEVEL = 1000, 0.95
 
 
-def speaker_intervals(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    speakers: np.ndarray,
-    repeats: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, tuple[float, float] | None]:
-    """Return the percentile bootstrap interval of each EER in percent.
+def resamples(labels: np.ndarray, speakers: np.ndarray | None, repeats: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the weight of each trial, (trials,), in each resample.
 
     Args:
-        scores, labels: as in sasv_eers.
-        speakers: (trials,) index of the claimed speaker, resampled with replacement.
-        repeats: bootstrap samples.
-        level: share of samples inside.
+        labels: (trials,); where trials are resampled, each class keeps its size.
+        speakers: (trials,) index of the claimed speaker; None resamples trials.
+        repeats: number of resamples.
         seed: of the resampling.
     """
-    groups = [np.flatnonzero(speakers == speaker) for speaker in np.unique(speakers)]
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    if speakers is not None:
+        _, index = np.unique(speakers, return_inverse=True)
+        count = int(index.max()) + 1
+        for _ in range(repeats):
+            yield np.bincount(rng.integers(count, size=count), minlength=count)[index]
+        return
+    rows = [np.flatnonzero(labels == kind) for kind in np.unique(labels)]
     for _ in range(repeats):
-        rows = np.concatenate([groups[pick] for pick in rng.integers(len(groups), size=len(groups))])
-        try:
-            sample = sasv_eers(scores[rows], labels[rows])
-        except SasvError:  # a sample without a target
+        weights = np.zeros(len(labels), np.int64)
+        for mine in rows:
+            weights[mine] = np.bincount(rng.integers(len(mine), size=len(mine)), minlength=len(mine))
+        yield weights
+
+
+def intervals(
+    measure: Measure,
+    speakers: np.ndarray | None = None,
+    repeats: int = REPEATS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Interval | None]:
+    """Return the percentile interval of each metric.
+
+    Args:
+        measure: what is measured of which trials.
+        speakers: (trials,) index of the claimed speaker, resampled with replacement; None resamples trials.
+        repeats: number of resamples.
+        level: share of resamples inside.
+        seed: of the resampling.
+
+    Returns:
+        metric -> (low, high), or None where half of the resamples or more do not have it.
+    """
+    return _percentiles(_samples([measure], speakers, repeats, seed)[0], repeats, level)
+
+
+class Difference(NamedTuple):
+    """A metric of two systems on the same trials.
+
+    Attributes:
+        first, second: the metric of each.
+        interval: of second - first, over resamples that take the same trials of both.
+        p: two-sided bootstrap p-value of "there is no difference"; at least 1 / (repeats + 1).
+    """
+
+    first: float
+    second: float
+    interval: Interval
+    p: float
+
+
+def paired_test(
+    first: Measure,
+    second: Measure,
+    speakers: np.ndarray | None = None,
+    repeats: int = REPEATS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compare two systems on the same trials in the same order, metric by metric.
+
+    Args: as in intervals.
+
+    Raises:
+        SasvError: the trials are not the same.
+    """
+    if len(first.labels) != len(second.labels) or (first.labels != second.labels).any():
+        raise SasvError("a paired test needs the same trials of both systems, in the same order")
+    one, other = _samples([first, second], speakers, repeats, seed)
+    wholes = first(), second()
+    result = {}
+    for name in wholes[0]:
+        low, high = wholes[0][name], wholes[1].get(name)
+        pairs = list(zip(one.get(name, []), other.get(name, [])))
+        changes = [b - a for a, b in pairs if a is not None and b is not None]
+        if low is None or high is None or len(changes) <= repeats // 2:
             continue
-        for name in NAMES:
-            value = sample[name]
-            if value is not None:
-                found[name].append(value)
-    edges = [50 * (1 - level), 50 * (1 + level)]
-    return {
-        name: tuple(np.percentile(values, edges).tolist()) if len(values) > repeats // 2 else None
-        for name, values in found.items()
-    }
+        edges = np.percentile(changes, [50 * (1 - level), 50 * (1 + level)]).tolist()
+        sides = [sum(change <= 0 for change in changes), sum(change >= 0 for change in changes)]
+        p = min(1.0, 2 * (min(sides) + 1) / (len(changes) + 1))
+        result[name] = Difference(low, high, (edges[0], edges[1]), p)
+    return result
+
+
+def _samples(
+    measures: list[Measure], speakers: np.ndarray | None, repeats: int, seed: int
+) -> list[dict[str, list[float | None]]]:
+    """Return metric -> its value in each resample, for each measure; resamples without a target are left out."""
+    found: list[dict[str, list[float | None]]] = [{} for _ in measures]
+    for weights in resamples(measures[0].labels, speakers, repeats, seed):
+        try:
+            values: list[Values] = [measure(weights) for measure in measures]
+        except SasvError:
+            continue
+        for into, named in zip(found, values):
+            for name, value in named.items():
+                into.setdefault(name, []).append(value)
+    return found
+
+
+def _percentiles(samples: dict[str, list[float | None]], repeats: int, level: float) -> dict[str, Interval | None]:
+    result: dict[str, Interval | None] = {}
+    for name, values in samples.items():
+        have = [value for value in values if value is not None]
+        edges = np.percentile(have, [50 * (1 - level), 50 * (1 + level)]).tolist() if len(have) > repeats // 2 else None
+        result[name] = None if edges is None else (edges[0], edges[1])
+    return result

@@ -1,5 +1,17 @@
-"""Scores: embeddings and trials in, one number a trial out."""
+"""Scores: embeddings and trials in, one number a trial out; files of other systems."""
 
-from sasv.scores.cosine import enrolment_vectors, score_embeddings, score_trials
+from sasv.scores.cosine import Scoring, enrolment_vectors, score_embeddings, score_trials
+from sasv.scores.files import read_scores, write_submission
+from sasv.scores.normalise import Cohort, cohort_statistics, s_norm
 
-__all__ = ["enrolment_vectors", "score_embeddings", "score_trials"]
+__all__ = [
+    "Cohort",
+    "Scoring",
+    "cohort_statistics",
+    "enrolment_vectors",
+    "read_scores",
+    "s_norm",
+    "score_embeddings",
+    "score_trials",
+    "write_submission",
+]

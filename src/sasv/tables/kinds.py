@@ -1,7 +1,7 @@
 """The four kinds of table and what makes each valid. Columns: docs/tables.md."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ NONE = "-"
 
 UTTERANCE_LABELS = ("bonafide", "spoof")
 TRIAL_LABELS = ("target", "nontarget", "spoof")
+BONA_FIDE = "bonafide"
+"""Label of what a countermeasure should accept; a score file of one has it in place of target and nontarget."""
 
 
 class _Kind:
@@ -155,11 +157,13 @@ class Enrolments(_Kind):
 class Trials(_Kind):
     """Claims to decide: columns speaker, utterance, label (target, nontarget, spoof) and attack (optional)."""
 
+    known: tuple[str, ...] = TRIAL_LABELS
+
     def __init__(self, table: Table):
         super().__init__(table)
         table.require("speaker", "utterance", "label")
         _no_empty(table, "speaker", "utterance")
-        _known(table, "label", TRIAL_LABELS)
+        _known(table, "label", self.known)
 
     @cached_property
     def speakers(self) -> tuple[np.ndarray, list[str]]:
@@ -175,7 +179,8 @@ class Trials(_Kind):
     def labels(self) -> np.ndarray:
         """0 target, 1 nontarget, 2 spoof."""
         codes, names = self.table.codes("label")
-        return np.array([TRIAL_LABELS.index(name) for name in names], np.int8)[codes]
+        kinds = {name: index for index, name in enumerate(TRIAL_LABELS)} | {BONA_FIDE: 0}
+        return np.array([kinds[name] for name in names], np.int8)[codes]
 
     def counts(self) -> dict[str, int]:
         """Number of trials of each label."""
@@ -183,16 +188,53 @@ class Trials(_Kind):
 
 
 class Scores(Trials):
-    """Trials with a score column; the higher, the more the claim is believed."""
+    """Trials with a score column; the higher, the more the claim is believed.
+
+    Further columns: ``asv_score`` and ``cm_score`` of the parts of a tandem, and whatever describes the trials (codec,
+    gender). The scores of a countermeasure have the labels bonafide and spoof.
+    """
+
+    known = (*TRIAL_LABELS, BONA_FIDE)
 
     def __init__(self, table: Table):
         super().__init__(table)
         table.require("score")
+        if not len(table):
+            raise TableError(f"{table.name}: no trials in it")
 
     @cached_property
     def values(self) -> np.ndarray:
         """Scores as float64."""
         return self.table.numbers("score")
+
+    @property
+    def task(self) -> str:
+        """``cm`` for the scores of a countermeasure, else ``sasv``."""
+        return "cm" if BONA_FIDE in self.table.codes("label")[1] else "sasv"
+
+    def numbers(self, column: str) -> np.ndarray | None:
+        """Return a column as float64, None where there is none."""
+        return self.table.numbers(column) if column in self.table.columns else None
+
+    def check_unique(self) -> None:
+        """TableError where a trial stands twice with different scores or labels; the same twice counts twice."""
+        (speakers, _), (utterances, names) = self.speakers, self.utterances
+        if set(names) == {NONE} or self.table.text("speaker", 0) == NONE == self.table.text("utterance", 0):
+            return
+        pairs = speakers.astype(np.int64) * len(names) + utterances
+        order = np.argsort(pairs, kind="stable")
+        same = pairs[order[1:]] == pairs[order[:-1]]
+        for at in np.flatnonzero(same).tolist():
+            one, other = int(order[at]), int(order[at + 1])
+            if self.values[one] != self.values[other] or self.labels[one] != self.labels[other]:
+                raise self.table.bad_cell(
+                    "utterance", other, f"stands twice for one speaker (first in line {self.table.line(one)}), with "
+                    "another score or label; keep one",
+                )  # fmt: skip
+
+    def take(self, rows: np.ndarray) -> "Scores":
+        """Return some trials."""
+        return Scores(self.table.take(rows))
 
 
 @dataclass(frozen=True)
@@ -223,18 +265,16 @@ def load_scores(path: str | Path) -> Scores:
     return Scores(Table.load(path))
 
 
-def save_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> Scores:
-    """Write a score file (speaker, utterance, label, attack, score) and return it."""
-    table = Table.build(
-        {
-            "speaker": trials.table.texts("speaker"),
-            "utterance": trials.table.texts("utterance"),
-            "label": trials.table.texts("label"),
-            "attack": trials.attack_texts,
-            "score": [f"{score:.9g}" for score in scores],
-        },
-        str(path),
-    )
+def save_scores(
+    path: str | Path, trials: Trials, scores: np.ndarray, extras: Mapping[str, Sequence[str]] | None = None
+) -> Scores:
+    """Write a score file (speaker, utterance, label, attack, score, and further columns) and return it."""
+    cells: dict[str, Sequence[str]] = {name: trials.table.texts(name) for name in ("speaker", "utterance", "label")}
+    cells["attack"] = trials.attack_texts
+    cells["score"] = [f"{score:.9g}" for score in scores]
+    others = [name for name in trials.table.columns if name not in cells]
+    cells |= {name: trials.table.texts(name) for name in others} | dict(extras or {})
+    table = Table.build(cells, str(path))
     table.save(path)
     return Scores(table)
 

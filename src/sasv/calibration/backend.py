@@ -1,0 +1,213 @@
+"""Scores to log-likelihood ratios: calibration, quality measures as side information, fusion of two systems.
+
+Sources: Bruemmer and du Preez, "Application-independent evaluation of speaker detection", 2006 (prior-weighted logistic
+regression); Ferrer et al., "Calibration of speaker recognition with side information" (quality measures); Wang et al.,
+"Revisiting and improving scoring fusion for spoofing-aware speaker verification using compositional data analysis",
+Interspeech 2024 (non-linear fusion of calibrated LLRs).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+from sasv.core.files import read_bytes, write_json
+from sasv.metrics.costs import CostModel
+from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
+
+KINDS = ("logistic", "sum", "nonlinear")
+RIDGE = 1e-6
+"""Of the standardised weights, so that scores that part the classes perfectly still give finite ones."""
+
+
+@dataclass
+class Linear:
+    """Weighted sum of columns and an offset: a log-likelihood ratio."""
+
+    columns: list[str]
+    weights: list[float]
+    offset: float
+
+    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return (trials,) of columns of (trials,)."""
+        return self.offset + np.array(self.weights) @ np.stack([columns[name] for name in self.columns])
+
+
+@dataclass
+class Backend:
+    """Turns the scores of a trial into one: a log-likelihood ratio, but for the kind ``sum``.
+
+    The LLR is that of a target against the mixture of nontargets and spoofs in which each weighs as in the cost model.
+
+    Attributes:
+        kind: logistic (one or more columns), sum, or nonlinear (columns: a speaker score and a countermeasure's).
+        columns: what it reads.
+        costs: the cost model it was fitted for.
+        parts: the fitted sums: one of logistic; speaker and countermeasure of nonlinear.
+        source: trials it was fitted on.
+    """
+
+    kind: str
+    columns: list[str]
+    costs: CostModel
+    parts: list[Linear] = field(default_factory=list)
+    source: str = ""
+
+    @property
+    def threshold(self) -> float | None:
+        """Bayes threshold of its LLRs; None of a sum, which is no LLR."""
+        return None if self.kind == "sum" else self.costs.bayes_threshold
+
+    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the new score of each trial, (trials,), of columns of (trials,).
+
+        Raises:
+            SasvError: a column is missing.
+        """
+        missing = [name for name in self.columns if name not in columns]
+        if missing:
+            raise SasvError(
+                f"the back-end needs the column {', '.join(missing)}; the scores have: {', '.join(columns)}"
+            )
+        if self.kind == "sum":
+            return np.sum([columns[name] for name in self.columns], axis=0)
+        if self.kind == "logistic":
+            return self.parts[0](columns)
+        speaker, bona_fide = (part(columns) for part in self.parts)
+        _, nontarget, spoof = self.costs.weights
+        share = spoof / (nontarget + spoof)
+        with np.errstate(divide="ignore"):
+            return -np.logaddexp(np.log1p(-share) - speaker, np.log(share) - bona_fide)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Backend":
+        """Make it of what to_dict gave. SasvError where that is something else."""
+        try:
+            parts = [Linear(**part) for part in values["parts"]]
+            return cls(**(dict(values) | {"costs": CostModel(**values["costs"]), "parts": parts}))
+        except (TypeError, KeyError) as error:
+            raise SasvError(f"no back-end of scores ({error}); make it again by sasv calibrate") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Backend":
+        """Read what save wrote."""
+        try:
+            return cls.from_dict(json.loads(read_bytes(path)))
+        except (ValueError, SasvError) as error:
+            raise SasvError(f"{path}: {error}") from error
+
+
+def fit_backend(
+    columns: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    costs: CostModel,
+    kind: str = "logistic",
+    quality: Sequence[str] = (),
+    source: str = "",
+) -> Backend:
+    """Fit a back-end on development trials.
+
+    Args:
+        columns: name -> (trials,), in order: the scores (nonlinear: speaker, then countermeasure).
+        labels: (trials,) 0 target, 1 nontarget, 2 spoof.
+        costs: priors and costs that matter: they weigh nontargets against spoofs, and around their threshold the fit
+            is best.
+        kind: one of KINDS.
+        quality: columns among them that are side information (seconds, number of enrolment files ...).
+        source: what to say of the trials.
+
+    Raises:
+        SasvError: trials of a kind are missing, or columns do not suit the kind.
+    """
+    names = [name for name in columns if name not in quality]
+    if kind not in KINDS:
+        raise SasvError(f"'{kind}' is no back-end; use one of: {', '.join(KINDS)}")
+    if kind == "nonlinear" and len(names) != 2:
+        raise SasvError(f"the nonlinear fusion takes two scores, speaker and countermeasure, not {len(names)}")
+    found = Backend(kind, list(columns), costs, source=source)
+    if kind == "sum":
+        return found
+    weights = costs.weights
+    if kind == "logistic":
+        kinds = [k for k in (TARGET, NONTARGET, SPOOF) if weights[k]]
+        found.parts = [fit_linear(columns, labels, {k: weights[k] for k in kinds})]
+        return found
+    speaker, countermeasure = names
+    side = {name: columns[name] for name in quality}
+    real = labels != SPOOF
+    known = {name: values[real] for name, values in ({speaker: columns[speaker]} | side).items()}
+    found.parts = [
+        fit_linear(known, labels[real], {TARGET: weights[0], NONTARGET: weights[1]}),
+        fit_linear(
+            {countermeasure: columns[countermeasure]} | side,
+            np.where(real, TARGET, SPOOF),
+            {TARGET: weights[0], SPOOF: weights[2]},
+        ),
+    ]
+    return found
+
+
+def fit_linear(columns: Mapping[str, np.ndarray], labels: np.ndarray, weights: Mapping[int, float]) -> Linear:
+    """Fit a weighted sum that is a log-likelihood ratio of class 0 against the others, by logistic regression.
+
+    Args:
+        columns: name -> (trials,).
+        labels: (trials,) classes.
+        weights: class -> what all its trials together weigh (prior times cost).
+
+    Raises:
+        SasvError: a class has no trials, or a column is not finite.
+    """
+    features = np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
+    if not np.isfinite(features).all():
+        raise SasvError(f"a column of {', '.join(columns)} holds NaN or infinity; mend the score file")
+    counts = {kind: int((labels == kind).sum()) for kind in weights}
+    if not all(counts.values()):
+        lacking = [("target", "nontarget", "spoof")[kind] for kind, count in counts.items() if not count]
+        raise SasvError(f"calibration needs {' and '.join(lacking)} trials among the development trials")
+    total = sum(weights.values())
+    weight = sum((labels == kind) * (share / total / counts[kind]) for kind, share in weights.items())
+    prior = np.log(weights[TARGET] / (total - weights[TARGET]))
+    centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-12)
+    inputs = np.column_stack(((features - centre) / scale, np.ones(len(features))))
+    solved = _logistic(inputs, (labels == TARGET).astype(np.float64), weight, prior)
+    slopes = solved[:-1] / scale
+    return Linear(list(columns), slopes.tolist(), float(solved[-1] - slopes @ centre))
+
+
+def _logistic(inputs: np.ndarray, wanted: np.ndarray, weight: np.ndarray, prior: float) -> np.ndarray:
+    """Minimise the weighted cross-entropy of sigmoid(inputs @ x + prior) by Newton's method with halved steps."""
+    used = weight > 0
+    inputs, wanted, weight = inputs[used], wanted[used], weight[used]
+    ridge = RIDGE * np.append(np.ones(inputs.shape[1] - 1), 0.0)
+
+    def loss(x: np.ndarray) -> float:
+        logits = inputs @ x + prior
+        return float(weight @ np.logaddexp(0, np.where(wanted > 0, -logits, logits)) + ridge @ x**2 / 2)
+
+    x = np.zeros(inputs.shape[1])
+    value = loss(x)
+    for _ in range(100):
+        share = 0.5 * (1 + np.tanh((inputs @ x + prior) / 2))
+        gradient = inputs.T @ (weight * (share - wanted)) + ridge * x
+        curvature = inputs.T @ (inputs * (weight * share * (1 - share))[:, None]) + np.diag(ridge + 1e-12)
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while (after := loss(x - size * step)) > value and size > 1e-6:
+            size /= 2
+        if after >= value - 1e-14:
+            break
+        x, value = x - size * step, after
+    return x

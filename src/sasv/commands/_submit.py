@@ -1,0 +1,33 @@
+"""sasv submit."""
+
+from dataclasses import dataclass
+
+from sasv.core.errors import SasvError
+from sasv.core.progress import say
+from sasv.scores import read_scores, write_submission
+
+
+@dataclass
+class SubmitOptions:
+    """Write scores as the ASVspoof 5 challenge wants them.
+
+    Args:
+        scores: score file; columns asv_score and cm_score go along where it has them.
+        out: file to write.
+        track: 1 (countermeasure) or 2 (SASV).
+        key: trials, where the score file does not say the labels (they are not written).
+    """
+
+    scores: str
+    out: str
+    track: int = 2
+    key: str = ""
+
+
+def submit(options: SubmitOptions) -> None:
+    """Write the submission of a track; SasvError where the scores are those of the other."""
+    scores = read_scores(options.scores, options.key)
+    if options.track == 2 and scores.task == "cm":
+        raise SasvError(f"{options.scores}: the scores of a countermeasure; they are for --track 1")
+    write_submission(scores, options.out, options.track)
+    say(f"submission: {options.out}")

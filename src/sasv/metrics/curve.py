@@ -1,0 +1,130 @@
+"""Error rates at every threshold, of all trials or of a weighted resample of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+
+TARGET, NONTARGET, SPOOF = 0, 1, 2
+
+
+class Eer(NamedTuple):
+    """Equal error rate as a fraction, and the threshold at which both rates have it (nearly)."""
+
+    rate: float
+    threshold: float
+
+
+class Points:
+    """The distinct scores of some trials as thresholds, and how many trials of each class lie below each.
+
+    Args:
+        scores: (trials,), higher for target.
+        labels: (trials,) 0 target, 1 nontarget, 2 spoof.
+
+    Raises:
+        SasvError: no trials, or scores that are not finite.
+    """
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray):
+        if not len(scores):
+            raise SasvError("no trials: metrics need at least one")
+        self.scores, self.labels = np.asarray(scores, np.float64), labels
+        kinds = [np.sort(self.scores[labels == kind]) for kind in (TARGET, NONTARGET, SPOOF)]
+        if not all(np.isfinite(kind[[0, -1]]).all() for kind in kinds if len(kind)):
+            raise SasvError("scores must be finite; NaN or infinite scores have no EER: mend the score file")
+        whole = np.sort(np.concatenate(kinds))
+        distinct = np.append(True, whole[1:] != whole[:-1])
+        self.thresholds = np.append(whole[distinct], np.inf)
+        del whole, distinct
+        self.below = [np.searchsorted(kind, self.thresholds).astype(np.int32) for kind in kinds]
+        self.sizes = [len(kind) for kind in kinds]
+
+    @cached_property
+    def rows(self) -> list[np.ndarray]:
+        """Rows of each class in the order of their scores."""
+        members = [np.flatnonzero(self.labels == kind) for kind in (TARGET, NONTARGET, SPOOF)]
+        return [rows[np.argsort(self.scores[rows], kind="stable")] for rows in members]
+
+    def curve(self, weights: np.ndarray | None = None) -> "Curve":
+        """Return the error rates; each trial counts ``weights`` times (trials,), once where left out."""
+        if weights is None:
+            rejected: list[np.ndarray] = list(self.below)
+            sizes: list[float] = list(map(float, self.sizes))
+        else:
+            sums = [np.append(0.0, np.cumsum(weights[rows], dtype=np.float64)) for rows in self.rows]
+            rejected, sizes = [total[at] for total, at in zip(sums, self.below)], [float(total[-1]) for total in sums]
+        if not sizes[TARGET]:
+            raise SasvError("no target trials: metrics need trials of all kinds they compare")
+        alarms = [1 - part / size if size else None for part, size in zip(rejected[1:], sizes[1:])]
+        return Curve(self.thresholds, rejected[TARGET] / sizes[TARGET], alarms[0], alarms[1], tuple(sizes))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Error rates of the decision "accept where score >= threshold", thresholds ascending, the last one infinite.
+
+    Attributes:
+        thresholds: (points,).
+        miss: share of targets rejected, (points,), rising from 0 to 1.
+        nontarget, spoof: share of each accepted, falling from 1 to 0; None where there are none.
+        sizes: number (or weight) of target, nontarget and spoofed trials.
+    """
+
+    thresholds: np.ndarray
+    miss: np.ndarray
+    nontarget: np.ndarray | None
+    spoof: np.ndarray | None
+    sizes: tuple[float, ...]
+
+    def alarms(self, kinds: Sequence[int]) -> np.ndarray | None:
+        """Return the false acceptance of some kinds (1 nontarget, 2 spoof) pooled; None where one is missing."""
+        found = [(self.nontarget, self.spoof)[kind - 1] for kind in kinds]
+        parts = [part for part in found if part is not None]
+        if len(parts) < len(kinds):
+            return None
+        if len(parts) == 1:
+            return parts[0]
+        sizes = np.array([self.sizes[kind] for kind in kinds])
+        return (parts[0] * sizes[0] + parts[1] * sizes[1]) / sizes.sum()
+
+    def eer(self, *kinds: int) -> Eer | None:
+        """Return the EER of targets against some kinds by linear interpolation of the ROC; None where one is missing.
+
+        The EER is where the line between two neighbouring points of the ROC meets miss = false alarm.
+        """
+        alarms = self.alarms(kinds)
+        if alarms is None:
+            return None
+        at = self.crossing(alarms)
+        above, below = self.miss[at] - alarms[at], self.miss[at - 1] - alarms[at - 1]
+        share = above / (above - below)
+        rate = alarms[at] + share * (alarms[at - 1] - alarms[at])
+        low, high = self.thresholds[at - 1], self.thresholds[at]
+        return Eer(float(rate), float(low if np.isinf(high) else high + share * (low - high)))
+
+    def eer_nearest(self, *kinds: int) -> Eer | None:
+        """Return the EER by the nearest point: the mean of both rates where they differ least (ASVspoof packages).
+
+        The threshold is the one of these packages: the highest score that is rejected.
+        """
+        alarms = self.alarms(kinds)
+        if alarms is None:
+            return None
+        at = self.crossing(alarms)
+        if abs(self.miss[at - 1] - alarms[at - 1]) <= abs(self.miss[at] - alarms[at]):
+            at -= 1
+        threshold = self.thresholds[at - 1] if at else self.thresholds[0] - 0.001
+        return Eer(float(self.miss[at] + alarms[at]) / 2, float(threshold))
+
+    def crossing(self, alarms: np.ndarray) -> int:
+        """Return the first point at which misses are at least as frequent as false alarms; never the first of all."""
+        return int(np.searchsorted(self.miss - alarms, 0.0))
+
+    def at(self, threshold: float) -> int:
+        """Return the point whose decisions are those of any threshold."""
+        return int(np.searchsorted(self.thresholds, threshold))

@@ -1,0 +1,161 @@
+"""Metrics of a countermeasure before a speaker verification system: t-DCF and t-EER.
+
+Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification:
+fundamentals", IEEE/ACM TASLP 2020 (t-DCF; legacy: ASVspoof 2019 evaluation plan); Kinnunen et al., "t-EER:
+parameter-free tandem evaluation of countermeasures and biometric comparators", IEEE TPAMI 2023.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+from sasv.metrics.costs import Cost, CostModel
+from sasv.metrics.curve import NONTARGET, Curve
+
+COARSE = 512
+"""Thresholds of the first look where a t-EER is not searched exactly."""
+
+
+class AsvRates(NamedTuple):
+    """Error rates of a speaker verification system at its threshold, as fractions."""
+
+    miss: float
+    nontarget: float
+    spoof: float
+
+
+ASVSPOOF5_ASV = AsvRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
+"""The system of the organisers of ASVspoof 5, from their evaluation package."""
+
+
+def asv_rates(curve: Curve) -> AsvRates:
+    """Return the rates at the nearest-point EER threshold of a verification system, as the ASVspoof packages do."""
+    point = curve.eer_nearest(NONTARGET)
+    if point is None or curve.spoof is None:
+        raise SasvError("ASV error rates need target, nontarget and spoofed trials")
+    at = curve.at(point.threshold)
+    assert curve.nontarget is not None
+    return AsvRates(float(curve.miss[at]), float(curve.nontarget[at]), float(curve.spoof[at]))
+
+
+def min_t_dcf(countermeasure: Curve, asv: AsvRates, model: CostModel, legacy: bool = False) -> Cost:
+    """Return the least normalised t-DCF over the thresholds of a countermeasure.
+
+    Args:
+        countermeasure: its targets are bona fide trials, its spoofs spoofed ones.
+        asv: error rates of the verification system behind it.
+        model: priors and costs.
+        legacy: the form of ASVspoof 2019, without the cost of an error-free countermeasure.
+
+    Raises:
+        SasvError: no spoofed trials, or error rates of a verification system that is of no use.
+    """
+    miss, nontarget, spoof = model.weights
+    if countermeasure.spoof is None:
+        raise SasvError("a t-DCF needs spoofed trials")
+    without = miss * asv.miss + nontarget * asv.nontarget
+    missed, accepted = miss - without, spoof * asv.spoof
+    if missed < 0 or accepted < 0:
+        raise SasvError(f"t-DCF: the verification system errs too often ({asv}); are its rates fractions?")
+    base = 0.0 if legacy else without
+    default = base + min(missed, accepted)
+    if not default:
+        raise SasvError("t-DCF: the verification system accepts no spoof; a countermeasure has nothing to do")
+    costs = (base + missed * countermeasure.miss + accepted * countermeasure.spoof) / default
+    at = int(costs.argmin())
+    return Cost(float(costs[at]), float(countermeasure.thresholds[at]))
+
+
+class TandemEer(NamedTuple):
+    """Concurrent t-EER as a fraction, and the thresholds of both systems."""
+
+    rate: float
+    asv_threshold: float
+    cm_threshold: float
+
+
+class TandemPath(NamedTuple):
+    """Where tandem misses and false acceptances are equal, for each threshold of the verification system.
+
+    Attributes:
+        asv, cm: (points,) positions on the two curves.
+        rate: (points,) mean of both tandem error rates; NaN where no countermeasure threshold makes them equal.
+    """
+
+    asv: np.ndarray
+    cm: np.ndarray
+    rate: np.ndarray
+
+
+def t_eer_path(asv: Curve, cm: Curve, spoofs: float = 0.5, points: np.ndarray | None = None) -> TandemPath:
+    """Return the t-EER path for a share of spoofs among the negatives (0 to 1).
+
+    For each point of the verification system the countermeasure's is found by bisection, because the tandem's misses
+    only grow and its false acceptances only shrink with the countermeasure's threshold.
+
+    Args:
+        asv: verification system: target, nontarget and spoofed trials.
+        cm: countermeasure: bona fide as target, spoofed.
+        spoofs: share of spoofs among the negatives.
+        points: positions on ``asv`` to look at; all where left out.
+    """
+    if asv.nontarget is None or asv.spoof is None or cm.spoof is None:
+        raise SasvError("a t-EER needs target, nontarget and spoofed trials")
+    points = np.arange(len(asv.thresholds)) if points is None else points
+    missed = asv.miss[points]
+    nontarget, spoof = (1 - spoofs) * asv.nontarget[points], spoofs * asv.spoof[points]
+    alarm = cm.spoof
+
+    def gap(at: np.ndarray) -> np.ndarray:
+        passed = 1 - cm.miss[at]
+        return 1 - passed * (1 - missed) - (passed * nontarget + alarm[at] * spoof)
+
+    low, high = np.zeros(len(points), np.int64), np.full(len(points), len(cm.thresholds) - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        reached = gap(middle) >= 0
+        low, high = np.where(reached, low, np.minimum(middle + 1, high)), np.where(reached, middle, high)
+    before = np.maximum(low - 1, 0)
+    best = np.where(np.abs(gap(before)) <= np.abs(gap(low)), before, low)
+    passed = 1 - cm.miss[best]
+    rate = (1 - passed * (1 - missed) + passed * nontarget + alarm[best] * spoof) / 2
+    return TandemPath(points, best, np.where(missed < nontarget + spoof, rate, np.nan))
+
+
+def t_eer(asv: Curve, cm: Curve, exact: bool = True) -> TandemEer:
+    """Return the concurrent t-EER: the point of the path at which nontargets and spoofs pass the tandem equally often.
+
+    There the t-EER is the same whatever the share of spoofs.
+
+    Args:
+        asv, cm: as in t_eer_path.
+        exact: look at every threshold of the verification system; otherwise at some, then at those around the best
+            (for resamples).
+    """
+    points = np.arange(len(asv.thresholds))
+    if not exact and len(points) > 4 * COARSE:
+        coarse = np.unique(np.linspace(0, len(points) - 1, COARSE).astype(np.int64))
+        path = t_eer_path(asv, cm, points=coarse)
+        at = int(np.nanargmin(_distance(asv, cm, path)))
+        points = np.arange(coarse[max(at - 1, 0)], coarse[min(at + 1, len(coarse) - 1)] + 1)
+    path = t_eer_path(asv, cm, points=points)
+    distance = _distance(asv, cm, path)
+    if np.isnan(distance).all():
+        raise SasvError("the t-EER does not exist for these scores: no thresholds make the tandem's errors equal")
+    at = int(np.nanargmin(distance))
+    assert asv.spoof is not None and cm.spoof is not None
+    rate = asv.spoof[path.asv[at]] * cm.spoof[path.cm[at]]
+    return TandemEer(float(rate), float(asv.thresholds[path.asv[at]]), float(cm.thresholds[path.cm[at]]))
+
+
+def _distance(asv: Curve, cm: Curve, path: TandemPath) -> np.ndarray:
+    """Return how far apart the tandem's acceptance of nontargets and of spoofs is on a path; NaN where undefined."""
+    assert asv.nontarget is not None and asv.spoof is not None and cm.spoof is not None
+    spoof, passed = asv.spoof[path.asv], 1 - cm.miss[path.cm]
+    valid = ~np.isnan(path.rate) & (spoof > 0) & (passed > 0)
+    result = np.full(len(spoof), np.nan)
+    np.divide(asv.nontarget[path.asv], spoof, out=result, where=valid)
+    other = np.full(len(spoof), np.nan)
+    np.divide(cm.spoof[path.cm], passed, out=other, where=valid)
+    return np.abs(result - other)
