@@ -86,9 +86,8 @@ def main() -> None:
                 test = found[metric]
                 low, high = (show(metric, edge) for edge in test.interval)
                 change = show(metric, test.second - test.first)
-                print(
-                    f"* {second} minus {first}, {title(metric)}, over {unit}: {change} [{low}, {high}], p = {test.p:.3f}"
-                )
+                what = f"{second} minus {first}, {title(metric)}, over {unit}"
+                print(f"* {what}: {change} [{low}, {high}], p = {test.p:.3f}")
     if options.report:
         with tempfile.TemporaryDirectory() as folder:
             systems = []

@@ -16,7 +16,8 @@ h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #eee; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #999; }
-img { max-width: 100%; height: auto; } p.note { color: #555; max-width: 75ch; } .best { font-weight: 700; } small { color: #555; }
+img { max-width: 100%; height: auto; } p.note { color: #555; max-width: 75ch; } .best { font-weight: 700; }
+small { color: #555; }
 nav a { margin-right: 1rem; } audio { height: 1.8rem; vertical-align: middle; }
 """
 

@@ -24,6 +24,7 @@ NAMES = {
     "cm-score": "cm_score",
     "asv-score": "asv_score",
     "sasv-score": "score",
+    "sasv_score": "score",
     "asv-label": "label",
     "cm-label": "cm_label",
     "sasv_label": "label",
@@ -139,7 +140,7 @@ def _headless(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
         return ["speaker", "utterance", "codec", "", "attack", "label", "", ""]
     if count == 5 and last <= {BONA_FIDE, "spoof"} and (BONA_FIDE in last or row[2] == NONE):  # ASVspoof 2019, CM list
         return ["speaker", "utterance", "", "attack", "label"]
-    if count == 5:  # ASVspoof 5, track 2
+    if count == 5 and not _number(row[4]):  # ASVspoof 5, track 2
         return ["speaker", "utterance", "gender", "attack", "label"]
     if count == 4 and _number(row[2]) and last <= set(LABELS) | {"0", "1"}:
         return ["speaker", "utterance", "score", "label"]

@@ -1,0 +1,229 @@
+"""Score and key files of challenges and other toolkits, the metrics command on them, bad input, submissions."""
+
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+
+from conftest import shared
+from sasv import cli
+from sasv.commands import MetricsOptions, SubmitOptions, metrics, submit
+from sasv.core.errors import SasvError, TableError
+from sasv.scores import read_scores
+
+TRIALS = [
+    ("s1", "u1", "target", "-"),
+    ("s1", "u2", "nontarget", "-"),
+    ("s2", "u3", "target", "-"),
+    ("s2", "u4", "spoof", "A01"),
+    ("s1", "u5", "spoof", "A02"),
+]
+VALUES = ("0.9", "0.1", "0.8", "0.3", "0.2")
+OURS = "speaker\tutterance\tlabel\tattack\tscore\n" + "".join(
+    f"{speaker}\t{utterance}\t{label}\t{attack}\t{value}\n"
+    for (speaker, utterance, label, attack), value in zip(TRIALS, VALUES)
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(name, text):
+        path = tmp_path / name
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress(text.encode()))
+        else:
+            path.write_bytes(text.encode())
+        return str(path)
+
+    return make
+
+
+def lines(form, values=VALUES):
+    """Rows of the trials by a format of s, u, l (label), a (attack), v (score), c (label of a countermeasure)."""
+    return "".join(
+        form.format(s=speaker, u=utterance, l=label, a=attack, v=value, c="spoof" if label == "spoof" else "bonafide")
+        + "\n"
+        for (speaker, utterance, label, attack), value in zip(TRIALS, values)
+    )
+
+
+KEY = lines("{s} {u} {l}")
+SCORE_FILES = {
+    "ours": (OURS, ""),
+    "a-DCF package": (lines("{s} {u} {v} {l}"), ""),
+    "ASVspoof 5 submission and key": (
+        "spk\tfilename\tcm-score\tasv-score\tsasv-score\n" + lines("{s}\t{u}\t-\t-\t{v}"),
+        "spk\tfilename\tcm-label\tasv-label\n" + lines("{s}\t{u}\t{c}\t{l}"),
+    ),
+    "ASVspoof 5 trial list": (lines("{s} {u} {v}"), lines("{s} {u} F {a} {l}")),
+    "ASVspoof 2019 list": (lines("{s} {u} {v}"), lines("{s} {u} {a} {l}")),
+    "scores by utterance": (lines("{u} {v}"), lines("{s} {u} {a} {l}")),
+    "other order": ("".join(reversed(lines("{s} {u} {v}").splitlines(True))), lines("{s} {u} {l}")),
+    "ASVspoof 2019, verification scores": (lines("{a} {l} {v}"), ""),
+    "SASV fusion table": (
+        "asv_score,cm_score,sasv_score,sasv_label\n"
+        + lines("0,1,{v},{l}").replace("nontarget", "2").replace("target", "1").replace("spoof", "0"),
+        "",
+    ),
+    "with audio suffixes": (lines("{s} {u}.wav {v} {l}"), ""),
+}
+
+
+@pytest.mark.parametrize("kind", SCORE_FILES)
+@pytest.mark.parametrize("form", ["plain", "windows", "gzip"])
+def test_every_known_file_gives_the_same_trials(kind, form, write):
+    texts = [text.replace("\n", "\r\n") if form == "windows" else text for text in SCORE_FILES[kind]]
+    suffix = ".gz" if form == "gzip" else ""
+    path, key = (write(f"{name}.txt{suffix}", text) if text else "" for name, text in zip(("scores", "key"), texts))
+    found = read_scores(path, key)
+    wanted = sorted(zip(map(float, VALUES), (label for _, _, label, _ in TRIALS)))
+    names = ("target", "nontarget", "spoof")
+    assert sorted(zip(found.values.tolist(), (names[label] for label in found.labels))) == wanted
+    result = metrics(MetricsOptions(path, key=key))
+    assert result["sasv_eer"] == 0.0 and (result["targets"], result["nontargets"], result["spoofs"]) == (2, 1, 2)
+
+
+def test_a_countermeasure_file(write):
+    cm = write("cm.txt", lines("{u} {a} {c} {v}"))
+    result = metrics(MetricsOptions(cm))
+    assert result["task"] == "cm" and result["cm_eer"] == pytest.approx(100 / 3, abs=17)
+    assert list(result["groups"]["attack"]) == ["A01", "A02"]
+    track_1 = write("score.tsv", "filename\tcm-score\n" + lines("{u}\t{v}"))
+    key = write("key.tsv", "filename\tcm-label\n" + lines("{u}\t{c}"))
+    assert metrics(MetricsOptions(track_1, key=key))["cm_eer"] == result["cm_eer"]
+    protocol = write("protocol.txt", lines("{s} {u} F C01 1 2 AC1 {a} {c} -"))
+    assert metrics(MetricsOptions(track_1, key=protocol, by="codec"))["groups"]["codec"]["C01"]["spoofs"] == 2
+
+
+def test_voxceleb_lists(write):
+    key = write("veri_test2.txt", "1 a/1.wav b/1.wav\n0 a/1.wav c/1.wav\n")
+    found = read_scores(write("s.txt", "a/1.wav b/1.wav 0.7\na/1.wav c/1.wav 0.2\n"), key)
+    assert found.labels.tolist() == [0, 1] and found.values.tolist() == [0.7, 0.2]
+
+
+def test_a_tandem_of_two_files(write):
+    key = write("key.txt", lines("{s} {u} {a} {l}"))
+    asv = write("asv.txt", lines("{s} {u} {v}", ("2", "-1", "3", "1", "0")))
+    cm = write("cm.txt", lines("{u} {v}", ("1", "1.5", "2", "-1", "0")))
+    result = metrics(MetricsOptions(asv, key=key, cm=cm))
+    assert result["t_eer"] is not None and result["min_t_dcf"] is not None
+    assert result["min_t_dcf_legacy"] is not None
+
+
+@pytest.mark.parametrize(
+    "name, text, key, message",
+    [
+        ("nan", OURS.replace("0.9", "nan"), "", "finite"),
+        ("infinite", OURS.replace("0.9", "-inf"), "", "finite"),
+        ("word", OURS.replace("0.9", "high"), "", "line 2"),
+        ("no targets", lines("{s} {u} {v} {l}").replace(" target", " nontarget"), "", "no target trials"),
+        ("header missing", "".join(OURS.splitlines(True)[1:]), "", "unknown layout .*put a header line"),
+        ("empty", "", "", "empty"),
+        ("no rows", OURS.splitlines(True)[0], "", "no trials"),
+        ("twice", OURS + "s1\tu1\ttarget\t-\t0.5\n", "", "line 7.* stands twice .*line 2"),
+        ("twice in others' file", lines("{u} {v}") + "u1 0.5\n", KEY, "u1 has two scores, 0.9 and 0.5"),
+        ("missing trial", lines("{u} {v}").replace("u1 0.9\n", ""), KEY, "1 of 5 trials .* no score .*u1"),
+        ("other protocol", lines("x{u} {v}"), KEY, "key of another protocol"),
+        ("no label", lines("{u} {v}"), "", "give the key file"),
+        ("bad label", OURS.replace("nontarget", "friend"), "", "line 3.*friend"),
+        ("short line", "utterance\tlabel\tscore\nu1\ttarget\n", "", "line 2: 2 cells instead of 3"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_one_line(name, text, key, message, write, capsys):
+    words = ["metrics", write("scores.txt", text)]
+    if key:
+        words += ["--key", write("key.txt", key)]
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.count("\n") == 0
+    assert re.search(message, err), err
+
+
+def test_all_scores_equal_and_a_class_missing(write):
+    equal = metrics(MetricsOptions(write("e.tsv", lines("{s} {u} 1 {l}"))))
+    assert equal["sasv_eer"] == equal["spf_eer"] == 50.0
+    bona_fide = metrics(MetricsOptions(write("b.tsv", "".join(lines("{s} {u} {v} {l}").splitlines(True)[:3]))))
+    assert bona_fide["spf_eer"] is None and bona_fide["sv_eer"] == 0.0
+
+
+def test_the_same_trial_twice_counts_twice(write):
+    assert metrics(MetricsOptions(write("s.tsv", OURS + OURS.splitlines(True)[1])))["targets"] == 3
+
+
+def test_columns_of_scores(write):
+    path = write("f.csv", "asv_score,cm_score,sasv_label\n1,2,1\n0,1,2\n1,0,0\n")
+    with pytest.raises(TableError, match="say which is meant"):
+        read_scores(path)
+    assert read_scores(path, column="cm_score").values.tolist() == [2, 1, 0]
+    with pytest.raises(TableError, match="no column 'x'"):
+        read_scores(path, column="x")
+    key = write("k.txt", "a A 0\n")
+    with pytest.raises(TableError, match="k.txt: no key: it needs the name and the label"):
+        read_scores(path, key)
+
+
+def test_groups_by_a_column_of_the_utterance_table(write, tmp_path):
+    cells = "".join(f"{utterance}\tx\ts\t{'m' if utterance < 'u3' else 'f'}\n" for _, utterance, _, _ in TRIALS)
+    table = write("utterances.tsv", "utterance\tpath\tspeaker\tgender\n" + cells)
+    scores = write("s.tsv", OURS)
+    found = metrics(MetricsOptions(scores, by="attack,gender", utterances=table))["groups"]
+    assert (found["gender"]["m"]["targets"], found["gender"]["m"]["nontargets"]) == (1, 1)
+    assert found["gender"]["f"]["spoofs"] == 2 and set(found["attack"]) == {"A01", "A02"}
+    with pytest.raises(SasvError, match="no column 'gender'; give the utterance table"):
+        metrics(MetricsOptions(scores, by="gender"))
+
+
+def test_options_of_metrics(write, capsys):
+    scores = write("s.tsv", OURS)
+    assert cli.main(["metrics", scores, "--costs", "0.8,0.1,0.1,1,1,1", "--llr", "true", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"min_a_dcf.0.8,0.1,0.1,1,1,1", "act_a_dcf.0.8,0.1,0.1,1,1,1", "cllr"} <= set(found)
+    text = metrics(MetricsOptions(scores, threshold=0.5))
+    assert text["act_a_dcf.asvspoof5"] == 0.0
+    assert "asvspoof5: priors target 0.9405" in text["costs"]["asvspoof5"]
+    with pytest.raises(SasvError, match="are no ASV error rates"):
+        metrics(MetricsOptions(scores, asv_errors="10,20,30"))
+    with pytest.raises(SasvError, match="use speakers or trials"):
+        metrics(MetricsOptions(scores, intervals=10, resample="files"))
+
+
+def test_a_paired_test_wants_the_same_trials(write, capsys):
+    one, other = write("1.tsv", OURS), write("2.tsv", OURS.replace("u5", "u6"))
+    with pytest.raises(SasvError, match=r"2.tsv: not the trials of .*1.tsv"):
+        metrics(MetricsOptions(one, against=other))
+    found = metrics(MetricsOptions(one, against=one, intervals=50, resample="trials"))["against"]
+    assert found["sasv_eer"]["p"] == 1.0
+    assert "paired test, resampling trials" in capsys.readouterr().out
+
+
+def test_submissions_are_read_back(write, tmp_path):
+    scores = write("s.tsv", OURS)
+    submit(SubmitOptions(scores, str(tmp_path / "track2.tsv")))
+    head, first = (tmp_path / "track2.tsv").read_text().splitlines()[:2]
+    assert head == "spk\tfilename\tcm-score\tasv-score\tsasv-score"
+    assert first == "s1\tu1\t-\t-\t0.9"
+    key = write("key.tsv", "spk\tfilename\tcm-label\tasv-label\n" + lines("{s}\t{u}\t{c}\t{l}"))
+    again = read_scores(tmp_path / "track2.tsv", key)
+    np.testing.assert_array_equal(again.values, read_scores(scores).values)
+    cm = write("cm.txt", lines("{u} {a} {c} {v}"))
+    submit(SubmitOptions(cm, str(tmp_path / "track1.tsv"), track=1))
+    assert (tmp_path / "track1.tsv").read_text().splitlines()[:2] == ["filename\tcm-score", "u1\t0.9"]
+    with pytest.raises(SasvError, match="for --track 1"):
+        submit(SubmitOptions(cm, str(tmp_path / "x.tsv")))
+    with pytest.raises(SasvError, match="tracks 1 and 2"):
+        submit(SubmitOptions(cm, str(tmp_path / "x.tsv"), track=3))
+
+
+def test_real_files_and_the_real_protocol():
+    """The real scores, row by row with the real list of their trials."""
+    scores = shared("scores", "asvspoof2019_la_dev_ecapa_aasist.csv.gz")
+    key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.dev.gi.trl.txt.gz")
+    expected = json.loads(shared("scores", "asvspoof2019_la_dev_expected.json").read_text())
+    found = metrics(MetricsOptions(str(scores), key=str(key), column="asv_score"))
+    assert set(found["groups"]["attack"]) == {f"A0{number}" for number in range(1, 7)}
+    assert found["min_a_dcf.asvspoof5"] == pytest.approx(expected["asv"]["min_a_dcf_asvspoof5"], abs=1e-9)
+    eval_key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.eval.gi.trl.txt.gz")
+    with pytest.raises(TableError, match="is that another key"):
+        read_scores(scores, eval_key, "asv_score")
