@@ -86,12 +86,13 @@ def report(options: ReportOptions) -> list[System]:
         codes, names = one.scores.attacks
         if set(names) - {NONE}:
             curves[f"det-attacks-{number}"] = figures.png(figures.attack_curves(one.name, one.measure, codes, names))
-    note = "Both axes on the scale of the normal distribution; nearer to the corner is better."
+    note = "Both axes on the scale of the normal distribution; nearer to the lower left corner is better."
     sections.append(Section("Detection error trade-off", note, figures=curves))
     thresholds = {one.name: one.threshold for one in systems}
     panels = {"scores": figures.png(figures.histograms(measures, thresholds))}
     sections.append(Section("Scores of the classes", "What overlaps across the line is an error.", figures=panels))
-    sections += [groups(systems, column) for column in filter(None, options.by.split(",")) if has(systems, column)]
+    for column in filter(None, options.by.split(",")):
+        sections += groups(systems, column)
     model = systems[0].measure.models[0]
     if all(one.threshold is not None for one in systems):
         note = f"{model.describe()}. 1 is the cost of accepting or of rejecting everything."
@@ -195,32 +196,25 @@ def differences(systems: list[System], options: ReportOptions) -> Section:
     return Section("Paired tests", note, ["metric", *(one.name for one in systems[1:])], rows)
 
 
-def has(systems: list[System], column: str) -> bool:
-    """Whether any system has groups by a column."""
-    return any(one.metrics["groups"].get(column) for one in systems)
-
-
-def groups(systems: list[System], column: str) -> Section:
-    """Return the table of the values of a column, with intervals, systems side by side."""
+def groups(systems: list[System], column: str) -> list[Section]:
+    """Return a table a metric of the values of a column, with intervals, systems side by side."""
     found = {one.name: one.metrics["groups"].get(column, {}) for one in systems}
-    names = list(dict.fromkeys(value for values in found.values() for value in values))
-    first = next(iter(systems[0].metrics["groups"][column].values()))
-    wanted = [name for name in first if is_metric(name)]
+    parts = {value: part for values in found.values() for value, part in values.items()}
+    wanted = [name for name in next(iter(parts.values()), {}) if is_metric(name)]
+    note = "Each value has its own trials."
     if column == "attack":  # targets and nontargets are the same of every attack
         wanted = [name for name in wanted if name in ("spf_eer", "cm_eer") or "dcf" in name]
-    header = [column, "trials", *(f"{one.name}: {title(name)}" for name in wanted for one in systems)]
-    rows = []
-    for value in names:
-        part = next(values[value] for values in found.values() if value in values)
-        count = part["spoofs"] if column == "attack" else part["targets"] + part["nontargets"] + part["spoofs"]
-        cells = [interval(found[one.name].get(value, {}), name) for name in wanted for one in systems]
-        rows.append([Cell(value), Cell(f"{count:,}"), *cells])
-    note = (
-        "Spoofs of each attack against all bona fide trials; trials: its spoofs."
-        if column == "attack"
-        else "Each value has its own trials."
-    )
-    return Section(f"By {column}", note, header, rows)
+        note = "Spoofs of each attack against all bona fide trials; trials: its spoofs."
+    sections = []
+    for name in wanted:
+        rows = []
+        for value, part in parts.items():
+            count = part["spoofs"] if column == "attack" else part["targets"] + part["nontargets"] + part["spoofs"]
+            cells = [interval(found[one.name].get(value, {}), name) for one in systems]
+            rows.append([Cell(value), Cell(f"{count:,}"), *cells])
+        header = [column, "trials", *(one.name for one in systems)]
+        sections.append(Section(f"{title(name)} by {column}", note, header, rows))
+    return sections
 
 
 def worst(system: System, table: Utterances | None, most: int) -> Section:

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The model that comes with the package, by Stages 1 and 2 on shared/speech: benchmarks/default_model.sh SHARED OUT
+# Copies by three vocoders for training and selection; CARGAN, a neural vocoder, is heard in the test alone.
+set -euo pipefail
+shared=$1 out=$2
+vocoders='[griffin-lim,source-filter,world]'
+tables=$out/tables
+sasv prepare table "$shared" --out "$tables"
+sasv synthesize "$tables/utterances.tsv" --where split=train --vocoders "$vocoders" --out "$out/train"
+for part in dev test; do
+  sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_$part.tsv" --vocoders "$vocoders" --out "$out/$part"
+done
+sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_test.tsv" --vocoders '[cargan]' --out "$out/unseen"
+dev=(--dev-utterances "$out/dev/utterances.tsv" --dev-enrolments "$tables/enrolments_dev.tsv"
+  --dev-trials "$out/dev/trials.tsv")
+sasv train stage1-small --utterances "$tables/utterances.tsv" --where split=train --out "$out/stage1" \
+  --noises "$shared/noise" "${dev[@]}"
+sasv train stage2-small --utterances "$out/train/utterances.tsv" --where split=train --out "$out/stage2" \
+  --init "$out/stage1/model.safetensors" --batches 40 "${dev[@]}"
+for stage in 1 2; do
+  for part in test unseen; do
+    sasv evaluate --utterances "$out/$part/utterances.tsv" --enrolments "$tables/enrolments_test.tsv" \
+      --trials "$out/$part/trials.tsv" --model "$out/stage$stage/model.safetensors" --out "$out/evaluation/$part$stage"
+  done
+done
