@@ -18,7 +18,7 @@ from sasv.audio import write_audio
 from sasv.commands import COMMANDS, SynthesizeOptions, synthesize
 from sasv.core import files
 from sasv.core.errors import MissingExtra, SasvError
-from sasv.core.processes import locked
+from sasv.core.files import locked
 from sasv.encoders import ENCODERS
 from sasv.tables import load_trials, load_utterances
 

@@ -15,7 +15,8 @@ from conftest import tiny_options
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.core.errors import SasvError
-from sasv.core.processes import Processes, locked
+from sasv.core.files import locked
+from sasv.core.processes import Processes
 from sasv.embeddings.model import Model
 from sasv.training.trainer import Trainer
 

@@ -21,6 +21,8 @@ POSITIONALS = {
     "report": ("systems",),
     "submit": ("scores", "out"),
     "verify": ("recordings",),
+    "download": ("names",),
+    "push": ("model", "repository"),
     "convert": ("source", "result"),
     "info": ("model",),
 }
@@ -95,9 +97,7 @@ def parse(name: str, words: Sequence[str]) -> Any:
     helps = _helps(kind)
     for field in dataclasses.fields(kind):
         if field.name in positional:
-            many = (
-                {"nargs": "+", "type": str} if field.name in ("recordings", "systems") else {"type": hints[field.name]}
-            )
+            many = {"nargs": "+", "type": str} if hints[field.name] == list[str] else {"type": hints[field.name]}
             parser.add_argument(field.name, help=helps.get(field.name), **many)
     parser.add_class_arguments(kind, skip=set(positional))
     _dashed(parser)

@@ -18,6 +18,7 @@ from sasv.core.errors import CheckpointError, some
 from sasv.core.files import write_bytes
 from sasv.encoders import ENCODERS
 from sasv.encoders.base import Encoder
+from sasv.weights import resolve
 
 ENCODER_PREFIX, HEAD_PREFIX = "encoder.", "head."
 PUBLISHED_ENCODER, PUBLISHED_HEAD = "__S__.", "__L__."
@@ -63,13 +64,14 @@ def _joined(checkpoint: Checkpoint, encoder: str, head: str) -> dict[str, Tensor
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of either format and check every entry of the encoder.
 
+    Args:
+        path: file, name of ``sasv models``, or hub id ``org/name`` (see weights.resolve; nothing is fetched).
+
     Raises:
         CheckpointError: the file is missing, truncated, a pickle with code in it, of another model, or has
             missing, unexpected or mis-shaped entries (all of them are listed).
     """
-    name = os.fspath(path)
-    if not Path(name).is_file():
-        raise CheckpointError(f"{name}: no such checkpoint; check the path")
+    name = str(resolve(path))
     with open(name, "rb") as stream:
         start = stream.read(16)
     if _is_safetensors(start, Path(name).stat().st_size):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import gzip
 import hashlib
 import json
@@ -88,3 +89,25 @@ def sha256(*parts: bytes | str) -> str:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
     return digest.hexdigest()
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the hex digest of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(
+    folder: Path, held: str = "another run is writing here; wait for it, or choose another --out"
+) -> Iterator[None]:
+    """Hold a folder for this run, which ends with the process, however it ends; SasvError where another holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SasvError(f"{folder}: {held}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield

@@ -1,19 +1,15 @@
 """The processes that do one job together: one, or as many as torchrun started, on one node or on several."""
 
 import contextlib
-import fcntl
 import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from sasv.core.errors import SasvError
 
 T = TypeVar("T")
 
@@ -101,17 +97,3 @@ class _Total(torch.autograd.Function):
 def total_with_gradient(values: Tensor) -> Tensor:
     """Return the sum over all processes, differentiable."""
     return _Total.apply(values)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this run; SasvError where another run holds it. Ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SasvError(f"{folder}: another run is writing here; wait for it, or choose another --out") from None
-        except OSError:  # a file system without locks
-            pass
-        yield

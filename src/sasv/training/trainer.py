@@ -21,9 +21,9 @@ from sasv.batches.dataset import CropDataset, PlanSampler, loader
 from sasv.batches.plan import EpochPlan, PairPlanner
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
-from sasv.core.files import sha256
+from sasv.core.files import locked, sha256
 from sasv.core.memory import keep_memory
-from sasv.core.processes import Processes, locked
+from sasv.core.processes import Processes
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model, pick_device
 from sasv.encoders.base import parameters_of

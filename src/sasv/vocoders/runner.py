@@ -24,8 +24,7 @@ import soundfile
 
 from sasv.audio import RATE, probe, read_speech, write_audio
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import read_bytes, sha256, write_json
-from sasv.core.processes import locked
+from sasv.core.files import locked, read_bytes, sha256, write_json
 from sasv.core.progress import Progress, duration, say
 from sasv.core.sharding import outstanding, parse_shard
 from sasv.tables import Utterances

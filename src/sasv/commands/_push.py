@@ -1,0 +1,119 @@
+"""sasv push."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sasv.checkpoints import Specification, load_checkpoint, save_checkpoint
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.files import read_bytes, write_text
+from sasv.core.progress import say
+from sasv.report.text import is_metric, show, title
+from sasv.weights.place import HUB_FILE, is_hub_id
+
+
+@dataclass
+class PushOptions:
+    """Publish a model with its card, so that ``--model org/name`` works elsewhere after ``sasv download org/name``.
+
+    Args:
+        model: checkpoint.
+        repository: hub id ``org/name``.
+        card: Markdown with data, training, figures and limits; empty writes one from the specification.
+        metrics: metrics.json of sasv evaluate, for the figures of a written card.
+        licence: for a model that does not state its own.
+        private: make the repository private.
+        out: write the files that would be published into this folder, and publish nothing.
+    """
+
+    model: str
+    repository: str
+    card: str = ""
+    metrics: str = ""
+    licence: str = ""
+    private: bool = False
+    out: str = ""
+
+
+def push(options: PushOptions) -> str:
+    """Publish a model; return its address (or the folder). SasvError where it may not or cannot be published."""
+    if not is_hub_id(options.repository):
+        raise SasvError(f"{options.repository}: a repository is org/name")
+    checkpoint = load_checkpoint(options.model)
+    specification = checkpoint.specification
+    if options.licence:
+        specification.licence = options.licence
+    if specification.licence in ("", "unknown"):
+        raise SasvError(f"{options.model}: states no licence; say under which it may be used: --licence cc-by-4.0")
+    figures: dict[str, Any] = json.loads(read_bytes(options.metrics)) if options.metrics else {}
+    text = read_bytes(options.card).decode() if options.card else card(options.repository, specification, figures)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.out or temporary)
+        save_checkpoint(folder / HUB_FILE, checkpoint)
+        write_text(folder / "README.md", front_matter(specification) + text)
+        if options.metrics:
+            shutil.copyfile(options.metrics, folder / "metrics.json")
+        if options.out:
+            say(f"{folder}: the files to publish; nothing was sent")
+            return str(folder)
+        return upload(options, folder)
+
+
+def upload(options: PushOptions, folder: Path) -> str:
+    """Send the files; return the address."""
+    try:
+        from huggingface_hub import HfApi, errors
+    except ImportError as error:
+        raise MissingExtra("huggingface_hub", "hub", "the Hugging Face hub") from error
+    try:
+        api = HfApi()
+        api.create_repo(options.repository, private=options.private, exist_ok=True)
+        api.upload_folder(repo_id=options.repository, folder_path=folder, commit_message="Model of sasv, with its card")
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SasvError(f"{options.repository}: the hub refused it ({reason}); log in first: hf auth login") from error
+    address = f"https://huggingface.co/{options.repository}"
+    say(f"published: {address}")
+    return address
+
+
+def front_matter(specification: Specification) -> str:
+    """Return the header that the hub reads."""
+    lines = [
+        "---", f"license: {specification.licence.lower()}", "library_name: sasv", "tags:",
+        "- speaker-verification", "- anti-spoofing", "- sasv", "---", "",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def card(name: str, specification: Specification, figures: dict[str, Any]) -> str:
+    """Return a card: what the model is, how it was made, what was measured."""
+    sizes = ", ".join(f"{key} {value}" for key, value in specification.sizes.items())
+    parts = [
+        f"# {name}",
+        "One embedding that accepts the claimed speaker and rejects other people and synthetic copies "
+        "(spoofing-aware speaker verification), made by sasv.",
+        f"* encoder: {specification.encoder} ({sizes}); {specification.rate} Hz, score: {specification.scoring}",
+        f"* classes: {len(specification.classes)}"
+        + (", the last one spoofed speech" if specification.spoof_index is not None else ", no spoofed speech"),
+        f"* threshold: {specification.threshold} ({specification.threshold_source or 'none was chosen'})",
+        f"* licence: {specification.licence}",
+        "* training: " + ", ".join(f"{key} {value}" for key, value in specification.training.items()),
+    ]
+    text = "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
+    names = [key for key in figures if is_metric(key) and figures[key] is not None and not key.endswith("_nearest")]
+    if names:
+        spans = figures.get("intervals") or {}
+        rows = []
+        for key in names:
+            span = spans.get(key)
+            shown = f"{show(key, span[0])} to {show(key, span[1])}" if span else "-"
+            rows.append(f"| {title(key)} | {show(key, figures[key])} | {shown} |")
+        counts = ", ".join(f"{figures[key]} {key}" for key in ("targets", "nontargets", "spoofs") if key in figures)
+        text += (
+            f"\n## Figures ({counts})\n\n| metric | value | 95 % interval |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        )
+    return text + f"\n## Use\n\n```\nsasv download {name}\nsasv verify ENROL.wav TEST.wav --model {name}\n```\n"

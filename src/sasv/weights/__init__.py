@@ -1,0 +1,7 @@
+"""Weights by name: what there is, where it is, how it comes here."""
+
+from sasv.weights.catalogue import Entry, catalogue, find
+from sasv.weights.fetch import fetch
+from sasv.weights.place import home, resolve
+
+__all__ = ["Entry", "catalogue", "fetch", "find", "home", "resolve"]

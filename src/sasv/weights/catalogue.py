@@ -1,0 +1,86 @@
+"""The weights that have a name: those released with the paper, and ours.
+
+Source of the released ones: the table of the published repository (row, encoder, training set, SASV-EER on the
+ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+BUNDLED = FOLDER / "compact.safetensors"
+DEFAULT = "compact"
+"""The model that comes with the package."""
+
+SHORT = {"ecapa_tdnn": "ecapa", "ska_tdnn": "ska", "mfa_conformer": "mfa"}
+ENCODER = {"ecapa": "ecapa-tdnn", "ska": "ska-tdnn", "mfa": "mfa-conformer"}
+PARAMETERS = {"ecapa": 15_444_544, "ska": 30_835_104, "mfa": 21_924_288}
+CLASSES = {"voxceleb2": 5994, "train": 21, "train+dev": 41}
+DIMENSION = 192
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Weights with a name.
+
+    Attributes:
+        name: what ``--model`` takes.
+        encoder: registry name.
+        row: of the published table; 0 for its Stage 1 models, -1 for ours.
+        train_set: voxceleb2, train or train+dev (of ASVspoof2019 LA), or what ours was trained on.
+        published: published SASV-EER in percent, or None.
+        drive: Google Drive id; "" where it was never released, or is ours.
+        licence: of the weights.
+        megabytes: size of the file; computed from the entries, where it was not seen.
+        file: name of the file; rows that share weights share it.
+    """
+
+    name: str
+    encoder: str
+    row: int
+    train_set: str
+    published: float | None
+    drive: str
+    licence: str
+    megabytes: float
+    file: str
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it comes with the package."""
+        return self.row < 0
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """Return name -> weights, ours first."""
+    size = BUNDLED.stat().st_size / 1e6 if BUNDLED.exists() else 0.0
+    ours = Entry(
+        DEFAULT, "ecapa-tdnn", -1, "real speech, copies", None, "", "CC-BY-4.0", size, BUNDLED.name
+    )  # fmt: skip
+    found = {ours.name: ours}
+    files: dict[str, str] = {}
+    with open(FOLDER / "released.tsv", encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t"):
+            short, train_set = SHORT[row["model"]], row["train_set"]
+            name = f"row{row['row']}-{short}-{train_set}"
+            drive = row["google_drive_id"]
+            file = files.setdefault(drive or name, f"{name}.model")
+            shared = int(row["row"]) in (0, 2)  # row 2 is Stage 1 alone
+            classes = CLASSES["voxceleb2" if shared else train_set]
+            size = 4 * (PARAMETERS[short] + DIMENSION * classes) / 1e6
+            found[name] = Entry(
+                name, ENCODER[short], int(row["row"]), train_set, float(row["sasv_eer"]), drive,
+                "not stated by its authors", size, file,
+            )  # fmt: skip
+    return found
+
+
+def find(row: int, encoder: str, train_set: str) -> Entry | None:
+    """Return the weights of a cell of the published table, None where there are none."""
+    for entry in catalogue().values():
+        if (entry.row, entry.encoder, entry.train_set) == (row, encoder, train_set):
+            return entry
+    return None

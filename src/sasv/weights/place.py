@@ -1,0 +1,61 @@
+"""Where weights lie on this machine, and what a name stands for. Nothing here uses the network."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from sasv.core.errors import CheckpointError
+from sasv.weights.catalogue import BUNDLED, Entry, catalogue
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILE = "model.safetensors"
+SUFFIXES = (".safetensors", ".model", ".pt", ".pth")
+
+
+def home() -> Path:
+    """Return the folder of fetched weights: ``$SASV_HOME``, or ``sasv`` in the user's cache folder."""
+    given = os.environ.get("SASV_HOME")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sasv"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form ``org/name`` of the Hugging Face hub."""
+    return bool(HUB_ID.fullmatch(name)) and not name.endswith(SUFFIXES)
+
+
+def place_of(name: str) -> Path:
+    """Return where the file of catalogued weights, or of a hub id, lies or would lie."""
+    entry = catalogue().get(name)
+    if entry is None:
+        return home() / name.replace("/", "--") / HUB_FILE
+    return BUNDLED if entry.bundled else home() / Path(entry.file).stem / entry.file
+
+
+def here(entry: Entry) -> bool:
+    """Whether weights are on this machine."""
+    return place_of(entry.name).is_file()
+
+
+def resolve(name: str | os.PathLike[str]) -> Path:
+    """Return the file that a path, a name of ``sasv models`` or a hub id ``org/name`` stands for.
+
+    Raises:
+        CheckpointError: it is not on this machine; the message says what fetches it.
+    """
+    text = os.fspath(name)
+    if Path(text).is_file():
+        return Path(text)
+    entry = catalogue().get(text)
+    known = entry is not None or is_hub_id(text)
+    if known and place_of(text).is_file():
+        return place_of(text)
+    if entry is not None and not entry.bundled and not entry.drive:
+        raise CheckpointError(f"{text}: the authors never released these weights; train them: sasv reproduce")
+    if entry is not None or (known and not Path(text).parent.is_dir()):
+        raise CheckpointError(f"{text}: not on this machine; fetch it: sasv download {text}")
+    close = difflib.get_close_matches(text, list(catalogue()), 3, 0.75)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "; check the path (sasv models lists names)"
+    raise CheckpointError(f"{text}: no such checkpoint{hint}")
