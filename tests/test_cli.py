@@ -21,6 +21,7 @@ from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import locked
 from sasv.encoders import ENCODERS
 from sasv.tables import load_trials, load_utterances
+from sasv.training.recipes import recipes
 
 
 def sasv(*words, **options):
@@ -73,9 +74,9 @@ def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", list(ENCODERS))
-@pytest.mark.parametrize("name", list(cli.recipes()))
+@pytest.mark.parametrize("name", list(recipes()))
 def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, encoder):
-    text = cli.recipes()[name].read_text().replace("\\\n#", " ")
+    text = recipes()[name].read_text().replace("\\\n#", " ")
     commands = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#   sasv ")]
     own = [shlex.split(command)[1:] for command in commands]
     assert own[-1][:2] == ["train", name]
@@ -84,16 +85,16 @@ def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, enco
     options = cli.parse("train", [*own[-1][1:], "--encoder", encoder])
     assert options.encoder == encoder
     assert (options.spoofs > 0) == (options.loss == "sasv")
-    assert (options.batches == "paper") == (not name.endswith("small"))
+    assert (options.batches == "paper") == (not name.endswith(("small", "tiny")))
 
 
 def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):
-    for name, path in cli.recipes().items():
+    for name, path in recipes().items():
         options = cli.parse("train", [name, "--utterances", "u", "--out", "o", "--epochs", "7"])
         assert options.epochs == 7
         assert path.read_text().startswith("#")
     assert cli.main(["train", "stage9"]) == 2
-    assert "recipes: large-margin, stage1-small, stage1-voxceleb2, stage2-" in capsys.readouterr().err
+    assert "recipes: large-margin, stage1-small, stage1-tiny, stage1-voxceleb2, stage2-" in capsys.readouterr().err
     (tmp_path / "bad.yaml").write_text("utterances: u\nout: o\nlearning_rate: 3\n")
     assert cli.main(["train", str(tmp_path / "bad.yaml")]) == 2
     assert "learning_rate" in capsys.readouterr().err

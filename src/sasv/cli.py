@@ -6,27 +6,11 @@ import importlib
 import sys
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from sasv.commands import COMMANDS
+from sasv.commands import COMMANDS, POSITIONALS
 from sasv.core.errors import SasvError
-
-POSITIONALS = {
-    "prepare": ("corpus", "folder"),
-    "synthesize": ("utterances",),
-    "embed": ("utterances",),
-    "metrics": ("scores",),
-    "calibrate": ("scores",),
-    "report": ("systems",),
-    "submit": ("scores", "out"),
-    "verify": ("recordings",),
-    "download": ("names",),
-    "push": ("model", "repository"),
-    "convert": ("source", "result"),
-    "info": ("model",),
-}
-"""Options that are given by position."""
+from sasv.training.recipes import recipe, recipes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,20 +92,6 @@ def parse(name: str, words: Sequence[str]) -> Any:
         raise SasvError(f"{text} (sasv {name} --help shows the options)") from error
     found = values.as_dict()
     return kind(**{field.name: found[field.name] for field in dataclasses.fields(kind)})
-
-
-def recipe(name: str) -> str:
-    """Return the path of a YAML file, or of the recipe of that name that comes with sasv."""
-    if Path(name).exists():
-        return name
-    if name in recipes():
-        return str(recipes()[name])
-    raise SasvError(f"{name}: no such file or recipe; recipes: {', '.join(recipes())}")
-
-
-def recipes() -> dict[str, Path]:
-    """Return the recipes that come with sasv."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 
 
 def _underscored(word: str) -> str:

@@ -31,12 +31,29 @@ COMMANDS = {
     "push": Command("_push", "PushOptions", "publish a model with its card on the Hugging Face hub"),
     "convert": Command("_convert", "ConvertOptions", "checkpoint to and from the published format"),
     "info": Command("_info", "InfoOptions", "what a checkpoint says of itself"),
-    "demo": Command("_demo", "DemoOptions", "the whole pipeline on speech it renders itself, or on yours"),
+    "reproduce": Command("_reproduce", "ReproduceOptions", "rows of the published table: plan, run, compare"),
+    "demo": Command("_demo", "DemoOptions", "the table in small, on speech it renders itself, or on yours"),
 }
+
+POSITIONALS = {
+    "prepare": ("corpus", "folder"),
+    "synthesize": ("utterances",),
+    "embed": ("utterances",),
+    "metrics": ("scores",),
+    "calibrate": ("scores",),
+    "report": ("systems",),
+    "submit": ("scores", "out"),
+    "verify": ("recordings",),
+    "download": ("names",),
+    "push": ("model", "repository"),
+    "convert": ("source", "result"),
+    "info": ("model",),
+}
+"""Options that are given by position."""
 
 _OWNERS = {name: command.module for name, command in COMMANDS.items()}
 _OWNERS |= {command.options: command.module for command in COMMANDS.values()}
-__all__ = sorted([*_OWNERS, "COMMANDS", "Command"])
+__all__ = sorted([*_OWNERS, "COMMANDS", "Command", "POSITIONALS"])
 
 
 def __getattr__(name: str) -> Any:

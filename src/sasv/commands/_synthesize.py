@@ -81,7 +81,9 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     made, failed = result
     failures = list(dict.fromkeys(failed.values()))
     if not made:
-        raise SasvError(f"{options.utterances}: nothing could be copied; first reason: {failures[0]}")
+        raise SasvError(
+            f"{options.utterances}: nothing could be copied; first reason: {[*failures, 'the copies are gone'][0]}"
+        )
     copies = table_of(plan, made, chosen, str(out / "utterances.tsv"))
     joined(everything, copies).save(out / "utterances.tsv")
     if trials is not None:

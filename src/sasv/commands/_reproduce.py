@@ -1,0 +1,186 @@
+"""sasv reproduce: rows of the published table, planned, run, and set beside the published figures."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sasv.commands._stages import Planner
+from sasv.core.errors import SasvError
+from sasv.core.files import read_bytes, write_json
+from sasv.core.progress import say
+from sasv.report.page import Cell, Section, write_report
+from sasv.weights import find
+from sasv.workflow import carry_out, plan_lines
+from sasv.workflow.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
+
+
+@dataclass
+class ReproduceOptions:
+    """Run rows of the published table: tables, copies, the training of each stage, evaluation.
+
+    What is done is skipped, what was interrupted goes on; a step is done again where its options, its inputs or the
+    version of sasv changed. At scale tiny without corpora the speech is synthetic, or that of ``corpus``.
+
+    Args:
+        row: one row, 1 to 11.
+        rows: several, separated by commas, or all.
+        encoder: ska-tdnn, mfa-conformer or ecapa-tdnn, several separated by commas; empty takes mfa-conformer, of all
+            rows the two of the table.
+        train_set: train, train+dev, or both separated by a comma; empty takes train+dev, of all rows both.
+        voxceleb2: corpus folder.
+        asvspoof2019: corpus folder (LA).
+        voxceleb1: corpus folder; Stage 1 and Stage 2 on VoxCeleb2 are chosen on its list O, without it the last epoch
+            is the model.
+        noises: MUSAN folder, for Stage 1 and Stage 2 on VoxCeleb2.
+        rirs: folder of room impulse responses.
+        vocoders: makers of the copies of Stage 2; empty takes griffin-lim, source-filter and world, at scale tiny
+            without corpora griffin-lim.
+        weights: path of the weights of a vocoder, by its name.
+        out: folder of all steps.
+        scale: full, or tiny: small encoders, few epochs, little data, so that the table runs anywhere.
+        corpus: speech for scale tiny: a LibriSpeech-style folder, or one with utterances.tsv; empty renders it.
+        voices: synthetic speakers to render.
+        attacks: vocoders of the spoofed speech of Stage 3, at scale tiny.
+        unseen: vocoder of the spoofed test trials that no stage learns from, at scale tiny.
+        epochs: of every stage, in place of those of its recipe.
+        batches: an epoch, in place of those of the recipe.
+        pairs: bona fide pairs a batch (and as many spoofed), in place of those of the recipe.
+        launch: how training and copying start on many GPUs or nodes (torchrun --nproc-per-node 4).
+        precision: float32, bfloat16 or float16.
+        workers: loader processes; at scale tiny one.
+        device: cpu, cuda, or auto.
+        tflops: sustained speed for the estimates, TFLOP a second; 0 takes 100 for a GPU and 0.15 for a CPU.
+        seed: of everything.
+        licence: of the models.
+        dry_run: print the plan with hours, disk and commands; do nothing.
+    """
+
+    row: int = 0
+    rows: str = ""
+    encoder: str = ""
+    train_set: str = ""
+    voxceleb2: str = ""
+    asvspoof2019: str = ""
+    voxceleb1: str = ""
+    noises: str = ""
+    rirs: str = ""
+    vocoders: list[str] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
+    out: str = "reproduction"
+    scale: Literal["full", "tiny"] = "full"
+    corpus: str = ""
+    voices: int = 80
+    attacks: list[str] = field(default_factory=lambda: ["world"])
+    unseen: str = "source-filter"
+    epochs: int = 0
+    batches: int = 0
+    pairs: int = 0
+    launch: str = ""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    workers: int = 8
+    device: str = "auto"
+    tflops: float = 0.0
+    seed: int = 0
+    licence: str = "unknown"
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell of the table: our figures beside the published SASV-EER."""
+
+    row: int
+    encoder: str
+    train_set: str
+    model: Path
+    metrics: dict[str, Any]
+    published: float | None
+
+
+def reproduce(options: ReproduceOptions) -> list[Result]:
+    """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its cells."""
+    rows, encoders, train_sets = chosen(options)
+    planner = Planner(options)
+    cells: list[tuple[Row, str, str, list[str]]] = []
+    for encoder in encoders:
+        for row in rows:
+            for train_set in train_sets:
+                lineage = row.lineage(train_set)
+                if not row.needs_train_set() and train_set != train_sets[-1]:
+                    continue  # the same model whatever the training set
+                planner.add(encoder, lineage)
+                cells.append((row, encoder, train_set, lineage))
+    if options.dry_run:
+        print("\n".join(plan_lines(planner.steps)))
+        return []
+    carry_out(planner.steps)
+    results = []
+    for row, encoder, train_set, lineage in cells:
+        metrics = json.loads(read_bytes(planner.evaluation(encoder, lineage[-1]) / "metrics.json"))
+        published = find(row.number, encoder, train_set if row.needs_train_set() else "train+dev")
+        model = planner.model(encoder, lineage[-1])
+        value = published.published if published else None
+        results.append(Result(row.number, encoder, train_set, model, metrics, value))
+    table = table_of(results, rows)
+    out = Path(options.out)
+    write_json(out / "table.json", [vars(result) | {"model": str(result.model)} for result in results])
+    write_report("Rows of the published table", about(options), [table], out / "table")
+    print(f"\n{table.text()}\n\n{about(options)}")
+    say(f"table: {out / 'table' / 'report.html'}")
+    return results
+
+
+def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
+    """Return the rows, encoders and training sets that are wanted."""
+    if bool(options.row) == bool(options.rows):
+        raise SasvError("say which rows: --row 7, --rows 3,7 or --rows all")
+    rows = parse_rows(options.rows or str(options.row))
+    everything = options.rows == "all"
+    encoders = _split(options.encoder) or (list(TABLE_ENCODERS) if everything else ["mfa-conformer"])
+    train_sets = _split(options.train_set) or (list(TRAIN_SETS) if everything else ["train+dev"])
+    unknown = [name for name in train_sets if name not in TRAIN_SETS]
+    if unknown:
+        raise SasvError(f"'{unknown[0]}' is no training set of the table; use train or train+dev")
+    return rows, encoders, train_sets
+
+
+def table_of(results: list[Result], rows: list[Row]) -> Section:
+    """Return the table: a line a row, for each encoder and training set our figure, the published one, and how
+    they differ."""
+    columns = list(dict.fromkeys((result.encoder, result.train_set) for result in results))
+    found = {(result.row, result.encoder, result.train_set): result for result in results}
+    header = ["row", "Stage 1", "Stage 2", "Stage 3"]
+    for encoder, train_set in columns:
+        header += [f"{encoder} {train_set}", "published", "difference"]
+    lines = []
+    for row in rows:
+        cells = [Cell(str(row.number)), *map(Cell, row.words())]
+        for encoder, train_set in columns:
+            result = found.get((row.number, encoder, train_set))
+            if result is None:
+                cells += [Cell("-")] * 3
+                continue
+            value, span = result.metrics["sasv_eer"], (result.metrics.get("intervals") or {}).get("sasv_eer")
+            small = f"({span[0]:.2f} to {span[1]:.2f})" if span else ""
+            cells.append(Cell(f"{value:.2f}", small=small))
+            published = result.published
+            cells.append(Cell("-" if published is None else f"{published:.2f}"))
+            cells.append(Cell("-" if published is None else f"{value - published:+.2f}"))
+        lines.append(cells)
+    return Section("SASV-EER (%)", "Small: 95 % intervals by resampling speakers.", header, lines)
+
+
+def about(options: ReproduceOptions) -> str:
+    """Return what the figures are, in a sentence."""
+    if options.scale == "full":
+        return f"Full scale, seed {options.seed}; published: Interspeech 2023, ASVspoof2019 LA evaluation."
+    speech = options.corpus or ("parts of the corpora" if options.voxceleb2 else "synthetic voices")
+    return (
+        f"Tiny scale on {speech}, seed {options.seed}: it shows that every stage runs and what it is for; the "
+        "published figures come from large encoders and the whole corpora and are no comparison."
+    )
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
