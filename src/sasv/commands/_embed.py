@@ -7,6 +7,7 @@ from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import load_model
 from sasv.tables import load_utterances
+from sasv.weights.catalogue import DEFAULT
 
 
 @dataclass
@@ -16,7 +17,7 @@ class EmbedOptions:
     Args:
         utterances: utterance table.
         out: folder for embeddings.npy, index.tsv, and failed.tsv where files could not be read.
-        model: checkpoint.
+        model: checkpoint; left out, the model that comes with sasv.
         where: only the rows with this ``column=value``.
         crops: multi-crop: this many crops an utterance; 0 for whole utterances.
         crop_seconds: length of a crop.
@@ -28,7 +29,7 @@ class EmbedOptions:
 
     utterances: str
     out: str
-    model: str
+    model: str = DEFAULT
     where: str = ""
     crops: int = 0
     crop_seconds: float = 4.0

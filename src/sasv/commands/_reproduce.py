@@ -35,7 +35,7 @@ class ReproduceOptions:
         noises: MUSAN folder, for Stage 1 and Stage 2 on VoxCeleb2.
         rirs: folder of room impulse responses.
         vocoders: makers of the copies of Stage 2; empty takes griffin-lim, source-filter and world, at scale tiny
-            without corpora griffin-lim.
+            without corpora the first two.
         weights: path of the weights of a vocoder, by its name.
         out: folder of all steps.
         scale: full, or tiny: small encoders, few epochs, little data, so that the table runs anywhere.
@@ -71,8 +71,8 @@ class ReproduceOptions:
     scale: Literal["full", "tiny"] = "full"
     corpus: str = ""
     voices: int = 80
-    attacks: list[str] = field(default_factory=lambda: ["world"])
-    unseen: str = "source-filter"
+    attacks: list[str] = field(default_factory=lambda: ["source-filter"])
+    unseen: str = "world"
     epochs: int = 0
     batches: int = 0
     pairs: int = 0
@@ -117,7 +117,8 @@ def reproduce(options: ReproduceOptions) -> list[Result]:
     carry_out(planner.steps)
     results = []
     for row, encoder, train_set, lineage in cells:
-        metrics = json.loads(read_bytes(planner.evaluation(encoder, lineage[-1]) / "metrics.json"))
+        folder = planner.evaluation(encoder, lineage[-1])
+        metrics = json.loads(read_bytes(folder / "metrics.json")) | {"folder": str(folder)}
         published = find(row.number, encoder, train_set if row.needs_train_set() else "train+dev")
         model = planner.model(encoder, lineage[-1])
         value = published.published if published else None

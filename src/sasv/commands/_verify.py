@@ -10,6 +10,7 @@ from sasv.calibration import Backend
 from sasv.core.errors import SasvError
 from sasv.embeddings.model import load_model
 from sasv.scores.quality import quality_measures
+from sasv.weights.catalogue import DEFAULT
 
 
 @dataclass
@@ -18,14 +19,14 @@ class VerifyOptions:
 
     Args:
         recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide.
-        model: checkpoint.
+        model: checkpoint; left out, the model that comes with sasv.
         threshold: accept from this score on; unset takes the calibration or the threshold of the checkpoint.
         json: print JSON.
         device: cpu, cuda, or auto.
     """
 
     recordings: list[str]
-    model: str
+    model: str = DEFAULT
     threshold: float | None = None
     json: bool = False
     device: str = "auto"
