@@ -103,6 +103,79 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory):
+    """VoxCeleb2, ASVspoof2019 LA and ASVspoof 5 as distributed, tiny: buzzing speakers. Do not change them."""
+    from sasv.audio import write_audio
+
+    root = tmp_path_factory.mktemp("corpora")
+    rng = np.random.default_rng(0)
+
+    def voice(path, pitch, noise=0.01):
+        time = np.arange(16000) / 16000
+        wave = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 10))
+        write_audio(path, (0.1 * wave + noise * rng.standard_normal(16000)).astype(np.float32))
+
+    for speaker in range(6):
+        for number in range(4):
+            voice(root / f"vox2/dev/aac/id{speaker:05}/v/{number:05}.wav", 90 + 20 * speaker)
+    la = root / "la" / "LA"
+    lists = {"train": [], "dev": [], "eval": []}
+    asv = {"dev": [], "eval": []}
+    enrol = {"dev": [], "eval": []}
+    for part, letter, count in (("train", "T", 4), ("dev", "D", 4), ("eval", "E", 4)):
+        for speaker in range(count):
+            name = f"LA_{part[0]}{speaker}"
+            for number in range(6):
+                file = f"LA_{letter}_{speaker}{number}"
+                spoofed = number >= 4
+                attack = ("A01" if part != "eval" else "A07") if spoofed else "-"
+                voice(la / f"ASVspoof2019_LA_{part}/flac/{file}.flac", 100 + 17 * speaker, 0.1 if spoofed else 0.01)
+                lists[part].append(f"{name} {file} - {attack} {'spoof' if spoofed else 'bonafide'}")
+                if part == "train":
+                    continue
+                if number < 2:
+                    enrol[part].append((name, file))
+                    continue
+                label = "spoof" if spoofed else "target"
+                asv[part].append(f"{name} {file} {attack if spoofed else 'bonafide'} {label}")
+                if not spoofed:
+                    asv[part].append(f"LA_{part[0]}{(speaker + 1) % count} {file} bonafide nontarget")
+    cm, asv_folder = la / "ASVspoof2019_LA_cm_protocols", la / "ASVspoof2019_LA_asv_protocols"
+    cm.mkdir()
+    asv_folder.mkdir()
+    for part, suffix in (("train", "trn"), ("dev", "trl"), ("eval", "trl")):
+        (cm / f"ASVspoof2019.LA.cm.{part}.{suffix}.txt").write_text("\n".join(lists[part]) + "\n")
+    for part in ("dev", "eval"):
+        (asv_folder / f"ASVspoof2019.LA.asv.{part}.gi.trl.txt").write_text("\n".join(asv[part]) + "\n")
+        for gender, rest in (("female", 0), ("male", 1)):
+            names = sorted({name for name, _ in enrol[part]})[rest::2]
+            rows = [f"{name} {','.join(file for who, file in enrol[part] if who == name)}" for name in names]
+            (asv_folder / f"ASVspoof2019.LA.asv.{part}.{gender}.trn.txt").write_text("\n".join(rows) + "\n")
+    a5 = root / "asvspoof5"
+    for part, letter, folder in (("train", "T", "flac_T"), ("dev", "D", "flac_D"), ("eval", "E", "flac_E_eval")):
+        rows, trials, enrolled = [], [], []
+        for speaker in range(4):
+            who = f"{letter}_{speaker}"
+            for number in range(5):
+                file, spoofed = f"{letter}_000{speaker}{number}", number >= 3
+                voice(a5 / folder / f"{file}.flac", 95 + 19 * speaker, 0.1 if spoofed else 0.01)
+                kind = "A01 spoof" if spoofed else "bonafide bonafide"
+                rows.append(f"{who} {file} F C01 1 - AC1 {kind} -")
+                label = "A01 spoof" if spoofed else "bonafide target"
+                trials.append(f"{who} {file} F {label}")
+                if not spoofed:
+                    trials.append(f"{letter}_{(speaker + 1) % 4} {file} F bonafide nontarget")
+            voice(a5 / folder / f"{letter}_A{speaker}.flac", 95 + 19 * speaker)
+            enrolled.append(f"{who} {letter}_A{speaker}")
+        listed = "train" if part == "train" else f"{part}.track_1"
+        (a5 / f"ASVspoof5.{listed}.tsv").write_text("\n".join(rows) + "\n")
+        if part != "train":
+            (a5 / f"ASVspoof5.{part}.track_2.enroll.tsv").write_text("\n".join(enrolled) + "\n")
+            (a5 / f"ASVspoof5.{part}.track_2.trial.tsv").write_text("\n".join(trials) + "\n")
+    return root
+
+
 def tiny_options(corpus: Path, out: Path, **changes):
     """Options of a training run that takes a second or two."""
     from sasv.training.options import TrainOptions

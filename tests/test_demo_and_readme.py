@@ -1,7 +1,10 @@
 """The demonstration at tiny scale, and every code block of the README on what it leaves."""
 
+import itertools
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +13,14 @@ import numpy as np
 import pytest
 
 from sasv.audio import read_audio
-from sasv.commands import DemoOptions, demo
+from sasv.commands import DemoOptions, ReproduceOptions, demo
+from sasv.commands._tiny import speech
 from sasv.corpora import synthetic
 from sasv.encoders.frontend import LogMel
-from sasv.tables import load_scores, load_utterances
+from sasv.tables import Table, load_scores, load_trials, load_utterances
+from sasv.vocoders.copies import joined
 
+UNSEEN = ReproduceOptions().unseen
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
@@ -26,33 +32,70 @@ def home(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        demo(DemoOptions(speakers=16, epochs=1, batches=2, pairs=4, workers=0, device="cpu"))
+        demo(DemoOptions(voices=16, epochs=1, batches=2, pairs=2, device="cpu"))
     finally:
         os.chdir(before)
     return folder
 
 
-def test_demo_leaves_scores_plot_and_model(home):
-    scores = load_scores(home / "demo/evaluation/scores.tsv")
+def test_demo_leaves_table_report_and_models(home):
+    rows = {row["row"]: row for row in json.loads((home / "demo/table.json").read_text())}
+    assert set(rows) == {1, 2, 3, 6, 7}
+    scores = load_scores(Path(home / rows[7]["metrics"]["folder"]) / "scores.tsv")
     assert all(count > 0 for count in scores.counts().values())
-    assert set(scores.attacks[1]) == {"-", "griffin-lim", "world"}
-    assert (home / "demo/evaluation/scores.png").exists()
-    assert (home / "demo/stage1/model.safetensors").exists()
-    table = load_utterances(home / "demo/tables/utterances.tsv")
-    of = {part: set(table.where(f"split={part}").speakers[1]) for part in ("train", "dev", "test")}
-    assert not of["train"] & of["dev"] and not of["train"] & of["test"] and not of["dev"] & of["test"]
-    claimed = set(scores.speakers[1])
-    assert claimed == of["test"]
+    assert set(scores.attacks[1]) == {"-", UNSEEN}
+    for name in ("report/report.html", "table/report.html", "models/ecapa-tdnn/stage1/model.safetensors"):
+        assert (home / "demo" / name).exists()
+    table = load_utterances(home / "demo/tables/la/utterances.tsv")
+    heard = set(load_utterances(home / "demo/copies/vox2/utterances.tsv").attacks[1])
+    heard |= set(table.where("split=train,dev").attacks[1])
+    assert UNSEEN not in heard and heard > {"-"}
+    of = {part: set(table.where(f"split={part}").speakers[1]) for part in ("train", "dev", "eval")}
+    of["vox2"] = set(load_utterances(home / "demo/tables/vox2/utterances.tsv").speakers[1])
+    for one, other in itertools.combinations(of, 2):
+        assert not of[one] & of[other], (one, other)
+    assert set(scores.speakers[1]) == of["eval"]
 
 
-def test_demo_on_a_librispeech_style_folder(home, tmp_path, capsys):
-    """``make demo CORPUS=...`` on a folder of that layout, here the rendered one."""
+def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, capsys):
+    """``make demo CORPUS=...`` on a folder of that layout, here the rendered one; then again, with nothing to do."""
     corpus = str(home / "demo/speech/LibriSpeech")
-    result = demo(DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches=1, pairs=4, vocoders=["griffin-lim"]))
-    assert result["targets"] > 0
-    assert f"The speech is yours ({corpus})" in capsys.readouterr().out
+    options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches=1, pairs=2)
+    results = demo(options)
+    out = capsys.readouterr().out
+    assert out.startswith("Spoofing-aware speaker verification") and "five minutes on two cores" in out
+    found = {result.row: result.metrics["sasv_eer"] for result in results}
+    assert f"{found[2]:.1f}% -> {found[6]:.1f}% -> {found[7]:.1f}%" in out
+    falls = found[2] > found[6] > found[7]
+    assert ("each stage lowers the error" in out) == falls
+    assert out.index("row   Stage 1") < out.index("report  ") < out.index("Next, on real speech")
+    assert "synthetic" not in out.rpartition("SASV-EER of Stage 1")[2]
+    demo(options)
+    err = capsys.readouterr().err
+    assert err.count("done already") == 16 and "epoch" not in err
     dry = subprocess.run(["make", "-n", "demo", "CORPUS=/some where"], cwd=ROOT, capture_output=True, text=True)
     assert '--corpus "/some where"' in dry.stdout
+
+
+def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
+    """A folder with utterances.tsv, enrolments and trials: its own split is kept."""
+    prepared = home / "demo/tables/speech"
+    table = load_utterances(prepared / "utterances.tsv")
+    joined(table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")).save(tmp_path / "x.tsv")
+    rows = Table.load(tmp_path / "x.tsv")
+    large = set(load_utterances(home / "demo/tables/vox2/utterances.tsv").ids)
+    names, splits = rows.texts("utterance"), rows.texts("split")
+    cells = {column: rows.texts(column) for column in rows.columns}
+    cells["split"] = ["train" if name in large else split.replace("eval", "test") for name, split in zip(names, splits)]
+    Table.build(cells).save(tmp_path / "utterances.tsv")
+    for kind in ("enrolments", "trials"):
+        for part, other in (("dev", "dev"), ("eval", "test")):
+            shutil.copy(prepared / f"{kind}_{part}.tsv", tmp_path / f"{kind}_{other}.tsv")
+    speech(str(tmp_path), 0, 0, tmp_path / "none", tmp_path / "out")
+    assert load_trials(tmp_path / "out/trials_eval.tsv").counts() == load_trials(prepared / "trials_eval.tsv").counts()
+    small = load_utterances(tmp_path / "out/utterances.tsv").where("split=train")
+    assert 1 < len(small.speakers[1]) <= 40
+    assert not set(small.speakers[1]) & set(load_utterances(tmp_path / "out/vox2.tsv").speakers[1])
 
 
 def test_synthetic_speakers_are_distinct(home):

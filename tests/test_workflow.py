@@ -4,11 +4,9 @@ import json
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sasv import cli
-from sasv.audio import write_audio
 from sasv.commands import ReproduceOptions, reproduce
 from sasv.commands import _stages as stages
 from sasv.core.errors import SasvError
@@ -160,56 +158,6 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     table = (tmp_path / "r/table/report.md").read_text()
     assert "Tiny scale on synthetic voices" in table and "Vox2 bna+cs" in table
     assert json.loads((tmp_path / "r/table.json").read_text())[0]["row"] == 7
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory):
-    """VoxCeleb2 and ASVspoof2019 LA as distributed, tiny: buzzing speakers."""
-    root = tmp_path_factory.mktemp("corpora")
-    rng = np.random.default_rng(0)
-
-    def voice(path, pitch, noise=0.01):
-        time = np.arange(16000) / 16000
-        wave = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 10))
-        write_audio(path, (0.1 * wave + noise * rng.standard_normal(16000)).astype(np.float32))
-
-    for speaker in range(6):
-        for number in range(4):
-            voice(root / f"vox2/dev/aac/id{speaker:05}/v/{number:05}.wav", 90 + 20 * speaker)
-    la = root / "la" / "LA"
-    lists = {"train": [], "dev": [], "eval": []}
-    asv = {"dev": [], "eval": []}
-    enrol = {"dev": [], "eval": []}
-    for part, letter, count in (("train", "T", 4), ("dev", "D", 4), ("eval", "E", 4)):
-        for speaker in range(count):
-            name = f"LA_{part[0]}{speaker}"
-            for number in range(6):
-                file = f"LA_{letter}_{speaker}{number}"
-                spoofed = number >= 4
-                attack = ("A01" if part != "eval" else "A07") if spoofed else "-"
-                voice(la / f"ASVspoof2019_LA_{part}/flac/{file}.flac", 100 + 17 * speaker, 0.1 if spoofed else 0.01)
-                lists[part].append(f"{name} {file} - {attack} {'spoof' if spoofed else 'bonafide'}")
-                if part == "train":
-                    continue
-                if number < 2:
-                    enrol[part].append((name, file))
-                    continue
-                label = "spoof" if spoofed else "target"
-                asv[part].append(f"{name} {file} {attack if spoofed else 'bonafide'} {label}")
-                if not spoofed:
-                    asv[part].append(f"LA_{part[0]}{(speaker + 1) % count} {file} bonafide nontarget")
-    cm, asv_folder = la / "ASVspoof2019_LA_cm_protocols", la / "ASVspoof2019_LA_asv_protocols"
-    cm.mkdir()
-    asv_folder.mkdir()
-    for part, suffix in (("train", "trn"), ("dev", "trl"), ("eval", "trl")):
-        (cm / f"ASVspoof2019.LA.cm.{part}.{suffix}.txt").write_text("\n".join(lists[part]) + "\n")
-    for part in ("dev", "eval"):
-        (asv_folder / f"ASVspoof2019.LA.asv.{part}.gi.trl.txt").write_text("\n".join(asv[part]) + "\n")
-        for gender, rest in (("female", 0), ("male", 1)):
-            names = sorted({name for name, _ in enrol[part]})[rest::2]
-            rows = [f"{name} {','.join(file for who, file in enrol[part] if who == name)}" for name in names]
-            (asv_folder / f"ASVspoof2019.LA.asv.{part}.{gender}.trn.txt").write_text("\n".join(rows) + "\n")
-    return root
 
 
 def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small, capsys):

@@ -22,7 +22,7 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     Args:
         scores, labels: as in sasv_eers.
         path: PNG file to write.
-        metrics: what sasv_eers gave.
+        metrics: rates and thresholds by name (of sasv_eers, or of a countermeasure: cm_eer, cm_threshold).
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -34,13 +34,14 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
         mine = scores[labels == kind]
         if len(mine):
             left.hist(mine, edges, density=True, alpha=0.55, color=colour, label=f"{name} ({len(mine)})")
-    threshold = metrics["sasv_threshold"] if metrics["sasv_threshold"] is not None else metrics["sv_threshold"]
+    found = (metrics.get(f"{name}_threshold") for name in ("sasv", "sv", "cm"))
+    threshold = next((value for value in found if value is not None), None)
     if threshold is not None:
         left.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"EER threshold {threshold:.3f}")
     left.set(xlabel="score", ylabel="density", title="Scores of the three classes")
     left.legend(frameon=False)
-    for kind, name in ((1, "sv"), (2, "spf")):
-        if metrics[f"{name}_eer"] is None:
+    for kind, name in ((1, "sv"), (2, "spf"), (2, "cm")):
+        if metrics.get(f"{name}_eer") is None:
             continue
         alarms, misses = error_curve(scores[labels == 0], scores[labels == kind])
         label = f"target against {CLASSES[kind][0]}: {name.upper()}-EER {metrics[f'{name}_eer']:.2f}%"
