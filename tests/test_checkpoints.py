@@ -181,3 +181,15 @@ def test_info(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == result
     assert result["threshold"] == 0.25
     assert result["parameters"] == sum(p.numel() for p in spawn_encoder(make()).parameters())
+
+
+def test_half_precision_halves_the_file_and_keeps_the_embedding(trained, tmp_path, voice):
+    source, half = trained / "model.safetensors", tmp_path / "half.safetensors"
+    convert(ConvertOptions(str(source), str(half), half=True))
+    one, other = (load_model(path, "cpu").embed(voice(20000)) for path in (source, half))
+    assert other.dtype == np.float32
+    assert float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)) > 0.9999
+    entries = load_checkpoint(half).encoder
+    assert (
+        entries["conv1.weight"].dtype == torch.float16 and entries["torchfbank.1.mel_scale.fb"].dtype == torch.float32
+    )

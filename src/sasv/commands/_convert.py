@@ -14,15 +14,22 @@ class ConvertOptions:
     Args:
         source: published .model, or our .safetensors.
         result: .safetensors (ours) or .model (loads in the published code).
+        half: store weights in half precision (half the size; they are computed with in single precision all the same).
     """
 
     source: str
     result: str
+    half: bool = False
 
 
 def convert(options: ConvertOptions) -> Path:
     """Convert a checkpoint to the format that the suffix of the result names."""
     checkpoint = load_checkpoint(options.source)
+    if options.half:
+        for entries in (checkpoint.encoder, checkpoint.head):
+            # matrices and kernels; what normalises, and the fixed front-end, keeps its precision
+            large = [name for name, value in entries.items() if value.ndim > 1 and "torchfbank" not in name]
+            entries |= {name: entries[name].half() for name in large}
     save_checkpoint(options.result, checkpoint)
     spec = checkpoint.specification
     say(f"{options.result}: {spec.encoder}, {len(checkpoint.encoder)} encoder and {len(checkpoint.head)} head entries")

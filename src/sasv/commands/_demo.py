@@ -69,7 +69,7 @@ def opening(options: DemoOptions) -> str:
         "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 spoofed speech of a small\n"
         "second corpus. Five rows of the published table are trained, with and without each stage:\n"
         f"{rows}\n"
-        "and tested on voices and on an attack (the vocoder WORLD) that none of them has heard.\n"
+        "and tested on voices and on an attack (a source-filter vocoder) that none of them has heard.\n"
         "This takes about five minutes on two cores; stopped, the same command goes on where it was."
     )
 

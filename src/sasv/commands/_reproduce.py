@@ -35,7 +35,7 @@ class ReproduceOptions:
         noises: MUSAN folder, for Stage 1 and Stage 2 on VoxCeleb2.
         rirs: folder of room impulse responses.
         vocoders: makers of the copies of Stage 2; empty takes griffin-lim, source-filter and world, at scale tiny
-            without corpora the first two.
+            without corpora griffin-lim and world.
         weights: path of the weights of a vocoder, by its name.
         out: folder of all steps.
         scale: full, or tiny: small encoders, few epochs, little data, so that the table runs anywhere.
@@ -71,8 +71,8 @@ class ReproduceOptions:
     scale: Literal["full", "tiny"] = "full"
     corpus: str = ""
     voices: int = 80
-    attacks: list[str] = field(default_factory=lambda: ["source-filter"])
-    unseen: str = "world"
+    attacks: list[str] = field(default_factory=lambda: ["world"])
+    unseen: str = "source-filter"
     epochs: int = 0
     batches: int = 0
     pairs: int = 0

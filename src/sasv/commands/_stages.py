@@ -26,6 +26,7 @@ FREE = ("workers", "device", "out", "model", "utterances", "enrolments", "trials
 """Options that a step's outputs do not depend on, or depend on through the files that they name."""
 
 VOX2_HOURS, VOX2_UTTERANCES, LA_HOURS = 2360.0, 1_092_009, 6.0
+TINY_VOCODERS = ["griffin-lim", "world"]
 COPY_SPEED = 40.0
 """Times real time of a vocoder on a core (docs/results.md)."""
 
@@ -44,7 +45,7 @@ class Planner:
         if options.launch and not shlex.split(options.launch)[0].endswith(("torchrun", "srun", "mpirun")):
             raise SasvError(f"--launch '{options.launch}': give the words before -m sasv (torchrun --nproc-per-node 4)")
         self.prepared = False
-        self.vocoders = options.vocoders or (list(ALWAYS)[:2] if self.tiny and not self.real else list(ALWAYS))
+        self.vocoders = options.vocoders or (TINY_VOCODERS if self.tiny and not self.real else list(ALWAYS))
 
     def model(self, encoder: str, name: str) -> Path:
         """Return the path of a model."""
