@@ -1,0 +1,87 @@
+"""The model that comes with the package: its size, its card, and that it does what it says without any download."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from conftest import shared
+from sasv import load_model
+from sasv.audio import read_audio
+from sasv.checkpoints import load_checkpoint
+from sasv.commands import EmbedOptions, VerifyOptions, embed, verify
+from sasv.tables import load_enrolments, load_trials, load_utterances
+from sasv.vocoders import make_vocoder
+from sasv.weights import catalogue, resolve
+from sasv.weights.catalogue import BUNDLED, DEFAULT
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_small_licensed_and_with_a_card():
+    assert BUNDLED.stat().st_size < 8e6 and resolve(DEFAULT) == BUNDLED
+    specification = load_checkpoint(DEFAULT).specification
+    assert specification.licence == catalogue()[DEFAULT].licence == "CC-BY-4.0"
+    assert specification.spoof_index == len(specification.classes) - 1
+    assert specification.threshold is not None and "dev" in specification.threshold_source
+    assert specification.calibration is not None
+    card = BUNDLED.with_suffix(".md").read_text()
+    for part in ("Data", "Licence", "Training", "Figures", "Where it fails"):
+        assert f"## {part}" in card
+
+
+def test_embed_needs_no_model(corpus, tmp_path):
+    found = embed(EmbedOptions(str(corpus / "utterances.tsv"), str(tmp_path), device="cpu"))
+    assert found.vectors.shape == (len(load_utterances(corpus / "utterances.tsv")), 192)
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    """Real speakers that the model has never heard: enrolments, trials, and the path of each utterance."""
+    folder = shared("speech")
+    table = load_utterances(folder / "utterances.tsv")
+    paths = dict(zip(table.ids, table.paths))
+    return load_enrolments(folder / "enrolments_test.tsv"), load_trials(folder / "trials_test.tsv"), paths
+
+
+def test_verify_on_real_speech_right_after_installation(held_out, capsys):
+    enrolments, trials, paths = held_out
+    speaker = enrolments.speakers[0]
+    own = [paths[name] for name in enrolments.utterances[0]]
+    rows = [row for row in range(len(trials)) if trials.table.text("speaker", row) == speaker]
+    scores = {}
+    for label in (0, 1):
+        row = next(row for row in rows if trials.labels[row] == label)
+        result = verify(VerifyOptions([*own, paths[trials.table.text("utterance", row)]], json=True, device="cpu"))
+        scores[label] = result["llr"]
+    assert scores[0] > scores[1]
+    assert {"decision", "score", "llr", "costs"} <= set(json.loads(capsys.readouterr().out.splitlines()[-1]))
+
+
+def test_it_tells_speakers_and_copies_apart(held_out):
+    """On unseen speakers, a few trials of each: targets above nontargets and above copies by WORLD, on average."""
+    enrolments, trials, paths = held_out
+    model = load_model(DEFAULT, "cpu")
+    vocoder = make_vocoder("world")
+    voiceprints = {
+        name: model.enrol([paths[one] for one in files])
+        for name, files in zip(enrolments.speakers, enrolments.utterances)
+    }
+    scores = {"target": [], "nontarget": [], "copy": []}
+    rng = np.random.default_rng(0)
+    for label, name in ((0, "target"), (1, "nontarget")):
+        for row in rng.permutation(np.flatnonzero(trials.labels == label))[:25].tolist():
+            claimed, path = trials.table.text("speaker", row), paths[trials.table.text("utterance", row)]
+            scores[name].append(model.score(voiceprints[claimed], model.embed(path)))
+            if not label:
+                copy = vocoder(read_audio(path), 16000)
+                scores["copy"].append(model.score(voiceprints[claimed], model.embed(copy)))
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    assert means["target"] > means["nontarget"] + 0.2 and means["target"] > means["copy"] + 0.1, means
