@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import tiny_options
+from sasv import cli
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.core.errors import SasvError
@@ -169,3 +170,16 @@ def test_a_folder_holds_one_run_at_a_time(tmp_path):
         pass
     with locked(tmp_path):
         pass
+
+
+def test_evaluation_with_s_norm_is_the_same_on_two_processes(trained, corpus, tmp_path):
+    tables = [word for name in ("enrolments", "trials") for word in (f"--{name}", str(corpus / f"{name}_dev.tsv"))]
+    utterances, model = str(corpus / "utterances.tsv"), str(trained / "model.safetensors")
+    words = ["evaluate", "--utterances", utterances, "--model", model, "--cohort", utterances, *tables]
+    words += ["--cohort-where", "split=train", "--top", "5", "--intervals", "0", "--batch-seconds", "3", "--no-plot"]
+    assert cli.main([*words, "--out", str(tmp_path / "one")]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sasv", *words]
+    done = subprocess.run([*command, "--out", str(tmp_path / "two")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = ((tmp_path / name / "scores.tsv").read_bytes() for name in ("one", "two"))
+    assert one == two and done.stdout.count("SASV-EER") == 1

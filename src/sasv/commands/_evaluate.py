@@ -9,6 +9,7 @@ import numpy as np
 from sasv.commands._metrics import MetricsOptions, metrics_of
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
+from sasv.core.processes import Processes, joined
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract, utterance_seconds
 from sasv.embeddings.model import Model, load_model
@@ -86,7 +87,10 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Embed, score and measure a protocol; print the metrics and return them."""
+    """Embed, score and measure a protocol; print the metrics and return them.
+
+    Started by torchrun, the processes embed together, the main one does the rest; the others return nothing.
+    """
     if not (options.model or options.embeddings):
         raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
     if bool(options.enrolments) != bool(options.trials):
@@ -97,6 +101,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     if options.model:
         model = load_model(options.model, options.device)
         model.max_seconds, model.crops, model.crop_seconds = options.max_seconds, options.crops, options.crop_seconds
+        with joined(model.device) as processes:
+            embed_together(options, model, processes)
+            if not processes.main:
+                return {}
     scores = claims(options, model) if options.trials else countermeasure(options, model)
     result = metrics_of(scores, MetricsOptions("", by=options.by, intervals=options.intervals))
     out = Path(options.out)
@@ -111,10 +119,31 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     return result
 
 
+def embed_together(options: EvaluateOptions, model: Model, processes: Processes) -> None:
+    """Embed what will be scored, and the cohort, each process its share."""
+    if processes.world == 1:
+        return
+    wanted = []
+    if not options.embeddings:
+        wanted.append((tested(options), "embeddings"))
+    if options.cohort:
+        wanted.append((load_utterances(options.cohort, options.cohort_where), "cohort"))
+    for utterances, folder in wanted:
+        extract(model, utterances, Path(options.out) / folder, options.batch_seconds)
+        processes.wait()
+
+
+def tested(options: EvaluateOptions) -> Utterances:
+    """Return the utterances that are to be embedded."""
+    if not options.trials:
+        return load_utterances(options.utterances, options.where)
+    enrolments, trials = load_enrolments(options.enrolments), load_trials(options.trials)
+    return needed_utterances(load_utterances(options.utterances), enrolments, trials)
+
+
 def claims(options: EvaluateOptions, model: Model | None) -> Scores:
     """Score the claims of a trial table; write and return the score file."""
-    enrolments, trials = load_enrolments(options.enrolments), load_trials(options.trials)
-    utterances = needed_utterances(load_utterances(options.utterances), enrolments, trials)
+    enrolments, trials, utterances = load_enrolments(options.enrolments), load_trials(options.trials), tested(options)
     embeddings = embedded(options, model, utterances)
     scoring = Scoring(options.enrolment, cohort_of(options, model), options.top, embeddings.crops > 0)
     values = score_embeddings(
@@ -150,7 +179,7 @@ def countermeasure(options: EvaluateOptions, model: Model | None) -> Scores:
     if model is None:
         raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
     direction = model.spoof_direction()
-    utterances = load_utterances(options.utterances, options.where)
+    utterances = tested(options)
     embeddings = embedded(options, model, utterances)
     if embeddings.failures:
         raise SasvError(f"{len(embeddings.failures)} utterances could not be embedded; they are in failed.tsv")
