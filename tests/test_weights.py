@@ -204,6 +204,21 @@ def test_no_host(server, capsys):
         fetch(NAME, url, retries=0, timeout=1)
 
 
+def test_google_drive_is_asked_by_id_and_its_refusal_is_told(monkeypatch):
+    import gdown
+
+    asked = []
+
+    def refuse(url, output, **_):
+        asked.append(url)
+        raise gdown.exceptions.FileURLRetrievalError("Too many users have viewed or downloaded this file recently.")
+
+    monkeypatch.setattr(gdown, "download", refuse)
+    with pytest.raises(SasvError, match="Too many users .*quota .*try again tomorrow.*--mirror"):
+        fetch(NAME)
+    assert asked == [f"https://drive.google.com/uc?id={catalogue()[NAME].drive}"]
+
+
 def test_two_at_once(server):
     with locked(place_of(NAME).parent), pytest.raises(SasvError, match="another process fetches these weights"):
         fetch(NAME, server.url)
