@@ -84,7 +84,7 @@ def report(options: ReportOptions) -> list[System]:
     curves = {"det": figures.png(figures.det_curves(measures))}
     for number, one in enumerate(systems, 1):
         codes, names = one.scores.attacks
-        if set(names) - {NONE}:
+        if len(set(names) - {NONE}) > 1:  # a single attack is the curve against spoofs above
             curves[f"det-attacks-{number}"] = figures.png(figures.attack_curves(one.name, one.measure, codes, names))
     note = "Both axes on the scale of the normal distribution; nearer to the lower left corner is better."
     sections.append(Section("Detection error trade-off", note, figures=curves))
@@ -185,13 +185,13 @@ def differences(systems: list[System], options: ReportOptions) -> Section:
                 continue
             low, high = (show(name, edge).rstrip("%") for edge in test["interval"])
             change = test["second"] - test["first"]
-            verdict = "no difference shown" if test["p"] >= 0.05 else "better" if change < 0 else "worse"
-            shown = f"{'+' * (change > 0)}{show(name, change)} {verdict}"
-            cells.append(Cell(shown, verdict == "better", small=f"({low} to {high}), p = {test['p']:.3f}"))
+            verdict = "" if test["p"] >= 0.05 else " better" if change < 0 else " worse"
+            shown = f"{'+' * (change > 0)}{show(name, change)}{verdict}"
+            cells.append(Cell(shown, verdict == " better", small=f"({low} to {high}), p = {test['p']:.3f}"))
         rows.append([Cell(title(name)), *cells])
     note = (
         f"Difference from {systems[0].name} on the same resamples ({options.resample}). Better or worse: p below 0.05 "
-        "of there being no difference, not corrected for the number of tests."
+        "of there being no difference, not corrected for the number of tests; neither: no difference is shown."
     )
     return Section("Paired tests", note, ["metric", *(one.name for one in systems[1:])], rows)
 
