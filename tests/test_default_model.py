@@ -30,7 +30,7 @@ def test_small_licensed_and_with_a_card():
     specification = load_checkpoint(DEFAULT).specification
     assert specification.licence == catalogue()[DEFAULT].licence == "CC-BY-4.0"
     assert specification.spoof_index == len(specification.classes) - 1
-    assert specification.threshold is not None and "dev" in specification.threshold_source
+    assert specification.threshold is not None and "calibrated on dev" in specification.threshold_source
     assert specification.calibration is not None
     card = BUNDLED.with_suffix(".md").read_text()
     for part in ("Data", "Licence", "Training", "Figures", "Where it fails"):
