@@ -182,14 +182,16 @@ def check_whole(path: Path) -> None:
 @contextlib.contextmanager
 def _bar(name: str) -> Any:
     """Yield a function (bytes so far, bytes in all) that shows the progress of a transfer."""
-    shown: list[Progress] = []
+    with contextlib.ExitStack() as stack:
+        shown: list[Progress] = []
 
-    def update(so_far: int, total: int | None) -> None:
-        if not shown:
-            shown.append(Progress(f"download {name}", round((total or 0) / 1e6) or 1, "MB"))
-        shown[0].add(round(so_far / 1e6) - shown[0].done)
+        def update(so_far: int, total: int | None) -> None:
+            if not shown:
+                progress = Progress(f"download {name}", round((total or 0) / 1e6) or 1, "MB")
+                shown.append(stack.enter_context(progress))
+            shown[0].add(round(so_far / 1e6) - shown[0].done)
 
-    yield update
+        yield update
 
 
 def _words(error: Exception) -> str:
