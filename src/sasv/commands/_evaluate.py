@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,11 +101,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     if options.model:
         model = load_model(options.model, options.device)
         model.max_seconds, model.crops, model.crop_seconds = options.max_seconds, options.crops, options.crop_seconds
+    protocol = load_protocol(options)
+    if model is not None:
         with joined(model.device) as processes:
-            embed_together(options, model, processes)
+            embed_together(options, model, protocol.utterances, processes)
             if not processes.main:
                 return {}
-    scores = claims(options, model) if options.trials else countermeasure(options, model)
+    scores = claims(options, model, protocol) if options.trials else countermeasure(options, model, protocol.utterances)
     result = metrics_of(scores, MetricsOptions("", by=options.by, intervals=options.intervals))
     out = Path(options.out)
     write_json(out / "metrics.json", result)
@@ -119,13 +121,30 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     return result
 
 
-def embed_together(options: EvaluateOptions, model: Model, processes: Processes) -> None:
+class Protocol(NamedTuple):
+    """What is scored: the utterances that it needs, and, but for a countermeasure, enrolments and trials."""
+
+    utterances: Utterances
+    enrolments: Enrolments | None = None
+    trials: Trials | None = None
+
+
+def load_protocol(options: EvaluateOptions) -> Protocol:
+    """Read the tables, each once."""
+    if not options.trials:
+        return Protocol(load_utterances(options.utterances, options.where))
+    enrolments, trials = load_enrolments(options.enrolments), load_trials(options.trials)
+    utterances = needed_utterances(load_utterances(options.utterances), enrolments, trials)
+    return Protocol(utterances, enrolments, trials)
+
+
+def embed_together(options: EvaluateOptions, model: Model, tested: Utterances, processes: Processes) -> None:
     """Embed what will be scored, and the cohort, each process its share."""
     if processes.world == 1:
         return
     wanted = []
     if not options.embeddings:
-        wanted.append((tested(options), "embeddings"))
+        wanted.append((tested, "embeddings"))
     if options.cohort:
         wanted.append((load_utterances(options.cohort, options.cohort_where), "cohort"))
     for utterances, folder in wanted:
@@ -133,17 +152,10 @@ def embed_together(options: EvaluateOptions, model: Model, processes: Processes)
         processes.wait()
 
 
-def tested(options: EvaluateOptions) -> Utterances:
-    """Return the utterances that are to be embedded."""
-    if not options.trials:
-        return load_utterances(options.utterances, options.where)
-    enrolments, trials = load_enrolments(options.enrolments), load_trials(options.trials)
-    return needed_utterances(load_utterances(options.utterances), enrolments, trials)
-
-
-def claims(options: EvaluateOptions, model: Model | None) -> Scores:
+def claims(options: EvaluateOptions, model: Model | None, protocol: Protocol) -> Scores:
     """Score the claims of a trial table; write and return the score file."""
-    enrolments, trials, utterances = load_enrolments(options.enrolments), load_trials(options.trials), tested(options)
+    utterances, enrolments, trials = protocol
+    assert enrolments is not None and trials is not None
     embeddings = embedded(options, model, utterances)
     scoring = Scoring(options.enrolment, cohort_of(options, model), options.top, embeddings.crops > 0)
     values = score_embeddings(
@@ -174,12 +186,11 @@ def quality(
     return {name: [f"{value:.6g}" for value in values] for name, values in found.items()}
 
 
-def countermeasure(options: EvaluateOptions, model: Model | None) -> Scores:
+def countermeasure(options: EvaluateOptions, model: Model | None, utterances: Utterances) -> Scores:
     """Score every utterance as bona fide (high) or spoofed; write and return the score file."""
     if model is None:
         raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
     direction = model.spoof_direction()
-    utterances = tested(options)
     embeddings = embedded(options, model, utterances)
     if embeddings.failures:
         raise SasvError(f"{len(embeddings.failures)} utterances could not be embedded; they are in failed.tsv")

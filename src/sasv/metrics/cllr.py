@@ -22,8 +22,16 @@ def cllr(llrs: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = No
         positive: (trials,) whether a trial is to be accepted.
         weights: (trials,) how often each counts.
     """
-    losses = llr_losses(llrs, positive)
-    weights = np.ones(len(llrs)) if weights is None else weights
+    return mean_loss(llr_losses(llrs, positive), positive, weights)
+
+
+def mean_loss(losses: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Return the Cllr of losses that are known: the mean over positives and that over negatives, averaged.
+
+    Raises:
+        SasvError: no positives or no negatives.
+    """
+    weights = np.ones(len(losses)) if weights is None else weights
     sides = [weights * positive, weights * ~positive]
     if not all(side.any() for side in sides):
         raise SasvError("a Cllr needs at least one positive and one negative trial")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.metrics.curve import NONTARGET, SPOOF, TARGET, Curve, Eer, Points
+from sasv.metrics.curve import NONTARGET, SPOOF, TARGET, Eer, Points
 
 EERS = {"sasv": (NONTARGET, SPOOF), "sv": (NONTARGET,), "spf": (SPOOF,)}
 """What targets are set against in each rate."""
@@ -34,11 +34,7 @@ def sasv_eers(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | int |
         scores: (trials,), higher for target.
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
     """
-    return eers_of(Points(scores, labels).curve())
-
-
-def eers_of(curve: Curve) -> dict[str, float | int | None]:
-    """Return what sasv_eers does, of a curve."""
+    curve = Points(scores, labels).curve()
     result: dict[str, float | int | None] = {}
     for name, kinds in EERS.items():
         point = curve.eer(*kinds)

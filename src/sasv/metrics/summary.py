@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.metrics.cllr import llr_losses, min_cllr
+from sasv.metrics.cllr import llr_losses, mean_loss, min_cllr
 from sasv.metrics.costs import CM_MODELS, COST_MODELS, SASV_MODELS, SV_MODELS, Cost, CostModel
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET, Curve, Points
 from sasv.metrics.eer import EERS
@@ -100,7 +100,7 @@ class Measure:
         others = tuple(kind for kind in (NONTARGET, SPOOF) if curve.sizes[kind])
         alarms = curve.alarms(others) if others else None
         if self.llr:
-            found["cllr"] = None if alarms is None else self._cllr(weights)
+            found["cllr"] = None if alarms is None else mean_loss(self.losses, self.labels == TARGET, weights)
         found["min_cllr"] = None if alarms is None else min_cllr(curve.miss, alarms)
         if self.tandem is not None:
             found |= self._tandem(weights)
@@ -115,11 +115,6 @@ class Measure:
             return [COST_MODELS[name] for name in CM_MODELS]
         names = (*SASV_MODELS, *SV_MODELS) if (self.labels == SPOOF).any() else SV_MODELS
         return [COST_MODELS[name] for name in names]
-
-    def _cllr(self, weights: np.ndarray | None) -> float:
-        weights = np.ones(len(self.scores)) if weights is None else weights
-        sides = [weights * mask for mask in (self.labels == TARGET, self.labels != TARGET)]
-        return float(sum((self.losses * side).sum() / side.sum() for side in sides) / 2)
 
     def _tandem(self, weights: np.ndarray | None) -> Values:
         assert self.tandem is not None

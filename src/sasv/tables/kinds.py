@@ -232,10 +232,6 @@ class Scores(Trials):
                     "another score or label; keep one",
                 )  # fmt: skip
 
-    def take(self, rows: np.ndarray) -> "Scores":
-        """Return some trials."""
-        return Scores(self.table.take(rows))
-
 
 @dataclass(frozen=True)
 class TrialRows:
