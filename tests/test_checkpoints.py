@@ -97,6 +97,27 @@ def test_a_head_of_another_size_is_dropped_and_said():
     equal(same.state_dict(), checkpoint.head)
 
 
+@pytest.mark.parametrize(
+    "loss, key, axis", [("aamsoftmax", "weight", 0), ("amsoftmax", "W", 1), ("softmax", "fc.bias", 0)]
+)
+def test_classes_keep_their_rows_by_name(loss, key, axis):
+    checkpoint = make()
+    checkpoint.specification.classes = ["a", "b", "spoof"]
+    checkpoint.head = LOSSES.get(loss)(24, 3).state_dict()
+    head = LOSSES.get(loss)(24, 4)
+    before = head.state_dict()[key].clone()
+    notes = restore_head(head, checkpoint, ["b", "c", "d", "spoof"])
+    assert f"kept 2 of the 3 classes of head {key} {tuple(checkpoint.head[key].shape)}; this training has 4" in notes
+    after, old = head.state_dict()[key], checkpoint.head[key]
+    expected = [old.select(axis, 1), before.select(axis, 1), before.select(axis, 2), old.select(axis, 2)]
+    for row, value in enumerate(expected):
+        assert torch.equal(after.select(axis, row), value)
+    # as many classes, but others: as published the rows stay where they are, by name they do not
+    other = LOSSES.get(loss)(24, 3)
+    restore_head(other, checkpoint, ["b", "a", "spoof"])
+    assert torch.equal(other.state_dict()[key].select(axis, 0), old.select(axis, 1))
+
+
 def test_all_faults_of_the_entries_are_listed(tmp_path):
     checkpoint = make()
     state = {f"__S__.{key}": value for key, value in checkpoint.encoder.items()}

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,19 +193,41 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
     return encoder
 
 
-def restore_head(head: nn.Module, checkpoint: Checkpoint) -> list[str]:
-    """Load the loss entries that fit and say which were kept, dropped or start anew, a line each."""
-    wanted = head.state_dict()
+def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> list[str]:
+    """Load the loss entries that fit and say which were kept, dropped or start anew, a line each.
+
+    Where ``classes`` names those of the head, the entries that have a row for each class keep the rows of the classes
+    that the checkpoint has too, by name; the other rows start anew.
+    """
+    wanted, known = head.state_dict(), checkpoint.specification.classes
     notes = []
     fitting = {}
     for key, value in checkpoint.head.items():
-        if key in wanted and wanted[key].shape == value.shape:
+        there = f"head {key} {tuple(value.shape)}"
+        axis = _class_axis(wanted[key], value, classes, known) if classes and key in wanted else None
+        if key not in wanted:
+            notes.append(f"dropped {there}: this loss has no such entry")
+        elif axis is not None:
+            place = {name: row for row, name in enumerate(known)}
+            shared = [(row, place[name]) for row, name in enumerate(classes) if name in place]
+            rows, sources = torch.tensor(shared, dtype=torch.long).reshape(-1, 2).T
+            fitting[key] = wanted[key].index_copy(axis, rows, value.index_select(axis, sources))
+            notes.append(f"kept {len(shared)} of the {len(known)} classes of {there}; this training has {len(classes)}")
+        elif wanted[key].shape == value.shape:
             fitting[key] = value
-            notes.append(f"kept head {key} {tuple(value.shape)}")
-        elif key in wanted:
-            notes.append(f"dropped head {key} {tuple(value.shape)}: this training wants {tuple(wanted[key].shape)}")
+            notes.append(f"kept {there}")
         else:
-            notes.append(f"dropped head {key} {tuple(value.shape)}: this loss has no such entry")
+            notes.append(f"dropped {there}: this training wants {tuple(wanted[key].shape)}")
     notes += [f"new head {key} {tuple(value.shape)}" for key, value in wanted.items() if key not in fitting]
     head.load_state_dict(fitting, strict=False)
     return notes
+
+
+def _class_axis(new: Tensor, old: Tensor, classes: Sequence[str], known: Sequence[str]) -> int | None:
+    """Return the axis along which both entries hold their classes; None where there is not exactly one."""
+    found = []
+    for axis in range(new.dim() if new.dim() == old.dim() else 0):
+        rest = [(one, other) for at, (one, other) in enumerate(zip(new.shape, old.shape)) if at != axis]
+        if (new.shape[axis], old.shape[axis]) == (len(classes), len(known)) and all(a == b for a, b in rest):
+            found.append(axis)
+    return found[0] if len(found) == 1 else None

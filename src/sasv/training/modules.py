@@ -1,5 +1,7 @@
 """What a run is made of: its classes, its encoder and its loss head."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -80,7 +82,7 @@ def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
     return classes, rank[codes]
 
 
-def make_modules(options: TrainOptions, classes: int) -> tuple[Encoder, Loss, list[str]]:
+def make_modules(options: TrainOptions, classes: Sequence[str]) -> tuple[Encoder, Loss, list[str]]:
     """Make encoder and loss head, from a checkpoint where one is named; return notes of what was kept and dropped."""
     kind: type[Encoder] = ENCODERS.get(options.encoder)
     notes: list[str] = []
@@ -98,9 +100,9 @@ def make_modules(options: TrainOptions, classes: int) -> tuple[Encoder, Loss, li
         notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
     else:
         encoder = kind(kind.parse_sizes(options.sizes))
-    head: Loss = LOSSES.get(options.loss)(encoder.sizes.embedding, classes, options.margin, options.scale)
+    head: Loss = LOSSES.get(options.loss)(encoder.sizes.embedding, len(classes), options.margin, options.scale)
     if options.init:
-        notes += restore_head(head, checkpoint)
+        notes += restore_head(head, checkpoint, classes if options.keep_classes else ())
     return encoder, head, notes
 
 

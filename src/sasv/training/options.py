@@ -20,6 +20,8 @@ class TrainOptions:
         encoder: ecapa-tdnn, ska-tdnn or mfa-conformer.
         sizes: sizes that differ from the published ones, for instance ``{channels: 256}``.
         init: checkpoint to start from (ours or published).
+        keep_classes: the classes that the checkpoint of init has too (by name: speakers, spoof) keep their rows of the
+            loss head; as published, a head of other classes begins anew as a whole.
         loss: aamsoftmaxproto (Stage 1), sasv or sasv-symmetric (Stages 2 and 3), or another loss.
         margin: angular margin of the classification loss, radians.
         margin_start: margin from which the warm-up rises.
@@ -78,6 +80,7 @@ class TrainOptions:
     encoder: str = "ecapa-tdnn"
     sizes: dict[str, int] = field(default_factory=dict)
     init: str = ""
+    keep_classes: bool = False
     loss: str = "aamsoftmaxproto"
     margin: float = 0.2
     margin_start: float = 0.0

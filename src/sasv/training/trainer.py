@@ -98,7 +98,7 @@ class Trainer:
         )
         augmenter = Augmenter(options.noises, options.rirs, options.codecs, options.codec_share)
         self.dataset = CropDataset(self.utterances, options.frames, augmenter if options.augment else None)
-        encoder, head, self.notes = make_modules(options, len(self.classes))
+        encoder, head, self.notes = make_modules(options, self.classes)
         self.engine = Engine(options, encoder, head, self.device, self.processes)
         self.at = Position()
         self.saved = time.monotonic()
