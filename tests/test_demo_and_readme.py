@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from sasv.audio import read_audio
 from sasv.commands import DemoOptions, ReproduceOptions, demo
@@ -96,6 +97,21 @@ def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
     small = load_utterances(tmp_path / "out/utterances.tsv").where("split=train")
     assert 1 < len(small.speakers[1]) <= 40
     assert not set(small.speakers[1]) & set(load_utterances(tmp_path / "out/vox2.tsv").speakers[1])
+
+
+def test_the_small_part_takes_speakers_of_every_folder(tmp_path):
+    rows = ["utterance\tpath\tspeaker\tsplit\tlabel"]
+    for folder, count in (("A", 3), ("B", 2)):  # by utterances alone, all would come from A
+        (tmp_path / folder).mkdir()
+        for speaker in range(6):
+            for number in range(count):
+                name = f"{folder}{speaker}-{number}"
+                soundfile.write(tmp_path / folder / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 16000)
+                rows.append(f"{name}\t{folder}/{name}.wav\t{folder}{speaker}\ttrain\tbonafide")
+    (tmp_path / "utterances.tsv").write_text("\n".join(rows) + "\n")
+    speech(str(tmp_path), 0, 0, tmp_path / "none", tmp_path / "out")
+    small = load_utterances(tmp_path / "out/utterances.tsv").speakers[1]
+    assert sorted(name[0] for name in small) == ["A", "A", "B", "B"]
 
 
 def test_synthetic_speakers_are_distinct(home):

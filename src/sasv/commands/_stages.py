@@ -27,8 +27,6 @@ FREE = ("workers", "device", "out", "model", "utterances", "enrolments", "trials
 
 VOX2_HOURS, VOX2_UTTERANCES, LA_HOURS = 2360.0, 1_092_009, 6.0
 TINY_VOCODERS = ["griffin-lim", "world"]
-TINY_SCRATCH = 3e-4
-"""Learning rate of a tiny Stage 3 that begins from nothing; its recipe has that of an encoder that knows speakers."""
 COPY_SPEED = 40.0
 """Times real time of a vocoder on a core (docs/results.md)."""
 
@@ -170,8 +168,6 @@ class Planner:
         }  # fmt: skip
         if self.tiny:
             values["sizes"] = TINY_SIZES[encoder]
-            if stage == "stage3" and not init:
-                values["highest"] = TINY_SCRATCH
         if data == "vox2":
             values |= {"noises": options.noises, "rirs": options.rirs}
         for field in ("epochs", "batches"):

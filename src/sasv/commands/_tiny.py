@@ -20,7 +20,8 @@ MOST_UTTERANCES, MOST_SPEAKERS, MOST_CLAIMED, MOST_TRIALS = 20, 40, 8, 300
 def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> None:
     """Write the tables of the speech: ``vox2.tsv``, and ``utterances.tsv`` with dev and eval protocols.
 
-    Speakers with spoofed speech of the corpus go to the small part first, then those with most utterances.
+    The small part takes speakers from every folder of the corpus in turn, so that it resembles the test: those with
+    spoofed speech first, then those with most utterances.
     """
     root = Path(corpus) if corpus else synthetic.render(rendered, voices, seed=seed)
     if (root / "utterances.tsv").is_file():
@@ -30,6 +31,7 @@ def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> No
         add_protocol(lists, seed)
     _rename(lists, "test", "eval")
     counts: dict[str, list[int]] = {}
+    folders = {row.speaker: row.path.partition("/")[0] for row in lists.utterances}
     for row in lists.utterances:
         if row.split == "train":
             count = counts.setdefault(row.speaker, [0, 0])
@@ -37,6 +39,11 @@ def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> No
     rng = np.random.default_rng([seed, 11])
     order = [sorted(counts)[index] for index in rng.permutation(len(counts))]
     order.sort(key=lambda name: (-bool(counts[name][0]), -counts[name][1]))
+    taken: dict[str, int] = {}
+    turn = {}
+    for name in order:
+        turn[name] = taken[folders[name]] = taken.get(folders[name], 0) + 1
+    order.sort(key=turn.__getitem__)
     small = set(order[: min(SMALL_MOST, max(2, len(order) // SMALL_SHARE))])
     held = [row for row in lists.utterances if row.split in ("dev", "eval") or row.speaker in small]
     bona_fide = [row for row in lists.utterances if row.split == "train" and row.speaker not in small]
