@@ -200,17 +200,17 @@ def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]
     that the checkpoint has too, by name; the other rows start anew.
     """
     wanted, known = head.state_dict(), checkpoint.specification.classes
+    place = {name: row for row, name in enumerate(known)}
+    shared = [(row, place[name]) for row, name in enumerate(classes) if name in place]
+    rows, sources = torch.tensor(shared, dtype=torch.long).reshape(-1, 2).T
     notes = []
     fitting = {}
     for key, value in checkpoint.head.items():
         there = f"head {key} {tuple(value.shape)}"
-        axis = _class_axis(wanted[key], value, classes, known) if classes and key in wanted else None
+        axis = _class_axis(wanted[key], value, len(classes), len(known)) if classes and key in wanted else None
         if key not in wanted:
             notes.append(f"dropped {there}: this loss has no such entry")
         elif axis is not None:
-            place = {name: row for row, name in enumerate(known)}
-            shared = [(row, place[name]) for row, name in enumerate(classes) if name in place]
-            rows, sources = torch.tensor(shared, dtype=torch.long).reshape(-1, 2).T
             fitting[key] = wanted[key].index_copy(axis, rows, value.index_select(axis, sources))
             notes.append(f"kept {len(shared)} of the {len(known)} classes of {there}; this training has {len(classes)}")
         elif wanted[key].shape == value.shape:
@@ -223,11 +223,12 @@ def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]
     return notes
 
 
-def _class_axis(new: Tensor, old: Tensor, classes: Sequence[str], known: Sequence[str]) -> int | None:
-    """Return the axis along which both entries hold their classes; None where there is not exactly one."""
-    found = []
-    for axis in range(new.dim() if new.dim() == old.dim() else 0):
-        rest = [(one, other) for at, (one, other) in enumerate(zip(new.shape, old.shape)) if at != axis]
-        if (new.shape[axis], old.shape[axis]) == (len(classes), len(known)) and all(a == b for a, b in rest):
-            found.append(axis)
+def _class_axis(new: Tensor, old: Tensor, classes: int, known: int) -> int | None:
+    """Return the one axis along which both entries hold their classes; None where none or two would do."""
+    shape = tuple(old.shape)
+    found = [
+        axis
+        for axis, size in enumerate(shape)
+        if size == known and tuple(new.shape) == (*shape[:axis], classes, *shape[axis + 1 :])
+    ]
     return found[0] if len(found) == 1 else None
