@@ -10,9 +10,9 @@ import argparse
 from itertools import pairwise
 from statistics import mean, stdev
 
+from sasv.commands._demo import SHOWN
 from sasv.commands._reproduce import ReproduceOptions, reproduce
 
-NAMES = {1: "Stage 3", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7: "Stages 1, 2, 3"}
 METRICS = {
     "sasv_eer": "SASV-EER",
     "sv_eer": "SV-EER",
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--rows", default="1,2,3,6,7")
+    parser.add_argument("--rows", default=",".join(map(str, SHOWN)))
     options = parser.parse_args()
     found = {}
     for seed in options.seeds:
@@ -40,7 +40,7 @@ def main() -> None:
         for cell in cells:
             found[seed, cell.row] = cell.metrics
     rows = sorted({row for _, row in found})
-    print("\n| seed | " + " | ".join(f"{row}: {NAMES.get(row, '')}" for row in rows) + " |")
+    print("\n| seed | " + " | ".join(f"{row}: {SHOWN.get(row, '')}" for row in rows) + " |")
     print("|---" * (len(rows) + 1) + "|")
     for seed in options.seeds:
         print(f"| {seed} | " + " | ".join(figure(found[seed, row]) for row in rows) + " |")
