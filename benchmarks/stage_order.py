@@ -1,6 +1,6 @@
 """Does each stage lower the SASV-EER? The tiny table on real speech, several seeds: mean, spread, and the check.
 
-    python benchmarks/stage_order.py SPEECH OUT --seeds 0 1 2 --epochs 16
+    python benchmarks/stage_order.py SPEECH OUT --seeds 0 1 2
 
 SPEECH is a folder that ``sasv reproduce --scale tiny --corpus`` takes (shared/speech). What is done already is not done
 again. Prints a table in Markdown; the order holds where every stage of rows 2, 6, 7 lowers it, for each seed.
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("speech")
     parser.add_argument("out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rows", default=",".join(map(str, SHOWN)))
     options = parser.parse_args()
     found = {}

@@ -7,11 +7,16 @@ import numpy as np
 from sasv.corpora import CORPORA, synthetic
 from sasv.corpora.base import CorpusLists, write_tables
 from sasv.corpora.protocol import add_protocol
-from sasv.tables import Table, Utterances, load_enrolments, load_trials, load_utterances
+from sasv.tables import Table, Trials, Utterances, load_enrolments, load_trials, load_utterances
+from sasv.tables.kinds import TRIAL_LABELS
 from sasv.vocoders.copies import joined
 
-SMALL_SHARE, SMALL_MOST = 3, 40
-"""A third of the training speakers, at most 40 as in train+dev, play ASVspoof2019 LA; the others play VoxCeleb2."""
+SMALL_SHARE, SMALL_SPEAKERS, SMALL_UTTERANCES = 3, 40, 400
+"""The small part (it plays ASVspoof2019 LA, the other training speakers VoxCeleb2) has 40 speakers, as train+dev, or
+more until it has that many bona fide utterances, but at most a third of the training speakers."""
+
+NONTARGETS = 33_327 / 63_882
+"""Nontarget trials for each spoofed one, as in the evaluation list of ASVspoof2019 LA (both sexes, attacks A07-A19)."""
 
 MOST_UTTERANCES, MOST_SPEAKERS, MOST_CLAIMED, MOST_TRIALS = 20, 40, 8, 300
 """What is taken of the real corpora."""
@@ -20,8 +25,8 @@ MOST_UTTERANCES, MOST_SPEAKERS, MOST_CLAIMED, MOST_TRIALS = 20, 40, 8, 300
 def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> None:
     """Write the tables of the speech: ``vox2.tsv``, and ``utterances.tsv`` with dev and eval protocols.
 
-    The small part takes speakers from every folder of the corpus in turn, so that it resembles the test: those with
-    spoofed speech first, then those with most utterances.
+    The small part takes its next speaker from the folder of the corpus whose utterances it has fewest of, so that it
+    resembles the test: first those with spoofed speech, then those with most utterances.
     """
     root = Path(corpus) if corpus else synthetic.render(rendered, voices, seed=seed)
     if (root / "utterances.tsv").is_file():
@@ -39,12 +44,15 @@ def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> No
     rng = np.random.default_rng([seed, 11])
     order = [sorted(counts)[index] for index in rng.permutation(len(counts))]
     order.sort(key=lambda name: (-bool(counts[name][0]), -counts[name][1]))
-    taken: dict[str, int] = {}
-    turn = {}
-    for name in order:
-        turn[name] = taken[folders[name]] = taken.get(folders[name], 0) + 1
-    order.sort(key=turn.__getitem__)
-    small = set(order[: min(SMALL_MOST, max(2, len(order) // SMALL_SHARE))])
+    small: set[str] = set()
+    taken = dict.fromkeys((folders[name] for name in order), 0)
+    while order and len(small) < max(2, len(counts) // SMALL_SHARE):
+        if len(small) >= SMALL_SPEAKERS and sum(taken.values()) >= SMALL_UTTERANCES:
+            break
+        name = min(order, key=lambda name: taken[folders[name]])
+        order.remove(name)
+        small.add(name)
+        taken[folders[name]] += counts[name][1]
     held = [row for row in lists.utterances if row.split in ("dev", "eval") or row.speaker in small]
     bona_fide = [row for row in lists.utterances if row.split == "train" and row.speaker not in small]
     large = CorpusLists(lists.folder, [row._replace(split="dev") for row in bona_fide], files=lists.files)
@@ -71,7 +79,16 @@ def assemble(speech_tables: Path, spoofed: Path, tables: Path) -> None:
     Utterances(joined(*parts)).save(tables / "la" / "utterances.tsv")
     for part in ("dev", "eval"):
         load_enrolments(speech_tables / f"enrolments_{part}.tsv").save(tables / "la" / f"enrolments_{part}.tsv")
-        load_trials(spoofed / part / "trials.tsv").save(tables / "la" / f"trials_{part}.tsv")
+        balanced(load_trials(spoofed / part / "trials.tsv")).save(tables / "la" / f"trials_{part}.tsv")
+
+
+def balanced(trials: Trials) -> Table:
+    """Return the trials with ``NONTARGETS`` nontarget ones for each spoofed one: what is too many, taken out evenly."""
+    of = {kind: np.flatnonzero(trials.labels == code) for code, kind in enumerate(TRIAL_LABELS)}
+    many, wanted = len(of["nontarget"]), round(NONTARGETS * len(of["spoof"]))
+    if 0 < wanted < many:
+        of["nontarget"] = of["nontarget"][np.arange(wanted) * many // wanted]
+    return trials.table.take(np.sort(np.concatenate(list(of.values()))))
 
 
 def reduce(whole: Path, out: Path, seed: int) -> None:
