@@ -15,7 +15,7 @@ import soundfile
 
 from sasv.audio import read_audio
 from sasv.commands import DemoOptions, ReproduceOptions, demo
-from sasv.commands._tiny import speech
+from sasv.commands._tiny import balanced, speech
 from sasv.corpora import synthetic
 from sasv.encoders.frontend import LogMel
 from sasv.tables import Table, load_scores, load_trials, load_utterances
@@ -101,7 +101,7 @@ def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
 
 def test_the_small_part_takes_speakers_of_every_folder(tmp_path):
     rows = ["utterance\tpath\tspeaker\tsplit\tlabel"]
-    for folder, count in (("A", 3), ("B", 2)):  # by utterances alone, all would come from A
+    for folder, count in (("A", 3), ("B", 1)):  # by utterances of a speaker alone, all would come from A
         (tmp_path / folder).mkdir()
         for speaker in range(6):
             for number in range(count):
@@ -111,7 +111,20 @@ def test_the_small_part_takes_speakers_of_every_folder(tmp_path):
     (tmp_path / "utterances.tsv").write_text("\n".join(rows) + "\n")
     speech(str(tmp_path), 0, 0, tmp_path / "none", tmp_path / "out")
     small = load_utterances(tmp_path / "out/utterances.tsv").speakers[1]
-    assert sorted(name[0] for name in small) == ["A", "A", "B", "B"]
+    assert sorted(name[0] for name in small) == ["A", "B", "B", "B"]  # three utterances of either
+
+
+def test_tiny_trials_have_the_proportion_of_asvspoof2019(tmp_path):
+    """33,327 nontarget to 63,882 spoofed: two of ten for four spoofed, evenly; without spoofed trials, all."""
+    kinds = ["target"] * 4 + ["nontarget"] * 10 + ["spoof"] * 4
+    rows = [f"s\tu{index}\t{kind}" for index, kind in enumerate(kinds)]
+    for dropped, kept in (((), {4, 9}), (range(5, 14), {4}), (range(14, 18), set(range(4, 14)))):
+        lines = [row for index, row in enumerate(rows) if index not in dropped]
+        (tmp_path / "trials.tsv").write_text("speaker\tutterance\tlabel\n" + "\n".join(lines) + "\n")
+        found = balanced(load_trials(tmp_path / "trials.tsv")).texts("utterance")
+        others = [f"u{index}" for index in [*range(4), *range(14, 18)] if index not in dropped]
+        assert sorted(found) == sorted([f"u{index}" for index in kept] + others)
+        assert found == sorted(found, key=lambda name: int(name[1:]))
 
 
 def test_synthetic_speakers_are_distinct(home):
