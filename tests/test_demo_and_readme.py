@@ -64,7 +64,7 @@ def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, capsys):
     options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches=1, pairs=2)
     results = demo(options)
     out = capsys.readouterr().out
-    assert out.startswith("Spoofing-aware speaker verification") and "six to eight minutes on two cores" in out
+    assert out.startswith("Spoofing-aware speaker verification") and "seven to nine minutes on two cores" in out
     found = {result.row: result.metrics["sasv_eer"] for result in results}
     assert f"{found[2]:.1f}% -> {found[6]:.1f}% -> {found[7]:.1f}%" in out
     falls = found[2] > found[6] > found[7]

@@ -71,7 +71,7 @@ def opening(options: DemoOptions) -> str:
         "second corpus. Five rows of the published table are trained, with and without each stage:\n"
         f"{rows}\n"
         "and tested on voices and on an attack (a source-filter vocoder) that none of them has heard.\n"
-        "This takes six to eight minutes on two cores; stopped, the same command goes on where it was."
+        "This takes seven to nine minutes on two cores; stopped, the same command goes on where it was."
     )
 
 
