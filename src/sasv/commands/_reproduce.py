@@ -39,7 +39,7 @@ class ReproduceOptions:
         weights: path of the weights of a vocoder, by its name.
         out: folder of all steps.
         scale: full, or tiny: small encoders, few epochs, little data, so that the table runs anywhere;
-            nontarget trials for each spoofed one as many as in ASVspoof2019 LA (33,327 to 63,882).
+            without corpora, no more nontarget trials for a spoofed one than ASVspoof2019 LA has (33,327 to 63,882).
         corpus: speech for scale tiny: a LibriSpeech-style folder, or one with utterances.tsv; empty renders it.
         voices: synthetic speakers to render.
         attacks: vocoders of the spoofed speech of Stage 3, at scale tiny.

@@ -46,9 +46,8 @@ def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> No
     order.sort(key=lambda name: (-bool(counts[name][0]), -counts[name][1]))
     small: set[str] = set()
     taken = dict.fromkeys((folders[name] for name in order), 0)
-    while order and len(small) < max(2, len(counts) // SMALL_SHARE):
-        if len(small) >= SMALL_SPEAKERS and sum(taken.values()) >= SMALL_UTTERANCES:
-            break
+    most = min(len(order), max(2, len(order) // SMALL_SHARE))
+    while len(small) < most and (len(small) < SMALL_SPEAKERS or sum(taken.values()) < SMALL_UTTERANCES):
         name = min(order, key=lambda name: taken[folders[name]])
         order.remove(name)
         small.add(name)
