@@ -8,8 +8,8 @@ import torch
 
 from common import header
 from sasv.core.memory import keep_memory
-from sasv.core.processes import Processes
 from sasv.encoders import ENCODERS
+from sasv.parallel.processes import Processes
 from sasv.training.engine import Engine
 from sasv.training.modules import make_modules
 from sasv.training.options import TrainOptions

@@ -20,9 +20,9 @@ import torch
 from common import header
 from sasv.audio import RATE, read_audio, write_audio
 from sasv.core.errors import SasvError
+from sasv.synthesis.runner import Makers, plan_units, run
 from sasv.tables import Table, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
-from sasv.vocoders.runner import Makers, plan_units, run
 
 SECONDS, FILES, REPEATS = 8, 40, 3
 VOXCELEB2_FILES, VOXCELEB2_HOURS = 1_092_009, 2_360

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+DATA = Path(__file__).resolve().parent / "data"
+"""Golden vectors and lists of keys, made by running the published code and that of other toolkits (see README.md)."""
 PUBLISHED_NAMES = {"ecapa-tdnn": "ECAPA_TDNN", "ska-tdnn": "SKA_TDNN", "mfa-conformer": "MFA_Conformer"}
 
 SMALL = {
@@ -29,13 +31,13 @@ def shared(*parts: str) -> Path:
 
 @pytest.fixture(scope="session")
 def golden():
-    return np.load(shared("reference", "golden.npz"), allow_pickle=False)
+    return np.load(DATA / "golden.npz", allow_pickle=False)
 
 
 @pytest.fixture(scope="session")
 def fill():
     """The module that makes the inputs of the golden vectors."""
-    spec = importlib.util.spec_from_file_location("fill", shared("reference", "fill.py"))
+    spec = importlib.util.spec_from_file_location("fill", DATA / "fill.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -44,7 +46,7 @@ def fill():
 @pytest.fixture(scope="session")
 def published_keys():
     """Entry name -> shape of each published checkpoint."""
-    listed = json.loads(shared("reference", "state_dict_keys.json").read_text())
+    listed = json.loads((DATA / "state_dict_keys.json").read_text())
     return {model: {key: tuple(shape) for key, shape, _ in entries} for model, entries in listed.items()}
 
 

@@ -4,9 +4,10 @@ import os
 import sys
 
 from sasv.cli import main
+from sasv.parallel.environment import launcher
 
 status = main()
-if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+if "WORLD_SIZE" in os.environ and launcher().world_size > 1:
     # Everything is written and the group is left. Gloo's threads now and then abort a process that ends by itself
     # ("terminate called without an active exception"), and torchrun would call the whole job failed.
     sys.stdout.flush()

@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sasv.checkpoints.specification import Specification
 from sasv.core.errors import CheckpointError, some
 from sasv.core.files import write_bytes
 from sasv.encoders import ENCODERS
 from sasv.encoders.base import Encoder
+from sasv.models.specification import Specification
 from sasv.weights import resolve
 
 ENCODER_PREFIX, HEAD_PREFIX = "encoder.", "head."
@@ -135,7 +135,7 @@ def _load_published(name: str) -> Checkpoint:
     classes = next((len(value) for key, value in head.items() if key in ("aamsoftmax.weight", "weight")), 0)
     specification = Specification(
         encoder=family,
-        sizes=vars(sizes),
+        encoder_options=vars(sizes),
         min_samples=kind.min_samples,
         classes=[str(index) for index in range(classes)],
         spoof_index=classes - 1 if classes and "angleproto_sasv.w1" in head else None,
@@ -185,7 +185,7 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
     """Make the encoder of a checkpoint; without ``fill`` only its shapes, on the meta device."""
     specification = checkpoint.specification
     kind: type[Encoder] = ENCODERS.get(specification.encoder)
-    sizes = kind.parse_sizes(specification.sizes)
+    sizes = kind.parse_sizes(specification.encoder_options)
     with torch.device("cpu" if fill else "meta"):
         encoder = kind(sizes)
     if fill:

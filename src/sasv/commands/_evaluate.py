@@ -9,10 +9,10 @@ import numpy as np
 from sasv.commands._metrics import MetricsOptions, metrics_of
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
-from sasv.core.processes import Processes, joined
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract, utterance_seconds
 from sasv.embeddings.model import Model, load_model
+from sasv.parallel.processes import Processes, joined
 from sasv.report import format_metrics, plot_scores
 from sasv.scores import Cohort, Scoring, score_embeddings
 from sasv.scores.quality import quality_measures

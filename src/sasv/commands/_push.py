@@ -91,12 +91,12 @@ def front_matter(specification: Specification) -> str:
 
 def card(name: str, specification: Specification, figures: dict[str, Any]) -> str:
     """Return a card: what the model is, how it was made, what was measured."""
-    sizes = ", ".join(f"{key} {value}" for key, value in specification.sizes.items())
+    sizes = ", ".join(f"{key} {value}" for key, value in specification.encoder_options.items())
     parts = [
         f"# {name}",
         "One embedding that accepts the claimed speaker and rejects other people and synthetic copies "
         "(spoofing-aware speaker verification), made by sasv.",
-        f"* encoder: {specification.encoder} ({sizes}); {specification.rate} Hz, score: {specification.scoring}",
+        f"* encoder: {specification.encoder} ({sizes}); {specification.sample_rate} Hz, score: {specification.scoring}",
         f"* classes: {len(specification.classes)}"
         + (", the last one spoofed speech" if specification.spoof_index is not None else ", no spoofed speech"),
         f"* threshold: {specification.threshold} ({specification.threshold_source or 'none was chosen'})",

@@ -10,9 +10,9 @@ from sasv.core.errors import SasvError
 from sasv.core.files import read_bytes, write_json
 from sasv.core.progress import say
 from sasv.report.page import Cell, Section, write_report
+from sasv.reproduction import carry_out, plan_lines
+from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
 from sasv.weights import find
-from sasv.workflow import carry_out, plan_lines
-from sasv.workflow.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
 
 
 @dataclass

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from sasv.commands import COMMANDS, POSITIONALS
 from sasv.commands import _tiny as tiny
 from sasv.core.errors import SasvError
+from sasv.reproduction import Step
+from sasv.reproduction.rows import GFLOP, TINY_GFLOP, TINY_SIZES, train_hours
 from sasv.training.recipes import recipe_values
 from sasv.vocoders import ALWAYS
-from sasv.workflow import Step
-from sasv.workflow.rows import GFLOP, TINY_GFLOP, TINY_SIZES, train_hours
 
 if TYPE_CHECKING:
     from sasv.commands._reproduce import ReproduceOptions

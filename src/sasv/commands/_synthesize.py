@@ -8,11 +8,11 @@ import numpy as np
 
 from sasv.core.errors import SasvError, some
 from sasv.core.progress import say
-from sasv.embeddings.model import pick_device
+from sasv.parallel.devices import pick_device
+from sasv.synthesis.copies import check_copies, joined, spoofed_trials, table_of
+from sasv.synthesis.runner import Makers, estimate, keep_settings, plan_units, run
 from sasv.tables import Trials, Utterances, load_trials, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS
-from sasv.vocoders.copies import check_copies, joined, spoofed_trials, table_of
-from sasv.vocoders.runner import Makers, estimate, keep_settings, plan_units, run
 
 
 @dataclass

@@ -4,8 +4,8 @@ import contextlib
 from pathlib import Path
 
 from sasv.core.errors import MissingExtra
-from sasv.core.processes import Processes, joined
-from sasv.embeddings.model import pick_device
+from sasv.parallel.devices import pick_device
+from sasv.parallel.processes import Processes, joined
 from sasv.report.plots import plot_curves
 from sasv.training.options import TrainOptions
 from sasv.training.trainer import Trainer

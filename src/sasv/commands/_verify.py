@@ -60,7 +60,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     }
     calibrated = ""
     if backend is not None:
-        seconds, count = np.array([len(wave) / specification.rate]), np.array([len(enrol)])
+        seconds, count = np.array([len(wave) / specification.sample_rate]), np.array([len(enrol)])
         llr = float(backend({"score": np.array([score])} | quality_measures(seconds, count, vector[None]))[0])
         bayes = backend.costs.bayes_threshold
         result |= {"llr": llr, "llr_threshold": bayes, "costs": backend.costs.describe()}

@@ -19,8 +19,8 @@ from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, read_bytes, sha256, write_json
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, say
-from sasv.core.sharding import outstanding, parse_shard
 from sasv.embeddings.model import Model
+from sasv.parallel.sharding import outstanding, parse_shard
 from sasv.tables import Table, Utterances
 
 T = TypeVar("T")

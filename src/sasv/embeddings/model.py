@@ -14,6 +14,7 @@ from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import sha256
 from sasv.encoders.base import lengths_tensor
+from sasv.parallel.devices import pick_device
 
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
@@ -61,11 +62,13 @@ class Model:
         """
         spec = self.specification
         if isinstance(speech, str | os.PathLike):
-            return read_speech(speech, spec.min_samples, self.max_seconds, spec.rate)
+            return read_speech(speech, spec.min_samples, self.max_seconds, spec.sample_rate)
         wave = np.asarray(speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32)
-        if wave.ndim == 1 and len(wave) > self.max_seconds * spec.rate:
-            raise AudioError(f"{name}: {len(wave) / spec.rate:.0f} s long, over the limit of {self.max_seconds:.0f} s")
-        return check_speech(wave, name, spec.min_samples, spec.rate)
+        if wave.ndim == 1 and len(wave) > self.max_seconds * spec.sample_rate:
+            raise AudioError(
+                f"{name}: {len(wave) / spec.sample_rate:.0f} s long, over the limit of {self.max_seconds:.0f} s"
+            )
+        return check_speech(wave, name, spec.min_samples, spec.sample_rate)
 
     def embed(self, speech: Speech, rate: int | None = None) -> np.ndarray:
         """Return the raw embedding, float32 of shape (dimension,), of an audio file or of a waveform.
@@ -75,7 +78,7 @@ class Model:
             rate: samples per second of a waveform, where it is not the model's (16 kHz).
         """
         if rate is not None and not isinstance(speech, str | os.PathLike):
-            speech = soxr.resample(np.asarray(speech, np.float32), rate, self.specification.rate)
+            speech = soxr.resample(np.asarray(speech, np.float32), rate, self.specification.sample_rate)
         return self.embed_many([self.read(speech)])[0]
 
     def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:
@@ -86,7 +89,7 @@ class Model:
 
     def _embed_crops(self, wave: np.ndarray) -> np.ndarray:
         """Return the embeddings (crops, dimension) of crops at evenly spaced starts."""
-        size = max(self.specification.min_samples, round(self.crop_seconds * self.specification.rate))
+        size = max(self.specification.min_samples, round(self.crop_seconds * self.specification.sample_rate))
         wave = np.resize(wave, max(len(wave), size))
         starts = np.linspace(0, len(wave) - size, self.crops).astype(int)
         return self._embed([wave[start : start + size] for start in starts])
@@ -145,15 +148,3 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "auto"
         CheckpointError: see load_checkpoint.
     """
     return Model(load_checkpoint(path), pick_device(device))
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the wanted device; SasvError where it is not there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = torch.device(device)
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise SasvError(f"device {device}: no usable GPU here; use --device cpu")
-    if wanted.type == "cuda" and wanted.index is None:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return wanted

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sasv.core.errors import SasvError
-from sasv.encoders.frontend import LogMel, frames_of, spec_augment
-from sasv.encoders.layers import frame_mask
+from sasv.frontends.logmel import LogMel, frames_of, spec_augment
+from sasv.frontends.masks import frame_mask
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sasv.encoders import base
-from sasv.encoders.layers import Res2Block, attention_network, attentive_statistics, keep
+from sasv.encoders.layers import Res2Block, attention_network, attentive_statistics
+from sasv.frontends.masks import keep
 
 
 @dataclass(frozen=True)

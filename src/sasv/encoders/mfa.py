@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
 from sasv.encoders import base
-from sasv.encoders.layers import attention_network, attentive_statistics, frame_mask, keep
+from sasv.encoders.layers import attention_network, attentive_statistics
+from sasv.frontends.masks import frame_mask, keep
 
 NORM_EPS = 1e-12
 DROPOUT = 0.1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sasv.encoders import ecapa
-from sasv.encoders.layers import keep, masked_mean
+from sasv.frontends.masks import keep, masked_mean
 
 
 @dataclass(frozen=True)

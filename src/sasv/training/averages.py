@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from sasv.core.processes import Processes
+from sasv.parallel.processes import Processes
 from sasv.training.modules import System, flat_pairs
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sasv.core.errors import SasvError
-from sasv.core.processes import Processes
 from sasv.encoders.base import Encoder
 from sasv.losses.base import Loss, LossOutput
+from sasv.parallel.processes import Processes
 from sasv.training.averages import Averages
 from sasv.training.modules import System, detached
 from sasv.training.normalisation import normalise_globally

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from sasv.checkpoints import load_checkpoint, restore_head, spawn_encoder
 from sasv.core.errors import SasvError
-from sasv.core.processes import Processes, total_with_gradient
 from sasv.encoders import ENCODERS
 from sasv.encoders.base import Encoder
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss, LossOutput
+from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
 from sasv.training.options import TrainOptions
 
@@ -93,7 +93,7 @@ def make_modules(options: TrainOptions, classes: Sequence[str]) -> tuple[Encoder
                 f"{options.init}: a {checkpoint.specification.encoder}, not the wanted {options.encoder}; "
                 f"set --encoder {checkpoint.specification.encoder}"
             )
-        wanted = kind.parse_sizes(options.sizes or checkpoint.specification.sizes)
+        wanted = kind.parse_sizes(options.sizes or checkpoint.specification.encoder_options)
         encoder = spawn_encoder(checkpoint)
         if encoder.sizes != wanted:
             raise SasvError(f"{options.init}: sizes {encoder.sizes} differ from the wanted {wanted}; leave out --sizes")

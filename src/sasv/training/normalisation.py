@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sasv.core.processes import total_with_gradient
+from sasv.parallel.processes import total_with_gradient
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):

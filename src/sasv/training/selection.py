@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.core.processes import Processes
 from sasv.embeddings.extract import embed_table
 from sasv.embeddings.model import Model
 from sasv.metrics import sasv_eers
+from sasv.parallel.processes import Processes
 from sasv.scores import score_embeddings
 from sasv.tables import Enrolments, Trials, Utterances, load_enrolments, load_trials, load_utterances, needed_utterances
 from sasv.training.options import TrainOptions

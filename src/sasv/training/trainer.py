@@ -23,10 +23,11 @@ from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_ch
 from sasv.core.errors import SasvError
 from sasv.core.files import locked, sha256
 from sasv.core.memory import keep_memory
-from sasv.core.processes import Processes
 from sasv.core.progress import Progress, duration, say
-from sasv.embeddings.model import Model, pick_device
+from sasv.embeddings.model import Model
 from sasv.encoders.base import parameters_of
+from sasv.parallel.devices import pick_device
+from sasv.parallel.processes import Processes
 from sasv.tables import load_utterances
 from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
@@ -284,7 +285,7 @@ class Trainer:
             system = averages.system(batches, self.device, self.processes)
         specification = Specification(
             encoder=options.encoder,
-            sizes=system.encoder.size_values(),
+            encoder_options=system.encoder.size_values(),
             min_samples=system.encoder.min_samples,
             classes=list(self.classes),
             spoof_index=self.spoof_index,

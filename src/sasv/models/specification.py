@@ -1,0 +1,79 @@
+"""What a checkpoint says of itself, so that inference never asks the user."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from sasv.core.errors import CheckpointError
+
+FORMAT = 2
+FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
+"""Fields of format 1 that have another name now."""
+
+
+@dataclass
+class Specification:
+    """Specification of a model, stored as JSON in the header of its safetensors file.
+
+    Attributes:
+        encoder: registry name of the encoder.
+        encoder_options: options of the encoder (sizes and others), values of any JSON type.
+        frontend: registry name of the front-end.
+        frontend_options: options of the front-end.
+        sample_rate: samples per second of the audio that the front-end takes.
+        min_samples: shortest waveform that gives an embedding.
+        classes: names of the training classes, in the order of the head; names of unknown speakers are their numbers.
+        spoof_index: class of spoofed speech (always the last), or None where the model was trained without.
+        loss: registry name of the loss whose head is stored, or "".
+        scoring: how two embeddings are compared.
+        direction: what a high score means.
+        threshold: scores of at least this accept, or None where none was chosen.
+        threshold_source: data and rule that gave the threshold.
+        calibration: score to log-likelihood ratio, with the costs it was made for (see calibration.Backend), or None.
+        licence: licence of the weights.
+        training: what made the model (stage, data, seed, version).
+        format: version of this layout.
+    """
+
+    encoder: str
+    encoder_options: dict[str, Any]
+    frontend: str = "log-mel"
+    frontend_options: dict[str, Any] = field(default_factory=dict)
+    sample_rate: int = 16000
+    min_samples: int = 1600
+    classes: list[str] = field(default_factory=list)
+    spoof_index: int | None = None
+    loss: str = ""
+    scoring: str = "cosine"
+    direction: str = "higher: the claimed speaker, bona fide"
+    threshold: float | None = None
+    threshold_source: str = ""
+    calibration: dict[str, Any] | None = None
+    licence: str = "unknown"
+    training: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Return the JSON text."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> "Specification":
+        """Parse the JSON text of file ``name``. CheckpointError where it is not a specification."""
+        try:
+            values = json.loads(text)
+            version = values.get("format", 1)
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{name}: its specification is not JSON ({error}); convert the model again"
+            ) from error
+        if version > FORMAT:
+            raise CheckpointError(f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv")
+        if version == 1:
+            values = {FORMAT_1_NAMES.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(values) - known)
+        missing = sorted({"encoder", "encoder_options"} - set(values))
+        if unknown or missing:
+            raise CheckpointError(f"{name}: specification with unknown keys {unknown} and missing keys {missing}")
+        return cls(**values)

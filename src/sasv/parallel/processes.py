@@ -1,0 +1,100 @@
+"""The processes that do one job together: one, or as many as torchrun started, on one node or on several."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sasv.parallel.environment import launcher
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its peers.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes (no gradient), for a tensor of the same shape in each."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def spread(self, tensors: list[Tensor]) -> None:
+        """Give all processes the values that the main one has."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every process, in order of rank, to all of them."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        self.gather(None)
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """Yield this process among those that torchrun started (gloo on a CPU, NCCL on GPUs), or alone."""
+    world = launcher().world_size
+    if world == 1:
+        yield Processes()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    started = not dist.is_initialized()
+    if started:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    processes = Processes(dist.get_rank(), dist.get_world_size())
+    try:
+        yield processes
+        processes.wait()  # none leaves while another still talks to it
+    finally:
+        if started:
+            gc.collect()  # what holds the group goes before it
+            dist.destroy_process_group()
+
+
+class _Total(torch.autograd.Function):
+    """Sum over all processes. Each gets the sum, so the gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def total_with_gradient(values: Tensor) -> Tensor:
+    """Return the sum over all processes, differentiable."""
+    return _Total.apply(values)

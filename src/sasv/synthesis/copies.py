@@ -1,0 +1,88 @@
+"""Spoofed copies of the utterances of a table, and the trials that use them."""
+
+import os
+
+from sasv.core.errors import SasvError
+from sasv.core.files import read_bytes, sha256
+from sasv.core.progress import Progress
+from sasv.synthesis.runner import Made, Plan
+from sasv.tables import NONE, Table, Trials, Utterances
+from sasv.vocoders import VOCODERS
+
+COLUMNS = ("utterance", "path", "speaker", "split", "label", "attack", "seconds", "source", "sha256", "codec")
+
+
+def copy_name(utterance: str, vocoder: str) -> str:
+    """Name of the copy of an utterance."""
+    return f"{utterance}~{vocoder}"
+
+
+def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: str) -> Utterances:
+    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest of the file.
+
+    What went through a transmission condition stays bona fide; the column codec names it.
+    """
+    have = utterances.table.columns
+    splits = utterances.table.texts("split") if "split" in have else ["all"] * len(utterances)
+    speakers, names = utterances.table.texts("speaker"), utterances.ids
+    rows = []
+    for number in sorted(made):
+        unit, copy = plan.units[number], made[number]
+        source = names[unit.row]
+        start = (copy_name(source, unit.vocoder), unit.path, speakers[unit.row], splits[unit.row])
+        label, attack, codec = ("spoof", unit.vocoder, NONE)
+        if VOCODERS.get(unit.vocoder).condition:
+            label, attack, codec = ("bonafide", NONE, unit.vocoder)
+        rows.append((*start, label, attack, f"{copy.seconds:.3f}", source, copy.digest, codec))
+    return Utterances(Table.build(dict(zip(COLUMNS, zip(*rows))), name))
+
+
+def check_copies(copies: Utterances) -> list[str]:
+    """Read every copy again; return a line for each that is missing, or is not what was written."""
+    faults = []
+    with Progress("check", len(copies)) as progress:
+        for path, digest in zip(copies.paths, copies.table.texts("sha256")):
+            try:
+                if sha256(read_bytes(path)) != digest:
+                    faults.append(f"{path}: changed since it was written; remove it and run the same command again")
+            except SasvError as error:
+                faults.append(str(error))
+            progress.add()
+    return faults
+
+
+def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
+    """Return the trials, and those with copies.
+
+    A copy of a target trial's utterance makes a spoofed trial; bona fide speech through a codec keeps its label.
+    """
+    sources: dict[str, list[tuple[str, str, bool]]] = {}
+    for source, *copy in zip(copies.table.texts("source"), copies.ids, copies.attack_texts, copies.spoofed.tolist()):
+        sources.setdefault(source, []).append(tuple(copy))
+    table = trials.table
+    rows = list(zip(table.texts("speaker"), table.texts("utterance"), table.texts("label"), trials.attack_texts))
+    added = [
+        (speaker, name, "spoof" if spoofed else label, attack)
+        for speaker, utterance, label, _ in rows
+        for name, attack, spoofed in sources.get(utterance, [])
+        if label == "target" or (label == "nontarget" and not spoofed)
+    ]
+    return Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*rows, *added))), "trials")
+
+
+def joined(*tables: Utterances) -> Table:
+    """Stack utterance tables; columns that one of them lacks are filled, paths made absolute."""
+    columns = list(dict.fromkeys(column for table in tables for column in table.table.columns))
+    if not all("seconds" in table.table.columns for table in tables):
+        columns = [column for column in columns if column != "seconds"]
+    defaults = {"label": "bonafide", "attack": NONE, "split": "all"}
+    cells: dict[str, list[str]] = {column: [] for column in columns}
+    for table in tables:
+        for column in columns:
+            if column == "path":
+                cells[column] += [os.path.abspath(path) for path in table.paths]
+            elif column in table.table.columns:
+                cells[column] += table.table.texts(column)
+            else:
+                cells[column] += [defaults.get(column, NONE)] * len(table)
+    return Table.build(cells, "utterances")

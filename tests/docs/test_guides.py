@@ -1,0 +1,133 @@
+"""Every command of the guides runs, at tiny scale: options that make training small are appended, nothing else."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import SMALL
+from sasv import cli
+from sasv.audio import write_audio
+from sasv.tables import Table
+from sasv.training.recipes import recipe_values
+
+GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("*.md"))
+SIZES = " ".join(f"--sizes.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items())
+
+
+def small(command):
+    """Return a command with options that make it small."""
+    words = shlex.split(command)
+    verb = words[words.index("sasv") + 1] if "sasv" in words else ""
+    if verb == "train":
+        recipe = words[words.index("sasv") + 2]
+        spoofs = "--spoofs 2 " if recipe_values(recipe).get("spoofs") else ""
+        command += f" --epochs 1 --batches 2 --speakers 2 {spoofs}--frames 20 --workers 0 {SIZES}"
+    elif verb == "reproduce" and "--dry-run" not in words:
+        scale = "" if "--scale" in words else " --scale tiny"
+        command += f"{scale} --epochs 1 --batches 1 --pairs 2 --voices 16"
+    return command.replace("--nproc-per-node 4", "--nproc-per-node 2").replace("1-64", "1-2").replace("/64", "/2")
+
+
+def blocks(guide):
+    """Yield the kind and the lines of each block, continued lines joined."""
+    for kind, text in re.findall(r"^```(\w+)\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL):
+        yield kind, text.replace("\\\n", " ").splitlines()
+
+
+@pytest.fixture
+def place(corpora, corpus, trained, tmp_path, monkeypatch):
+    """A working folder with corpora, speech, scores, a mirror of weights, and stand-ins for SLURM."""
+    folder = tmp_path / "work"
+    (folder / "corpora" / "ASVspoof2019").mkdir(parents=True)
+    for name, source in (("voxceleb2", "vox2"), ("asvspoof5", "asvspoof5"), ("ASVspoof2019/LA", "la/LA")):
+        (folder / "corpora" / name).symlink_to(corpora / source)
+    noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    for kind in ("noise", "speech", "music"):
+        write_audio(folder / "corpora" / "musan" / kind / "x" / "1.wav", 0.1 * noise)
+    decay = 0.3 * noise[:4000] * np.exp(-np.arange(4000, dtype=np.float32) / 400)
+    write_audio(folder / "corpora" / "rirs" / "smallroom" / "1.wav", decay)
+    for index, name in enumerate(("anna", "ben", "clara", "david")):
+        (folder / "speech" / name).mkdir(parents=True)
+        for number in (1, 2, 3):
+            shutil.copy(corpus / "audio" / f"s{index}-{number}.wav", folder / "speech" / name / f"{number}.wav")
+    (folder / "own").symlink_to(corpus)
+    (folder / "mirror").mkdir()
+    cli.main(["convert", str(trained / "model.safetensors"), str(folder / "mirror" / "row3-ska-train.model")])
+    scores(folder / "scores")
+    tools = folder / "tools"
+    tools.mkdir()
+    stand_ins = {
+        "sbatch": 'case "$1" in --array=*) n=${1##*-}; shift; for i in $(seq $n); do SLURM_ARRAY_TASK_ID=$i bash "$1" '
+        '|| exit 1; done;; *) bash "$1";; esac',
+        "srun": 'exec "$@"',
+        "scontrol": "echo 127.0.0.1",
+    }
+    for name, text in stand_ins.items():
+        (tools / name).write_text(f"#!/bin/bash\nset -e\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SASV_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("SLURM_NNODES", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+def scores(folder):
+    """Write score files of two systems, and one in the parts of others."""
+    folder.mkdir()
+    for seed, part in ((0, "dev"), (1, "eval")):
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(3, 300)
+        cells = {
+            "speaker": [f"s{number % 9}" for number in range(300)],
+            "utterance": [f"u{number}" for number in range(300)],
+            "label": [("target", "nontarget", "spoof")[label] for label in labels],
+            "attack": ["A07" if label == 2 else "-" for label in labels],
+        }
+        drawn = {
+            "asv_score": rng.standard_normal(300) + 2 * (labels != 1),
+            "cm_score": rng.standard_normal(300) + 2 * (labels != 2),
+        }
+        texts = {name: [f"{value:.5f}" for value in values] for name, values in drawn.items()}
+        Table.build(cells | {"score": texts["asv_score"]} | texts).save(folder / f"{part}.tsv")
+        if part == "dev":
+            continue
+        Table.build(cells | {"score": texts["asv_score"]}).save(folder / "system-a.tsv")
+        both = [f"{value:.5f}" for value in drawn["asv_score"] + drawn["cm_score"]]
+        Table.build(cells | {"score": both}).save(folder / "system-b.tsv")
+        rows = list(zip(*cells.values(), *texts.values()))
+        (folder / "asv.txt").write_text("".join(f"{row[0]} {row[1]} {row[4]}\n" for row in rows))
+        (folder / "cm.txt").write_text("".join(f"{row[1]} {row[5]}\n" for row in rows))
+        (folder / "key.txt").write_text(
+            "".join(f"{row[0]} {row[1]} {row[3] if row[3] != '-' else 'bonafide'} {row[2]}\n" for row in rows)
+        )
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_every_command_of_a_guide_runs(guide, place, capsys):
+    named = re.findall(r"`(\w+\.sh)`", guide.read_text())
+    found = list(blocks(guide))
+    for lines in [lines for kind, lines in found if kind == "sh"]:  # a file that the text names
+        (place / named.pop(0)).write_text("\n".join(map(small, lines)) + "\n")
+    for lines in [lines for kind, lines in found if kind == "bash"]:
+        if all(line.startswith("sasv ") for line in lines):
+            for line in lines:
+                assert cli.main(shlex.split(small(line))[1:]) == 0, f"{line}\n{capsys.readouterr().err[-2000:]}"
+            continue
+        script = ["bash", "-euo", "pipefail", "-c", "\n".join(map(small, lines))]
+        done = subprocess.run(script, capture_output=True, text=True)
+        assert done.returncode == 0, f"{lines}\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
+    assert not named and {kind for kind, _ in found} <= {"bash", "sh"}
+
+
+def test_the_guides_are_linked():
+    text = (GUIDES[0].parents[2] / "README.md").read_text()
+    assert all(f"docs/guides/{guide.name}" in text for guide in GUIDES)

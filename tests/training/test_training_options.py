@@ -1,0 +1,270 @@
+"""Options of training beyond the published recipe, each seen to do what it says."""
+
+import copy
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from conftest import SMALL, make_corpus, tiny_options, train_until
+from sasv.audio import codecs, write_audio
+from sasv.batches.augment import Augmenter
+from sasv.checkpoints import load_checkpoint
+from sasv.commands import train
+from sasv.core.errors import SasvError
+from sasv.embeddings.model import Model
+from sasv.losses import LOSSES
+from sasv.parallel.processes import Processes
+from sasv.training.averages import Averages
+from sasv.training.modules import flat_pairs
+from sasv.training.run_folder import RunFolder
+from sasv.training.trainer import Trainer
+
+
+def log(run):
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+def same(one, two):
+    return all(torch.equal(one.encoder[key], two.encoder[key]) for key in one.encoder)
+
+
+def stepped(engine, seed):
+    torch.manual_seed(seed)
+    engine.backward(0.1 * torch.randn(4, 2, 8000), torch.tensor([0, 1, 2, 3]), 4)
+    engine.step(0)
+    return [parameter.detach().clone() for parameter in engine.system.parameters()]
+
+
+def test_ema_is_the_hand_computed_average(corpus, tmp_path):
+    engine = Trainer(tiny_options(corpus, tmp_path, average="ema", ema_decay=0.75)).engine
+    seen = [stepped(engine, seed) for seed in range(3)]
+    for index, parameter in enumerate(engine.averages.model.module.parameters()):
+        one, two, three = (weights[index] for weights in seen)
+        torch.testing.assert_close(parameter, 0.75 * (0.75 * one + 0.25 * two) + 0.25 * three)
+
+
+def test_swa_is_the_mean_over_epochs_from_the_first_that_counts(corpus, tmp_path):
+    engine = Trainer(tiny_options(corpus, tmp_path, average="swa", average_from=1)).engine
+    seen = []
+    for epoch in range(3):
+        seen.append(stepped(engine, epoch))
+        engine.averages.after_epoch(engine.system, epoch)
+    for index, parameter in enumerate(engine.averages.model.module.parameters()):
+        torch.testing.assert_close(parameter, (seen[1][index] + seen[2][index]) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_averaged_weights_get_batch_norm_statistics_of_their_own(corpus, tmp_path):
+    engine = Trainer(tiny_options(corpus, tmp_path, augment=False)).engine
+    averages = Averages(engine.system, "ema", 0.9, 0)
+    averages.after_step(engine.system, 0)
+    waves = 0.1 * torch.randn(6, 2, 8000)
+    batches = [(waves[:3], torch.tensor([0, 1, 2])), (waves[3:], torch.tensor([3, 4, 5]))]
+    encoder = averages.system(batches, torch.device("cpu"), Processes()).encoder
+    # the first batch norm sees the convolution of the features of all batches, whose means count alike
+    seen = []
+    for part, _ in batches:
+        features = encoder.torchfbank(flat_pairs(part))
+        seen.append(F.relu(encoder.conv1(features)).mean(dim=(0, 2)))
+    torch.testing.assert_close(encoder.bn1.running_mean, (seen[0] + seen[1]) / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(corpus, tmp_path, monkeypatch, kind):
+    changes = {"average": kind, "ema_decay": 0.8, "average_from": 1, "statistics_batches": 2}
+    model = train(tiny_options(corpus, tmp_path / "whole", **changes))
+    rows, saved = log(tmp_path / "whole"), load_checkpoint(model)
+    trainer = Trainer(tiny_options(corpus, tmp_path / "whole", **changes))
+    found = trainer.development.evaluate(Model(saved, "cpu"), Processes())["sasv_eer"]
+    epoch = saved.specification.training["epoch"]
+    assert found == pytest.approx(float(rows[epoch - 1]["sasv_eer"]))
+    assert saved.specification.training["average"] == (kind if epoch > 1 else "none")
+    train_until(monkeypatch, tiny_options(corpus, tmp_path / "cut", **changes), 2)
+    assert same(saved, load_checkpoint(train(tiny_options(corpus, tmp_path / "cut", **changes))))
+    states = [torch.load(tmp_path / run / "state.pt", weights_only=True)["averages"] for run in ("whole", "cut")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_compiled_encoder_trains_to_the_same_losses(corpus, trained, tmp_path):
+    train(tiny_options(corpus, tmp_path, compile=True, epochs=1, augment=False))
+    train(tiny_options(corpus, tmp_path / "eager", epochs=1, augment=False))
+    compiled, eager = (float(log(run)[0]["loss"]) for run in (tmp_path, tmp_path / "eager"))
+    assert compiled == pytest.approx(eager, rel=1e-3)
+
+
+def test_compiling_without_a_compiler_is_said(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SasvError, match="--compile needs a C.. compiler"):
+        Trainer(tiny_options(corpus, tmp_path, compile=True))
+
+
+def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path):
+    changes = {"encoder": "ska-tdnn", "sizes": SMALL["ska-tdnn"], "augment": False}
+    engines = [Trainer(tiny_options(corpus, tmp_path, channels_last=last, **changes)).engine for last in (False, True)]
+    waves, labels = 0.1 * torch.randn(4, 2, 8000), torch.tensor([0, 1, 2, 3])
+    losses = [engine.backward(waves, labels, 4).loss for engine in engines]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    convolutions = [part for part in engines[1].system.encoder.modules() if isinstance(part, torch.nn.Conv2d)]
+    assert convolutions[1].weight.is_contiguous(memory_format=torch.channels_last)
+    model = train(tiny_options(corpus, tmp_path / "run", channels_last=True, epochs=1, **changes))
+    assert load_checkpoint(model).encoder["conv1.weight"].is_contiguous()
+
+
+def test_tensorboard_holds_the_curves(corpus, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_options(corpus, tmp_path, tensorboard=True, batches=12, epochs=2))
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert {"step/loss", "step/accuracy", "step/rate", "epoch/loss", "epoch/sasv_eer"} <= set(board.Tags()["scalars"])
+    losses = [event.value for event in board.Scalars("epoch/loss")]
+    assert losses == pytest.approx([float(row["loss"]) for row in log(tmp_path)], rel=1e-5)
+    assert [event.step for event in board.Scalars("step/loss")] == [10, 22]
+
+
+def test_missing_tensorboard_is_said(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SasvError, match=r"--tensorboard needs tensorboard.*sasv\[tensorboard\]"):
+        train(tiny_options(corpus, tmp_path, tensorboard=True))
+
+
+def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    changed = {"epochs": 4, "highest": 1e-4, "optimiser": "sgd"}
+    with pytest.raises(SasvError, match=r"highest was 0.002, now 0.0001; optimiser was 'adamw'.*--allow-changed"):
+        train(tiny_options(corpus, run, **changed))
+    train(tiny_options(corpus, run, **changed, allow_changed=True))
+    said = capsys.readouterr().err
+    assert "going on with changed options: highest was 0.002, now 0.0001" in said
+    assert "the optimiser starts anew" in said
+    assert [row["epoch"] for row in log(run)] == ["1", "2", "3", "4"]
+    assert json.loads((run / "options.json").read_text())["highest"] == 1e-4
+    with pytest.raises(SasvError, match="of another model, or broken"):
+        train(tiny_options(corpus, run, sizes=SMALL["ecapa-tdnn"] | {"channels": 64}, allow_changed=True))
+
+
+def test_the_saved_options_are_a_configuration(corpus, trained):
+    from sasv import cli
+
+    assert cli.parse("train", [str(trained / "options.json")]) == tiny_options(corpus, trained)
+
+
+def test_a_margin_that_grows_from_another(corpus, tmp_path):
+    margins = {"margin_start": 0.2, "margin": 0.5, "margin_warmup": 2, "epochs": 1}
+    trainer = Trainer(tiny_options(corpus, tmp_path, **margins))
+    trainer.run()
+    assert trainer.engine.system.head.aamsoftmax.margin == pytest.approx(0.3)
+
+
+def test_a_full_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys):
+    """The state of the second epoch cannot be written: the first stays good, the run goes on."""
+    original = RunFolder.save
+
+    def full(self, state, history):
+        if state["epoch"] == 2:
+            raise SasvError(f"{self.state}: cannot write: the disk is full")
+        original(self, state, history)
+
+    monkeypatch.setattr(RunFolder, "save", full)
+    model = train(tiny_options(corpus, tmp_path))
+    assert "not saved, going on: " in capsys.readouterr().err
+    assert len(log(tmp_path)) == 3
+    assert load_checkpoint(model).specification.threshold is not None
+
+
+def test_files_that_vanish_while_training_are_said_and_left_out(tmp_path, capsys):
+    """Speech and noise; the run goes on with what is there."""
+    own = make_corpus(tmp_path / "corpus")
+    write_audio(own / "noise" / "n.wav", 0.1 * np.ones(16000, np.float32))
+    options = tiny_options(own, tmp_path / "run", noises=str(own / "noise"), epochs=2)
+    trainer = Trainer(options)
+    (own / "noise" / "n.wav").unlink()
+    for number in range(6):
+        (own / "audio" / f"s0-{number}.wav").unlink()
+    model = trainer.run()
+    said = capsys.readouterr().err
+    assert "left out: " in said and "n.wav" in said and "s0-" in said
+    assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())
+
+
+@pytest.mark.parametrize("name", codecs.CODECS)
+def test_codecs_keep_length_and_place_and_change_the_sound(voice, name):
+    wave = voice(32240)
+    coded = codecs.transmit(wave, name, np.random.default_rng(0))
+    assert coded.shape == wave.shape and coded.dtype == np.float32
+    assert 0.5 < np.abs(coded).max() / np.abs(wave).max() < 1.6
+    assert not np.array_equal(coded, wave)
+    gate = np.repeat(np.random.default_rng(2).random(403) > 0.5, 80)  # on and off in steps of 5 ms: a place in time
+    sent, received = (
+        np.square(part).reshape(-1, 20).mean(axis=1)
+        for part in (wave * gate, codecs.transmit(wave * gate, name, np.random.default_rng(0)))
+    )
+    shifts = {shift: float(np.dot(received[100:1500], sent[100 + shift : 1500 + shift])) for shift in range(-60, 61)}
+    assert abs(max(shifts, key=shifts.get)) <= 2  # steps of 20 samples
+    again = codecs.transmit(wave, name, np.random.default_rng(0))
+    assert np.array_equal(coded, again)
+    if name in ("8khz", "mulaw", "alaw", "amr"):
+        noise = np.random.default_rng(1).standard_normal(16000).astype(np.float32) * 0.1
+        power = np.abs(np.fft.rfft(codecs.transmit(noise, name, np.random.default_rng(0)))) ** 2
+        assert power[4500:].sum() < 0.02 * power.sum()
+
+
+def test_companding_is_that_of_g711():
+    """The error of 8-bit companding: about 38 dB below a signal, loud or quiet."""
+    rng = np.random.default_rng(0)
+    for name in ("mulaw", "alaw"):
+        for level in (0.3, 0.03):
+            wave = (level * rng.standard_normal(32000)).clip(-1, 1).astype(np.float32)
+            plain, coded = (codecs.transmit(wave, kind, rng) for kind in ("8khz", name))
+            ratio = 10 * np.log10(np.square(plain).mean() / np.square(plain - coded).mean())
+            assert 33 < ratio < 42
+
+
+def test_codecs_are_drawn_with_their_share(voice, monkeypatch):
+    wave = voice(8000)
+    augmenter = Augmenter(codecs=["8khz", "mulaw"], codec_share=0.25)
+    augmenter.choices = ["none"]
+    changed = sum(not np.array_equal(augmenter(wave, np.random.default_rng(seed)), wave) for seed in range(200))
+    assert 30 < changed < 70
+    assert augmenter.described() == ["none", "8khz", "mulaw"]
+    with pytest.raises(SasvError, match="unknown codec 'gsm'"):
+        Augmenter(codecs=["gsm"])
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SasvError, match=r"the codec opus needs PyAV.*sasv\[m4a\]"):
+        Augmenter(codecs=["opus"])
+
+
+def test_codecs_train(corpus, tmp_path):
+    model = train(tiny_options(corpus, tmp_path, codecs=list(codecs.CODECS), epochs=1))
+    assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())
+
+
+GOLDEN = {
+    "aamsoftmaxproto": [12.4402, 10.7771, 9.5551, 7.7228],
+    "sasv": [13.3270, 12.7534, 10.8589, 7.5797],
+}
+"""Loss of each epoch of two tiny runs; whatever changes them changes training. Other instruction sets: within 0.3 %."""
+
+
+@pytest.mark.parametrize("loss", list(GOLDEN))
+def test_the_golden_loss_curve(corpus, tmp_path, loss):
+    spoofed = {"where": "", "spoofs": 2} if loss == "sasv" else {}
+    size = {"epochs": 4, "cycle": 4, "batches": 4, "speakers": 6, "frames": 100, "highest": 5e-4}
+    train(tiny_options(corpus, tmp_path, loss=loss, **size, **spoofed))
+    assert [float(row["loss"]) for row in log(tmp_path)] == pytest.approx(GOLDEN[loss], rel=5e-3)
+
+
+def test_every_loss_trains(corpus, tmp_path):
+    for name in LOSSES:
+        trainer = Trainer(tiny_options(corpus, tmp_path / name, loss=name, epochs=1))
+        before = copy.deepcopy(trainer.engine.system.state_dict())
+        trainer.run()
+        after = trainer.engine.system.state_dict()
+        assert any(not torch.equal(before[key], after[key]) for key in before)
+        assert np.isfinite(float(log(tmp_path / name)[0]["loss"]))
