@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -74,7 +75,9 @@ def parse(name: str, words: Sequence[str]) -> Any:
     description = command.summary
     if name == "train":
         description += f"; the first word may be a YAML file or a recipe: {', '.join(recipes())}"
-    parser = jsonargparse.ArgumentParser(prog=f"sasv {name}", description=description, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"sasv {name}", description=description, exit_on_error=False, formatter_class=_formatter()
+    )
     parser.add_argument("--config", action="config", help="YAML file of options")
     positional = POSITIONALS.get(name, ())
     hints = typing.get_type_hints(kind)
@@ -115,6 +118,17 @@ def _switched(words: Sequence[str], switches: set[str]) -> list[str]:
             word = f"--{name}=true"
         result.append(word)
     return result
+
+
+def _formatter() -> type:
+    """Return a formatter of help pages that shows a number with its range as ``type: int, at least 1``."""
+    import jsonargparse
+
+    class Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
+        def _expand_help(self, action: Any) -> str:
+            return re.sub(r"Annotated\[(.*?), <(.*?)>\]", r"\1, \2", super()._expand_help(action))
+
+    return Formatter
 
 
 def _dashed(parser: Any) -> None:

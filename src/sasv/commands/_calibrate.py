@@ -9,6 +9,7 @@ import numpy as np
 from sasv.calibration import Backend, fit_backend
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
+from sasv.core.options import Options
 from sasv.core.progress import say
 from sasv.metrics import Measure, cost_model
 from sasv.report.text import format_metrics
@@ -18,7 +19,7 @@ from sasv.tables import Scores, Table
 
 
 @dataclass
-class CalibrateOptions:
+class CalibrateOptions(Options):
     """Scores to log-likelihood ratios, fitted on development trials; fusion of two systems; a threshold from costs.
 
     Args:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.checkpoints import load_checkpoint, save_checkpoint
+from sasv.core.options import Options
 from sasv.core.progress import say
 
 
 @dataclass
-class ConvertOptions:
+class ConvertOptions(Options):
     """Convert a checkpoint; the formats are told by the file and by the suffix of the result.
 
     Args:

@@ -3,9 +3,11 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from sasv.commands._report import ReportOptions, report
 from sasv.commands._reproduce import ReproduceOptions, Result, reproduce
+from sasv.core.options import Count, Options, Range, Seed
 from sasv.core.progress import duration
 
 SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7: "Stages 1, 2, 3"}
@@ -13,7 +15,7 @@ SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7
 
 
 @dataclass
-class DemoOptions:
+class DemoOptions(Options):
     """Rows of the published table in small: train without and with each stage, test on unseen voices and an attack
     that no stage has heard.
 
@@ -31,11 +33,11 @@ class DemoOptions:
 
     corpus: str = ""
     out: str = "demo"
-    voices: int = 80
-    epochs: int = 0
-    batches: int = 0
-    pairs: int = 0
-    seed: int = 0
+    voices: Annotated[int, Range(8)] = 80
+    epochs: Count = 0
+    batches: Count = 0
+    pairs: Count = 0
+    seed: Seed = 0
     device: str = "auto"
 
 

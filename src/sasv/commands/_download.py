@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sasv.core.options import Count, Options, PositiveFloat
 from sasv.weights import catalogue, fetch
 from sasv.weights.fetch import RETRIES, TIMEOUT, fetch_all
 
 
 @dataclass
-class DownloadOptions:
+class DownloadOptions(Options):
     """Fetch weights; the same command goes on where it broke off.
 
     Args:
@@ -22,8 +23,8 @@ class DownloadOptions:
     names: list[str]
     mirror: str = ""
     renew: bool = False
-    retries: int = RETRIES
-    timeout: float = TIMEOUT
+    retries: Count = RETRIES
+    timeout: PositiveFloat = TIMEOUT
 
 
 def download(options: DownloadOptions) -> list[Path]:

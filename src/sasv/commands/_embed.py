@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sasv.core.errors import SasvError, some
+from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import load_model
@@ -11,7 +12,7 @@ from sasv.weights.catalogue import DEFAULT
 
 
 @dataclass
-class EmbedOptions:
+class EmbedOptions(Options):
     """Embed every utterance of a table.
 
     Args:
@@ -31,10 +32,10 @@ class EmbedOptions:
     out: str
     model: str = DEFAULT
     where: str = ""
-    crops: int = 0
-    crop_seconds: float = 4.0
-    batch_seconds: float = 0.0
-    max_seconds: float = 300.0
+    crops: Count = 0
+    crop_seconds: PositiveFloat = 4.0
+    batch_seconds: NonNegativeFloat = 0.0
+    max_seconds: PositiveFloat = 300.0
     shard: str = ""
     device: str = "auto"
 

@@ -9,6 +9,7 @@ import numpy as np
 from sasv.commands._metrics import MetricsOptions, metrics_of
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
+from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract, utterance_seconds
 from sasv.embeddings.model import Model, load_model
@@ -35,7 +36,7 @@ CARRIED = ("codec", "gender")
 
 
 @dataclass
-class EvaluateOptions:
+class EvaluateOptions(Options):
     """Score a protocol: score file, metrics and plot. Without trials: the model as a countermeasure.
 
     Args:
@@ -71,17 +72,17 @@ class EvaluateOptions:
     embeddings: str = ""
     where: str = ""
     enrolment: str = "mean"
-    crops: int = 0
-    crop_seconds: float = 4.0
+    crops: Count = 0
+    crop_seconds: PositiveFloat = 4.0
     cohort: str = ""
     cohort_where: str = ""
     cohort_by: str = "utterance"
-    top: int = 300
+    top: Count = 300
     quality: bool = False
     by: str = "attack"
-    batch_seconds: float = 0.0
-    max_seconds: float = 300.0
-    intervals: int = 1000
+    batch_seconds: NonNegativeFloat = 0.0
+    max_seconds: PositiveFloat = 300.0
+    intervals: Count = 1000
     plot: bool = True
     device: str = "auto"
 

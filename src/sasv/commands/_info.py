@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sasv.checkpoints import load_checkpoint, spawn_encoder
+from sasv.core.options import Options
 from sasv.encoders.base import parameters_of
 
 
 @dataclass
-class InfoOptions:
+class InfoOptions(Options):
     """Print the specification of a checkpoint as JSON.
 
     Args:

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sasv.core.errors import SasvError
+from sasv.core.options import Count, Options, Range, Seed
 from sasv.metrics import ASVSPOOF5_ASV, AsvRates, Measure, cost_model, intervals, paired_test
 from sasv.metrics.summary import thresholds
 from sasv.report.text import format_differences, format_metrics
@@ -15,7 +16,7 @@ from sasv.tables import NONE, Scores, load_utterances
 
 
 @dataclass
-class MetricsOptions:
+class MetricsOptions(Options):
     """Metrics of a score file: ours, or that of a challenge or another toolkit (docs/metrics.md lists them).
 
     Args:
@@ -46,12 +47,12 @@ class MetricsOptions:
     utterances: str = ""
     costs: str = ""
     llr: bool = False
-    threshold: float | None = None
+    threshold: Annotated[float | None, Range()] = None
     asv_errors: str = "own"
     against: str = ""
-    intervals: int = 0
+    intervals: Count = 0
     resample: str = "speakers"
-    seed: int = 0
+    seed: Seed = 0
     json: bool = False
 
 

@@ -4,12 +4,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sasv.core.options import Options
 from sasv.weights import catalogue
 from sasv.weights.place import here, home, place_of
 
 
 @dataclass
-class ModelsOptions:
+class ModelsOptions(Options):
     """List the weights that have a name: ours, and those released with the paper.
 
     Args:

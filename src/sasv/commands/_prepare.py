@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.core.errors import SasvError
+from sasv.core.options import Options
 from sasv.core.progress import say
 from sasv.corpora import CORPORA
 from sasv.corpora.base import Prepared, write_tables
 
 
 @dataclass
-class PrepareOptions:
+class PrepareOptions(Options):
     """Check a corpus folder and write its tables.
 
     Args:

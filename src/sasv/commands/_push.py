@@ -10,13 +10,14 @@ from typing import Any
 from sasv.checkpoints import Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import read_bytes, write_text
+from sasv.core.options import Options
 from sasv.core.progress import say
 from sasv.report.text import is_metric, show, title
 from sasv.weights.place import HUB_FILE, is_hub_id
 
 
 @dataclass
-class PushOptions:
+class PushOptions(Options):
     """Publish a model with its card, so that ``--model org/name`` works elsewhere after ``sasv download org/name``.
 
     Args:

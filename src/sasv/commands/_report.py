@@ -9,6 +9,7 @@ import numpy as np
 from sasv.commands._metrics import MetricsOptions, compare, measure_of, metrics_of
 from sasv.core.errors import SasvError
 from sasv.core.files import write_json
+from sasv.core.options import Count, Options, Seed
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings
 from sasv.metrics import Measure
@@ -20,7 +21,7 @@ from sasv.tables import NONE, Scores, Utterances, load_utterances
 
 
 @dataclass
-class ReportOptions:
+class ReportOptions(Options):
     """A page on one or more systems: curves, tables with intervals, worst errors; HTML, Markdown and PNG.
 
     Args:
@@ -47,10 +48,10 @@ class ReportOptions:
     by: str = "attack"
     costs: str = ""
     llr: bool = False
-    worst: int = 10
-    intervals: int = 1000
+    worst: Count = 10
+    intervals: Count = 1000
     resample: str = "speakers"
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass

@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from sasv.commands._stages import Planner
 from sasv.core.errors import SasvError
 from sasv.core.files import read_bytes, write_json
+from sasv.core.options import Count, NonNegativeFloat, Options, Range, Seed
 from sasv.core.progress import say
 from sasv.report.page import Cell, Section, write_report
 from sasv.reproduction import carry_out, plan_lines
@@ -16,7 +17,7 @@ from sasv.weights import find
 
 
 @dataclass
-class ReproduceOptions:
+class ReproduceOptions(Options):
     """Run rows of the published table: tables, copies, the training of each stage, evaluation.
 
     What is done is skipped, what was interrupted goes on; a step is done again where its options, its inputs or the
@@ -57,7 +58,7 @@ class ReproduceOptions:
         dry_run: print the plan with hours, disk and commands; do nothing.
     """
 
-    row: int = 0
+    row: Annotated[int, Range(0, 11)] = 0
     rows: str = ""
     encoder: str = ""
     train_set: str = ""
@@ -71,18 +72,18 @@ class ReproduceOptions:
     out: str = "reproduction"
     scale: Literal["full", "tiny"] = "full"
     corpus: str = ""
-    voices: int = 80
+    voices: Annotated[int, Range(8)] = 80
     attacks: list[str] = field(default_factory=lambda: ["world"])
     unseen: str = "source-filter"
-    epochs: int = 0
-    batches: int = 0
-    pairs: int = 0
+    epochs: Count = 0
+    batches: Count = 0
+    pairs: Count = 0
     launch: str = ""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    workers: int = 8
+    workers: Count = 8
     device: str = "auto"
-    tflops: float = 0.0
-    seed: int = 0
+    tflops: NonNegativeFloat = 0.0
+    seed: Seed = 0
     licence: str = "unknown"
     dry_run: bool = False
 

@@ -1,14 +1,16 @@
 """sasv submit."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from sasv.core.errors import SasvError
+from sasv.core.options import Options, Range
 from sasv.core.progress import say
 from sasv.scores import read_scores, write_submission
 
 
 @dataclass
-class SubmitOptions:
+class SubmitOptions(Options):
     """Write scores as the ASVspoof 5 challenge wants them.
 
     Args:
@@ -20,7 +22,7 @@ class SubmitOptions:
 
     scores: str
     out: str
-    track: int = 2
+    track: Annotated[int, Range(1, 2)] = 2
     key: str = ""
 
 

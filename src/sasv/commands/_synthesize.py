@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from sasv.core.errors import SasvError, some
+from sasv.core.options import Count, Options, Seed
 from sasv.core.progress import say
 from sasv.parallel.devices import pick_device
 from sasv.synthesis.copies import check_copies, joined, spoofed_trials, table_of
@@ -16,7 +17,7 @@ from sasv.vocoders import ALWAYS, VOCODERS
 
 
 @dataclass
-class SynthesizeOptions:
+class SynthesizeOptions(Options):
     """Make spoofed copies of utterances by vocoders, and trials with them.
 
     Args:
@@ -45,12 +46,12 @@ class SynthesizeOptions:
     trials: str = ""
     choose: Literal["all", "one"] = "all"
     suffix: Literal["flac", "wav"] = "flac"
-    workers: int = 1
+    workers: Count = 1
     device: str = "auto"
-    batch: int = 0
+    batch: Count = 0
     shard: str = ""
     verify: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 def synthesize(options: SynthesizeOptions) -> Utterances | None:

@@ -2,19 +2,20 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sasv.calibration import Backend
 from sasv.core.errors import SasvError
+from sasv.core.options import Options, Range
 from sasv.embeddings.model import load_model
 from sasv.scores.quality import quality_measures
 from sasv.weights.catalogue import DEFAULT
 
 
 @dataclass
-class VerifyOptions:
+class VerifyOptions(Options):
     """Decide whether a recording is bona fide speech of the enrolled speaker.
 
     Args:
@@ -27,7 +28,7 @@ class VerifyOptions:
 
     recordings: list[str]
     model: str = DEFAULT
-    threshold: float | None = None
+    threshold: Annotated[float | None, Range()] = None
     json: bool = False
     device: str = "auto"
 

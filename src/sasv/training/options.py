@@ -1,11 +1,22 @@
 """Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook passes."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from sasv.core.options import (
+    Count,
+    NonNegativeFloat,
+    Options,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Range,
+    Seed,
+)
 
 
 @dataclass
-class TrainOptions:
+class TrainOptions(Options):
     """Train an encoder on a table of utterances.
 
     The defaults are the published Stage 1 (VoxCeleb2; Interspeech 2023 paper, section 4).
@@ -78,50 +89,50 @@ class TrainOptions:
     dev_enrolments: str = ""
     dev_trials: str = ""
     encoder: str = "ecapa-tdnn"
-    sizes: dict[str, int] = field(default_factory=dict)
+    sizes: Annotated[dict[str, int], Range()] = field(default_factory=dict)
     init: str = ""
     keep_classes: bool = False
     loss: str = "aamsoftmaxproto"
-    margin: float = 0.2
-    margin_start: float = 0.0
-    margin_warmup: int = 0
-    scale: float = 30.0
-    epochs: int = 100
-    batches: int | Literal["paper", "spoofs"] = "paper"
-    speakers: int = 100
-    spoofs: int = 0
-    most: int = 600
-    frames: int = 200
-    highest: float = 1e-3
-    lowest: float = 1e-8
-    cycle: int = 25
-    warmup: int = 10
-    decay: float = 0.5
+    margin: Annotated[float, Range(0, 3.14)] = 0.2
+    margin_start: Annotated[float, Range(0, 3.14)] = 0.0
+    margin_warmup: Count = 0
+    scale: PositiveFloat = 30.0
+    epochs: PositiveInt = 100
+    batches: Annotated[int | Literal["paper", "spoofs"], Range(1)] = "paper"
+    speakers: PositiveInt = 100
+    spoofs: Count = 0
+    most: Count = 600
+    frames: PositiveInt = 200
+    highest: PositiveFloat = 1e-3
+    lowest: NonNegativeFloat = 1e-8
+    cycle: PositiveInt = 25
+    warmup: Count = 10
+    decay: PositiveFloat = 0.5
     schedule: Literal["cosine", "step", "exponential", "cyclic"] = "cosine"
     optimiser: Literal["adamw", "adam", "adamp", "sgd"] = "adamw"
-    weight_decay: float = 1e-7
-    clip: float = 0.0
-    accumulate: int = 1
+    weight_decay: NonNegativeFloat = 1e-7
+    clip: NonNegativeFloat = 0.0
+    accumulate: PositiveInt = 1
     augment: bool = True
     codecs: list[str] = field(default_factory=list)
-    codec_share: float = 0.5
+    codec_share: Probability = 0.5
     noises: str = ""
     rirs: str = ""
     gather: bool = False
     global_statistics: bool = False
     average: Literal["none", "ema", "swa"] = "none"
-    ema_decay: float = 0.999
-    average_from: int = 0
-    statistics_batches: int = 50
+    ema_decay: Annotated[float, Range(0, below=1)] = 0.999
+    average_from: Count = 0
+    statistics_batches: PositiveInt = 50
     compile: bool = False
     channels_last: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     metric: Literal["auto", "sasv_eer", "sv_eer", "spf_eer"] = "auto"
-    evaluate_every: int = 1
-    save_minutes: float = 10.0
+    evaluate_every: PositiveInt = 1
+    save_minutes: NonNegativeFloat = 10.0
     allow_changed: bool = False
     tensorboard: bool = False
-    workers: int = 2
+    workers: Count = 2
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
     licence: str = "unknown"

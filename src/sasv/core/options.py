@@ -1,0 +1,131 @@
+"""Options of commands: each number declares its range beside its field, and one function checks them all.
+
+``epochs: Annotated[int, Range(1)] = 100`` is a whole number of at least 1. A number that may be anything declares an
+empty ``Range()``; even then it must be finite. ``tests/core/test_options.py`` finds numbers without a range.
+"""
+
+import math
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar
+
+from sasv.core.errors import SasvError
+
+
+@dataclass(frozen=True, repr=False)
+class Range:
+    """Numbers that an option may be. It holds for the elements of a list and the values of a dictionary too.
+
+    Attributes:
+        least: the smallest allowed number.
+        most: the largest allowed number.
+        above: the number must be larger than this one.
+        below: the number must be smaller than this one.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        """Whether a number is finite and in the range."""
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """Say the range in words, for messages and help pages."""
+        if self.least is not None and self.most is not None:
+            return f"from {self.least} to {self.most}"
+        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        words = [f"{words} {limit}" for words, limit in limits.items() if limit is not None]
+        return " and ".join(words) or "any finite number"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+"""The seed of a random number generator."""
+
+Count = Annotated[int, Range(0)]
+"""A number of things, which may be none."""
+
+PositiveInt = Annotated[int, Range(1)]
+"""A number of things, at least one."""
+
+PositiveFloat = Annotated[float, Range(above=0)]
+"""A number above zero."""
+
+NonNegativeFloat = Annotated[float, Range(0)]
+"""Zero or a number above it."""
+
+Probability = Annotated[float, Range(0, 1)]
+"""A probability."""
+
+
+class Options:
+    """Base of the options of a command, which are a dataclass. Their numbers are checked when they are made.
+
+    A group of options with more to check extends ``__post_init__`` and calls that of ``super()``.
+    """
+
+    RENAMED: ClassVar[dict[str, str]] = {}
+    """Old name -> present name of an option. Old names are accepted with a notice for one version."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+def check_ranges(options: Any) -> None:
+    """Check every number of a dataclass of options against the range that its field declares.
+
+    Raises:
+        SasvError: a number is not finite or out of its range; the message names the flag and the range.
+    """
+    for name, allowed in ranges_of(type(options)).items():
+        for value in _numbers(getattr(options, name)):
+            if value not in allowed:
+                raise SasvError(f"--{name.replace('_', '-')} is {value:g}; it must be {allowed}")
+
+
+def ranges_of(kind: type) -> dict[str, Range]:
+    """Return the range of every field of a dataclass; one that declares none is any finite number."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: declared_range(hints[field.name]) or Range() for field in fields(kind)}
+
+
+def declared_range(hint: Any) -> Range | None:
+    """Return the range that a type hint declares, None where it declares none."""
+    for entry in getattr(hint, "__metadata__", ()):
+        if isinstance(entry, Range):
+            return entry
+    found = (declared_range(part) for part in typing.get_args(hint))
+    return next((entry for entry in found if entry is not None), None)
+
+
+def renamed_options(kind: type) -> dict[str, str]:
+    """Return old name -> present name of the options of a class and of the groups that it consists of."""
+    names: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        names |= vars(part).get("RENAMED", {})
+    return names
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers in the value of an option."""
+    if isinstance(value, bool | str) or value is None:
+        return
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict):
+        yield from _numbers(value.values())
+    elif isinstance(value, Iterable):
+        for element in value:
+            yield from _numbers(element)

@@ -1,0 +1,104 @@
+"""Options of every command: each number has a range, and what is outside it is an error in one line."""
+
+import dataclasses
+import importlib
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+
+from sasv.commands import COMMANDS
+from sasv.core.errors import SasvError
+from sasv.core.options import Options, Range, declared_range, ranges_of, renamed_options
+
+KINDS = [
+    getattr(importlib.import_module(f"sasv.commands.{entry.module}"), entry.options) for entry in COMMANDS.values()
+]
+
+
+def numbers(kind):
+    """Names of the fields of a dataclass that may hold a number."""
+
+    def numeric(hint):
+        return hint in (int, float) or any(numeric(part) for part in typing.get_args(hint))
+
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [field.name for field in dataclasses.fields(kind) if numeric(hints[field.name])]
+
+
+def made(kind, **changes):
+    """Options with an empty value in every field that must be given."""
+    hints = typing.get_type_hints(kind)
+    required = {
+        field.name: [] if typing.get_origin(hints[field.name]) is list else ""
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    return kind(**(required | changes))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_number_of_every_command_declares_its_range(kind):
+    hints = typing.get_type_hints(kind, include_extras=True)
+    assert [name for name in numbers(kind) if declared_range(hints[name]) is None] == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_defaults_are_in_range_and_what_is_outside_is_refused(kind):
+    made(kind)
+    hints = typing.get_type_hints(kind)
+    ranges = ranges_of(kind)
+    for name in numbers(kind):
+        wrong = [math.nan, math.inf, -math.inf]
+        allowed = ranges[name]
+        wrong += [limit - 1 for limit in (allowed.least,) if limit is not None]
+        wrong += [limit + 1 for limit in (allowed.most,) if limit is not None]
+        wrong += [limit for limit in (allowed.above, allowed.below) if limit is not None]
+        for value in wrong:
+            many = {"a": value} if typing.get_origin(hints[name]) is dict else value
+            with pytest.raises(SasvError, match=f"--{name.replace('_', '-')} is "):
+                made(kind, **{name: many})
+
+
+@dataclass
+class Example(Options):
+    """Options of every shape."""
+
+    RENAMED = {"old_share": "share"}
+
+    share: Annotated[float, Range(0, below=1)] = 0.5
+    threshold: Annotated[float | None, Range()] = None
+    batches: Annotated[int | Literal["all"], Range(1)] = "all"
+    costs: Annotated[list[float], Range(above=0)] = dataclasses.field(default_factory=list)
+    name: str = "-1"
+    switch: bool = True
+
+
+@dataclass
+class Larger(Example):
+    """A group and something more."""
+
+    RENAMED = {"length": "seconds"}
+
+    seconds: Annotated[float, Range(1, 10)] = 4.0
+
+
+def test_ranges_in_words():
+    Example(share=0.0, threshold=-3.5, batches=1, costs=[0.1])
+    with pytest.raises(SasvError, match=r"^--share is 1; it must be at least 0 and below 1$"):
+        Example(share=1.0)
+    with pytest.raises(SasvError, match=r"^--threshold is nan; it must be any finite number$"):
+        Example(threshold=math.nan)
+    with pytest.raises(SasvError, match=r"^--batches is 0; it must be at least 1$"):
+        Example(batches=0)
+    with pytest.raises(SasvError, match=r"^--costs is 0; it must be above 0$"):
+        Example(costs=[1.0, 0.0])
+    with pytest.raises(SasvError, match=r"^--seconds is 11; it must be from 1 to 10$"):
+        Larger(seconds=11.0)
+
+
+def test_groups_bring_their_old_names():
+    assert renamed_options(Larger) == {"old_share": "share", "length": "seconds"}
+    assert all(set(renamed_options(kind).values()) <= {f.name for f in dataclasses.fields(kind)} for kind in KINDS)
