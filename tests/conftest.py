@@ -1,7 +1,13 @@
-"""Shared fixtures. Material outside the project lies in ``shared/`` beside the checkout; tests skip without it."""
+"""Shared fixtures, and the rule that a continuous-integration run fails on a skip that nobody expects.
+
+Real speech lies in ``shared/`` beside the checkout; tests that need it carry the marker ``speech`` and skip without it.
+"""
 
 import importlib.util
+import itertools
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +56,31 @@ def published_keys():
     return {model: {key: tuple(shape) for key, shape, _ in entries} for model, entries in listed.items()}
 
 
+def buzz(
+    samples: int, pitch: float = 120.0, seed: int | list[int] = 0, noise: float = 0.01, vibrato: float = 0.0
+) -> np.ndarray:
+    """Return a buzzing "voice" of nine harmonics and noise: float32 at 16 kHz, (samples,).
+
+    Args:
+        samples: length.
+        pitch: fundamental frequency in Hz; it tells one "speaker" from another.
+        seed: of the noise.
+        noise: standard deviation of the noise.
+        vibrato: largest relative deviation of the pitch, 2.5 times a second.
+    """
+    rng = np.random.default_rng(seed)
+    time = np.arange(samples) / 16000
+    phase = 2 * np.pi * pitch * (time + vibrato * (1 - np.cos(2 * np.pi * 2.5 * time)) / (2 * np.pi * 2.5))
+    wave = sum(np.sin(k * phase) / k for k in range(1, 10))
+    return (0.1 * wave + noise * rng.standard_normal(samples)).astype(np.float32)
+
+
 @pytest.fixture
 def voice():
     """A function (samples, seed) -> voiced-like float32 waveform at 16 kHz."""
 
-    def make(samples: int, seed: int = 0, pitch: float = 120.0) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        time = np.arange(samples) / 16000
-        f0 = pitch * (1 + 0.1 * np.sin(2 * np.pi * 2.5 * time + seed))
-        phase = 2 * np.pi * np.cumsum(f0) / 16000
-        wave = sum(np.sin(k * phase) / k for k in range(1, 12)) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time))
-        return (0.05 * wave + 0.005 * rng.standard_normal(samples)).astype(np.float32)
+    def make(samples: int, seed: int = 0) -> np.ndarray:
+        return 0.5 * buzz(samples, seed=seed, vibrato=0.1)
 
     return make
 
@@ -74,10 +94,8 @@ def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: flo
     for speaker in range(speakers):
         for number in range(utterances):
             rng = np.random.default_rng([speaker, number])
-            time = np.arange(int(seconds * 16000)) / 16000
             pitch = 90 + 25 * speaker + 4 * rng.standard_normal()
-            wave = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 10))
-            wave = (0.1 * wave + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
+            wave = buzz(int(seconds * 16000), pitch, [speaker, number])
             name = f"s{speaker}-{number}"
             write_audio(root / "audio" / f"{name}.wav", wave)
             rows.append((name, f"audio/{name}.wav", f"s{speaker}", "train" if speaker < 6 else "dev", "bonafide", "-"))
@@ -111,12 +129,10 @@ def corpora(tmp_path_factory):
     from sasv.audio import write_audio
 
     root = tmp_path_factory.mktemp("corpora")
-    rng = np.random.default_rng(0)
+    seeds = itertools.count()
 
     def voice(path, pitch, noise=0.01):
-        time = np.arange(16000) / 16000
-        wave = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 10))
-        write_audio(path, (0.1 * wave + noise * rng.standard_normal(16000)).astype(np.float32))
+        write_audio(path, buzz(16000, pitch, next(seeds), noise))
 
     for speaker in range(6):
         for number in range(4):
@@ -230,3 +246,38 @@ def train_until(monkeypatch, options, epochs: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(options)
     monkeypatch.undo()
+
+
+def allowed_skips() -> list[str]:
+    """Regular expressions of the reasons for which a test may be skipped in continuous integration."""
+    lines = (Path(__file__).parent / "allowed_skips.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def unexpected_skips(reporter) -> list[str]:
+    """Tests that were skipped for a reason that is not on the list, as ``test: reason``."""
+    allowed = [re.compile(pattern) for pattern in allowed_skips()]
+    found = []
+    for report in reporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not any(pattern.search(reason) for pattern in allowed):
+            found.append(f"{report.nodeid}: {reason}")
+    return found
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """With CI in the environment, an unexpected skip fails the run: a test that never runs guards nothing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and unexpected_skips(reporter) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name the unexpected skips."""
+    found = unexpected_skips(terminalreporter)
+    if os.environ.get("CI") and found:
+        terminalreporter.section("skips that tests/allowed_skips.txt does not list")
+        for line in found:
+            terminalreporter.line(line)

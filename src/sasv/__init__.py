@@ -7,11 +7,11 @@ Every command of the command line is a function of ``sasv.commands``.
 from typing import TYPE_CHECKING, Any
 
 from sasv.core.errors import SasvError
+from sasv.core.version import __version__
 
 if TYPE_CHECKING:
     from sasv.embeddings.model import Model, load_model
 
-__version__ = "0.1.0"
 __all__ = ["Model", "SasvError", "__version__", "load_model"]
 
 

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0 if words else 2
     if words[0] == "--version":
-        from sasv import __version__
+        from sasv.core.version import __version__
 
         print(f"sasv {__version__}")
         return 0

@@ -84,6 +84,7 @@ def test_spoofed_pairs_are_of_one_speaker_and_attack_and_of_the_last_class():
     assert (speaker[spoof[..., 0]] == speaker[spoof[..., 1]]).all()
 
 
+@pytest.mark.speech
 def test_the_published_epoch_on_the_real_lists():
     """63 batches of 20 pairs on train, 38 of 40 pairs on train+dev (reference, training recipe)."""
     folder = shared("protocols", "asvspoof2019_la")

@@ -243,6 +243,7 @@ def test_a_second_run_on_the_same_copies_is_refused(bona_fide, tmp_path):
         synthesize(replace(options, verify=True))
 
 
+@pytest.mark.speech
 @pytest.mark.parametrize("vocoder", ["griffin-lim", "source-filter", "world"])
 def test_vocoders_keep_length_and_level_of_real_speech(vocoder):
     from sasv.audio import read_audio

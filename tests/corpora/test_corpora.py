@@ -41,6 +41,7 @@ def test_registry_lists_every_reader():
     assert all(callable(CORPORA.get(name)) for name in CORPORA)
 
 
+@pytest.mark.speech
 def test_real_asvspoof2019_protocols_have_their_known_counts():
     lists = shared("protocols", "asvspoof2019_la")
     trials = asvspoof2019.read_trials(lists / "ASVspoof2019.LA.asv.eval.gi.trl.txt.gz")
@@ -61,6 +62,7 @@ def test_real_asvspoof2019_protocols_have_their_known_counts():
         asvspoof2019.read_countermeasure(lists / "ASVspoof2019.LA.asv.eval.gi.trl.txt.gz")
 
 
+@pytest.mark.speech
 def test_real_asvspoof2019_files(tmp_path):
     prepared = run("asvspoof2019", shared("speech", "ASVspoof2019"), tmp_path)
     table = load_utterances(prepared.utterances)
@@ -239,6 +241,7 @@ def test_librispeech_layout(tmp_path):
     assert (table.ids, table.speakers[1]) == (["1688-142285-0000"], ["1688"])
 
 
+@pytest.mark.speech
 def test_real_librispeech(tmp_path):
     table = load_utterances(run("librispeech", shared("speech", "LibriSpeech"), tmp_path).utterances)
     assert len(table) == 423

@@ -197,6 +197,7 @@ def test_scores_are_cosines_with_mean_enrolment(dense):
         assert found[index] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.speech
 def test_real_speech_in_batches_equals_single_files(trained, tmp_path):
     table = load_utterances(shared("speech", "utterances.tsv"), "split=test").take(np.arange(12))
     loaded = load_model(trained / "model.safetensors")

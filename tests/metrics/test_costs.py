@@ -49,6 +49,7 @@ def tandem():
     return curve(systems["asv"], labels), curve(systems["cm"], bona_fide_as_target(labels))
 
 
+@pytest.mark.speech
 @pytest.mark.parametrize("system", ["asv", "cm", "sum"])
 @pytest.mark.parametrize("model", ["a-dcf-paper", "asvspoof5"])
 def test_a_dcf_is_the_official_one(official, system, model):
@@ -64,6 +65,7 @@ def test_a_dcf_is_the_official_one(official, system, model):
     )
 
 
+@pytest.mark.speech
 def test_countermeasure_metrics_are_the_official_ones(official, tandem):
     systems, labels = real_scores()
     wanted = official["cm_track1"]
@@ -75,6 +77,7 @@ def test_countermeasure_metrics_are_the_official_ones(official, tandem):
     assert 0 < measured["min_cllr"] < measured["cllr"]
 
 
+@pytest.mark.speech
 def test_tandem_metrics_are_the_official_ones(official, tandem):
     wanted = official["track2"]
     asv, cm = tandem
@@ -296,6 +299,7 @@ def test_cost_models_by_name_and_by_numbers():
         TRACK_1.minimum(curve([1, 0], [0, 1]))
 
 
+@pytest.mark.speech
 def test_eers_of_a_curve_are_those_of_the_pairs():
     systems, labels = real_scores()
     measured = Measure(systems["sum"], labels)()

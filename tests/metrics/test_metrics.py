@@ -65,6 +65,7 @@ def real_scores():
     return {"asv": asv, "cm": cm, "sum": asv + cm}, labels
 
 
+@pytest.mark.speech
 @pytest.mark.parametrize("system", ["asv", "cm", "sum"])
 def test_real_scores_give_the_official_values(system):
     systems, labels = real_scores()

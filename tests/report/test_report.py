@@ -94,6 +94,7 @@ def test_a_report_of_a_tandem_and_of_a_countermeasure(tmp_path):
     assert "bona fide and" in text and "EER by attack" in text and "t-EER path" not in text
 
 
+@pytest.mark.speech
 def test_real_scores_of_one_file_side_by_side(tmp_path):
     scores = shared("scores", "asvspoof2019_la_dev_ecapa_aasist.csv.gz")
     key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.dev.gi.trl.txt.gz")

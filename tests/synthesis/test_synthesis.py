@@ -59,6 +59,7 @@ def test_other_rates_channels_and_unvoiced_speech(tmp_path, voice, name):
         assert np.isfinite(wave).all() and 0.001 < np.abs(wave).max() < 1
 
 
+@pytest.mark.speech
 @pytest.mark.parametrize("name", ALWAYS)
 def test_a_copy_keeps_speech_and_differs_from_it(name):
     """Length to the sample, level within 1 dB, nothing clipped, F0 within 5 %; another spectrum."""
@@ -84,6 +85,7 @@ def originals():
     return [read_audio(file)[: 6 * 16000] for file in files]
 
 
+@pytest.mark.speech
 @pytest.mark.parametrize("name", (*ALWAYS, "cargan"))
 def test_a_copy_is_faithful(originals, name):
     """Mel-cepstral distortion below 8 dB (14 dB between speakers), and yet another spectrum."""
@@ -100,6 +102,7 @@ def test_a_copy_is_faithful(originals, name):
     assert all(distortion > 8 for distortion in others)
 
 
+@pytest.mark.speech
 @pytest.mark.parametrize("name", ALWAYS)
 def test_an_independent_encoder_takes_a_copy_for_its_speaker(originals, name):
     """Resemblyzer: above 0.75, which no pair of speakers reaches, and nearest to its own original."""
@@ -192,7 +195,7 @@ def test_copies_by_another_seed_are_refused(tmp_path, voice):
 
 
 def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeypatch):
-    from sasv.vocoders import runner
+    from sasv.synthesis import runner
 
     table = table_of(tmp_path, {"a": voice(8000), "b": voice(8000, 1), "c": voice(8000, 2)})
     read, seen = runner.read_speech, []

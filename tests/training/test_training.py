@@ -163,6 +163,7 @@ def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
     assert (spec.spoof_index, spec.loss) == (8, "sasv")
 
 
+@pytest.mark.speech
 def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
     """A proof that the stage works on real spoofed speech, at a scale that says nothing of quality."""
     tables = prepare(PrepareOptions("asvspoof2019", str(shared("speech", "ASVspoof2019")), str(tmp_path / "tables")))

@@ -263,6 +263,7 @@ def test_bigvgan(tmp_path, voice):
     assert vocoder(voice(8000)).shape == (8000,)
 
 
+@pytest.mark.speech
 def test_cargan_copies_real_speech():
     """The one network whose weights are at hand: close to the original in its mels, not in its samples."""
     if importlib.util.find_spec("cargan") is None:

@@ -51,6 +51,7 @@ def held_out():
     return load_enrolments(folder / "enrolments_test.tsv"), load_trials(folder / "trials_test.tsv"), paths
 
 
+@pytest.mark.speech
 def test_verify_on_real_speech_right_after_installation(held_out, capsys):
     enrolments, trials, paths = held_out
     speaker = enrolments.speakers[0]
@@ -65,6 +66,7 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
     assert {"decision", "score", "llr", "costs"} <= set(json.loads(capsys.readouterr().out.splitlines()[-1]))
 
 
+@pytest.mark.speech
 def test_it_tells_speakers_and_copies_apart(held_out):
     """On unseen speakers, a few trials of each: targets above nontargets and above copies by WORLD, on average."""
     enrolments, trials, paths = held_out

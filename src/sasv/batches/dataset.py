@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ def collate(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Tenso
     return torch.stack([crops for crops, _ in good]), torch.tensor([label for _, label in good])
 
 
-def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool = False) -> DataLoader:
+def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool = False) -> DataLoader[Any]:
     """Return a DataLoader over a plan; the batches do not depend on the number of workers."""
     return DataLoader(
         dataset,

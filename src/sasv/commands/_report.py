@@ -261,7 +261,7 @@ def mapped(system: System) -> bytes | None:
 
 def configuration(systems: list[System], options: ReportOptions) -> Section:
     """Return what was measured, and how."""
-    from sasv import __version__
+    from sasv.core.version import __version__
 
     rows: list[list[Any]] = []
     for one in systems:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sasv.core.errors import SasvError
 from sasv.encoders import base
 from sasv.encoders.layers import Res2Block, attention_network, attentive_statistics
 from sasv.frontends.masks import keep
@@ -29,7 +30,7 @@ class TdnnTrunk(base.Encoder):
         """Make the layers, ``inputs`` being the channels they are fed."""
         s = self.sizes
         if s.channels % s.scale:
-            raise base.SasvError(f"channels ({s.channels}) must be a multiple of scale ({s.scale})")
+            raise SasvError(f"channels ({s.channels}) must be a multiple of scale ({s.scale})")
         self.conv1 = nn.Conv1d(inputs, s.channels, 5, padding=2)
         self.relu = nn.ReLU()
         self.bn1 = nn.BatchNorm1d(s.channels)

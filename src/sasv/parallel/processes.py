@@ -97,4 +97,4 @@ class _Total(torch.autograd.Function):
 
 def total_with_gradient(values: Tensor) -> Tensor:
     """Return the sum over all processes, differentiable."""
-    return _Total.apply(values)
+    return _Total.apply(values)  # type: ignore[no-untyped-call]

@@ -47,7 +47,7 @@ class Step:
 
     def facts(self) -> dict[str, Any]:
         """Return what the step depends on now."""
-        from sasv import __version__
+        from sasv.core.version import __version__
 
         digests = {str(path): sha256_of(path) if path.is_file() else None for path in self.inputs}
         return {"options": json.loads(json.dumps(self.options)), "inputs": digests, "sasv": __version__}

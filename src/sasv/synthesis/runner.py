@@ -275,7 +275,7 @@ def _batched(tasks: Iterable[tuple[int, Unit]], makers: Makers, batch: int) -> I
 
     with ThreadPoolExecutor(THREADS) as pool:
 
-        def coming() -> list:
+        def coming() -> list[Any]:
             return [(number, unit, pool.submit(read, unit)) for number, unit in islice(tasks, batch)]
 
         group, written = coming(), list[Any]()

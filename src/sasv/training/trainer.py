@@ -272,7 +272,7 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """Return the present model, its weights averaged where that is wanted, with its specification."""
-        from sasv import __version__
+        from sasv.core.version import __version__
 
         options, system, averages = self.options, self.engine.system, self.engine.averages
         self.processes.spread(self.engine.statistics)  # each has those of its own batches
