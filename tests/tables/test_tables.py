@@ -2,6 +2,7 @@
 
 import gzip
 import multiprocessing
+import os
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
@@ -63,6 +64,62 @@ def test_line_ends_and_blank_lines(tmp_path, change):
     table = load_utterances(write(tmp_path / "u.tsv", change(UTTERANCES)))
     assert table.ids == ["a", "b"]
     assert table.seconds.tolist() == [1.5, 2.0]
+
+
+def test_a_table_with_the_line_ends_of_an_old_mac(tmp_path):
+    table = load_utterances(write(tmp_path / "u.tsv", UTTERANCES.replace("\n", "\r")))
+    assert table.ids == ["a", "b"]
+    assert table.seconds.tolist() == [1.5, 2.0]
+
+
+def test_a_wrong_row_behind_empty_lines_has_the_line_of_the_file(tmp_path):
+    text = UTTERANCES.replace("\nb\t", "\n\n\nb\t\t")
+    with pytest.raises(TableError, match="line 5: 7 cells, the header has 6"):
+        load_utterances(write(tmp_path / "u.tsv", text))
+
+
+def test_other_encodings_are_named(tmp_path):
+    (tmp_path / "wide.tsv").write_bytes(UTTERANCES.encode("utf-16"))
+    with pytest.raises(TableError, match="UTF-16 text; save the table as UTF-8"):
+        load_utterances(tmp_path / "wide.tsv")
+    (tmp_path / "packed.tsv").write_bytes(gzip.compress(UTTERANCES.encode()))
+    with pytest.raises(TableError, match=r"compressed by gzip; give the file the suffix \.gz"):
+        load_utterances(tmp_path / "packed.tsv")
+
+
+def test_a_path_may_hold_any_bytes(tmp_path):
+    (tmp_path / "u.tsv").write_bytes(UTTERANCES.encode().replace(b"/y/b.wav", b"/y/caf\xe9.wav"))
+    table = load_utterances(tmp_path / "u.tsv")
+    assert os.fsencode(table.path(1)) == b"/y/caf\xe9.wav"
+    assert [os.fsencode(path) for path in table.paths][1] == b"/y/caf\xe9.wav"
+    table.save(tmp_path / "again.tsv")
+    assert (tmp_path / "again.tsv").read_bytes() == (tmp_path / "u.tsv").read_bytes()
+
+
+def test_a_table_saved_in_another_folder_names_the_same_files(tmp_path):
+    table = load_utterances(write(tmp_path / "u.tsv", UTTERANCES))
+    for folder in (tmp_path, tmp_path / "below", tmp_path / "below" / "further"):
+        folder.mkdir(exist_ok=True)
+        table.save(folder / "v.tsv")
+        again = load_utterances(folder / "v.tsv")
+        assert [os.path.normpath(path) for path in again.paths] == table.paths
+
+
+def test_parquet_holds_the_same_table(tmp_path):
+    table = load_utterances(write(tmp_path / "u.tsv", UTTERANCES))
+    table.save(tmp_path / "u.parquet")
+    again = load_utterances(tmp_path / "u.parquet")
+    assert again.paths == table.paths
+    assert again.seconds.tolist() == table.seconds.tolist()
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(TableError, match=r"broken\.parquet: not a Parquet table"):
+        load_utterances(tmp_path / "broken.parquet")
+
+
+@pytest.mark.parametrize("cell", ["a\tb", "a\nb", "a\rb"])
+def test_a_cell_that_would_break_the_table_is_refused(cell):
+    with pytest.raises(TableError, match="the path .* holds a tab or a line end"):
+        Table.build({"utterance": ["u"], "path": [cell]})
 
 
 def test_gzip(tmp_path):

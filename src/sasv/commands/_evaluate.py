@@ -29,7 +29,7 @@ from sasv.tables import (
     needed_utterances,
     save_scores,
 )
-from sasv.tables.kinds import BONA_FIDE
+from sasv.tables.labels import BONA_FIDE
 
 CARRIED = ("codec", "gender")
 """Columns of the utterance table that go into the score file, for --by."""

@@ -9,7 +9,7 @@ from sasv.corpora.base import CorpusLists, write_tables
 from sasv.corpora.protocol import add_protocol
 from sasv.synthesis.copies import joined
 from sasv.tables import Table, Trials, Utterances, load_enrolments, load_trials, load_utterances
-from sasv.tables.kinds import TRIAL_LABELS
+from sasv.tables.labels import TRIAL_LABELS
 
 SMALL_SHARE, SMALL_SPEAKERS, SMALL_UTTERANCES = 3, 40, 400
 """The small part (it plays ASVspoof2019 LA, the other training speakers VoxCeleb2) has 40 speakers, as train+dev, or

@@ -14,7 +14,7 @@ from sasv.core.errors import TableError, some
 from sasv.core.files import read_lines, write_text
 from sasv.core.progress import say
 from sasv.tables import NONE, Scores, Table, load_scores
-from sasv.tables.kinds import BONA_FIDE, TRIAL_LABELS
+from sasv.tables.labels import BONA_FIDE, TRIAL_LABELS
 
 Columns = dict[str, list[str]]
 

@@ -1,24 +1,16 @@
 """Tables as TSV files that a person can open: utterances, enrolments, trials, scores (docs/tables.md)."""
 
-from sasv.tables.kinds import (
-    NONE,
-    Enrolments,
-    Scores,
-    Trials,
-    Utterances,
-    check_trials,
-    load_enrolments,
-    load_scores,
-    load_trials,
-    load_utterances,
-    needed_names,
-    needed_utterances,
-    save_scores,
-)
+from sasv.tables.join import check_trials, needed_names, needed_utterances
+from sasv.tables.labels import BONA_FIDE, NONE, TRIAL_LABELS
+from sasv.tables.scores import Scores, load_scores, save_scores
 from sasv.tables.table import Table
+from sasv.tables.trials import Enrolments, Trials, load_enrolments, load_trials
+from sasv.tables.utterances import Utterances, load_utterances
 
 __all__ = [
+    "BONA_FIDE",
     "NONE",
+    "TRIAL_LABELS",
     "Enrolments",
     "Scores",
     "Table",

@@ -1,20 +1,30 @@
-"""A TSV table kept as one byte buffer and the positions of its cells.
+"""A table of text columns, kept as Arrow columns.
 
-No Python object exists per cell, so a million rows parse in about a second, take little more memory than the
-file, and stay shared with forked loader workers (nothing is reference-counted, so no page is ever copied).
+No Python object exists per cell, so a million rows are read in about two seconds and take little
+more memory than the file. Cells are bytes until they are asked for: a path may hold any bytes.
 """
 
+import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
 
 from sasv.core.errors import TableError, some
-from sasv.core.files import read_bytes, write_bytes
+from sasv.core.files import atomic_path, read_bytes, sha256, write_bytes
 
-CHUNK = 1 << 16
 LONGEST_NAME = 4096
+"""Bytes of the longest cell that may be a name or a number."""
+
+BLOCK_BYTES = 1 << 24
+CELL = pa.large_binary()
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+SEPARATORS = r"[\t\r\n]"
 
 
 class Table:
@@ -23,140 +33,184 @@ class Table:
     Attributes:
         name: file name, for messages.
         columns: column names, in order.
-        buffer: uint8 array that holds every cell's UTF-8 bytes.
-        starts, ends: integer arrays of shape (columns, rows): where each cell lies in the buffer.
-        lines: line number of each row in the file it came from.
+        cells: Arrow table with one chunk of bytes per column.
+        lines: line number of each row in the file that it came from, counted from 1.
     """
 
-    def __init__(
-        self,
-        name: str,
-        columns: Sequence[str],
-        buffer: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
-        lines: np.ndarray,
-    ):
-        self.name, self.columns, self.buffer = name, list(columns), buffer
-        self.starts, self.ends, self.lines = starts, ends, lines
+    def __init__(self, name: str, cells: pa.Table, lines: np.ndarray):
+        self.name = name
+        self.columns: list[str] = cells.column_names
+        self.cells = cells
+        self.lines = lines
 
     def __len__(self) -> int:
-        return self.starts.shape[1]
+        return self.cells.num_rows
 
     @classmethod
     def load(cls, path: str | Path) -> "Table":
-        """Read a TSV file with a header line (any line ends, UTF-8, gzip by suffix ``.gz``)."""
-        return cls.parse(read_bytes(path), str(path))
+        """Read a table with a header line: tab-separated UTF-8 text with any line ends, or Parquet.
+
+        Text may be compressed (``.gz``). Parquet is chosen by the suffix ``.parquet``.
+        """
+        data = read_bytes(path)
+        if os.fspath(path).endswith(".parquet"):
+            return cls._from_parquet(data, str(path))
+        return cls.parse(data, str(path))
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> "Table":
-        """Parse the bytes of a TSV file. TableError where a row has more or fewer cells than the header."""
-        if data.startswith(b"\xef\xbb\xbf"):
-            data = data[3:]
+        """Parse tab-separated text.
+
+        Args:
+            data: UTF-8 bytes, with or without a byte order mark.
+            name: file name, for messages.
+
+        Raises:
+            TableError: the file is empty, of another kind, or a row has more or fewer cells than
+                the header.
+        """
+        data = data.removeprefix(BYTE_ORDER_MARK)
         if data.startswith(b"PK\x03\x04"):
             raise TableError(f"{name}: a spreadsheet, not a table; save it as tab-separated text")
+        if data.startswith(UTF_16_MARKS):
+            raise TableError(f"{name}: UTF-16 text; save the table as UTF-8")
+        if data.startswith(b"\x1f\x8b"):
+            raise TableError(f"{name}: compressed by gzip; give the file the suffix .gz")
         if not data.strip():
             raise TableError(f"{name}: empty file; a table needs a header line")
-        if not data.endswith(b"\n"):
-            data += b"\n"
-        buffer = np.frombuffer(data, dtype=np.uint8)
-        position = np.uint32 if len(buffer) < 1 << 32 else np.int64
-        stops = np.flatnonzero(buffer == 10)
-        begins = np.concatenate(([0], stops[:-1] + 1))
-        stops = stops - ((buffer[np.maximum(stops - 1, 0)] == 13) & (stops > begins))
-        lines = np.flatnonzero(stops > begins)
-        begins, stops = begins[lines], stops[lines]
-        tabs = np.flatnonzero(buffer == 9)
-        counts = np.searchsorted(tabs, stops) - np.searchsorted(tabs, begins)
-        header = data[begins[0] : stops[0]].decode("utf-8", "replace").split("\t")
+        if b"\n" not in data:
+            data = data.replace(b"\r", b"\n")
+        lines = _line_numbers(data)
+        first = data.lstrip(b"\r\n").splitlines()[0]
+        header = first.decode("utf-8", "replace").split("\t")
         if len(set(header)) < len(header):
             raise TableError(f"{name}: a column name stands twice in the header: {some(header, 20)}")
-        wrong = np.flatnonzero(counts != len(header) - 1)
-        if len(wrong):
+        wrong: list[pyarrow.csv.InvalidRow] = []
+
+        def keep_first(row: pyarrow.csv.InvalidRow) -> str:
+            if not wrong:
+                wrong.append(row)
+            return "skip"
+
+        cells = pyarrow.csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES
+            ),
+            parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=keep_first),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, CELL), strings_can_be_null=False
+            ),
+        )
+        if wrong:
             row = wrong[0]
             raise TableError(
-                f"{name}, line {lines[row] + 1}: {counts[row] + 1} cells, the header has {len(header)}; "
-                "cells are separated by single tabs"
+                f"{name}, line {lines[row.number - 1]}: {row.actual_columns} cells, the header has "
+                f"{row.expected_columns}; cells are separated by single tabs"
             )
-        inner = tabs.reshape(len(lines), len(header) - 1)[1:].T
-        starts = np.concatenate((begins[None, 1:], inner + 1)).astype(position)
-        ends = np.concatenate((inner, stops[None, 1:])).astype(position)
-        return cls(name, header, buffer, starts, ends, lines[1:] + 1)
+        return cls(name, cells.slice(1).combine_chunks(), lines[1:])
+
+    @classmethod
+    def _from_parquet(cls, data: bytes, name: str) -> "Table":
+        try:
+            found = pyarrow.parquet.read_table(pa.BufferReader(data))
+            columns = [_one_chunk(column.cast(pa.large_string()).cast(CELL)) for column in found.columns]
+        except pa.ArrowException as error:
+            raise TableError(f"{name}: not a Parquet table of plain columns ({error})") from error
+        cells = pa.table([pc.fill_null(column, b"-") for column in columns], found.column_names)
+        return cls(name, cells, np.arange(1, len(cells) + 1))
 
     @classmethod
     def build(cls, columns: Mapping[str, Sequence[object]], name: str = "table") -> "Table":
-        """Make a table from sequences of equal length; numbers are written with ``str``."""
-        rows = zip(*(map(str, values) for values in columns.values()), strict=True)
-        text = "\n".join(["\t".join(columns), *map("\t".join, rows)])
-        return cls.parse(text.encode(), name)
+        """Make a table from sequences of equal length; numbers are written with ``str``.
+
+        Raises:
+            TableError: a cell holds a tab or a line end.
+            ValueError: the sequences have different lengths.
+        """
+        texts = {column: [str(value) for value in values] for column, values in columns.items()}
+        if len({len(values) for values in texts.values()}) > 1:
+            raise ValueError("the columns of a table have different lengths")
+        arrays = []
+        for column, values in texts.items():
+            encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+            array = pa.array(encoded, CELL)
+            broken = pc.match_substring_regex(array, SEPARATORS)
+            if pc.any(broken).as_py():
+                cell = values[pc.index(broken, True).as_py()]
+                raise TableError(f"{name}: the {column} {cell!r} holds a tab or a line end; rename it")
+            arrays.append(array)
+        cells = pa.table(arrays, names=list(texts))
+        return cls(name, cells, np.arange(2, len(cells) + 2))
 
     def save(self, path: str | Path) -> None:
-        """Write the table as TSV, atomically."""
-        cells = [self.texts(column) for column in self.columns]
-        body = "\n".join(["\t".join(self.columns), *map("\t".join, zip(*cells))])
-        write_bytes(path, body.encode() + b"\n")
+        """Write the table atomically, as text or (suffix ``.parquet``) as Parquet."""
+        columns = [self.texts(column) for column in self.columns]
+        if os.fspath(path).endswith(".parquet"):
+            with atomic_path(path) as temporary:
+                pyarrow.parquet.write_table(pa.table(columns, names=self.columns), temporary)
+            return
+        body = "\n".join(["\t".join(self.columns), *map("\t".join, zip(*columns))])
+        write_bytes(path, body.encode("utf-8", "surrogateescape") + b"\n")
 
     def require(self, *columns: str) -> None:
         """TableError where a column is missing."""
         missing = [column for column in columns if column not in self.columns]
         if missing:
             raise TableError(
-                f"{self.name}: column {some(missing)} is missing; the header has: {some(self.columns, 20)} "
-                "(columns are separated by tabs)"
+                f"{self.name}: column {some(missing)} is missing; the header has: "
+                f"{some(self.columns, 20)} (columns are separated by tabs)"
             )
 
     def line(self, row: int) -> int:
         """Line of a row in the file, counted from 1."""
         return int(self.lines[row])
 
+    def column(self, name: str) -> pa.Array:
+        """Return a column as one Arrow array of bytes."""
+        return _one_chunk(self.cells.column(name))
+
     def text(self, column: str, row: int) -> str:
         """Return one cell."""
-        at = self._at[column]
-        return self.buffer[self.starts[at, row] : self.ends[at, row]].tobytes().decode("utf-8", "replace")
+        return self.cells.column(column)[row].as_py().decode("utf-8", "surrogateescape")
 
     def texts(self, column: str) -> list[str]:
-        """Return a column as Python strings."""
-        at = self._at[column]
-        whole = self.buffer.tobytes()
-        bounds = zip(self.starts[at].tolist(), self.ends[at].tolist())
-        return [whole[start:end].decode("utf-8", "replace") for start, end in bounds]
+        """Return a column as Python strings; bytes that are not UTF-8 are escaped as in file names."""
+        array = self.column(column)
+        try:
+            return array.cast(pa.large_string()).to_pylist()
+        except pa.ArrowInvalid:
+            return [cell.decode("utf-8", "surrogateescape") for cell in array.to_pylist()]
 
     def take(self, rows: np.ndarray) -> "Table":
-        """Return the rows given by a mask or indices; the buffer is shared."""
-        return Table(self.name, self.columns, self.buffer, self.starts[:, rows], self.ends[:, rows], self.lines[rows])
+        """Return the rows given by a mask or by indices."""
+        rows = np.asarray(rows)
+        indices = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Table(self.name, self.cells.take(pa.array(indices)), self.lines[indices])
 
-    def bytes_matrix(self, column: str) -> np.ndarray:
-        """Return a column as zero-padded bytes, uint8 of shape (rows, width), width a multiple of 8."""
-        at = self._at[column]
-        starts = self.starts[at].astype(np.int64)
-        lengths = self.ends[at].astype(np.int64) - starts
-        longest = int(lengths.max(initial=0))
-        if longest > LONGEST_NAME:
-            row = int(lengths.argmax())
-            raise TableError(f"{self.name}, line {self.line(row)}: a {column} of {longest} bytes; names must be short")
-        width = -(-max(longest, 1) // 8) * 8
-        matrix = np.zeros((len(starts), width), np.uint8)
-        offsets = np.arange(width)
-        for low in range(0, len(starts), CHUNK):
-            rows = slice(low, low + CHUNK)
-            at_bytes = np.minimum(starts[rows, None] + offsets, len(self.buffer) - 1)
-            matrix[rows] = np.where(offsets < lengths[rows, None], self.buffer[at_bytes], 0)
-        return matrix
+    def with_column(self, name: str, values: Sequence[object]) -> "Table":
+        """Return the table with a column replaced or, at the end, added."""
+        added = Table.build({name: values}, self.name).cells.column(0)
+        if name in self.columns:
+            cells = self.cells.set_column(self.columns.index(name), name, added)
+        else:
+            cells = self.cells.append_column(name, added)
+        return Table(self.name, cells, self.lines)
+
+    def empty(self, column: str) -> np.ndarray:
+        """Return the rows (indices) whose cell in a column is empty."""
+        lengths = pc.binary_length(self.column(column)).to_numpy(zero_copy_only=False)
+        return np.flatnonzero(lengths == 0)
 
     def groups(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return (code of each row, first row of each distinct text), codes in order of first appearance."""
-        words = self.bytes_matrix(column).view(np.uint64)
-        mixed = np.zeros(len(words), np.uint64)
-        for word in words.T:
-            mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)
-            mixed ^= mixed >> np.uint64(29)
-        _, first, inverse = np.unique(mixed, return_index=True, return_inverse=True)
-        if not np.array_equal(words[first[inverse]], words):  # a hash collision: fall back on sorting the texts
-            _, first, inverse = np.unique(words, axis=0, return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        rank = np.empty(len(order), np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        return rank[inverse.ravel()], first[order]
+        """Return (code of each row, first row of each distinct text), codes by first appearance."""
+        array = self.column(column)
+        self._check_lengths(column, array)
+        encoded = array.dictionary_encode()
+        codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+        first = np.empty(len(encoded.dictionary), np.int64)
+        first[codes[::-1]] = np.arange(len(codes))[::-1]
+        return codes, first
 
     def codes(self, column: str) -> tuple[np.ndarray, list[str]]:
         """Return (code of each row as int32, the distinct texts in order of first appearance)."""
@@ -165,29 +219,55 @@ class Table:
 
     def numbers(self, column: str) -> np.ndarray:
         """Return a column as float64. TableError names the first cell that is not a finite number."""
-        matrix = self.bytes_matrix(column)
-        cells = matrix.view(f"S{matrix.shape[1]}").ravel()
+        array = self.column(column)
+        self._check_lengths(column, array)
         try:
-            values = cells.astype(np.float64)
-        except ValueError as error:
-            row = next(row for row in range(len(cells)) if not _is_number(cells[row]))
-            raise self.bad_cell(column, row, "is not a number") from error
+            parsed = pc.utf8_trim_whitespace(array.cast(pa.large_string())).cast(pa.float64())
+            values = parsed.to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:  # Python reads a few more spellings, and finds the one that is wrong
+            values = np.array([self._number(column, row) for row in range(len(self))], np.float64)
         if not np.isfinite(values).all():
-            raise self.bad_cell(column, int(np.argmin(np.isfinite(values))), "is not a finite number")
+            row = int(np.argmin(np.isfinite(values)))
+            raise self.bad_cell(column, row, "is not a finite number")
         return values
+
+    def _number(self, column: str, row: int) -> float:
+        try:
+            return float(self.text(column, row))
+        except ValueError:
+            raise self.bad_cell(column, row, "is not a number") from None
+
+    def _check_lengths(self, column: str, array: pa.Array) -> None:
+        longest = pc.max(pc.binary_length(array)).as_py() or 0
+        if longest > LONGEST_NAME:
+            row = pc.index(pc.equal(pc.binary_length(array), longest), True).as_py()
+            raise TableError(
+                f"{self.name}, line {self.line(row)}: a {column} of {longest} bytes; names and "
+                f"numbers have at most {LONGEST_NAME}"
+            )
 
     def bad_cell(self, column: str, row: int, problem: str) -> TableError:
         """Make the error for a wrong cell."""
         return TableError(f"{self.name}, line {self.line(row)}: {column} '{self.text(column, row)}' {problem}")
 
-    @cached_property
-    def _at(self) -> dict[str, int]:
-        return {column: index for index, column in enumerate(self.columns)}
+
+def text_digest(path: str | Path) -> str:
+    """Return the hex SHA-256 of the text of a table, without a byte order mark and with a last line end."""
+    data = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
+    return sha256(data if data.endswith(b"\n") else data + b"\n")
 
 
-def _is_number(cell: bytes) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _line_numbers(data: bytes) -> np.ndarray:
+    """Return the line number of every line that is not empty, counted from 1."""
+    data = data.replace(b"\r\n", b"\n")
+    stops = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    if not data.endswith(b"\n"):
+        stops = np.append(stops, len(data))
+    lengths = np.diff(stops, prepend=-1) - 1
+    return np.flatnonzero(lengths > 0) + 1

@@ -21,7 +21,7 @@ from sasv.batches.dataset import CropDataset, PlanSampler, loader
 from sasv.batches.plan import EpochPlan, PairPlanner
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
-from sasv.core.files import locked, sha256
+from sasv.core.files import locked
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, duration, say
 from sasv.embeddings.model import Model
@@ -29,6 +29,7 @@ from sasv.encoders.base import parameters_of
 from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
 from sasv.tables import load_utterances
+from sasv.tables.table import text_digest
 from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
 from sasv.training.options import TrainOptions
@@ -105,7 +106,7 @@ class Trainer:
         self.saved = time.monotonic()
         self.asked = self.stop = False  # SIGTERM came to this process; all processes know that it came to one
         self.history: list[dict[str, Any]] = []
-        table = sha256(self.utterances.table.buffer.tobytes())
+        table = text_digest(options.utterances)
         self.folder = RunFolder(options, {"table_sha256": table, "processes": self.processes.world})
 
     def run(self) -> Path:

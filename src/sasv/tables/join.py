@@ -1,0 +1,55 @@
+"""Joining trials with enrolments and utterances."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sasv.core.errors import TableError, some
+from sasv.tables.trials import Enrolments, Trials
+from sasv.tables.utterances import Utterances
+
+
+@dataclass(frozen=True)
+class TrialRows:
+    """Trials as numbers: the row of the enrolment and of the test utterance of each."""
+
+    enrolment: np.ndarray
+    utterance: np.ndarray
+
+
+def check_trials(trials: Trials, enrolments: Enrolments, known: Sequence[str] | dict[str, int]) -> TrialRows:
+    """Join trials with enrolments and known utterances.
+
+    Raises:
+        TableError: a trial names a speaker who is not enrolled or an unknown utterance, or an enrolment does.
+    """
+    rows = known if isinstance(known, dict) else {name: row for row, name in enumerate(known)}
+    enrolled = {name: row for row, name in enumerate(enrolments.speakers)}
+    _all_known(trials.table.name, "speaker", trials.speakers[1], enrolled, enrolments.table.name)
+    _all_known(trials.table.name, "utterance", trials.utterances[1], rows, "the utterance table")
+    wanted = [name for names in enrolments.utterances for name in names]
+    _all_known(enrolments.table.name, "utterance", wanted, rows, "the utterance table")
+    speaker_codes, speaker_names = trials.speakers
+    utterance_codes, utterance_names = trials.utterances
+    return TrialRows(
+        np.array([enrolled[name] for name in speaker_names], np.int64)[speaker_codes],
+        np.array([rows[name] for name in utterance_names], np.int64)[utterance_codes],
+    )
+
+
+def needed_names(enrolments: Enrolments, trials: Trials) -> set[str]:
+    """Return the names of all utterances that a protocol enrols or tests."""
+    return set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
+
+
+def needed_utterances(everything: Utterances, enrolments: Enrolments, trials: Trials) -> Utterances:
+    """Return the rows that a protocol needs, in the order of the table. TableError as check_trials."""
+    check_trials(trials, enrolments, everything.rows)
+    return everything.take(np.array(sorted(everything.rows[name] for name in needed_names(enrolments, trials))))
+
+
+def _all_known(table: str, what: str, names: Sequence[str], known: dict[str, int], where: str) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise TableError(f"{table}: {what} {some(unknown)} is not in {where}; add it there or drop its rows")

@@ -1,0 +1,77 @@
+"""Score tables: trials with a score each."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sasv.core.errors import TableError
+from sasv.tables.labels import BONA_FIDE, NONE, TRIAL_LABELS
+from sasv.tables.table import Table
+from sasv.tables.trials import Trials
+
+
+class Scores(Trials):
+    """Trials with a score column; the higher, the more the claim is believed.
+
+    Further columns: ``asv_score`` and ``cm_score`` of the parts of a tandem, and whatever describes the trials (codec,
+    gender). The scores of a countermeasure have the labels bonafide and spoof.
+    """
+
+    known = (*TRIAL_LABELS, BONA_FIDE)
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("score")
+        if not len(table):
+            raise TableError(f"{table.name}: no trials in it")
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Scores as float64."""
+        return self.table.numbers("score")
+
+    @property
+    def task(self) -> str:
+        """``cm`` for the scores of a countermeasure, else ``sasv``."""
+        return "cm" if BONA_FIDE in self.table.codes("label")[1] else "sasv"
+
+    def numbers(self, column: str) -> np.ndarray | None:
+        """Return a column as float64, None where there is none."""
+        return self.table.numbers(column) if column in self.table.columns else None
+
+    def check_unique(self) -> None:
+        """TableError where a trial stands twice with different scores or labels; the same twice counts twice."""
+        (speakers, _), (utterances, names) = self.speakers, self.utterances
+        if set(names) == {NONE} or self.table.text("speaker", 0) == NONE == self.table.text("utterance", 0):
+            return
+        pairs = speakers.astype(np.int64) * len(names) + utterances
+        order = np.argsort(pairs, kind="stable")
+        same = pairs[order[1:]] == pairs[order[:-1]]
+        for at in np.flatnonzero(same).tolist():
+            one, other = int(order[at]), int(order[at + 1])
+            if self.values[one] != self.values[other] or self.labels[one] != self.labels[other]:
+                raise self.table.bad_cell(
+                    "utterance", other, f"stands twice for one speaker (first in line {self.table.line(one)}), with "
+                    "another score or label; keep one",
+                )  # fmt: skip
+
+
+def load_scores(path: str | Path) -> Scores:
+    """Read and validate a score file."""
+    return Scores(Table.load(path))
+
+
+def save_scores(
+    path: str | Path, trials: Trials, scores: np.ndarray, extras: Mapping[str, Sequence[str]] | None = None
+) -> Scores:
+    """Write a score file (speaker, utterance, label, attack, score, and further columns) and return it."""
+    cells: dict[str, Sequence[str]] = {name: trials.table.texts(name) for name in ("speaker", "utterance", "label")}
+    cells["attack"] = trials.attack_texts
+    cells["score"] = [f"{score:.9g}" for score in scores]
+    others = [name for name in trials.table.columns if name not in cells]
+    cells |= {name: trials.table.texts(name) for name in others} | dict(extras or {})
+    table = Table.build(cells, str(path))
+    table.save(path)
+    return Scores(table)

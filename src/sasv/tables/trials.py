@@ -1,0 +1,73 @@
+"""Enrolment and trial tables: claimed speakers, and claims to decide."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sasv.tables.labels import BONA_FIDE, TRIAL_LABELS
+from sasv.tables.table import Table
+from sasv.tables.view import TableView, check_filled, check_known, check_unique
+
+
+class Enrolments(TableView):
+    """Claimed speakers: columns speaker and utterances (comma-separated names)."""
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("speaker", "utterances")
+        check_unique(table, "speaker")
+        check_filled(table, "utterances")
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        """Enrolled speakers, one per row."""
+        return self.table.texts("speaker")
+
+    @cached_property
+    def utterances(self) -> list[list[str]]:
+        """Enrolment utterances of each row."""
+        return [cell.split(",") for cell in self.table.texts("utterances")]
+
+
+class Trials(TableView):
+    """Claims to decide: columns speaker, utterance, label (target, nontarget, spoof) and attack (optional)."""
+
+    known: tuple[str, ...] = TRIAL_LABELS
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("speaker", "utterance", "label")
+        check_filled(table, "speaker", "utterance")
+        check_known(table, "label", self.known)
+
+    @cached_property
+    def speakers(self) -> tuple[np.ndarray, list[str]]:
+        """(index per trial, claimed speaker names)."""
+        return self.table.codes("speaker")
+
+    @cached_property
+    def utterances(self) -> tuple[np.ndarray, list[str]]:
+        """(index per trial, test utterance names)."""
+        return self.table.codes("utterance")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """0 target, 1 nontarget, 2 spoof."""
+        codes, names = self.table.codes("label")
+        kinds = {name: index for index, name in enumerate(TRIAL_LABELS)} | {BONA_FIDE: 0}
+        return np.array([kinds[name] for name in names], np.int8)[codes]
+
+    def counts(self) -> dict[str, int]:
+        """Number of trials of each label."""
+        return {name: int((self.labels == index).sum()) for index, name in enumerate(TRIAL_LABELS)}
+
+
+def load_enrolments(path: str | Path) -> Enrolments:
+    """Read and validate an enrolment table."""
+    return Enrolments(Table.load(path))
+
+
+def load_trials(path: str | Path) -> Trials:
+    """Read and validate a trial table."""
+    return Trials(Table.load(path))

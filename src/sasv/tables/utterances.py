@@ -1,0 +1,118 @@
+"""Utterance tables: audio files, who speaks in them, and what else is known about them."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sasv.core.errors import TableError, some
+from sasv.tables.labels import UTTERANCE_LABELS
+from sasv.tables.table import Table
+from sasv.tables.view import TableView, check_filled, check_known, check_unique
+
+
+class Utterances(TableView):
+    """Audio files: columns utterance, path, speaker, and where known label, attack, seconds and any others.
+
+    A relative path starts from the folder of the table.
+    """
+
+    def __init__(self, table: Table):
+        super().__init__(table)
+        table.require("utterance", "path", "speaker")
+        check_unique(table, "utterance")
+        check_filled(table, "path", "speaker")
+        if "label" in table.columns:
+            check_known(table, "label", UTTERANCE_LABELS)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Utterance names, one per row."""
+        return self.table.texts("utterance")
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each utterance name."""
+        return {name: row for row, name in enumerate(self.ids)}
+
+    def path(self, row: int) -> str:
+        """Audio file of a row."""
+        return os.path.join(self.folder, self.table.text("path", row))
+
+    @property
+    def paths(self) -> list[str]:
+        """Audio files of all rows."""
+        return [os.path.join(self.folder, path) for path in self.table.texts("path")]
+
+    @cached_property
+    def folder(self) -> str:
+        """Folder from which relative paths start."""
+        return os.path.dirname(self.table.name)
+
+    def save(self, path: str | Path) -> None:
+        """Write as TSV, atomically. Relative paths are rewritten so that they name the same files."""
+        folder = os.path.abspath(os.path.dirname(path))
+        if folder == os.path.abspath(self.folder):
+            self.table.save(path)
+            return
+        moved = []
+        for written, found in zip(self.table.texts("path"), self.paths):
+            if Path(written).is_absolute():
+                moved.append(written)
+            else:
+                moved.append(os.path.relpath(found, folder))
+        self.table.with_column("path", moved).save(path)
+
+    @cached_property
+    def speakers(self) -> tuple[np.ndarray, list[str]]:
+        """(speaker index of each row, speaker names)."""
+        return self.table.codes("speaker")
+
+    @cached_property
+    def spoofed(self) -> np.ndarray:
+        """Boolean per row; all False where the table has no label column."""
+        if "label" not in self.table.columns:
+            return np.zeros(len(self), bool)
+        codes, names = self.table.codes("label")
+        return np.array([name == "spoof" for name in names], bool)[codes]
+
+    @cached_property
+    def seconds(self) -> np.ndarray | None:
+        """Length of each utterance, or None where the table does not say."""
+        if "seconds" not in self.table.columns:
+            return None
+        values = self.table.numbers("seconds")
+        if len(values) and values.min() < 0:
+            raise self.table.bad_cell("seconds", int(values.argmin()), "is negative")
+        return values
+
+    def take(self, rows: np.ndarray) -> "Utterances":
+        """Return some rows."""
+        return Utterances(self.table.take(rows))
+
+    def where(self, condition: str) -> "Utterances":
+        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``; an empty condition keeps all.
+
+        Several conditions, all to be fulfilled, are separated by ``;``.
+        """
+        chosen = self
+        for one in filter(None, map(str.strip, condition.split(";"))):
+            chosen = chosen._where(one)
+        return chosen
+
+    def _where(self, condition: str) -> "Utterances":
+        column, _, wanted = condition.partition("=")
+        if not wanted:
+            raise TableError(f"'{condition}': write a condition as column=value, for instance split=train")
+        self.table.require(column)
+        codes, names = self.table.codes(column)
+        keep = np.isin(codes, [names.index(value) for value in wanted.split(",") if value in names])
+        if not keep.any():
+            raise TableError(f"{self.table.name}: no row has {condition}; values of {column}: {some(names, 10)}")
+        return self.take(keep)
+
+
+def load_utterances(path: str | Path, where: str = "") -> Utterances:
+    """Read and validate an utterance table; ``where`` keeps the rows that fulfil ``column=value``."""
+    return Utterances(Table.load(path)).where(where)
