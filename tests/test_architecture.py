@@ -157,6 +157,8 @@ import importlib, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
+        if name.startswith("_sysconfigdata"):  # of the standard library, under a name of the platform
+            return
         if name.partition(".")[0] in blocked or (allowed and name.partition(".")[0] not in allowed):
             raise ModuleNotFoundError(f"{name} is blocked", name=name)
 
