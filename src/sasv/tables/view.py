@@ -39,6 +39,7 @@ class TableView:
 
 
 def check_unique(table: Table, column: str) -> None:
+    """TableError names the first cell of a column that is empty or stands twice."""
     codes, first = table.groups(column)
     if len(first) < len(codes):
         row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
@@ -48,6 +49,7 @@ def check_unique(table: Table, column: str) -> None:
 
 
 def check_filled(table: Table, *columns: str) -> None:
+    """TableError names the first empty cell of the columns."""
     for column in columns:
         empty = table.empty(column)
         if len(empty):
@@ -55,6 +57,7 @@ def check_filled(table: Table, *columns: str) -> None:
 
 
 def check_known(table: Table, column: str, wanted: Sequence[str]) -> None:
+    """TableError names the first cell of a column that is none of the wanted values."""
     codes, names = table.codes(column)
     for code, name in enumerate(names):
         if name not in wanted:
