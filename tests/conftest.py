@@ -35,6 +35,15 @@ def shared(*parts: str) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def shown_messages():
+    """What the library logs, on standard error, as the command line shows it."""
+    from sasv.cli.program import messages
+
+    with messages():
+        yield
+
+
 @pytest.fixture(scope="session")
 def golden():
     return np.load(DATA / "golden.npz", allow_pickle=False)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from sasv.cli import main
+from sasv.cli.program import main
 from sasv.parallel.environment import launcher
 
 status = main()

@@ -15,6 +15,7 @@ import soundfile
 from conftest import shared
 from sasv import cli
 from sasv.audio import write_audio
+from sasv.cli.parser import helps_of
 from sasv.commands import COMMANDS, SynthesizeOptions, synthesize
 from sasv.core import files
 from sasv.core.errors import MissingExtra, SasvError
@@ -56,7 +57,7 @@ def test_every_command_has_help_for_every_option(name, capsys):
     kind = getattr(__import__("sasv.commands", fromlist=[name]), COMMANDS[name].options)
     for option in kind.__dataclass_fields__:
         assert option in text.replace("-", "_"), option
-    documented = cli._helps(kind)
+    documented = helps_of(kind)
     assert set(documented) == set(kind.__dataclass_fields__)
     assert callable(getattr(__import__("sasv.commands", fromlist=[name]), name))
 

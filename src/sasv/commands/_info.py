@@ -1,6 +1,5 @@
 """sasv info."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,9 +20,7 @@ class InfoOptions(Options):
 
 
 def info(options: InfoOptions) -> dict[str, Any]:
-    """Print and return what a checkpoint says of itself."""
+    """Return what a checkpoint says of itself."""
     checkpoint = load_checkpoint(options.model)
     parameters = parameters_of(spawn_encoder(checkpoint, fill=False))
-    result = asdict(checkpoint.specification) | {"parameters": parameters}
-    print(json.dumps(result, indent=1, ensure_ascii=False))
-    return result
+    return asdict(checkpoint.specification) | {"parameters": parameters}

@@ -1,6 +1,5 @@
 """The steps of ``sasv reproduce``: which commands with which options, in which order."""
 
-import dataclasses
 import importlib
 import shlex
 import subprocess
@@ -10,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sasv.commands import COMMANDS, POSITIONALS
+from sasv.commands import COMMANDS
 from sasv.commands import _tiny as tiny
 from sasv.core.errors import SasvError
+from sasv.core.words import words_of
 from sasv.reproduction import Step
 from sasv.reproduction.rows import GFLOP, TINY_GFLOP, TINY_SIZES, train_hours
 from sasv.training.recipes import recipe_values
@@ -249,7 +249,7 @@ class Planner:
         kind, function = getattr(module, COMMANDS[name].options), getattr(module, name)
         by_recipe = recipe_values(recipe) if recipe else {}
         options = kind(**(by_recipe | values))
-        words = [name, *([recipe] if recipe else []), *words_of(name, options, by_recipe)]
+        words = [name, *([recipe] if recipe else []), *words_of(options, COMMANDS[name].positionals, by_recipe)]
         run: Callable[[], Any] = lambda: function(options)  # noqa: E731
         command = ["sasv", *words]
         if launched and self.options.launch:
@@ -269,29 +269,6 @@ class Planner:
         if not any(step.folder == folder for step in self.steps):
             command = f"(within sasv reproduce) {name} -> {folder}"
             self.steps.append(Step(name, command, run, folder, outputs, facts, inputs, hours, gigabytes))
-
-
-def words_of(name: str, options: Any, preset: dict[str, Any]) -> list[str]:
-    """Return the words that give a command these options; those of a recipe (``preset``) or by default are left out."""
-    words, flags = [], []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name in POSITIONALS.get(name, ()):
-            words.append(str(value))
-            continue
-        usual: Any = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            usual = field.default_factory()
-        if value == preset.get(field.name, usual):
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(value, dict):
-            flags += [f"{flag}.{key}={part}" for key, part in value.items()]
-        elif isinstance(value, list):
-            flags += [flag, "[" + ",".join(map(str, value)) + "]"]
-        else:
-            flags += [flag, str(value).lower() if isinstance(value, bool) else str(value)]
-    return [*words, *flags]
 
 
 def launch(command: list[str]) -> None:

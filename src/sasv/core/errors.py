@@ -1,5 +1,6 @@
 """Errors that a user can act on."""
 
+import errno
 from collections.abc import Sequence
 
 
@@ -33,3 +34,27 @@ def some(names: Sequence[object], most: int = 5) -> str:
     """Join the first names for a message: ``a, b, c and 7 more``."""
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one line what an error is, for errors that no one foresaw: its kind, its file, its first words."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; use smaller batches or fewer workers"
+    if isinstance(error, OSError):
+        reason = write_reason(error)
+        return f"{error.filename}: {reason}" if error.filename is not None else reason
+    words = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def write_reason(error: OSError) -> str:
+    """Say in words why a system call failed, with what to do where that is clear."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and run the same command again"
+    if error.errno == errno.EFBIG:
+        return "the file size limit is reached; raise it (ulimit -f) and run the same command again"
+    if error.errno == errno.EMFILE:
+        return "too many open files; raise the limit (ulimit -n)"
+    if error.errno == errno.ENAMETOOLONG:
+        return "the name is too long for this file system"
+    return error.strerror or str(error) or type(error).__name__

@@ -1,7 +1,6 @@
 """Files written whole or not at all, and read with one-line errors."""
 
 import contextlib
-import errno
 import fcntl
 import gzip
 import hashlib
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sasv.core.errors import SasvError
+from sasv.core.errors import SasvError, write_reason
 
 
 @contextlib.contextmanager
@@ -36,15 +35,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_reason(error: OSError) -> str:
-    """Say in words why writing failed, with what to do where that is clear."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some space and run the same command again"
-    if error.errno == errno.EFBIG:
-        return "the file size limit is reached; raise it (ulimit -f) and run the same command again"
-    return error.strerror or str(error)
-
-
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file atomically."""
     with atomic_path(path) as temporary:
@@ -61,9 +51,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a file whole, gunzipped where its name ends in ``.gz``; SasvError names what is missing."""
+def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """Read a file whole, gunzipped where its name ends in ``.gz``.
+
+    Args:
+        path: file.
+        most: bytes that such a file has at most, for files that cannot be large.
+
+    Raises:
+        SasvError: the file is missing, cannot be read, or is larger than ``most``.
+    """
     try:
+        if most is not None and Path(path).stat().st_size > most:
+            raise SasvError(f"{path}: larger than {most:,} bytes; is that the right file?")
         data = Path(path).read_bytes()
         return gzip.decompress(data) if os.fspath(path).endswith(".gz") else data
     except FileNotFoundError as error:

@@ -1,13 +1,17 @@
 """Progress of long work: one moving line on a terminal, a plain line now and then in a log."""
 
+import logging
 import sys
 import time
 from types import TracebackType
 
+logger = logging.getLogger("sasv")
+logger.addHandler(logging.NullHandler())
+
 
 def say(text: str) -> None:
-    """Print a line for the person watching, to stderr, so that stdout stays for results."""
-    print(text, file=sys.stderr, flush=True)
+    """Log a line for the person who watches; the command line shows it on standard error."""
+    logger.info("%s", text)
 
 
 def duration(seconds: float) -> str:

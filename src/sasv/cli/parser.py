@@ -1,0 +1,110 @@
+"""Words after a command to its options: typed, with defaults, from flags and YAML files alike."""
+
+import dataclasses
+import importlib
+import re
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from sasv.commands import COMMANDS, Command
+from sasv.core.errors import SasvError
+from sasv.core.words import Words, dashed, kind_of
+
+
+def parse(name: str, words: Sequence[str]) -> Any:
+    """Return the options of a command that its words give.
+
+    Args:
+        name: command.
+        words: what follows it; ``--config FILE`` reads a YAML file of options.
+
+    Raises:
+        SasvError: an unknown option, a missing one, or an impossible value.
+        SystemExit: after ``--help`` or ``--print-config``.
+    """
+    command = COMMANDS[name]
+    kind = options_of(name)
+    found = Words(kind, command.positionals)
+    words = list(words)
+    if command.presets and words and not words[0].startswith("-"):
+        found.read_file(_called(command.presets)(words.pop(0)))
+    found.read(words)
+    parser = _parser(name, command, kind, "yaml" if found.passed_on else "json")
+    import jsonargparse
+
+    try:
+        values = parser.parse_args(found.canonical()).as_dict()
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise SasvError(f"{text} (sasv {name} --help shows the options)") from error
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+
+
+def options_of(name: str) -> type:
+    """Return the class of a command's options."""
+    command = COMMANDS[name]
+    kind: type = getattr(importlib.import_module(f"sasv.commands.{command.module}"), command.options)
+    return kind
+
+
+def helps_of(kind: type) -> dict[str, str]:
+    """Return the help of each option, from the docstrings of its class and of those it inherits from."""
+    import docstring_parser
+
+    found: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(part):
+            entries = docstring_parser.parse(part.__doc__ or "").params
+            found |= {entry.arg_name: " ".join((entry.description or "").split()) for entry in entries}
+    return found
+
+
+def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
+    import jsonargparse
+
+    description = command.summary
+    if command.presets:
+        module = importlib.import_module(command.presets.partition(":")[0])
+        description += f"; the first word may be a YAML file or a recipe: {', '.join(module.recipes())}"
+    parser = jsonargparse.ArgumentParser(
+        prog=f"sasv {name}",
+        description=description,
+        exit_on_error=False,
+        formatter_class=_formatter(),
+        parser_mode=mode,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of options")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    helps = helps_of(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        text = helps.get(field.name, "").replace("%", "%%")
+        if field.name in command.positionals:
+            many: dict[str, Any] = {"nargs": "+", "type": str} if kind_of(hint) is list else {"type": hint}
+            parser.add_argument(field.name, help=text, **many)
+            continue
+        more: dict[str, Any] = {"default": field.default}
+        if field.default_factory is not dataclasses.MISSING:
+            more = {"default": field.default_factory()}
+        elif field.default is dataclasses.MISSING:
+            more = {"required": True}
+        parser.add_argument(f"--{dashed(field.name)}", type=hint, help=text, **more)
+    return parser
+
+
+def _formatter() -> type:
+    """Return a formatter of help pages that shows a number with its range as ``type: int, at least 1``."""
+    import jsonargparse
+
+    class Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
+        def _expand_help(self, action: Any) -> str:
+            return re.sub(r"Annotated\[(.*?), <(.*?)>\]", r"\1, \2", super()._expand_help(action))
+
+    return Formatter
+
+
+def _called(path: str) -> Any:
+    """Return the function that ``module:function`` names."""
+    module, _, function = path.partition(":")
+    return getattr(importlib.import_module(module), function)

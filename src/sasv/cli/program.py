@@ -1,0 +1,190 @@
+"""The program ``sasv``: finds the command, runs it, prints its result, and turns every error into one line."""
+
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+from sasv.cli.parser import parse
+from sasv.cli.present import PRESENTERS
+from sasv.commands import COMMANDS
+from sasv.core.errors import SasvError, reason_of
+
+DONE = 0
+FAILED = 1
+MISTAKE = 2
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""Exit statuses; the last two are those of a process that ends by SIGINT and SIGPIPE."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``sasv`` and return its exit status.
+
+    Returns:
+        0 when the work is done, 1 for an error nobody foresaw, 2 for a mistake that one line explains,
+        130 when interrupted, 141 when the reader of the output has gone away.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        _open_standard_streams()
+    _print_undecodable_names()
+    name = words[0] if words and words[0] in COMMANDS else ""
+    try:
+        with messages():
+            status = _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _discard_stdout()
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        return _fail(name, "interrupted" + _resumes(name), INTERRUPTED)
+    except SasvError as error:
+        return _fail(name, str(error), MISTAKE)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ESHUTDOWN):
+            _discard_stdout()
+            return CLOSED_PIPE
+        hint = "" if _debugging() else " (set SASV_DEBUG=1 to see where)"
+        return _fail(name, reason_of(error) + hint, FAILED)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Do what the words say."""
+    if not words or words[0] in ("-h", "--help"):
+        _write(overview())
+        return DONE if words else MISTAKE
+    if words[0] == "--version":
+        from sasv.core.version import __version__
+
+        _write(f"sasv {__version__}")
+        return DONE
+    name = words[0]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SasvError(f"unknown command '{name}'{hint} (sasv --help lists them)")
+    options = parse(name, words[1:])
+    presenter = PRESENTERS.get(name)
+    if presenter is not None and presenter.before is not None:
+        _write(presenter.before(options))
+    command = getattr(importlib.import_module(f"sasv.commands.{COMMANDS[name].module}"), name)
+    result = command(options)
+    if presenter is not None:
+        _write(presenter.after(result, options))
+    return DONE
+
+
+def overview() -> str:
+    """Return the help page, made without importing any command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sasv COMMAND [options]",
+            "",
+            "Spoofing-aware speaker verification: one embedding that accepts the claimed speaker and rejects",
+            "both other people and synthetic copies.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "sasv COMMAND --help shows its options; every option can also be set in a YAML file (--config FILE).",
+        ]
+    )
+
+
+def _write(text: str) -> None:
+    """Print a result. SasvError where standard output cannot take it."""
+    if not text:
+        return
+    if sys.stdout is None:
+        raise SasvError("standard output is closed; redirect it to a file or to /dev/null")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_stdout()
+        raise SasvError(f"cannot write to standard output: {reason_of(error)}") from error
+
+
+def _fail(name: str, message: str, status: int) -> int:
+    """Print one line on standard error, with a traceback where SASV_DEBUG asks for it; return the status."""
+    if _debugging():
+        traceback.print_exc()
+    line = " ".join(message.split())
+    lead = f"sasv {name}" if name else "sasv"
+    with contextlib.suppress(OSError, AttributeError):
+        print(f"{lead}: {line}", file=sys.stderr, flush=True)
+    return status
+
+
+def _debugging() -> bool:
+    return os.environ.get("SASV_DEBUG", "") not in ("", "0")
+
+
+def _resumes(name: str) -> str:
+    if name and COMMANDS[name].resumable:
+        return "; the same command goes on where it stopped"
+    return ""
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Show what the library logs, a plain line each on standard error, within the block."""
+    logger = logging.getLogger("sasv")
+    if any(isinstance(handler, _Lines) for handler in logger.handlers):
+        yield
+        return
+    handler = _Lines()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if _debugging() else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Writes each message as a line on the standard error of that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _print_undecodable_names() -> None:
+    """Have names that the locale cannot show printed with escapes in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def _open_standard_streams() -> None:
+    """Keep descriptors 0 to 2 occupied, so that no file opened later is written to as standard output."""
+    with contextlib.suppress(OSError):
+        while True:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor > 2:
+                os.close(descriptor)
+                return
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered for standard output nowhere, so that the end of Python stays silent."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)

@@ -1,0 +1,259 @@
+"""Words of the command line to values of options, and back.
+
+One rule for each kind of option:
+
+* a number, a text or a choice is ``--max-seconds 9`` or ``--max-seconds=9`` (``--max_seconds`` as well);
+* a switch is ``--json``, ``--no-json``, or ``--json`` with true, false, yes or no;
+* a list is ``--vocoders a,b`` or ``--vocoders [a,b]``, and ``--vocoders+ c`` adds to it;
+* a mapping is ``--weights.hifi-gan PATH`` or ``--weights '{hifi-gan: PATH}'``.
+
+A YAML file given by ``--config`` sets the same options at the place where it stands.
+"""
+
+import dataclasses
+import json
+import logging
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sasv.core.errors import SasvError
+from sasv.core.options import renamed_options
+from sasv.core.yaml_files import parse_yaml, read_yaml
+
+TRUE = ("true", "yes", "on")
+FALSE = ("false", "no", "off")
+PASSED_ON = ("-h", "--help", "--print-config", "--print_config")
+
+logger = logging.getLogger("sasv")
+
+
+class Words:
+    """Collects what words and files say about the options of a command.
+
+    Attributes:
+        values: option -> value as text, a list, or a mapping.
+        positional: the words that are no options.
+        passed_on: words that the parser itself understands (``--help``).
+    """
+
+    def __init__(self, kind: type, positionals: Sequence[str] = ()):
+        self.hints = typing.get_type_hints(kind)
+        self.names = [field.name for field in dataclasses.fields(kind)]
+        self.renamed = renamed_options(kind)
+        self.positionals = positionals
+        self.values: dict[str, Any] = {}
+        self.positional: list[str] = []
+        self.passed_on: list[str] = []
+
+    def read(self, words: Sequence[str]) -> None:
+        """Read the words after the name of a command. SasvError for an unknown option."""
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                self.positional += rest
+                return
+            if word in PASSED_ON:
+                self.passed_on.append(word.replace("print-config", "print_config"))
+            elif word.startswith("--"):
+                self._flag(word, rest)
+            else:
+                self.positional.append(word)
+
+    def read_file(self, path: str) -> None:
+        """Read a YAML file of options. SasvError for an unknown key."""
+        found = read_yaml(path)
+        if not isinstance(found, dict):
+            raise SasvError(f"{path}: holds no options; each line is a name and a value (epochs: 4)")
+        for key, value in found.items():
+            name = self._current(str(key), path)
+            if name not in self.names:
+                raise SasvError(f"{path}: unknown option '{key}'{self._hint(name)}")
+            if value is None and self.hints[name] is str:
+                raise SasvError(f"{path}: {key} has no value; write '' for an empty text")
+            if self.hints[name] is str and not isinstance(value, str):
+                raise SasvError(f"{path}: {key} is a text; write its value in quotes")
+            self.values[name] = self._of_text(name, value) if isinstance(value, str) else value
+
+    def canonical(self) -> list[str]:
+        """Return the same as words of one form each, for the parser."""
+        flags = [
+            f"--{dashed(name)}={text_of(value)}"
+            for name, value in self.values.items()
+            if name not in self.positionals
+        ]
+        given = list(self.positional)
+        if not given:  # they can be set in the file as well
+            for name in self.positionals:
+                value = self.values.get(name, [])
+                given += value if isinstance(value, list) else [text_of(value)]
+        return [*self.passed_on, *flags, *(["--"] if given else []), *given]
+
+    def _flag(self, word: str, rest: list[str]) -> None:
+        flag, equals, value = word.partition("=")
+        option, _, key = flag[2:].partition(".")
+        if option == "config":
+            self.read_file(value if equals else self._next(flag, rest))
+            return
+        name = option.replace("-", "_")
+        added = name.endswith("+")
+        name = self._current(name.removesuffix("+"))
+        negated = name.removeprefix("no_")
+        if name not in self.names and negated in self.names and self.hints[negated] is bool and not equals:
+            self.values[negated] = False
+            return
+        if name not in self.names or name in self.positionals:
+            raise SasvError(f"unknown option {flag}{self._hint(name)}")
+        if self.hints[name] is bool:
+            if not equals and rest and rest[0].lower() in (*TRUE, *FALSE):
+                value = rest.pop(0)
+            elif not equals:
+                value = "true"
+        elif not equals:
+            value = self._next(flag, rest)
+        if key:
+            self._item(name, key, value)
+        elif added:
+            self.values[name] = [*self.values.get(name, []), *self._of_text(name, value)]
+        else:
+            self.values[name] = self._of_text(name, value)
+
+    def _item(self, name: str, key: str, value: str) -> None:
+        """Set one entry of a mapping."""
+        if kind_of(self.hints[name]) is not dict:
+            raise SasvError(f"--{dashed(name)} takes one value, not --{dashed(name)}.{key}")
+        of_text = typing.get_args(plain(self.hints[name]))[1:] == (str,)
+        before = self.values.get(name) or {}
+        self.values[name] = {**before, key: value if of_text else parse_yaml(value, f"--{dashed(name)}.{key}")}
+
+    def _of_text(self, name: str, text: str) -> Any:
+        """Return the value that a text means for an option; what it cannot tell is left to the parser."""
+        hint = self.hints[name]
+        kind = kind_of(hint)
+        if hint is bool:
+            return True if text.lower() in TRUE else False if text.lower() in FALSE else text
+        if kind is list:
+            return list_of(text, typing.get_args(plain(hint)) == (str,), f"--{dashed(name)}")
+        if kind is dict and text.strip() != "null":
+            found = parse_yaml(text, f"--{dashed(name)}")
+            if not isinstance(found, dict):
+                raise SasvError(f"--{dashed(name)}: '{text}' is no mapping; write --{dashed(name)}.KEY VALUE")
+            return found
+        return text
+
+    def _current(self, name: str, source: str = "") -> str:
+        """Return the name that an option has now, with a notice where it was renamed."""
+        new = self.renamed.get(name)
+        if new is None:
+            return name
+        shown = f"{source}: {name} is now {new}" if source else f"--{dashed(name)} is now --{dashed(new)}"
+        logger.warning("%s; the old name will be removed in the next version", shown)
+        return new
+
+    def _next(self, flag: str, rest: list[str]) -> str:
+        if not rest or self._is_option(rest[0]):
+            raise SasvError(f"{flag} needs a value")
+        return rest.pop(0)
+
+    def _is_option(self, word: str) -> bool:
+        if word in PASSED_ON:
+            return True
+        name = word.partition("=")[0].partition(".")[0].removeprefix("--").replace("-", "_").removesuffix("+")
+        return word.startswith("--") and (
+            name in self.names
+            or name in self.renamed
+            or name == "config"
+            or (name.startswith("no_") and self.hints.get(name.removeprefix("no_")) is bool)
+        )
+
+    def _hint(self, name: str) -> str:
+        import difflib
+
+        known = [known for known in self.names if known not in self.positionals]
+        near = difflib.get_close_matches(name, known, 1)
+        return f"; did you mean {dashed(near[0])}?" if near else ""
+
+
+def words_of(
+    options: Any, positionals: Sequence[str] = (), preset: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the words that give a command these options: the inverse of ``sasv.cli.parse``.
+
+    Args:
+        options: options of a command.
+        positionals: those that are given by position.
+        preset: values that need no words, for instance those of a recipe; of other options the defaults need none.
+    """
+    positional: list[str] = []
+    flags: list[str] = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in positionals:
+            positional += value if isinstance(value, list) else [str(value)]
+            continue
+        usual: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            usual = field.default_factory()
+        if preset is not None and field.name in preset:
+            usual = preset[field.name]
+        if value == usual and type(value) is type(usual):
+            continue
+        flag = f"--{dashed(field.name)}"
+        if isinstance(value, dict) and value and not usual and all(map(_bare_key, value)):
+            flags += [f"{flag}.{key}={text_of(part)}" for key, part in value.items()]
+            continue
+        text = ",".join(value) if isinstance(value, list) and _bare_list(value) else text_of(value)
+        flags += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    if any(word.startswith("-") for word in positional):
+        return [*flags, "--", *positional]
+    return [*positional, *flags]
+
+
+def text_of(value: Any) -> str:
+    """Return a value as the text that the parser reads as this value."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def list_of(text: str, of_text: bool, where: str) -> list[Any]:
+    """Return the items of a list in either notation, ``a,b`` or ``[a,b]``."""
+    if text.strip().startswith("["):
+        found = parse_yaml(text, where, texts=of_text)
+        if not isinstance(found, list):
+            raise SasvError(f"{where}: '{text}' is no list; write {where} a,b")
+        return found
+    parts = [part.strip() for part in text.split(",")]
+    parts = [part for part in parts if part]
+    return parts if of_text else [parse_yaml(part, where) for part in parts]
+
+
+def dashed(name: str) -> str:
+    """Return the name of an option as it is written in a flag."""
+    return name.replace("_", "-")
+
+
+def plain(hint: Any) -> Any:
+    """Return a type without ``| None``."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        return parts[0] if len(parts) == 1 else hint
+    return hint
+
+
+def kind_of(hint: Any) -> Any:
+    """Return list or dict for the types of lists and mappings, otherwise the type itself."""
+    return typing.get_origin(plain(hint)) or plain(hint)
+
+
+def _bare_key(key: Any) -> bool:
+    return isinstance(key, str) and key.replace("-", "").replace("_", "").isalnum()
+
+
+def _bare_list(items: list[Any]) -> bool:
+    """Whether a list reads the same when its items are only joined by commas."""
+    return bool(items) and all(
+        isinstance(item, str) and item and item == item.strip() and not set(item) & set(",[]{}\"'") for item in items
+    )

@@ -1,0 +1,84 @@
+"""YAML of options, read safely: no objects, no aliases that grow without bound, no bottomless nesting."""
+
+import json
+import os
+import re
+from typing import Any
+
+from sasv.core.errors import SasvError
+
+MOST_BYTES = 1_000_000
+DEEPEST = 20
+"""Limits that no file of options comes near."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)")
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Return what a YAML (or JSON) file holds; an empty file holds nothing (None).
+
+    Raises:
+        SasvError: the file is missing, not UTF-8, no YAML, larger than MOST_BYTES, or nested deeper than DEEPEST.
+    """
+    from sasv.core.files import read_bytes
+
+    data = read_bytes(path, MOST_BYTES)
+    try:
+        return parse_yaml(data.decode("utf-8-sig"), os.fspath(path))
+    except UnicodeDecodeError as error:
+        raise SasvError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+
+
+def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
+    """Return what a YAML text holds.
+
+    Args:
+        text: YAML, of which JSON is a part.
+        where: file or option, for messages.
+        texts: return every scalar as text, ``no`` and ``1`` as well.
+
+    Raises:
+        SasvError: it is no YAML, uses aliases, or is nested deeper than DEEPEST.
+    """
+    import yaml
+
+    found = _json(text)
+    if found is not None and not (texts and any(not isinstance(item, str) for item in found)):
+        return found
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise SasvError(f"{where}: uses a YAML alias (*{event.anchor}); write the value out")
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > DEEPEST:
+                raise SasvError(f"{where}: nested deeper than {DEEPEST} levels")
+        loader = yaml.BaseLoader if texts else _loader()
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise SasvError(f"{where}: no valid YAML ({reason})") from error
+
+
+def _json(text: str) -> Any:
+    """Return a JSON list or object, None where the text is none; YAML cannot hold every text that JSON can."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _loader() -> Any:
+    """Return a safe loader that reads 1e-8 as a number, as JSON and Python do, and not as text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{NUMBER.pattern})$"), list("-+.0123456789"))
+    return Loader
