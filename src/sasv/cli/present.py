@@ -48,9 +48,7 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    shown = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
-    ]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
     note = "published: SASV-EER on the ASVspoof2019 LA evaluation. Fetch: sasv download NAME. Use: --model NAME."
     return "\n".join([*shown, "", note])
 

@@ -80,9 +80,7 @@ class Words:
     def canonical(self) -> list[str]:
         """Return the same as words of one form each, for the parser."""
         flags = [
-            f"--{dashed(name)}={text_of(value)}"
-            for name, value in self.values.items()
-            if name not in self.positionals
+            f"--{dashed(name)}={text_of(value)}" for name, value in self.values.items() if name not in self.positionals
         ]
         given = list(self.positional)
         if not given:  # they can be set in the file as well
@@ -176,9 +174,7 @@ class Words:
         return f"; did you mean {dashed(near[0])}?" if near else ""
 
 
-def words_of(
-    options: Any, positionals: Sequence[str] = (), preset: Mapping[str, Any] | None = None
-) -> list[str]:
+def words_of(options: Any, positionals: Sequence[str] = (), preset: Mapping[str, Any] | None = None) -> list[str]:
     """Return the words that give a command these options: the inverse of ``sasv.cli.parse``.
 
     Args:
