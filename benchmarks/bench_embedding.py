@@ -8,7 +8,7 @@ from sasv.checkpoints import Checkpoint, Specification
 from sasv.core.memory import keep_memory
 from sasv.embeddings.extract import plan_batches
 from sasv.embeddings.model import Model
-from sasv.encoders import ENCODERS
+from sasv.encoders import make_encoder
 
 CASES = [
     ("ecapa-tdnn", {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64}),
@@ -23,8 +23,7 @@ def main() -> None:
     seconds = rng.uniform(2, 12, 24)
     waves = [rng.standard_normal(int(16000 * length)).astype(np.float32) * 0.1 for length in seconds]
     for name, sizes in CASES:
-        kind = ENCODERS.get(name)
-        encoder = kind(kind.parse_sizes(sizes))
+        encoder = make_encoder(name, sizes)
         model = Model(Checkpoint(Specification(name, sizes), encoder.state_dict()))
         total = sum(seconds)
         header(

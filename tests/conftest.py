@@ -13,18 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sasv.encoders import preset
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = Path(__file__).resolve().parent / "data"
 """Golden vectors and lists of keys, made by running the published code and that of other toolkits (see README.md)."""
 PUBLISHED_NAMES = {"ecapa-tdnn": "ECAPA_TDNN", "ska-tdnn": "SKA_TDNN", "mfa-conformer": "MFA_Conformer"}
 
-SMALL = {
-    "ecapa-tdnn": {"channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24},
-    "ska-tdnn": {
-        "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24, "front": 8,
-    },
-    "mfa-conformer": {"units": 32, "heads": 2, "blocks": 2, "feedforward": 48, "attention": 16, "embedding": 24},
-}  # fmt: skip
+SMALL = {name: preset(name, "test") for name in PUBLISHED_NAMES}
 
 
 def shared(*parts: str) -> Path:

@@ -1,6 +1,8 @@
 """Checkpoints that carry their own specification; published ``.model`` files in and out."""
 
-from sasv.checkpoints.store import Checkpoint, load_checkpoint, restore_head, save_checkpoint, spawn_encoder
+from sasv.checkpoints.checkpoint import Checkpoint
+from sasv.checkpoints.heads import restore_head
+from sasv.checkpoints.store import load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.models.specification import Specification
 
 __all__ = ["Checkpoint", "Specification", "load_checkpoint", "restore_head", "save_checkpoint", "spawn_encoder"]

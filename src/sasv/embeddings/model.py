@@ -52,7 +52,7 @@ class Model:
     @property
     def dimension(self) -> int:
         """Dimension of the embeddings."""
-        return int(self.encoder.sizes.embedding)
+        return self.encoder.dimension
 
     def read(self, speech: Speech, name: str = "waveform") -> np.ndarray:
         """Return checked mono samples of a file (any format and rate) or of a waveform (already at the model's rate).
@@ -101,7 +101,8 @@ class Model:
             row[: len(wave)] = wave
         with torch.inference_mode():
             batch = torch.from_numpy(padded).to(self.device)
-            return self.encoder(batch, lengths_tensor(lengths, self.device)).float().cpu().numpy()
+            unequal = lengths_tensor(lengths, self.device) if min(lengths) < max(lengths) else None
+            return self.encoder(batch, unequal).float().cpu().numpy()
 
     def spoof_direction(self) -> np.ndarray:
         """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof class.

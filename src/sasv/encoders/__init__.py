@@ -1,6 +1,13 @@
-"""Encoders: waveforms in, 192-dimensional embeddings out. One family a file, one line here."""
+"""Encoders: waveforms in, speaker embeddings out. One family a file, one line here."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sasv.core.errors import SasvError
 from sasv.core.registry import Registry
+
+if TYPE_CHECKING:
+    from sasv.encoders.base import Encoder
 
 ENCODERS = Registry(
     "encoder",
@@ -11,4 +18,44 @@ ENCODERS = Registry(
     },
 )
 
-__all__ = ["ENCODERS"]
+
+def make_encoder(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    frontend: str = "",
+    frontend_options: Mapping[str, Any] | None = None,
+) -> "Encoder":
+    """Make an encoder with its front-end.
+
+    Args:
+        name: registry name.
+        options: options that differ from the published ones.
+        frontend: registry name of the front-end; empty takes that of the encoder's publication.
+        frontend_options: options of the front-end that differ from its defaults (from the publication's, where
+            ``frontend`` is empty).
+
+    Raises:
+        SasvError: an unknown name or option, a value of another type or out of its range, or values that do not fit
+            each other.
+    """
+    from sasv.core.part_options import parse_options
+    from sasv.frontends import make_frontend
+
+    kind: type[Encoder] = ENCODERS.get(name)
+    parsed = parse_options(kind.Options, options or {}, f"encoder {name}")
+    changed = dict(frontend_options or {})
+    if not frontend:
+        frontend = kind.default_frontend
+        changed = {**kind.default_frontend_options, **changed}
+    return kind(parsed, make_frontend(frontend, changed))
+
+
+def preset(name: str, size: str) -> dict[str, Any]:
+    """Return the options of a preset of the encoder ``name``: "published", "tiny", "test", or another of its own."""
+    presets = ENCODERS.get(name).presets
+    if size not in presets:
+        raise SasvError(f"encoder {name} has no preset '{size}'; it has: {', '.join(presets)}")
+    return dict(presets[size])
+
+
+__all__ = ["ENCODERS", "make_encoder", "preset"]

@@ -1,97 +1,138 @@
-"""What every encoder is: a front-end, a network, and sizes that can be read back from its entries."""
+"""What every encoder is: a front-end, a backbone, pooling over time and a head."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sasv.core.errors import SasvError
-from sasv.frontends.logmel import LogMel, frames_of, spec_augment
+from sasv.core.part_options import json_values
+from sasv.frontends.base import Frontend
 from sasv.frontends.masks import frame_mask
 
 
 @dataclass(frozen=True)
-class EncoderSizes:
-    """Sizes common to all encoders."""
+class EncoderOptions:
+    """Options common to all encoders.
 
-    mels: int = 80
+    Attributes:
+        embedding: dimension of the embeddings.
+    """
+
     embedding: int = 192
 
 
+class ParameterGroup(NamedTuple):
+    """Parameters that share a learning rate: ``lr_scale`` times that of the schedule; with 0 they are frozen."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr_scale: float = 1.0
+
+
 class Encoder(nn.Module):
-    """Waveforms to embeddings. A family gives ``Sizes``, ``network`` and ``sizes_of``.
+    """Waveforms to embeddings.
+
+    A subclass is one file and one line in ``sasv.encoders``. It lists its options, makes its layers in ``__init__``
+    from ``self.options`` and ``frontend.feature_size``, and implements ``network``. ``sasv.encoders.make_encoder``
+    makes an encoder with its front-end from names and plain values.
 
     Attributes:
-        sizes: the sizes this encoder was made with.
-        augment: whether SpecAugment is applied in training mode.
-        min_samples: shortest waveform that gives an embedding (0.1 s).
+        name: registry name.
+        Options: frozen dataclass of the options, of any JSON types (see ``sasv.core.part_options``).
+        presets: options by name. "published" is that of the publication, "tiny" trains on two CPU cores, and "test"
+            takes well under a second a step; all three must be there.
+        default_frontend: registry name of the front-end of the publication.
+        default_frontend_options: its options, where they are not its defaults.
+        frontend_attribute: name of the front-end among the parts of the module, and so in the state dict.
+        options: what this encoder was made with.
     """
 
-    Sizes: ClassVar[type[Any]] = EncoderSizes
-    min_samples: ClassVar[int] = 1600
+    name: ClassVar[str]
+    Options: ClassVar[type[Any]] = EncoderOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    default_frontend: ClassVar[str] = "log-mel"
+    default_frontend_options: ClassVar[Mapping[str, Any]] = {}
+    frontend_attribute: ClassVar[str] = "frontend"
 
-    def __init__(self, sizes: Any = None) -> None:
+    def __init__(self, options: Any, frontend: Frontend) -> None:
         super().__init__()
-        self.sizes = sizes or self.Sizes()
-        self.augment = True
+        self.options = options
+        self.add_module(self.frontend_attribute, frontend)
+
+    @property
+    def frontend(self) -> Frontend:
+        """The front-end."""
+        part = self._modules[self.frontend_attribute]
+        assert isinstance(part, Frontend)
+        return part
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the embeddings."""
+        return int(self.options.embedding)
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest waveform that gives an embedding."""
+        return self.frontend.min_samples
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms.
 
+        Nothing here depends on the values of its inputs, so that ``torch.export`` can trace it and no GPU waits.
+
         Args:
-            waves: (batch, samples) in [-1, 1] at 16 kHz, padded at the end where files are unequal.
-            lengths: samples of each file, (batch,) integers; None where all rows are full.
+            waves: (batch, samples) in [-1, 1] at ``frontend.sample_rate``, padded at the end where the waveforms are
+                unequal in length; what stands in the padding does not matter.
+            lengths: samples of each waveform, integers (batch,); None where all rows are full, which is faster.
 
         Returns:
-            (batch, embedding) raw embeddings, each equal to that of the file alone.
+            (batch, dimension) embeddings, not normalised, each equal to that of the waveform alone.
         """
-        if lengths is not None and bool((lengths == waves.shape[1]).all()):
-            lengths = None
-        features = self.torchfbank(waves, lengths)
-        if self.training and self.augment:
-            features = spec_augment(features)
-        frames = None if lengths is None else frames_of(lengths)
-        mask = None if frames is None else frame_mask(frames, features.shape[2], features.dtype)
-        return self.network(features, mask, frames)
+        return self.embed_features(*self.features(waves, lengths))
 
-    def network(self, features: Tensor, mask: Tensor | None, frames: Tensor | None) -> Tensor:
-        """Turn (batch, mels, frames) into (batch, embedding)."""
+    def features(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the features (batch, feature_size, frames), and the frames of each waveform (None: all are real)."""
+        frontend = self.frontend
+        return frontend(waves, lengths), None if lengths is None else frontend.frames(lengths)
+
+    def embed_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Embed what ``features`` returned: (batch, feature_size, frames) to (batch, dimension)."""
+        return self.network(features, None if frames is None else frame_mask(frames, features.shape[2]))
+
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Turn (batch, feature_size, frames) into (batch, dimension); ``mask`` is that of sasv.frontends.masks."""
         raise NotImplementedError
 
-    @classmethod
-    def recognises(cls, names: Collection[str]) -> bool:
-        """Whether state-dict entries with these names are of this family."""
-        raise NotImplementedError
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the parameters by learning rate: here one group of all.
 
-    @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """Read the sizes back from the shapes of the state-dict entries."""
-        raise NotImplementedError
+        An encoder overrides this where a part of it, such as a pretrained backbone, is frozen or learns more slowly.
+        Every parameter belongs to one group.
+        """
+        return [ParameterGroup("encoder", list(self.parameters()))]
 
-    def add_frontend(self) -> None:
-        """Make the front-end, under its published name."""
-        self.torchfbank = LogMel(self.sizes.mels)
+    def option_values(self) -> dict[str, Any]:
+        """Return the options as a mapping of JSON values."""
+        return json_values(self.options)
 
-    @classmethod
-    def parse_sizes(cls, values: Mapping[str, Any]) -> Any:
-        """Make sizes from a mapping. SasvError names an unknown size or a wrong value."""
-        known = {field.name: field for field in fields(cls.Sizes)}
-        for name, value in values.items():
-            if name not in known:
-                raise SasvError(f"unknown size '{name}' of {cls.__name__}; known: {', '.join(known)}")
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SasvError(f"size {name} of {cls.__name__} must be a positive whole number, not {value!r}")
-        return cls.Sizes(**values)
-
-    def size_values(self) -> dict[str, int]:
-        """Return the sizes as a mapping that ``parse_sizes`` takes."""
-        return asdict(self.sizes)
+    def description(self) -> dict[str, Any]:
+        """Return the part of a model's specification that says how to make this encoder again."""
+        frontend = self.frontend
+        return {
+            "encoder": self.name,
+            "encoder_options": self.option_values(),
+            "frontend": frontend.name,
+            "frontend_options": frontend.option_values(),
+            "sample_rate": frontend.sample_rate,
+            "min_samples": self.min_samples,
+        }
 
 
 def parameters_of(module: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

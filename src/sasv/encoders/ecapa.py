@@ -1,20 +1,36 @@
-"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), sizes and names of the published system."""
+"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), sizes and names of the published system.
 
-from collections.abc import Collection, Mapping
+Published system: Mun et al., *Towards single integrated spoofing-aware speaker verification embeddings*, Interspeech
+2023. Their released weights state no licence.
+"""
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sasv.core.errors import SasvError
-from sasv.encoders import base
+from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.encoders.layers import Res2Block, attention_network, attentive_statistics
+from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep
+
+RES2_KERNEL = 3
+RES2_DILATIONS = (2, 3, 4)
+"""Of the three SE-Res2 blocks (figure 2 of the paper)."""
 
 
 @dataclass(frozen=True)
-class EcapaSizes(base.EncoderSizes):
-    """Sizes of ECAPA-TDNN; the defaults are published (15,444,544 parameters)."""
+class EcapaOptions(EncoderOptions):
+    """Options of ECAPA-TDNN; the defaults are published (15,444,544 parameters).
+
+    Attributes:
+        channels: channels of the convolutions.
+        scale: groups of channels of a Res2 block.
+        bottleneck: channels inside squeeze-excitation.
+        pooled: channels that are pooled over time.
+        attention: channels inside the attention of the pooling.
+    """
 
     channels: int = 1024
     scale: int = 8
@@ -23,20 +39,21 @@ class EcapaSizes(base.EncoderSizes):
     attention: int = 256
 
 
-class TdnnTrunk(base.Encoder):
-    """The trunk that ECAPA-TDNN and SKA-TDNN share: three Res2 blocks, pooling, 192-dimensional embedding."""
+class TdnnTrunk(Encoder):
+    """The trunk that ECAPA-TDNN and SKA-TDNN share: three Res2 blocks, pooling, embedding."""
+
+    frontend_attribute = "torchfbank"
 
     def add_trunk(self, inputs: int) -> None:
         """Make the layers, ``inputs`` being the channels they are fed."""
-        s = self.sizes
+        s = self.options
         if s.channels % s.scale:
             raise SasvError(f"channels ({s.channels}) must be a multiple of scale ({s.scale})")
         self.conv1 = nn.Conv1d(inputs, s.channels, 5, padding=2)
         self.relu = nn.ReLU()
         self.bn1 = nn.BatchNorm1d(s.channels)
-        self.layer1 = Res2Block(s.channels, 3, 2, s.scale, s.bottleneck)
-        self.layer2 = Res2Block(s.channels, 3, 3, s.scale, s.bottleneck)
-        self.layer3 = Res2Block(s.channels, 3, 4, s.scale, s.bottleneck)
+        blocks = [Res2Block(s.channels, RES2_KERNEL, dilation, s.scale, s.bottleneck) for dilation in RES2_DILATIONS]
+        self.layer1, self.layer2, self.layer3 = blocks
         self.layer4 = nn.Conv1d(3 * s.channels, s.pooled, 1)
         self.attention = attention_network(s.pooled, s.attention)
         self.bn5 = nn.BatchNorm1d(2 * s.pooled)
@@ -53,37 +70,23 @@ class TdnnTrunk(base.Encoder):
         pooled = attentive_statistics(x, self.attention, mask)
         return self.bn6(self.fc6(self.bn5(pooled)))
 
-    @staticmethod
-    def trunk_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """Read the sizes of the trunk from the shapes of its entries."""
-        return {
-            "mels": shapes["torchfbank.1.mel_scale.fb"][1],
-            "embedding": shapes["fc6.weight"][0],
-            "channels": shapes["conv1.weight"][0],
-            "scale": sum(key.startswith("layer1.convs.") and key.endswith(".weight") for key in shapes) + 1,
-            "bottleneck": shapes["layer1.se.se.1.weight"][0],
-            "pooled": shapes["layer4.weight"][0],
-            "attention": shapes["attention.0.weight"][0],
-        }
-
 
 class EcapaTdnn(TdnnTrunk):
-    """ECAPA-TDNN: log-mels straight into the trunk."""
+    """ECAPA-TDNN: features straight into the trunk."""
 
-    Sizes = EcapaSizes
+    name = "ecapa-tdnn"
+    Options = EcapaOptions
+    presets = {
+        "published": {},
+        "tiny": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
+        "test": {
+            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+        },
+    }  # fmt: skip
 
-    def __init__(self, sizes: EcapaSizes | None = None) -> None:
-        super().__init__(sizes)
-        self.add_frontend()
-        self.add_trunk(self.sizes.mels)
+    def __init__(self, options: EcapaOptions, frontend: Frontend) -> None:
+        super().__init__(options, frontend)
+        self.add_trunk(frontend.feature_size)
 
-    def network(self, features: Tensor, mask: Tensor | None, frames: Tensor | None) -> Tensor:
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         return self.trunk(features, mask)
-
-    @classmethod
-    def recognises(cls, names: Collection[str]) -> bool:
-        return "layer4.weight" in names and "frt_conv1.weight" not in names
-
-    @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> EcapaSizes:
-        return EcapaSizes(**cls.trunk_sizes(shapes))

@@ -1,9 +1,11 @@
 """Parts that encoders share; ``mask`` is that of sasv.frontends.masks."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from sasv.frontends.masks import keep, masked_mean
+from sasv.frontends.masks import keep, masked_mean, masked_variance
 
 VARIANCE_FLOOR = 1e-4
 
@@ -76,17 +78,10 @@ def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | Non
     x = x.float()
     frames = x.shape[2]
     mean = masked_mean(x, mask)
-    if mask is None:
-        variance = x.var(dim=2, keepdim=True)
-    else:
-        count = mask.sum(dim=2, keepdim=True)
-        variance = ((x - mean).square() * mask).sum(dim=2, keepdim=True) / (count - 1)
-    deviation = variance.clamp(min=VARIANCE_FLOOR).sqrt()
+    deviation = masked_variance(x, mask).clamp(min=VARIANCE_FLOOR).sqrt()
     context = torch.cat((x, mean.expand(-1, -1, frames), deviation.expand(-1, -1, frames)), dim=1)
     logits = attention[:-1](context).float()
-    if mask is not None:
-        logits = logits.masked_fill(mask == 0, float("-inf"))
-    weights = attention[-1](logits)
+    weights = attention[-1](keep(logits, mask, -math.inf))
     x = keep(x, mask)
     pooled = (x * weights).sum(dim=2)
     squares = (x.square() * weights).sum(dim=2)

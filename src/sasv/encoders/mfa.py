@@ -1,7 +1,9 @@
-"""MFA-Conformer (Zhang et al., Interspeech 2022): the outputs of all Conformer blocks, concatenated and pooled."""
+"""MFA-Conformer (Zhang et al., Interspeech 2022): the outputs of all Conformer blocks, concatenated and pooled.
+
+Published system and licence: see ``sasv.encoders.ecapa``.
+"""
 
 import math
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,17 +11,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
-from sasv.encoders import base
+from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.encoders.layers import attention_network, attentive_statistics
-from sasv.frontends.masks import frame_mask, keep
+from sasv.frontends.base import Frontend
+from sasv.frontends.masks import keep, reduced
 
 NORM_EPS = 1e-12
 DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
-class MfaSizes(base.EncoderSizes):
-    """Sizes of MFA-Conformer; the defaults are published (21,924,288 parameters)."""
+class MfaOptions(EncoderOptions):
+    """Options of MFA-Conformer; the defaults are published (21,924,288 parameters).
+
+    Attributes:
+        units: width of the Conformer blocks.
+        heads: attention heads.
+        blocks: Conformer blocks.
+        feedforward: hidden units of the feed-forward layers.
+        kernel: frames of the depthwise convolution, odd.
+        attention: channels inside the attention of the pooling.
+    """
 
     units: int = 256
     heads: int = 4
@@ -32,11 +44,9 @@ class MfaSizes(base.EncoderSizes):
 def positions(frames: int, units: int, like: Tensor) -> Tensor:
     """Sinusoidal table of absolute positions, (frames, units)."""
     at = torch.arange(frames, device=like.device, dtype=torch.float32)[:, None]
-    rates = torch.exp(torch.arange(0, units, 2, device=like.device, dtype=torch.float32) * -(math.log(10000.0) / units))
-    table = torch.zeros(frames, units, device=like.device)
-    table[:, 0::2] = torch.sin(at * rates)
-    table[:, 1::2] = torch.cos(at * rates)
-    return table.to(like.dtype)
+    pairs = torch.arange(0, units, 2, device=like.device, dtype=torch.float32)
+    angles = at * torch.exp(pairs * -(math.log(10000.0) / units))
+    return torch.stack((torch.sin(angles), torch.cos(angles)), dim=2).flatten(1).to(like.dtype)
 
 
 class _Subsampling(nn.Module):
@@ -50,17 +60,14 @@ class _Subsampling(nn.Module):
         # Index 1 of the published layer is its position table, which has no weights.
         self.out = nn.Sequential(nn.Linear(units * ((mels - 1) // 2), units))
 
-    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         x = self.conv[1](self.conv[0](features.transpose(1, 2)[:, None]))
         if mask is not None:
-            x = x * mask.transpose(1, 2)[:, None]
+            x = torch.where(mask.transpose(1, 2)[:, None], x, 0.0)
         x = self.conv[3](self.conv[2](x))
-        return self.out(x.transpose(1, 2).flatten(2))
-
-    @staticmethod
-    def frames(frames: Tensor) -> Tensor:
-        """Frames left of so many."""
-        return (frames - 3) // 2 + 1
+        halving = self.conv[2]
+        assert isinstance(halving, nn.Conv2d)
+        return self.out(x.transpose(1, 2).flatten(2)), reduced(mask, halving, axis=0)
 
 
 class _Attention(nn.Module):
@@ -90,7 +97,7 @@ class _Attention(nn.Module):
         query = torch.cat((q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]), dim=3)
         key = torch.cat((k, p), dim=3)
         value = F.pad(v, (0, self.width))  # fused kernels want equal widths
-        allowed = None if mask is None else (mask > 0)[:, None]
+        allowed = None if mask is None else mask[:, None]
         mixed = F.scaled_dot_product_attention(query, key, value, allowed, scale=1 / math.sqrt(self.width))
         return self.linear_out(mixed[..., : self.width].transpose(1, 2).reshape(batch, frames, units))
 
@@ -121,7 +128,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, s: MfaSizes) -> None:
+    def __init__(self, s: MfaOptions) -> None:
         super().__init__()
         self.self_attn = _Attention(s.units, s.heads)
         self.feed_forward = _FeedForward(s.units, s.feedforward)
@@ -133,7 +140,7 @@ class _Block(nn.Module):
         self.norm_conv = nn.LayerNorm(s.units, eps=NORM_EPS)
         self.norm_final = nn.LayerNorm(s.units, eps=NORM_EPS)
         # Published checkpoints carry this layer; nothing uses it.
-        self.concat_linear = nn.Linear(2 * s.units, s.units).requires_grad_(False)  # published, and not used
+        self.concat_linear = nn.Linear(2 * s.units, s.units).requires_grad_(False)
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor, table: Tensor, mask: Tensor | None) -> Tensor:
@@ -145,17 +152,16 @@ class _Block(nn.Module):
 
 
 class _Conformer(nn.Module):
-    def __init__(self, s: MfaSizes) -> None:
+    def __init__(self, s: MfaOptions, mels: int) -> None:
         super().__init__()
         self.units = s.units
-        self.embed = _Subsampling(s.mels, s.units)
+        self.embed = _Subsampling(mels, s.units)
         self.encoders = nn.ModuleList(_Block(s) for _ in range(s.blocks))
         self.after_norm = nn.LayerNorm(s.blocks * s.units, eps=NORM_EPS)
         self.dropout = nn.Dropout(DROPOUT)
 
-    def forward(self, features: Tensor, mask: Tensor | None, frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        x = self.embed(features, mask)
-        mask = None if frames is None else frame_mask(self.embed.frames(frames), x.shape[1], x.dtype)
+    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        x, mask = self.embed(features, mask)
         table = self.dropout(positions(x.shape[1], self.units, x))
         x = self.dropout(x * math.sqrt(self.units))
         outputs = []
@@ -165,42 +171,34 @@ class _Conformer(nn.Module):
         return self.after_norm(torch.cat(outputs, dim=2)), mask
 
 
-class MfaConformer(base.Encoder):
+class MfaConformer(Encoder):
     """MFA-Conformer."""
 
-    Sizes = MfaSizes
+    name = "mfa-conformer"
+    Options = MfaOptions
+    presets = {
+        "published": {},
+        "tiny": {"units": 64, "heads": 2, "blocks": 2, "feedforward": 128, "attention": 32},
+        "test": {
+            "units": 32, "heads": 2, "blocks": 2, "feedforward": 48, "attention": 16, "embedding": 24,
+        },
+    }  # fmt: skip
+    frontend_attribute = "torchfbank"
 
-    def __init__(self, sizes: MfaSizes | None = None) -> None:
-        super().__init__(sizes)
-        s = self.sizes
+    def __init__(self, options: MfaOptions, frontend: Frontend) -> None:
+        super().__init__(options, frontend)
+        s = options
         if s.units % s.heads or s.units % 2:
             raise SasvError(f"units ({s.units}) must be even and a multiple of heads ({s.heads})")
         if s.kernel % 2 == 0:
             raise SasvError(f"kernel ({s.kernel}) must be odd")
-        self.conformer = _Conformer(s)
+        self.conformer = _Conformer(s, frontend.feature_size)
         self.bn = nn.BatchNorm1d(2 * s.blocks * s.units)
         self.fc = nn.Linear(2 * s.blocks * s.units, s.embedding)
-        self.add_frontend()
+        # The fingerprint of a model depends on the published order of the parts: the front-end comes here.
+        self.torchfbank = self._modules.pop("torchfbank")
         self.attention = attention_network(s.blocks * s.units, s.attention)
 
-    def network(self, features: Tensor, mask: Tensor | None, frames: Tensor | None) -> Tensor:
-        x, mask = self.conformer(features, mask, frames)
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        x, mask = self.conformer(features, mask)
         return self.fc(self.bn(attentive_statistics(x.transpose(1, 2), self.attention, mask)))
-
-    @classmethod
-    def recognises(cls, names: Collection[str]) -> bool:
-        return "conformer.after_norm.weight" in names
-
-    @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> MfaSizes:
-        block = "conformer.encoders.0."
-        return MfaSizes(
-            mels=shapes["torchfbank.1.mel_scale.fb"][1],
-            embedding=shapes["fc.weight"][0],
-            units=shapes["conformer.embed.conv.0.weight"][0],
-            heads=shapes[block + "self_attn.pos_bias_u"][0],
-            blocks=sum(key.endswith(".self_attn.pos_bias_u") for key in shapes),
-            feedforward=shapes[block + "feed_forward.w_1.weight"][0],
-            kernel=shapes[block + "conv_module.depthwise_conv.weight"][2],
-            attention=shapes["attention.0.weight"][0],
-        )

@@ -1,18 +1,31 @@
-"""SKA-TDNN (Mun et al., SLT 2022): selective-kernel attention over frequency and channels before the TDNN trunk."""
+"""SKA-TDNN (Mun et al., SLT 2022): selective-kernel attention over frequency and channels before the TDNN trunk.
 
-from collections.abc import Collection, Mapping
+Published system and licence: see ``sasv.encoders.ecapa``.
+"""
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sasv.encoders import ecapa
+from sasv.encoders.ecapa import EcapaOptions, TdnnTrunk
+from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean
+
+KERNELS = (3, 5)
+"""Of the branches of a selective kernel."""
+LEAST_HIDDEN = 16
+REDUCTION = 8
+"""The attention has an eighth of what it weighs as hidden units, but at least 16."""
 
 
 @dataclass(frozen=True)
-class SkaSizes(ecapa.EcapaSizes):
-    """Sizes of SKA-TDNN; the defaults are published (30,835,104 parameters)."""
+class SkaOptions(EcapaOptions):
+    """Options of SKA-TDNN; the defaults are published (30,835,104 parameters).
+
+    Attributes:
+        front: channels of the two-dimensional convolutions before the trunk.
+    """
 
     front: int = 128
 
@@ -41,11 +54,11 @@ class SelectiveKernel(nn.Module):
         super().__init__()
         self.axis = axis
         size = bands if axis == 2 else channels
-        hidden = max(16, size // 8)
-        self.convs = nn.ModuleList(_Branch(channels, kernel) for kernel in (3, 5))
+        hidden = max(LEAST_HIDDEN, size // REDUCTION)
+        self.convs = nn.ModuleList(_Branch(channels, kernel) for kernel in KERNELS)
         self.fc = nn.Linear(size, hidden)
         self.relu = nn.ReLU()
-        self.fcs = nn.ModuleList(nn.Linear(hidden, size) for _ in (3, 5))
+        self.fcs = nn.ModuleList(nn.Linear(hidden, size) for _ in KERNELS)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = keep(x, mask)
@@ -72,16 +85,26 @@ class _ResidualBlock(nn.Module):
         return self.relu(y + x)
 
 
-class SkaTdnn(ecapa.TdnnTrunk):
-    """SKA-TDNN: a two-dimensional front with selective kernels, then the TDNN trunk."""
+class SkaTdnn(TdnnTrunk):
+    """SKA-TDNN: a two-dimensional stem with selective kernels, then the TDNN trunk."""
 
-    Sizes = SkaSizes
+    name = "ska-tdnn"
+    Options = SkaOptions
+    presets = {
+        "published": {},
+        "tiny": {
+            "channels": 64, "scale": 4, "bottleneck": 32, "pooled": 128, "attention": 32, "front": 16,
+        },
+        "test": {
+            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+            "front": 8,
+        },
+    }  # fmt: skip
 
-    def __init__(self, sizes: SkaSizes | None = None) -> None:
-        super().__init__(sizes)
-        front = self.sizes.front
-        half = (self.sizes.mels + 1) // 2
-        self.add_frontend()
+    def __init__(self, options: SkaOptions, frontend: Frontend) -> None:
+        super().__init__(options, frontend)
+        front = options.front
+        half = (frontend.feature_size + 1) // 2
         self.frt_conv1 = nn.Conv2d(1, front, 3, stride=(2, 1), padding=1)
         self.frt_bn1 = nn.BatchNorm2d(front)
         self.frt_block1 = _ResidualBlock(front, half)
@@ -90,18 +113,9 @@ class SkaTdnn(ecapa.TdnnTrunk):
         self.frt_bn2 = nn.BatchNorm2d(front)
         self.add_trunk(front * ((half + 1) // 2))
 
-    def network(self, features: Tensor, mask: Tensor | None, frames: Tensor | None) -> Tensor:
-        mask2d = None if mask is None else mask[:, :, None]
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         x = self.frt_bn1(self.relu(self.frt_conv1(features[:, None])))
-        x = self.frt_block1(x, mask2d)
-        x = self.frt_block2(x, mask2d)
-        x = self.frt_bn2(self.relu(self.frt_conv2(keep(x, mask2d))))
+        x = self.frt_block1(x, mask)
+        x = self.frt_block2(x, mask)
+        x = self.frt_bn2(self.relu(self.frt_conv2(keep(x, mask))))
         return self.trunk(x.flatten(1, 2), mask)
-
-    @classmethod
-    def recognises(cls, names: Collection[str]) -> bool:
-        return "frt_conv1.weight" in names
-
-    @classmethod
-    def sizes_of(cls, shapes: Mapping[str, tuple[int, ...]]) -> SkaSizes:
-        return SkaSizes(**cls.trunk_sizes(shapes), front=shapes["frt_conv1.weight"][0])

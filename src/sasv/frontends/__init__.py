@@ -1,1 +1,28 @@
-"""Waveforms to features: one front-end per file, and the masks that keep padding out of them."""
+"""Front-ends: waveforms to features. One front-end per file, one line here."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sasv.core.registry import Registry
+
+if TYPE_CHECKING:
+    from sasv.frontends.base import Frontend
+
+FRONTENDS = Registry(
+    "front-end",
+    {
+        "log-mel": "sasv.frontends.logmel:LogMel",
+    },
+)
+
+
+def make_frontend(name: str, options: Mapping[str, Any] | None = None) -> "Frontend":
+    """Make the front-end called ``name``. SasvError names an unknown front-end or option, or a wrong value."""
+    from sasv.core.part_options import parse_options
+
+    kind = FRONTENDS.get(name)
+    frontend: Frontend = kind(parse_options(kind.Options, options or {}, f"front-end {name}"))
+    return frontend
+
+
+__all__ = ["FRONTENDS", "make_frontend"]

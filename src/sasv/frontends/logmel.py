@@ -1,24 +1,42 @@
-"""The log-mel front-end of the published system, and SpecAugment.
+"""The log-mel front-end of the published system.
 
 Pre-emphasis 0.97, n_fft 512, window 400 (periodic Hamming), hop 160, 80 HTK mel bands from 20 to 7600 Hz, natural
 log, mean over time removed per band. Always float32 and without gradient. Entries of the state dict carry the
 published names (``torchfbank.*``).
+
+The spectrogram is ``torch.stft`` in training and inference. While the module is exported or compiled it is a product
+with the windowed cosines and sines, which needs no complex numbers and equals the other to single precision: a
+fast Fourier transform is faster than that product, but few runtimes have complex tensors.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.frontends.masks import frame_mask, masked_mean
+from sasv.frontends.base import Frontend, FrontendOptions, Samples
+from sasv.frontends.masks import frame_mask, keep, masked_mean
 
+SAMPLE_RATE = 16000
 N_FFT, WINDOW, HOP, MELS = 512, 400, 160, 80
 LOW_HZ, HIGH_HZ = 20.0, 7600.0
 LOG_FLOOR = 1e-6
 PRE_EMPHASIS = 0.97
-TIME_MASK, BAND_MASK = 10, 8
-"""SpecAugment masks are shorter than these (frames, bands)."""
+MIN_SAMPLES = 1600
+"""Samples of the shortest waveform: 0.1 s."""
+
+
+@dataclass(frozen=True)
+class LogMelOptions(FrontendOptions):
+    """Options of the log-mel front-end.
+
+    Attributes:
+        mels: mel bands.
+    """
+
+    mels: int = MELS
 
 
 def hertz_to_mel(hertz: float) -> float:
@@ -26,7 +44,7 @@ def hertz_to_mel(hertz: float) -> float:
     return 2595.0 * math.log10(1.0 + hertz / 700.0)
 
 
-def mel_filters(mels: int = MELS, rate: int = 16000) -> Tensor:
+def mel_filters(mels: int = MELS, rate: int = SAMPLE_RATE) -> Tensor:
     """Return triangular HTK mel filters of shape (n_fft // 2 + 1, mels), peaks of 1, no area normalisation."""
     bins = torch.linspace(0, rate // 2, N_FFT // 2 + 1)
     points = torch.linspace(hertz_to_mel(LOW_HZ), hertz_to_mel(HIGH_HZ), mels + 2)
@@ -53,11 +71,31 @@ class _PreEmphasis(nn.Module):
 
 
 class _Spectrogram(nn.Module):
+    """Power spectrogram of padded waveforms: (batch, samples) to (batch, frames, n_fft // 2 + 1)."""
+
     window: Tensor
+    waves: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hamming_window(WINDOW))
+        self.register_buffer("waves", fourier_basis(), persistent=False)
+
+    def forward(self, padded: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            spectrum = torch.stft(padded, N_FFT, HOP, WINDOW, self.window, center=False, return_complex=True)
+            return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        edge = (N_FFT - WINDOW) // 2  # the window stands in the middle of the transform
+        frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, HOP) * self.window
+        return torch.matmul(frames, self.waves).square().unflatten(-1, (2, -1)).sum(dim=-2)
+
+
+def fourier_basis() -> Tensor:
+    """Return cosines, then sines, of each frequency over a window: (window, 2 * (n_fft // 2 + 1))."""
+    # The product of sample and frequency is reduced as an integer: its cosine is then exact to single precision.
+    turns = torch.outer(torch.arange(WINDOW), torch.arange(N_FFT // 2 + 1)) % N_FFT
+    angles = turns * (2 * math.pi / N_FFT)
+    return torch.cat((torch.cos(angles), torch.sin(angles)), dim=1)
 
 
 class _MelScale(nn.Module):
@@ -69,7 +107,7 @@ class _MelScale(nn.Module):
 
 
 class _MelSpectrogram(nn.Module):
-    """Power spectrogram (centred, reflect-padded at each file's own end) and mel bands."""
+    """Power spectrogram (centred, reflect-padded at each waveform's own end) and mel bands."""
 
     def __init__(self, mels: int) -> None:
         super().__init__()
@@ -85,42 +123,34 @@ class _MelSpectrogram(nn.Module):
             at = torch.arange(-half, waves.shape[1] + half, device=waves.device).abs()[None, :]
             at = torch.where(at > last, 2 * last - at, at).clamp(min=0)
             padded = torch.gather(waves, 1, at)
-        window = self.spectrogram.window
-        spectrum = torch.stft(padded, N_FFT, HOP, WINDOW, window, center=False, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return torch.matmul(power.transpose(1, 2), self.mel_scale.fb).transpose(1, 2)
+        return torch.matmul(self.spectrogram(padded), self.mel_scale.fb).transpose(1, 2)
 
 
-class LogMel(nn.Sequential):
+class LogMel(Frontend):
     """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // 160 + 1)."""
 
-    def __init__(self, mels: int = MELS) -> None:
-        super().__init__(_PreEmphasis(), _MelSpectrogram(mels))
+    name = "log-mel"
+    Options = LogMelOptions
+    sample_rate = SAMPLE_RATE
+    min_samples = MIN_SAMPLES
+
+    def __init__(self, options: LogMelOptions | None = None) -> None:
+        super().__init__(options)
+        self.feature_size = self.options.mels
+        # Published checkpoints number the two parts.
+        self.add_module("0", _PreEmphasis())
+        self.add_module("1", _MelSpectrogram(self.feature_size))
+
+    def frames(self, samples: Samples) -> Samples:
+        """Return the frames of a waveform of so many samples."""
+        return samples // HOP + 1
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the features; frames past the end of a shorter file are zero."""
+        emphasise = self.get_submodule("0")
+        to_mels = self.get_submodule("1")
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
-            emphasised = self[0](waves.float())
-            bands = torch.log(self[1](emphasised, lengths) + LOG_FLOOR)
+            bands = torch.log(to_mels(emphasise(waves.float()), lengths) + LOG_FLOOR)
             if lengths is None:
                 return bands - bands.mean(dim=2, keepdim=True)
-            mask = frame_mask(frames_of(lengths), bands.shape[2], bands.dtype)
-            return (bands - masked_mean(bands, mask)) * mask
-
-
-def frames_of(samples: Tensor) -> Tensor:
-    """Frames of the log-mel of a file with so many samples."""
-    return samples // HOP + 1
-
-
-def spec_augment(features: Tensor) -> Tensor:
-    """Mask up to 9 frames, then up to 7 bands of each (bands, frames) matrix with 0 (published recipe)."""
-    batch, bands, frames = features.shape
-    device = features.device
-    for size, limit, shape in ((frames, TIME_MASK, (batch, 1, frames)), (bands, BAND_MASK, (batch, bands, 1))):
-        width = torch.randint(0, limit, (batch, 1), device=device)
-        start = (torch.rand(batch, 1, device=device) * (size - width).clamp(min=1)).long()
-        position = torch.arange(size, device=device)[None, :]
-        masked = (position >= start) & (position < start + width)
-        features = features.masked_fill(masked.view(shape), 0.0)
-    return features
+            mask = frame_mask(self.frames(lengths), bands.shape[2])
+            return keep(bands - masked_mean(bands, mask), mask)

@@ -1,28 +1,104 @@
-"""Masks keep padding out, so that a batch of unequal files equals single files.
+"""Masks keep padding out, so that an utterance in a batch of unequal lengths gives what it gives alone.
 
-Everywhere ``mask`` is None (all frames are real: training crops, single files) or a tensor of 1 and 0 whose last
-axis is time: (batch, 1, frames), or (batch, 1, 1, frames) for two-dimensional features.
+A mask is None where every frame is real (training crops, single utterances), or a boolean tensor of shape
+(batch, 1, frames): True where the frame belongs to the utterance, False where it is padding. Features have time as
+their last axis: (batch, channels, frames) or (batch, channels, bands, frames).
+
+A layer that changes the number of frames changes the mask with them: ``convolve`` applies such a layer and returns
+both, ``reduced`` returns the mask alone. Every layer that looks at neighbouring frames (``keep``, ``convolve``),
+averages or normalises over time (``masked_mean``, ``masked_variance``, ``segment_mean``) takes the mask; pointwise
+layers and batch norm in evaluation mode need none.
 """
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Layer = nn.Conv1d | nn.Conv2d | nn.AvgPool1d | nn.AvgPool2d | nn.MaxPool1d | nn.MaxPool2d
 
 
-def frame_mask(lengths: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
-    """Return (batch, 1, frames): 1 where the frame belongs to the file, 0 where it is padding."""
-    return (torch.arange(frames, device=lengths.device)[None, None, :] < lengths[:, None, None]).to(dtype)
+def frame_mask(frames: Tensor, length: int) -> Tensor:
+    """Return the mask (batch, 1, length) of utterances with so many frames, integers (batch,)."""
+    return torch.arange(length, device=frames.device)[None, None, :] < frames[:, None, None]
 
 
-def keep(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero the padding: a convolution then sees at a file's end what zero padding would show it."""
-    return x if mask is None else x * mask
+def fitted(mask: Tensor, x: Tensor) -> Tensor:
+    """Return the mask with as many axes as ``x``."""
+    return mask.reshape(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[-1])
+
+
+def keep(x: Tensor, mask: Tensor | None, padding: float = 0.0) -> Tensor:
+    """Set the padding to 0: a convolution then sees at an utterance's end what zero padding would show it.
+
+    Before a maximum over time ``padding`` is ``-math.inf``, as it is in torch's own max pooling.
+    """
+    return x if mask is None else torch.where(fitted(mask, x), x, padding)
+
+
+def reduced(mask: Tensor | None, layer: Layer, axis: int = -1) -> Tensor | None:
+    """Return the mask of what a convolution or a pooling layer makes of masked frames.
+
+    Args:
+        mask: of what the layer is fed.
+        layer: its kernel, stride, padding and dilation are read.
+        axis: which of its axes is time.
+    """
+    if mask is None or layer.padding == "same":
+        return mask
+    kernel = _along(layer.kernel_size, axis)
+    stride = _along(layer.stride, axis)
+    padding = 0 if layer.padding == "valid" else _along(layer.padding, axis)
+    dilation = _along(getattr(layer, "dilation", 1), axis)
+    missing = 2 * padding - dilation * (kernel - 1) - 1
+    rounding = stride - 1 if getattr(layer, "ceil_mode", False) else 0
+    frames = (mask[:, 0].sum(dim=1) + missing + rounding) // stride + 1
+    return frame_mask(frames, (mask.shape[2] + missing + rounding) // stride + 1)
+
+
+def _along(value: object, axis: int) -> int:
+    number = value[axis] if isinstance(value, tuple | list) else value
+    assert isinstance(number, int)
+    return number
+
+
+def convolve(layer: Layer, x: Tensor, mask: Tensor | None, axis: int = -1) -> tuple[Tensor, Tensor | None]:
+    """Apply a convolution or a pooling layer, padding kept out; return the result and its mask.
+
+    ``axis`` says which axis of the layer is time, which is the last axis of ``x`` all the same.
+    """
+    padding = -math.inf if isinstance(layer, nn.MaxPool1d | nn.MaxPool2d) else 0.0
+    return layer(keep(x, mask, padding)), reduced(mask, layer, axis)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None, dims: tuple[int, ...] = (-1,)) -> Tensor:
     """Mean over ``dims`` (time, -1, among them) of the real frames, dimensions kept."""
     if mask is None:
         return x.mean(dim=dims, keepdim=True)
-    count = mask.sum(dim=-1, keepdim=True) * math.prod(x.shape[dim] for dim in dims if dim != -1)
-    return (x * mask).sum(dim=dims, keepdim=True) / count
+    count = fitted(mask, x).sum(dim=-1, keepdim=True) * math.prod(x.shape[dim] for dim in dims if dim != -1)
+    return keep(x, mask).sum(dim=dims, keepdim=True) / count
+
+
+def masked_variance(x: Tensor, mask: Tensor | None, correction: int = 1) -> Tensor:
+    """Variance over time of the real frames, dimension kept; ``correction`` 1 is unbiased."""
+    if mask is None:
+        return x.var(dim=-1, keepdim=True, correction=correction)
+    count = fitted(mask, x).sum(dim=-1, keepdim=True)
+    squares = (x - masked_mean(x, mask)).square()
+    return keep(squares, mask).sum(dim=-1, keepdim=True) / (count - correction)
+
+
+def segment_mean(x: Tensor, mask: Tensor | None, size: int) -> Tensor:
+    """Replace every frame by the mean over the real frames of its segment of ``size`` frames, shape kept.
+
+    What average pooling in segments (``ceil_mode=True``) followed by repetition gives; the last segment may be short.
+    """
+    frames = x.shape[-1]
+    if mask is None:
+        mask = torch.ones(1, 1, frames, dtype=torch.bool, device=x.device)
+    missing = -frames % size
+    real = F.pad(fitted(mask, x), (0, missing)).unflatten(-1, (-1, size))
+    sums = F.pad(keep(x, mask), (0, missing)).unflatten(-1, (-1, size)).sum(dim=-1, keepdim=True)
+    means = sums / real.sum(dim=-1, keepdim=True).clamp(min=1)
+    return means.expand(*means.shape[:-1], size).flatten(-2)[..., :frames]

@@ -70,10 +70,20 @@ class Specification:
         if version > FORMAT:
             raise CheckpointError(f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv")
         if version == 1:
-            values = {FORMAT_1_NAMES.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
+            values = _from_format_1(values)
         known = {entry.name for entry in fields(cls)}
         unknown = sorted(set(values) - known)
         missing = sorted({"encoder", "encoder_options"} - set(values))
         if unknown or missing:
             raise CheckpointError(f"{name}: specification with unknown keys {unknown} and missing keys {missing}")
         return cls(**values)
+
+
+def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of format 1 under the names of today. The size of the front-end was one of the encoder."""
+    renamed = {FORMAT_1_NAMES.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
+    options = renamed.get("encoder_options")
+    if isinstance(options, dict) and "mels" in options:
+        renamed["encoder_options"] = {key: value for key, value in options.items() if key != "mels"}
+        renamed["frontend_options"] = {"mels": options["mels"]}
+    return renamed

@@ -45,10 +45,21 @@ class Averages:
         """Return the averaged system, its batch-norm statistics those of ``batches`` (of all processes)."""
         system = self.model.module
         assert isinstance(system, System)
-        update_bn((flat_pairs(waves) for waves, labels in batches if len(labels)), system.encoder, device)
+        update_bn((flat_pairs(waves) for waves, labels in batches if len(labels)), _Embedder(system), device)
         for module in system.encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 for statistics in (module.running_mean, module.running_var):
                     assert statistics is not None
                     processes.total(statistics).div_(processes.world)
         return system
+
+
+class _Embedder(nn.Module):
+    """Waveforms to embeddings as in training: what ``update_bn`` wants to call."""
+
+    def __init__(self, system: System):
+        super().__init__()
+        self.system = system
+
+    def forward(self, waves: Tensor) -> Tensor:
+        return self.system.embed(waves)

@@ -18,7 +18,7 @@ from sasv.parallel.processes import Processes
 from sasv.training.averages import Averages
 from sasv.training.modules import System, detached
 from sasv.training.normalisation import normalise_globally
-from sasv.training.optimisers import make_optimiser
+from sasv.training.optimisers import make_optimiser, parameter_groups
 from sasv.training.options import TrainOptions
 
 MOST_SKIPPED = 5
@@ -47,10 +47,10 @@ class Engine:
 
     def __init__(self, options: TrainOptions, encoder: Encoder, head: Loss, device: torch.device, processes: Processes):
         self.options, self.device, self.processes = options, device, processes
-        encoder.augment = options.augment
         if options.global_statistics and processes.world > 1:
             normalise_globally(encoder, device)
-        self.system = System(encoder, head, options.precision, options.gather, processes).to(device)
+        system = System(encoder, head, options.precision, options.gather, processes, options.augment)
+        self.system = system.to(device)
         if options.channels_last:
             encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = list(self.system.parameters())
@@ -68,7 +68,8 @@ class Engine:
             self.trained = DistributedDataParallel(self.system, [device] if device.type == "cuda" else None)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # crops are all of one length
-        self.optimiser = make_optimiser(options.optimiser, self.parameters, options.highest, options.weight_decay)
+        groups = parameter_groups(encoder, head)
+        self.optimiser = make_optimiser(options.optimiser, groups, options.highest, options.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
         self.skipped = 0  # steps in a row
 

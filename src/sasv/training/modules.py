@@ -6,15 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sasv.checkpoints import load_checkpoint, restore_head, spawn_encoder
+from sasv.checkpoints import Checkpoint, load_checkpoint, restore_head, spawn_encoder
 from sasv.core.errors import SasvError
-from sasv.encoders import ENCODERS
+from sasv.encoders import make_encoder
 from sasv.encoders.base import Encoder
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss, LossOutput
 from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
 from sasv.training.options import TrainOptions
+from sasv.training.spec_augment import spec_augment
 
 SPOOF_CLASS = "spoof"
 
@@ -31,21 +32,41 @@ class System(nn.Module):
         precision: float32, or what autocast computes in.
         gather: whether the loss is that of the items of all processes.
         processes: those.
+        augment: whether SpecAugment is applied in training mode.
     """
 
-    def __init__(self, encoder: Encoder, head: Loss, precision: str, gather: bool, processes: Processes):
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Loss,
+        precision: str,
+        gather: bool,
+        processes: Processes,
+        augment: bool = True,
+    ):
         super().__init__()
-        self.encoder, self.head = encoder, head
-        self.low, self.gather, self.processes = LOW_PRECISION.get(precision), gather, processes
+        self.encoder = encoder
+        self.head = head
+        self.low = LOW_PRECISION.get(precision)
+        self.gather = gather
+        self.processes = processes
+        self.augment = augment
 
     def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
         """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose files all exist."""
         items = waves.shape[0]
         with torch.autocast(waves.device.type, self.low, enabled=self.low is not None):
-            embeddings = self.encoder(flat_pairs(waves)).reshape(2, items, -1).transpose(0, 1).float()
+            embeddings = self.embed(flat_pairs(waves)).reshape(2, items, -1).transpose(0, 1).float()
         if self.gather:
             embeddings, labels = self.gathered(embeddings, labels, wanted)
         return self.head(embeddings, labels)
+
+    def embed(self, waves: Tensor) -> Tensor:
+        """Embed waveforms (batch, samples) of equal length; in training mode their features are augmented."""
+        features, frames = self.encoder.features(waves)
+        if self.training and self.augment:
+            features = spec_augment(features)
+        return self.encoder.embed_features(features, frames)
 
     def gathered(self, embeddings: Tensor, labels: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
         """Return the items of all processes; gradients flow back to each."""
@@ -84,26 +105,41 @@ def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
 
 def make_modules(options: TrainOptions, classes: Sequence[str]) -> tuple[Encoder, Loss, list[str]]:
     """Make encoder and loss head, from a checkpoint where one is named; return notes of what was kept and dropped."""
-    kind: type[Encoder] = ENCODERS.get(options.encoder)
     notes: list[str] = []
     if options.init:
         checkpoint = load_checkpoint(options.init)
-        if checkpoint.specification.encoder != options.encoder:
-            raise SasvError(
-                f"{options.init}: a {checkpoint.specification.encoder}, not the wanted {options.encoder}; "
-                f"set --encoder {checkpoint.specification.encoder}"
-            )
-        wanted = kind.parse_sizes(options.sizes or checkpoint.specification.encoder_options)
         encoder = spawn_encoder(checkpoint)
-        if encoder.sizes != wanted:
-            raise SasvError(f"{options.init}: sizes {encoder.sizes} differ from the wanted {wanted}; leave out --sizes")
+        check_wanted(options, checkpoint, encoder)
         notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
     else:
-        encoder = kind(kind.parse_sizes(options.sizes))
-    head: Loss = LOSSES.get(options.loss)(encoder.sizes.embedding, len(classes), options.margin, options.scale)
+        encoder = make_encoder(options.encoder, options.sizes, options.frontend, options.frontend_options)
+    head: Loss = LOSSES.get(options.loss)(encoder.dimension, len(classes), options.margin, options.scale)
     if options.init:
         notes += restore_head(head, checkpoint, classes if options.keep_classes else ())
     return encoder, head, notes
+
+
+def check_wanted(options: TrainOptions, checkpoint: Checkpoint, encoder: Encoder) -> None:
+    """Check that the encoder of a checkpoint is the wanted one. SasvError says how it differs."""
+    specification = checkpoint.specification
+    if specification.encoder != options.encoder:
+        raise SasvError(
+            f"{options.init}: a {specification.encoder}, not the wanted {options.encoder}; "
+            f"set --encoder {specification.encoder}"
+        )
+    frontend = options.frontend or specification.frontend
+    wanted = {"encoder_options": options.sizes, "frontend_options": options.frontend_options}
+    found = encoder.description()
+    differing = [
+        f"{name} {found[part].get(name)} and not {value}"
+        for part, values in wanted.items()
+        for name, value in values.items()
+        if found[part].get(name) != value
+    ]
+    if frontend != specification.frontend:
+        differing.append(f"front-end {specification.frontend} and not {frontend}")
+    if differing:
+        raise SasvError(f"{options.init}: has {', '.join(differing)}; leave out what the checkpoint says by itself")
 
 
 def set_margin(head: Loss, margin: float) -> None:

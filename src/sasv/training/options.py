@@ -1,7 +1,7 @@
 """Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook passes."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from sasv.core.options import (
     Count,
@@ -28,8 +28,10 @@ class TrainOptions(Options):
         dev_utterances: table of the development utterances; empty takes the training table, all rows.
         dev_enrolments: development enrolments; empty trains without selection.
         dev_trials: development trials.
-        encoder: ecapa-tdnn, ska-tdnn or mfa-conformer.
+        encoder: name of an encoder.
         sizes: sizes that differ from the published ones, for instance ``{channels: 256}``.
+        frontend: front-end of the encoder; empty takes that of its publication.
+        frontend_options: options of the front-end that differ from its defaults.
         init: checkpoint to start from (ours or published).
         keep_classes: the classes that the checkpoint of init has too (by name: speakers, spoof) keep their rows of the
             loss head; as published, a head of other classes begins anew as a whole.
@@ -89,7 +91,9 @@ class TrainOptions(Options):
     dev_enrolments: str = ""
     dev_trials: str = ""
     encoder: str = "ecapa-tdnn"
-    sizes: Annotated[dict[str, int], Range()] = field(default_factory=dict)
+    sizes: Annotated[dict[str, Any], Range()] = field(default_factory=dict)
+    frontend: str = ""
+    frontend_options: Annotated[dict[str, Any], Range()] = field(default_factory=dict)
     init: str = ""
     keep_classes: bool = False
     loss: str = "aamsoftmaxproto"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sasv.checkpoints.store import torch_bytes
+from sasv.checkpoints.containers import torch_bytes
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
 from sasv.core.files import write_bytes, write_json, write_text
 from sasv.training.options import TrainOptions

@@ -185,7 +185,7 @@ class Trainer:
         schedule = SCHEDULES[options.schedule]
         rate = schedule(at.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay)
         for group in self.engine.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         rise = min(1.0, (at.epoch + 1) / (options.margin_warmup + 1))
         set_margin(self.engine.system.head, options.margin_start + (options.margin - options.margin_start) * rise)
         plan = self._plan(at.epoch)
@@ -285,9 +285,7 @@ class Trainer:
             batches = loader(self.dataset, sampler, options.workers)
             system = averages.system(batches, self.device, self.processes)
         specification = Specification(
-            encoder=options.encoder,
-            encoder_options=system.encoder.size_values(),
-            min_samples=system.encoder.min_samples,
+            **system.encoder.description(),
             classes=list(self.classes),
             spoof_index=self.spoof_index,
             loss=options.loss,

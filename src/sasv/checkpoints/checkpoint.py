@@ -1,0 +1,24 @@
+"""A model at rest."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sasv.models.specification import Specification
+
+
+@dataclass
+class Checkpoint:
+    """A model at rest: what it is, the entries of its encoder and of its loss head.
+
+    Attributes:
+        specification: what the model says of itself.
+        encoder: state dict of the encoder.
+        head: state dict of the loss head; empty where there is none.
+        name: where it came from, for messages.
+    """
+
+    specification: Specification
+    encoder: dict[str, Tensor]
+    head: dict[str, Tensor] = field(default_factory=dict)
+    name: str = "checkpoint"

@@ -1,0 +1,73 @@
+"""Read weight files without unpickling: safetensors, or torch.load(weights_only=True)."""
+
+import io
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from sasv.checkpoints.formats.base import Contents
+from sasv.checkpoints.wrappers import unwrapped
+from sasv.core.errors import CheckpointError
+
+LARGEST_HEADER = 100_000_000
+"""Bytes that the header of a safetensors file can have (the limit of its own library)."""
+
+
+def read_contents(path: Path) -> Contents:
+    """Read the entries of a weight file.
+
+    Raises:
+        CheckpointError: the file is no weight file, is truncated, or is a pickle with code in it.
+    """
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(16)
+        size = path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if _is_safetensors(start, size):
+        return _read_safetensors(path)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return _read_torch(path)
+    raise CheckpointError(f"{path}: not a checkpoint, or truncated; fetch or convert it again")
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    return len(start) >= 9 and start[8:9] == b"{" and 8 < struct.unpack("<Q", start[:8])[0] < max(size, LARGEST_HEADER)
+
+
+def _read_safetensors(path: Path) -> Contents:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: truncated or broken safetensors file ({error}); fetch it again") from error
+    if "sasv" not in metadata:
+        entries = unwrapped(entries, path)[0]
+    return Contents(path, entries, metadata)
+
+
+def _read_torch(path: Path) -> Contents:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused: a pickle with more than weights in it (it could run code); ask for a plain state dict"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: truncated or broken checkpoint ({reason}); fetch it again") from error
+    entries, extras = unwrapped(found, path)
+    return Contents(path, entries, extras=extras)
+
+
+def torch_bytes(value: Any) -> bytes:
+    """Return what torch.save would write. Its own writer does not survive a full disk with a clear error."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()

@@ -1,0 +1,17 @@
+"""Layouts of weight files. One layout a file, one line here; ``sasv`` is ours, the others are foreign.
+
+A file is read without unpickling (``sasv.checkpoints.containers``), its wrappers are taken off
+(``sasv.checkpoints.wrappers``), and the first format here that recognises the entries reads them.
+"""
+
+from sasv.core.registry import Registry
+
+FORMATS = Registry(
+    "weight format",
+    {
+        "sasv": "sasv.checkpoints.formats.own:SasvFormat",
+        "published": "sasv.checkpoints.formats.published:PublishedFormat",
+    },
+)
+
+__all__ = ["FORMATS"]

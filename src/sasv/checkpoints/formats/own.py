@@ -1,0 +1,36 @@
+"""Our format: safetensors whose header holds the specification as JSON; the two cannot part."""
+
+from pathlib import Path
+
+from safetensors.torch import save
+
+from sasv.checkpoints.checkpoint import Checkpoint
+from sasv.checkpoints.formats.base import Contents, WeightFormat
+from sasv.checkpoints.formats.split import joined, split
+from sasv.core.files import write_bytes
+from sasv.models.specification import Specification
+
+ENCODER, HEAD = "encoder.", "head."
+METADATA_KEY = "sasv"
+
+
+class SasvFormat(WeightFormat):
+    """Entries ``encoder.*`` and ``head.*``."""
+
+    name = "sasv"
+    suffixes = (".safetensors",)
+
+    def recognises(self, contents: Contents) -> bool:
+        return METADATA_KEY in contents.metadata
+
+    def read(self, contents: Contents) -> Checkpoint:
+        """Take the specification from the header and split the entries."""
+        name = str(contents.path)
+        specification = Specification.from_json(contents.metadata[METADATA_KEY], name)
+        encoder, head = split(name, contents.entries, ENCODER, HEAD)
+        return Checkpoint(specification, encoder, head, name)
+
+    def write(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write the specification into the header of a safetensors file."""
+        entries = joined(checkpoint, ENCODER, HEAD)
+        write_bytes(path, save(entries, {METADATA_KEY: checkpoint.specification.to_json()}))

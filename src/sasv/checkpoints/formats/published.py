@@ -1,0 +1,133 @@
+"""The ``.model`` layout of the published system: a plain state dict, encoder and loss head by prefix.
+
+The prefixes are those of the released code. Code that it descends from writes ``speaker_encoder.`` and
+``speaker_loss.`` for the same networks. The released weights state no licence.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sasv.checkpoints.checkpoint import Checkpoint
+from sasv.checkpoints.containers import torch_bytes
+from sasv.checkpoints.formats.base import Contents, WeightFormat
+from sasv.checkpoints.formats.split import joined, split
+from sasv.core.errors import CheckpointError, some
+from sasv.core.files import write_bytes
+from sasv.models.specification import Specification
+
+PREFIXES = (("__S__.", "__L__."), ("speaker_encoder.", "speaker_loss."))
+MEL_FILTERS = "torchfbank.1.mel_scale.fb"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def family_of(names: Collection[str]) -> str | None:
+    """Return the registry name of the encoder that has entries of these names, None where there is none."""
+    if "conformer.after_norm.weight" in names:
+        return "mfa-conformer"
+    if "frt_conv1.weight" in names:
+        return "ska-tdnn"
+    return "ecapa-tdnn" if "layer4.weight" in names else None
+
+
+def ecapa_options(shapes: Shapes) -> dict[str, Any]:
+    """Read the options of ECAPA-TDNN from the shapes of its entries."""
+    return {
+        "embedding": shapes["fc6.weight"][0],
+        "channels": shapes["conv1.weight"][0],
+        "scale": sum(key.startswith("layer1.convs.") and key.endswith(".weight") for key in shapes) + 1,
+        "bottleneck": shapes["layer1.se.se.1.weight"][0],
+        "pooled": shapes["layer4.weight"][0],
+        "attention": shapes["attention.0.weight"][0],
+    }
+
+
+def ska_options(shapes: Shapes) -> dict[str, Any]:
+    """Read the options of SKA-TDNN from the shapes of its entries."""
+    return ecapa_options(shapes) | {"front": shapes["frt_conv1.weight"][0]}
+
+
+def mfa_options(shapes: Shapes) -> dict[str, Any]:
+    """Read the options of MFA-Conformer from the shapes of its entries."""
+    block = "conformer.encoders.0."
+    return {
+        "embedding": shapes["fc.weight"][0],
+        "units": shapes["conformer.embed.conv.0.weight"][0],
+        "heads": shapes[block + "self_attn.pos_bias_u"][0],
+        "blocks": sum(key.endswith(".self_attn.pos_bias_u") for key in shapes),
+        "feedforward": shapes[block + "feed_forward.w_1.weight"][0],
+        "kernel": shapes[block + "conv_module.depthwise_conv.weight"][2],
+        "attention": shapes["attention.0.weight"][0],
+    }
+
+
+OPTIONS: dict[str, Callable[[Shapes], dict[str, Any]]] = {
+    "ecapa-tdnn": ecapa_options,
+    "ska-tdnn": ska_options,
+    "mfa-conformer": mfa_options,
+}
+
+
+class PublishedFormat(WeightFormat):
+    """Entries ``__S__.*`` of the encoder and ``__L__.*`` of the loss head."""
+
+    name = "published"
+    suffixes = (".model", ".pt", ".pth")
+
+    def recognises(self, contents: Contents) -> bool:
+        return any(name.startswith(encoder) for name in contents.entries for encoder, _ in PREFIXES)
+
+    def read(self, contents: Contents) -> Checkpoint:
+        """Tell the encoder by its entries, its options by their shapes, the loss by those of the head."""
+        name = str(contents.path)
+        prefixes = next(pair for pair in PREFIXES if any(key.startswith(pair[0]) for key in contents.entries))
+        encoder, head = split(name, contents.entries, *prefixes)
+        shapes = {key: tuple(value.shape) for key, value in encoder.items()}
+        family = family_of(shapes)
+        if family is None:
+            raise CheckpointError(
+                f"{name}: not of a known encoder ({', '.join(OPTIONS)}); its entries begin with "
+                f"{some(sorted(encoder), 3)}"
+            )
+        try:
+            options = OPTIONS[family](shapes)
+            mels = shapes[MEL_FILTERS][1]
+        except (KeyError, IndexError) as error:
+            raise CheckpointError(f"{name}: looks like {family}, but entry {error} is missing") from error
+        classes = next((len(value) for key, value in head.items() if key in CLASS_WEIGHTS and value.dim()), 0)
+        specification = Specification(
+            encoder=family,
+            encoder_options=options,
+            frontend_options={"mels": mels},
+            classes=[str(index) for index in range(classes)],
+            spoof_index=classes - 1 if classes and "angleproto_sasv.w1" in head else None,
+            loss=loss_of(head),
+            training={"converted_from": contents.path.name},
+        )
+        return Checkpoint(specification, encoder, head, name)
+
+    def write(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write the entries, and nothing else, for the published code to load."""
+        specification = checkpoint.specification
+        if specification.encoder not in OPTIONS or specification.frontend != "log-mel":
+            raise CheckpointError(
+                f"{path}: the published format knows the encoders {', '.join(OPTIONS)} on log-mel, not "
+                f"{specification.encoder} on {specification.frontend}; write a .safetensors"
+            )
+        write_bytes(path, torch_bytes(joined(checkpoint, *PREFIXES[0])))
+
+
+CLASS_WEIGHTS = ("aamsoftmax.weight", "weight")
+"""Entries of a loss head that have a row for each class."""
+
+
+def loss_of(head: Mapping[str, Tensor]) -> str:
+    """Return the registry name of the loss whose head has such entries, "" where there is none."""
+    if "angleproto_sasv.w1" in head:
+        return "sasv"
+    if "aamsoftmax.weight" in head:
+        return "aamsoftmaxproto"
+    return "aamsoftmax" if "weight" in head else ""

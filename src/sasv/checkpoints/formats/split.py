@@ -1,0 +1,28 @@
+"""Entries of encoder and loss head told apart by their prefixes."""
+
+from torch import Tensor
+
+from sasv.checkpoints.checkpoint import Checkpoint
+from sasv.core.errors import CheckpointError, some
+
+Entries = dict[str, Tensor]
+
+
+def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries, Entries]:
+    """Return the entries of encoder and head of file ``name``, prefixes taken off. CheckpointError lists others."""
+    strangers = [key for key in entries if not key.startswith((encoder, head))]
+    if strangers:
+        raise CheckpointError(
+            f"{name}: of another model: entries begin with neither {encoder} nor {head}: {some(strangers, 5)}"
+        )
+    return (
+        {key.removeprefix(encoder): value for key, value in entries.items() if key.startswith(encoder)},
+        {key.removeprefix(head): value for key, value in entries.items() if key.startswith(head)},
+    )
+
+
+def joined(checkpoint: Checkpoint, encoder: str, head: str) -> Entries:
+    """Return the entries of a checkpoint with prefixes, on the CPU and contiguous."""
+    entries = {encoder + name: value for name, value in checkpoint.encoder.items()}
+    entries |= {head + name: value for name, value in checkpoint.head.items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in entries.items()}
