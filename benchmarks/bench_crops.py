@@ -23,7 +23,7 @@ def main() -> None:
             places = rng.random(50)
             whole = measure(lambda path=path, places=places: [whole_then_cut(path, place) for place in places])
             crop = measure(
-                lambda path=path, places=places: [read_audio(path, frames=SAMPLES, place=place) for place in places]
+                lambda path=path, places=places: [read_audio(path, samples=SAMPLES, place=place) for place in places]
             )
             header(f"50 crops of 2 s from {seconds} s of {suffix} at {rate} Hz")
             row("whole file, then cut (baseline)", whole)

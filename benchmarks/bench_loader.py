@@ -17,12 +17,14 @@ from sasv.tables import Table, Utterances
 PAIRS, FRAMES, RATE = 25, 200, 16000
 
 
-def read_whole(path: str, start: int = 0, frames: int = 0, place: float | None = None) -> np.ndarray:
+def read_whole(
+    path: str, start: int = 0, samples: int = 0, place: float | None = None, channel: str = "auto"
+) -> np.ndarray:
     """Read a file whole, then cut: what a loader does that knows no better."""
     wave = read_audio(path)
     if place is not None:
-        start = int(place * max(len(wave) - frames + 1, 1))
-    return wave[start : start + frames]
+        start = int(place * max(len(wave) - samples + 1, 1))
+    return wave[start : start + samples]
 
 
 def seconds_of(whole_speech: bool, whole_noise: bool, data: CropDataset, items: list[Item]) -> float:

@@ -48,7 +48,7 @@ def test_m4a_whole_and_crop(tmp_path, voice):
     encode_m4a(tmp_path / "x.m4a", wave)
     whole = read_audio(tmp_path / "x.m4a")
     assert abs(len(whole) - len(wave)) <= 2048
-    crop = read_audio(tmp_path / "x.m4a", start=20000, frames=8000)
+    crop = read_audio(tmp_path / "x.m4a", start=20000, samples=8000)
     energy_close(crop, whole[20000:28000], 1e-3)
     (tmp_path / "bad.m4a").write_bytes(b"nonsense" * 100)
     with pytest.raises(AudioError, match=r"bad\.m4a: not an audio file"):
@@ -64,7 +64,7 @@ def test_any_rate_and_channels_become_16k_mono(tmp_path, voice, rate):
     assert abs(len(whole) - 2 * 16000) <= 1
     # a crop that is resampled alone equals the same part of the whole
     for start, frames in ((0, 4000), (7001, 5000), (27000, 5000)):
-        crop = read_audio(tmp_path / "x.wav", start=start, frames=frames)
+        crop = read_audio(tmp_path / "x.wav", start=start, samples=frames)
         energy_close(crop, whole[start : start + frames], 1e-6)
 
 
@@ -75,7 +75,7 @@ def test_a_crop_reads_only_its_part(tmp_path, voice, monkeypatch):
     monkeypatch.setattr(
         soundfile.SoundFile, "read", lambda self, frames=-1, **k: asked.append(frames) or original(self, frames, **k)
     )
-    crop = read_audio(tmp_path / "x.flac", start=160000, frames=32000)
+    crop = read_audio(tmp_path / "x.flac", start=160000, samples=32000)
     assert asked == [32000]
     assert len(crop) == 32000
 
@@ -83,9 +83,9 @@ def test_a_crop_reads_only_its_part(tmp_path, voice, monkeypatch):
 def test_place_chooses_among_all_starts(tmp_path):
     ramp = np.arange(1000, dtype=np.float32) / 1000
     soundfile.write(tmp_path / "x.wav", ramp, 16000, subtype="FLOAT")
-    assert read_audio(tmp_path / "x.wav", frames=400, place=0.0)[0] == 0
-    assert read_audio(tmp_path / "x.wav", frames=400, place=0.9999)[-1] == ramp[-1]
-    assert len(read_audio(tmp_path / "x.wav", frames=4000, place=0.5)) == 1000
+    assert read_audio(tmp_path / "x.wav", samples=400, place=0.0)[0] == 0
+    assert read_audio(tmp_path / "x.wav", samples=400, place=0.9999)[-1] == ramp[-1]
+    assert len(read_audio(tmp_path / "x.wav", samples=4000, place=0.5)) == 1000
 
 
 def test_spaces_and_other_letters_in_a_path(tmp_path, voice):
@@ -142,8 +142,8 @@ def test_a_crop_tells_where_in_the_file_it_is_not_finite(tmp_path, voice):
     wave[24000] = np.inf
     soundfile.write(tmp_path / "inf.wav", wave, 16000, subtype="FLOAT")
     with pytest.raises(AudioError, match=r"at 1\.500 s"):
-        read_audio(tmp_path / "inf.wav", frames=16000, place=0.9)
-    assert len(read_audio(tmp_path / "inf.wav", frames=16000, place=0.1)) == 16000
+        read_audio(tmp_path / "inf.wav", samples=16000, place=0.9)
+    assert len(read_audio(tmp_path / "inf.wav", samples=16000, place=0.1)) == 16000
 
 
 def test_two_hours_are_refused_before_they_are_read(tmp_path):
@@ -160,7 +160,7 @@ def test_two_hours_are_refused_before_they_are_read(tmp_path):
         stream.truncate(44 + size)
     with pytest.raises(AudioError, match=r"7200 s long, over the limit of 300 s.*--max-seconds"):
         read_speech(path, 1600, max_seconds=300)
-    assert len(read_audio(path, start=3600 * 16000, frames=16000)) == 16000
+    assert len(read_audio(path, start=3600 * 16000, samples=16000)) == 16000
 
 
 def test_waveforms_are_checked_too():

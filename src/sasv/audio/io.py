@@ -1,19 +1,27 @@
-"""Read and write audio files; every failure is an AudioError that names the file."""
+"""Read and write audio files; every failure is an AudioError that names the file.
+
+Files are chosen by content. libsndfile reads what it can; PyAV (``sasv[m4a]``) reads everything else, and the files
+whose length libsndfile does not know.
+"""
 
 import io
 import math
 import os
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from sasv.audio import m4a
-from sasv.core.errors import AudioError, SasvError
+from sasv.audio import ffmpeg
+from sasv.audio.channels import AUTO, one_channel
+from sasv.audio.formats import MAGIC_BYTES, pyav_container
+from sasv.audio.sndfile import open_sndfile
+from sasv.audio.source import AudioInfo, Length, Source, checked_size, native_path
+from sasv.core.errors import AudioError, MissingExtra, SasvError
 from sasv.core.files import write_bytes
 
 RATE = 16000
@@ -24,134 +32,228 @@ WRITTEN = {".flac": "FLAC", ".wav": "WAV", ".ogg": "OGG"}
 SILENCE_PEAK = 1e-4
 """A waveform whose peak stays below this (-80 dBFS) holds no speech."""
 
+LARGEST_SAMPLE = 1000.0
+"""Float files may go beyond full scale (1.0), but not by 60 dB: those values are broken or on another scale."""
+
 MARGIN_SECONDS = 0.05
 """Extra audio around a crop, so that resampling it alone equals resampling the whole file."""
 
+LONGEST_SECONDS = 4 * 3600.0
+"""Longest audio that is ever read into memory at once."""
 
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a header says: samples per second, channels, samples per channel."""
-
-    rate: int
-    channels: int
-    frames: int
-
-    @property
-    def seconds(self) -> float:
-        """Length in seconds."""
-        return self.frames / self.rate
+WHOLE_SECONDS = 600.0
+"""Longer audio is resampled piece by piece, so that the memory is that of the result."""
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read the header only. AudioError where the file is missing, empty or not audio."""
+    """Read the header only. AudioError where the file is missing, empty or not audio.
+
+    Where ``length`` of the result is not exact, ``samples`` may be wrong; ``measure`` counts then.
+    """
     name = os.fspath(path)
-    if m4a.handles(name):
-        _check_file(name)
-        return AudioInfo(*m4a.probe(name))
-    with _open(name) as file:
-        return AudioInfo(file.samplerate, file.channels, file.frames)
+    with closing(_open(name, checked_size(name))) as source:
+        return source.info
+
+
+def measure(path: str | os.PathLike[str]) -> AudioInfo:
+    """Return what a file holds, with its true length: from the header where that is exact, else by decoding once.
+
+    Raises:
+        AudioError: missing, empty, broken or unreadable.
+    """
+    name = os.fspath(path)
+    status = checked_size(name)
+    with closing(_open(name, status)) as source:
+        if source.info.length is Length.EXACT:
+            return source.info
+        return replace(source.info, samples=_counted(name, status))
 
 
 def read_audio(
     path: str | os.PathLike[str],
     start: int = 0,
-    frames: int | None = None,
+    samples: int | None = None,
     rate: int = RATE,
     max_seconds: float | None = None,
     place: float | None = None,
+    channel: str = AUTO,
 ) -> np.ndarray:
     """Read a file, or a part of it, as mono float32 in [-1, 1].
 
     Args:
-        path: WAV, FLAC, OGG (Vorbis, Opus), MP3, or M4A/AAC with ``sasv[m4a]``.
+        path: WAV, FLAC, OGG (Vorbis, Opus), MP3, SPHERE, AIFF and others; with ``sasv[m4a]`` also M4A, AAC, WebM, AMR,
+            3GP, WMA and others. The content decides, not the suffix.
         start: first sample wanted, counted at ``rate``.
-        frames: samples wanted, counted at ``rate``; None reads to the end. Near the end fewer come back.
+        samples: how many samples are wanted, counted at ``rate``; None reads to the end. Near the end fewer come back.
         rate: samples per second of the result; any other rate in the file is resampled (soxr, HQ).
-        max_seconds: refuse a longer request instead of filling the memory.
-        place: where a crop of ``frames`` begins, as a share in [0, 1) of the possible starts, instead of ``start``.
+        max_seconds: refuse a longer request instead of filling the memory; never more than ``LONGEST_SECONDS``.
+        place: where a crop begins, as a share in [0, 1) of the possible starts, instead of ``start``.
+        channel: ``auto`` (the mean of all channels, or the loudest where they cancel or are silent), ``mean``,
+            ``loudest``, or a number from 0 on.
 
     Returns:
-        Array of shape (samples,). Only the part asked for is decoded.
+        Array of shape (samples,). Only the part asked for is decoded where the file can be sought.
 
     Raises:
-        AudioError: missing, empty, unreadable, truncated or too long file, or NaN or infinite samples.
+        AudioError: missing, empty, unreadable, truncated or too long file, or samples that are not finite.
     """
     name = os.fspath(path)
-    if m4a.handles(name):
-        _check_file(name)
-        native, _, total = m4a.probe(name)
-        return _read_span(name, m4a.reader(name, native), native, total, start, frames, rate, max_seconds, place)
-    with _open(name) as file:
-
-        def read(first: int, count: int) -> np.ndarray:
-            file.seek(first)
-            data = file.read(count, dtype="float32", always_2d=True)
-            if len(data) < count:
-                raise AudioError(_truncated(name, file.frames, first + len(data), file.samplerate))
-            return data
-
-        try:
-            return _read_span(name, read, file.samplerate, file.frames, start, frames, rate, max_seconds, place)
-        except soundfile.SoundFileError as error:
-            raise AudioError(
-                f"{name}: broken or truncated audio ({_reason(error)}); fetch or convert it again"
-            ) from error
+    status = checked_size(name)
+    with closing(_open(name, status)) as source:
+        info = source.info
+        total = info.samples if info.length is Length.EXACT else None
+        if total is None and place is not None:
+            total = _counted(name, status)
+        available = None if total is None else -(-total * rate // info.rate)
+        if place is not None and samples is not None and available is not None:
+            start = int(place * max(1, available - samples + 1))
+        if start < 0 or (available is not None and start >= available):
+            raise _beyond(name, start, available, rate)
+        stop = available if samples is None else start + samples
+        if stop is not None and available is not None:
+            stop = min(stop, available)
+        limit = LONGEST_SECONDS if max_seconds is None else min(max_seconds, LONGEST_SECONDS)
+        if stop is not None and (stop - start) / rate > limit:
+            raise _too_long(name, f"{(stop - start) / rate:.0f} s", limit)
+        wave = _read_span(name, source, start, stop, total, rate, limit, channel)
+    if not len(wave):
+        raise _beyond(name, start, available, rate)
+    return wave
 
 
 def _read_span(
     name: str,
-    read: Callable[[int, int], np.ndarray],
-    native: int,
-    total: int,
+    source: Source,
     start: int,
-    frames: int | None,
+    stop: int | None,
+    total: int | None,
     rate: int,
-    max_seconds: float | None,
-    place: float | None,
+    limit: float,
+    channel: str,
 ) -> np.ndarray:
-    """Read [start, start + frames) at ``rate`` through ``read(first, count)`` at the native rate."""
-    available = -(-total * rate // native)
-    if place is not None and frames is not None:
-        start = int(place * max(1, available - frames + 1))
-    stop = available if frames is None else min(start + frames, available)
-    if start < 0 or start >= available:
-        raise AudioError(f"{name}: no audio at sample {start}; the file has {available} samples at {rate} Hz")
-    if max_seconds is not None and (stop - start) / rate > max_seconds:
-        raise AudioError(
-            f"{name}: {(stop - start) / rate:.0f} s long, over the limit of {max_seconds:.0f} s; "
-            "cut it into utterances, or raise the limit (--max-seconds)"
-        )
+    """Read samples ``start`` to ``stop`` (None: the end) at ``rate``; ``total`` is the length at the native rate."""
+    native = source.info.rate
     if native == rate:
-        return _finite(name, _mono(read(start, stop - start)), start, rate)
+        count = None if stop is None else stop - start
+        return _joined(_checked(name, source, start, count, limit, channel))
     common = math.gcd(native, rate)
     up, down = rate // common, native // common
     margin = math.ceil(MARGIN_SECONDS * native)
     # The first native sample is a multiple of `down`, so that it falls on a sample of the result.
     first = max(0, (start * down // up - margin) // down * down)
-    last = min(total, -(-stop * down // up) + margin)
-    resampled = soxr.resample(_finite(name, _mono(read(first, last - first)), first, native), native, rate)
+    last = None if stop is None else -(-stop * down // up) + margin
+    if last is not None and total is not None:
+        last = min(total, last)
+    count = None if last is None else last - first
+    blocks = _checked(name, source, first, count, limit, channel)
     offset = start - first * up // down
-    return np.ascontiguousarray(resampled[offset : offset + stop - start])
+    if count is not None and count <= WHOLE_SECONDS * native:
+        resampled = soxr.resample(_joined(blocks), native, rate)
+    else:
+        resampled = _joined(_resampled(blocks, native, rate))
+    return np.ascontiguousarray(resampled[offset : None if stop is None else offset + stop - start])
+
+
+def _checked(
+    name: str, source: Source, first: int, count: int | None, limit: float, channel: str
+) -> Iterator[np.ndarray]:
+    """Yield blocks (samples,) at the native rate; AudioError where a sample is not finite or the limit is passed."""
+    rate = source.info.rate
+    most = int((limit + 2 * MARGIN_SECONDS) * rate) + 1
+    read = 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        done = 0
+        for block in source.blocks(first, count):
+            done += len(block)
+            if done > most:
+                raise _too_long(name, f"more than {limit:.0f} s", limit)
+            yield block
+
+    for wave in one_channel(name, source.info, channel, blocks):
+        yield _finite(name, wave, first + read, rate)
+        read += len(wave)
+
+
+def _resampled(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[np.ndarray]:
+    """Resample blocks of a long recording as they come."""
+    stream = soxr.ResampleStream(native, rate, 1, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _joined(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    pieces = list(blocks)
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
 def _finite(name: str, wave: np.ndarray, start: int, rate: int) -> np.ndarray:
-    """Return the waveform that begins at sample ``start``; AudioError says where it is not finite."""
-    if not np.isfinite(wave).all():
-        seconds = (start + int(np.argmin(np.isfinite(wave)))) / rate
-        raise AudioError(f"{name}: NaN or infinite sample at {seconds:.3f} s; write the file again")
-    return wave
+    """Return the waveform that begins at sample ``start``; AudioError says where it is not finite or far too large."""
+    if wave.max(initial=0.0) <= LARGEST_SAMPLE and wave.min(initial=0.0) >= -LARGEST_SAMPLE:  # false for NaN
+        return wave
+    broken = ~(np.abs(wave) <= LARGEST_SAMPLE)
+    at = int(np.argmax(broken))
+    seconds = (start + at) / rate
+    if np.isfinite(wave[at]):
+        raise AudioError(
+            f"{name}: sample of {wave[at]:.3g} at {seconds:.3f} s, but full scale is 1; write the file again"
+        )
+    raise AudioError(f"{name}: NaN or infinite sample at {seconds:.3f} s; write the file again")
 
 
-def _mono(data: np.ndarray) -> np.ndarray:
-    """Average the channels of (samples, channels)."""
-    return data[:, 0] if data.shape[1] == 1 else data.mean(axis=1)
+def _beyond(name: str, start: int, available: int | None, rate: int) -> AudioError:
+    if start <= 0 and not available:
+        return AudioError(f"{name}: holds no audio (0 samples); record or convert it again")
+    has = "" if available is None else f"; the file has {available} samples at {rate} Hz"
+    return AudioError(f"{name}: no audio at sample {start}{has}")
+
+
+def _too_long(name: str, length: str, limit: float) -> AudioError:
+    return AudioError(
+        f"{name}: {length} long, over the limit of {limit:.0f} s; "
+        "cut it into utterances, or raise the limit (--max-seconds)"
+    )
+
+
+def _counted(name: str, status: os.stat_result) -> int:
+    return ffmpeg.counted_samples(name, status.st_size, status.st_mtime_ns)
+
+
+def _open(name: str, status: os.stat_result) -> Source:
+    """Open a file by what it holds: by libsndfile, else by PyAV."""
+    head = b""
+    source, reason = open_sndfile(name, status)
+    if source is not None:
+        return source
+    try:
+        with open(native_path(name), "rb") as stream:
+            head = stream.read(MAGIC_BYTES)
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}; check its permissions") from error
+    if not ffmpeg.installed():
+        container = pyav_container(head)
+        if container:
+            raise MissingExtra("PyAV", "m4a", f"{name}: reading {container}")
+        raise AudioError(
+            f"{name}: not an audio file that can be read ({reason}); convert it to WAV or FLAC, or install PyAV, which "
+            'reads more: pip install "sasv[m4a]"'
+        )
+    return ffmpeg.FfmpegSource(name)
 
 
 def read_speech(
-    path: str | os.PathLike[str], min_samples: int = 1, max_seconds: float | None = None, rate: int = RATE
+    path: str | os.PathLike[str],
+    min_samples: int = 1,
+    max_seconds: float | None = None,
+    rate: int = RATE,
+    channel: str = AUTO,
 ) -> np.ndarray:
     """Read a whole utterance and check that an embedding of it would mean something (see check_speech)."""
-    return check_speech(read_audio(path, rate=rate, max_seconds=max_seconds), os.fspath(path), min_samples, rate)
+    wave = read_audio(path, rate=rate, max_seconds=max_seconds, channel=channel)
+    return check_speech(wave, os.fspath(path), min_samples, rate)
 
 
 def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = RATE) -> np.ndarray:
@@ -163,9 +265,8 @@ def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = 
             f"{name}: too short: {len(wave)} samples ({1000 * len(wave) / rate:.1f} ms) at {rate} Hz, "
             f"at least {min_samples} ({1000 * min_samples / rate:.0f} ms) are needed; use a longer recording"
         )
-    if not np.isfinite(wave).all():
-        raise AudioError(f"{name}: NaN or infinite samples; write the file again")
-    if np.abs(wave).max() < SILENCE_PEAK:
+    _finite(name, wave, 0, rate)
+    if np.abs(wave).max(initial=0.0) < SILENCE_PEAK:
         raise AudioError(f"{name}: silent (no sample above -80 dBFS); record it again")
     return wave
 
@@ -178,60 +279,3 @@ def write_audio(path: str | os.PathLike[str], wave: np.ndarray, rate: int = RATE
     stream = io.BytesIO()
     soundfile.write(stream, np.clip(wave, -1.0, 1.0), rate, format=kind)
     write_bytes(path, stream.getvalue())
-
-
-def _check_file(name: str) -> None:
-    path = Path(name)
-    if not path.exists():
-        raise AudioError(f"{name}: no such file; check the path")
-    if path.is_dir():
-        raise AudioError(f"{name}: a folder, not an audio file")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{name}: empty file (0 bytes); fetch or convert it again")
-
-
-def _open(name: str) -> soundfile.SoundFile:
-    """Open and check the header; truncated WAV and OGG files read without an error, so look for them here."""
-    try:
-        file = soundfile.SoundFile(name)
-    except soundfile.SoundFileError as error:
-        _check_file(name)
-        raise AudioError(
-            f"{name}: not an audio file that can be read ({_reason(error)}); convert it to WAV or FLAC"
-        ) from error
-    try:
-        if file.frames <= 0:
-            raise AudioError(f"{name}: holds no audio (0 samples); record or convert it again")
-        if file.format in ("WAV", "WAVEX", "AIFF"):
-            promised = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)
-            # A header of 0xffffffff bytes comes from a stream of unknown length and is no fault.
-            if promised and int(promised[2]) < int(promised[1]) < 0x7FFFFFFF:
-                share = file.frames * int(promised[1]) // max(int(promised[2]), 1)
-                raise AudioError(_truncated(name, share, file.frames, file.samplerate))
-        if file.format == "OGG" and not _ogg_complete(name):
-            raise AudioError(f"{name}: truncated: the OGG stream has no end; fetch or convert it again")
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _reason(error: soundfile.SoundFileError) -> str:
-    """What libsndfile says, without the path that stands in the message anyway."""
-    return str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(". ") or "broken"
-
-
-def _ogg_complete(name: str) -> bool:
-    """Whether the last OGG page says that it is the last (its pages are at most 65,307 bytes long)."""
-    with open(name, "rb") as stream:
-        stream.seek(max(0, Path(name).stat().st_size - 65307))
-        tail = stream.read()
-    page = tail.rfind(b"OggS\0")
-    return page >= 0 and page + 5 < len(tail) and bool(tail[page + 5] & 4)
-
-
-def _truncated(name: str, promised: int, present: int, rate: int) -> str:
-    return (
-        f"{name}: truncated: the header promises {promised / rate:.2f} s, "
-        f"{present / rate:.2f} s are there; fetch or convert it again"
-    )

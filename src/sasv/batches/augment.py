@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from sasv.audio import read_audio
+from sasv.audio import is_audio_name, read_audio
 from sasv.audio.codecs import check_codecs, transmit
 from sasv.core.errors import SasvError
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a"}
 SNR = {"noise": (0.0, 15.0), "speech": (13.0, 20.0), "music": (5.0, 15.0)}
 ALL = ("none", "reverberation", "music", "speech", "noise", "speech and music", "speed")
 """The seven augmentations; speech is babble."""
@@ -25,11 +24,15 @@ SPEEDS = ((20, 19), (20, 21))
 """Output over input samples for speeds 0.95 and 1.05."""
 
 
+def _is_audio(path: Path) -> bool:
+    return is_audio_name(path.name) and not path.name.startswith(".") and path.is_file()
+
+
 def audio_files(folder: str | Path) -> list[str]:
     """Return the audio files below a folder, sorted. SasvError where there are none."""
     if not Path(folder).is_dir():
         raise SasvError(f"{folder}: no such folder of audio; check the path")
-    found = sorted(str(path) for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(str(path) for path in Path(folder).rglob("*") if _is_audio(path))
     if not found:
         raise SasvError(f"{folder}: no audio files in it; check the path")
     return found
@@ -90,13 +93,13 @@ class Augmenter:
         picks = rng.choice(len(self.files[kind]), size=min(count, len(self.files[kind])), replace=False)
         total = wave.copy()
         for pick in picks:
-            noise = read_audio(self.files[kind][pick], frames=len(wave), place=rng.random())
+            noise = read_audio(self.files[kind][pick], samples=len(wave), place=rng.random())
             total += at_snr(wave, np.resize(noise, len(wave)), rng.uniform(*SNR[kind]))
         return total
 
     def reverberate(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Convolve with a room impulse response of unit energy; the tail is cut."""
-        rir = read_audio(self.rirs[rng.integers(len(self.rirs))], frames=len(wave), place=0.0)
+        rir = read_audio(self.rirs[rng.integers(len(self.rirs))], samples=len(wave), place=0.0)
         return convolve(wave, rir / max(float(np.sqrt(np.square(rir).sum())), 1e-9))
 
     def change_speed(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:

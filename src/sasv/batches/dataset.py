@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sasv.audio import RATE, probe, read_audio
+from sasv.audio import RATE, measure, read_audio
 from sasv.batches.augment import Augmenter
 from sasv.batches.plan import EpochPlan
 from sasv.core.errors import AudioError
@@ -30,13 +30,13 @@ class Paths:
     """File names in two tensors: forked workers share them, spawned workers map them; nobody copies."""
 
     def __init__(self, utterances: Utterances):
-        encoded = [path.encode() for path in utterances.paths]
+        encoded = [path.encode("utf-8", "surrogateescape") for path in utterances.paths]
         self.data = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
         self.stops = torch.from_numpy(np.cumsum([len(name) for name in encoded], dtype=np.int64))
 
     def __getitem__(self, row: int) -> str:
         start = int(self.stops[row - 1]) if row else 0
-        return self.data[start : int(self.stops[row])].numpy().tobytes().decode()
+        return self.data[start : int(self.stops[row])].numpy().tobytes().decode("utf-8", "surrogateescape")
 
 
 class Item(NamedTuple):
@@ -59,6 +59,8 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
 
     def __init__(self, utterances: Utterances, frames: int, augmenter: Augmenter | None = None):
         self.paths = Paths(utterances)
+        codes, self.channel_names = utterances.channels
+        self.channels = torch.from_numpy(np.ascontiguousarray(codes))
         self.samples = crop_samples(frames)
         self.augmenter = augmenter
         self.said: set[str] = set()
@@ -76,8 +78,8 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
     def _pair(self, first: int, second: int, rng: np.random.Generator) -> list[np.ndarray] | None:
         places = rng.random(2)
         if first == second:
-            return self._try(partial(self._two_of_one, self.paths[first], places))
-        crops = [self._try(partial(self._crop, self.paths[row], place)) for row, place in zip((first, second), places)]
+            return self._try(partial(self._two_of_one, first, places))
+        crops = [self._try(partial(self._crop, row, place)) for row, place in zip((first, second), places)]
         good = [crop for crop in crops if crop is not None]
         # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
         return [good[0], good[-1]] if good else None
@@ -95,17 +97,22 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
                 say(f"left out: {error}")
             return None
 
-    def _crop(self, path: str, place: float) -> np.ndarray:
-        return wrap(read_audio(path, frames=self.samples, place=place), self.samples)
+    def _channel(self, row: int) -> str:
+        return self.channel_names[int(self.channels[row])]
 
-    def _two_of_one(self, path: str, places: np.ndarray) -> list[np.ndarray]:
+    def _crop(self, row: int, place: float) -> np.ndarray:
+        crop = read_audio(self.paths[row], samples=self.samples, place=place, channel=self._channel(row))
+        return wrap(crop, self.samples)
+
+    def _two_of_one(self, row: int, places: np.ndarray) -> list[np.ndarray]:
         """Two crops of one utterance that do not overlap; halves of it where it is too short for that."""
-        info = probe(path)
-        total = -(-info.frames * RATE // info.rate)
+        path, channel = self.paths[row], self._channel(row)
+        info = measure(path)
+        total = -(-info.samples * RATE // info.rate)
         size = min(self.samples, max(total // 2, 1))
         free = total - 2 * size
         low, high = sorted(int(place * (free + 1)) for place in places)
-        crops = [wrap(read_audio(path, start, size), self.samples) for start in (low, high + size)]
+        crops = [wrap(read_audio(path, start, size, channel=channel), self.samples) for start in (low, high + size)]
         return crops if places[0] < places[1] else crops[::-1]
 
 

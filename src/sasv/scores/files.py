@@ -10,6 +10,7 @@ import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
+from sasv.audio.formats import SUFFIXES, suffix_of
 from sasv.core.errors import TableError, some
 from sasv.core.files import read_lines, write_text
 from sasv.core.progress import say
@@ -36,7 +37,6 @@ NUMBERED = {"0": "spoof", "1": "target", "2": "nontarget"}
 """Labels of SASV fusion tables."""
 
 LABELS = (*TRIAL_LABELS, BONA_FIDE)
-AUDIO = (".wav", ".flac", ".m4a")
 TRACK_2 = ("spk", "filename", "cm-score", "asv-score", "sasv-score")
 
 
@@ -245,8 +245,8 @@ def write_submission(scores: Scores, path: str | Path, track: int = 2) -> None:
 
 
 def _stem(name: str) -> str:
-    suffix = next((suffix for suffix in AUDIO if name.endswith(suffix)), "")
-    return name.removesuffix(suffix) if suffix else name
+    suffix = suffix_of(name)
+    return name[: -len(suffix)] if suffix in SUFFIXES else name
 
 
 def _number(cell: str) -> bool:

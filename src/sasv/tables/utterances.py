@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sasv.audio.channels import AUTO, is_channel
 from sasv.core.errors import TableError, some
-from sasv.tables.labels import UTTERANCE_LABELS
+from sasv.tables.labels import NONE, UTTERANCE_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
 
@@ -86,6 +87,23 @@ class Utterances(TableView):
         if len(values) and values.min() < 0:
             raise self.table.bad_cell("seconds", int(values.argmin()), "is negative")
         return values
+
+    @cached_property
+    def channels(self) -> tuple[np.ndarray, list[str]]:
+        """(index of each row, channels of the recordings); ``auto`` where the table has no such column or cell."""
+        if "channel" not in self.table.columns:
+            return np.zeros(len(self), np.int32), [AUTO]
+        codes, names = self.table.codes("channel")
+        for code, name in enumerate(names):
+            if name != NONE and not is_channel(name):
+                row = int(np.flatnonzero(codes == code)[0])
+                raise self.table.bad_cell("channel", row, "is unknown; use auto, mean, loudest, or a number from 0 on")
+        return codes, [AUTO if name == NONE else name for name in names]
+
+    def channel(self, row: int) -> str:
+        """Which channel of its recording a row is: auto, mean, loudest, or a number."""
+        codes, names = self.channels
+        return names[codes[row]]
 
     def take(self, rows: np.ndarray) -> "Utterances":
         """Return some rows."""

@@ -1,0 +1,84 @@
+"""One waveform of a recording with several channels."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from sasv.audio.source import AudioInfo
+from sasv.core.errors import AudioError, SasvError
+from sasv.core.progress import say
+
+AUTO, MEAN, LOUDEST = "auto", "mean", "loudest"
+
+LOST_POWER = 0.3
+"""Where the mean of the channels has less than this share of the loudest channel's power, they cancel or most are
+silent: the mean of speech and one silent channel has a quarter."""
+
+_said: list[str] = []
+
+
+def is_channel(channel: str) -> bool:
+    """Whether a text names a channel: auto, mean, loudest, or a number from 0 on."""
+    return channel in (AUTO, MEAN, LOUDEST) or (channel.isdecimal() and channel.isascii() and len(channel) < 4)
+
+
+def check_channel(channel: str) -> str:
+    """Return the name of a channel. SasvError for one that is none."""
+    if is_channel(channel):
+        return channel
+    raise SasvError(f"channel '{channel}': use {AUTO}, {MEAN}, {LOUDEST}, or a number from 0 on")
+
+
+def one_channel(
+    name: str, info: AudioInfo, channel: str, read: Callable[[], Iterator[np.ndarray]]
+) -> Iterator[np.ndarray]:
+    """Yield blocks (samples,) of one channel or of the mean of all; read again only where the mean does not do.
+
+    Args:
+        name: the file, for messages.
+        info: rate and channels of the file.
+        channel: ``auto`` (the mean, or the loudest channel where the mean has lost most of its power), ``mean``,
+            ``loudest``, or a number from 0 on.
+        read: begins to read blocks (samples, channels) anew.
+    """
+    check_channel(channel)
+    if channel.isdecimal():
+        number = int(channel)
+        if number >= info.channels:
+            raise AudioError(f"{name}: has {info.channels} channels, no channel {number}; they count from 0")
+        for block in read():
+            yield block[:, number]
+    elif info.channels == 1:
+        for block in read():
+            yield block[:, 0]
+    elif channel == MEAN:
+        for block in read():
+            yield block.mean(axis=1)
+    else:
+        yield from _mean_or_loudest(name, info, channel, read)
+
+
+def _mean_or_loudest(
+    name: str, info: AudioInfo, channel: str, read: Callable[[], Iterator[np.ndarray]]
+) -> Iterator[np.ndarray]:
+    powers = np.zeros(info.channels)
+    mean_power = 0.0
+    means = []
+    for block in read():
+        powers += np.einsum("sc,sc->c", block, block, dtype=np.float64)
+        if channel == AUTO:
+            mean = block.mean(axis=1)
+            mean_power += float(np.dot(mean, mean))
+            means.append(mean)
+    loudest = int(np.argmax(powers))
+    if channel == AUTO and not mean_power < LOST_POWER * powers[loudest]:  # "not": NaN is refused later
+        yield from means
+        return
+    if channel == AUTO and not _said:
+        _said.append(name)
+        say(
+            f"{name}: the mean of its {info.channels} channels has lost most of the sound, so its loudest channel "
+            f"({loudest}) is used, here and in other such files; --channel names another"
+        )
+    for block in read():
+        yield block[:, loudest]

@@ -1,0 +1,170 @@
+"""Reading through PyAV (the extra ``sasv[m4a]``): M4A, AAC, WebM, AMR, 3GP, WMA, and whatever has no known length."""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from sasv.audio.source import AudioInfo, Length, check_format, truncated
+from sasv.core.errors import AudioError, MissingExtra
+
+FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mp3,mpegts,"
+    "nistsphere,ogg,rm,tta,w64,wav,wv,xwma"
+)
+"""Containers that are read: none that names other files or addresses (playlists) and none that takes any bytes."""
+
+EARLY_SAMPLES = 4096
+"""AAC frames lean on the one before: a crop is decoded from a few frames earlier."""
+
+ROUNDED_SHARE = 5
+"""Containers round their length: up to a fifth of a second that is missing at the end is silence, more a truncation."""
+
+LONGEST_COUNT_SECONDS = 24 * 3600.0
+"""A file is not decoded for longer than this to count its samples."""
+
+
+class FfmpegSource:
+    """A file that PyAV reads. The length is exact in an MP4 with a table of its frames, else unknown or estimated."""
+
+    def __init__(self, name: str):
+        self.name = name
+        with _open(name) as container:
+            stream = container.streams.audio[0]
+            rate, channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
+            check_format(name, rate, channels)
+            samples, length = 0, Length.UNKNOWN
+            if stream.duration and stream.time_base:
+                samples = int(stream.duration * stream.time_base * rate)
+                tabled = "mp4" in container.format.name and stream.frames > 0
+                length = Length.EXACT if tabled else Length.ESTIMATED
+        self.info = AudioInfo(rate, channels, samples, length)
+
+    def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
+        """Yield blocks (samples, channels).
+
+        With an exact length decoding begins shortly before ``first``, else at the beginning of the file.
+
+        Raises:
+            AudioError: broken, or an exact length is not reached.
+        """
+        exact = self.info.length is Length.EXACT
+        if count is None and exact:
+            count = self.info.samples - first
+        missing = count
+        for position, frame in self._frames(first if exact else 0):
+            stop = position + frame.samples
+            if stop <= first:
+                continue
+            data = _samples_of(frame)[max(0, first - position) :]
+            if missing is not None:
+                data = data[:missing]
+                missing -= len(data)
+            yield data
+            if missing == 0:
+                return
+        if missing and exact and count is not None:
+            rate, found = self.info.rate, first + count - missing
+            if missing > rate // ROUNDED_SHARE:
+                raise truncated(self.name, first + count, found, rate)
+            yield np.zeros((missing, self.info.channels), np.float32)
+
+    def _frames(self, first: int) -> Iterator[tuple[int, Any]]:
+        """Yield (position of its first sample, decoded frame), from shortly before sample ``first`` on."""
+        import av
+
+        rate, channels = self.info.rate, self.info.channels
+        with _open(self.name) as container:
+            stream = container.streams.audio[0]
+            early = first - EARLY_SAMPLES
+            if early > 0:
+                container.seek(int(early / rate / stream.time_base), stream=stream)
+            position = 0
+            begun = False
+            try:
+                for frame in container.decode(stream):
+                    if frame.sample_rate != rate or frame.layout.nb_channels != channels:
+                        raise AudioError(
+                            f"{self.name}: changes from {rate} Hz and {channels} channels to {frame.sample_rate} Hz "
+                            f"and {frame.layout.nb_channels} at {position / rate:.2f} s; convert it to WAV or FLAC"
+                        )
+                    if not begun and self.info.length is Length.EXACT:
+                        position = round(float(frame.time or 0.0) * rate)
+                    begun = True
+                    yield position, frame
+                    position += frame.samples
+            except (av.error.FFmpegError, ValueError, OverflowError) as error:
+                raise AudioError(
+                    f"{self.name}: broken or truncated audio ({error}); fetch or convert it again"
+                ) from error
+        if not begun:
+            raise AudioError(f"{self.name}: holds no audio; fetch or convert it again")
+
+    def counted(self) -> int:
+        """Return the samples per channel, by decoding all of them; the memory is that of a frame."""
+        total = 0
+        for _, frame in self._frames(0):
+            total += frame.samples
+            if total > LONGEST_COUNT_SECONDS * self.info.rate:
+                raise AudioError(
+                    f"{self.name}: more than {LONGEST_COUNT_SECONDS / 3600:.0f} hours long; cut it into utterances"
+                )
+        return total
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
+
+
+@lru_cache(maxsize=1 << 16)
+def counted_samples(name: str, size: int, mtime_ns: int) -> int:
+    """Return the samples of a file whose header does not say, counted once for a file of this size and date."""
+    return FfmpegSource(name).counted()
+
+
+def installed() -> bool:
+    """Whether PyAV can be imported."""
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _open(name: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtra("PyAV", "m4a", f"{name}: reading this file") from error
+    try:
+        # An absolute path: FFmpeg would take a name such as "http:x" for an address.
+        container = av.open(
+            os.path.abspath(name),
+            metadata_errors="replace",
+            options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"{name}: not an audio file that can be read ({reason}); convert it to WAV or FLAC") from error
+    if not container.streams.audio:
+        container.close()
+        raise AudioError(f"{name}: holds no audio stream; fetch or convert it again")
+    if container.streams.audio[0].codec_context is None:
+        container.close()
+        raise AudioError(f"{name}: its audio codec is unknown; convert it to WAV or FLAC")
+    return container
+
+
+def _samples_of(frame: Any) -> np.ndarray:
+    """Return a decoded frame as float32 (samples, channels)."""
+    data = frame.to_ndarray()
+    if frame.format.is_planar:
+        data = data.T
+    else:
+        data = data.reshape(-1, frame.layout.nb_channels)
+    if data.dtype.kind == "u":
+        return (data.astype(np.float32) - 128) / 128
+    if data.dtype.kind == "i":
+        return data.astype(np.float32) / -float(np.iinfo(data.dtype).min)
+    return data.astype(np.float32)

@@ -1,0 +1,172 @@
+"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF and others, without an extra package."""
+
+import contextlib
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import soundfile
+
+from sasv.audio.containers import mp3_samples, ogg_state
+from sasv.audio.source import (
+    BLOCK_VALUES,
+    SAMPLES_PER_BYTE,
+    AudioInfo,
+    Length,
+    check_format,
+    native_path,
+    truncated,
+)
+from sasv.core.errors import AudioError
+
+SIZED = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "W64")
+"""Formats whose log says how many bytes the header promises and how many there are."""
+
+PROMISED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)")
+
+STREAM_BYTES = 0x7F000000
+"""Sizes from here on are written by programs that do not know the size (pipes of SoX, FFmpeg, arecord): no promise."""
+
+HEADER_BYTES = 1024
+"""A WAV without samples is not larger than this; a larger one was never finished, and its samples are behind."""
+
+MP3_DELAY = 2400
+"""The length that libsndfile gives and the one of all frames may differ by so many samples (encoder delay)."""
+
+
+class SndfileSource:
+    """A file that libsndfile reads and whose length it knows."""
+
+    def __init__(self, name: str, file: soundfile.SoundFile):
+        self.name, self.file = name, file
+        self.info = AudioInfo(file.samplerate, file.channels, file.frames)
+        self.at = 0
+
+    def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
+        """Yield blocks (samples, channels); AudioError where the file ends before its header says."""
+        wanted = self.info.samples - first if count is None else count
+        most = max(1, BLOCK_VALUES // self.info.channels)
+        try:
+            self._go_to(first, most)
+            done = 0
+            while done < wanted:
+                data = self.file.read(min(most, wanted - done), dtype="float32", always_2d=True)
+                self.at += len(data)
+                done += len(data)
+                if len(data):
+                    yield data
+                else:
+                    raise truncated(self.name, self.info.samples, first + done, self.info.rate)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{self.name}: broken or truncated audio ({_reason(error)}); fetch or convert it again"
+            ) from error
+
+    def _go_to(self, first: int, most: int) -> None:
+        """Stand at a sample; GSM and other formats that cannot be sought are read up to it."""
+        if first == self.at:
+            return
+        if self.file.seekable():
+            self.file.seek(first)
+            self.at = first
+            return
+        if first < self.at:
+            self.file.close()
+            self.file = soundfile.SoundFile(native_path(self.name))
+            self.at = 0
+        while self.at < first:
+            passed = len(self.file.read(min(most, first - self.at), dtype="float32", always_2d=True))
+            if not passed:
+                raise truncated(self.name, self.info.samples, self.at, self.info.rate)
+            self.at += passed
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def open_sndfile(name: str, status: os.stat_result) -> tuple[SndfileSource | None, str]:
+    """Open a file; (None, reason) where libsndfile does not read it or cannot tell how long it is.
+
+    Raises:
+        AudioError: the file is of a format of libsndfile, and broken.
+    """
+    try:
+        file = soundfile.SoundFile(native_path(name))
+    except (soundfile.SoundFileError, TypeError) as error:
+        return None, _reason(error)
+    try:
+        check_format(name, file.samplerate, file.channels)
+        length = _length(name, file, status)
+    except BaseException:
+        file.close()
+        raise
+    if length is Length.EXACT:
+        return SndfileSource(name, file), ""
+    kind = file.format
+    file.close()
+    return None, f"a {kind} of unknown length"
+
+
+def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Length:
+    """Return how far libsndfile's length can be believed. AudioError where the file is truncated or holds nothing."""
+    kind = file.format
+    if file.frames <= 0:
+        if status.st_size > HEADER_BYTES:
+            return Length.UNKNOWN
+        raise AudioError(f"{name}: holds no audio (0 samples); record or convert it again")
+    if file.frames > SAMPLES_PER_BYTE * status.st_size:
+        return Length.UNKNOWN
+    if kind in SIZED:
+        for promised, present in PROMISED.findall(file.extra_info):
+            if int(present) < int(promised) < STREAM_BYTES:
+                samples = file.frames * int(promised) // max(int(present), 1)
+                raise truncated(name, samples, file.frames, file.samplerate)
+    elif kind == "NIST":
+        promised = _sphere_samples(name)
+        if promised > file.frames:
+            raise truncated(name, promised, file.frames, file.samplerate)
+    elif kind == "OGG":
+        state = _ogg_state(name, status.st_size, status.st_mtime_ns)
+        if state == "cut":
+            raise AudioError(f"{name}: truncated: the OGG stream has no end; fetch or convert it again")
+        if state == "chained":
+            return Length.UNKNOWN
+    elif kind == "MP3":
+        counted, believed = _mp3_samples(name, status.st_size, status.st_mtime_ns)
+        if not believed and abs(counted - file.frames) > MP3_DELAY:
+            return Length.ESTIMATED
+    return Length.EXACT
+
+
+@lru_cache(maxsize=1 << 16)
+def _ogg_state(name: str, size: int, mtime_ns: int) -> str:
+    with _mapped(name) as data:
+        return ogg_state(data)
+
+
+@lru_cache(maxsize=1 << 16)
+def _mp3_samples(name: str, size: int, mtime_ns: int) -> tuple[int, bool]:
+    with _mapped(name) as data:
+        return mp3_samples(data)
+
+
+@contextlib.contextmanager
+def _mapped(name: str) -> Iterator[mmap.mmap]:
+    with open(native_path(name), "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def _sphere_samples(name: str) -> int:
+    """Return the sample count of a SPHERE header, 0 where there is none."""
+    with open(native_path(name), "rb") as stream:
+        found = re.search(rb"\nsample_count -i (\d+)", stream.read(1024))
+    return int(found[1]) if found else 0
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says, without the path that stands in the message anyway."""
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(". ") or "broken"
