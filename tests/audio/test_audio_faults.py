@@ -304,7 +304,7 @@ def test_channels(tmp_path, speech, voice, monkeypatch, capsys):
         np.testing.assert_array_equal(loud, read_audio(tmp_path / f"{name}.wav", channel="loudest"))
     said = capsys.readouterr().err
     assert said.count("loudest channel") == 1 and "--channel" in said
-    other = voice(len(speech), 5, 220)
+    other = voice(len(speech), 5)
     soundfile.write(tmp_path / "two.wav", np.stack([speech, other], 1), 16000, subtype="FLOAT")
     np.testing.assert_allclose(read_audio(tmp_path / "two.wav"), (speech + other) / 2, atol=1e-6)
     np.testing.assert_array_equal(read_audio(tmp_path / "two.wav", channel="1"), other)
