@@ -27,17 +27,7 @@ def run(corpus, folder, out, **options):
 
 
 def test_registry_lists_every_reader():
-    assert set(CORPORA) == {
-        "asvspoof2019",
-        "asvspoof5",
-        "copies",
-        "spoofceleb",
-        "voxceleb1",
-        "voxceleb2",
-        "librispeech",
-        "folder",
-        "table",
-    }
+    assert set(CORPORA) >= {"asvspoof2019", "voxceleb2", "in-the-wild", "mlaad", "cnceleb", "kaldi", "folder"}
     assert all(callable(CORPORA.get(name)) for name in CORPORA)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sasv.audio import AUTO, check_channel
 from sasv.core.errors import SasvError
 from sasv.core.options import Options
 from sasv.core.progress import say
@@ -15,13 +16,17 @@ class PrepareOptions(Options):
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: asvspoof2019, asvspoof5, spoofceleb, voxceleb1, voxceleb2, librispeech, folder (one subfolder a
-            speaker), table (your own) or copies (copy-synthesised speech and its list).
+        corpus: asvspoof2019, asvspoof5, spoofceleb, in-the-wild, mlaad, voxceleb1, voxceleb2, cnceleb, librispeech,
+            kaldi (a data folder with wav.scp and utt2spk), folder (one subfolder a speaker), table (your own) or
+            copies (copy-synthesised speech and its list).
         folder: the corpus as unpacked.
         out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
         protocol: list of the copies; empty takes the only one in their folder.
         allow_missing: leave out missing and unreadable files instead of failing.
-        seconds: read every header for the column seconds (checks the files as well).
+        seconds: read every header for the column seconds (checks the files as well); files whose header does not
+            say how long they are get decoded once.
+        channel: which channel of recordings with several is meant: mean, loudest, or a number from 0 on, as a column
+            of the table; auto takes the mean, and the loudest where the channels cancel or all others are silent.
     """
 
     corpus: str
@@ -30,6 +35,7 @@ class PrepareOptions(Options):
     protocol: str = ""
     allow_missing: bool = False
     seconds: bool = True
+    channel: str = AUTO
 
 
 def prepare(options: PrepareOptions) -> Prepared:
@@ -39,11 +45,12 @@ def prepare(options: PrepareOptions) -> Prepared:
         raise SasvError(f"{options.folder}: no such folder; check the path")
     if options.protocol and options.corpus != "copies":
         raise SasvError(f"--protocol is for copies; {options.corpus} has its lists where it is unpacked")
+    check_channel(options.channel)
     given = (Path(options.protocol),) if options.protocol else ()
     lists = reader(Path(options.folder), *given)
     for note in lists.notes:
         say(note)
-    result = write_tables(lists, Path(options.out), options.allow_missing, options.seconds)
+    result = write_tables(lists, Path(options.out), options.allow_missing, options.seconds, options.channel)
     trials = ", ".join(path.name for path in result.trials.values()) or "no trials"
     say(f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} utterances); {trials}")
     return result

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from sasv.core.errors import SasvError
-from sasv.core.files import read_lines
-from sasv.corpora.base import CorpusLists, Trial, Utterance, audio_below
+from sasv.corpora.base import CorpusLists, Trial, Utterance
+from sasv.corpora.lists import SPOOF, read_countermeasure, read_fields
+from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
 
 PARTS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
@@ -50,35 +51,16 @@ def read(folder: Path) -> CorpusLists:
     return lists
 
 
-def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
-    """Return (speaker, utterance, bonafide or spoof, attack) of each line ``LA_0079 LA_T_1138215 - - bonafide``."""
-    rows = []
-    for speaker, name, _, attack, label in read_fields(path, 5):
-        if label not in ("bonafide", "spoof"):
-            raise SasvError(f"{path}: unknown label '{label}' of {name}; expected bonafide or spoof")
-        rows.append((speaker, name, label, attack if label == "spoof" else NONE))
-    return rows
-
-
 def read_trials(path: Path) -> list[Trial]:
     """Return the trials of lines ``LA_0015 LA_E_1103494 bonafide target`` (third column the attack when spoofed)."""
     trials = []
     for speaker, name, kind, label in read_fields(path, 4):
         if label not in ("target", "nontarget", "spoof"):
             raise SasvError(f"{path}: unknown label '{label}' of {name}; expected target, nontarget or spoof")
-        trials.append(Trial(speaker, name, label, kind if label == "spoof" else NONE))
+        trials.append(Trial(speaker, name, label, kind if label == SPOOF else NONE))
     return trials
 
 
 def read_enrolments(*paths: Path) -> dict[str, list[str]]:
     """Return speaker -> enrolment utterances of lines ``LA_0026 LA_E_A6067886,LA_E_A6399397``."""
     return {speaker: names.split(",") for path in paths for speaker, names in read_fields(path, 2)}
-
-
-def read_fields(path: Path, count: int) -> list[list[str]]:
-    """Return the fields of each line, separated by blanks; SasvError where a line has not ``count`` of them."""
-    rows = [line.split() for line in read_lines(path)]
-    for number, row in enumerate(rows, 1):
-        if len(row) != count:
-            raise SasvError(f"{path}, line {number}: {len(row)} fields instead of {count}; is it another protocol?")
-    return rows

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from sasv.core.errors import SasvError
-from sasv.corpora.asvspoof2019 import read_enrolments, read_fields
-from sasv.corpora.base import CorpusLists, Trial, Utterance, audio_below
+from sasv.corpora.asvspoof2019 import read_enrolments
+from sasv.corpora.base import CorpusLists, Trial, Utterance
+from sasv.corpora.lists import SPOOF, read_fields
+from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
+from sasv.tables.kinds import BONA_FIDE
 
 PARTS = {"train": ("train", "flac_T"), "dev": ("dev.track_1", "flac_D"), "eval": ("eval.track_1", "flac_E_eval")}
 NAME = "ASVspoof5"
@@ -24,9 +27,9 @@ def read(folder: Path) -> CorpusLists:
             lists.notes.append(f"no {part} part: {NAME}.{listed}.tsv is not there")
             continue
         for speaker, name, gender, codec, _, _, _, attack, key, _ in read_fields(protocol, 10):
-            if key not in ("bonafide", "spoof"):
+            if key not in (BONA_FIDE, SPOOF):
                 raise SasvError(f"{protocol}: unknown key '{key}' of {name}; expected bonafide or spoof")
-            shown = attack if key == "spoof" else NONE
+            shown = attack if key == SPOOF else NONE
             lists.utterances.append(Utterance(name, f"{audio}/{name}.flac", speaker, part, key, shown))
             columns["gender"][name], columns["codec"][name] = gender, codec
         enrolments, trials = (found.get(f"{NAME}.{part}.track_2.{kind}.tsv") for kind in ("enroll", "trial"))
@@ -49,5 +52,5 @@ def read_trials(path: Path) -> list[Trial]:
     for speaker, name, _, attack, key in read_fields(path, 5):
         if key not in ("target", "nontarget", "spoof"):
             raise SasvError(f"{path}: unknown key '{key}' of {name}; expected target, nontarget or spoof")
-        trials.append(Trial(speaker, name, key, attack if key == "spoof" else NONE))
+        trials.append(Trial(speaker, name, key, attack if key == SPOOF else NONE))
     return trials

@@ -1,19 +1,18 @@
 """What a reader yields, and the checks and writing that all corpora share."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sasv.audio import probe
+from sasv.audio import AUTO, measure
 from sasv.core.errors import SasvError, some
 from sasv.core.files import write_text
 from sasv.core.progress import Progress, say
+from sasv.corpora.tree import audio_below
 from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
 
-AUDIO = (".flac", ".wav", ".m4a", ".ogg", ".opus", ".mp3", ".aac")
 READERS = 8
 
 
@@ -61,19 +60,6 @@ class CorpusLists:
     notes: list[str] = field(default_factory=list)
 
 
-def audio_below(folder: Path) -> list[str]:
-    """Return the audio files below a folder as sorted relative paths, in one walk over the tree."""
-    if not folder.is_dir():
-        raise SasvError(f"{folder}: no such folder; check the path")
-    root = str(folder)
-    found = []
-    for where, _, names in os.walk(root, followlinks=True):
-        inside = os.path.relpath(where, root)
-        prefix = "" if inside == "." else inside.replace(os.sep, "/") + "/"
-        found += [prefix + name for name in names if name.lower().endswith(AUDIO)]
-    return sorted(found)
-
-
 @dataclass(frozen=True)
 class Prepared:
     """Tables that were written."""
@@ -85,25 +71,29 @@ class Prepared:
     unreadable: int
 
 
-def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, measure: bool = True) -> Prepared:
+def write_tables(
+    lists: CorpusLists, out: Path, allow_missing: bool = False, seconds: bool = True, channel: str = AUTO
+) -> Prepared:
     """Check that what the lists name exists and can be read, then write the tables.
 
     Args:
         lists: what a reader yields.
         out: folder for ``utterances.tsv``, ``enrolments_PART.tsv``, ``trials_PART.tsv``.
         allow_missing: leave out missing and unreadable files (and the trials that need them) instead of failing.
-        measure: read every header for the column ``seconds``.
+        seconds: read every header for the column ``seconds``; where a header does not say, the file is decoded once.
+        channel: which channel of each recording is meant, for the column ``channel``; ``auto`` writes none.
 
     Raises:
-        SasvError: files are missing or unreadable; ``missing.txt`` in ``out`` lists all of them.
+        SasvError: files are missing or unreadable (``missing.txt`` in ``out`` lists all of them), or two have one name.
     """
     if not lists.utterances:
         raise SasvError(f"{lists.folder}: no utterances found; check that this is the unpacked corpus folder")
+    _check_names(lists)
     present = set(audio_below(lists.folder)) if lists.files is None else lists.files
     missing = [row.path for row in lists.utterances if row.path not in present]
     kept = [row for row in lists.utterances if row.path in present]
     unreadable: list[str] = []
-    if measure:
+    if seconds:
         kept, unreadable = _measured(lists.folder, kept)
     if missing or unreadable:
         write_text(out / "missing.txt", "".join(f"{name}\n" for name in (*missing, *unreadable)))
@@ -131,6 +121,8 @@ def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, mea
         columns["seconds"] = [row.seconds for row in kept]
     for column, cells in lists.extras.items():
         columns[column] = [cells.get(row.utterance, NONE) for row in kept]
+    if channel != AUTO:
+        columns["channel"] = [channel] * len(kept)
     utterances = Utterances(Table.build(columns, str(out / "utterances.tsv")))
     known = set(columns["utterance"])
     enrolment_paths, trial_paths = {}, {}
@@ -157,20 +149,42 @@ def write_tables(lists: CorpusLists, out: Path, allow_missing: bool = False, mea
     return Prepared(out / "utterances.tsv", enrolment_paths, trial_paths, len(missing), len(unreadable))
 
 
+def readable_name(name: str) -> str:
+    """Return a file name as an utterance may be called: no commas, and what is not UTF-8 written out (``\\xe9``)."""
+    return name.replace(",", "_").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _check_names(lists: CorpusLists) -> None:
+    """SasvError where a name cannot stand in a table, or two files would have one name."""
+    broken = [row.path for row in lists.utterances if any(mark in row.path + row.speaker for mark in "\t\n\r")]
+    if broken:
+        shown = some([repr(path) for path in broken], 3)
+        raise SasvError(
+            f"{lists.folder}: {len(broken)} names hold a tab or a line break ({shown}), which no table can; rename them"
+        )
+    first: dict[str, str] = {}
+    for row in lists.utterances:
+        other = first.setdefault(row.utterance, row.path)
+        if other != row.path:
+            raise SasvError(
+                f"{lists.folder}: {other} and {row.path} would both be called {row.utterance}; rename or remove one"
+            )
+
+
 def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], list[str]]:
     """Fill in the lengths that are not known; return (readable rows, messages of unreadable ones)."""
 
-    def measure(row: Utterance) -> Utterance | str:
+    def measured(row: Utterance) -> Utterance | str:
         if row.seconds:
             return row
         try:
-            return row._replace(seconds=f"{probe(folder / row.path).seconds:.3f}")
+            return row._replace(seconds=f"{measure(folder / row.path).seconds:.3f}")
         except SasvError as error:
             return str(error)
 
     kept, broken = [], []
     with ThreadPoolExecutor(READERS) as pool, Progress("headers", len(rows)) as progress:
-        for result in pool.map(measure, rows, chunksize=256):
+        for result in pool.map(measured, rows, chunksize=256):
             progress.add()
             if isinstance(result, str):
                 broken.append(result)

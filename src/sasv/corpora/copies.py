@@ -10,7 +10,9 @@ from pathlib import Path
 
 from sasv.core.errors import SasvError, some
 from sasv.core.files import read_lines
-from sasv.corpora.base import CorpusLists, Utterance, audio_below
+from sasv.corpora.base import CorpusLists, Utterance
+from sasv.corpora.lists import SPOOF, countermeasure_row, without_suffix
+from sasv.corpora.tree import audio_below
 from sasv.tables import NONE, Table
 
 LISTS = (".txt", ".tsv", ".lst", ".list")
@@ -39,10 +41,11 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
     for name, speaker, label, attack, source in rows:
         path = name
         if name not in known:
-            found = by_stem.get(Path(name).stem if Path(name).suffix in (".wav", ".flac") else name, [])
-            twice += [name] if len(found) > 1 else []
+            found = by_stem.get(Path(without_suffix(name)).name, [])
+            if len(found) > 1:
+                twice.append(name)
             path = found[0] if found else name
-        utterance = name.rpartition(".")[0] if path == name and "." in name else name
+        utterance = without_suffix(name) if path == name else name
         lists.utterances.append(Utterance(utterance.replace(",", "_"), path, speaker, "all", label, attack))
         sources[lists.utterances[-1].utterance] = source
     if twice:
@@ -69,15 +72,15 @@ def _rows(protocol: Path) -> list[tuple[str, str, str, str, str]]:
     rows = []
     for number, line in enumerate(lines, 1):
         fields = line.split()
-        if len(fields) == 5 and fields[4] in ("bonafide", "spoof"):
-            speaker, name, _, attack, label = fields
-            prefix, source = f"{attack}_", NONE
-            if label == "spoof" and name.startswith(prefix):
-                source = name.removeprefix(prefix)
-            rows.append((name, speaker, label, attack if label == "spoof" else NONE, source))
+        row = countermeasure_row(fields)
+        if row is not None:
+            speaker, name, label, attack = row
+            prefix = f"{attack}_"
+            source = name.removeprefix(prefix) if label == SPOOF and name.startswith(prefix) else NONE
+            rows.append((name, speaker, label, attack, source))
         elif len(fields) == 1 and len(Path(fields[0]).parts) > 2:
             attack, speaker, *rest = Path(fields[0]).parts
-            rows.append((fields[0], speaker, "spoof", attack, "/".join((speaker, *rest)).rpartition(".")[0]))
+            rows.append((fields[0], speaker, SPOOF, attack, without_suffix("/".join((speaker, *rest)))))
         else:
             raise SasvError(
                 f"{protocol}, line {number}: expected 'SPEAKER NAME - VOCODER spoof', a path VOCODER/SPEAKER/..., or a "
@@ -90,7 +93,7 @@ def _from_table(protocol: Path) -> list[tuple[str, str, str, str, str]]:
     table = Table.load(protocol)
     name = "path" if "path" in table.columns else "utterance"
     table.require(name, "speaker")
-    defaults = {"label": "spoof", "attack": "unknown", "source": NONE}
+    defaults = {"label": SPOOF, "attack": "unknown", "source": NONE}
     optional = [
         table.texts(column) if column in table.columns else [default] * len(table)
         for column, default in defaults.items()

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from sasv.core.errors import SasvError
-from sasv.corpora.base import CorpusLists, Utterance, audio_below
+from sasv.corpora.base import CorpusLists, Utterance, readable_name
+from sasv.corpora.lists import without_suffix
+from sasv.corpora.tree import audio_below
 
 
 def read(folder: Path) -> CorpusLists:
@@ -13,7 +15,7 @@ def read(folder: Path) -> CorpusLists:
     for path in files:
         speaker, slash, _ = path.partition("/")
         if slash:
-            rows.append(Utterance(path.rpartition(".")[0].replace(",", "_"), path, speaker, "all"))
+            rows.append(Utterance(readable_name(without_suffix(path)), path, readable_name(speaker), "all"))
     if not rows:
         raise SasvError(f"{folder}: no SPEAKER/... audio in it; put each speaker's files into a folder of their own")
     return CorpusLists(folder, rows, files=set(files))

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from sasv.core.errors import SasvError
-from sasv.corpora.base import CorpusLists, Utterance, audio_below
+from sasv.corpora.base import CorpusLists, Utterance
+from sasv.corpora.tree import audio_below
 
 LAYOUT = re.compile(r"(?:(?:.*/)?([^/]+)/)?([^/]+)/[^/]+/([^/]+)\.\w+$")
 

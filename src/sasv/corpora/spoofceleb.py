@@ -5,11 +5,14 @@ from pathlib import Path
 
 from sasv.core.errors import SasvError
 from sasv.core.files import read_lines
-from sasv.corpora.base import CorpusLists, Trial, Utterance, audio_below
+from sasv.corpora.base import CorpusLists, Trial, Utterance
+from sasv.corpora.lists import SPOOF
+from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
+from sasv.tables.kinds import BONA_FIDE
 
 PARTS = {"train": "train", "dev": "development", "eval": "evaluation"}
-BONA_FIDE = "a00"
+BONA_FIDE_ATTACK = "a00"
 """The "attack" of bona fide speech."""
 
 
@@ -27,8 +30,8 @@ def read(folder: Path) -> CorpusLists:
             lists.notes.append(f"no {part} part: metadata/{long}.csv is not there")
             continue
         for file, speaker, attack in _rows(metadata):
-            spoofed = attack != BONA_FIDE
-            label, shown = ("spoof", attack) if spoofed else ("bonafide", NONE)
+            spoofed = attack != BONA_FIDE_ATTACK
+            label, shown = (SPOOF, attack) if spoofed else (BONA_FIDE, NONE)
             lists.utterances.append(Utterance(_name(file), f"flac/{long}/{file}", speaker, part, label, shown))
         protocol = folder / "protocol" / f"sasv_{long}_evaluation_protocol.csv"
         if not protocol.exists():

@@ -5,22 +5,35 @@ from pathlib import Path
 from sasv.core.errors import SasvError
 from sasv.core.files import read_lines
 from sasv.corpora.base import CorpusLists, Trial
-from sasv.corpora.voxceleb2 import utterances_below
+from sasv.corpora.lists import without_suffix
+from sasv.corpora.voxceleb2 import LISTED, utterances_below
 
-TRIALS = {"o": "veri_test2.txt", "e": "list_test_all2.txt", "h": "list_test_hard2.txt"}
+TRIALS = {
+    "o": ("veri_test2.txt", "veri_test_cleaned.txt", "vox1_O_cleaned.txt", "vox1-O-cleaned.txt"),
+    "e": ("list_test_all2.txt", "list_test_all_cleaned.txt", "vox1_E_cleaned.txt", "vox1-E-cleaned.txt"),
+    "h": ("list_test_hard2.txt", "list_test_hard_cleaned.txt", "vox1_H_cleaned.txt", "vox1-H-cleaned.txt"),
+    "o-original": ("veri_test.txt", "vox1_O.txt"),
+    "e-original": ("list_test_all.txt", "vox1_E.txt"),
+    "h-original": ("list_test_hard.txt", "vox1_H.txt"),
+}
+"""Names of the trial lists: the cleaned ones, which are used today, and the original ones."""
+
+LABELS = {"1": "target", "0": "nontarget", "target": "target", "nontarget": "nontarget"}
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree and those of the cleaned trial lists that lie in the folder.
+    """Read the tree and those of the trial lists that lie in the folder or in its ``meta``.
 
     A trial compares two utterances: the first is enrolled under its own name.
     """
     utterances, files = utterances_below(folder, "VoxCeleb1")
     lists = CorpusLists(folder, utterances, files=files)
-    for part, name in TRIALS.items():
-        path = folder / name
-        if not path.exists():
-            lists.notes.append(f"no VoxCeleb1-{part.upper()} trials: {name} does not lie in the folder")
+    for part, names in TRIALS.items():
+        places = [place / name for place in (folder, folder / "meta") for name in names]
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
+            if not part.endswith("-original"):
+                lists.notes.append(f"no VoxCeleb1-{part.upper()} trials: {names[0]} does not lie in the folder")
             continue
         trials = read_trials(path)
         lists.trials[part] = trials
@@ -29,12 +42,24 @@ def read(folder: Path) -> CorpusLists:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Return the trials of lines ``1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav``."""
+    """Return the trials of lines ``1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav``.
+
+    The label may also be the last field (target, nontarget), the suffixes may be missing, and folders may stand before.
+    """
     trials = []
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split()
-        if len(fields) != 3 or fields[0] not in ("0", "1"):
+        if len(fields) == 3 and fields[0] in LABELS:
+            label, *names = fields
+        elif len(fields) == 3 and fields[2] in ("target", "nontarget"):
+            *names, label = fields
+        else:
             raise SasvError(f"{path}, line {number}: expected '1 ENROLMENT.wav TEST.wav' with 0 or 1 first")
-        enrolment, test = (field.rpartition(".")[0] for field in fields[1:])
-        trials.append(Trial(enrolment, test, "target" if fields[0] == "1" else "nontarget"))
+        enrolment, test = (_utterance(name) for name in names)
+        trials.append(Trial(enrolment, test, LABELS[label]))
     return trials
+
+
+def _utterance(name: str) -> str:
+    match = LISTED.match(name)
+    return without_suffix(name) if match is None else match[1]

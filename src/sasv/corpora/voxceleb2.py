@@ -3,11 +3,20 @@
 import re
 from pathlib import Path
 
+from sasv.audio.formats import suffix_of
 from sasv.core.errors import SasvError
 from sasv.core.files import read_lines
-from sasv.corpora.base import CorpusLists, Utterance, audio_below
+from sasv.corpora.base import CorpusLists, Utterance
+from sasv.corpora.tree import audio_below
 
 LAYOUT = re.compile(r"(?:.*/)?((id\d{5})/[^/]+/\d+)\.\w+$")
+LISTED = re.compile(r"(?:.*/)?((id\d{5})/[^/\s]+/\d+)(?:\.\w+)?$")
+"""The same in a list, where the suffix may be left out."""
+
+VIDEO = (".mp4", ".avi")
+"""The corpus also comes as video; where both are there, the audio is taken."""
+
+LIST_NAMES = ("train_list.txt", "meta/train_list.txt")
 
 
 def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[str]]:
@@ -18,8 +27,11 @@ def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[st
         match = LAYOUT.match(path)
         if match is None:
             continue
-        if match[1] in rows:
-            raise SasvError(f"{folder}: {match[1]} is there twice ({rows[match[1]].path}, {path}); keep one copy")
+        other = rows.get(match[1])
+        if other is not None and suffix_of(path) in VIDEO:
+            continue
+        if other is not None and suffix_of(other.path) not in VIDEO:
+            raise SasvError(f"{folder}: {match[1]} is there twice ({other.path}, {path}); keep one copy")
         split = "test" if "test" in path.split("/")[:-3] else "dev"
         rows[match[1]] = Utterance(match[1], path, match[2], split)
     if not rows:
@@ -28,21 +40,25 @@ def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[st
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree; where ``train_list.txt`` (lines ``id00012/21Uxsk56VDQ/00001.wav id00012``) lies in the folder,
-    its lines are the corpus, and what it names must exist."""
+    """Read the tree; where ``train_list.txt`` lies in the folder or in ``meta``, its lines are the corpus, and what it
+    names must exist. The official order (``id00012 id00012/21Uxsk56VDQ/00001.wav``) and the other one are read."""
     utterances, files = utterances_below(folder, "VoxCeleb2")
     lists = CorpusLists(folder, utterances, files=files)
-    listed = folder / "train_list.txt"
-    if not listed.exists():
+    listed = next((folder / name for name in LIST_NAMES if (folder / name).exists()), None)
+    if listed is None:
         return lists
     found = {row.utterance: row for row in utterances}
     rows = []
     for number, line in enumerate(read_lines(listed), 1):
-        name, _, speaker = line.strip().partition(" ")
-        utterance = name.rpartition(".")[0]
-        if not utterance or not speaker:
-            raise SasvError(f"{listed}, line {number}: expected 'idNNNNN/<video>/NNNNN.wav idNNNNN'")
-        rows.append(found.get(utterance, Utterance(utterance, name, speaker.strip(), "dev")))
+        fields = line.split()
+        paths = [(field, LISTED.match(field)) for field in fields]
+        named = [(field, match) for field, match in paths if match is not None]
+        if len(fields) not in (1, 2) or len(named) != 1:
+            raise SasvError(
+                f"{listed}, line {number}: expected 'idNNNNN idNNNNN/<video>/NNNNN.wav'; found: {line[:60]}"
+            )
+        path, match = named[0]
+        rows.append(found.get(match[1], Utterance(match[1], path, match[2], "dev")))
     lists.utterances = rows
     lists.notes.append(f"{listed.name} names {len(rows)} of the {len(found)} utterances in the tree")
     return lists

@@ -1,0 +1,26 @@
+"""In-the-Wild (Müller et al., Interspeech 2022): ``meta.csv`` (file, speaker, label) beside ``0.wav`` and so on."""
+
+from pathlib import Path
+
+from sasv.core.errors import SasvError
+from sasv.corpora.base import CorpusLists, Utterance
+from sasv.corpora.lists import SPOOF, label_of, read_csv, without_suffix
+from sasv.corpora.tree import audio_below
+from sasv.tables import NONE
+
+
+def read(folder: Path) -> CorpusLists:
+    """Read the folder ``release_in_the_wild``, or the folder above it. The attacks are not known."""
+    root = folder
+    if not (root / "meta.csv").exists():
+        root = folder / "release_in_the_wild"
+    meta = root / "meta.csv"
+    if not meta.exists():
+        raise SasvError(f"{folder}: no meta.csv in it; give the unpacked folder release_in_the_wild")
+    lists = CorpusLists(root, [], files=set(audio_below(root)))
+    for row in read_csv(meta, ("file", "speaker", "label")):
+        label = label_of(meta, row["label"], row["file"])
+        attack = "unknown" if label == SPOOF else NONE
+        name = without_suffix(row["file"])
+        lists.utterances.append(Utterance(name, row["file"], row["speaker"], "all", label, attack))
+    return lists

@@ -1,0 +1,106 @@
+"""A Kaldi data folder: ``wav.scp`` and ``utt2spk``, and where it is there ``spk2gender``."""
+
+import shlex
+from pathlib import Path
+
+from sasv.core.errors import SasvError, some
+from sasv.core.files import read_lines
+from sasv.corpora.base import CorpusLists, Utterance
+from sasv.tables import NONE
+
+PARENTS = 3
+"""Relative paths of a wav.scp start from the folder of the recipe: so many folders above the data are tried."""
+
+
+def read(folder: Path) -> CorpusLists:
+    """Read a data folder. Commands that only decode a file (``flac -c -d``, ``sph2pipe``, ``ffmpeg -i``) are read as
+    that file.
+
+    Raises:
+        SasvError: no wav.scp or utt2spk, segments, archives, or another command.
+    """
+    for name in ("wav.scp", "utt2spk"):
+        if not (folder / name).exists():
+            raise SasvError(f"{folder}: no {name} in it; give a Kaldi data folder with wav.scp and utt2spk")
+    if (folder / "segments").exists():
+        raise SasvError(
+            f"{folder}: has segments, and sasv reads files whole; cut them first (Kaldi: extract-segments scp:wav.scp "
+            "segments ark,scp:..., then wav-copy to files), and give a wav.scp of the pieces"
+        )
+    recordings = _pairs(folder / "wav.scp")
+    speakers = _pairs(folder / "utt2spk")
+    unknown = [name for name in speakers if name not in recordings]
+    if unknown:
+        raise SasvError(f"{folder / 'utt2spk'}: {some(unknown)} is not in wav.scp")
+    lists = CorpusLists(folder, [], files=set())
+    channels: dict[str, str] = {}
+    for name, speaker in speakers.items():
+        path, channel = _file(folder, name, recordings[name])
+        lists.utterances.append(Utterance(name, path, speaker, "all"))
+        if channel:
+            channels[name] = channel
+        if lists.files is not None and (folder / path).exists():
+            lists.files.add(path)
+    if channels:
+        lists.extras["channel"] = channels
+    genders = folder / "spk2gender"
+    if genders.exists():
+        of_speaker = _pairs(genders)
+        lists.extras["gender"] = {name: of_speaker.get(speaker, NONE) for name, speaker in speakers.items()}
+    left_out = len(recordings) - len(speakers)
+    if left_out:
+        lists.notes.append(f"{left_out} recordings of wav.scp are not in utt2spk, and left out")
+    return lists
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """Return key -> rest of each line."""
+    pairs = {}
+    for number, line in enumerate(read_lines(path), 1):
+        key, _, rest = line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
+        if not rest.strip():
+            raise SasvError(f"{path}, line {number}: expected a name and a value; found: {line[:60]}")
+        if key in pairs:
+            raise SasvError(f"{path}, line {number}: {key} stands twice; keep one")
+        pairs[key] = rest.strip()
+    return pairs
+
+
+def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
+    """Return (path, channel or "") of an entry of wav.scp."""
+    path, channel = _decoded(recording) if recording.endswith("|") else (recording, "")
+    if not path:
+        raise SasvError(
+            f"{folder / 'wav.scp'}: {name} is the command '{recording[:60]}'; sasv runs no commands: write its output "
+            "to files and list these"
+        )
+    if ".ark:" in path:
+        raise SasvError(f"{folder / 'wav.scp'}: {name} lies in an archive ({path}); copy it to files (wav-copy)")
+    if not Path(path).is_absolute():
+        for above in [folder, *folder.resolve().parents[:PARENTS]]:
+            if (above / path).exists():
+                return str((above / path).resolve()), channel
+    return path, channel
+
+
+def _decoded(command: str) -> tuple[str, str]:
+    """Return (file, channel or "") of a command that only decodes a file; ("", "") for any other."""
+    try:
+        words = shlex.split(command.rstrip("|"))
+    except ValueError:
+        return "", ""
+    if not words or "|" in words:
+        return "", ""
+    program = Path(words[0]).name
+    if program == "flac" and any(word in ("-d", "-dc", "-cd", "--decode") for word in words):
+        return words[-1], ""
+    if program == "sph2pipe":
+        channel = ""
+        if "-c" in words[:-1]:
+            number = words[words.index("-c") + 1]
+            channel = str(int(number) - 1) if number in ("1", "2") else ""  # sph2pipe counts from 1
+        files = [word for word in words[1:] if not word.startswith("-")]
+        return (files[-1] if files else ""), channel
+    if program == "ffmpeg" and "-i" in words[:-1] and not any(word in ("-ss", "-t", "-to", "-af") for word in words):
+        return words[words.index("-i") + 1], ""
+    return "", ""

@@ -1,0 +1,82 @@
+"""The audio below a folder, in one walk: each real folder once, regular files only, and a word on what was skipped."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from sasv.audio.formats import SUFFIXES, suffix_of
+from sasv.core.errors import SasvError
+from sasv.core.progress import say
+
+NOT_AUDIO = "not audio by their suffix"
+HIDDEN = "hidden"
+AGAIN = "folders that links lead to a second time"
+NOT_REGULAR = "not regular files"
+
+SHOWN_SUFFIXES = 6
+
+
+def audio_below(folder: Path) -> list[str]:
+    """Return the audio files below a folder as sorted relative paths.
+
+    Links to folders are followed, but each folder is entered once. Names that begin with a dot and ``__MACOSX`` are
+    left out: they are temporary files and what macOS puts into archives. What is skipped is counted and logged.
+
+    Raises:
+        SasvError: no such folder, or one below it that may not be read.
+    """
+    if not folder.is_dir():
+        raise SasvError(f"{folder}: no such folder; check the path")
+    found: list[str] = []
+    skipped: Counter[str] = Counter()
+    suffixes: Counter[str] = Counter()
+    entered: set[tuple[int, int]] = set()
+    waiting = [(str(folder), "")]
+    linked: list[tuple[str, str]] = []  # after all others, so that a file is listed under its own path
+    while waiting or linked:
+        where, prefix = waiting.pop() if waiting else linked.pop(0)
+        status = Path(where).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in entered:
+            skipped[AGAIN] += 1
+            continue
+        entered.add(identity)
+        for entry in _entries(where):
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                skipped[HIDDEN] += 1
+            elif entry.is_dir():
+                below = linked if entry.is_symlink() else waiting
+                below.append((entry.path, f"{prefix}{entry.name}/"))
+            elif suffix_of(entry.name) not in SUFFIXES:
+                skipped[NOT_AUDIO] += 1
+                suffixes[suffix_of(entry.name) or "no suffix"] += 1
+            elif entry.is_file():
+                found.append(prefix + entry.name)
+            else:
+                skipped[NOT_REGULAR] += 1
+    if skipped:
+        say(f"{folder}: skipped {_described(skipped, suffixes)}")
+    return sorted(found)
+
+
+def _entries(where: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(where) as entries:
+            return list(entries)
+    except OSError as error:
+        raise SasvError(
+            f"{where}: this folder cannot be read ({error.strerror or error}); give yourself access, or move it away"
+        ) from error
+
+
+def _described(skipped: Counter[str], suffixes: Counter[str]) -> str:
+    """Return the counts in words."""
+    parts = []
+    for reason, count in skipped.most_common():
+        shown = f"{count} {reason}"
+        if reason == NOT_AUDIO:
+            most = [f"{suffix} {number}" for suffix, number in suffixes.most_common(SHOWN_SUFFIXES)]
+            more = " ..." if len(suffixes) > SHOWN_SUFFIXES else ""
+            shown += f" ({', '.join(most)}{more})"
+        parts.append(shown)
+    return ", ".join(parts)
