@@ -4,9 +4,10 @@ from pathlib import Path
 
 from sasv.core.errors import SasvError
 from sasv.corpora.base import CorpusLists, Trial, Utterance
-from sasv.corpora.lists import SPOOF, read_countermeasure, read_fields
+from sasv.corpora.lists import read_countermeasure, read_fields
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
+from sasv.tables.labels import SPOOF
 
 PARTS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
 NAME = "ASVspoof2019.LA"

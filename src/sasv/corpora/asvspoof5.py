@@ -5,10 +5,10 @@ from pathlib import Path
 from sasv.core.errors import SasvError
 from sasv.corpora.asvspoof2019 import read_enrolments
 from sasv.corpora.base import CorpusLists, Trial, Utterance
-from sasv.corpora.lists import SPOOF, read_fields
+from sasv.corpora.lists import read_fields
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
-from sasv.tables.kinds import BONA_FIDE
+from sasv.tables.labels import BONA_FIDE, SPOOF
 
 PARTS = {"train": ("train", "flac_T"), "dev": ("dev.track_1", "flac_D"), "eval": ("eval.track_1", "flac_E_eval")}
 NAME = "ASVspoof5"

@@ -11,9 +11,10 @@ from pathlib import Path
 from sasv.core.errors import SasvError, some
 from sasv.core.files import read_lines
 from sasv.corpora.base import CorpusLists, Utterance
-from sasv.corpora.lists import SPOOF, countermeasure_row, without_suffix
+from sasv.corpora.lists import countermeasure_row, without_suffix
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE, Table
+from sasv.tables.labels import SPOOF
 
 LISTS = (".txt", ".tsv", ".lst", ".list")
 

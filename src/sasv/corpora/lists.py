@@ -7,9 +7,7 @@ from sasv.audio.formats import SUFFIXES, suffix_of
 from sasv.core.errors import SasvError, some
 from sasv.core.files import read_lines
 from sasv.tables import NONE
-from sasv.tables.kinds import BONA_FIDE
-
-SPOOF = "spoof"
+from sasv.tables.labels import BONA_FIDE, SPOOF
 
 LABELS = {
     "bonafide": BONA_FIDE,

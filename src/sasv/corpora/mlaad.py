@@ -4,9 +4,10 @@ from pathlib import Path
 
 from sasv.core.errors import SasvError
 from sasv.corpora.base import CorpusLists, Utterance
-from sasv.corpora.lists import SPOOF, read_csv, without_suffix
+from sasv.corpora.lists import read_csv, without_suffix
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
+from sasv.tables.labels import SPOOF
 
 GENDERS = ("female", "male", "mix")
 

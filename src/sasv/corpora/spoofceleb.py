@@ -6,10 +6,9 @@ from pathlib import Path
 from sasv.core.errors import SasvError
 from sasv.core.files import read_lines
 from sasv.corpora.base import CorpusLists, Trial, Utterance
-from sasv.corpora.lists import SPOOF
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE
-from sasv.tables.kinds import BONA_FIDE
+from sasv.tables.labels import BONA_FIDE, SPOOF
 
 PARTS = {"train": "train", "dev": "development", "eval": "evaluation"}
 BONA_FIDE_ATTACK = "a00"
