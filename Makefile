@@ -1,23 +1,51 @@
-# Two commands: `make demo` (the whole pipeline) and `make test`. Each sets up .venv when it is missing or outdated.
+# `make demo` runs the whole pipeline, `make test` the whole test suite. Each sets up .venv when it is missing or outdated.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test benchmark clean
+.PHONY: demo test check lint coverage docs package benchmark dev clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/sasv demo $(if $(CORPUS),--corpus "$(CORPUS)" --out demo-real,--out demo) $(ARGS)
 
-test: $(VENV)/dev.stamp
+# Lint, types, and every test: less than 8 minutes on two cores.
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+# Lint, types, and the fast tests: less than 2 minutes on two cores.
+check: lint
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+
+# Every test with branch coverage; fails below the floor in pyproject.toml.
+coverage: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
+
+# The documentation site, in build/docs; a warning is an error.
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+# The sdist and the wheel, in dist; the wheel is installed into a fresh environment and run.
+package: $(BIN)/python
+	rm -rf dist build/fresh
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && fresh/bin/python ../.ci/smoke.py
 
 benchmark: $(VENV)/dev.stamp
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# The environment alone.
+dev: $(VENV)/dev.stamp
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("sasv needs Python 3.11 or later; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
@@ -30,4 +58,4 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo demo-real
+	rm -rf $(VENV) build demo demo-real

@@ -116,7 +116,7 @@ class NeuralVocoder(Vocoder):
         return self.hop * max(1, round(seconds * self.rate / self.hop))
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Return normal noise (batch, *shape), each item by its own seed, the same on any device."""
+        """Return normal noise of ``(batch, *shape)``, each item by its own seed, the same on any device."""
         drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(drawn).to(self.device)
 
