@@ -139,16 +139,16 @@ def recordings(tmp_path, voice):
 
 def test_verify(trained, recordings, capsys, tmp_path, voice):
     model = str(trained / "model.safetensors")
-    assert cli.main(["verify", *recordings, "--model", model, "--json"]) == 0
+    assert cli.main(["verify", *recordings, "--model", model, "--min-speech", "0", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["decision"] == ("accept" if result["score"] >= result["threshold"] else "reject")
     assert result["enrolment"] == recordings[:3]
-    assert cli.main(["verify", *recordings, "--model", model, "--threshold", "-1"]) == 0
+    assert cli.main(["verify", *recordings, "--model", model, "--min-speech", "0", "--threshold", "-1"]) == 0
     assert capsys.readouterr().out.startswith("accept: score")
-    assert cli.main(["verify", *recordings, "--model", model, "--threshold", "1.5"]) == 0
+    assert cli.main(["verify", *recordings, "--model", model, "--min-speech", "0", "--threshold", "1.5"]) == 0
     assert capsys.readouterr().out.startswith("reject: score")
     soundfile.write(tmp_path / "stereo.wav", np.stack([voice(16000)] * 2, axis=1), 8000)
-    assert cli.main(["verify", recordings[0], str(tmp_path / "stereo.wav"), "--model", model]) == 0
+    assert cli.main(["verify", recordings[0], str(tmp_path / "stereo.wav"), "--model", model, "--min-speech", "0"]) == 0
     assert cli.main(["verify", recordings[0], "--model", model]) == 2
     assert "at least two recordings" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from conftest import shared
 from sasv import load_model
 from sasv.commands import EmbedOptions, EvaluateOptions, embed, evaluate
 from sasv.core.errors import AudioError, SasvError, TableError
+from sasv.decision import SpeechLimits
 from sasv.embeddings import extract as extraction
 from sasv.embeddings.extract import Embeddings, plan_batches
 from sasv.scores import enrolment_vectors, score_trials
@@ -36,7 +37,11 @@ def test_load_model_embeds_paths_and_waveforms(model, corpus):
     assert loaded.score(loaded.embed(np.repeat(wave, 2), rate=32000), vector) > 0.9
     assert loaded.score(vector, 3 * vector) == pytest.approx(1.0)
     other = loaded.embed(corpus / "audio" / "s2-0.wav")
-    np.testing.assert_allclose(loaded.enrol([path, corpus / "audio" / "s2-0.wav"]), (vector + other) / 2, rtol=1e-6)
+    buzz = [path, corpus / "audio" / "s2-0.wav"]  # of no speech, which enrolment refuses
+    with pytest.raises(SasvError, match=r"s1-0\.wav: no speech was found in it"):
+        loaded.enrol(buzz)
+    anything = SpeechLimits(min_enrolment=0, min_test=0)
+    np.testing.assert_allclose(loaded.enrol(buzz, anything), (vector + other) / 2, rtol=1e-6)
     with pytest.raises(AudioError, match="too short"):
         loaded.embed(wave[:5])
     with pytest.raises(SasvError, match="at least one recording"):
@@ -160,7 +165,8 @@ def test_evaluate(model, corpus, tmp_path, capsys):
     assert (tmp_path / "scores.png").stat().st_size > 10_000
     loaded = load_model(model)
     speaker, utterance = scores.table.text("speaker", 5), scores.table.text("utterance", 5)
-    voiceprint = loaded.enrol([corpus / "audio" / f"{speaker}-{i}.wav" for i in (0, 1)])
+    anything = SpeechLimits(min_enrolment=0, min_test=0)
+    voiceprint = loaded.enrol([corpus / "audio" / f"{speaker}-{i}.wav" for i in (0, 1)], anything)
     expected = loaded.score(voiceprint, loaded.embed(corpus / "audio" / f"{utterance}.wav"))
     assert scores.values[5] == pytest.approx(expected, abs=1e-5)
     # the same from embeddings on disk

@@ -211,7 +211,7 @@ def test_quality_as_side_information(trained, corpus, tmp_path):
     expected = backend({name: scores.numbers(name) for name in backend.columns})
     speaker, utterance = scores.table.text("speaker", 0), scores.table.text("utterance", 0)
     audio = [str(corpus / "audio" / f"{name}.wav") for name in (f"{speaker}-0", f"{speaker}-1", utterance)]
-    found = verify(VerifyOptions(audio, str(tmp_path / "calibrated.safetensors"), device="cpu"))
+    found = verify(VerifyOptions(audio, str(tmp_path / "calibrated.safetensors"), min_speech=0, device="cpu"))
     assert found["llr"] == pytest.approx(expected[0], abs=0.01)
 
 
@@ -224,7 +224,7 @@ def test_verify_decides_by_the_costs_in_the_checkpoint(trained, corpus, tmp_path
     backend = calibrate(fit)
     capsys.readouterr()
     audio = [str(corpus / "audio" / f"s6-{number}.wav") for number in (0, 1, 2)]
-    found = verify(VerifyOptions(audio, str(tmp_path / "c.safetensors"), device="cpu"))
+    found = verify(VerifyOptions(audio, str(tmp_path / "c.safetensors"), min_speech=0, device="cpu"))
     out = capsys.readouterr().out
     assert "LLR" in out and "a-dcf-paper: priors target 0.9" in out
     assert found["llr_threshold"] == pytest.approx(backend.costs.bayes_threshold)
@@ -232,7 +232,8 @@ def test_verify_decides_by_the_costs_in_the_checkpoint(trained, corpus, tmp_path
     assert (found["score"] >= found["threshold"]) == (found["llr"] >= found["llr_threshold"])
     assert found["decision"] == ("accept" if found["llr"] >= found["llr_threshold"] else "reject")
     assert "calibrated on scores.tsv" in found["threshold_source"]
-    given = verify(VerifyOptions(audio, str(tmp_path / "c.safetensors"), threshold=2.0, json=True, device="cpu"))
+    options_given = VerifyOptions(audio, str(tmp_path / "c.safetensors"), 2.0, min_speech=0, json=True, device="cpu")
+    given = verify(options_given)
     assert given["decision"] == "reject"
     assert json.loads(capsys.readouterr().out)["llr"] == pytest.approx(found["llr"])
 

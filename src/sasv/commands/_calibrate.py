@@ -2,19 +2,25 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sasv.calibration import Backend, fit_backend
 from sasv.checkpoints import load_checkpoint, save_checkpoint
+from sasv.commands._metrics import split_names
 from sasv.core.errors import SasvError
-from sasv.core.options import Options
+from sasv.core.options import Count, Options, PositiveFloat, Range
 from sasv.core.progress import say
+from sasv.decision import SpeechLimits, Verifier
+from sasv.decision.verifier import SCORE
+from sasv.embeddings.model import Model
+from sasv.evaluation.measuring import counts_of
 from sasv.metrics import Measure, cost_model
 from sasv.report.text import format_metrics
-from sasv.scores import read_scores
+from sasv.scores import Scoring, read_scores
 from sasv.scores.quality import QUALITY
+from sasv.scores.scoring import described, load_scoring, same_scoring
 from sasv.tables import Scores, Table
 
 
@@ -36,6 +42,10 @@ class CalibrateOptions(Options):
         apply_key: its trials.
         apply_cm: its countermeasure scores.
         result: where the new scores go.
+        enrolment: how the scores were made, where nothing beside the score file says it: see sasv evaluate.
+        crops: likewise.
+        crop_seconds: likewise.
+        max_pause: likewise.
         model: checkpoint whose scores these are: it gets the calibration, the costs and the threshold.
         model_out: where the checkpoint that carries them goes.
     """
@@ -52,6 +62,10 @@ class CalibrateOptions(Options):
     apply_key: str = ""
     apply_cm: str = ""
     result: str = ""
+    enrolment: str = "mean"
+    crops: Count = 0
+    crop_seconds: PositiveFloat = 4.0
+    max_pause: Annotated[float | None, Range(0)] = None
     model: str = ""
     model_out: str = ""
 
@@ -62,27 +76,45 @@ def calibrate(options: CalibrateOptions) -> Backend:
         raise SasvError("--apply FILE needs --result FILE, and the other way round")
     if bool(options.model) != bool(options.model_out):
         raise SasvError("--model needs --model-out: the calibrated checkpoint is a new file")
-    names, quality = _split(options.columns), _split(options.quality)
+    names = split_names(options.columns)
+    quality = split_names(options.quality)
     costs = cost_model(options.costs)
-    column = names[0]
-    scores = read_scores(options.scores, options.key, "" if column == "score" else column, options.cm)
+    column = "" if names[0] == SCORE else names[0]
+    record = load_scoring(options.scores)
+    scoring = assumed_scoring(options) if record is None else record[0]
+    scores = read_scores(options.scores, options.key, column, options.cm)
     columns = columns_of(scores, [*names, *quality])
     backend = fit_backend(columns, scores.labels, costs, options.kind, quality, Path(options.scores).name)
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
-    counts = np.bincount(scores.labels, minlength=3).tolist()
     print(f"on the trials it was fitted to, {options.scores}:")
-    print(format_metrics(measure() | dict(zip(("targets", "nontargets", "spoofs"), counts))))
+    print(format_metrics(measure() | counts_of(scores.labels)))
     if options.out:
         backend.save(options.out)
         say(f"back-end: {options.out}")
     if options.apply:
-        other = read_scores(options.apply, options.apply_key, "" if column == "score" else column, options.apply_cm)
-        write_scores(other, backend(columns_of(other, backend.columns)), options.result)
+        other = load_scoring(options.apply)
+        if record is not None and other is not None and not same_scoring(scoring, other[0]):
+            raise SasvError(
+                f"{options.apply}: scores made by {described(other[0])}; the back-end holds for {options.scores}, "
+                f"made by {described(scoring)}"
+            )
+        applied = read_scores(options.apply, options.apply_key, column, options.apply_cm)
+        write_scores(applied, backend(columns_of(applied, backend.columns)), options.result)
         say(f"scores: {options.result}")
     if options.model:
-        into_checkpoint(backend, options)
+        if record is None:
+            say(f"{options.scores}: nothing beside it says how its scores were made; taken for {described(scoring)}")
+        into_checkpoint(backend, scoring, "" if record is None else record[1], options)
     return backend
+
+
+def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:
+    """Return how scores were made, as the options say."""
+    scoring = Scoring(
+        options.enrolment, crops=options.crops, crop_seconds=options.crop_seconds, max_pause=options.max_pause
+    )
+    return scoring.to_dict()
 
 
 def columns_of(scores: Scores, names: list[str]) -> dict[str, np.ndarray]:
@@ -104,23 +136,24 @@ def write_scores(scores: Scores, values: np.ndarray, path: str) -> None:
     Table.build(cells, path).save(path)
 
 
-def into_checkpoint(backend: Backend, options: CalibrateOptions) -> None:
-    """Write the checkpoint anew with calibration, costs and threshold in its specification."""
-    if backend.kind != "logistic" or backend.columns[0] != "score" or set(backend.columns[1:]) - set(QUALITY):
-        raise SasvError("a checkpoint carries the calibration of its own score (kind logistic, columns score)")
-    if backend.parts[0].weights[0] <= 0:
-        raise SasvError(f"{options.scores}: higher scores are not for targets there; is that the right score file?")
+def into_checkpoint(backend: Backend, scoring: dict[str, Any], fingerprint: str, options: CalibrateOptions) -> None:
+    """Write the checkpoint anew with the calibration, its costs, its threshold, and the scores that they hold for.
+
+    Args:
+        backend: the calibration.
+        scoring: how the scores were made that it was fitted to (see Scoring.to_dict).
+        fingerprint: of the model that made them; empty where it is not known.
+        options: the checkpoint, and where it goes.
+    """
+    verifier = Verifier().calibrated(backend)
     checkpoint = load_checkpoint(options.model)
-    calibration: dict[str, Any] = backend.to_dict()
-    changes: dict[str, Any] = {"calibration": calibration}
-    if len(backend.columns) == 1:
-        linear = backend.parts[0]
-        changes["threshold"] = (backend.costs.bayes_threshold - linear.offset) / linear.weights[0]
-        changes["threshold_source"] = f"costs {backend.costs.describe()}; calibrated on {backend.source}"
-    checkpoint.specification = replace(checkpoint.specification, **changes)
+    decision = checkpoint.specification.decision or {}
+    verifier = replace(verifier, limits=SpeechLimits.from_dict(decision.get("speech", {})))
+    if fingerprint and fingerprint != Model(checkpoint).fingerprint:
+        say(
+            f"{options.scores}: made by another model than {options.model} (or by the same in another precision); the "
+            "calibration holds for that one"
+        )
+    checkpoint.specification = replace(checkpoint.specification, scoring=scoring, decision=verifier.decision_record())
     save_checkpoint(options.model_out, checkpoint)
     say(f"model: {options.model_out}")
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

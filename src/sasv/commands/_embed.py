@@ -1,12 +1,13 @@
 """sasv embed."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from sasv.core.errors import SasvError, some
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat
+from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract
-from sasv.embeddings.model import load_model
+from sasv.embeddings.model import Extraction, load_model
 from sasv.tables import load_utterances
 from sasv.weights.catalogue import DEFAULT
 
@@ -22,6 +23,7 @@ class EmbedOptions(Options):
         where: only the rows with this ``column=value``.
         crops: multi-crop: this many crops an utterance; 0 for whole utterances.
         crop_seconds: length of a crop.
+        max_pause: cut stretches without speech down to so many seconds first; left out, utterances are embedded whole.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
@@ -34,6 +36,7 @@ class EmbedOptions(Options):
     where: str = ""
     crops: Count = 0
     crop_seconds: PositiveFloat = 4.0
+    max_pause: Annotated[float | None, Range(0)] = None
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
     shard: str = ""
@@ -42,8 +45,8 @@ class EmbedOptions(Options):
 
 def embed(options: EmbedOptions) -> Embeddings | None:
     """Embed a table; return the embeddings, or None while other shards still work."""
-    model = load_model(options.model, options.device)
-    model.max_seconds, model.crops, model.crop_seconds = options.max_seconds, options.crops, options.crop_seconds
+    extraction = Extraction(options.max_seconds, options.crops, options.crop_seconds, options.max_pause)
+    model = load_model(options.model, options.device, extraction)
     utterances = load_utterances(options.utterances, options.where)
     result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
     if result is not None:

@@ -1,38 +1,25 @@
 """sasv evaluate."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
-import numpy as np
-
-from sasv.commands._metrics import MetricsOptions, metrics_of
+from sasv.commands._metrics import split_names
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat
+from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.core.progress import say
-from sasv.embeddings.extract import Embeddings, extract, utterance_seconds
-from sasv.embeddings.model import Model, load_model
+from sasv.decision import Verifier
+from sasv.embeddings.extract import Embeddings
+from sasv.embeddings.model import Extraction, load_model
+from sasv.evaluation import MeasureSettings, load_protocol, metrics_of
+from sasv.evaluation.claims import score_claims
+from sasv.evaluation.countermeasure import score_utterances
+from sasv.evaluation.embedding import embed_cohort, embed_shared
 from sasv.parallel.processes import Processes, joined
 from sasv.report import format_metrics, plot_scores
-from sasv.scores import Cohort, Scoring, score_embeddings
-from sasv.scores.quality import quality_measures
-from sasv.tables import (
-    Enrolments,
-    Scores,
-    Table,
-    Trials,
-    Utterances,
-    load_enrolments,
-    load_trials,
-    load_utterances,
-    needed_utterances,
-    save_scores,
-)
-from sasv.tables.labels import BONA_FIDE
-
-CARRIED = ("codec", "gender")
-"""Columns of the utterance table that go into the score file, for --by."""
+from sasv.scores import Scoring
 
 
 @dataclass
@@ -51,6 +38,8 @@ class EvaluateOptions(Options):
             ones), scores (mean of the scores against each).
         crops: multi-crop: this many crops an utterance, the score the mean over all pairs; 0 for whole utterances.
         crop_seconds: length of a crop.
+        max_pause: cut stretches without speech down to so many seconds first; left out, utterances are embedded whole,
+            as in the published protocols.
         cohort: utterance table of other people for adaptive s-norm.
         cohort_where: only its utterances with this ``column=value``.
         cohort_by: utterance, or speaker (the mean of each speaker's embeddings).
@@ -74,6 +63,7 @@ class EvaluateOptions(Options):
     enrolment: str = "mean"
     crops: Count = 0
     crop_seconds: PositiveFloat = 4.0
+    max_pause: Annotated[float | None, Range(0)] = None
     cohort: str = ""
     cohort_where: str = ""
     cohort_by: str = "utterance"
@@ -94,23 +84,48 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """
     if not (options.model or options.embeddings):
         raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
-    if bool(options.enrolments) != bool(options.trials):
-        raise SasvError("trials and enrolments belong together: give both, or neither for a countermeasure")
-    if options.where and options.trials:
-        raise SasvError("--where chooses utterances of a countermeasure; trials name theirs")
+    settings = MeasureSettings(by=split_names(options.by), repeats=options.intervals)
     model = None
     if options.model:
-        model = load_model(options.model, options.device)
-        model.max_seconds, model.crops, model.crop_seconds = options.max_seconds, options.crops, options.crop_seconds
-    protocol = load_protocol(options)
-    if model is not None:
-        with joined(model.device) as processes:
-            embed_together(options, model, protocol.utterances, processes)
-            if not processes.main:
-                return {}
-    scores = claims(options, model, protocol) if options.trials else countermeasure(options, model, protocol.utterances)
-    result = metrics_of(scores, MetricsOptions("", by=options.by, intervals=options.intervals))
+        extraction = Extraction(options.max_seconds, options.crops, options.crop_seconds, options.max_pause)
+        model = load_model(options.model, options.device, extraction)
+    elif options.cohort:
+        raise SasvError("s-norm needs --model, to embed the cohort")
+    elif not options.trials:
+        raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
+    protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     out = Path(options.out)
+    cohort = None
+    with contextlib.nullcontext(Processes()) if model is None else joined(model.device) as processes:
+        if options.embeddings:
+            embeddings = Embeddings.load(options.embeddings)
+        else:
+            assert model is not None
+            embeddings = embed_shared(model, protocol.utterances, out / "embeddings", options.batch_seconds, processes)
+        if options.cohort and options.trials:
+            assert model is not None
+            cohort = embed_cohort(
+                model,
+                options.cohort,
+                options.cohort_where,
+                options.cohort_by,
+                out / "cohort",
+                options.batch_seconds,
+                processes,
+            )
+        if not processes.main:
+            return {}
+    path = out / "scores.tsv"
+    if options.trials:
+        made = embeddings.extraction
+        scoring = Scoring(options.enrolment, cohort, options.top, made.crops, made.crop_seconds, made.max_pause)
+        scores = score_claims(protocol, embeddings, Verifier(scoring), path, options.quality)
+        if cohort is not None:
+            cohort.save(out / "cohort" / "cohort.npz")
+    else:
+        assert model is not None
+        scores = score_utterances(protocol.utterances, embeddings, model.spoof_direction(), path)
+    result = metrics_of(scores, settings)
     write_json(out / "metrics.json", result)
     print(format_metrics(result))
     if options.plot:
@@ -118,123 +133,5 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             plot_scores(scores.values, scores.labels, out / "scores.png", result)
         except MissingExtra as error:
             say(str(error))
-    say(f"scores: {out / 'scores.tsv'}")
+    say(f"scores: {path}")
     return result
-
-
-class Protocol(NamedTuple):
-    """What is scored: the utterances that it needs, and, but for a countermeasure, enrolments and trials."""
-
-    utterances: Utterances
-    enrolments: Enrolments | None = None
-    trials: Trials | None = None
-
-
-def load_protocol(options: EvaluateOptions) -> Protocol:
-    """Read the tables, each once."""
-    if not options.trials:
-        return Protocol(load_utterances(options.utterances, options.where))
-    enrolments, trials = load_enrolments(options.enrolments), load_trials(options.trials)
-    utterances = needed_utterances(load_utterances(options.utterances), enrolments, trials)
-    return Protocol(utterances, enrolments, trials)
-
-
-def embed_together(options: EvaluateOptions, model: Model, tested: Utterances, processes: Processes) -> None:
-    """Embed what will be scored, and the cohort, each process its share."""
-    if processes.world == 1:
-        return
-    wanted = []
-    if not options.embeddings:
-        wanted.append((tested, "embeddings"))
-    if options.cohort:
-        wanted.append((load_utterances(options.cohort, options.cohort_where), "cohort"))
-    for utterances, folder in wanted:
-        extract(model, utterances, Path(options.out) / folder, options.batch_seconds)
-        processes.wait()
-
-
-def claims(options: EvaluateOptions, model: Model | None, protocol: Protocol) -> Scores:
-    """Score the claims of a trial table; write and return the score file."""
-    utterances, enrolments, trials = protocol
-    assert enrolments is not None and trials is not None
-    embeddings = embedded(options, model, utterances)
-    scoring = Scoring(options.enrolment, cohort_of(options, model), options.top, embeddings.crops > 0)
-    values = score_embeddings(
-        embeddings.vectors, embeddings.utterances, enrolments, trials, list(embeddings.failures), scoring
-    )
-    codes, names = trials.utterances
-    rows = np.array([utterances.rows[name] for name in names])[codes]
-    extras = {}
-    for column in CARRIED:
-        if column in utterances.table.columns and column not in trials.table.columns:
-            cells = utterances.table.texts(column)
-            extras[column] = [cells[row] for row in rows]
-    if options.quality:
-        extras |= quality(enrolments, trials, utterances, embeddings, rows)
-    return save_scores(Path(options.out) / "scores.tsv", trials, values, extras)
-
-
-def quality(
-    enrolments: Enrolments, trials: Trials, utterances: Utterances, embeddings: Embeddings, rows: np.ndarray
-) -> dict[str, list[str]]:
-    """Return the quality measures of each trial as cells."""
-    codes, speakers = trials.speakers
-    sizes = dict(zip(enrolments.speakers, map(len, enrolments.utterances)))
-    counts = np.array([sizes[name] for name in speakers])[codes]
-    place = {name: row for row, name in enumerate(embeddings.utterances)}
-    vectors = embeddings.vectors[[place[name] for name in trials.utterances[1]]][trials.utterances[0]]
-    found = quality_measures(utterance_seconds(utterances)[rows], counts, vectors)
-    return {name: [f"{value:.6g}" for value in values] for name, values in found.items()}
-
-
-def countermeasure(options: EvaluateOptions, model: Model | None, utterances: Utterances) -> Scores:
-    """Score every utterance as bona fide (high) or spoofed; write and return the score file."""
-    if model is None:
-        raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
-    direction = model.spoof_direction()
-    embeddings = embedded(options, model, utterances)
-    if embeddings.failures:
-        raise SasvError(f"{len(embeddings.failures)} utterances could not be embedded; they are in failed.tsv")
-    norms = np.linalg.norm(embeddings.vectors, axis=1)
-    values = -(embeddings.vectors @ direction) / np.maximum(norms, 1e-12)
-    labels = ["spoof" if spoofed else BONA_FIDE for spoofed in utterances.spoofed]
-    cells = {
-        "speaker": utterances.table.texts("speaker"),
-        "utterance": utterances.ids,
-        "label": labels,
-        "attack": utterances.attack_texts,
-        "score": [f"{value:.9g}" for value in values],
-    }
-    cells |= {name: utterances.table.texts(name) for name in CARRIED if name in utterances.table.columns}
-    path = Path(options.out) / "scores.tsv"
-    table = Table.build(cells, str(path))
-    table.save(path)
-    return Scores(table)
-
-
-def embedded(options: EvaluateOptions, model: Model | None, utterances: Utterances) -> Embeddings:
-    """Return the embeddings of utterances: those that were given, or made now."""
-    if options.embeddings:
-        return Embeddings.load(options.embeddings)
-    assert model is not None
-    found = extract(model, utterances, Path(options.out) / "embeddings", options.batch_seconds, shard="1/1")
-    assert found is not None
-    return found
-
-
-def cohort_of(options: EvaluateOptions, model: Model | None) -> Cohort | None:
-    """Return the cohort of s-norm, embedded now; None where none is wanted."""
-    if not options.cohort:
-        return None
-    if model is None:
-        raise SasvError("s-norm needs --model, to embed the cohort")
-    if options.cohort_by not in ("utterance", "speaker"):
-        raise SasvError(f"'{options.cohort_by}': a cohort is taken by utterance or by speaker")
-    people = load_utterances(options.cohort, options.cohort_where)
-    found = extract(model, people, Path(options.out) / "cohort", options.batch_seconds, shard="1/1")
-    assert found is not None
-    speakers = None
-    if options.cohort_by == "speaker":
-        texts = people.table.texts("speaker")
-        speakers = [texts[people.rows[name]] for name in found.utterances]
-    return Cohort.build(found.vectors, speakers, found.crops > 0)

@@ -13,6 +13,7 @@ from sasv.core.files import read_bytes, write_text
 from sasv.core.options import Options
 from sasv.core.progress import say
 from sasv.report.text import is_metric, show, title
+from sasv.scores.scoring import described
 from sasv.weights.place import HUB_FILE, is_hub_id
 
 
@@ -97,7 +98,8 @@ def card(name: str, specification: Specification, figures: dict[str, Any]) -> st
         f"# {name}",
         "One embedding that accepts the claimed speaker and rejects other people and synthetic copies "
         "(spoofing-aware speaker verification), made by sasv.",
-        f"* encoder: {specification.encoder} ({sizes}); {specification.sample_rate} Hz, score: {specification.scoring}",
+        f"* encoder: {specification.encoder} ({sizes}); {specification.sample_rate} Hz",
+        f"* score: {described(specification.scoring)}",
         f"* classes: {len(specification.classes)}"
         + (", the last one spoofed speech" if specification.spoof_index is not None else ", no spoofed speech"),
         f"* threshold: {specification.threshold} ({specification.threshold_source or 'none was chosen'})",

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from sasv.commands._metrics import MetricsOptions, compare, measure_of, metrics_of
+from sasv.commands._metrics import split_names
 from sasv.core.errors import SasvError
 from sasv.core.files import write_json
 from sasv.core.options import Count, Options, Seed
 from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings
-from sasv.metrics import Measure
+from sasv.evaluation import MeasureSettings, compare, measure_of, metrics_of
+from sasv.metrics import Measure, cost_model
 from sasv.report import figures
 from sasv.report.page import Cell, Section, table_rows, write_report
 from sasv.report.text import is_metric, show, title
@@ -129,10 +130,15 @@ def report(options: ReportOptions) -> list[System]:
 
 def load_systems(options: ReportOptions) -> list[System]:
     """Read and measure the systems. SasvError where names are not distinct."""
-    chosen = MetricsOptions(
-        "", by=options.by, utterances=options.utterances, costs=options.costs, llr=options.llr,
-        intervals=options.intervals, resample=options.resample, seed=options.seed,
-    )  # fmt: skip
+    chosen = MeasureSettings(
+        costs=[cost_model(options.costs)] if options.costs else [],
+        llr=options.llr,
+        by=split_names(options.by),
+        utterances=load_utterances(options.utterances) if options.utterances else None,
+        repeats=options.intervals,
+        resample=options.resample,
+        seed=options.seed,
+    )
     systems: list[System] = []
     for text in options.systems:
         name, equals, path = text.partition("=")

@@ -1,16 +1,15 @@
 """sasv verify."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import numpy as np
-
-from sasv.calibration import Backend
 from sasv.core.errors import SasvError
 from sasv.core.options import Options, Range
+from sasv.core.progress import say
+from sasv.decision import Decision, Outcome, SpeechLimits
 from sasv.embeddings.model import load_model
-from sasv.scores.quality import quality_measures
+from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
 
 
@@ -22,6 +21,9 @@ class VerifyOptions(Options):
         recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide.
         model: checkpoint; left out, the model that comes with sasv.
         threshold: accept from this score on; unset takes the calibration or the threshold of the checkpoint.
+        min_speech: seconds of speech that each recording has to hold, and the enrolment together; unset takes what the
+            checkpoint says (0.5 s each, 1 s of enrolment); 0 compares anything.
+        cohort: of a model whose threshold holds for s-norm scores: the cohort.npz that sasv evaluate wrote.
         json: print JSON.
         device: cpu, cuda, or auto.
     """
@@ -29,46 +31,65 @@ class VerifyOptions(Options):
     recordings: list[str]
     model: str = DEFAULT
     threshold: Annotated[float | None, Range()] = None
+    min_speech: Annotated[float | None, Range(0)] = None
+    cohort: str = ""
     json: bool = False
     device: str = "auto"
 
 
 def verify(options: VerifyOptions) -> dict[str, Any]:
-    """Compare a test recording with enrolment recordings; print and return decision, score, LLR, costs, threshold."""
+    """Compare a test recording with enrolment recordings; print and return the decision and what it rests on.
+
+    Raises:
+        SasvError: the decision is inconclusive, because a recording holds too little speech or its embedding is
+            broken; nothing was compared.
+    """
     if len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
     model = load_model(options.model, options.device)
-    specification = model.specification
-    backend = Backend.from_dict(specification.calibration) if specification.calibration else None
-    threshold = specification.threshold if options.threshold is None else options.threshold
-    if threshold is None and backend is None:
+    verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
+    if options.threshold is not None:
+        verifier = verifier.with_threshold(options.threshold)
+    if verifier.threshold is None and verifier.calibration is None:
         raise SasvError(
             f"{options.model}: carries no threshold; give --threshold, or let sasv calibrate choose one on development "
             "trials"
         )
-    *enrol, test = options.recordings
-    wave = model.read(test)
-    vector = model.embed_many([wave])[0]
-    score = model.score(model.enrol(enrol), vector)
-    accepted = threshold is not None and score >= threshold
-    result: dict[str, Any] = {
-        "decision": "",
-        "score": score,
-        "threshold": threshold,
-        "threshold_source": specification.threshold_source if options.threshold is None else "given",
-        "enrolment": enrol,
-        "test": test,
+    if options.min_speech is not None:
+        verifier = replace(verifier, limits=limits_with(verifier.limits, options.min_speech))
+    recordings = [model.recording(path, verifier.limits) for path in options.recordings]
+    *enrolment, test = recordings
+    decision = verifier.decide(enrolment, test)
+    result = decision.to_dict() | {
+        "enrolment": options.recordings[:-1],
+        "test": options.recordings[-1],
+        "recordings": [recording.to_dict() for recording in recordings],
     }
-    calibrated = ""
-    if backend is not None:
-        seconds, count = np.array([len(wave) / specification.sample_rate]), np.array([len(enrol)])
-        llr = float(backend({"score": np.array([score])} | quality_measures(seconds, count, vector[None]))[0])
-        bayes = backend.costs.bayes_threshold
-        result |= {"llr": llr, "llr_threshold": bayes, "costs": backend.costs.describe()}
-        calibrated = f"; LLR {llr:.2f}, accepted from {bayes:.2f} by the costs {backend.costs.describe()}"
-        if options.threshold is None:
-            accepted = llr >= bayes
-    result["decision"] = "accept" if accepted else "reject"
-    against = "" if threshold is None else f" {'>=' if score >= threshold else '<'} threshold {threshold:.4f}"
-    print(json.dumps(result) if options.json else f"{result['decision']}: score {score:.4f}{against}{calibrated}")
+    inconclusive = decision.outcome is Outcome.INCONCLUSIVE
+    if options.json:
+        print(json.dumps(result))
+    elif not inconclusive:
+        print(decision_text(decision))
+    why = [reason.text for reason in decision.reasons if reason.fatal]
+    if inconclusive:
+        raise SasvError(f"inconclusive, nothing was compared: {'; '.join(why)}")
+    for reason in decision.reasons[1:]:
+        say(f"warning: {reason.text}")
     return result
+
+
+def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:
+    """Return limits with another minimum of speech for each recording, and for the enrolment together."""
+    return replace(limits, min_test=min_speech, min_enrolment=min_speech)
+
+
+def decision_text(decision: Decision) -> str:
+    """Return a decision that compared something in a line."""
+    values = decision.to_dict()
+    score = values["score"]
+    text = f"{values['decision']}: score {score:.4f}"
+    if values["threshold"] is not None:
+        text += f" {'>=' if score >= values['threshold'] else '<'} threshold {values['threshold']:.4f}"
+    if "llr" in values:
+        text += f"; LLR {values['llr']:.2f}, accepted from {values['llr_threshold']:.2f} by the costs {values['costs']}"
+    return text

@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, read_bytes, sha256, write_json
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, say
-from sasv.embeddings.model import Model
+from sasv.embeddings.model import Extraction, Model
 from sasv.parallel.sharding import outstanding, parse_shard
 from sasv.tables import Table, Utterances
 
@@ -40,13 +40,15 @@ class Embeddings:
         vectors: float32 (utterances, dimension), raw.
         utterances: name of each row.
         failures: utterance -> why it has none.
-        crops: how many crops an embedding is the mean of; 0 for whole utterances.
+        extraction: how they were made: crops, length of a crop, pauses.
+        model: fingerprint of the model that made them; empty where it was not recorded.
     """
 
     vectors: np.ndarray
     utterances: list[str]
     failures: dict[str, str]
-    crops: int = 0
+    extraction: Extraction = field(default_factory=Extraction)
+    model: str = ""
 
     def save(self, folder: str | Path, signature: str = "") -> None:
         """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where some failed."""
@@ -59,7 +61,14 @@ class Embeddings:
         if self.failures:
             reasons = [reason.replace("\t", " ") for reason in self.failures.values()]
             Table.build({"utterance": list(self.failures), "reason": reasons}).save(failed)
-        about = {"signature": signature, "shape": list(self.vectors.shape), "crops": self.crops}
+        about = {
+            "signature": signature,
+            "shape": list(self.vectors.shape),
+            "crops": self.extraction.crops,
+            "crop_seconds": self.extraction.crop_seconds,
+            "max_pause": self.extraction.max_pause,
+            "model": self.model,
+        }
         write_json(folder / "embeddings.json", about)
 
     @classmethod
@@ -79,8 +88,9 @@ class Embeddings:
         if failed.exists():
             table = Table.load(failed)
             failures = dict(zip(table.texts("utterance"), table.texts("reason")))
-        crops = json.loads(read_bytes(folder / "embeddings.json")).get("crops", 0)
-        return cls(vectors, index.texts("utterance"), failures, crops)
+        about = json.loads(read_bytes(folder / "embeddings.json"))
+        known = {name: about[name] for name in ("crops", "crop_seconds", "max_pause") if name in about}
+        return cls(vectors, index.texts("utterance"), failures, Extraction(**known), about.get("model", ""))
 
 
 def plan_batches(seconds: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
@@ -205,12 +215,15 @@ def extract(
     out = Path(out)
     seconds = utterance_seconds(utterances)
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
+    made = model.extraction
     signature = sha256(
         model.fingerprint,
         "\n".join(utterances.ids),
         "\n".join(utterances.table.texts("path")),
         seconds.tobytes(),
-        f"{batch_seconds} {model.max_seconds}" + (f" {model.crops} {model.crop_seconds}" if model.crops else ""),
+        f"{batch_seconds} {made.max_seconds}"
+        + (f" {made.crops} {made.crop_seconds}" if made.crops else "")
+        + (f" max_pause {made.max_pause}" if made.max_pause is not None else ""),
     )
     done = out / "embeddings.json"
     if done.exists() and json.loads(read_bytes(done))["signature"] == signature:
@@ -242,6 +255,7 @@ def extract(
     except FileNotFoundError:  # another shard finished at the same moment and joined them
         return Embeddings.load(out)
     result = _collect(utterances, vectors, failures, model)
+    result.model = model.fingerprint
     result.save(out, signature)
     for number in range(len(chunks)):
         _part(parts, number).unlink(missing_ok=True)
@@ -272,4 +286,4 @@ def _collect(
     stacked = np.stack([vectors[row] for row in rows]) if rows else np.zeros((0, model.dimension), np.float32)
     names = utterances.ids
     failed = {names[row]: failures[row] for row in sorted(failures)}
-    return Embeddings(stacked, [names[row] for row in rows], failed, model.crops)
+    return Embeddings(stacked, [names[row] for row in rows], failed, model.extraction)

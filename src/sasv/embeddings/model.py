@@ -1,8 +1,10 @@
 """A model ready to use: ``load_model(path).embed(path_or_waveform)``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import soxr
@@ -10,14 +12,51 @@ import torch
 from torch import Tensor
 
 from sasv.audio import check_speech, read_speech
+from sasv.audio.speech import SpeechActivity, net_speech, shorten_pauses
 from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import sha256
+from sasv.decision import Recording, SpeechLimits, Verifier
 from sasv.encoders.base import lengths_tensor
 from sasv.parallel.devices import pick_device
+from sasv.scores import Cohort, unit
 
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How an utterance becomes an embedding.
+
+    Attributes:
+        max_seconds: longer recordings are refused.
+        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean of theirs,
+            normalised (multi-crop: see crop_vectors).
+        crop_seconds: length of a crop; shorter utterances are repeated up to it.
+        max_pause: longer stretches without speech are first cut down to so many seconds; None embeds whole utterances.
+    """
+
+    max_seconds: float = MAX_SECONDS
+    crops: int = 0
+    crop_seconds: float = 4.0
+    max_pause: float | None = None
+
+    @classmethod
+    def of(cls, scoring: Mapping[str, Any]) -> "Extraction":
+        """Return that of a record of how scores are made (see Scoring.to_dict)."""
+        known = {name: scoring[name] for name in ("crops", "crop_seconds", "max_pause") if name in scoring}
+        return cls(**known)
+
+    def __post_init__(self) -> None:
+        if self.crops < 0:
+            raise SasvError(f"{self.crops} crops: take 0 for whole utterances, or a positive number")
+        for name in ("max_seconds", "crop_seconds"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise SasvError(f"{name} is {getattr(self, name)}; it has to be a positive number of seconds")
+        if self.max_pause is not None and not 0 <= self.max_pause < np.inf:
+            raise SasvError(f"max_pause is {self.max_pause}; it has to be a number of seconds from 0 on")
+
 
 Speech = str | os.PathLike[str] | np.ndarray | Tensor
 
@@ -29,19 +68,21 @@ class Model:
         specification: what the checkpoint says of itself.
         encoder: the torch module.
         device: where it runs.
-        max_seconds: longer recordings are refused (300 s unless changed).
-        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean of theirs,
-            normalised (multi-crop: see crop_vectors).
-        crop_seconds: length of a crop; shorter utterances are repeated up to it.
+        extraction: how an utterance becomes an embedding; left out, as the specification says of its scores.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu"):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        extraction: Extraction | None = None,
+    ):
         self.specification = checkpoint.specification
-        self.name, self.head = checkpoint.name, checkpoint.head
+        self.name = checkpoint.name
+        self.head = checkpoint.head
+        self.extraction = extraction or Extraction.of(self.specification.scoring)
         self.device = torch.device(device)
         self.encoder = spawn_encoder(checkpoint).to(self.device).eval()
-        self.max_seconds = MAX_SECONDS
-        self.crops, self.crop_seconds = 0, 4.0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -60,14 +101,27 @@ class Model:
         Raises:
             AudioError: unreadable, too short, too long, silent, or not finite.
         """
+        wave = self._read_whole(speech, name)
+        if self.extraction.max_pause is None:
+            return wave
+        return self._shortened(wave, net_speech(wave, self.specification.sample_rate), self.extraction.max_pause)
+
+    def _shortened(self, wave: np.ndarray, activity: SpeechActivity, max_pause: float | None) -> np.ndarray:
+        """Return a waveform with its pauses cut down, or whole where too little would be left to embed."""
+        if max_pause is None:
+            return wave
+        shortened = shorten_pauses(wave, activity.spans, max_pause, self.specification.sample_rate)
+        return shortened if len(shortened) >= self.specification.min_samples else wave
+
+    def _read_whole(self, speech: Speech, name: str) -> np.ndarray:
+        """Return checked samples, nothing cut away."""
         spec = self.specification
         if isinstance(speech, str | os.PathLike):
-            return read_speech(speech, spec.min_samples, self.max_seconds, spec.sample_rate)
+            return read_speech(speech, spec.min_samples, self.extraction.max_seconds, spec.sample_rate)
         wave = np.asarray(speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32)
-        if wave.ndim == 1 and len(wave) > self.max_seconds * spec.sample_rate:
-            raise AudioError(
-                f"{name}: {len(wave) / spec.sample_rate:.0f} s long, over the limit of {self.max_seconds:.0f} s"
-            )
+        if wave.ndim == 1 and len(wave) > self.extraction.max_seconds * spec.sample_rate:
+            seconds = len(wave) / spec.sample_rate
+            raise AudioError(f"{name}: {seconds:.0f} s long, over the limit of {self.extraction.max_seconds:.0f} s")
         return check_speech(wave, name, spec.min_samples, spec.sample_rate)
 
     def embed(self, speech: Speech, rate: int | None = None) -> np.ndarray:
@@ -79,19 +133,23 @@ class Model:
         """
         if rate is not None and not isinstance(speech, str | os.PathLike):
             speech = soxr.resample(np.asarray(speech, np.float32), rate, self.specification.sample_rate)
-        return self.embed_many([self.read(speech)])[0]
+        vector = self.embed_many([self.read(speech)])[0]
+        if not np.isfinite(vector).all():
+            named = os.fspath(speech) if isinstance(speech, str | os.PathLike) else "waveform"
+            raise AudioError(f"{named}: the embedding by {self.name} is not finite; check the audio and the model")
+        return vector
 
     def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to single calls."""
-        if self.crops:
+        if self.extraction.crops:
             return crop_vectors(np.stack([self._embed_crops(wave) for wave in waves]))
         return self._embed(waves)
 
     def _embed_crops(self, wave: np.ndarray) -> np.ndarray:
         """Return the embeddings (crops, dimension) of crops at evenly spaced starts."""
-        size = max(self.specification.min_samples, round(self.crop_seconds * self.specification.sample_rate))
+        size = max(self.specification.min_samples, round(self.extraction.crop_seconds * self.specification.sample_rate))
         wave = np.resize(wave, max(len(wave), size))
-        starts = np.linspace(0, len(wave) - size, self.crops).astype(int)
+        starts = np.linspace(0, len(wave) - size, self.extraction.crops).astype(int)
         return self._embed([wave[start : start + size] for start in starts])
 
     def _embed(self, waves: Sequence[np.ndarray]) -> np.ndarray:
@@ -114,19 +172,68 @@ class Model:
         index = self.specification.spoof_index
         if index is None or weight is None or weight.shape[1] != self.dimension:
             raise SasvError(f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a countermeasure")
-        vector = weight[index].float().numpy()
-        return vector / np.linalg.norm(vector)
+        return unit(weight[index].float().numpy())
 
-    def enrol(self, recordings: Sequence[Speech]) -> np.ndarray:
-        """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment recordings."""
-        if not recordings:
-            raise SasvError("enrolment needs at least one recording")
-        return np.mean([self.embed(recording) for recording in recordings], axis=0)
+    def verifier(self, cohort: Cohort | None = None) -> Verifier:
+        """Return what decides by the scores of this model: what its specification records.
+
+        Args:
+            cohort: the people of s-norm, where the specification names a cohort.
+        """
+        specification = self.specification
+        return Verifier.from_records(specification.scoring, specification.decision, cohort, self.name)
+
+    def recording(self, speech: Speech, limits: SpeechLimits | None = None, name: str = "waveform") -> Recording:
+        """Measure the speech in a recording, shorten its pauses, and embed it: what a verifier takes.
+
+        Args:
+            speech: a path, or a waveform of shape (samples,) at the model's rate.
+            limits: how much speech there has to be, and how long a pause may be; left out, SpeechLimits(). A recording
+                with too little speech is not embedded.
+            name: of a waveform, for messages.
+
+        Raises:
+            AudioError: unreadable, too short, too long, silent, or not finite.
+        """
+        limits = limits or SpeechLimits()
+        rate = self.specification.sample_rate
+        if isinstance(speech, str | os.PathLike):
+            name = os.fspath(speech)
+        whole = self._read_whole(speech, name)
+        activity = net_speech(whole, rate)
+        seconds = len(whole) / rate
+        vector = None
+        if activity.net_seconds >= limits.min_test:
+            own = self.extraction.max_pause
+            wave = self._shortened(whole, activity, limits.max_pause if own is None else own)
+            seconds = len(wave) / rate
+            vector = self.embed_many([wave])[0]
+        return Recording(name, vector, seconds, activity.net_seconds, activity.share, activity.level)
+
+    def enrol(self, recordings: Sequence[Speech], limits: SpeechLimits | None = None) -> np.ndarray:
+        """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment recordings.
+
+        Args:
+            recordings: paths, or waveforms at the model's rate.
+            limits: see ``recording``.
+
+        Raises:
+            SasvError: a recording holds too little speech, or its embedding is not finite.
+        """
+        limits = limits or SpeechLimits()
+        found = [self.recording(one, limits) for one in recordings]
+        faults = limits.enrolment_faults(found)
+        if faults:
+            raise SasvError("; ".join(reason.text for reason in faults))
+        return np.mean([one.vector for one in found if one.vector is not None], axis=0)
 
     def score(self, enrolment: np.ndarray, test: np.ndarray) -> float:
-        """Return the cosine of two embeddings, in [-1, 1]; higher: the claimed speaker, bona fide."""
-        product = float(np.dot(enrolment, test))
-        return product / float(np.linalg.norm(enrolment) * np.linalg.norm(test))
+        """Return the cosine of two embeddings, in [-1, 1]; higher: the claimed speaker, bona fide.
+
+        Raises:
+            SasvError: one of them is zero or not finite.
+        """
+        return Verifier().score([enrolment], test)
 
 
 def crop_vectors(crops: np.ndarray) -> np.ndarray:
@@ -134,18 +241,20 @@ def crop_vectors(crops: np.ndarray) -> np.ndarray:
 
     The inner product of two such vectors is the mean cosine over all pairs of their crops.
     """
-    norms = np.linalg.norm(crops, axis=2, keepdims=True)
-    return (crops / np.maximum(norms, 1e-12).astype(crops.dtype)).mean(axis=1)
+    return unit(crops).mean(axis=1)
 
 
-def load_model(path: str | os.PathLike[str], device: str | torch.device = "auto") -> Model:
+def load_model(
+    path: str | os.PathLike[str], device: str | torch.device = "auto", extraction: Extraction | None = None
+) -> Model:
     """Load a checkpoint (ours or a published ``.model``) for inference.
 
     Args:
         path: checkpoint file.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
+        extraction: how utterances become embeddings; left out, as the specification says of its scores (most: whole).
 
     Raises:
         CheckpointError: see load_checkpoint.
     """
-    return Model(load_checkpoint(path), pick_device(device))
+    return Model(load_checkpoint(path), pick_device(device), extraction)

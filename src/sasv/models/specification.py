@@ -10,6 +10,10 @@ FORMAT = 2
 FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
 """Fields of format 1 that have another name now."""
 
+WHOLE_UTTERANCES = {"measure": "cosine", "enrolment": "mean", "crops": 0, "max_pause": None, "cohort": None}
+"""How the scores of a model were made that does not say it: the cosine with the mean of the raw enrolment embeddings,
+whole utterances, no s-norm."""
+
 
 @dataclass
 class Specification:
@@ -25,11 +29,10 @@ class Specification:
         classes: names of the training classes, in the order of the head; names of unknown speakers are their numbers.
         spoof_index: class of spoofed speech (always the last), or None where the model was trained without.
         loss: registry name of the loss whose head is stored, or "".
-        scoring: how two embeddings are compared.
-        direction: what a high score means.
-        threshold: scores of at least this accept, or None where none was chosen.
-        threshold_source: data and rule that gave the threshold.
-        calibration: score to log-likelihood ratio, with the costs it was made for (see calibration.Backend), or None.
+        scoring: how the scores are made that ``decision`` holds for: enrolment rule, crops, cohort of s-norm (see
+            scores.scoring.Scoring.to_dict). A high score means bona fide speech of the claimed speaker.
+        decision: calibration with its cost model, threshold with its source, and what recordings have to hold to be
+            compared (see decision.Verifier.decision_record); None where nothing was chosen.
         licence: licence of the weights.
         training: what made the model (stage, data, seed, version).
         format: version of this layout.
@@ -44,14 +47,26 @@ class Specification:
     classes: list[str] = field(default_factory=list)
     spoof_index: int | None = None
     loss: str = ""
-    scoring: str = "cosine"
-    direction: str = "higher: the claimed speaker, bona fide"
-    threshold: float | None = None
-    threshold_source: str = ""
-    calibration: dict[str, Any] | None = None
+    scoring: dict[str, Any] = field(default_factory=lambda: dict(WHOLE_UTTERANCES))
+    decision: dict[str, Any] | None = None
     licence: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def threshold(self) -> float | None:
+        """Scores of at least this are accepted; None where none was chosen."""
+        return (self.decision or {}).get("threshold")
+
+    @property
+    def threshold_source(self) -> str:
+        """Data and rule that gave the threshold."""
+        return str((self.decision or {}).get("threshold_source", ""))
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """Score to log-likelihood ratio (see calibration.Backend), or None."""
+        return (self.decision or {}).get("calibration")
 
     def to_json(self) -> str:
         """Return the JSON text."""
@@ -71,11 +86,16 @@ class Specification:
             raise CheckpointError(f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv")
         if version == 1:
             values = _from_format_1(values)
+        if isinstance(values.get("scoring", ""), str):  # before scoring and decision were recorded
+            values = _with_decision(values)
         known = {entry.name for entry in fields(cls)}
         unknown = sorted(set(values) - known)
         missing = sorted({"encoder", "encoder_options"} - set(values))
         if unknown or missing:
             raise CheckpointError(f"{name}: specification with unknown keys {unknown} and missing keys {missing}")
+        for key, wanted in (("scoring", (dict,)), ("decision", (dict, type(None)))):
+            if key in values and not isinstance(values[key], wanted):
+                raise CheckpointError(f"{name}: its specification holds no {key} that can be read; calibrate it again")
         return cls(**values)
 
 
@@ -87,3 +107,13 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
         renamed["encoder_options"] = {key: value for key, value in options.items() if key != "mels"}
         renamed["frontend_options"] = {"mels": options["mels"]}
     return renamed
+
+
+def _with_decision(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of an older specification, whose calibration and threshold were fields of their own."""
+    old = ("scoring", "direction", "threshold", "threshold_source", "calibration")
+    result = {key: value for key, value in values.items() if key not in old}
+    decision = {key: values[key] for key in ("calibration", "threshold", "threshold_source") if values.get(key)}
+    if values.get("threshold") is not None:
+        decision["threshold"] = values["threshold"]
+    return result | {"decision": decision or None}

@@ -1,8 +1,10 @@
 """Scores: embeddings and trials in, one number a trial out; files of other systems."""
 
-from sasv.scores.cosine import Scoring, enrolment_vectors, score_embeddings, score_trials
+from sasv.scores.cosine import score_embeddings, score_trials
+from sasv.scores.directions import unit
 from sasv.scores.files import read_scores, write_submission
 from sasv.scores.normalise import Cohort, cohort_statistics, s_norm
+from sasv.scores.scoring import Scoring, enrolment_vectors
 
 __all__ = [
     "Cohort",
@@ -13,5 +15,6 @@ __all__ = [
     "s_norm",
     "score_embeddings",
     "score_trials",
+    "unit",
     "write_submission",
 ]

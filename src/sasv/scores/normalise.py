@@ -4,12 +4,21 @@ Source: Matejka et al., "Analysis of score normalization in multilingual speaker
 (adaptive s-norm 1: the top scores of each side).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from sasv.core.errors import SasvError
+from sasv.core.files import atomic_path, sha256
+from sasv.scores.directions import unit, without_direction
+
+NO_SPREAD = 1e-6
+"""Cohort scores (cosines) that differ by less are equal but for rounding."""
 
 BLOCK = 1024
 """Rows multiplied with the cohort at once, so that the memory of a million utterances is that of a block."""
@@ -17,31 +26,82 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class Cohort:
-    """Directions of other people, float (cohort, dimension), no longer than 1."""
+    """Other people to score against.
+
+    Attributes:
+        vectors: their directions, float (cohort, dimension), no longer than 1.
+        source: where they come from, for records and errors.
+        by: what a row is: an utterance, or the mean of a speaker.
+        digest: identifies the members: two cohorts with the same digest hold the same utterances.
+    """
 
     vectors: np.ndarray
+    source: str = ""
+    by: str = "utterance"
+    digest: str = ""
 
     @classmethod
-    def build(cls, vectors: np.ndarray, speakers: Sequence[str] | None = None, crops: bool = False) -> "Cohort":
+    def build(
+        cls,
+        vectors: np.ndarray,
+        speakers: Sequence[str] | None = None,
+        crops: bool = False,
+        source: str = "",
+        names: Sequence[str] = (),
+    ) -> "Cohort":
         """Make a cohort of embeddings.
 
         Args:
             vectors: (utterances, dimension), raw (or multi-crop).
             speakers: speaker of each row, to average the embeddings of each; None keeps utterances apart.
             crops: the embeddings are multi-crop: they are not normalised.
+            source: where they come from, for records and errors.
+            names: names of the utterances, for the digest.
+
+        Raises:
+            SasvError: fewer than two members, members that cannot be compared, or members that are all the same.
         """
+        where = f" of {source}" if source else ""
         if len(vectors) < 2:
-            raise SasvError(f"a cohort of {len(vectors)}: s-norm needs at least two, better hundreds")
+            raise SasvError(f"a cohort of {len(vectors)}{where}: s-norm needs at least two, better hundreds")
+        broken = int(without_direction(vectors).sum())
+        if broken:
+            raise SasvError(
+                f"a cohort{where} with {broken} embeddings that are zero or not finite; s-norm needs others"
+            )
         if speakers is not None:
             _, index = np.unique(np.array(speakers), return_inverse=True)
             sums = np.zeros((int(index.max()) + 1, vectors.shape[1]), np.float64)
             np.add.at(sums, index, vectors)
             vectors = (sums / np.bincount(index)[:, None]).astype(vectors.dtype)
             if len(vectors) < 2:
-                raise SasvError("a cohort of one speaker: s-norm needs at least two, better hundreds")
-        if crops:
-            return cls(vectors)
-        return cls(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+                raise SasvError(f"a cohort of one speaker{where}: s-norm needs at least two, better hundreds")
+        directions = vectors if crops else unit(vectors)
+        if float(np.abs(directions - directions[0]).max()) < NO_SPREAD:
+            raise SasvError(
+                f"a cohort{where} of {len(directions)} equal embeddings has no spread; s-norm needs different people"
+            )
+        digest = sha256("\n".join(names)) if names else ""
+        return cls(directions, source, "utterance" if speakers is None else "speaker", digest)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as ``.npz``."""
+        with atomic_path(path) as temporary:
+            np.savez(temporary, vectors=self.vectors, about=np.array(json.dumps([self.source, self.by, self.digest])))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Cohort":
+        """Read what save wrote. SasvError where it is something else."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                source, by, digest = json.loads(str(stored["about"]))
+                return cls(stored["vectors"], source, by, digest)
+        except (OSError, ValueError, EOFError, KeyError, TypeError, BadZipFile) as error:
+            raise SasvError(f"{path}: not a cohort that sasv evaluate wrote ({error})") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what identifies it, as plain values."""
+        return {"source": self.source, "by": self.by, "size": len(self.vectors), "digest": self.digest}
 
 
 def cohort_statistics(directions: np.ndarray, cohort: Cohort, top: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +111,9 @@ def cohort_statistics(directions: np.ndarray, cohort: Cohort, top: int = 300) ->
         directions: (rows, dimension).
         cohort: whom to score against.
         top: how many count; 0, or more than there are, takes all.
+
+    Raises:
+        SasvError: fewer than two scores count, or those of a row are all equal.
     """
     size = len(cohort.vectors)
     top = min(top, size) if top else size
@@ -61,8 +124,15 @@ def cohort_statistics(directions: np.ndarray, cohort: Cohort, top: int = 300) ->
         part = slice(low, low + BLOCK)
         scores = (directions[part] @ cohort.vectors.T).astype(np.float64)
         best = np.partition(scores, size - top, axis=1)[:, size - top :]
-        means[part], deviations[part] = best.mean(axis=1), best.std(axis=1, ddof=1)
-    return means, np.maximum(deviations, 1e-12)
+        means[part] = best.mean(axis=1)
+        deviations[part] = best.std(axis=1, ddof=1)
+    flat = int((deviations < NO_SPREAD).sum())
+    if flat:
+        raise SasvError(
+            f"s-norm divides by the spread of the {top} highest cohort scores, and for {flat} of {len(directions)} "
+            "embeddings these are all equal; take a cohort of different people, or more of it (--top)"
+        )
+    return means, deviations
 
 
 def s_norm(
@@ -83,6 +153,8 @@ def s_norm(
         cohort, top: as in cohort_statistics.
     """
     used, place = np.unique(utterance, return_inverse=True)
-    one, other = cohort_statistics(left, cohort, top), cohort_statistics(right[used], cohort, top)
-    first = (scores - one[0][enrolment]) / one[1][enrolment]
-    return (first + (scores - other[0][place]) / other[1][place]) / 2
+    speaker_mean, speaker_deviation = cohort_statistics(left, cohort, top)
+    test_mean, test_deviation = cohort_statistics(right[used], cohort, top)
+    by_speaker = (scores - speaker_mean[enrolment]) / speaker_deviation[enrolment]
+    by_test = (scores - test_mean[place]) / test_deviation[place]
+    return (by_speaker + by_test) / 2

@@ -41,11 +41,10 @@ class DevelopmentSet:
         """Return the EERs and thresholds of a model on these trials; each process embeds a part of the utterances."""
         share = np.arange(len(self.utterances)) % processes.world == processes.rank
         own = embed_table(model, self.utterances.take(share))
-        parts = processes.gather((own.vectors, own.utterances, list(own.failures)))
+        parts = processes.gather((own.vectors, own.utterances, own.failures))
         vectors, names, failures = zip(*parts)
-        scores = score_embeddings(
-            np.concatenate(vectors), sum(names, []), self.enrolments, self.trials, sum(failures, [])
-        )
+        reasons = {name: reason for part in failures for name, reason in part.items()}
+        scores = score_embeddings(np.concatenate(vectors), sum(names, []), self.enrolments, self.trials, reasons)
         result = sasv_eers(scores, self.trials.labels)
         if result[self.metric] is None:
             raise SasvError(f"{self.trials.table.name}: the trials give no {self.metric}; choose another --metric")

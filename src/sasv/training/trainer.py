@@ -24,6 +24,7 @@ from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, duration, say
+from sasv.decision import Verifier
 from sasv.embeddings.model import Model
 from sasv.encoders.base import parameters_of
 from sasv.parallel.devices import pick_device
@@ -263,10 +264,10 @@ class Trainer:
             name = metric.removesuffix("_eer")
             threshold = result[f"{name}_threshold"]
             assert threshold is not None
-            checkpoint.specification.threshold = float(threshold)
-            checkpoint.specification.threshold_source = (
-                f"{name.upper()}-EER point of the development trials, epoch {at.epoch}"
-            )
+            source = f"{name.upper()}-EER point of the development trials, epoch {at.epoch}"
+            verifier = Verifier(threshold=float(threshold), threshold_source=source)
+            checkpoint.specification.scoring = verifier.scoring.to_dict()
+            checkpoint.specification.decision = verifier.decision_record()
             checkpoint.specification.training[f"dev_{metric}"] = value
             if self.processes.main:
                 save_checkpoint(self.out / "best.safetensors", checkpoint)

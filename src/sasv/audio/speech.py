@@ -1,0 +1,225 @@
+"""How much of a recording is speech, and where: the Silero voice activity detector, run by NumPy.
+
+Source: the network and its weights are those of the package ``silero-vad`` (https://github.com/snakers4/silero-vad,
+MIT licence). Importing the package sets the number of threads of the whole process to one, and its runner steps
+through a recording frame by frame (half a second for 30 s of audio). The network is small: here its convolutions take
+all frames at once. A test compares the probabilities with those of the package.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from sasv.core.errors import SasvError
+
+DETECTOR_RATE = 16000
+"""Samples per second that the detector was trained for."""
+
+FRAME = 512
+"""Samples of a frame (32 ms): one probability each."""
+
+CONTEXT = 64
+"""Samples of the frame before that the network sees as well."""
+
+FRAMES_AT_ONCE = 2048
+"""Frames that pass the convolutions together, so that the memory of an hour of audio is that of a minute."""
+
+SPEECH_STARTS = 0.5
+SPEECH_ENDS = 0.35
+"""Probabilities above which a stretch of speech starts, and below which it may end: the package's defaults."""
+
+MIN_SPEECH = 0.25
+MIN_PAUSE = 0.1
+"""Shorter stretches of speech are dropped, and shorter pauses bridged, in seconds: the package's defaults."""
+
+Weights = dict[str, np.ndarray]
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SpeechActivity:
+    """Where a recording holds speech.
+
+    Attributes:
+        seconds: length of the recording.
+        level: root mean square of the recording without its mean, in dB relative to full scale; -inf of silence.
+        spans: (start, end) of each stretch of speech, in seconds, in order.
+    """
+
+    seconds: float
+    level: float
+    spans: tuple[Span, ...]
+
+    @property
+    def net_seconds(self) -> float:
+        """Seconds of speech."""
+        return float(sum(end - start for start, end in self.spans))
+
+    @property
+    def share(self) -> float:
+        """Share of the recording that is speech, in [0, 1]."""
+        return self.net_seconds / self.seconds if self.seconds else 0.0
+
+
+def net_speech(wave: np.ndarray, rate: int = DETECTOR_RATE) -> SpeechActivity:
+    """Measure how much of a recording is speech.
+
+    Args:
+        wave: (samples,), mono, values in [-1, 1].
+        rate: samples per second.
+
+    Raises:
+        SasvError: the samples are not finite.
+    """
+    if not np.isfinite(wave).all():
+        raise SasvError("NaN or infinite samples; write the audio again")
+    wave = np.asarray(wave, np.float64)
+    if not len(wave):
+        return SpeechActivity(0.0, -np.inf, ())
+    centred = wave - wave.mean()  # a constant is no sound
+    power = float(np.mean(centred**2))
+    level = 10 * np.log10(power) if power > 0 else -np.inf
+    seconds = len(wave) / rate
+    full_scale = max(1.0, float(np.abs(centred).max()))  # samples in another scale must not overflow
+    spans = speech_spans(speech_probabilities((centred / full_scale).astype(np.float32), rate), seconds)
+    return SpeechActivity(seconds, float(level), spans)
+
+
+def speech_probabilities(wave: np.ndarray, rate: int = DETECTOR_RATE) -> np.ndarray:
+    """Return the probability of speech in each frame of 32 ms, float32 (frames,)."""
+    if rate != DETECTOR_RATE:
+        wave = soxr.resample(np.asarray(wave, np.float32), rate, DETECTOR_RATE)
+    count = -(-len(wave) // FRAME)
+    padded = np.zeros(CONTEXT + count * FRAME, np.float32)
+    padded[CONTEXT : CONTEXT + len(wave)] = wave
+    frames = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + FRAME)[::FRAME] if count else padded[:0]
+    weights = _weights()
+    parts = [_features(frames[low : low + FRAMES_AT_ONCE], weights) for low in range(0, count, FRAMES_AT_ONCE)]
+    if not parts:
+        return np.zeros(0, np.float32)
+    hidden = np.maximum(_lstm(np.concatenate(parts), weights), 0)
+    return _sigmoid(hidden @ weights["decoder.decoder.2.weight"][0, :, 0] + weights["decoder.decoder.2.bias"][0])
+
+
+def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
+    """Return the stretches of speech, (start, end) in seconds, of probabilities of frames of 32 ms."""
+    spans: list[list[float]] = []
+    speaking = False
+    for frame, probability in enumerate(probabilities.tolist()):
+        time = frame * FRAME / DETECTOR_RATE
+        if not speaking and probability >= SPEECH_STARTS:
+            speaking = True
+            if spans and time - spans[-1][1] < MIN_PAUSE:
+                continue  # too short a pause: the stretch before goes on
+            spans.append([time, seconds])
+        elif speaking and probability < SPEECH_ENDS:
+            speaking = False
+            spans[-1][1] = time
+    if speaking:
+        spans[-1][1] = seconds
+    return tuple((start, end) for start, end in spans if end - start >= MIN_SPEECH)
+
+
+def shorten_pauses(wave: np.ndarray, spans: Sequence[Span], max_pause: float, rate: int = DETECTOR_RATE) -> np.ndarray:
+    """Return the recording with every stretch of non-speech cut down to ``max_pause`` seconds.
+
+    A longer pause between two stretches of speech loses its middle; before the first and after the last, what is
+    farthest from the speech goes. A recording without longer pauses comes back as it is.
+
+    Args:
+        wave: (samples,).
+        spans: stretches of speech, (start, end) in seconds (see net_speech).
+        max_pause: seconds of non-speech that stay.
+        rate: samples per second.
+    """
+    if not spans:
+        return wave
+    keep = round(max_pause * rate)
+    pieces = []
+    first = max(0, round(spans[0][0] * rate) - keep)
+    for (_, end), (start, _) in zip(spans, spans[1:]):
+        stop, again = round(end * rate), round(start * rate)
+        if again - stop > keep:
+            pieces.append(wave[first : stop + keep // 2])
+            first = again - (keep - keep // 2)
+    pieces.append(wave[first : round(spans[-1][1] * rate) + keep])
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@cache
+def _weights() -> Weights:
+    """Read the weights out of the installed package, without importing it."""
+    import torch
+
+    found = importlib.util.find_spec("silero_vad")
+    folders = list(found.submodule_search_locations or ()) if found else []
+    path = Path(folders[0]) / "data" / "silero_vad.jit" if folders else None
+    if path is None or not path.exists():
+        raise SasvError("the speech detector needs silero-vad 6.2 or newer; pip install -U silero-vad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the format is deprecated, and the only one with these weights
+        entries = torch.jit.load(str(path), map_location="cpu").state_dict()
+    prefix = "_model."
+    return {name.removeprefix(prefix): entries[name].numpy() for name in entries if name.startswith(prefix)}
+
+
+def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:
+    """Return what the LSTM takes, (frames, 128), of frames with their context, (frames, 576)."""
+    padded = np.pad(frames, ((0, 0), (0, CONTEXT)), "reflect")
+    # The short-time Fourier transform: four windows of 256 samples, 128 apart.
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 256, axis=1)[:, ::128]
+    parts = windows @ weights["stft.forward_basis_buffer"][:, 0].T
+    half = parts.shape[2] // 2
+    values = np.sqrt(parts[..., :half] ** 2 + parts[..., half:] ** 2)
+    for layer, stride in enumerate((1, 2, 2, 1)):
+        name = f"encoder.{layer}.reparam_conv"
+        values = _convolve(values, weights[f"{name}.weight"], weights[f"{name}.bias"], stride)
+    return values[:, 0]
+
+
+def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
+    """Convolution of width 3 with one zero on each side, then ReLU.
+
+    Args:
+        values: (frames, steps, inputs).
+        weight: (outputs, inputs, 3).
+        bias: (outputs,).
+        stride: steps between two results.
+
+    Returns:
+        (frames, steps / stride, outputs).
+    """
+    padded = np.pad(values, ((0, 0), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=1)[:, ::stride]
+    frames, steps = windows.shape[:2]
+    flat = windows.reshape(frames * steps, -1) @ weight.reshape(len(weight), -1).T
+    return np.maximum(flat.reshape(frames, steps, -1) + bias, 0)
+
+
+def _lstm(inputs: np.ndarray, weights: Weights) -> np.ndarray:
+    """Return the hidden states, (frames, 128), of an LSTM that starts at zero; gates in the order of torch."""
+    bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
+    gates = inputs @ weights["decoder.rnn.weight_ih"].T + bias
+    recurrent = np.ascontiguousarray(weights["decoder.rnn.weight_hh"])
+    size = recurrent.shape[1]
+    hidden = np.zeros(size, np.float32)
+    cell = np.zeros(size, np.float32)
+    states = np.empty((len(inputs), size), np.float32)
+    for step, gate in enumerate(gates):
+        gate = gate + recurrent @ hidden
+        opened = _sigmoid(gate)
+        cell = opened[size : 2 * size] * cell + opened[:size] * np.tanh(gate[2 * size : 3 * size])
+        hidden = opened[3 * size :] * np.tanh(cell)
+        states[step] = hidden
+    return states
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-values)) without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * values))

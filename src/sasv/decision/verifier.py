@@ -1,0 +1,229 @@
+"""The one road from embeddings to a verdict: scoring, calibration, costs and threshold in one object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sasv.calibration import Backend
+from sasv.core.errors import SasvError
+from sasv.decision.outcome import SASV, Decision, Outcome, Reason
+from sasv.decision.recording import Recording, SpeechLimits
+from sasv.scores.normalise import Cohort
+from sasv.scores.quality import QUALITY, quality_measures
+from sasv.scores.scoring import Scoring, described, same_scoring
+
+SCORE = "score"
+"""Column of score files, and name in a calibration, of the score that decides."""
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """How scores are made, and how they become a verdict.
+
+    Attributes:
+        scoring: how embeddings become scores.
+        calibration: scores, with quality measures where it reads them, to log-likelihood ratios; None without one.
+        threshold: scores of at least this are accepted; None where only log-likelihood ratios decide.
+        threshold_source: data and rule that gave the threshold.
+        given: the threshold was chosen by the caller: it decides, whatever the calibration says.
+        limits: what recordings have to hold to be compared at all.
+    """
+
+    scoring: Scoring = field(default_factory=Scoring)
+    calibration: Backend | None = None
+    threshold: float | None = None
+    threshold_source: str = ""
+    given: bool = False
+    limits: SpeechLimits = field(default_factory=SpeechLimits)
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not np.isfinite(self.threshold):
+            raise SasvError(f"the threshold is {self.threshold}, which accepts or rejects everything; give a number")
+        if self.calibration is not None:
+            parts = self.calibration.parts
+            values = [value for part in parts for value in (*part.weights, part.offset)]
+            values.append(self.calibration.costs.bayes_threshold)
+            if not parts or not np.isfinite(values).all():
+                raise SasvError("the calibration is not finite; make it again by sasv calibrate")
+
+    @classmethod
+    def from_records(
+        cls,
+        scoring: Mapping[str, Any],
+        decision: Mapping[str, Any] | None,
+        cohort: Cohort | None = None,
+        name: str = "the model",
+    ) -> "Verifier":
+        """Make it of what a specification records.
+
+        Args:
+            scoring: how the scores were made for which the decision holds (see Scoring.to_dict).
+            decision: calibration, threshold and limits (see ``decision_record``), or None where nobody chose any.
+            cohort: the people of s-norm, where the record names a cohort: a checkpoint does not hold them.
+            name: the model, for errors.
+
+        Raises:
+            SasvError: the record is broken, or the cohort is missing or another one.
+        """
+        try:
+            wanted = scoring.get("cohort")
+            made = Scoring(
+                enrolment=str(scoring.get("enrolment", "mean")),
+                cohort=cohort,
+                top=int((wanted or {}).get("top", 300)),
+                crops=int(scoring.get("crops", 0)),
+                crop_seconds=float(scoring.get("crop_seconds", 4.0)),
+                max_pause=None if scoring.get("max_pause") is None else float(scoring["max_pause"]),
+            )
+            decision = decision or {}
+            calibration = decision.get("calibration")
+            threshold = decision.get("threshold")
+            verifier = cls(
+                scoring=made,
+                calibration=None if calibration is None else Backend.from_dict(calibration),
+                threshold=None if threshold is None else float(threshold),
+                threshold_source=str(decision.get("threshold_source", "")),
+                limits=SpeechLimits.from_dict(decision.get("speech", {})),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SasvError(f"{name}: what it says of its scores is broken ({error}); calibrate it again") from error
+        except SasvError as error:
+            raise SasvError(f"{name}: {error}") from error
+        if wanted is not None and cohort is None:
+            raise SasvError(
+                f"{name}: its threshold holds for scores made by {described(scoring)}; give that cohort "
+                "(--cohort FILE, the cohort.npz that sasv evaluate wrote)"
+            )
+        verifier.check_scoring(scoring, name)
+        return verifier
+
+    def decision_record(self) -> dict[str, Any]:
+        """Return calibration, threshold and limits as plain values, for a specification."""
+        return {
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "speech": vars(self.limits).copy(),
+        }
+
+    def check_scoring(self, scoring: Mapping[str, Any], name: str) -> None:
+        """Refuse scores that were made in another way than those that this decision holds for.
+
+        Args:
+            scoring: how the scores were made (see Scoring.to_dict).
+            name: of the scores, for the error.
+
+        Raises:
+            SasvError: names both ways.
+        """
+        if not same_scoring(self.scoring.to_dict(), scoring):
+            raise SasvError(
+                f"{name}: scores made by {described(scoring)}; calibration and threshold hold for scores made by "
+                f"{self.scoring.describe()}"
+            )
+
+    def calibrated(self, backend: Backend) -> "Verifier":
+        """Return it with another calibration; threshold and source are replaced as well, never kept.
+
+        Raises:
+            SasvError: the calibration reads other columns than the score and quality measures, or takes high scores
+                for nontargets.
+        """
+        if backend.kind != "logistic" or backend.columns[0] != SCORE or set(backend.columns[1:]) - set(QUALITY):
+            raise SasvError("a checkpoint carries the calibration of its own score (kind logistic, columns score)")
+        if backend.parts[0].weights[0] <= 0:
+            raise SasvError(f"{backend.source}: higher scores are not for targets there; is that the right score file?")
+        source = f"costs {backend.costs.describe()}; calibrated on {backend.source}"
+        threshold = None
+        if len(backend.columns) == 1:
+            linear = backend.parts[0]
+            threshold = (backend.costs.bayes_threshold - linear.offset) / linear.weights[0]
+        return replace(self, calibration=backend, threshold=threshold, threshold_source=source, given=False)
+
+    def with_threshold(self, threshold: float) -> "Verifier":
+        """Return it with a threshold that the caller chose, which decides instead of the calibration."""
+        return replace(self, threshold=threshold, threshold_source="given", given=True)
+
+    def score(self, enrolment: Sequence[np.ndarray], test: np.ndarray) -> float:
+        """Return the score of a test embedding against the embeddings of enrolment recordings.
+
+        Args:
+            enrolment: (dimension,) each, raw.
+            test: (dimension,), raw.
+
+        Raises:
+            SasvError: no enrolment recording, or an embedding that is zero or not finite.
+        """
+        if not len(enrolment):
+            raise SasvError("enrolment needs at least one recording")
+        vectors = np.stack([*enrolment, test])
+        last = len(vectors) - 1
+        return float(self.scoring.score(vectors, [range(last)], np.array([0]), np.array([last]))[0])
+
+    def decide(self, enrolment: Sequence[Recording], test: Recording) -> Decision:
+        """Compare a test recording with enrolment recordings.
+
+        Nothing is compared, and the outcome is inconclusive, where a recording holds too little speech or its embedding
+        is broken; where a score or a log-likelihood ratio is not finite, no verdict is given either.
+
+        Raises:
+            SasvError: there is neither a threshold nor a calibration to decide by.
+        """
+        if self.threshold is None and self.calibration is None:
+            raise SasvError("neither a threshold nor a calibration to decide by")
+        faults = self.limits.enrolment_faults(enrolment) + self.limits.faults(test)
+        if faults:
+            return self._undecided(faults)
+        assert test.vector is not None
+        score = self.score([one.vector for one in enrolment if one.vector is not None], test.vector)
+        warnings = self.limits.disagreements(enrolment)
+        if not np.isfinite(score):
+            return self._undecided([Reason("broken_score", "the score is not finite", True), *warnings])
+        llr = None
+        if self.calibration is not None:
+            llr = self._llr(score, len(enrolment), test)
+            if not np.isfinite(llr):
+                text = "the log-likelihood ratio is not finite"
+                return self._undecided([Reason("broken_score", text, True), *warnings])
+        return self._verdict(score, llr, warnings)
+
+    def _llr(self, score: float, enrolments: int, test: Recording) -> float:
+        """Return the calibrated log-likelihood ratio of a score."""
+        assert self.calibration is not None and test.vector is not None
+        measures = quality_measures(np.array([test.seconds]), np.array([enrolments]), test.vector[None])
+        return float(self.calibration({SCORE: np.array([score])} | measures)[0])
+
+    def _verdict(self, score: float, llr: float | None, warnings: Sequence[Reason]) -> Decision:
+        """Return the decision of a finite score."""
+        if llr is not None and not self.given:
+            assert self.calibration is not None
+            bound = self.calibration.costs.bayes_threshold
+            accepted = llr >= bound
+            compared = f"log-likelihood ratio {llr:.2f} {'>=' if accepted else '<'} {bound:.2f}"
+        else:
+            assert self.threshold is not None
+            accepted = score >= self.threshold
+            compared = f"score {score:.4f} {'>=' if accepted else '<'} {self.threshold:.4f}"
+        why = Reason("above_threshold" if accepted else "below_threshold", compared)
+        return Decision(
+            outcome=Outcome.ACCEPT if accepted else Outcome.REJECT,
+            scores={SASV: score},
+            llrs={} if llr is None else {SASV: llr},
+            reasons=(why, *warnings),
+            **self._bounds(),
+        )
+
+    def _undecided(self, reasons: Sequence[Reason]) -> Decision:
+        return Decision(outcome=Outcome.INCONCLUSIVE, reasons=tuple(reasons), **self._bounds())
+
+    def _bounds(self) -> dict[str, Any]:
+        """Return what a decision says of its thresholds."""
+        bounds: dict[str, Any] = {"threshold_source": self.threshold_source}
+        if self.threshold is not None:
+            bounds["thresholds"] = {SASV: self.threshold}
+        if self.calibration is not None:
+            bounds["llr_thresholds"] = {SASV: self.calibration.costs.bayes_threshold}
+            bounds["costs"] = self.calibration.costs.describe()
+        return bounds

@@ -1,0 +1,7 @@
+"""Evaluation: protocols, claims and countermeasures scored; scores measured and compared."""
+
+from sasv.evaluation.comparing import compare
+from sasv.evaluation.measuring import MeasureSettings, measure_of, metrics_of
+from sasv.evaluation.protocol import Protocol, load_protocol
+
+__all__ = ["MeasureSettings", "Protocol", "compare", "load_protocol", "measure_of", "metrics_of"]

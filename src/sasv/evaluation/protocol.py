@@ -1,0 +1,49 @@
+"""What an evaluation scores: utterances, and, unless it is of a countermeasure, enrolments and trials."""
+
+from typing import NamedTuple
+
+from sasv.core.errors import SasvError
+from sasv.tables import (
+    Enrolments,
+    Trials,
+    Utterances,
+    load_enrolments,
+    load_trials,
+    load_utterances,
+    needed_utterances,
+)
+
+CARRIED = ("codec", "gender")
+"""Columns of the utterance table that go into the score file, so that metrics can be grouped by them."""
+
+
+class Protocol(NamedTuple):
+    """The utterances that are needed, and, unless it is of a countermeasure, enrolments and trials."""
+
+    utterances: Utterances
+    enrolments: Enrolments | None = None
+    trials: Trials | None = None
+
+
+def load_protocol(utterances: str, enrolments: str = "", trials: str = "", where: str = "") -> Protocol:
+    """Read the tables of a protocol, each once.
+
+    Args:
+        utterances: path of the utterance table.
+        enrolments: path of the enrolment table; empty, with empty trials, for a countermeasure.
+        trials: path of the trial table.
+        where: of a countermeasure: only the utterances with this ``column=value``.
+
+    Raises:
+        SasvError: trials without enrolments, enrolments without trials, or trials that name what is not there.
+    """
+    if bool(enrolments) != bool(trials):
+        raise SasvError("trials and enrolments belong together: give both, or neither for a countermeasure")
+    if where and trials:
+        raise SasvError("--where chooses utterances of a countermeasure; trials name theirs")
+    if not trials:
+        return Protocol(load_utterances(utterances, where))
+    enrolled = load_enrolments(enrolments)
+    claims = load_trials(trials)
+    needed = needed_utterances(load_utterances(utterances), enrolled, claims)
+    return Protocol(needed, enrolled, claims)

@@ -1,0 +1,214 @@
+"""How embeddings become scores, as one value that can be stored beside the scores and compared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+from sasv.core.files import read_bytes, write_json
+from sasv.scores.directions import unit, without_direction
+from sasv.scores.normalise import Cohort, s_norm
+
+ENROLMENTS = ("mean", "normalised", "scores")
+"""What represents a speaker with several recordings: the mean of the raw embeddings (as published), the mean of the
+normalised ones, or no vector at all: the mean of the scores against each recording."""
+
+GATHERED = 1 << 16
+"""Trials per step where each pair is multiplied on its own."""
+
+DENSE_CELLS = 1 << 24
+"""Products per step where whole blocks of speakers are multiplied."""
+
+SIDECAR = ".scoring.json"
+"""Suffix of the file beside a score file that says how the scores were made."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How embeddings become scores.
+
+    Attributes:
+        enrolment: one of ENROLMENTS.
+        cohort: embeddings of other people for adaptive s-norm; None leaves the scores as they are.
+        top: cohort scores that count, on each side; 0 takes all.
+        crops: where not 0, each embedding is the mean of the normalised embeddings of so many crops (multi-crop). Such
+            embeddings are not normalised again, so a score is the mean over all pairs of crops.
+        crop_seconds: length of a crop.
+        max_pause: pauses were cut down to so many seconds before embedding; None: utterances were embedded whole.
+    """
+
+    enrolment: str = "mean"
+    cohort: Cohort | None = None
+    top: int = 300
+    crops: int = 0
+    crop_seconds: float = 4.0
+    max_pause: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.enrolment not in ENROLMENTS:
+            raise SasvError(f"'{self.enrolment}' is no enrolment; use one of: {', '.join(ENROLMENTS)}")
+
+    def directions(self, vectors: np.ndarray, members: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return (speakers, dimension) and (utterances, dimension) whose inner products are the scores.
+
+        Args:
+            vectors: (utterances, dimension), raw embeddings.
+            members: rows of each speaker's enrolment utterances.
+        """
+        tests = vectors if self.crops else unit(vectors)
+        if self.enrolment == "mean" and not self.crops:
+            return unit(enrolment_vectors(vectors, members)), tests
+        speakers = enrolment_vectors(tests, members)
+        return unit(speakers) if self.enrolment == "normalised" else speakers, tests
+
+    def score(
+        self,
+        vectors: np.ndarray,
+        members: Sequence[Sequence[int]],
+        enrolment: np.ndarray,
+        utterance: np.ndarray,
+    ) -> np.ndarray:
+        """Return the score of each trial, (trials,): the one way from embeddings to scores.
+
+        Args:
+            vectors: (utterances, dimension), raw embeddings.
+            members: rows of each speaker's enrolment utterances.
+            enrolment: (trials,) speaker of each trial, a row of ``members``.
+            utterance: (trials,) test utterance of each trial, a row of ``vectors``.
+
+        Raises:
+            SasvError: an embedding is not finite or has length zero, so that a comparison would mean nothing.
+        """
+        used = np.zeros(len(vectors), bool)
+        used[utterance] = True
+        used[[row for rows in members for row in rows]] = True
+        broken = int(without_direction(vectors[used]).sum())
+        if broken:
+            raise SasvError(f"{broken} embeddings are zero or not finite; they cannot be compared")
+        left, right = self.directions(vectors, members)
+        scores = products(left, right, enrolment, utterance)
+        if self.cohort is None:
+            return scores
+        return s_norm(scores, left, right, enrolment, utterance, self.cohort, self.top)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values: what is stored in checkpoints and beside score files, without embeddings."""
+        values: dict[str, Any] = {"measure": "cosine", "enrolment": self.enrolment, "crops": self.crops}
+        if self.crops:
+            values["crop_seconds"] = self.crop_seconds
+        values["max_pause"] = self.max_pause
+        values["cohort"] = None if self.cohort is None else self.cohort.to_dict() | {"top": self.top}
+        return values
+
+    def describe(self) -> str:
+        """Return it in words, for errors and model cards."""
+        return described(self.to_dict())
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """Return what Scoring.to_dict gave in words."""
+    crops = record.get("crops", 0)
+    pieces = [f"cosine, enrolment {record.get('enrolment', 'mean')}"]
+    pieces.append(f"{crops} crops of {record.get('crop_seconds', 4.0):g} s" if crops else "whole utterances")
+    if record.get("max_pause") is not None:
+        pieces.append(f"pauses cut to {record['max_pause']:g} s")
+    cohort = record.get("cohort")
+    if cohort is None:
+        pieces.append("no s-norm")
+    else:
+        top = cohort.get("top", 0) or "all"
+        pieces.append(
+            f"s-norm (top {top} of {cohort.get('size')} {cohort.get('by', 'utterance')} embeddings of "
+            f"{cohort.get('source') or 'a cohort'}, {str(cohort.get('digest', ''))[:8]})"
+        )
+    return ", ".join(pieces)
+
+
+def same_scoring(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two records (see Scoring.to_dict) mean scores that can be held against one threshold."""
+    return _identity(first) == _identity(second)
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    crops = record.get("crops", 0)
+    cohort = record.get("cohort")
+    normalised = None if cohort is None else (cohort.get("digest"), cohort.get("by"), cohort.get("top"))
+    return (
+        record.get("enrolment", "mean"),
+        crops,
+        record.get("crop_seconds", 4.0) if crops else None,
+        record.get("max_pause"),
+        normalised,
+    )
+
+
+def sidecar(scores: str | Path) -> Path:
+    """Return the path of the record beside a score file: ``scores.tsv`` -> ``scores.scoring.json``."""
+    path = Path(scores)
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".tsv").removesuffix(".txt") + SIDECAR)
+
+
+def save_scoring(scores: str | Path, scoring: Mapping[str, Any], model: str = "") -> None:
+    """Write beside a score file how its scores were made.
+
+    Args:
+        scores: the score file.
+        scoring: what Scoring.to_dict gave.
+        model: fingerprint of the model.
+    """
+    write_json(sidecar(scores), {"scoring": dict(scoring), "model": model})
+
+
+def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
+    """Return (scoring, fingerprint of the model) of a score file; None where nothing is recorded beside it.
+
+    Raises:
+        SasvError: the record is broken.
+    """
+    path = sidecar(scores)
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(read_bytes(path))
+        scoring = dict(values["scoring"])
+        model = str(values.get("model", ""))
+        _identity(scoring)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SasvError(f"{path}: not a record of how scores were made; remove it or score again") from error
+    return scoring, model
+
+
+def enrolment_vectors(vectors: np.ndarray, members: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return (speakers, dimension): the mean of the embeddings at each speaker's rows."""
+    return np.stack([vectors[list(rows)].mean(axis=0) for rows in members])
+
+
+def products(left: np.ndarray, right: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray) -> np.ndarray:
+    """Return the inner product of each trial, (trials,) in [-1, 1].
+
+    Args:
+        left: (speakers, dimension), directions no longer than 1.
+        right: (utterances, dimension), directions no longer than 1.
+        enrolment: (trials,) rows of ``left``.
+        utterance: (trials,) rows of ``right``.
+    """
+    scores = np.empty(len(enrolment), left.dtype)
+    if len(left) * len(right) <= 4 * len(scores):
+        # Most pairs are asked for: multiply whole blocks of speakers, then pick.
+        order = np.argsort(enrolment, kind="stable")
+        sorted_rows = enrolment[order]
+        block = max(1, DENSE_CELLS // max(len(right), 1))
+        for low in range(0, len(left), block):
+            first, last = np.searchsorted(sorted_rows, [low, low + block])
+            trials = order[first:last]
+            dense = left[low : low + block] @ right.T
+            scores[trials] = dense[enrolment[trials] - low, utterance[trials]]
+    else:
+        for low in range(0, len(scores), GATHERED):
+            part = slice(low, low + GATHERED)
+            scores[part] = np.einsum("td,td->t", left[enrolment[part]], right[utterance[part]])
+    return np.clip(scores, -1.0, 1.0)
