@@ -67,6 +67,20 @@ SCORE_FILES = {
         + lines("0,1,{v},{l}").replace("nontarget", "2").replace("target", "1").replace("spoof", "0"),
         "",
     ),
+    "SpeechBrain and a key": (lines("{s} {u} 1 {v}"), lines("{s} {u} {l}")),
+    "quoted CSV": ('"Speaker","Utterance","Label","Score"\n' + lines('"{s}","{u}","{l}",{v}'), ""),
+    "CSV without a header": (lines("{s},{u},{v},{l}"), ""),
+    "semicolons": ("speaker;utterance;label;score\n" + lines("{s};{u};{l};{v}"), ""),
+    "names and labels of others": (
+        "ModelID\tSegmentID\tside\tLLR\tkey\n"
+        + lines("{s}\t{u}\ta\t{v}\t{l}").replace("nontarget", "Impostor").replace("spoof", "Deepfake"),
+        "",
+    ),
+    "NIST SRE and its key": (
+        "modelid\tsegmentid\tside\tLLR\n" + lines("{s}\t{u}.sph\ta\t{v}"),
+        "modelid\tsegmentid\tside\ttargettype\n".replace("targettype", "label") + lines("{s}\t{u}.sph\ta\t{l}"),
+    ),
+    "Kaldi": (lines("{v} {l}"), ""),
     "with audio suffixes": (lines("{s} {u}.wav {v} {l}"), ""),
 }
 
@@ -95,6 +109,66 @@ def test_a_countermeasure_file(write):
     assert metrics(MetricsOptions(track_1, key=key))["cm_eer"] == result["cm_eer"]
     protocol = write("protocol.txt", lines("{s} {u} F C01 1 2 AC1 {a} {c} -"))
     assert metrics(MetricsOptions(track_1, key=protocol, by="codec"))["groups"]["codec"]["C01"]["spoofs"] == 2
+
+
+def test_numbers_as_labels_need_a_stated_meaning(write):
+    """What a number means is never guessed from the numbers that happen to occur."""
+    rows = "u1 1 0.9\nu2 0 0.1\nu3 0 0.3\n"
+    with pytest.raises(TableError, match="the labels are numbers .* say it by --labels 0=spoof,1=bonafide"):
+        read_scores(write("cm.txt", rows))
+    found = read_scores(write("cm.txt", rows), labels="0=spoof,1=bonafide")
+    assert (found.task, found.labels.tolist()) == ("cm", [0, 2, 2])
+    table = "utterance\tlabel\tscore\nu1\t1\t0.9\nu2\t0\t0.1\n"
+    with pytest.raises(TableError, match="the labels are numbers"):
+        read_scores(write("table.tsv", table))
+    assert read_scores(write("table.tsv", table), labels="0=nontarget,1=target").labels.tolist() == [0, 1]
+    fusion = "asv_score,cm_score,sasv_score,sasv_label\n0,0,3,1\n0,0,1,0\n"
+    assert read_scores(write("fusion.csv", fusion)).labels.tolist() == [0, 2]
+    with pytest.raises(TableError, match="write the meaning of a label as 0=spoof"):
+        read_scores(write("cm.txt", rows), labels="spoof=0")
+
+
+def test_speechbrain_scores_say_what_is_a_target(write):
+    found = read_scores(write("s.txt", "a/1.wav b/1.wav 1 0.7\na/1.wav c/1.wav 0 0.2\n"))
+    assert found.labels.tolist() == [0, 1] and found.values.tolist() == [0.7, 0.2]
+
+
+def test_columns_may_be_named(write):
+    rows = "x 0.9 s1 u1 target 7\nx 0.1 s1 u2 spoof 7\n"
+    with pytest.raises(TableError, match="unknown layout .* name the columns by --columns"):
+        read_scores(write("odd.txt", rows))
+    found = read_scores(write("odd.txt", rows), columns="-,score,speaker,utterance,label,-")
+    assert found.values.tolist() == [0.9, 0.1] and found.labels.tolist() == [0, 2]
+
+
+KEY_2021 = {
+    "LA": "LA_0 {u} alaw ita_tx {a} {c} notrim {p}\n",
+    "DF": "LA_0 {u} nocodec asvspoof {a} {c} notrim {p} traditional_vocoder - - - -\n",
+    "PA": "PA_0 {u} R2 M2 d2 r1 m1 s2 c2 {c} notrim {p}\n",
+}
+
+
+@pytest.mark.parametrize("task", KEY_2021)
+def test_keys_of_asvspoof_2021_hold_several_subsets(task, write, caplog):
+    caplog.set_level("INFO", "sasv")
+    trials = [("u1", "bonafide", "eval"), ("u2", "spoof", "eval"), ("u3", "bonafide", "progress")]
+    trials += [("u4", "spoof", "progress"), ("u5", "spoof", "hidden")]
+    key = "".join(
+        KEY_2021[task].format(u=name, a="bonafide" if label == "bonafide" else "A07", c=label, p=part)
+        for name, label, part in trials
+    )
+    scores = write("score.txt", "u1 0.9\nu2 0.1\nu3 0.2\nu4 0.8\nu5 0.5\n")
+    path = write("trial_metadata.txt", key)
+    found = read_scores(scores, path)
+    assert found.table.texts("utterance") == ["u1", "u2"]
+    assert "measuring the trials with subset=eval; it also holds progress, hidden" in caplog.text
+    assert read_scores(scores, path, where="subset=progress,hidden").table.texts("utterance") == ["u3", "u4", "u5"]
+
+
+def test_in_the_wild_meta_is_a_key(write):
+    key = write("meta.csv", 'file,speaker,label\n0.wav,"Guinness, Alec",bona-fide\n1.wav,Alec,spoof\n')
+    found = read_scores(write("s.txt", "0.wav 0.9\n1.wav 0.1\n"), key)
+    assert (found.task, found.labels.tolist()) == ("cm", [0, 2])
 
 
 def test_voxceleb_lists(write):
@@ -212,7 +286,7 @@ def test_submissions_are_read_back(write, tmp_path):
     assert (tmp_path / "track1.tsv").read_text().splitlines()[:2] == ["filename\tcm-score", "u1\t0.9"]
     with pytest.raises(SasvError, match="for --track 1"):
         submit(SubmitOptions(cm, str(tmp_path / "x.tsv")))
-    with pytest.raises(SasvError, match="tracks 1 and 2"):
+    with pytest.raises(SasvError, match="--track is 3; it must be from 1 to 2"):
         submit(SubmitOptions(cm, str(tmp_path / "x.tsv"), track=3))
 
 

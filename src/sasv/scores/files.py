@@ -1,87 +1,121 @@
-"""Score and key files of challenges and other toolkits, read into score tables; the ASVspoof 5 submission, written.
+"""Score and key files of challenges and other toolkits, read into score tables; ASVspoof 5 submissions, written.
 
-Known: our tables; ASVspoof 5 (submission ``spk filename cm-score asv-score sasv-score`` and key ``spk filename cm-label
-asv-label`` with headers, both protocols); ASVspoof 2019 and 2021 (scores of countermeasures and of verification, their
-lists); VoxCeleb lists ``1 enrolment test`` with scores ``enrolment test score``; ``speaker utterance score label`` of
-the a-DCF and ASVspoof 5 packages and WeSpeaker; SASV fusion tables ``asv_score,cm_score,sasv_label``.
+``sasv.scores.layouts`` lists what is known; docs/metrics.md shows it.
 """
 
 import gzip
-from collections.abc import Sequence
+import logging
 from pathlib import Path
 
 from sasv.audio.formats import SUFFIXES, suffix_of
 from sasv.core.errors import TableError, some
 from sasv.core.files import read_lines, write_text
-from sasv.core.progress import say
-from sasv.tables import NONE, Scores, Table, load_scores
-from sasv.tables.labels import BONA_FIDE, TRIAL_LABELS
+from sasv.scores.layouts import (
+    SKIP,
+    WORDS,
+    header_names,
+    is_number,
+    label_of,
+    layout_of,
+    numbered_header,
+    parse_numbers,
+    split_rows,
+)
+from sasv.tables import BONA_FIDE, NONE, Scores, Table, load_scores
+
+logger = logging.getLogger("sasv")
 
 Columns = dict[str, list[str]]
 
-NAMES = {
-    "spk": "speaker",
-    "filename": "utterance",
-    "cm-score": "cm_score",
-    "asv-score": "asv_score",
-    "sasv-score": "score",
-    "sasv_score": "score",
-    "asv-label": "label",
-    "cm-label": "cm_label",
-    "sasv_label": "label",
-}
-"""Column names of others -> ours."""
-
 SCORE_COLUMNS = ("score", "asv_score", "cm_score")
-NUMBERED = {"0": "spoof", "1": "target", "2": "nontarget"}
-"""Labels of SASV fusion tables."""
-
-LABELS = (*TRIAL_LABELS, BONA_FIDE)
 TRACK_2 = ("spk", "filename", "cm-score", "asv-score", "sasv-score")
+EVALUATION_SUBSET = "eval"
+"""What is measured of a key with several subsets (ASVspoof 2021), where nothing else is asked for."""
 
 
-def read_scores(path: str | Path, key: str | Path = "", column: str = "", cm: str | Path = "") -> Scores:
-    """Read a score file of any known kind.
+def read_scores(
+    path: str | Path,
+    key: str | Path = "",
+    column: str = "",
+    cm: str | Path = "",
+    where: str = "",
+    columns: str = "",
+    labels: str = "",
+) -> Scores:
+    """Read a score file of any known layout.
 
     Args:
         path: the score file.
         key: the trials with their labels, where the score file has none.
         column: which score is meant where the file holds several; empty takes ``score``, or the only one.
-        cm: score file of a countermeasure, one score an utterance, to go beside as ``cm_score``.
+        cm: score file of a countermeasure, one score per utterance, to go beside as ``cm_score``.
+        where: keep the trials with this ``column=value`` (several values separated by commas); empty keeps the
+            subset ``eval`` where a column ``subset`` has it, and all trials elsewhere.
+        columns: names of the columns of the score file, separated by commas, ``-`` for one that is not read;
+            empty recognises them.
+        labels: meaning of labels that are numbers or unknown words: ``0=spoof,1=bonafide``.
 
     Raises:
-        TableError: an unknown layout, a trial without a score, two scores of one trial, a key of another protocol.
+        TableError: an unknown layout, labels whose meaning is not stated, a trial without a score, two scores of one
+            trial, a key of another protocol.
     """
-    if not (key or column or cm) and _is_ours(path):
-        return load_scores(path)
-    columns = _columns(Path(path))
-    scores = [name for name in SCORE_COLUMNS if name in columns]
+    if not (key or column or cm or where or columns or labels) and _is_ours(path):
+        found = load_scores(path)
+        return _subset(found, "")
+    meaning = parse_numbers(labels)
+    cells = _columns(Path(path), columns, meaning)
+    scores = [name for name in SCORE_COLUMNS if name in cells]
     if not scores:
-        raise TableError(f"{path}: no column of scores; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score ...)")
+        raise TableError(
+            f"{path}: no column of scores; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score ...); "
+            "--columns names the columns of a file"
+        )
     if key:
-        columns = _joined(path, columns, scores, key, _columns(Path(key)))
-    if "label" not in columns:
+        cells = _joined(path, cells, scores, key, _columns(Path(key), "", meaning))
+    if "label" not in cells:
         raise TableError(f"{path}: it does not say which trials are targets; give the key file or trial table (--key)")
     if cm:
-        other = _columns(Path(cm))
-        if "utterance" not in other or "utterance" not in columns:
-            raise TableError(f"{cm}: scores of a countermeasure need the name of the utterance beside each")
-        name = "score" if "score" in other else "cm_score"
-        if name not in other:
-            raise TableError(f"{cm}: no column of scores")
-        found = _table_of(cm, list(zip(other["utterance"])), other[name])
-        columns["cm_score"] = [found[one] for one in _all_in(found, list(zip(columns["utterance"])), cm, path)]
-        columns.setdefault("asv_score", columns[scores[0]])
-    if column and column not in columns:
-        raise TableError(f"{path}: no column '{column}'; it has: {', '.join(columns)}")
-    if not column and "score" not in columns and len(scores) > 1:
+        _add_countermeasure(cells, scores[0], cm, path)
+    if column and column not in cells:
+        raise TableError(f"{path}: no column '{column}'; it has: {', '.join(cells)}")
+    if not column and "score" not in cells and len(scores) > 1:
         raise TableError(f"{path}: holds {' and '.join(scores)}; say which is meant (--column {scores[0]})")
-    columns["score"] = columns[column or ("score" if "score" in columns else scores[0])]
-    rows = len(columns["score"])
-    columns.setdefault("speaker", [NONE] * rows)
-    columns.setdefault("utterance", list(map(str, range(1, rows + 1))))
-    columns.setdefault("attack", [NONE] * rows)
-    return Scores(Table.build({name: cells for name, cells in columns.items() if name != "cm_label"}, str(path)))
+    cells["score"] = cells[column or ("score" if "score" in cells else scores[0])]
+    rows = len(cells["score"])
+    cells.setdefault("speaker", [NONE] * rows)
+    cells.setdefault("utterance", list(map(str, range(1, rows + 1))))
+    cells.setdefault("attack", [NONE] * rows)
+    table = Table.build({name: values for name, values in cells.items() if name != "cm_label"}, str(path))
+    return _subset(Scores(table), where)
+
+
+def _subset(scores: Scores, where: str) -> Scores:
+    """Return the trials that fulfil a condition; without one, the evaluation subset where there are several."""
+    if not where:
+        if "subset" not in scores.table.columns:
+            return scores
+        names = scores.table.codes("subset")[1]
+        if EVALUATION_SUBSET not in names or len(names) == 1:
+            return scores
+        where = f"subset={EVALUATION_SUBSET}"
+        others = ", ".join(name for name in names if name != EVALUATION_SUBSET)
+        logger.info(
+            "%s: measuring the trials with %s; it also holds %s (--where subset=...)", scores.table.name, where, others
+        )
+    return Scores(scores.table.where(where))
+
+
+def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | Path) -> None:
+    """Put the scores of a countermeasure beside those of a speaker system."""
+    other = _columns(Path(cm))
+    if "utterance" not in other or "utterance" not in cells:
+        raise TableError(f"{cm}: scores of a countermeasure need the name of the utterance beside each")
+    name = "score" if "score" in other else "cm_score"
+    if name not in other:
+        raise TableError(f"{cm}: no column of scores")
+    found = _by_name(cm, list(zip(other["utterance"])), other[name])
+    cells["cm_score"] = [found[one] for one in _all_in(found, list(zip(cells["utterance"])), cm, path)]
+    cells.setdefault("asv_score", cells[score])
 
 
 def _is_ours(path: str | Path) -> bool:
@@ -95,85 +129,69 @@ def _is_ours(path: str | Path) -> bool:
     return {"speaker", "utterance", "label", "score"} <= set(header)
 
 
-def _columns(path: Path) -> Columns:
+def _columns(path: Path, named: str = "", meaning: dict[str, str] | None = None) -> Columns:
     """Return the columns of a score or key file by our names."""
     lines = read_lines(path)
     if not lines:
         raise TableError(f"{path}: empty file")
-    first = lines[0]
-    separator = "\t" if "\t" in first else "," if "," in first else None
-    header = [cell.strip() for cell in first.split(separator)]
-    known = {"label", "utterance", *SCORE_COLUMNS, *NAMES}
-    if known & set(header):
-        rows = [[cell.strip() for cell in line.split(separator)] for line in lines[1:]]
-        names = [NAMES.get(name, name) for name in header]
+    rows = split_rows(lines)
+    header = header_names(rows[0])
+    numbers = dict(numbered_header(rows[0]) if header else {}) | (meaning or {})
+    if header:
+        rows = rows[1:]
+    if named:
+        names = [SKIP if name.strip() == "-" else name.strip() for name in named.split(",")]
+    elif header:
+        names = header
     else:
-        rows = [line.split() for line in lines]
-        names = _headless(path, rows)
+        layout = layout_of(rows)
+        if layout is None:
+            raise TableError(
+                f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line such as "
+                "'speaker utterance label score', separated by tabs, or name the columns by --columns"
+            )
+        names = list(layout.columns)
+        numbers = dict(layout.numbers) | numbers
     for number, row in enumerate(rows, 1 + len(lines) - len(rows)):
         if len(row) != len(names):
             raise TableError(f"{path}, line {number}: {len(row)} cells instead of {len(names)}")
-    columns = {name: list(cells) for name, cells in zip(names, zip(*rows))} if rows else {name: [] for name in names}
-    columns.pop("", None)
+    repeated = [name for name in set(names) - {SKIP} if names.count(name) > 1]
+    if repeated:
+        raise TableError(f"{path}: two columns are called {repeated[0]}; name the columns by --columns")
+    columns = {name: [row[at] for row in rows] for at, name in enumerate(names)}
+    columns.pop(SKIP, None)
     for name in SCORE_COLUMNS:
         if name in columns and set(columns[name]) <= {NONE}:
             del columns[name]
     if "label" not in columns and "cm_label" in columns:
         columns["label"] = columns["cm_label"]
     if "label" in columns:
-        columns["label"] = _labels(path, columns["label"])
+        columns["label"] = _labels(path, columns["label"], numbers)
     if "attack" in columns:
-        columns["attack"] = [NONE if cell == BONA_FIDE else cell for cell in columns["attack"]]
+        columns["attack"] = [NONE if label_of(cell) == BONA_FIDE else cell for cell in columns["attack"]]
     for name in ("speaker", "utterance"):
         if name in columns:
             columns[name] = [_stem(cell) for cell in columns[name]]
     return columns
 
 
-def _headless(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the names of the columns of a file without a header, "" for those of no use."""
-    row, last = rows[0], {row[-1] for row in rows}
-    count = len(row)
-    if count == 10:  # ASVspoof 5, track 1
-        return ["speaker", "utterance", "gender", "codec", "", "", "", "attack", "label", ""]
-    if count == 8:  # ASVspoof 2021
-        return ["speaker", "utterance", "codec", "", "attack", "label", "", ""]
-    if count == 5 and last <= {BONA_FIDE, "spoof"} and (BONA_FIDE in last or row[2] == NONE):  # ASVspoof 2019, CM list
-        return ["speaker", "utterance", "", "attack", "label"]
-    if count == 5 and not _number(row[4]):  # ASVspoof 5, track 2
-        return ["speaker", "utterance", "gender", "attack", "label"]
-    if count == 4 and _number(row[2]) and last <= set(LABELS) | {"0", "1"}:
-        return ["speaker", "utterance", "score", "label"]
-    if count == 4 and _number(row[3]) and row[2] in LABELS:  # ASVspoof 2019, scores of a countermeasure
-        return ["utterance", "attack", "label", "score"]
-    if count == 4 and last <= set(LABELS):  # ASVspoof 2019, verification list
-        return ["speaker", "utterance", "attack", "label"]
-    if count == 3 and _number(row[2]) and row[1] in LABELS:  # ASVspoof 2019, scores of a verification system
-        return ["attack", "label", "score"]
-    if count == 3 and _number(row[2]):
-        return ["speaker", "utterance", "score"]
-    if count == 3 and row[0] in ("0", "1"):  # VoxCeleb
-        return ["label", "speaker", "utterance"]
-    if count == 3 and last <= set(LABELS):
-        return ["speaker", "utterance", "label"]
-    if count == 2 and _number(row[1]):
-        return ["utterance", "score"]
-    raise TableError(
-        f"{path}: unknown layout (line 1: {' '.join(row)[:80]}); put a header line such as "
-        "'speaker utterance label score', separated by tabs"
-    )
-
-
-def _labels(path: Path, cells: list[str]) -> list[str]:
-    values = set(cells)
-    if values <= {"0", "1"}:
-        return ["target" if cell == "1" else "nontarget" for cell in cells]
-    if {cell.removesuffix(".0") for cell in values} <= set(NUMBERED):
-        return [NUMBERED[cell.removesuffix(".0")] for cell in cells]
-    unknown = sorted(values - set(LABELS))
+def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
+    """Return our label of each cell. TableError where a cell has no stated meaning."""
+    meanings = {}
+    for cell in set(cells):
+        whole = cell.removesuffix(".0")
+        meanings[cell] = numbers.get(cell) or numbers.get(whole) or label_of(cell)
+    unknown = sorted(cell for cell, label in meanings.items() if label is None)
+    if unknown and all(is_number(cell) for cell in unknown):
+        raise TableError(
+            f"{path}: the labels are numbers ({some(unknown)}) and the file does not say what they mean; "
+            "say it by --labels 0=spoof,1=bonafide or --labels 0=nontarget,1=target"
+        )
     if unknown:
-        raise TableError(f"{path}: unknown label {some(unknown)}; known: {', '.join(LABELS)}")
-    return cells
+        raise TableError(
+            f"{path}: unknown label {some(unknown)}; known: {', '.join(WORDS)}; --labels gives the meaning of others"
+        )
+    return [str(meanings[cell]) for cell in cells]
 
 
 def _joined(path: str | Path, columns: Columns, scores: list[str], key: str | Path, wanted: Columns) -> Columns:
@@ -191,15 +209,15 @@ def _joined(path: str | Path, columns: Columns, scores: list[str], key: str | Pa
     trials = list(zip(*(wanted[name] for name in by)))
     result = {name: cells for name, cells in wanted.items() if name not in SCORE_COLUMNS}
     for score in scores:
-        found = _table_of(path, names, columns[score])
+        found = _by_name(path, names, columns[score])
         result[score] = [found[trial] for trial in _all_in(found, trials, path, key)]
     unused = len(set(names) - set(trials))
     if unused:
-        say(f"{path}: {unused} scores belong to no trial of {key}; they are left out")
+        logger.info("%s: %d scores belong to no trial of %s; they are left out", path, unused, key)
     return result
 
 
-def _table_of(path: str | Path, names: list[tuple[str, ...]], cells: list[str]) -> dict[tuple[str, ...], str]:
+def _by_name(path: str | Path, names: list[tuple[str, ...]], cells: list[str]) -> dict[tuple[str, ...], str]:
     """Return name -> cell; TableError where a name has two that differ."""
     found = dict(zip(names, cells))
     if len(found) < len(names):
@@ -232,7 +250,7 @@ def write_submission(scores: Scores, path: str | Path, track: int = 2) -> None:
     table = scores.table
     names = table.texts("utterance")
     if track == 1:
-        found = _table_of(table.name, list(zip(names)), table.texts("score"))
+        found = _by_name(table.name, list(zip(names)), table.texts("score"))
         rows = [["filename", "cm-score"], *([name, score] for (name,), score in found.items())]
     elif track == 2:
         wanted = ("speaker", "utterance", "cm_score", "asv_score", "score")
@@ -247,11 +265,3 @@ def write_submission(scores: Scores, path: str | Path, track: int = 2) -> None:
 def _stem(name: str) -> str:
     suffix = suffix_of(name)
     return name[: -len(suffix)] if suffix in SUFFIXES else name
-
-
-def _number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -188,6 +188,28 @@ class Table:
         indices = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Table(self.name, self.cells.take(pa.array(indices)), self.lines[indices])
 
+    def where(self, condition: str) -> "Table":
+        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``.
+
+        Several conditions, all to be fulfilled, are separated by ``;``.
+
+        Raises:
+            TableError: a condition is written otherwise, or no row fulfils it.
+        """
+        chosen = self
+        for part in filter(None, map(str.strip, condition.split(";"))):
+            column, _, wanted = part.partition("=")
+            if not wanted:
+                raise TableError(f"'{part}': write a condition as column=value, for instance split=train")
+            chosen.require(column)
+            codes, names = chosen.codes(column)
+            values = wanted.split(",")
+            kept = np.isin(codes, [code for code, name in enumerate(names) if name in values])
+            if not kept.any():
+                raise TableError(f"{self.name}: no row has {part}; values of {column}: {some(names, 10)}")
+            chosen = chosen.take(kept)
+        return chosen
+
     def with_column(self, name: str, values: Sequence[object]) -> "Table":
         """Return the table with a column replaced or, at the end, added."""
         added = Table.build({name: values}, self.name).cells.column(0)

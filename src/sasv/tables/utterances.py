@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from sasv.audio.channels import AUTO, is_channel
-from sasv.core.errors import TableError, some
 from sasv.tables.labels import NONE, UTTERANCE_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
@@ -110,25 +109,8 @@ class Utterances(TableView):
         return Utterances(self.table.take(rows))
 
     def where(self, condition: str) -> "Utterances":
-        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``; an empty condition keeps all.
-
-        Several conditions, all to be fulfilled, are separated by ``;``.
-        """
-        chosen = self
-        for one in filter(None, map(str.strip, condition.split(";"))):
-            chosen = chosen._where(one)
-        return chosen
-
-    def _where(self, condition: str) -> "Utterances":
-        column, _, wanted = condition.partition("=")
-        if not wanted:
-            raise TableError(f"'{condition}': write a condition as column=value, for instance split=train")
-        self.table.require(column)
-        codes, names = self.table.codes(column)
-        keep = np.isin(codes, [names.index(value) for value in wanted.split(",") if value in names])
-        if not keep.any():
-            raise TableError(f"{self.table.name}: no row has {condition}; values of {column}: {some(names, 10)}")
-        return self.take(keep)
+        """Return the rows that fulfil a condition (see Table.where)."""
+        return Utterances(self.table.where(condition)) if condition else self
 
 
 def load_utterances(path: str | Path, where: str = "") -> Utterances:

@@ -1,0 +1,210 @@
+"""The layouts of score and key files, and how one is recognised.
+
+A layout names the columns of a file without a header. It is recognised by the number of its columns
+and by which of them hold numbers or labels in words, never by which values happen to occur. The
+meaning of labels written as numbers is part of the layout, of the name of a column, or stated by
+the user.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sasv.core.errors import TableError
+from sasv.tables.labels import BONA_FIDE, NONTARGET, SPOOF, TARGET
+
+SKIP = ""
+"""Name of a column that is not read."""
+
+TARGET_OR_NOT = {"0": NONTARGET, "1": TARGET}
+"""Labels of the lists of VoxCeleb, and of a column called target."""
+
+SASV_FUSION = {"0": SPOOF, "1": TARGET, "2": NONTARGET}
+"""Labels of the fusion tables of the SASV baselines (column sasv_label)."""
+
+WORDS = {
+    TARGET: (TARGET, "tgt", "tar", "genuine-target"),
+    NONTARGET: (NONTARGET, "non-target", "imposter", "impostor", "imp", "zero-effort-impostor"),
+    SPOOF: (SPOOF, "spoofed", "fake", "deepfake", "synthetic", "attack"),
+    BONA_FIDE: (BONA_FIDE, "bona-fide", "genuine", "human", "real"),
+}
+LABEL_WORDS = {word: label for label, words in WORDS.items() for word in words}
+"""Labels as others write them, in small letters with hyphens -> our labels."""
+
+HEADER_WORDS = {
+    "speaker": ("speaker", "spk", "speaker_id", "spk_id", "claimed_speaker", "model", "modelid", "model_id",
+                "enrol", "enroll", "enrolment", "enrollment"),
+    "utterance": ("utterance", "utt", "utterance_id", "utt_id", "filename", "file", "file_name", "file_id", "path",
+                  "segment", "segmentid", "segment_id", "test", "trial", "audio", "wav"),
+    "label": ("label", "key", "target", "trial_type", "asv_label", "sasv_label"),
+    "cm_label": ("cm_label",),
+    "score": ("score", "sasv_score", "llr", "similarity", "cosine"),
+    "asv_score": ("asv_score",),
+    "cm_score": ("cm_score",),
+    "attack": ("attack", "attack_id", "spoof_type"),
+    "subset": ("subset", "partition", "phase"),
+}  # fmt: skip
+HEADER_NAMES = {word: name for name, words in HEADER_WORDS.items() for word in words}
+"""Column names as others write them, in small letters with underscores -> ours."""
+
+NUMBERED_HEADERS = {"sasv_label": SASV_FUSION, "target": TARGET_OR_NOT}
+"""Columns whose name says what their numbers mean."""
+
+DELIMITERS = ("\t", ";", ",", "|")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a file without a header.
+
+    Attributes:
+        name: where such files come from.
+        columns: our name of each column, SKIP for those that are not read.
+        kinds: what each column holds: ``n`` a number, ``l`` a label in words, ``c`` bona fide or spoof
+            in words, ``b`` 0 or 1, ``o`` the word "Output", ``.`` no number, ``?`` anything.
+        numbers: meaning of labels written as numbers.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    kinds: str
+    numbers: Mapping[str, str] = field(default_factory=dict)
+
+    def matches(self, rows: Sequence[Sequence[str]]) -> bool:
+        """Return whether all rows look like this layout."""
+        return len(rows[0]) == len(self.kinds) and all(
+            _is_kind(kind, cell) for row in rows for kind, cell in zip(self.kinds, row)
+        )
+
+
+LAYOUTS = (
+    Layout(
+        "ASVspoof 2021 DF key",
+        ("speaker", "utterance", "codec", "source", "attack", "label", "trim", "subset", "vocoder", *[SKIP] * 4),
+        ".....l.......",
+    ),
+    Layout(
+        "ASVspoof 2021 PA key",
+        ("speaker", "utterance", *[SKIP] * 7, "label", "trim", "subset"),
+        ".........l..",
+    ),
+    Layout(
+        "ASVspoof 5 list of track 1",
+        ("speaker", "utterance", "gender", "codec", SKIP, SKIP, SKIP, "attack", "label", SKIP),
+        "..??????l?",
+    ),
+    Layout(
+        "ASVspoof 2021 LA key",
+        ("speaker", "utterance", "codec", "transmission", "attack", "label", "trim", "subset"),
+        ".....l..",
+    ),
+    Layout("ASVspoof 2019 list of a countermeasure", ("speaker", "utterance", SKIP, "attack", "label"), "...?c"),
+    Layout("ASVspoof 5 list of track 2", ("speaker", "utterance", "gender", "attack", "label"), "..??l"),
+    Layout("scores of SpeechBrain", ("speaker", "utterance", "label", "score"), "??bn", TARGET_OR_NOT),
+    Layout("log of ASVspoof 2021 baselines", (SKIP, "utterance", SKIP, "score"), "o?bn"),
+    Layout("scores of ASVspoof 2019 countermeasures", ("utterance", "attack", "label", "score"), "??ln"),
+    Layout("scores with labels", ("speaker", "utterance", "score", "label"), "??nl"),
+    Layout("ASVspoof 2019 list of verification", ("speaker", "utterance", "attack", "label"), "???l"),
+    Layout("scores of ASVspoof 2019 verification", ("attack", "label", "score"), "?ln"),
+    Layout("scores of a countermeasure with labels", ("utterance", "score", "label"), "?nc"),
+    Layout("scores of a countermeasure with labels as numbers", ("utterance", "label", "score"), ".bn"),
+    Layout("list of VoxCeleb", ("label", "speaker", "utterance"), "b..", TARGET_OR_NOT),
+    Layout("scores", ("speaker", "utterance", "score"), "??n"),
+    Layout("trials", ("speaker", "utterance", "label"), "??l"),
+    Layout("scores of Kaldi with labels", ("score", "label"), "nl"),
+    Layout("scores of utterances", ("utterance", "score"), "?n"),
+)
+"""In the order in which they are tried: the first that all rows match."""
+
+LOOKED_AT = 200
+"""Rows at the beginning by which a layout is recognised."""
+
+
+def layout_of(rows: Sequence[Sequence[str]]) -> Layout | None:
+    """Return the layout of rows without a header, None where none is known."""
+    looked_at = rows[:LOOKED_AT]
+    return next((layout for layout in LAYOUTS if layout.matches(looked_at)), None)
+
+
+def header_names(cells: Sequence[str]) -> list[str] | None:
+    """Return our name of each column where a line is a header, None where it is none.
+
+    Letter case, quotes, spaces and hyphens do not matter. A line with a number in it is no header.
+    """
+    plain = [_plain(cell, "_") for cell in cells]
+    names = set(plain) & set(HEADER_NAMES) - set(LABEL_WORDS)  # "target" may be a label as well
+    if not names or any(is_number(cell) for cell in cells):
+        return None
+    return [HEADER_NAMES.get(name, name) for name in plain]
+
+
+def numbered_header(cells: Sequence[str]) -> Mapping[str, str]:
+    """Return the meaning of labels written as numbers that the name of a column states."""
+    for cell in cells:
+        meaning = NUMBERED_HEADERS.get(_plain(cell, "_"))
+        if meaning is not None:
+            return meaning
+    return {}
+
+
+def label_of(cell: str) -> str | None:
+    """Return our label of a word, None where it is not known."""
+    return LABEL_WORDS.get(_plain(cell, "-"))
+
+
+def split_rows(lines: Sequence[str]) -> list[list[str]]:
+    """Split lines into cells at tabs, semicolons, commas, bars or (where there are none) spaces.
+
+    Cells may be quoted where the delimiter is not a space.
+    """
+    delimiter = next((mark for mark in DELIMITERS if mark in lines[0]), None)
+    if delimiter is None:
+        return [line.split() for line in lines]
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def parse_numbers(text: str) -> dict[str, str]:
+    """Parse ``0=spoof,1=bonafide``, the meaning of labels written as numbers or other words.
+
+    Raises:
+        TableError: it is written otherwise, or a label is unknown.
+    """
+    found = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        written, _, label = part.partition("=")
+        meant = label_of(label)
+        if not written or meant is None:
+            raise TableError(f"'{part}': write the meaning of a label as 0=spoof; labels are {', '.join(WORDS)}")
+        found[written.strip()] = meant
+    return found
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number, NaN and infinity among them."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_kind(kind: str, cell: str) -> bool:
+    if kind == "n":
+        return is_number(cell)
+    if kind == "l":
+        return label_of(cell) is not None
+    if kind == "c":
+        return label_of(cell) in (BONA_FIDE, SPOOF)
+    if kind == "b":
+        return cell in ("0", "1")
+    if kind == "o":
+        return cell.lower() == "output"
+    if kind == ".":
+        return not is_number(cell)
+    return True
+
+
+def _plain(cell: str, joint: str) -> str:
+    words = cell.strip().strip("\"'").lower().replace("-", " ").replace("_", " ").split()
+    return joint.join(words)
