@@ -62,6 +62,7 @@ def test_round_trips(tmp_path, name, voice):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SMALL))
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_published_files_load_key_for_key(tmp_path, name, wrapped, published_keys, fill, golden):
@@ -203,6 +204,7 @@ def test_info(tmp_path, capsys):
     assert result["parameters"] == sum(p.numel() for p in spawn_encoder(make()).parameters())
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_file_and_keeps_the_embedding(trained, tmp_path, voice):
     source, half = trained / "model.safetensors", tmp_path / "half.safetensors"
     convert(ConvertOptions(str(source), str(half), half=True))

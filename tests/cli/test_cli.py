@@ -324,6 +324,7 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(trained, corpus, tiny_disk, voice):
     with pytest.raises(SasvError, match=r"x\.flac: cannot write: the disk is full"):
         write_audio(tiny_disk / "x.flac", voice(160000))
@@ -347,6 +348,7 @@ def test_a_disk_that_is_really_full(trained, corpus, tiny_disk, voice):
         assert len(soundfile.read(path)[0]) == 19200
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")

@@ -21,6 +21,8 @@ from sasv.frontends.logmel import LogMel
 from sasv.synthesis.copies import joined
 from sasv.tables import Table, load_scores, load_trials, load_utterances
 
+pytestmark = pytest.mark.slow
+
 UNSEEN = ReproduceOptions().unseen
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)

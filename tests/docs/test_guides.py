@@ -17,6 +17,8 @@ from sasv.audio import write_audio
 from sasv.tables import Table
 from sasv.training.recipes import recipe_values
 
+pytestmark = pytest.mark.slow
+
 GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("*.md"))
 SIZES = " ".join(f"--sizes.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items())
 

@@ -87,6 +87,7 @@ def test_sharded_equals_whole_and_single(model, corpus, tmp_path, small_chunks):
     np.testing.assert_array_equal(again.vectors, whole.vectors)
 
 
+@pytest.mark.slow
 def test_torchrun_ranks_are_shards(model, corpus, tmp_path, small_chunks, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
@@ -97,6 +98,7 @@ def test_torchrun_ranks_are_shards(model, corpus, tmp_path, small_chunks, monkey
         run(model, corpus, tmp_path / "y", shard="3/2")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(model, corpus, tmp_path, small_chunks, monkeypatch, capsys):
     run(model, corpus, tmp_path / "whole")
     original = extraction.embed_rows

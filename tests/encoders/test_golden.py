@@ -60,6 +60,7 @@ def test_embeddings_and_logmel(encoder, golden, fill):
             assert relative(embedding, golden[f"{published}/embedding/{samples}"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_train_step(encoder, golden, fill):
     name, module = encoder
     published = PUBLISHED_NAMES[name]

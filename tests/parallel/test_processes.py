@@ -20,6 +20,8 @@ from sasv.embeddings.model import Model
 from sasv.parallel.processes import Processes
 from sasv.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 STEP = {  # one step of plain gradient descent, so that the change of the weights is the gradient
     "epochs": 1,
     "batches": 1,

@@ -124,6 +124,7 @@ def small(monkeypatch):
     monkeypatch.setattr(stages, "TINY_SIZES", SMALL)
 
 
+@pytest.mark.slow
 def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     options = tiny(tmp_path / "r")
     real = stages.importlib.import_module("sasv.commands._train").train
@@ -160,6 +161,7 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     assert json.loads((tmp_path / "r/table.json").read_text())[0]["row"] == 7
 
 
+@pytest.mark.slow
 def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small, capsys):
     found = reproduce(
         tiny(
@@ -174,6 +176,7 @@ def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small, capsy
     assert "ecapa-tdnn train+dev" in out and "parts of the corpora" in out
 
 
+@pytest.mark.slow
 def test_published_figures_stand_beside_ours(tmp_path, small):
     (result,) = reproduce(tiny(tmp_path, row=2, encoder="mfa-conformer", train_set="train"))
     assert result.published == 20.22
@@ -181,6 +184,7 @@ def test_published_figures_stand_beside_ours(tmp_path, small):
     assert "| 20.22 |" in text and "mfa-conformer train" in text
 
 
+@pytest.mark.slow
 def test_the_full_plan_is_made_of_commands_that_parse(corpora, capsys):
     folders = {"voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")}
     options = ReproduceOptions(rows="all", dry_run=True, voxceleb1="v1", noises="musan", rirs="rirs", **folders)

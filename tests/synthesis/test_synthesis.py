@@ -85,6 +85,7 @@ def originals():
     return [read_audio(file)[: 6 * 16000] for file in files]
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 @pytest.mark.parametrize("name", (*ALWAYS, "cargan"))
 def test_a_copy_is_faithful(originals, name):
@@ -102,6 +103,7 @@ def test_a_copy_is_faithful(originals, name):
     assert all(distortion > 8 for distortion in others)
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 @pytest.mark.parametrize("name", ALWAYS)
 def test_an_independent_encoder_takes_a_copy_for_its_speaker(originals, name):
@@ -228,6 +230,7 @@ def test_long_recordings_are_copied_in_pieces(monkeypatch, voice, name):
     assert np.median(np.abs(20 * np.log10(levels[1] / levels[0]))) < 1
 
 
+@pytest.mark.slow
 def test_an_hour(tmp_path, voice):
     """3,600 s of WAV, in bounded memory."""
     import resource
@@ -267,6 +270,7 @@ def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
     assert "--weights.hifi-gan PATH" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_torchrun_shares_the_copies_of_a_table(tmp_path, voice):
     """Two processes by rank make the files of one."""
     table = table_of(tmp_path, {f"u{number}": voice(8000, number) for number in range(5)})

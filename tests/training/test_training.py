@@ -38,6 +38,7 @@ def log(run):
     return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_weights(corpus, trained, tmp_path):
     again = train(tiny_options(corpus, tmp_path, workers=1))
     assert same(again, trained / "model.safetensors")
@@ -71,6 +72,7 @@ def batches_done(run):
     return state["epoch"], state["batch"]
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
     """SIGKILL wherever it is, several times; the same command goes on, in the middle of an epoch too."""
     plain = train(tiny_options(corpus, tmp_path / "plain", epochs=2, cycle=2, batches=20, frames=150))
@@ -95,6 +97,7 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
     assert same(tmp_path / "killed" / "model.safetensors", plain)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_stops(corpus, tmp_path):
     options = tiny_options(corpus, tmp_path / "run", batches=2000, save_minutes=60.0)
     process = start(options, tmp_path)
@@ -163,6 +166,7 @@ def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
     assert (spec.spoof_index, spec.loss) == (8, "sasv")
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
     """A proof that the stage works on real spoofed speech, at a scale that says nothing of quality."""
@@ -182,12 +186,14 @@ def test_starting_from_another_encoder_is_refused(corpus, trained, tmp_path):
         train(tiny_options(corpus, tmp_path, encoder="ska-tdnn", sizes={}, init=str(trained / "model.safetensors")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ska-tdnn", "mfa-conformer"])
 def test_the_other_encoders_train(corpus, tmp_path, name):
     model = train(tiny_options(corpus, tmp_path, encoder=name, sizes=SMALL[name], epochs=1, batches=1))
     assert load_checkpoint(model).specification.encoder == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_trains(corpus, tmp_path, precision):
     model = train(tiny_options(corpus, tmp_path, precision=precision, epochs=2, batches=8))
@@ -212,6 +218,7 @@ def test_options_that_do_not_fit_the_table(corpus, tmp_path):
         train(tiny_options(corpus, tmp_path, loss="aam"))
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(corpus, tmp_path, monkeypatch, capsys):
     original = Engine.backward
     poisoned = {4}
