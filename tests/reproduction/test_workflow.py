@@ -1,4 +1,4 @@
-"""Steps with a memory, and the rows of the published table: planned, run at tiny scale, resumed, redone."""
+"""The rows of the published table: planned, run at tiny scale, resumed, redone where that is asked for."""
 
 import json
 import shlex
@@ -10,93 +10,10 @@ from sasv import cli
 from sasv.commands import ReproduceOptions, reproduce
 from sasv.commands import _stages as stages
 from sasv.core.errors import SasvError
-from sasv.reproduction import Step, carry_out, plan_lines
 from sasv.reproduction import rows as table_rows
 from sasv.reproduction.rows import ROWS, parse_rows
 from sasv.tables import load_scores, load_utterances
 from sasv.weights import find
-
-
-@pytest.fixture
-def two_steps(tmp_path):
-    """A function (options) -> two steps, the second reading what the first wrote; and what ran."""
-    ran = []
-    source = tmp_path / "source"
-    source.write_text("1")
-
-    def make(**options):
-        def first():
-            ran.append("first")
-            (tmp_path / "a" / "out").write_text(source.read_text() + options.get("mark", ""))
-
-        def second():
-            ran.append("second")
-            (tmp_path / "b" / "out").write_text((tmp_path / "a" / "out").read_text())
-
-        return [
-            Step("first", "do a", first, tmp_path / "a", ["out"], options, [source], 1.0, 2.0),
-            Step("second", "do b", second, tmp_path / "b", ["out"], {}, [tmp_path / "a" / "out"], 0.5, 1.0),
-        ]
-
-    return make, ran, source, tmp_path
-
-
-def test_what_is_done_is_skipped_and_what_changed_is_redone(two_steps, capsys, monkeypatch):
-    make, ran, source, folder = two_steps
-    carry_out(make())
-    assert ran == ["first", "second"]
-    carry_out(make())
-    assert ran == ["first", "second"] and "[1/2] first: done already" in capsys.readouterr().err
-    carry_out(make(mark="x"))
-    assert ran == ["first", "second"] * 2
-    said = capsys.readouterr().err
-    assert "first: mark was None, now 'x', again from its beginning" in said and "second: " in said
-    assert f"{folder / 'a' / 'out'} changed" in said
-    source.write_text("1x")  # the first is done again, but gives other bytes only for another mark
-    carry_out(make(mark=""))
-    assert ran == [*["first", "second"] * 2, "first"] and "source changed" in capsys.readouterr().err
-    monkeypatch.setattr("sasv.core.version.__version__", "9.9")
-    carry_out(make(mark=""))
-    assert "sasv was 0.1.0, now 9.9" in capsys.readouterr().err
-
-
-def test_an_interrupted_step_goes_on_and_keeps_its_folder(two_steps, capsys):
-    make, ran, _, folder = two_steps
-    steps = make()
-
-    def broken():
-        (folder / "b" / "half").write_text("kept")
-        raise SasvError("killed")
-
-    steps[1].run = broken
-    with pytest.raises(SasvError, match="killed"):
-        carry_out(steps)
-    capsys.readouterr()
-    carry_out(make())
-    assert (folder / "b" / "half").exists() and "second: interrupted, going on" in capsys.readouterr().err
-    (folder / "a" / "out").unlink()
-    carry_out(make())
-    assert "first: out is gone, going on" in capsys.readouterr().err
-    (folder / "a" / "step.json").write_text("{")
-    with pytest.raises(SasvError, match="step.json: broken .* to begin this step anew"):
-        carry_out(make())
-
-
-def test_a_plan_says_what_would_happen(two_steps):
-    make, ran, _, _ = two_steps
-    lines = plan_lines(make())
-    assert lines[0] == "[1/2] first: not begun; about 1:00:00, 2.00 GB" and lines[1] == "  do a"
-    assert lines[-1] == "in all about 1:30:00 and 3.00 GB, estimated"
-    assert not ran
-    carry_out(make())
-    lines = plan_lines(make(mark="x"))
-    assert "now 'x'" in lines[0] and "where the steps before it change" in lines[2]
-    assert plan_lines(make())[-1] == "in all about 0.0 s and 0.00 GB, estimated"
-    step = make()[0]
-    step.run = lambda: None
-    step.outputs = ["other"]
-    with pytest.raises(SasvError, match="first: did not leave .*other"):
-        carry_out([step])
 
 
 def test_the_rows_are_those_of_the_publication():
@@ -154,8 +71,15 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     reproduce(options)
     assert len(calls) == 4
     capsys.readouterr()
-    reproduce(tiny(tmp_path / "r", batches=1))
-    assert "batches was 2, now 1, again from its beginning" in capsys.readouterr().err and len(calls) == 7
+    with pytest.raises(SasvError, match="batches was 2, now 1.*--redo"):
+        reproduce(tiny(tmp_path / "r", batches=1))
+    assert len(calls) == 4
+    models = tmp_path / "r/models/ecapa-tdnn"
+    before = (models / "stage1/model.safetensors").read_bytes()
+    reproduce(tiny(tmp_path / "r", batches=1, redo=True))
+    err = capsys.readouterr().err
+    assert "batches was 2, now 1; again from its beginning, what was there is kept in" in err and len(calls) == 7
+    assert (models / "stage1.old-1/model.safetensors").read_bytes() == before
     table = (tmp_path / "r/table/report.md").read_text()
     assert "Tiny scale on synthetic voices" in table and "Vox2 bna+cs" in table
     assert json.loads((tmp_path / "r/table.json").read_text())[0]["row"] == 7

@@ -2,11 +2,9 @@
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from conftest import SMALL, shared, tiny_options, train_until
 from sasv import cli
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import PrepareOptions, prepare, train
-from sasv.core.errors import CheckpointError, SasvError
+from sasv.core.errors import SasvError
 from sasv.encoders import ENCODERS
 from sasv.losses import LOSSES
 from sasv.tables import load_utterances
@@ -109,22 +107,6 @@ def test_sigterm_saves_and_stops(corpus, tmp_path):
     assert process.returncode == 2
     assert "stopped by SIGTERM, saved; the same command goes on" in said
     assert batches_done(tmp_path / "run") > (0, 0)
-
-
-def test_other_options_in_the_same_folder_are_refused(corpus, trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
-    with pytest.raises(SasvError, match="holds a run with other options .seed was 0, now 5"):
-        train(tiny_options(corpus, tmp_path / "run", seed=5))
-    moved = tmp_path / "moved"
-    shutil.copytree(corpus, moved)
-    table = moved / "utterances.tsv"
-    same_place = tiny_options(corpus, tmp_path / "run")
-    table.write_text(table.read_text().replace("s0-0\t", "s0-zero\t"))
-    with pytest.raises(SasvError, match="table_sha256 was"):
-        train(replace(same_place, utterances=str(table), epochs=9))
-    (tmp_path / "run" / "state.pt").write_bytes(b"junk")
-    with pytest.raises(CheckpointError, match="broken training state"):
-        train(tiny_options(corpus, tmp_path / "run"))
 
 
 def test_the_best_development_epoch_is_kept_with_its_threshold(trained):

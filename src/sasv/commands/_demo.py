@@ -7,8 +7,9 @@ from typing import Annotated
 
 from sasv.commands._report import ReportOptions, report
 from sasv.commands._reproduce import ReproduceOptions, Result, reproduce
+from sasv.core.errors import MissingExtra
 from sasv.core.options import Count, Options, Range, Seed
-from sasv.core.progress import duration
+from sasv.core.progress import duration, say
 
 SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7: "Stages 1, 2, 3"}
 """Rows of the demonstration: with and without each stage."""
@@ -29,6 +30,8 @@ class DemoOptions(Options):
         pairs: speakers (pairs of utterances) a batch, in place of those of the recipe.
         seed: of everything.
         device: cpu, cuda, or auto.
+        redo: do a step again where its options or inputs have changed; its old folder is kept as NAME.old-1, or the
+            next free number.
     """
 
     corpus: str = ""
@@ -39,6 +42,7 @@ class DemoOptions(Options):
     pairs: Count = 0
     seed: Seed = 0
     device: str = "auto"
+    redo: bool = False
 
 
 def demo(options: DemoOptions) -> list[Result]:
@@ -49,7 +53,7 @@ def demo(options: DemoOptions) -> list[Result]:
         ReproduceOptions(
             rows=",".join(map(str, SHOWN)), encoder="ecapa-tdnn", train_set="train", scale="tiny", out=options.out,
             corpus=options.corpus, voices=options.voices, epochs=options.epochs, batches=options.batches,
-            pairs=options.pairs, seed=options.seed, device=options.device,
+            pairs=options.pairs, seed=options.seed, device=options.device, redo=options.redo,
             licence="that of the training speech" if options.corpus else "CC0-1.0",
         )
     )  # fmt: skip
@@ -57,7 +61,10 @@ def demo(options: DemoOptions) -> list[Result]:
     shown = sorted(results, key=lambda result: result.row != 2)  # the paired tests are against Stage 1
     systems = [f"{SHOWN[result.row]}={result.metrics['folder']}" for result in shown]
     page = str(out / "report")
-    report(ReportOptions(systems, page, title="sasv demo: what each stage adds", intervals=200, worst=5))
+    try:
+        report(ReportOptions(systems, page, title="sasv demo: what each stage adds", intervals=200, worst=5))
+    except MissingExtra as error:
+        say(f"no report: {error}")
     print(closing(options, results, duration(time.monotonic() - started)))
     return results
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sasv.commands._stages import Planner
-from sasv.core.errors import SasvError
-from sasv.core.files import read_bytes, write_json
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.files import locked, read_bytes, write_json
 from sasv.core.options import Count, NonNegativeFloat, Options, Range, Seed
 from sasv.core.progress import say
 from sasv.report.page import Cell, Section, write_report
-from sasv.reproduction import carry_out, plan_lines
+from sasv.reproduction import carry_out, check_unchanged, plan_lines
+from sasv.reproduction.beforehand import check_beforehand, check_output
 from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
 from sasv.weights import find
 
@@ -20,8 +21,9 @@ from sasv.weights import find
 class ReproduceOptions(Options):
     """Run rows of the published table: tables, copies, the training of each stage, evaluation.
 
-    What is done is skipped, what was interrupted goes on; a step is done again where its options, its inputs or the
-    version of sasv changed. At scale tiny without corpora the speech is synthetic, or that of ``corpus``.
+    What is done is skipped, and what was interrupted goes on. Where the options or inputs of a step that was begun have
+    changed, nothing is done unless ``redo`` is given. At scale tiny without corpora the speech is synthetic, or that
+    of ``corpus``.
 
     Args:
         row: one row, 1 to 11.
@@ -55,6 +57,8 @@ class ReproduceOptions(Options):
         tflops: sustained speed for the estimates, TFLOP a second; 0 takes 100 for a GPU and 0.15 for a CPU.
         seed: of everything.
         licence: of the models.
+        redo: do a step again where its options or inputs have changed; its old folder is kept as NAME.old-1, or the
+            next free number.
         dry_run: print the plan with hours, disk and commands; do nothing.
     """
 
@@ -85,6 +89,7 @@ class ReproduceOptions(Options):
     tflops: NonNegativeFloat = 0.0
     seed: Seed = 0
     licence: str = "unknown"
+    redo: bool = False
     dry_run: bool = False
 
 
@@ -116,7 +121,19 @@ def reproduce(options: ReproduceOptions) -> list[Result]:
     if options.dry_run:
         print("\n".join(plan_lines(planner.steps)))
         return []
-    carry_out(planner.steps)
+    out = Path(options.out)
+    check_output(out)
+    with locked(out):
+        check_unchanged(planner.steps, options.redo)
+        check_beforehand(options, planner.steps)
+        carry_out(planner.steps, options.redo)
+        results = results_of(planner, cells)
+        show(options, results, rows)
+    return results
+
+
+def results_of(planner: Planner, cells: list[tuple[Row, str, str, list[str]]]) -> list[Result]:
+    """Return the figures of the cells of the table."""
     results = []
     for row, encoder, train_set, lineage in cells:
         folder = planner.evaluation(encoder, lineage[-1])
@@ -125,13 +142,20 @@ def reproduce(options: ReproduceOptions) -> list[Result]:
         model = planner.model(encoder, lineage[-1])
         value = published.published if published else None
         results.append(Result(row.number, encoder, train_set, model, metrics, value))
+    return results
+
+
+def show(options: ReproduceOptions, results: list[Result], rows: list[Row]) -> None:
+    """Print the table, and write it as JSON and as a page. A page that lacks its image does not end the command."""
     table = table_of(results, rows)
     out = Path(options.out)
     write_json(out / "table.json", [vars(result) | {"model": str(result.model)} for result in results])
-    write_report("Rows of the published table", about(options), [table], out / "table")
     print(f"\n{table.text()}\n\n{about(options)}")
+    try:
+        write_report("Rows of the published table", about(options), [table], out / "table")
+    except MissingExtra as error:
+        say(f"the table has no image: {error}")
     say(f"table: {out / 'table' / 'report.html'}")
-    return results
 
 
 def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:

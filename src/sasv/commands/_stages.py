@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sasv.commands import COMMANDS
 from sasv.commands import _tiny as tiny
 from sasv.core.errors import SasvError
+from sasv.core.options import defaults_of, renamed_options, values_of
 from sasv.core.words import words_of
 from sasv.reproduction import Step
 from sasv.reproduction.rows import GFLOP, TINY_GFLOP, TINY_SIZES, train_hours
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 FREE = ("workers", "device", "out", "model", "utterances", "enrolments", "trials", "init", "licence", "batch_seconds",
         "dev_utterances", "dev_enrolments", "dev_trials", "embeddings")  # fmt: skip
 """Options that a step's outputs do not depend on, or depend on through the files that they name."""
+
+PLACES = ("noises", "rirs", "weights", "folder")
+"""Options that name folders or weights: inputs, compared by content."""
 
 VOX2_HOURS, VOX2_UTTERANCES, LA_HOURS = 2360.0, 1_092_009, 6.0
 TINY_VOCODERS = ["griffin-lim", "world"]
@@ -83,12 +87,13 @@ class Planner:
             found = {"corpus": corpus, "folder": folder, "out": str(whole / name)}
             parts = ["utterances.tsv"]
             parts += ["enrolments_eval.tsv", "trials_eval.tsv"] if name == "la" else []
-            self._command("prepare", found, whole / name, parts, hours=hours, gigabytes=0.2)
+            self._command("prepare", found, whole / name, parts, {"folder": Path(folder)}, hours, 0.2)
         if options.voxceleb1:
             found = {"corpus": "voxceleb1", "folder": options.voxceleb1, "out": str(tables / "vox1")}
-            self._command("prepare", found, tables / "vox1", ["utterances.tsv", "trials_o.tsv"], hours=0.05)
+            inputs = {"folder": Path(options.voxceleb1)}
+            self._command("prepare", found, tables / "vox1", ["utterances.tsv", "trials_o.tsv"], inputs, 0.05)
         if self.tiny:
-            inputs = [whole / "vox2" / "utterances.tsv", whole / "la" / "utterances.tsv"]
+            inputs = {name: whole / name / "utterances.tsv" for name in ("vox2", "la")}
             for name in ("vox2", "la"):
                 run = partial(tiny.reduce, whole / name, tables / name, options.seed)
                 facts = {"seed": options.seed}
@@ -100,26 +105,29 @@ class Planner:
         kept = ["utterances.tsv"] + [
             f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")
         ]
-        settings: dict[str, Any] = {"corpus": options.corpus, "voices": options.voices, "seed": options.seed}
+        settings: dict[str, Any] = {"voices": options.voices, "seed": options.seed}
+        rendered = self.out / "speech"
         self._own(
-            "speech and its protocol", speech, ["vox2.tsv", *kept], [], settings,
-            lambda: tiny.speech(options.corpus, options.voices, options.seed, self.out / "speech", speech),
-            hours=0.02, gigabytes=0.15,
+            "speech and its protocol", speech, ["vox2.tsv", *kept],
+            {"corpus": Path(options.corpus)} if options.corpus else {}, settings,
+            lambda: tiny.speech(options.corpus, options.voices, options.seed, rendered, speech),
+            hours=0.02, gigabytes=0.15, defaults={"corpus": ""}, beside=[] if options.corpus else [rendered],
         )  # fmt: skip
         if options.unseen in (*options.attacks, *self.vocoders):
             raise SasvError(f"--unseen {options.unseen} is also among --vocoders or --attacks: then it is not unseen")
         for part, vocoders in (("train", options.attacks), ("dev", options.attacks), ("eval", [options.unseen])):
             folder = self.out / "spoofed" / part
             which = {"where": "split=train"} if part == "train" else {"trials": str(speech / f"trials_{part}.tsv")}
-            inputs = [speech / "utterances.tsv"] + ([] if part == "train" else [speech / f"trials_{part}.tsv"])
+            inputs = {"utterances": speech / "utterances.tsv"}
+            inputs |= {} if part == "train" else {"trials": speech / f"trials_{part}.tsv"}
             outputs = ["utterances.tsv"] + ([] if part == "train" else ["trials.tsv"])
             self._copy(speech / "utterances.tsv", folder, vocoders, which, outputs, inputs, 0.2)
         la = tables / "la"
-        inputs = [speech / "utterances.tsv"]
-        inputs += [self.out / "spoofed" / part / "utterances.tsv" for part in ("train", "dev", "eval")]
+        inputs = {"speech": speech / "utterances.tsv"}
+        inputs |= {part: self.out / "spoofed" / part / "utterances.tsv" for part in ("train", "dev", "eval")}
         self._own(
             "tables of both corpora in small", la, ["../vox2/utterances.tsv", *kept], inputs, {},
-            lambda: tiny.assemble(speech, self.out / "spoofed", tables),
+            lambda: tiny.assemble(speech, self.out / "spoofed", tables), beside=[tables / "vox2"],
         )  # fmt: skip
 
     def _copies(self, data: str) -> Path:
@@ -129,15 +137,16 @@ class Planner:
         hours = 1.0 if self.tiny else VOX2_HOURS if data == "vox2" else LA_HOURS
         split = "split=dev" if data == "vox2" else "split=train,dev"
         which = {"where": split, "choose": "one" if data == "vox2" and not self.tiny else "all"}
-        self._copy(table, folder, self.vocoders, which, ["utterances.tsv"], [table], hours)
+        self._copy(table, folder, self.vocoders, which, ["utterances.tsv"], {"utterances": table}, hours)
         return folder / "utterances.tsv"
 
     def _copy(
         self, table: Path, folder: Path, vocoders: list[str], which: dict[str, str], outputs: list[str],
-        inputs: list[Path], hours: float,
+        inputs: dict[str, Path], hours: float,
     ) -> None:  # fmt: skip
         options = self.options
         weights = {name: path for name, path in options.weights.items() if name in vocoders}
+        inputs = inputs | {f"weights.{name}": Path(path) for name, path in weights.items()}
         values: dict[str, Any] = {
             "utterances": str(table),
             "out": str(folder),
@@ -179,8 +188,8 @@ class Planner:
         if options.epochs and self.tiny:
             values["cycle"] = options.epochs
         values |= self._selection(data, train_set)
-        inputs = [table, *([Path(init)] if init else [])]
-        inputs += [Path(values[key]) for key in ("dev_utterances", "dev_enrolments", "dev_trials") if values.get(key)]
+        read = ("utterances", "init", "dev_utterances", "dev_enrolments", "dev_trials", "noises", "rirs")
+        inputs = {name: Path(values[name]) for name in read if values.get(name)}
         whole = set_by_recipe | values
         crops, gflop = self._crops(whole, data), (TINY_GFLOP if self.tiny else GFLOP)[encoder]
         hours = train_hours(gflop, whole["epochs"], crops, whole["frames"], self._speed())
@@ -229,17 +238,20 @@ class Planner:
 
     def _evaluate(self, encoder: str, name: str) -> None:
         la, out = self.out / "tables" / "la", self.evaluation(encoder, name)
-        files = [la / "utterances.tsv", la / "enrolments_eval.tsv", la / "trials_eval.tsv"]
-        values = dict(zip(("utterances", "enrolments", "trials"), map(str, files)))
-        values |= {"model": str(self.model(encoder, name)), "out": str(out), "device": self.options.device}
+        inputs = {
+            "utterances": la / "utterances.tsv",
+            "enrolments": la / "enrolments_eval.tsv",
+            "trials": la / "trials_eval.tsv",
+            "model": self.model(encoder, name),
+        }
+        values = {role: str(path) for role, path in inputs.items()} | {"out": str(out), "device": self.options.device}
         gflop = (TINY_GFLOP if self.tiny else GFLOP)[encoder]
         hours = train_hours(gflop / 3, 1, 500 if self.tiny else 120_000, 200, self._speed())
-        inputs = [*files, self.model(encoder, name)]
         label = f"evaluate {encoder}, {name}"
         self._command("evaluate", values, out, ["metrics.json", "scores.tsv"], inputs, hours, 0.1, label=label)
 
     def _command(
-        self, name: str, values: dict[str, Any], folder: Path, outputs: list[str], inputs: Sequence[Path] = (),
+        self, name: str, values: dict[str, Any], folder: Path, outputs: list[str], inputs: dict[str, Path],
         hours: float = 0.0, gigabytes: float = 0.0, recipe: str = "", launched: bool = False, label: str = "",
     ) -> None:  # fmt: skip
         """Add a step that is a command."""
@@ -255,20 +267,22 @@ class Planner:
         if launched and self.options.launch:
             command = [*shlex.split(self.options.launch), "-m", "sasv", *words]
             run = lambda: launch(command)  # noqa: E731
-        facts = {key: value for key, value in vars(options).items() if key not in FREE}
+        facts = {key: value for key, value in values_of(options).items() if key not in (*FREE, *PLACES)}
+        defaults = {key: value for key, value in defaults_of(kind).items() if key not in FREE}
         label = label or f"{name} {folder.parent.name} {folder.name}"
+        renamed = renamed_options(kind)
         self.steps.append(
-            Step(label, shlex.join(command), run, folder, outputs, facts, list(inputs), hours, gigabytes)
-        )  # fmt: skip
+            Step(label, shlex.join(command), run, folder, outputs, facts, inputs, hours, gigabytes, defaults, renamed)
+        )
 
     def _own(
-        self, name: str, folder: Path, outputs: list[str], inputs: list[Path], facts: dict[str, Any],
-        run: Callable[[], Any], hours: float = 0.0, gigabytes: float = 0.0,
+        self, name: str, folder: Path, outputs: list[str], inputs: dict[str, Path], facts: dict[str, Any],
+        run: Callable[[], Any], **more: Any,
     ) -> None:  # fmt: skip
         """Add a step that no command does."""
         if not any(step.folder == folder for step in self.steps):
             command = f"(within sasv reproduce) {name} -> {folder}"
-            self.steps.append(Step(name, command, run, folder, outputs, facts, inputs, hours, gigabytes))
+            self.steps.append(Step(name, command, run, folder, outputs, facts, inputs, **more))
 
 
 def launch(command: list[str]) -> None:

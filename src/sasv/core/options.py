@@ -4,10 +4,11 @@
 empty ``Range()``; even then it must be finite. ``tests/core/test_options.py`` finds numbers without a range.
 """
 
+import json
 import math
 import typing
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Annotated, Any, ClassVar
 
 from sasv.core.errors import SasvError
@@ -116,6 +117,28 @@ def renamed_options(kind: type) -> dict[str, str]:
     for part in reversed(kind.__mro__):
         names |= vars(part).get("RENAMED", {})
     return names
+
+
+def current_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that were recorded under old names of options under the present names."""
+    renamed = renamed_options(kind)
+    return {renamed.get(name, name): value for name, value in values.items()}
+
+
+def values_of(options: Any) -> dict[str, Any]:
+    """Return name -> value of a dataclass of options, as JSON has them."""
+    return json.loads(json.dumps(asdict(options)))
+
+
+def defaults_of(kind: type) -> dict[str, Any]:
+    """Return name -> default of the fields of a dataclass that have one, as JSON has them."""
+    found: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return json.loads(json.dumps(found))
 
 
 def _numbers(value: Any) -> Iterator[float]:

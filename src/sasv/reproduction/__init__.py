@@ -1,5 +1,5 @@
-"""Long work in steps: what is done is skipped, what was interrupted goes on, what depends on a change is redone."""
+"""Long work in steps: what is done is skipped, what was interrupted goes on, and nothing that was made is removed."""
 
-from sasv.reproduction.steps import Step, carry_out, plan_lines
+from sasv.reproduction.steps import Step, carry_out, check_unchanged, plan_lines
 
-__all__ = ["Step", "carry_out", "plan_lines"]
+__all__ = ["Step", "carry_out", "check_unchanged", "plan_lines"]

@@ -1,17 +1,40 @@
-"""Steps with a memory: each keeps in its folder what it depended on (options, inputs, version of the code)."""
+"""Steps with a memory: each keeps in its folder what it depended on (options, inputs, version of sasv).
+
+Finished work is never removed. A step whose options or inputs are other than those on record is not done again unless
+that is asked for (``redo``), and then its old folder is renamed to ``NAME.old-1`` (or the next free number). The record
+says "done" only after all outputs are written, and ceases to say it before the first of them may change.
+"""
 
 import json
-import shutil
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from sasv.core.errors import SasvError
+from sasv.core.errors import SasvError, write_reason
 from sasv.core.files import read_bytes, sha256_of, write_json
 from sasv.core.progress import duration, say
+from sasv.core.version import __version__
+from sasv.tables.content import compare, content_of
 
 RECORD = "step.json"
+FORMAT = 2
+"""Of the record. The first kept inputs as path -> digest, and folders among the options."""
+
+
+class State(NamedTuple):
+    """What is to be done with a step.
+
+    Attributes:
+        action: done, new, resume (begun by the same options and inputs), or changed (the folder holds other work).
+        why: the reason, in words.
+        notes: differences that are no reason to do it again.
+    """
+
+    action: Literal["done", "new", "resume", "changed"]
+    why: str
+    notes: Sequence[str] = ()
 
 
 @dataclass
@@ -22,12 +45,16 @@ class Step:
         name: short, for the plan.
         command: what a person would type to do the same.
         run: does it.
-        folder: where its outputs lie; emptied before the step is done again.
+        folder: where its outputs lie.
         outputs: files in the folder that are there when it is done.
         options: what it depends on besides its inputs.
-        inputs: files it reads.
+        inputs: role -> file or folder that it reads. An option that names one has its own name as role, and
+            ``OPTION.KEY`` where it is a dictionary.
         hours: how long it takes, estimated.
         gigabytes: how much disk it takes, estimated.
+        defaults: values of options, for those that a record of another version does not have or has too many.
+        renamed: old name -> today's name of options.
+        beside: other folders that it alone writes into; they are moved aside with its own.
     """
 
     name: str
@@ -36,95 +63,295 @@ class Step:
     folder: Path
     outputs: Sequence[str]
     options: dict[str, Any] = field(default_factory=dict)
-    inputs: Sequence[Path] = ()
+    inputs: Mapping[str, Path] = field(default_factory=dict)
     hours: float = 0.0
     gigabytes: float = 0.0
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    beside: Sequence[Path] = ()
 
     @property
     def files(self) -> list[Path]:
         """Paths of the outputs."""
-        return [self.folder / name for name in self.outputs]
+        return [_plain(self.folder / name) for name in self.outputs]
 
     def facts(self) -> dict[str, Any]:
         """Return what the step depends on now."""
-        from sasv.core.version import __version__
+        inputs = {role: content_of(path) for role, path in self.inputs.items()}
+        return {"options": json.loads(json.dumps(self.options)), "inputs": inputs, "sasv": __version__}
 
-        digests = {str(path): sha256_of(path) if path.is_file() else None for path in self.inputs}
-        return {"options": json.loads(json.dumps(self.options)), "inputs": digests, "sasv": __version__}
+    def state(self, waiting: frozenset[Path] = frozenset()) -> State:
+        """Return what is to be done and why.
 
-    def state(self) -> tuple[str, str]:
-        """Return what is to be done and why: done, new, resume or redo."""
+        Args:
+            waiting: files that an earlier step has yet to write; nothing is concluded from inputs among them.
+        """
+        try:
+            kept = self._record()
+        except SasvError as error:
+            return State("changed", str(error))
+        if kept is None:
+            taken = [str(folder) for folder in (self.folder, *self.beside) if _holds_files(folder)]
+            if not taken:
+                return State("new", "not begun")
+            return State("changed", f"{' and '.join(taken)}: files, but no {RECORD} that says what made them")
+        changes, notes = self._differences(kept, waiting)
+        if changes:
+            return State("changed", "; ".join(changes), notes)
+        if not kept["done"]:
+            return State("resume", "interrupted", notes)
+        missing = [file.name for file in self.files if not file.is_file()]
+        if missing:
+            return State("resume", f"{', '.join(missing)} is gone", notes)
+        return State("done", "done already", notes)
+
+    def mark(self, facts: dict[str, Any], done: bool) -> None:
+        """Write the record."""
+        write_json(self.folder / RECORD, {"format": FORMAT, "facts": facts, "done": done})
+
+    def move_aside(self) -> list[Path]:
+        """Rename the folders of the step to ``NAME.old-N``; return the new names.
+
+        The folder with the record goes last: whatever is interrupted here, the record still tells that the folder
+        holds other work, or that its work is not done.
+        """
+        moved = []
+        folders = [folder for folder in (*self.beside, self.folder) if os.path.lexists(folder)]
+        number = 1
+        while any(os.path.lexists(_aside(folder, number)) for folder in folders):
+            number += 1
+        try:
+            kept = self._record()
+        except SasvError:
+            kept = None
+        if kept is not None and kept["done"] and len(folders) > 1:
+            write_json(self.folder / RECORD, kept | {"done": False})
+        for folder in folders:
+            try:
+                folder.rename(_aside(folder, number))
+            except OSError as error:
+                raise SasvError(f"{folder}: cannot be renamed: {write_reason(error)}; nothing was removed") from error
+            moved.append(_aside(folder, number))
+        return moved
+
+    def _record(self) -> dict[str, Any] | None:
+        """Return the record, None where there is none. SasvError where it is broken."""
         path = self.folder / RECORD
         if not path.is_file():
-            return "new", "not begun"
+            return None
         try:
             kept = json.loads(read_bytes(path))
-            changes = differences(kept["facts"], self.facts())
-        except (ValueError, KeyError) as error:
-            raise SasvError(f"{path}: broken ({error}); remove {self.folder} to begin this step anew") from error
-        if changes:
-            return "redo", "; ".join(changes)
-        if not kept["done"]:
-            return "resume", "interrupted"
-        missing = [file.name for file in self.files if not file.is_file()]
-        return ("resume", f"{', '.join(missing)} is gone") if missing else ("done", "done already")
+            facts = kept["facts"]
+            whole = isinstance(kept["done"], bool) and all(
+                isinstance(facts[key], dict) for key in ("options", "inputs")
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise SasvError(f"{path}: broken ({type(error).__name__}: {error})") from error
+        if not whole:
+            raise SasvError(f"{path}: broken (not a record of a step)")
+        return kept
+
+    def _differences(self, kept: Mapping[str, Any], waiting: frozenset[Path]) -> tuple[list[str], list[str]]:
+        """Return in words what changed since the record, and what is other but no reason to do the step again."""
+        facts = kept["facts"]
+        options = {self.renamed.get(name, name): value for name, value in facts["options"].items()}
+        before: Mapping[str, Any] = (
+            facts["inputs"] if kept.get("format") == FORMAT else _old_inputs(facts["inputs"], options, self.inputs)
+        )
+        changes: list[str] = []
+        notes: list[str] = []
+        for role, path in self.inputs.items():
+            if _plain(path) in waiting:
+                continue
+            content = before.get(role)
+            if content is None or not _is_content(content):
+                changes.append(f"{role} was none, now {path}")
+                continue
+            found = compare(content, path)
+            if found == "changed":
+                was = f" (was {content['path']})" if content["path"] != os.path.abspath(path) else ""
+                changes.append(f"{role}: {path} {'changed' if path.exists() else 'is gone'}{was}")
+            elif found == "unknown":
+                notes.append(f"{role} was {content['path']}, which is gone; {path} is taken for the same")
+        changes += [f"{role} was {_path_of(before[role])}, now none" for role in before if role not in self.inputs]
+        changes += self._option_changes(options, notes)
+        if facts.get("sasv") != __version__:
+            notes.append(f"made by sasv {facts.get('sasv')}, this is {__version__}")
+        return changes, notes
+
+    def _option_changes(self, before: Mapping[str, Any], notes: list[str]) -> list[str]:
+        now = json.loads(json.dumps(self.options))
+        changes = []
+        for name in dict.fromkeys((*before, *now)):
+            if name not in now and self.defaults and name not in self.defaults:
+                notes.append(f"{name} was {before[name]!r} and is not compared any more")
+                continue
+            old = before.get(name, self.defaults.get(name))
+            new = now.get(name, self.defaults.get(name))
+            if old != new:
+                changes.append(f"{name} was {old!r}, now {new!r}")
+        return changes
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return in words how what a step depends on has changed."""
-    found = []
-    for name in dict.fromkeys((*old["options"], *new["options"])):
-        before, now = old["options"].get(name), new["options"].get(name)
-        if before != now:
-            found.append(f"{name} was {before!r}, now {now!r}")
-    for name in dict.fromkeys((*old["inputs"], *new["inputs"])):
-        if old["inputs"].get(name) != new["inputs"].get(name):
-            found.append(f"{name} changed" if name in old["inputs"] and name in new["inputs"] else f"input {name}")
-    if old["sasv"] != new["sasv"]:
-        found.append(f"sasv was {old['sasv']}, now {new['sasv']}")
-    return found
+def _is_content(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("path"), str)
 
 
-def carry_out(steps: Sequence[Step]) -> None:
-    """Do the steps in order, each only where it has to be; say why where one is done again.
+def _path_of(content: Any) -> str:
+    return content["path"] if _is_content(content) else "another"
+
+
+def _old_inputs(
+    digests: Mapping[str, Any], options: dict[str, Any], roles: Mapping[str, Path]
+) -> dict[str, dict[str, str]]:
+    """Return role -> content for a record of the first format; takes what is an input out of its options.
+
+    A file is recognised by its digest, else by the longest equal end of its path.
+    """
+    left = dict(digests)
+    found: dict[str, dict[str, str]] = {}
+    for role, path in roles.items():
+        name, _, key = role.partition(".")
+        given = options.get(name)
+        if key:
+            text = given.pop(key, "") if isinstance(given, dict) else ""
+        else:
+            text = options.pop(name, "")
+        if isinstance(text, str) and text:
+            found[role] = {"path": os.path.abspath(text)}
+            continue
+        digest = sha256_of(path) if path.is_file() else ""
+        same = [old for old in left if left[old] == digest]
+        old = same[0] if same else max(left, key=lambda old: _equal_end(old, path), default="")
+        if old:
+            found[role] = {"path": os.path.abspath(old), "sha256": str(left.pop(old))}
+    return found | {old: {"path": os.path.abspath(old)} for old in left}
+
+
+def _equal_end(path: str, other: Path) -> int:
+    """Return how many of the last components of two paths are equal."""
+    count = 0
+    for one, two in zip(reversed(Path(path).parts), reversed(other.parts)):
+        if one != two:
+            break
+        count += 1
+    return count
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.normpath(path))
+
+
+def _aside(folder: Path, number: int) -> Path:
+    return folder.with_name(f"{folder.name}.old-{number}")
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether anything but temporary (hidden) files is in a folder."""
+    try:
+        return any(not entry.name.startswith(".") for entry in folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SasvError(f"{folder}: cannot read: {error.strerror or error}") from error
+
+
+def check_unchanged(steps: Sequence[Step], redo: bool = False) -> None:
+    """Check before the first step that none holds other work, as far as that can be known now.
+
+    Args:
+        steps: each after those whose outputs it reads.
+        redo: other work is moved aside, and no obstacle.
 
     Raises:
-        SasvError: of the step that failed; the same call goes on there.
+        SasvError: names the folders, the differences, and what to do.
     """
+    if redo:
+        return
+    waiting: set[Path] = set()
+    found = []
+    for step in steps:
+        state = step.state(frozenset(waiting))
+        if state.action == "changed":
+            found.append(refusal(step, state))
+        if state.action != "done":
+            waiting.update(step.files)
+    if found:
+        raise SasvError("\n".join(found))
+
+
+def refusal(step: Step, state: State) -> str:
+    """Return why a step is not done again unless it is asked for, and how to ask."""
+    return (
+        f"{step.name}: {step.folder} holds other work ({state.why}); nothing was changed. Choose another --out, or add "
+        f"--redo: the old folder is then kept as {_aside(step.folder, 1).name}, or the next free number, and the step "
+        "is done again"
+    )
+
+
+def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
+    """Do the steps in order, each only where it has to be.
+
+    Args:
+        steps: each after those whose outputs it reads.
+        redo: where a folder holds other work, move it aside and do the step again, instead of stopping.
+
+    Raises:
+        SasvError: of the step that failed, or that holds other work; the same call goes on there.
+    """
+    check_unchanged(steps, redo)
     for number, step in enumerate(steps, 1):
-        action, why = step.state()
+        state = step.state()
         head = f"[{number}/{len(steps)}] {step.name}"
-        if action == "done":
+        for note in state.notes:
+            say(f"{head}: note: {note}")
+        if state.action == "done":
             say(f"{head}: done already")
             continue
-        say(f"\n{head}: {why}, {'again from its beginning' if action == 'redo' else 'going on'}" if action != "new"
-            else f"\n{head}")  # fmt: skip
+        if state.action == "changed":
+            if not redo:
+                raise SasvError(refusal(step, state))
+            kept = " and ".join(map(str, step.move_aside()))
+            say(f"\n{head}: {state.why}; again from its beginning, what was there is kept in {kept}")
+        elif state.action == "resume":
+            say(f"\n{head}: {state.why}, going on")
+        else:
+            say(f"\n{head}")
         say(f"  {step.command}")
-        if action == "redo":
-            shutil.rmtree(step.folder)
-        facts = step.facts()
-        step.folder.mkdir(parents=True, exist_ok=True)
-        write_json(step.folder / RECORD, {"facts": facts, "done": False})
-        step.run()
-        missing = [str(file) for file in step.files if not file.is_file()]
-        if missing:
-            raise SasvError(f"{step.name}: did not leave {', '.join(missing)}; {step.command}")
-        write_json(step.folder / RECORD, {"facts": facts, "done": True})
+        _do(step)
+
+
+def _do(step: Step) -> None:
+    facts = step.facts()
+    step.mark(facts, False)
+    step.run()
+    missing = [str(file) for file in step.files if not file.is_file()]
+    if missing:
+        raise SasvError(f"{step.name}: did not leave {', '.join(missing)}; {step.command}")
+    step.mark(facts, True)
 
 
 def plan_lines(steps: Sequence[Step]) -> list[str]:
     """Return the plan: what each step would do and why, its estimated time and disk, its command, and the sums."""
     waiting: set[Path] = set()
     lines = []
-    hours = gigabytes = 0.0
+    hours = 0.0
+    gigabytes = 0.0
     for number, step in enumerate(steps, 1):
-        action, why = step.state()
-        if action in ("done", "redo") and waiting.intersection(step.inputs):
-            action, why = "after", "done again where the steps before it change what it reads"
-        if action != "done":
+        state = step.state(frozenset(waiting))
+        why = state.why
+        cost = "nothing to do"
+        if state.action == "changed":
+            why = f"holds other work ({why}): --redo moves it aside and does the step again"
+        elif state.action == "done" and waiting.intersection(map(_plain, step.inputs.values())):
+            why = "done already, unless the steps before it change what it reads"
+        if state.action != "done":
             waiting.update(step.files)
-            hours, gigabytes = hours + step.hours, gigabytes + step.gigabytes
-        cost = f"about {duration(3600 * step.hours)}, {step.gigabytes:.2f} GB" if action != "done" else "nothing to do"
-        lines += [f"[{number}/{len(steps)}] {step.name}: {why}; {cost}", f"  {step.command}"]
+            hours += step.hours
+            gigabytes += step.gigabytes
+            cost = f"about {duration(3600 * step.hours)}, {step.gigabytes:.2f} GB"
+        lines.append(f"[{number}/{len(steps)}] {step.name}: {why}; {cost}")
+        lines += [f"  note: {note}" for note in state.notes]
+        lines.append(f"  {step.command}")
     lines.append(f"in all about {duration(3600 * hours)} and {gigabytes:.2f} GB, estimated")
     return lines

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os.path
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,25 @@ import torch
 
 from sasv.checkpoints.containers import torch_bytes
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
-from sasv.core.files import write_bytes, write_json, write_text
+from sasv.core.files import read_bytes, write_bytes, write_json, write_text
+from sasv.core.options import current_names, defaults_of, values_of
+from sasv.core.progress import say
+from sasv.tables import Utterances, load_utterances
+from sasv.tables.content import Content, compare, content_of, rows_digest
+from sasv.tables.table import text_digest
 from sasv.training.options import TrainOptions
 from sasv.training.provenance import environment
+from sasv.weights import resolve
 
-FREE = {"out", "workers", "device", "epochs", "save_minutes", "allow_changed", "tensorboard"}
+FREE = {"out", "workers", "num_workers", "device", "epochs", "save_minutes", "allow_changed", "tensorboard"}
 """Options that may change when a run goes on."""
+
+INPUTS = ("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init", "noises", "rirs")
+"""Options that name files or folders; what these hold is compared, not how their paths are spelt."""
+
+MEND = "restore it, or remove it and go on from the last state with --allow-changed"
+
+OTHER_ROWS = "the training table has other rows: table_sha256 was {}, now {}"
 
 
 class RunFolder:
@@ -23,13 +37,20 @@ class RunFolder:
 
     Args:
         options: of the run.
-        facts: what a run must also agree on to go on: digest of the training table, number of processes.
+        utterances: rows that are trained on.
+        processes: number of processes that train together.
+
+    Attributes:
+        notes: differences from the earlier run that do not stop it from going on.
     """
 
-    def __init__(self, options: TrainOptions, facts: dict[str, Any]):
+    def __init__(self, options: TrainOptions, utterances: Utterances, processes: int):
         self.path = Path(options.out)
-        self.options, self.facts = options, facts
+        self.options = options
+        self.utterances = utterances
+        self.processes = processes
         self.state = self.path / "state.pt"
+        self.notes: list[str] = []
 
     def load(self) -> dict[str, Any] | None:
         """Return the state of an earlier run here, None where there is none.
@@ -45,14 +66,73 @@ class RunFolder:
             raise CheckpointError(f"{self.state}: broken training state ({error}); remove it to begin anew") from error
 
     def changed(self) -> list[str]:
-        """Return how the options and facts differ from those of the earlier run."""
-        old = self._read("options.json") | self._read("environment.json").get("facts", {})
-        new = json.loads(json.dumps(vars(self.options))) | self.facts
-        return [
-            f"{name} was {old.get(name)!r}, now {new[name]!r}"
-            for name in new
-            if name not in FREE and old.get(name) != new[name]
-        ]
+        """Return how options, inputs and number of processes differ from those of the earlier run.
+
+        An option that the earlier run did not know had its default then. Inputs are compared by content.
+
+        Raises:
+            SasvError: the record of the earlier run is broken.
+        """
+        kind = type(self.options)
+        self.notes = []
+        old = current_names(kind, self._read("options.json"))
+        if not old:
+            return ["its options.json is missing"]
+        facts = self._read("environment.json").get("facts", {})
+        if not isinstance(facts, dict):
+            raise SasvError(f"{self.path / 'environment.json'}: broken (facts are no object); {MEND}")
+        defaults = defaults_of(kind)
+        found = []
+        for name, now in values_of(self.options).items():
+            before = old.get(name, defaults.get(name))
+            if name in INPUTS:
+                found += self._input_changes(name, before, now, old, facts)
+            elif name not in FREE and before != now:
+                found.append(f"{name} was {before!r}, now {now!r}")
+        if facts.get("processes", self.processes) != self.processes:
+            found.append(f"processes was {facts['processes']!r}, now {self.processes!r}")
+        return found
+
+    def _input_changes(self, name: str, before: Any, now: Any, old: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+        """Return how a file or folder that an option names differs from that of the earlier run."""
+        if not now or not before:
+            return [f"{name} was {before!r}, now {now!r}"] if before != now else []
+        kept: Content = (facts.get("inputs") or {}).get(name) or {"path": str(before)}
+        if name == "utterances":
+            return self._table_changes(kept, old, facts)
+        if name == "init":
+            kept = kept if "sha256" in kept else {"path": _weights(before)}
+            now = _weights(now)
+        found = compare(kept, now)
+        if found == "changed":
+            return [f"{name} was {before!r}, now {now!r}" if before != now else f"{name}: {now} changed"]
+        if found == "unknown":
+            self.notes.append(f"{name} was {before}, which is gone; {now} is taken for the same")
+        return []
+
+    def _table_changes(self, kept: Content, old: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+        """Return how the training table differs, apart from the folders in which its audio lies.
+
+        Before rows had a digest of their own, the digest of the whole table file was kept (``table_sha256``).
+        """
+        rows = rows_digest(self.utterances)
+        if "rows" in kept:
+            return [] if kept["rows"] == rows else [OTHER_ROWS.format(kept["rows"], rows)]
+        path = str(old.get("utterances", ""))
+        whole = facts.get("table_sha256")
+        now = text_digest(self.options.utterances)
+        if whole is None:
+            self.notes.append(f"whether {self.options.utterances} is the table that was trained on is not on record")
+            return []
+        if whole == now:
+            return []
+        if Path(path).is_file() and text_digest(path) == whole:
+            before = load_utterances(path, str(old.get("where", "")))
+            if not self.options.spoofs:
+                before = before.take(~before.spoofed)
+            if rows_digest(before) == rows:
+                return []
+        return [OTHER_ROWS.format(whole, now)]
 
     def check(self) -> bool:
         """Return whether something changed that was allowed to.
@@ -69,9 +149,19 @@ class RunFolder:
         return bool(changed)
 
     def describe(self) -> None:
-        """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``."""
-        write_json(self.path / "options.json", vars(self.options) | {"allow_changed": False})
-        write_json(self.path / "environment.json", environment() | {"facts": self.facts})
+        """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``; say what was noted."""
+        for note in self.notes:
+            say(note)
+        given = values_of(self.options)
+        inputs = {"utterances": {"path": os.path.abspath(given["utterances"]), "rows": rows_digest(self.utterances)}}
+        for name in INPUTS[1:]:
+            path = given[name]
+            content = content_of(_weights(path) if name == "init" else path) if path else None
+            if content is not None:
+                inputs[name] = content
+        facts = {"inputs": inputs, "processes": self.processes}
+        write_json(self.path / "options.json", given | {"allow_changed": False})
+        write_json(self.path / "environment.json", environment() | {"facts": facts})
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write the state and the log."""
@@ -84,8 +174,25 @@ class RunFolder:
         write_text(self.path / "metrics.csv", text.getvalue())
 
     def _read(self, name: str) -> dict[str, Any]:
+        """Return a JSON object of the earlier run, empty where there is none. SasvError where it is broken."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            value = json.loads(read_bytes(path))
+        except (ValueError, RecursionError) as error:
+            raise SasvError(f"{path}: broken ({error}); {MEND}") from error
+        if not isinstance(value, dict):
+            raise SasvError(f"{path}: broken (not a JSON object); {MEND}")
+        return value
+
+
+def _weights(name: str) -> str:
+    """Return the file of a checkpoint that may be given by its name; the name itself where it is not here."""
+    try:
+        return str(resolve(name))
+    except CheckpointError:
+        return name
 
 
 class Board:

@@ -30,7 +30,6 @@ from sasv.encoders.base import parameters_of
 from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
 from sasv.tables import load_utterances
-from sasv.tables.table import text_digest
 from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
 from sasv.training.options import TrainOptions
@@ -107,8 +106,7 @@ class Trainer:
         self.saved = time.monotonic()
         self.asked = self.stop = False  # SIGTERM came to this process; all processes know that it came to one
         self.history: list[dict[str, Any]] = []
-        table = text_digest(options.utterances)
-        self.folder = RunFolder(options, {"table_sha256": table, "processes": self.processes.world})
+        self.folder = RunFolder(options, self.utterances, self.processes.world)
 
     def run(self) -> Path:
         """Train to the last epoch and return the path of the final model."""

@@ -1,0 +1,82 @@
+"""What a long job needs later on is looked for before its first step, and a plot never ends it."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sasv.commands import ReproduceOptions, reproduce
+from sasv.commands import _reproduce as command
+from sasv.core.errors import SasvError
+from sasv.core.files import locked
+from sasv.reproduction import Step, beforehand
+
+
+def full(out, corpora, **changes):
+    values = {
+        "row": 7, "out": str(out), "voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")
+    }  # fmt: skip
+    return ReproduceOptions(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"voxceleb2": "/no/vox2"}, "/no/vox2: no such folder; check the path .--voxceleb2"),
+        ({"voxceleb1": "/no/vox1"}, "/no/vox1: no such folder; check the path .--voxceleb1"),
+        ({"noises": "/no/musan"}, "/no/musan: no such folder"),
+        ({"rirs": "EMPTY"}, "EMPTY: no audio files"),
+        ({"launch": "/no/srun -n 4"}, "--launch: /no/srun is not on this machine"),
+        ({"device": "nosuch"}, "device 'nosuch'"),
+        ({"vocoders": ["griffin-lim", "hifi-gan"]}, "the vocoder hifi-gan needs weights"),
+        ({"vocoders": ["nosuch"]}, "nosuch"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_first_step(changes, message, corpora, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("EMPTY").mkdir()
+    with pytest.raises(SasvError, match=message):
+        reproduce(full("out", corpora, **changes))
+    assert [path.name for path in Path("out").iterdir()] == [".lock"]
+
+
+def test_an_output_that_cannot_be_written_is_said_first(corpora, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SasvError, match="file/out: cannot write: .*choose another --out"):
+        reproduce(full(tmp_path / "file" / "out", corpora))
+
+
+def test_two_at_once_do_not_work_in_one_folder(corpora, tmp_path):
+    with locked(tmp_path), pytest.raises(SasvError, match="another run is writing here"):
+        reproduce(full(tmp_path, corpora))
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """Every plan is done already, and its evaluation has found 12.34 %."""
+
+    def plan(self, encoder, lineage):
+        folder = self.evaluation(encoder, lineage[-1])
+
+        def run():
+            (folder / "metrics.json").write_text('{"sasv_eer": 12.34}')
+
+        self.steps.append(Step("evaluate", "sasv evaluate", run, folder, ["metrics.json"], gigabytes=1.0))
+
+    monkeypatch.setattr(command.Planner, "add", plan)
+
+
+def test_without_matplotlib_the_table_lacks_its_image_alone(tmp_path, monkeypatch, capsys, finished):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (result,) = reproduce(ReproduceOptions(row=7, scale="tiny", out=str(tmp_path)))
+    captured = capsys.readouterr()
+    assert result.metrics["sasv_eer"] == 12.34 and "12.34" in captured.out
+    assert captured.err.index("will be left out") < captured.err.index("[1/1] evaluate")
+    assert "12.34" in (tmp_path / "table/report.md").read_text()
+
+
+def test_a_small_disk_is_said_beforehand(tmp_path, monkeypatch, capsys, finished):
+    monkeypatch.setattr(beforehand.shutil, "disk_usage", lambda path: SimpleNamespace(free=4e8))
+    reproduce(ReproduceOptions(row=7, scale="tiny", out=str(tmp_path)))
+    assert "the steps write about 1.00 GB, estimated; 0.40 GB are free" in capsys.readouterr().err
