@@ -13,6 +13,7 @@ from conftest import shared
 from sasv.commands import MetricsOptions, metrics
 from sasv.core.errors import SasvError
 from sasv.metrics import eer, sasv_eers
+from sasv.metrics.curve import Points
 from sasv.tables import Table
 
 
@@ -110,3 +111,28 @@ def test_a_class_that_is_missing():
         sasv_eers(scores, np.array([1, 2]))
     with pytest.raises(SasvError, match="finite"):
         sasv_eers(array(np.nan, 0), labels)
+
+
+def official_eer(targets, others):
+    """The EER of the ASVspoof packages: a stable sort of the target scores followed by the others."""
+    scores = np.concatenate((targets, others))
+    labels = np.concatenate((np.ones(len(targets)), np.zeros(len(others))))
+    labels = labels[np.argsort(scores, kind="mergesort")]
+    rejected = np.cumsum(labels)
+    miss = np.concatenate(([0.0], rejected / len(targets)))
+    accepted = len(others) - (np.arange(1, len(scores) + 1) - rejected)
+    alarms = np.concatenate(([1.0], accepted / len(others)))
+    nearest = np.argmin(np.abs(miss - alarms))
+    return (miss[nearest] + alarms[nearest]) / 2
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("seed", range(8))
+def test_ties_are_ordered_as_in_the_asvspoof_packages(levels, seed):
+    rng = np.random.default_rng([levels, seed])
+    targets = rng.integers(0, levels, rng.integers(1, 60)) + rng.integers(0, 2)
+    others = rng.integers(0, levels, rng.integers(1, 90))
+    scores = np.concatenate((targets, others)).astype(float)
+    labels = np.repeat([0, 1], [len(targets), len(others)]).astype(np.int8)
+    found = Points(scores, labels).curve().eer_nearest(1)
+    assert found.rate == pytest.approx(official_eer(targets, others), abs=1e-12)

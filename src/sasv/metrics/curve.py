@@ -1,5 +1,6 @@
 """Error rates at every threshold, of all trials or of a weighted resample of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,16 +111,26 @@ class Curve:
     def eer_nearest(self, *kinds: int) -> Eer | None:
         """Return the EER by the nearest point: the mean of both rates where they differ least (ASVspoof packages).
 
+        Equal scores are taken one after the other, those of targets first, as these packages do with their stable
+        sort of target scores followed by the others: where targets and others tie, this is the least favourable order.
         The threshold is the one of these packages: the highest score that is rejected.
         """
         alarms = self.alarms(kinds)
         if alarms is None:
             return None
         at = self.crossing(alarms)
-        if abs(self.miss[at - 1] - alarms[at - 1]) <= abs(self.miss[at] - alarms[at]):
-            at -= 1
-        threshold = self.thresholds[at - 1] if at else self.thresholds[0] - 0.001
-        return Eer(float(self.miss[at] + alarms[at]) / 2, float(threshold))
+        low, high = (float(self.miss[at - 1]), float(self.miss[at]))
+        first, last = (float(alarms[at - 1]), float(alarms[at]))
+        targets, others = self.sizes[TARGET], sum(self.sizes[kind] for kind in kinds)
+        # Among the trials that tie at the crossing misses rise first, one target at a time, then false alarms fall.
+        steps = [(low, first)]
+        steps += [(miss, first) for miss in _around(low, high, first, targets)]
+        steps += [(high, alarm) for alarm in reversed(_around(last, first, high, others))]
+        steps += [(high, last)]
+        best = min(steps, key=lambda step: abs(step[0] - step[1]))
+        before = at - 1 if best == steps[0] else at
+        threshold = self.thresholds[before - 1] if before else self.thresholds[0] - 0.001
+        return Eer(sum(best) / 2, float(threshold))
 
     def crossing(self, alarms: np.ndarray) -> int:
         """Return the first point at which misses are at least as frequent as false alarms; never the first of all."""
@@ -128,3 +139,11 @@ class Curve:
     def at(self, threshold: float) -> int:
         """Return the point whose decisions are those of any threshold."""
         return int(np.searchsorted(self.thresholds, threshold))
+
+
+def _around(low: float, high: float, wanted: float, size: float) -> list[float]:
+    """Return the rates next to ``wanted``, ascending, among those from ``low`` to ``high`` in steps of one trial."""
+    steps = round((high - low) * size)
+    near = (wanted - low) * size
+    found = {min(max(step, 0), steps) for step in (math.floor(near), math.ceil(near))}
+    return [low + step / size for step in sorted(found)]
