@@ -22,6 +22,11 @@ class MetricsOptions(Options):
         key: trials with labels, where the score file has none.
         cm: score file of a countermeasure beside that of a speaker system: t-DCF and t-EER.
         column: which score is meant where the file holds several.
+        where: measure only the trials with this ``column=value``; empty takes the subset eval of a key with several
+            subsets (ASVspoof 2021), and all trials elsewhere.
+        columns: names of the columns of a score file whose layout is unknown, separated by commas, ``-`` for one that
+            is not read: speaker,utterance,label,score.
+        labels: meaning of labels that are numbers or unknown words: 0=spoof,1=bonafide.
         task: sasv, cm (bona fide against spoofed), or auto: cm where the labels say bonafide.
         by: columns whose values are measured apart, separated by commas.
         utterances: utterance table that has such a column (codec, gender) where the score file has not.
@@ -40,6 +45,9 @@ class MetricsOptions(Options):
     key: str = ""
     cm: str = ""
     column: str = ""
+    where: str = ""
+    columns: str = ""
+    labels: str = ""
     task: str = "auto"
     by: str = "attack"
     utterances: str = ""
@@ -91,10 +99,11 @@ def asv_errors(text: str) -> AsvRates | None:
 def metrics(options: MetricsOptions) -> dict[str, Any]:
     """Print and return the metrics of a score file."""
     settings = settings_of(options)
-    scores = read_scores(options.scores, options.key, options.column, options.cm)
+    layout = {"where": options.where, "columns": options.columns, "labels": options.labels}
+    scores = read_scores(options.scores, options.key, options.column, options.cm, **layout)
     result = metrics_of(scores, settings)
     if options.against:
-        other = read_scores(options.against, options.key, options.column)
+        other = read_scores(options.against, options.key, options.column, **layout)
         result["against"] = compare(scores, other, settings)
     print(json.dumps(result, indent=1) if options.json else format_metrics(result))
     if options.against and not options.json:
