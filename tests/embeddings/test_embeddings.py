@@ -9,6 +9,7 @@ import torch
 
 from conftest import shared
 from sasv import load_model
+from sasv.cli.present import evaluate_text
 from sasv.commands import EmbedOptions, EvaluateOptions, embed, evaluate
 from sasv.core.errors import AudioError, SasvError, TableError
 from sasv.decision import SpeechLimits
@@ -159,9 +160,9 @@ def options(corpus, out, **changes):
     return EvaluateOptions(**(values | changes))
 
 
-def test_evaluate(model, corpus, tmp_path, capsys):
+def test_evaluate(model, corpus, tmp_path):
     result = evaluate(options(corpus, tmp_path, model=model))
-    assert "SASV-EER" in capsys.readouterr().out
+    assert "SASV-EER" in evaluate_text(result, None)
     scores = load_scores(tmp_path / "scores.tsv")
     assert (len(scores), result["targets"], result["spoofs"]) == (24, 8, 8)
     assert (tmp_path / "scores.png").stat().st_size > 10_000

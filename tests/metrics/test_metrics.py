@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import shared
+from sasv.cli import main
 from sasv.commands import MetricsOptions, metrics
 from sasv.core.errors import SasvError
 from sasv.metrics import eer, sasv_eers
@@ -91,7 +92,9 @@ def score_file(path):
 
 
 def test_metrics_command(tmp_path, capsys):
-    result = metrics(MetricsOptions(str(score_file(tmp_path / "s.tsv")), json=True, intervals=50))
+    path = str(score_file(tmp_path / "s.tsv"))
+    result = metrics(MetricsOptions(path, json=True, intervals=50))
+    assert main(["metrics", path, "--json", "--intervals", "50"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["sv_eer"] == 0.0
     assert printed["spf_eer"] == 50.0
@@ -99,7 +102,7 @@ def test_metrics_command(tmp_path, capsys):
     assert printed["intervals"]["sv_eer"] == [0.0, 0.0]
     assert (printed["targets"], printed["nontargets"], printed["spoofs"]) == (2, 2, 2)
     assert set(printed) == set(result)
-    metrics(MetricsOptions(str(tmp_path / "s.tsv")))
+    assert main(["metrics", path]) == 0
     assert "SPF-EER" in capsys.readouterr().out
 
 

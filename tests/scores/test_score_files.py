@@ -269,6 +269,7 @@ def test_a_paired_test_wants_the_same_trials(write, capsys):
         metrics(MetricsOptions(one, against=other))
     found = metrics(MetricsOptions(one, against=one, intervals=50, resample="trials"))["against"]
     assert found["sasv_eer"]["p"] == 1.0
+    assert cli.main(["metrics", one, "--against", one, "--intervals", "50", "--resample", "trials"]) == 0
     assert "paired test, resampling trials" in capsys.readouterr().out
 
 

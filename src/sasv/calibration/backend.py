@@ -18,6 +18,7 @@ from sasv.core.errors import SasvError
 from sasv.core.files import read_bytes, write_json
 from sasv.metrics.costs import CostModel
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
+from sasv.tables.labels import TRIAL_LABELS
 
 KINDS = ("logistic", "sum", "nonlinear")
 RIDGE = 1e-6
@@ -175,7 +176,7 @@ def fit_linear(columns: Mapping[str, np.ndarray], labels: np.ndarray, weights: M
         raise SasvError(f"a column of {', '.join(columns)} holds NaN or infinity; mend the score file")
     counts = {kind: int((labels == kind).sum()) for kind in weights}
     if not all(counts.values()):
-        lacking = [("target", "nontarget", "spoof")[kind] for kind, count in counts.items() if not count]
+        lacking = [TRIAL_LABELS[kind] for kind, count in counts.items() if not count]
         raise SasvError(f"calibration needs {' and '.join(lacking)} trials among the development trials")
     total = sum(weights.values())
     weight = sum((labels == kind) * (share / total / counts[kind]) for kind, share in weights.items())

@@ -53,7 +53,45 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
     return "\n".join([*shown, "", note])
 
 
+def verify_text(result: Mapping[str, Any], options: Any) -> str:
+    """Return a decision in a line, or as JSON. Without a verdict there is no line: the error says why."""
+    if options.json:
+        return json.dumps(result, ensure_ascii=False)
+    score = result["score"]
+    if score is None:
+        return ""
+    text = f"{result['decision']}: score {score:.4f}"
+    threshold = result["threshold"]
+    if threshold is not None:
+        text += f" {'>=' if score >= threshold else '<'} threshold {threshold:.4f}"
+    if "llr" in result:
+        text += f"; LLR {result['llr']:.2f}, accepted from {result['llr_threshold']:.2f} by the costs {result['costs']}"
+    return text
+
+
+def evaluate_text(result: Mapping[str, Any], options: Any) -> str:
+    """Return the metrics of an evaluation; processes that only helped to embed have none."""
+    from sasv.report.text import format_metrics
+
+    return format_metrics(dict(result)) if result else ""
+
+
+def metrics_text(result: Mapping[str, Any], options: Any) -> str:
+    """Return metrics, and the paired test of two systems, as tables or as JSON."""
+    from sasv.report.text import format_differences, format_metrics
+
+    if options.json:
+        return json.dumps(result, indent=1)
+    text = format_metrics(dict(result))
+    if options.against:
+        text += "\n" + format_differences(result["against"], options.scores, options.against, options.resample)
+    return text
+
+
 PRESENTERS = {
+    "evaluate": Presenter(evaluate_text),
     "info": Presenter(info_text),
+    "metrics": Presenter(metrics_text),
     "models": Presenter(models_text),
+    "verify": Presenter(verify_text),
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from sasv.cli.parser import parse
 from sasv.cli.present import PRESENTERS
 from sasv.commands import COMMANDS
-from sasv.core.errors import SasvError, reason_of
+from sasv.core.errors import SasvError, Undecided, reason_of
 
 DONE = 0
 FAILED = 1
@@ -77,7 +77,12 @@ def _run(words: Sequence[str]) -> int:
     if presenter is not None and presenter.before is not None:
         _write(presenter.before(options))
     command = getattr(importlib.import_module(f"sasv.commands.{COMMANDS[name].module}"), name)
-    result = command(options)
+    try:
+        result = command(options)
+    except Undecided as undecided:
+        if presenter is not None:
+            _write(presenter.after(undecided.result, options))
+        raise
     if presenter is not None:
         _write(presenter.after(result, options))
     return DONE

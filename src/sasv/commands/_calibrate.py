@@ -87,8 +87,8 @@ def calibrate(options: CalibrateOptions) -> Backend:
     backend = fit_backend(columns, scores.labels, costs, options.kind, quality, Path(options.scores).name)
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
-    print(f"on the trials it was fitted to, {options.scores}:")
-    print(format_metrics(measure() | counts_of(scores.labels)))
+    say(f"on the trials it was fitted to, {options.scores}:")
+    say(format_metrics(measure() | counts_of(scores.labels)))
     if options.out:
         backend.save(options.out)
         say(f"back-end: {options.out}")

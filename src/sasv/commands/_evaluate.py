@@ -18,7 +18,7 @@ from sasv.evaluation.claims import score_claims
 from sasv.evaluation.countermeasure import score_utterances
 from sasv.evaluation.embedding import embed_cohort, embed_shared
 from sasv.parallel.processes import Processes, joined
-from sasv.report import format_metrics, plot_scores
+from sasv.report import plot_scores
 from sasv.scores import Scoring
 
 
@@ -78,7 +78,7 @@ class EvaluateOptions(Options):
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Embed, score and measure a protocol; print the metrics and return them.
+    """Embed, score and measure a protocol; return the metrics.
 
     Started by torchrun, the processes embed together, the main one does the rest; the others return nothing.
     """
@@ -127,7 +127,6 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         scores = score_utterances(protocol.utterances, embeddings, model.spoof_direction(), path)
     result = metrics_of(scores, settings)
     write_json(out / "metrics.json", result)
-    print(format_metrics(result))
     if options.plot:
         try:
             plot_scores(scores.values, scores.labels, out / "scores.png", result)

@@ -1,6 +1,5 @@
 """sasv metrics."""
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -8,7 +7,6 @@ from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, Range, Seed
 from sasv.evaluation import MeasureSettings, compare, metrics_of
 from sasv.metrics import ASVSPOOF5_ASV, AsvRates, cost_model
-from sasv.report.text import format_differences, format_metrics
 from sasv.scores import read_scores
 from sasv.tables import load_utterances
 
@@ -97,7 +95,7 @@ def asv_errors(text: str) -> AsvRates | None:
 
 
 def metrics(options: MetricsOptions) -> dict[str, Any]:
-    """Print and return the metrics of a score file."""
+    """Return the metrics of a score file, and the paired test against another system where one is given."""
     settings = settings_of(options)
     layout = {"where": options.where, "columns": options.columns, "labels": options.labels}
     scores = read_scores(options.scores, options.key, options.column, options.cm, **layout)
@@ -105,7 +103,4 @@ def metrics(options: MetricsOptions) -> dict[str, Any]:
     if options.against:
         other = read_scores(options.against, options.key, options.column, **layout)
         result["against"] = compare(scores, other, settings)
-    print(json.dumps(result, indent=1) if options.json else format_metrics(result))
-    if options.against and not options.json:
-        print(format_differences(result["against"], options.scores, options.against, options.resample))
     return result

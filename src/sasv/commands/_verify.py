@@ -1,13 +1,12 @@
 """sasv verify."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from sasv.core.errors import SasvError
+from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
 from sasv.core.progress import say
-from sasv.decision import Decision, Outcome, SpeechLimits
+from sasv.decision import Outcome, SpeechLimits
 from sasv.embeddings.model import load_model
 from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
@@ -22,7 +21,7 @@ class VerifyOptions(Options):
         model: checkpoint; left out, the model that comes with sasv.
         threshold: accept from this score on; unset takes the calibration or the threshold of the checkpoint.
         min_speech: seconds of speech that each recording has to hold, and the enrolment together; unset takes what the
-            checkpoint says (0.5 s each, 1 s of enrolment); 0 compares anything.
+            checkpoint says (0.75 s each, 1 s of enrolment); 0 compares anything.
         cohort: of a model whose threshold holds for s-norm scores: the cohort.npz that sasv evaluate wrote.
         json: print JSON.
         device: cpu, cuda, or auto.
@@ -38,10 +37,10 @@ class VerifyOptions(Options):
 
 
 def verify(options: VerifyOptions) -> dict[str, Any]:
-    """Compare a test recording with enrolment recordings; print and return the decision and what it rests on.
+    """Compare a test recording with enrolment recordings; return the decision and what it rests on.
 
     Raises:
-        SasvError: the decision is inconclusive, because a recording holds too little speech or its embedding is
+        Undecided: the decision is inconclusive, because a recording holds too little speech or its embedding is
             broken; nothing was compared.
     """
     if len(options.recordings) < 2:
@@ -65,14 +64,9 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         "test": options.recordings[-1],
         "recordings": [recording.to_dict() for recording in recordings],
     }
-    inconclusive = decision.outcome is Outcome.INCONCLUSIVE
-    if options.json:
-        print(json.dumps(result))
-    elif not inconclusive:
-        print(decision_text(decision))
-    why = [reason.text for reason in decision.reasons if reason.fatal]
-    if inconclusive:
-        raise SasvError(f"inconclusive, nothing was compared: {'; '.join(why)}")
+    if decision.outcome is Outcome.INCONCLUSIVE:
+        why = [reason.text for reason in decision.reasons if reason.fatal]
+        raise Undecided(f"inconclusive, nothing was compared: {'; '.join(why)}", result)
     for reason in decision.reasons[1:]:
         say(f"warning: {reason.text}")
     return result
@@ -81,15 +75,3 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
 def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:
     """Return limits with another minimum of speech for each recording, and for the enrolment together."""
     return replace(limits, min_test=min_speech, min_enrolment=min_speech)
-
-
-def decision_text(decision: Decision) -> str:
-    """Return a decision that compared something in a line."""
-    values = decision.to_dict()
-    score = values["score"]
-    text = f"{values['decision']}: score {score:.4f}"
-    if values["threshold"] is not None:
-        text += f" {'>=' if score >= values['threshold'] else '<'} threshold {values['threshold']:.4f}"
-    if "llr" in values:
-        text += f"; LLR {values['llr']:.2f}, accepted from {values['llr_threshold']:.2f} by the costs {values['costs']}"
-    return text

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Sequence
+from typing import Any
 
 
 class SasvError(Exception):
@@ -21,6 +22,18 @@ class TableError(SasvError):
 
 class CheckpointError(SasvError):
     """A checkpoint cannot be read or does not fit."""
+
+
+class Undecided(SasvError):
+    """A verification ended without a verdict, because what it was given cannot be compared.
+
+    Attributes:
+        result: what is known all the same, as plain values: reasons and facts of the recordings.
+    """
+
+    def __init__(self, message: str, result: dict[str, Any]):
+        super().__init__(message)
+        self.result = result
 
 
 class MissingExtra(SasvError):

@@ -56,7 +56,7 @@ class SpeechLimits:
     """
 
     min_enrolment: float = 1.0
-    min_test: float = 0.5
+    min_test: float = 0.75
     max_pause: float | None = 0.5
     min_agreement: float = 0.5
 

@@ -11,6 +11,7 @@ from sasv.metrics.curve import Points
 from sasv.metrics.summary import Measure
 from sasv.metrics.tandem import t_eer, t_eer_path
 from sasv.report.plots import CLASSES, MOST_POINTS, TICKS, _pyplot, error_curve, probit
+from sasv.scores import unit
 
 WIDTH = 11.0
 MOST_NAMED = 12
@@ -146,7 +147,7 @@ def embedding_map(name: str, vectors: np.ndarray, speakers: Sequence[str], spoof
         speakers: of each row, "-" where unknown; those with most utterances get a colour.
         spoofed: boolean per row.
     """
-    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    directions = unit(vectors)
     centred = directions - directions.mean(axis=0)
     _, values, axes_found = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes_found[:2].T
