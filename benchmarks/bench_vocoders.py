@@ -20,7 +20,8 @@ import torch
 from common import header
 from sasv.audio import RATE, read_audio, write_audio
 from sasv.core.errors import SasvError
-from sasv.synthesis.runner import Makers, plan_units, run
+from sasv.synthesis.plan import Makers, plan_units
+from sasv.synthesis.run import run
 from sasv.tables import Table, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
 
@@ -75,7 +76,7 @@ def by_hand(names: tuple[str, ...], waves: list[np.ndarray], folder: Path) -> fl
     started = time.perf_counter()
     for vocoder in vocoders:
         for number in range(len(waves)):
-            write_audio(folder / f"{number}.flac", vocoder(read_audio(folder / f"source{number}.flac")))
+            write_audio(folder / f"{number}.flac", vocoder(read_audio(folder / "speech" / f"source{number}.flac")))
     return time.perf_counter() - started
 
 
@@ -93,10 +94,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number, wave in enumerate(waves):
-            soundfile.write(folder / f"source{number}.flac", wave, RATE)
-        size = sum(path.stat().st_size for path in folder.glob("*.flac")) / len(waves) / SECONDS
+            (folder / "speech").mkdir(exist_ok=True)
+            soundfile.write(folder / "speech" / f"source{number}.flac", wave, RATE)
+        size = sum(path.stat().st_size for path in (folder / "speech").glob("*.flac")) / len(waves) / SECONDS
         names = [f"source{number}" for number in range(len(waves))]
-        paths = [f"{name}.flac" for name in names]
+        paths = [f"speech/{name}.flac" for name in names]
         Table.build({"utterance": names, "path": paths, "speaker": names}).save(folder / "utterances.tsv")
         table = load_utterances(folder / "utterances.tsv")
         times: dict[str, list[float]] = {"loop": [], "1 process": [], "2 processes": []}

@@ -17,7 +17,7 @@ from sasv.cli import main
 from sasv.commands import SynthesizeOptions, synthesize
 from sasv.core.errors import SasvError
 from sasv.report.plots import plot_spectrograms
-from sasv.synthesis.runner import plan_units
+from sasv.synthesis.plan import plan_units
 from sasv.tables import Table, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
 from sasv.vocoders.neural import Mel
@@ -25,9 +25,14 @@ from sasv.vocoders.neural import Mel
 
 def table_of(folder, waves, rates=None):
     """Write files and their table."""
+    (folder / "speech").mkdir(exist_ok=True)
     for name, wave in waves.items():
-        soundfile.write(folder / f"{name}.wav", wave, (rates or {}).get(name, 16000), subtype="FLOAT")
-    columns = {"utterance": list(waves), "path": [f"{name}.wav" for name in waves], "speaker": ["s"] * len(waves)}
+        soundfile.write(folder / "speech" / f"{name}.wav", wave, (rates or {}).get(name, 16000), subtype="FLOAT")
+    columns = {
+        "utterance": list(waves),
+        "path": [f"speech/{name}.wav" for name in waves],
+        "speaker": ["s"] * len(waves),
+    }
     Table.build(columns).save(folder / "utterances.tsv")
     return str(folder / "utterances.tsv")
 
@@ -38,7 +43,7 @@ def test_bad_speech_is_named_and_costs_nothing_else(tmp_path, voice):
     nan[500] = np.nan
     waves = {"good": good, "silence": np.zeros(16000), "short": good[:320], "nan": nan, "gone": good}
     table = table_of(tmp_path, waves)
-    (tmp_path / "gone.wav").unlink()
+    (tmp_path / "speech" / "gone.wav").unlink()
     with pytest.raises(SasvError, match="3 utterances could not be copied") as caught:
         synthesize(SynthesizeOptions(table, str(tmp_path / "out"), list(ALWAYS)))
     assert "silent" in str(caught.value)
@@ -128,16 +133,16 @@ def test_one_vocoder_an_utterance_is_seeded_and_uses_all(corpus, tmp_path):
 
 def test_the_tree_mirrors_the_source(tmp_path, voice):
     for folder, name in (("a/x", "1.wav"), ("a/y", "1.wav"), ("b/x", "1.flac"), ("b/x", "1.wav")):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        soundfile.write(tmp_path / folder / name, voice(8000), 16000)
-    paths = ["a/x/1.wav", "a/y/1.wav", "b/x/1.wav"]
+        (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "in" / folder / name, voice(8000), 16000)
+    paths = ["in/a/x/1.wav", "in/a/y/1.wav", "in/b/x/1.wav"]
     columns = {"utterance": ["u", "v", "w"], "path": paths, "speaker": ["s"] * 3}
     Table.build(columns).save(tmp_path / "utterances.tsv")
     table = load_utterances(tmp_path / "utterances.tsv")
     units = plan_units(table, ["world"], tmp_path / "out").units
     made = [unit.path.removeprefix(f"{tmp_path}/out/world/") for unit in units]
     assert made == ["a/x/1.flac", "a/y/1.flac", "b/x/1.flac"]
-    columns = {"utterance": ["u", "v"], "path": ["b/x/1.wav", "b/x/1.flac"], "speaker": ["s"] * 2}
+    columns = {"utterance": ["u", "v"], "path": ["in/b/x/1.wav", "in/b/x/1.flac"], "speaker": ["s"] * 2}
     Table.build(columns).save(tmp_path / "utterances.tsv")
     units = plan_units(load_utterances(tmp_path / "utterances.tsv"), ["world"], tmp_path / "out").units
     assert len({unit.path for unit in units}) == 2
@@ -197,18 +202,18 @@ def test_copies_by_another_seed_are_refused(tmp_path, voice):
 
 
 def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeypatch):
-    from sasv.synthesis import runner
+    from sasv.synthesis import worker
 
     table = table_of(tmp_path, {"a": voice(8000), "b": voice(8000, 1), "c": voice(8000, 2)})
-    read, seen = runner.read_speech, []
+    read, seen = worker.read_speech, []
 
-    def vanishing(path):
+    def vanishing(path, **options):
         seen.append(path)
-        if len(seen) == 2:  # the first is for the estimate
-            (tmp_path / "b.wav").unlink()
-        return read(path)
+        if len(seen) == 1:
+            (tmp_path / "speech" / "b.wav").unlink()
+        return read(path, **options)
 
-    monkeypatch.setattr(runner, "read_speech", vanishing)
+    monkeypatch.setattr(worker, "read_speech", vanishing)
     with pytest.raises(SasvError, match=r"1 utterances could not be copied.*b\.wav: no such file"):
         synthesize(SynthesizeOptions(table, str(tmp_path / "out"), ["griffin-lim"]))
     copies = load_utterances(tmp_path / "out" / "utterances.tsv").where("label=spoof")
@@ -236,8 +241,9 @@ def test_an_hour(tmp_path, voice):
     import resource
 
     wave = np.tile(voice(16000 * 60), 60)
-    soundfile.write(tmp_path / "hour.wav", wave, 16000)
-    columns = {"utterance": ["hour"], "path": ["hour.wav"], "speaker": ["s"], "seconds": ["3600"]}
+    (tmp_path / "speech").mkdir()
+    soundfile.write(tmp_path / "speech" / "hour.wav", wave, 16000)
+    columns = {"utterance": ["hour"], "path": ["speech/hour.wav"], "speaker": ["s"], "seconds": ["3600"]}
     Table.build(columns).save(tmp_path / "utterances.tsv")
     del wave
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from sasv.audio import AUTO
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.core.progress import say
@@ -26,6 +27,8 @@ class EmbedOptions(Options):
         max_pause: cut stretches without speech down to so many seconds first; left out, utterances are embedded whole.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
+        channel: of recordings with several channels, where the table has no such column: mean, loudest, or a number
+            from 0 on; auto takes the mean, and the loudest where the channels cancel.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
         device: cpu, cuda, or auto.
     """
@@ -39,13 +42,16 @@ class EmbedOptions(Options):
     max_pause: Annotated[float | None, Range(0)] = None
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
+    channel: str = AUTO
     shard: str = ""
     device: str = "auto"
 
 
 def embed(options: EmbedOptions) -> Embeddings | None:
     """Embed a table; return the embeddings, or None while other shards still work."""
-    extraction = Extraction(options.max_seconds, options.crops, options.crop_seconds, options.max_pause)
+    extraction = Extraction(
+        options.max_seconds, options.crops, options.crop_seconds, options.max_pause, options.channel
+    )
     model = load_model(options.model, options.device, extraction)
     utterances = load_utterances(options.utterances, options.where)
     result = extract(model, utterances, options.out, options.batch_seconds, options.shard)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.audio import AUTO, check_channel
-from sasv.core.errors import SasvError
+from sasv.core.errors import SasvError, some
 from sasv.core.options import Options
 from sasv.core.progress import say
 from sasv.corpora import CORPORA
-from sasv.corpora.base import Prepared, write_tables
+from sasv.corpora.base import MIN_SPEECH, Prepared, write_tables
 
 
 @dataclass
@@ -27,6 +27,8 @@ class PrepareOptions(Options):
             say how long they are get decoded once.
         channel: which channel of recordings with several is meant: mean, loudest, or a number from 0 on, as a column
             of the table; auto takes the mean, and the loudest where the channels cancel or all others are silent.
+        check_speech: measure the speech in each recording (reads every file), for the column speech_seconds, and name
+            those that hold too little.
     """
 
     corpus: str
@@ -36,6 +38,7 @@ class PrepareOptions(Options):
     allow_missing: bool = False
     seconds: bool = True
     channel: str = AUTO
+    check_speech: bool = False
 
 
 def prepare(options: PrepareOptions) -> Prepared:
@@ -50,7 +53,15 @@ def prepare(options: PrepareOptions) -> Prepared:
     lists = reader(Path(options.folder), *given)
     for note in lists.notes:
         say(note)
-    result = write_tables(lists, Path(options.out), options.allow_missing, options.seconds, options.channel)
+    result = write_tables(
+        lists, Path(options.out), options.allow_missing, options.seconds, options.channel, options.check_speech
+    )
+    if result.speechless:
+        named = some(result.speechless, 3)
+        say(
+            f"{len(result.speechless)} recordings hold less than {MIN_SPEECH} s of speech ({named}); "
+            f"they have a low speech_seconds in {result.utterances.name}"
+        )
     trials = ", ".join(path.name for path in result.trials.values()) or "no trials"
     say(f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} utterances); {trials}")
     return result

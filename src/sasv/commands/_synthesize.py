@@ -11,7 +11,10 @@ from sasv.core.options import Count, Options, Seed
 from sasv.core.progress import say
 from sasv.parallel.devices import pick_device
 from sasv.synthesis.copies import check_copies, joined, spoofed_trials, table_of
-from sasv.synthesis.runner import Makers, estimate, keep_settings, plan_units, run
+from sasv.synthesis.estimate import estimate
+from sasv.synthesis.log import keep_settings
+from sasv.synthesis.plan import Makers, plan_units
+from sasv.synthesis.run import run
 from sasv.tables import Trials, Utterances, load_trials, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS
 
@@ -23,8 +26,9 @@ class SynthesizeOptions(Options):
     Args:
         utterances: table of speech; only its bona fide rows are copied.
         out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: griffin-lim, source-filter, world, cargan; hifi-gan, nsf-hifi-gan, univnet, bigvgan, encodec, dac,
-            mimi (these need weights); or 8khz, mulaw, alaw, g722, amr, opus, mp3: bona fide speech through a codec.
+        vocoders: griffin-lim, source-filter, world, cargan; hifi-gan, hn-nsf, nsf-hifi-gan, univnet, bigvgan,
+            encodec, dac, mimi (these need weights); or 8khz, mulaw, alaw, g722, amr, opus, mp3: bona fide speech
+            through a codec.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         where: copy only the rows with this ``column=value``.
         trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.
@@ -71,8 +75,8 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     if not len(chosen):
         raise SasvError(f"{options.utterances}: no bona fide utterance to copy; check --where and --trials")
     makers, batch = _makers(options)
-    keep_settings(out / "audio", makers, options.seed)
     plan = plan_units(chosen, options.vocoders, out / "audio", options.seed, options.choose, options.suffix)
+    keep_settings(out / "audio", makers, options.seed)
     parts = out / f"parts-{plan.signature[:12]}"
     if not parts.exists():
         say(estimate(plan, makers, chosen, options.workers, batch))

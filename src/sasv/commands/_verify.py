@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+from sasv.audio import AUTO, check_channel
 from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
 from sasv.core.progress import say
@@ -23,6 +24,8 @@ class VerifyOptions(Options):
         min_speech: seconds of speech that each recording has to hold, and the enrolment together; unset takes what the
             checkpoint says (0.75 s each, 1 s of enrolment); 0 compares anything.
         cohort: of a model whose threshold holds for s-norm scores: the cohort.npz that sasv evaluate wrote.
+        channel: of recordings with several channels: mean, loudest, or a number from 0 on; auto takes the mean, and the
+            loudest where the channels cancel.
         json: print JSON.
         device: cpu, cuda, or auto.
     """
@@ -32,6 +35,7 @@ class VerifyOptions(Options):
     threshold: Annotated[float | None, Range()] = None
     min_speech: Annotated[float | None, Range(0)] = None
     cohort: str = ""
+    channel: str = AUTO
     json: bool = False
     device: str = "auto"
 
@@ -45,7 +49,9 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     """
     if len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
+    check_channel(options.channel)
     model = load_model(options.model, options.device)
+    model.extraction = replace(model.extraction, channel=options.channel)
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
     if options.threshold is not None:
         verifier = verifier.with_threshold(options.threshold)

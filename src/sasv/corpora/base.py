@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sasv.audio import AUTO, measure
-from sasv.core.errors import SasvError, some
+from sasv.audio import AUTO, measure, read_audio
+from sasv.core.errors import AudioError, SasvError, some
 from sasv.core.files import write_text
 from sasv.core.progress import Progress, say
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
 
 READERS = 8
+
+MIN_SPEECH = 0.5
+"""Recordings with less speech than this, in seconds, are named by ``check_speech``; sasv verify refuses them."""
 
 
 class Utterance(NamedTuple):
@@ -69,10 +72,16 @@ class Prepared:
     trials: dict[str, Path]
     missing: int
     unreadable: int
+    speechless: list[str] = field(default_factory=list)
 
 
 def write_tables(
-    lists: CorpusLists, out: Path, allow_missing: bool = False, seconds: bool = True, channel: str = AUTO
+    lists: CorpusLists,
+    out: Path,
+    allow_missing: bool = False,
+    seconds: bool = True,
+    channel: str = AUTO,
+    check_speech: bool = False,
 ) -> Prepared:
     """Check that what the lists name exists and can be read, then write the tables.
 
@@ -82,6 +91,7 @@ def write_tables(
         allow_missing: leave out missing and unreadable files (and the trials that need them) instead of failing.
         seconds: read every header for the column ``seconds``; where a header does not say, the file is decoded once.
         channel: which channel of each recording is meant, for the column ``channel``; ``auto`` writes none.
+        check_speech: measure the speech of every recording, for the column ``speech_seconds``.
 
     Raises:
         SasvError: files are missing or unreadable (``missing.txt`` in ``out`` lists all of them), or two have one name.
@@ -123,6 +133,11 @@ def write_tables(
         columns[column] = [cells.get(row.utterance, NONE) for row in kept]
     if channel != AUTO:
         columns["channel"] = [channel] * len(kept)
+    speechless = []
+    if check_speech:
+        speech = _speech_seconds(lists, kept, channel)
+        columns["speech_seconds"] = [f"{found:.2f}" for found in speech]
+        speechless = [row.utterance for row, found in zip(kept, speech) if found < MIN_SPEECH]
     utterances = Utterances(Table.build(columns, str(out / "utterances.tsv")))
     known = set(columns["utterance"])
     enrolment_paths, trial_paths = {}, {}
@@ -146,7 +161,7 @@ def write_tables(
             trial_paths[part] = path
     for path, table in written:
         table.save(path)
-    return Prepared(out / "utterances.tsv", enrolment_paths, trial_paths, len(missing), len(unreadable))
+    return Prepared(out / "utterances.tsv", enrolment_paths, trial_paths, len(missing), len(unreadable), speechless)
 
 
 def readable_name(name: str) -> str:
@@ -169,6 +184,28 @@ def _check_names(lists: CorpusLists) -> None:
             raise SasvError(
                 f"{lists.folder}: {other} and {row.path} would both be called {row.utterance}; rename or remove one"
             )
+
+
+def _speech_seconds(lists: CorpusLists, rows: list[Utterance], channel: str) -> list[float]:
+    """Return the seconds of speech in each recording; 0 where it cannot be read."""
+    from sasv.audio.speech import net_speech  # loads the detector
+
+    channels = lists.extras.get("channel", {})
+
+    def measured(row: Utterance) -> float:
+        own = channels.get(row.utterance, NONE)
+        try:
+            wave = read_audio(lists.folder / row.path, channel=channel if own == NONE else own)
+        except AudioError:
+            return 0.0
+        return net_speech(wave).net_seconds
+
+    found = []
+    with ThreadPoolExecutor(READERS) as pool, Progress("speech", len(rows)) as progress:
+        for seconds in pool.map(measured, rows):
+            found.append(seconds)
+            progress.add()
+    return found
 
 
 def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], list[str]]:

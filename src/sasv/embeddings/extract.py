@@ -6,17 +6,19 @@ process does and saves, so any number of shards, killed and started again at wil
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from sasv.audio import probe
+from sasv.audio import measure
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, read_bytes, sha256, write_json
+from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, say
 from sasv.embeddings.model import Extraction, Model
@@ -50,19 +52,35 @@ class Embeddings:
     extraction: Extraction = field(default_factory=Extraction)
     model: str = ""
 
-    def save(self, folder: str | Path, signature: str = "") -> None:
-        """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where some failed."""
+    def save(
+        self, folder: str | Path, signature: str = "", settings: str = "", files: Sequence[str] | None = None
+    ) -> None:
+        """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where some failed.
+
+        ``embeddings.json``, which says that the folder is complete, goes first and comes last.
+
+        Args:
+            folder: where to write.
+            signature: of the whole job.
+            settings: digest of the model and of how it was used.
+            files: digest of the file that each row is made of.
+        """
         folder = Path(folder)
+        (folder / "embeddings.json").unlink(missing_ok=True)
         with atomic_path(folder / "embeddings.npy") as temporary:
             np.save(temporary, self.vectors)
-        Table.build({"row": range(len(self.utterances)), "utterance": self.utterances}).save(folder / "index.tsv")
+        columns: dict[str, Sequence[object]] = {"row": range(len(self.utterances)), "utterance": self.utterances}
+        if files is not None:
+            columns["file"] = files
+        Table.build(columns).save(folder / "index.tsv")
         failed = folder / "failed.tsv"
         failed.unlink(missing_ok=True)
         if self.failures:
-            reasons = [reason.replace("\t", " ") for reason in self.failures.values()]
+            reasons = [" ".join(reason.split()) for reason in self.failures.values()]
             Table.build({"utterance": list(self.failures), "reason": reasons}).save(failed)
         about = {
             "signature": signature,
+            "settings": settings,
             "shape": list(self.vectors.shape),
             "crops": self.extraction.crops,
             "crop_seconds": self.extraction.crop_seconds,
@@ -126,7 +144,7 @@ def utterance_seconds(utterances: Utterances) -> np.ndarray:
 
     def length(row: int) -> float:
         try:
-            return probe(utterances.path(row)).seconds
+            return measure(utterances.path(row)).seconds
         except SasvError:
             return 0.0
 
@@ -143,7 +161,7 @@ def embed_rows(
 
     def read(row: int) -> np.ndarray | AudioError:
         try:
-            return model.read(utterances.path(row))
+            return model.read(utterances.path(row), channel=utterances.channel(row))
         except AudioError as error:
             return error
 
@@ -200,6 +218,9 @@ def extract(
 ) -> Embeddings | None:
     """Embed a table into a folder, doing only what is not there yet.
 
+    Embeddings of an earlier run are kept where the file (real path, size, date), the model and the settings are the
+    same. What failed is tried again.
+
     Args:
         model: a loaded model.
         utterances: what to embed; a column ``seconds`` saves reading every header.
@@ -213,25 +234,25 @@ def extract(
     """
     keep_memory()
     out = Path(out)
-    seconds = utterance_seconds(utterances)
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
-    made = model.extraction
-    signature = sha256(
-        model.fingerprint,
-        "\n".join(utterances.ids),
-        "\n".join(utterances.table.texts("path")),
-        seconds.tobytes(),
-        f"{batch_seconds} {made.max_seconds}"
-        + (f" {made.crops} {made.crop_seconds}" if made.crops else "")
-        + (f" max_pause {made.max_pause}" if made.max_pause is not None else ""),
-    )
-    done = out / "embeddings.json"
-    if done.exists() and json.loads(read_bytes(done))["signature"] == signature:
+    settings = _settings(model)
+    files = _files(utterances)
+    signature = _digest(settings, *utterances.ids, *files)
+    kept = _kept_rows(out, settings, utterances.ids, files)
+    wanted = np.array([row for row in range(len(utterances)) if row not in kept], np.int64)
+    if not len(wanted) and _mark(out).get("signature") == signature:
         say(f"{out}: already complete, nothing to do")
+        _clear_parts(out)
         return Embeddings.load(out)
-    parts = out / f"parts-{signature[:12]}"
+    if kept:
+        say(f"{out}: {len(kept)} of {len(utterances)} embeddings are there already; doing the others")
+    seconds = utterance_seconds(utterances.take(wanted))
+    parts = out / f"parts-{_digest(signature, str(batch_seconds), wanted.tobytes(), seconds.tobytes())[:12]}"
     index, count = parse_shard(shard)
-    chunks = plan_chunks(plan_batches(seconds, batch_seconds), seconds)
+    batches = [wanted[batch] for batch in plan_batches(seconds, batch_seconds)]
+    lengths = np.zeros(len(utterances))
+    lengths[wanted] = seconds
+    chunks = plan_chunks(batches, lengths)
     mine, todo = outstanding(len(chunks), index, count, lambda number: _part(parts, number).exists())
     if len(todo) < len(mine):
         say(f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the others")
@@ -254,14 +275,84 @@ def extract(
         vectors, failures = _join(parts, len(chunks))
     except FileNotFoundError:  # another shard finished at the same moment and joined them
         return Embeddings.load(out)
+    if kept:
+        old = Embeddings.load(out)
+        rows = {name: row for row, name in enumerate(old.utterances)}
+        vectors |= {row: old.vectors[rows[utterances.ids[row]]] for row in kept}
+    if len(vectors) + len(failures) != len(utterances):
+        raise SasvError(
+            f"{out}: {len(vectors)} embeddings and {len(failures)} failures of {len(utterances)} utterances; another "
+            "run changed the folder: run the same command again"
+        )
     result = _collect(utterances, vectors, failures, model)
     result.model = model.fingerprint
-    result.save(out, signature)
-    for number in range(len(chunks)):
-        _part(parts, number).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        parts.rmdir()
+    made_of = dict(zip(utterances.ids, files))
+    result.save(out, signature, settings, [made_of[name] for name in result.utterances])
+    _clear_parts(out)
     return result
+
+
+def _settings(model: Model) -> str:
+    """Return a digest of all that makes an embedding out of a file."""
+    made = model.extraction
+    specification = model.specification
+    return _digest(
+        "2",
+        model.fingerprint,
+        f"{specification.frontend} {sorted(specification.frontend_options.items())}",
+        f"{specification.sample_rate} {specification.min_samples}",
+        f"{made.max_seconds} {made.max_pause} {made.channel}",
+        f"{made.crops} {made.crop_seconds}" if made.crops else "",
+    )
+
+
+def _files(utterances: Utterances) -> list[str]:
+    """Return a digest of what each row is made of: its file (real path, size, date) and channel."""
+    codes, names = utterances.channels
+    paths = [os.path.abspath(path) for path in utterances.paths]
+    return [identity_digest(identity, names[code]) for identity, code in zip(file_identities(paths), codes.tolist())]
+
+
+def _digest(*parts: str | bytes) -> str:
+    encoded = (part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts)
+    return sha256(*(len(part).to_bytes(8, "little") + part for part in encoded))
+
+
+def _mark(out: Path) -> dict[str, Any]:
+    """Return what a finished folder says about itself, empty where it is not finished or says nothing sensible."""
+    path = out / "embeddings.json"
+    if not path.exists():
+        return {}
+    try:
+        about = json.loads(read_bytes(path))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _kept_rows(out: Path, settings: str, names: Sequence[str], files: Sequence[str]) -> set[int]:
+    """Return the rows whose embedding an earlier run left in the folder, made of the same file in the same way."""
+    if _mark(out).get("settings") != settings:
+        return set()
+    try:
+        index = Table.load(out / "index.tsv")
+        index.require("utterance", "file")
+        count = len(np.load(out / "embeddings.npy", mmap_mode="r", allow_pickle=False))
+    except (SasvError, OSError, ValueError, EOFError):
+        return set()
+    if count != len(index):
+        return set()
+    there = dict(zip(index.texts("utterance"), index.texts("file")))
+    return {row for row, (name, file) in enumerate(zip(names, files)) if there.get(name) == file}
+
+
+def _clear_parts(out: Path) -> None:
+    """Remove the parts that this and earlier runs saved on their way."""
+    for folder in out.glob("parts-*"):
+        for path in [*folder.glob("*.npz"), *folder.glob(".*.part.npz")]:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _join(parts: Path, count: int) -> tuple[dict[int, np.ndarray], dict[int, str]]:

@@ -11,7 +11,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from sasv.audio import check_speech, read_speech
+from sasv.audio import AUTO, check_channel, check_speech, read_speech
 from sasv.audio.speech import SpeechActivity, net_speech, shorten_pauses
 from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
 from sasv.core.errors import AudioError, SasvError
@@ -35,12 +35,15 @@ class Extraction:
             normalised (multi-crop: see crop_vectors).
         crop_seconds: length of a crop; shorter utterances are repeated up to it.
         max_pause: longer stretches without speech are first cut down to so many seconds; None embeds whole utterances.
+        channel: of recordings with several channels: auto (the mean, or the loudest where they cancel), mean, loudest,
+            or a number from 0 on.
     """
 
     max_seconds: float = MAX_SECONDS
     crops: int = 0
     crop_seconds: float = 4.0
     max_pause: float | None = None
+    channel: str = AUTO
 
     @classmethod
     def of(cls, scoring: Mapping[str, Any]) -> "Extraction":
@@ -49,6 +52,7 @@ class Extraction:
         return cls(**known)
 
     def __post_init__(self) -> None:
+        check_channel(self.channel)
         if self.crops < 0:
             raise SasvError(f"{self.crops} crops: take 0 for whole utterances, or a positive number")
         for name in ("max_seconds", "crop_seconds"):
@@ -95,13 +99,13 @@ class Model:
         """Dimension of the embeddings."""
         return self.encoder.dimension
 
-    def read(self, speech: Speech, name: str = "waveform") -> np.ndarray:
+    def read(self, speech: Speech, name: str = "waveform", channel: str = AUTO) -> np.ndarray:
         """Return checked mono samples of a file (any format and rate) or of a waveform (already at the model's rate).
 
         Raises:
             AudioError: unreadable, too short, too long, silent, or not finite.
         """
-        wave = self._read_whole(speech, name)
+        wave = self._read_whole(speech, name, channel)
         if self.extraction.max_pause is None:
             return wave
         return self._shortened(wave, net_speech(wave, self.specification.sample_rate), self.extraction.max_pause)
@@ -113,11 +117,13 @@ class Model:
         shortened = shorten_pauses(wave, activity.spans, max_pause, self.specification.sample_rate)
         return shortened if len(shortened) >= self.specification.min_samples else wave
 
-    def _read_whole(self, speech: Speech, name: str) -> np.ndarray:
-        """Return checked samples, nothing cut away."""
+    def _read_whole(self, speech: Speech, name: str, channel: str = AUTO) -> np.ndarray:
+        """Return checked samples, nothing cut away; ``auto`` leaves the channel to ``extraction``."""
         spec = self.specification
+        if channel == AUTO:
+            channel = self.extraction.channel
         if isinstance(speech, str | os.PathLike):
-            return read_speech(speech, spec.min_samples, self.extraction.max_seconds, spec.sample_rate)
+            return read_speech(speech, spec.min_samples, self.extraction.max_seconds, spec.sample_rate, channel)
         wave = np.asarray(speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32)
         if wave.ndim == 1 and len(wave) > self.extraction.max_seconds * spec.sample_rate:
             seconds = len(wave) / spec.sample_rate

@@ -2,10 +2,10 @@
 
 import os
 
-from sasv.core.errors import SasvError
-from sasv.core.files import read_bytes, sha256
+from sasv.core.files import sha256_of
 from sasv.core.progress import Progress
-from sasv.synthesis.runner import Made, Plan
+from sasv.synthesis.log import Made
+from sasv.synthesis.plan import Plan
 from sasv.tables import NONE, Table, Trials, Utterances
 from sasv.vocoders import VOCODERS
 
@@ -24,10 +24,12 @@ def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: st
     """
     have = utterances.table.columns
     splits = utterances.table.texts("split") if "split" in have else ["all"] * len(utterances)
-    speakers, names = utterances.table.texts("speaker"), utterances.ids
+    speakers = utterances.table.texts("speaker")
+    names = utterances.ids
     rows = []
     for number in sorted(made):
-        unit, copy = plan.units[number], made[number]
+        unit = plan.units[number]
+        copy = made[number]
         source = names[unit.row]
         start = (copy_name(source, unit.vocoder), unit.path, speakers[unit.row], splits[unit.row])
         label, attack, codec = ("spoof", unit.vocoder, NONE)
@@ -43,10 +45,10 @@ def check_copies(copies: Utterances) -> list[str]:
     with Progress("check", len(copies)) as progress:
         for path, digest in zip(copies.paths, copies.table.texts("sha256")):
             try:
-                if sha256(read_bytes(path)) != digest:
+                if sha256_of(path) != digest:
                     faults.append(f"{path}: changed since it was written; remove it and run the same command again")
-            except SasvError as error:
-                faults.append(str(error))
+            except OSError as error:
+                faults.append(f"{path}: cannot be read ({error.strerror or error})")
             progress.add()
     return faults
 

@@ -1,0 +1,235 @@
+"""What is known of copies that were made: a log for each shard, which survives a kill at any moment.
+
+A line is ``[unit, seconds, digest, origin, bytes, path]``, written when a copy is whole; before a copy is begun, a line
+``[path]`` says so. Logs of older versions have the first three cells alone.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from sasv.core.errors import SasvError, write_reason
+from sasv.core.files import read_bytes, sha256_of, write_json
+from sasv.core.identity import identity_digest
+from sasv.synthesis.plan import Makers, Unit
+
+TEMPORARY = re.compile(r"\..*\.(\d+)\.part(\.\w+)?$")
+"""What a file is called while it is written (``core.files.atomic_path``); the number is that of the process."""
+
+FOREIGN_SECONDS = 3600.0
+"""A temporary file of another machine is taken for abandoned after this time."""
+
+
+class Made(NamedTuple):
+    """A copy that was made.
+
+    Attributes:
+        unit: number of its unit in the plan.
+        seconds: its length.
+        digest: SHA-256 of its file.
+        origin: what it was made of (see ``origin_of``); empty in logs of older versions.
+        size: bytes of its file; 0 in logs of older versions.
+        path: its file, relative to the folder of the job; empty in logs of older versions.
+    """
+
+    unit: int
+    seconds: float
+    digest: str
+    origin: str = ""
+    size: int = 0
+    path: str = ""
+
+
+@dataclass
+class Known:
+    """What the logs of a folder say.
+
+    Attributes:
+        made: path, relative to the folder of the job -> all copies that were ever written there.
+        begun: paths at which a copy was begun and did not end.
+    """
+
+    made: dict[str, list[Made]] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+
+    def owns(self, path: str, place: str) -> bool:
+        """Whether the file at a path, which is ``place`` in the logs, is one that sasv wrote."""
+        if place in self.begun:
+            return True
+        digests = {made.digest for made in self.made.get(place, [])}
+        return bool(digests) and Path(path).is_file() and sha256_of(path) in digests
+
+
+def origin_of(unit: Unit, source: str, makers_identity: str) -> str:
+    """Return a digest of what a copy is made of: the identity of its source, channel, vocoder, seed and weights."""
+    return identity_digest(source, unit.channel, unit.vocoder, unit.seed, makers_identity)
+
+
+def read_logs(out: Path, parts: Path, units: Sequence[Unit]) -> Known:
+    """Read the logs of all jobs in a folder.
+
+    Args:
+        out: folder of the job.
+        parts: folder of this plan's logs; in lines of older versions, which name no path, the unit is of this plan.
+        units: those of the plan.
+    """
+    known = Known()
+    for log in sorted(out.glob("parts-*/*/made.jsonl")):
+        own = log.parent.parent == parts
+        text = log.read_text(encoding="utf-8", errors="surrogateescape")
+        for line in text[: text.rfind("\n") + 1].splitlines():  # a last line without its end was cut
+            cells = _cells(line)
+            if len(cells) == 1 and isinstance(cells[0], str):
+                known.begun.add(cells[0])
+                continue
+            made = _made(cells)
+            if made is None:
+                continue
+            if not made.path:
+                if not own or made.unit >= len(units):
+                    continue
+                made = made._replace(path=relative(units[made.unit].path, out))
+            known.made.setdefault(made.path, []).append(made)
+            known.begun.discard(made.path)
+    return known
+
+
+def _cells(line: str) -> list[Any]:
+    try:
+        cells = json.loads(line)
+    except ValueError:  # cut by a kill or a full disk
+        return []
+    return cells if isinstance(cells, list) else []
+
+
+def _made(cells: list[Any]) -> Made | None:
+    kinds: tuple[tuple[type, ...], ...] = ((int,), (int, float), (str,), (str,), (int,), (str,))
+    if len(cells) not in (3, 6):
+        return None
+    if not all(isinstance(cell, kind) for cell, kind in zip(cells, kinds)):
+        return None
+    return Made(*cells)
+
+
+def relative(path: str, out: Path) -> str:
+    """Return a path as it stands in a log."""
+    return os.path.relpath(path, os.path.abspath(out))
+
+
+def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) -> Made | None:
+    """Return the copy that is there and was made of this very source, None where it has to be made."""
+    records = known.made.get(relative(unit.path, out))
+    if not records:
+        return None
+    try:
+        copy = Path(unit.path).stat()
+        source = Path(unit.source).stat()
+    except (OSError, ValueError):
+        return None
+    for made in reversed(records):
+        if made.origin:
+            good = made.origin == origin and made.size == copy.st_size
+        else:  # of an older version: made after the source was last changed
+            good = copy.st_mtime_ns >= source.st_mtime_ns
+        if good:
+            return made._replace(unit=number)
+    return None
+
+
+class Log:
+    """The log of one shard, open for writing. A line that was cut off is removed first."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.stream: IO[bytes] = open(path, "ab")  # noqa: SIM115 (closed by close)
+        self._heal()
+
+    def _heal(self) -> None:
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            self.stream.truncate(data.rfind(b"\n") + 1)
+
+    def begin(self, path: str) -> None:
+        """Note that a copy is about to be written."""
+        self._write([path])
+
+    def add(self, made: Made) -> None:
+        """Note that a copy is whole."""
+        self._write(list(made))
+
+    def _write(self, cells: list[Any]) -> None:
+        try:
+            self.stream.write(json.dumps(cells).encode("utf-8", "surrogateescape") + b"\n")
+            self.stream.flush()
+        except OSError as error:
+            raise SasvError(
+                f"{self.path}: cannot write: {write_reason(error)}; what was made so far is kept"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self.stream.close()
+        except OSError as error:
+            raise SasvError(f"{self.path}: cannot write: {write_reason(error)}") from error
+
+
+def clear_temporaries(folders: set[str], alone: bool, now: float) -> int:
+    """Remove what killed processes left half-written in some folders; return how many files went.
+
+    Args:
+        folders: where copies are written.
+        alone: no other machine works on this job; else only old files of processes that are not here are removed.
+        now: time in seconds.
+    """
+    removed = 0
+    for folder in folders:
+        if not Path(folder).is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            left = [(entry, TEMPORARY.match(entry.name)) for entry in entries]
+        for entry, match in left:
+            if match is None or _alive(int(match[1])):
+                continue
+            if alone or now - entry.stat().st_mtime > FOREIGN_SECONDS:
+                Path(entry.path).unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+def _alive(process: int) -> bool:
+    if process == os.getpid():
+        return False  # of an earlier process with this number: nothing was begun yet
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
+    """Note what makes the copies of a folder; SasvError where there are copies by another seed or other weights."""
+    for name in makers.names:
+        settings = {"seed": seed, "weights": makers.identity(name)}
+        path = folder / name / "settings.json"
+        there = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        if not any(other != path and not other.name.startswith(".") for other in there):  # no copy yet: begin anew
+            write_json(path, settings)
+            continue
+        if not path.exists():
+            raise SasvError(
+                f"{path.parent}: holds files but no settings.json, so nothing says what made them; move the folder "
+                "away, or choose another --out"
+            )
+        try:
+            kept = json.loads(read_bytes(path))
+        except ValueError as error:
+            raise SasvError(f"{path}: broken; remove the folder {path.parent}, or choose another --out") from error
+        if kept != settings:
+            raise SasvError(f"{path.parent}: holds copies by another seed or other weights; choose another --out")

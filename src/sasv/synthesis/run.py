@@ -1,0 +1,250 @@
+"""Copies of a whole table: many processes, shards of a job array, killed and started again at will.
+
+A unit is one copy of one utterance. Which units there are depends on the table, the vocoders and the seed alone; a
+copy is written whole or not at all and then noted in the log of its shard, so a later run does only what is missing.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from sasv.core.errors import AudioError, SasvError
+from sasv.core.files import locked, read_bytes, write_json
+from sasv.core.identity import file_identities
+from sasv.core.progress import Progress, say
+from sasv.parallel.sharding import outstanding, parse_shard
+from sasv.synthesis.log import (
+    Known,
+    Log,
+    Made,
+    clear_temporaries,
+    found_copy,
+    origin_of,
+    read_logs,
+    relative,
+)
+from sasv.synthesis.plan import Makers, Plan
+from sasv.synthesis.worker import (
+    Copy,
+    Task,
+    Worker,
+    attempt,
+    copy_in_process,
+    read_source,
+    start_process,
+    write_copy,
+)
+
+AHEAD = 4
+"""Units waiting for each worker."""
+
+THREADS = 4
+"""That read and write files beside a GPU."""
+
+Result = tuple[Task, Copy | str]
+"""A task and its copy, or the reason why there is none."""
+
+
+def run(
+    plan: Plan, makers: Makers, parts: Path, shard: str = "", workers: int = 1, batch: int = 1
+) -> tuple[dict[int, Made], dict[int, str]] | None:
+    """Make the copies of a plan that are missing, or whose source has changed.
+
+    Args:
+        plan: what plan_units gave.
+        makers: the vocoders in it.
+        parts: folder for the logs of the shards, in the folder of the job.
+        shard: ``i/n``, or empty to take torchrun's rank.
+        workers: processes; 1 works in this one.
+        batch: utterances that a vocoder is given at once, in this process.
+
+    Returns:
+        Unit -> what was made, and unit -> why not, where this process found all shards done; None while others work.
+
+    Raises:
+        SasvError: the disk is full, a worker was killed, another run works on this shard, or copies were lost.
+    """
+    index, count = parse_shard(shard)
+    folder = parts / f"{index + 1}-of-{count}"
+    job = parts.parent
+    with locked(folder):
+        (folder / "done.json").unlink(missing_ok=True)
+        origins = _origins(plan, makers)
+        known = read_logs(job, parts, plan.units)
+
+        def done(number: int) -> bool:
+            return found_copy(plan.units[number], number, origins[number], job, known) is not None
+
+        mine, todo = outstanding(len(plan.units), index, count, done)
+        if len(todo) < len(mine):
+            say(f"{len(mine) - len(todo)} of {len(mine)} copies are there already; making the others")
+        clear_temporaries({os.path.dirname(plan.units[number].path) for number in mine}, count == 1, time.time())
+        failures = _make(plan, todo, origins, known, makers, folder, job, workers, batch)
+        write_json(folder / "done.json", failures)
+    marks = [parts / f"{other + 1}-of-{count}" / "done.json" for other in range(count)]
+    if not all(path.exists() for path in marks):
+        say(f"shard {index + 1}/{count} is done; the last shard to finish writes the table")
+        return None
+    return _outcome(plan, origins, read_logs(job, parts, plan.units), marks, job)
+
+
+def _origins(plan: Plan, makers: Makers) -> list[str]:
+    """Return what each copy is made of."""
+    weights = {name: makers.identity(name) for name in makers.names}
+    sources = file_identities([unit.source for unit in plan.units])
+    return [origin_of(unit, source, weights[unit.vocoder]) for unit, source in zip(plan.units, sources)]
+
+
+def _make(
+    plan: Plan,
+    todo: list[int],
+    origins: list[str],
+    known: Known,
+    makers: Makers,
+    folder: Path,
+    job: Path,
+    workers: int,
+    batch: int,
+) -> dict[int, str]:
+    """Make copies and note them in the log; return unit -> reason of those that could not be made."""
+    failures: dict[int, str] = {}
+    log = Log(folder / "made.jsonl")
+    try:
+        with Progress("copies", len(todo)) as progress:
+
+            def tasks() -> Iterator[Task]:
+                for number in todo:
+                    unit = plan.units[number]
+                    place = relative(unit.path, job)
+                    replace = not os.path.lexists(unit.path) or known.owns(unit.path, place)
+                    if replace:
+                        log.begin(place)
+                    yield Task(number, unit, replace)
+
+            if batch > 1:
+                results = _batched(tasks(), makers, batch)
+            elif workers > 1:
+                results = _in_processes(tasks(), makers, workers)
+            else:
+                results = _here(tasks(), makers)
+            for task, copy in results:
+                if isinstance(copy, str):
+                    failures[task.number] = copy
+                else:
+                    place = relative(task.unit.path, job)
+                    log.add(Made(task.number, copy.seconds, copy.digest, origins[task.number], copy.size, place))
+                progress.add()
+    finally:
+        log.close()
+    return failures
+
+
+def _outcome(
+    plan: Plan, origins: list[str], known: Known, marks: list[Path], job: Path
+) -> tuple[dict[int, Made], dict[int, str]]:
+    """Join what all shards made. SasvError where a copy is neither there nor failed."""
+    reasons: dict[int, str] = {}
+    for path in marks:
+        try:
+            reasons |= {int(number): str(reason) for number, reason in json.loads(read_bytes(path)).items()}
+        except (ValueError, AttributeError) as error:
+            raise SasvError(f"{path}: broken; remove it and run the same command again") from error
+    made: dict[int, Made] = {}
+    failures: dict[int, str] = {}
+    lost = []
+    for number, unit in enumerate(plan.units):
+        copy = found_copy(unit, number, origins[number], job, known)
+        if copy is not None:
+            made[number] = copy
+        elif number in reasons:
+            failures[number] = reasons[number]
+        else:
+            lost.append(unit.path)
+    if lost:
+        for path in marks:
+            path.unlink(missing_ok=True)
+        raise SasvError(
+            f"{len(lost)} of {len(plan.units)} copies are neither there nor failed (the first: {lost[0]}): they were "
+            "removed, or their sources changed meanwhile; run the same command again"
+        )
+    return made, failures
+
+
+def _here(tasks: Iterable[Task], makers: Makers) -> Iterator[Result]:
+    """Yield what became of each task, one after the other in this process."""
+    worker = Worker(makers)
+    for task in tasks:
+        yield task, attempt(worker, task)
+
+
+def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterator[Result]:
+    """Yield what became of each task as worker processes finish."""
+    context = multiprocessing.get_context("spawn")  # a fork would share torch's thread pool, and hang
+    with ProcessPoolExecutor(workers, context, start_process, (makers,)) as pool:
+        waiting: dict[Future[Copy | str], Task] = {}
+        try:
+            for task in tasks:
+                waiting[pool.submit(copy_in_process, task)] = task
+                if len(waiting) >= AHEAD * workers:
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        yield waiting.pop(future), future.result()
+            for future in list(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            raise SasvError(
+                f"a worker process died ({error}); often memory is short: the same command goes on, try fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batched(tasks: Iterable[Task], makers: Makers, batch: int) -> Iterator[Result]:
+    """Yield what became of each task; threads read the next batch and write the last one meanwhile."""
+    worker = Worker(makers)
+    tasks = iter(tasks)
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def next_group() -> list[tuple[Task, Future[np.ndarray | str]]]:
+            return [(task, pool.submit(_read, task)) for task in islice(tasks, batch)]
+
+        group = next_group()
+        written: list[tuple[Task, Future[Copy | str]]] = []
+        while group or written:
+            following = next_group()
+            good: list[Task] = []
+            waves: list[np.ndarray] = []
+            for task, future in group:
+                wave = future.result()
+                if isinstance(wave, str):
+                    yield task, wave
+                else:
+                    good.append(task)
+                    waves.append(wave)
+            copies = worker.copies([task.unit for task in good], waves)
+            last = written
+            written = [(task, pool.submit(_write, task, copy)) for task, copy in zip(good, copies)]
+            for task, writing in last:
+                yield task, writing.result()
+            group = following
+
+
+def _read(task: Task) -> np.ndarray | str:
+    try:
+        return read_source(task)
+    except AudioError as error:
+        return str(error)
+
+
+def _write(task: Task, copy: np.ndarray) -> Copy | str:
+    try:
+        return write_copy(task, copy)
+    except AudioError as error:
+        return str(error)

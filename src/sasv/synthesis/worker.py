@@ -1,0 +1,136 @@
+"""Makes single copies: in this process, or in worker processes that end with their parent."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sasv.audio import RATE, probe, read_speech, write_audio
+from sasv.core.errors import AudioError, SasvError
+from sasv.core.files import sha256_of
+from sasv.synthesis.plan import Makers, Unit
+from sasv.vocoders import make_vocoder
+
+SINGLE_FAILURES = (36, 22, 84)
+"""ENAMETOOLONG, EINVAL, EILSEQ: this one copy cannot be written; any other error of writing ends the job."""
+
+
+class Task(NamedTuple):
+    """A unit to be made now.
+
+    Attributes:
+        number: its number in the plan.
+        unit: the copy.
+        replace: whether a file that is there already is one of ours, and may be replaced.
+    """
+
+    number: int
+    unit: Unit
+    replace: bool
+
+
+class Copy(NamedTuple):
+    """What became of a copy: seconds, digest and bytes of its file."""
+
+    seconds: float
+    digest: str
+    size: int
+
+
+class Worker:
+    """Makes copies, each vocoder being made once a process."""
+
+    def __init__(self, makers: Makers):
+        self.vocoders = {name: make_vocoder(name, makers.weights.get(name, ""), makers.device) for name in makers.names}
+
+    def copy(self, task: Task) -> Copy:
+        """Make one copy.
+
+        Raises:
+            AudioError: the source cannot be used, or the copy cannot be written to its place.
+            SasvError: nothing can be written (full disk).
+        """
+        wave = read_source(task)
+        return write_copy(task, self.vocoders[task.unit.vocoder](wave, RATE, task.unit.seed))
+
+    def copies(self, units: Sequence[Unit], waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the copies of waves, each vocoder taking all of its own at once."""
+        made: dict[int, np.ndarray] = {}
+        for name in dict.fromkeys(unit.vocoder for unit in units):
+            own = [at for at, unit in enumerate(units) if unit.vocoder == name]
+            seeds = [units[at].seed for at in own]
+            made |= dict(zip(own, self.vocoders[name].many([waves[at] for at in own], RATE, seeds)))
+        return [made[at] for at in range(len(units))]
+
+
+def read_source(task: Task) -> np.ndarray:
+    """Read the source of a copy. AudioError where it cannot be used."""
+    return read_speech(task.unit.source, channel=task.unit.channel)
+
+
+def write_copy(task: Task, wave: np.ndarray) -> Copy:
+    """Write a copy and read its length, digest and size.
+
+    A file that no log knows is left alone: it is kept as the copy where it is the very same, else it is somebody's own.
+
+    Raises:
+        AudioError: a file of somebody else is in its place, or its name cannot be written.
+        SasvError: nothing can be written.
+    """
+    path = Path(task.unit.path)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    there = os.path.lexists(path) and not task.replace
+    try:
+        write_audio(beside if there else path, wave)
+    except SasvError as error:
+        reason = error.__cause__
+        if isinstance(reason, OSError) and reason.errno in SINGLE_FAILURES:
+            raise AudioError(str(error)) from error
+        raise
+    if there:
+        same = path.is_file() and sha256_of(beside) == sha256_of(path)
+        beside.unlink()
+        if not same:
+            raise AudioError(
+                f"{path}: changed since it was written, or no copy of sasv at all; move it away and run the same "
+                "command again"
+            )
+    return Copy(probe(path).seconds, sha256_of(path), path.stat().st_size)
+
+
+_process_worker: list[Worker] = []
+"""The worker of a worker process; empty in the process that began the job."""
+
+
+def start_process(makers: Makers) -> None:
+    """Begin a worker process."""
+    import torch
+
+    torch.set_num_threads(1)
+    # A pool's worker does not notice that its parent was killed, and would wait for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _process_worker.append(Worker(makers))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def copy_in_process(task: Task) -> Copy | str:
+    """Make a copy in a worker process; return the reason where it cannot be made."""
+    return attempt(_process_worker[0], task)
+
+
+def attempt(worker: Worker, task: Task) -> Copy | str:
+    """Make a copy; return the reason where it cannot be made."""
+    try:
+        return worker.copy(task)
+    except AudioError as error:
+        return str(error)
