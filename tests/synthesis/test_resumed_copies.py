@@ -12,7 +12,8 @@ from sasv.commands import SynthesizeOptions, synthesize
 from sasv.core.errors import SasvError
 from sasv.core.files import sha256_of
 from sasv.synthesis.log import Log, Made
-from sasv.tables import Table, load_utterances
+from sasv.synthesis.plan import plan_units
+from sasv.tables import Table, Utterances, load_utterances
 
 NAMES = ("a", "b", "c")
 
@@ -156,6 +157,27 @@ def test_copies_in_the_folder_of_the_speech_are_refused(table):
     with pytest.raises(SasvError, match="lies in the folder of the speech"):
         synthesize(options)
     assert sorted(path.name for path in (table.parent / "speech").iterdir()) == ["a.wav", "b.wav", "c.wav"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "speakers", "out", "refused"),
+    [
+        (("libri/other/9/1/a.flac", "libri/clean/8/1/a.flac"), ("9", "8"), "libri/out", True),
+        (("vox/id1/a.flac", "vox/id2/a.flac"), ("id1", "id2"), "vox/out", True),
+        (("vox/id1/a.flac",), ("id1",), "vox/out", True),
+        (("vox/id1/a.flac", "vox/id1/v/b.flac"), ("id1", "id1"), "vox/id1/v/out", True),
+        (("vox/id1/a.flac", "libri/other/9/1/a.flac"), ("id1", "9"), "out", False),  # the root of two corpora
+        (("vox/id1/a.flac", "vox/id2/a.flac"), ("id1", "id2"), "out", False),
+    ],
+)
+def test_which_folders_hold_speech(tmp_path, paths, speakers, out, refused):
+    files = [str(tmp_path / path) for path in paths]
+    table = Utterances(Table.build({"utterance": paths, "path": files, "speaker": speakers}))
+    if refused:
+        with pytest.raises(SasvError, match="lies in the folder of the speech"):
+            plan_units(table, ["world"], tmp_path / out / "audio")
+    else:
+        assert plan_units(table, ["world"], tmp_path / out / "audio").units
 
 
 def test_two_channels_of_one_file_are_two_copies(tmp_path, voice):

@@ -85,7 +85,7 @@ def plan_units(
     """
     paths = [os.path.abspath(path) for path in utterances.paths]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    _check_apart(root, out)
+    _check_apart(paths, utterances.table.texts("speaker"), root, out)
     stems = [str(Path(os.path.relpath(path, root)).with_suffix("")) for path in paths]
     if len(set(stems)) < len(stems):  # two sources of one name: their full names differ
         stems = [os.path.relpath(path, root) for path in paths]
@@ -105,16 +105,28 @@ def plan_units(
     return Plan(units, sha256(*(line.encode("utf-8", "surrogateescape") for line in lines)))
 
 
-def _check_apart(root: str, out: Path) -> None:
-    """SasvError where the copies would lie in the folder of the speech, and be taken for speech later."""
-    speech = os.path.realpath(root)
-    copies = os.path.realpath(out)
+def _check_apart(paths: Sequence[str], speakers: Sequence[str], root: str, out: Path) -> None:
+    """SasvError where the copies would lie in the folder of the speech, and be taken for speech later.
+
+    That is a folder which holds sources themselves or folders named by their speakers, or the common root of sources
+    that are all equally deep. The common root of several corpora (another depth each) is no folder of speech.
+    """
     if any(out.parent.glob("parts-*")):  # a job of an older version, which may go on
         return
-    if copies == speech or copies.startswith(speech.rstrip(os.sep) + os.sep):
+    copies = Path(os.path.realpath(out))
+    refused = {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
+    for path, speaker in zip(paths, speakers):
+        above, found, _ = path.rpartition(f"{os.sep}{speaker}{os.sep}")
+        if found and above and (above == os.path.dirname(root) or f"{above}{os.sep}".startswith(f"{root}{os.sep}")):
+            refused.add(os.path.realpath(above))
+    depths = {path.count(os.sep) for path in paths}
+    if len(depths) == 1 and root != os.sep and not f"{Path.cwd()}".startswith(f"{root}{os.sep}"):
+        refused.add(os.path.realpath(root))
+    inside = next((str(folder) for folder in (copies, *copies.parents) if str(folder) in refused), None)
+    if inside is not None:
         raise SasvError(
-            f"{out}: lies in the folder of the speech ({root}), where the copies would be taken for speech; choose an "
-            "--out elsewhere"
+            f"{out}: lies in the folder of the speech ({inside}), where the copies would be taken for speech; choose "
+            "an --out elsewhere"
         )
 
 
