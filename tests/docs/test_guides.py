@@ -34,6 +34,8 @@ def small(command):
     elif verb == "reproduce" and "--dry-run" not in words:
         scale = "" if "--scale" in words else " --scale tiny"
         command += f"{scale} --epochs 1 --batches 1 --pairs 2 --voices 16"
+    elif verb == "verify":
+        command += " --min-speech 0"  # the voices of these tests are no speech
     return command.replace("--nproc-per-node 4", "--nproc-per-node 2").replace("1-64", "1-2").replace("/64", "/2")
 
 
