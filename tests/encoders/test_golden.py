@@ -113,3 +113,18 @@ def test_schedules(golden):
     stage3 = golden["schedule/stage3_lr_by_epoch"]
     found = [cosine_restarts(epoch, 8, 1e-4, 0.0, 0, 0.8) for epoch in range(40)]
     np.testing.assert_allclose(found, stage3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_class_directions_are_those_that_the_loss_compares_with(name):
+    """An embedding along the direction of a class is classified as that class."""
+    torch.manual_seed(0)
+    head = LOSSES.get(name)(6, 5)
+    directions = head.class_directions(head.state_dict())
+    assert LOSSES.get(name).class_directions({}) is None
+    if directions is None:
+        assert not any(5 in value.shape for value in head.state_dict().values())
+        return
+    assert directions.shape == (5, 6)
+    embeddings = (10 * torch.nn.functional.normalize(directions))[:, None].expand(-1, 2, -1)
+    assert head(embeddings, torch.arange(5)).accuracy == 100

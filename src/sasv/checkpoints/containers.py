@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sasv.checkpoints.archives import check_archive
 from sasv.checkpoints.formats.base import Contents
 from sasv.checkpoints.wrappers import unwrapped
 from sasv.core.errors import CheckpointError
@@ -53,16 +54,20 @@ def _read_safetensors(path: Path) -> Contents:
 
 
 def _read_torch(path: Path) -> Contents:
+    check_archive(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused: a pickle with more than weights in it (it could run code); ask for a plain state dict"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged pickle may end in any of them
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path}: truncated or broken checkpoint ({reason}); fetch it again") from error
     entries, extras = unwrapped(found, path)
+    for key, value in entries.items():
+        if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: entry {key} {tuple(value.shape)} is larger than what the file holds for it")
     return Contents(path, entries, extras=extras)
 
 

@@ -9,7 +9,8 @@ from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.containers import read_contents
 from sasv.checkpoints.formats import FORMATS
 from sasv.checkpoints.formats.base import WeightFormat
-from sasv.core.errors import CheckpointError, some
+from sasv.checkpoints.limits import TooManyParts, at_most
+from sasv.core.errors import CheckpointError, SasvError, some
 from sasv.encoders import make_encoder
 from sasv.encoders.base import Encoder
 from sasv.weights import resolve
@@ -22,6 +23,7 @@ def formats() -> list[WeightFormat]:
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically: ``.safetensors`` is our format, ``.model`` the published one."""
+    check_weights(checkpoint)
     suffix = Path(path).suffix
     for layout in formats():
         if suffix in layout.suffixes:
@@ -38,7 +40,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         CheckpointError: the file is missing, truncated, a pickle with code in it, of another model, or has
-            missing, unexpected or mis-shaped entries (all of them are listed).
+            missing, unexpected or mis-shaped entries (all of them are listed), weights that are not finite or all
+            zero, or a specification with a wrong field.
     """
     contents = read_contents(Path(resolve(path)))
     layout = next((layout for layout in formats() if layout.recognises(contents)), None)
@@ -49,6 +52,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     checkpoint = layout.read(contents)
     check_entries(checkpoint)
+    check_weights(checkpoint)
     return checkpoint
 
 
@@ -69,11 +73,45 @@ def check_entries(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{checkpoint.name}: entries do not fit the encoder: {'; '.join(faults)}")
 
 
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Check that weights are finite and not all zero. CheckpointError names the entries."""
+    entries = {**checkpoint.encoder, **{f"head {name}": value for name, value in checkpoint.head.items()}}
+    floating = {name: value for name, value in entries.items() if value.is_floating_point()}
+    broken = [name for name, value in floating.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(
+            f"{checkpoint.name}: weights that are not finite in {some(broken)}; the training diverged or the file is "
+            "damaged"
+        )
+    matrices = [value for name, value in checkpoint.encoder.items() if value.dim() > 1 and "torchfbank" not in name]
+    if matrices and not any(bool(value.any()) for value in matrices):
+        raise CheckpointError(f"{checkpoint.name}: all weights are 0; this is no trained model")
+
+
 def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
-    """Make the encoder of a checkpoint; without ``fill`` only its shapes, on the meta device."""
+    """Make the encoder of a checkpoint; without ``fill`` only its shapes, on the meta device.
+
+    Raises:
+        CheckpointError: an unknown encoder or front-end, options that do not fit, another sample rate than that of the
+            front-end, or options that ask for a network with more parts than the checkpoint has entries.
+    """
     spec = checkpoint.specification
-    with torch.device("cpu" if fill else "meta"):
-        encoder = make_encoder(spec.encoder, spec.encoder_options, spec.frontend, spec.frontend_options)
+    with torch.device("cpu" if fill else "meta"), at_most(len(checkpoint.encoder)):
+        try:
+            encoder = make_encoder(spec.encoder, spec.encoder_options, spec.frontend, spec.frontend_options)
+        except (SasvError, TooManyParts) as error:
+            raise CheckpointError(f"{checkpoint.name}: {error}") from error
+        except (RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{checkpoint.name}: no {spec.encoder} can be made with its options {spec.encoder_options} ({reason})"
+            ) from error
+    if encoder.frontend.sample_rate != spec.sample_rate:
+        raise CheckpointError(
+            f"{checkpoint.name}: is for {spec.sample_rate} Hz, but its front-end {spec.frontend} for "
+            f"{encoder.frontend.sample_rate} Hz"
+        )
+    spec.min_samples = max(spec.min_samples, encoder.min_samples)
     if fill:
         encoder.load_state_dict(checkpoint.encoder)
     return encoder

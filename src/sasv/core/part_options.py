@@ -59,6 +59,8 @@ def checked(value: Any, hint: Any, place: str, limits: Range | None = None) -> A
     inner = typing.get_args(hint)
     if hint is Any:
         return value
+    if dataclasses.is_dataclass(hint):
+        return parse_options(typing.cast("type[Any]", hint), value, place)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in inner:
             return None

@@ -19,6 +19,7 @@ CORPORA = Registry(
         "table": "sasv.corpora.own_table:read",
         "copies": "sasv.corpora.copies:read",
     },
+    group="sasv.corpora",
 )
 
 __all__ = ["CORPORA"]

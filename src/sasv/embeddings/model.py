@@ -18,6 +18,7 @@ from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import sha256
 from sasv.decision import Recording, SpeechLimits, Verifier
 from sasv.encoders.base import lengths_tensor
+from sasv.losses import LOSSES
 from sasv.parallel.devices import pick_device
 from sasv.scores import Cohort, unit
 
@@ -174,9 +175,10 @@ class Model:
         Raises:
             SasvError: the model was trained without spoofed speech, or its head is not in the checkpoint.
         """
-        weight = next((value for name, value in self.head.items() if name.split(".")[-1] == "weight"), None)
+        loss = self.specification.loss
+        weight = LOSSES.get(loss).class_directions(self.head) if loss else None
         index = self.specification.spoof_index
-        if index is None or weight is None or weight.shape[1] != self.dimension:
+        if index is None or weight is None or weight.shape[1:] != (self.dimension,) or index >= len(weight):
             raise SasvError(f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a countermeasure")
         return unit(weight[index].float().numpy())
 

@@ -16,6 +16,7 @@ ENCODERS = Registry(
         "ska-tdnn": "sasv.encoders.ska:SkaTdnn",
         "mfa-conformer": "sasv.encoders.mfa:MfaConformer",
     },
+    group="sasv.encoders",
 )
 
 

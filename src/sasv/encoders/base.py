@@ -59,7 +59,7 @@ class Encoder(nn.Module):
     def __init__(self, options: Any, frontend: Frontend) -> None:
         super().__init__()
         self.options = options
-        self.add_module(self.frontend_attribute, frontend)
+        setattr(self, self.frontend_attribute, frontend)
 
     @property
     def frontend(self) -> Frontend:

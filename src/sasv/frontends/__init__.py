@@ -13,6 +13,7 @@ FRONTENDS = Registry(
     {
         "log-mel": "sasv.frontends.logmel:LogMel",
     },
+    group="sasv.frontends",
 )
 
 

@@ -52,9 +52,14 @@ def reduced(mask: Tensor | None, layer: Layer, axis: int = -1) -> Tensor | None:
     padding = 0 if layer.padding == "valid" else _along(layer.padding, axis)
     dilation = _along(getattr(layer, "dilation", 1), axis)
     missing = 2 * padding - dilation * (kernel - 1) - 1
-    rounding = stride - 1 if getattr(layer, "ceil_mode", False) else 0
-    frames = (mask[:, 0].sum(dim=1) + missing + rounding) // stride + 1
-    return frame_mask(frames, (mask.shape[2] + missing + rounding) // stride + 1)
+    frames = mask[:, 0].sum(dim=1)
+    length = mask.shape[2]
+    if not getattr(layer, "ceil_mode", False):
+        return frame_mask((frames + missing) // stride + 1, (length + missing) // stride + 1)
+    # A window that goes beyond the end counts, but only where it begins before it.
+    most = (frames + padding - 1) // stride + 1
+    after = torch.minimum((frames + missing + stride - 1) // stride + 1, most)
+    return frame_mask(after, min((length + missing + stride - 1) // stride, (length + padding - 1) // stride) + 1)
 
 
 def _along(value: object, axis: int) -> int:

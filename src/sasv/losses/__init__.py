@@ -18,6 +18,7 @@ LOSSES = Registry(
         "sasv": "sasv.losses.combined:Sasv",
         "sasv-symmetric": "sasv.losses.combined:SasvSymmetric",
     },
+    group="sasv.losses",
 )
 
 __all__ = ["LOSSES"]

@@ -1,5 +1,6 @@
 """What every loss is."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,23 @@ class Loss(nn.Module):
             labels: (items,) class of each item.
         """
         raise NotImplementedError
+
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the weight of each class in the space of embeddings, (classes, dimension), not normalised.
+
+        Args:
+            entries: state dict of such a head.
+
+        Returns:
+            None where the loss has no weights of classes, or the entries do not hold them.
+        """
+        return None
+
+
+def inside(entries: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return the entries of the part called so, without its prefix."""
+    return {key.removeprefix(part + "."): value for key, value in entries.items() if key.startswith(part + ".")}
 
 
 def flatten(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

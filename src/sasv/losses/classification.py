@@ -1,6 +1,7 @@
 """Losses that classify speakers: softmax, AM-softmax (Wang et al. 2018), AAM-softmax (Deng et al. 2019)."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ class Softmax(Loss):
         super().__init__(dimension, classes, margin, scale)
         self.fc = nn.Linear(dimension, classes)
 
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the rows of the linear layer."""
+        return entries.get("fc.weight")
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         x, labels = flatten(embeddings, labels)
         logits = self.fc(x).float()
@@ -28,6 +34,12 @@ class AmSoftmax(Loss):
     def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
         super().__init__(dimension, classes, margin, scale)
         self.W = nn.Parameter(nn.init.xavier_normal_(torch.empty(dimension, classes)))
+
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the columns of W, which is stored as (dimension, classes)."""
+        weight = entries.get("W")
+        return None if weight is None or weight.dim() != 2 else weight.T
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         x, labels = flatten(embeddings, labels)
@@ -42,6 +54,11 @@ class AamSoftmax(Loss):
     def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
         super().__init__(dimension, classes, margin, scale)
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, dimension)))
+
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the rows of the weight."""
+        return entries.get("weight")
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         x, labels = flatten(embeddings, labels)

@@ -1,8 +1,10 @@
 """Sums of losses: the published Stage 1 and Stage 3 (paper, section 3)."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from sasv.losses.base import Loss, LossOutput
+from sasv.losses.base import Loss, LossOutput, inside
 from sasv.losses.classification import AamSoftmax, Softmax
 from sasv.losses.metric import AngularPrototypical, OneDirectional
 
@@ -14,6 +16,11 @@ class SoftmaxPrototypical(Loss):
         super().__init__(dimension, classes, margin, scale)
         self.softmax = Softmax(dimension, classes)
         self.angleproto = AngularPrototypical(dimension, classes)
+
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return those of the classification."""
+        return Softmax.class_directions(inside(entries, "softmax"))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         classified = self.softmax(embeddings, labels)
@@ -28,6 +35,11 @@ class AamPrototypical(Loss):
         self.aamsoftmax = AamSoftmax(dimension, classes, margin, scale)
         self.angleproto = AngularPrototypical(dimension, classes)
 
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return those of the classification."""
+        return AamSoftmax.class_directions(inside(entries, "aamsoftmax"))
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         classified = self.aamsoftmax(embeddings, labels)
         return LossOutput(classified.value + self.angleproto(embeddings, labels).value, classified.accuracy)
@@ -40,6 +52,11 @@ class Sasv(Loss):
         super().__init__(dimension, classes, margin, scale)
         self.aamsoftmax = AamSoftmax(dimension, classes, margin, scale)
         self.angleproto_sasv = OneDirectional()
+
+    @classmethod
+    def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
+        """Return those of the classification."""
+        return AamSoftmax.class_directions(inside(entries, "aamsoftmax"))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         classified = self.aamsoftmax(embeddings, labels)

@@ -1,12 +1,17 @@
 """What a checkpoint says of itself, so that inference never asks the user."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-from sasv.core.errors import CheckpointError
+from sasv.core.errors import CheckpointError, SasvError
+from sasv.core.options import Count, Range
+from sasv.core.part_options import checked
 
 FORMAT = 2
+DEEPEST = 64
+"""Levels of nesting in the JSON of a specification."""
 FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
 """Fields of format 1 that have another name now."""
 
@@ -42,10 +47,10 @@ class Specification:
     encoder_options: dict[str, Any]
     frontend: str = "log-mel"
     frontend_options: dict[str, Any] = field(default_factory=dict)
-    sample_rate: int = 16000
-    min_samples: int = 1600
+    sample_rate: Annotated[int, Range(1000, 384_000)] = 16000
+    min_samples: Annotated[int, Range(1, 100_000_000)] = 1600
     classes: list[str] = field(default_factory=list)
-    spoof_index: int | None = None
+    spoof_index: Count | None = None
     loss: str = ""
     scoring: dict[str, Any] = field(default_factory=lambda: dict(WHOLE_UTTERANCES))
     decision: dict[str, Any] | None = None
@@ -69,19 +74,34 @@ class Specification:
         return (self.decision or {}).get("calibration")
 
     def to_json(self) -> str:
-        """Return the JSON text."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """Return the JSON text. SasvError where a number is not finite, which JSON cannot hold."""
+        try:
+            return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise SasvError(f"the specification of {self.encoder} holds a number that is not finite") from error
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Specification":
         """Parse the JSON text of file ``name``. CheckpointError where it is not a specification."""
         try:
-            values = json.loads(text)
-            version = values.get("format", 1)
-        except (ValueError, AttributeError) as error:
+            values = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+            too_deep = _depth(values) > DEEPEST
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{name}: its specification is not JSON ({error}); convert the model again"
             ) from error
+        if too_deep or not isinstance(values, dict):
+            raise CheckpointError(f"{name}: its specification is not a mapping of fields; convert the model again")
+        try:
+            return cls._from_values(values, name)
+        except CheckpointError:
+            raise
+        except SasvError as error:
+            raise CheckpointError(f"{name}: {error}") from error
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any], name: str) -> "Specification":
+        version = checked(values.get("format", 1), int, "format of the specification")
         if version > FORMAT:
             raise CheckpointError(f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv")
         if version == 1:
@@ -93,10 +113,38 @@ class Specification:
         missing = sorted({"encoder", "encoder_options"} - set(values))
         if unknown or missing:
             raise CheckpointError(f"{name}: specification with unknown keys {unknown} and missing keys {missing}")
-        for key, wanted in (("scoring", (dict,)), ("decision", (dict, type(None)))):
-            if key in values and not isinstance(values[key], wanted):
-                raise CheckpointError(f"{name}: its specification holds no {key} that can be read; calibrate it again")
-        return cls(**values)
+        hints = get_type_hints(cls, include_extras=True)
+        specification = cls(
+            **{key: checked(value, hints[key], f"{key} of the specification") for key, value in values.items()}
+        )
+        index = specification.spoof_index
+        if index is not None and index >= len(specification.classes):
+            raise SasvError(
+                f"spoof_index of the specification is {index}, but it has {len(specification.classes)} classes"
+            )
+        return specification
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Return how deeply JSON values are nested, without recursion; counting stops past DEEPEST."""
+    level = [value]
+    depth = 0
+    while level and depth <= DEEPEST:
+        depth += 1
+        lists = [list(part.values()) if isinstance(part, dict) else part for part in level]
+        level = [inner for part in lists if isinstance(part, list) for inner in part]
+    return depth
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +162,7 @@ def _with_decision(values: dict[str, Any]) -> dict[str, Any]:
     old = ("scoring", "direction", "threshold", "threshold_source", "calibration")
     result = {key: value for key, value in values.items() if key not in old}
     decision = {key: values[key] for key in ("calibration", "threshold", "threshold_source") if values.get(key)}
-    if values.get("threshold") is not None:
-        decision["threshold"] = values["threshold"]
+    threshold = checked(values.get("threshold"), float | None, "threshold of the specification")
+    if threshold is not None:
+        decision["threshold"] = threshold
     return result | {"decision": decision or None}

@@ -30,6 +30,7 @@ VOCODERS = Registry(
         "opus": "sasv.vocoders.transmission:Opus",
         "mp3": "sasv.vocoders.transmission:Mp3",
     },
+    group="sasv.vocoders",
 )
 
 ALWAYS = ("griffin-lim", "source-filter", "world")

@@ -12,6 +12,7 @@ FORMATS = Registry(
         "sasv": "sasv.checkpoints.formats.own:SasvFormat",
         "published": "sasv.checkpoints.formats.published:PublishedFormat",
     },
+    group="sasv.formats",
 )
 
 __all__ = ["FORMATS"]

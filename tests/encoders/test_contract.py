@@ -1,0 +1,165 @@
+"""What holds for every registered encoder, at its preset "test". A new encoder is covered by being registered."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint, spawn_encoder
+from sasv.encoders import ENCODERS, make_encoder, preset
+from sasv.encoders.base import lengths_tensor, parameters_of
+from sasv.encoders.cost import gflop
+from sasv.frontends import FRONTENDS
+
+STORED_FRONTENDS = ("ecapa-tdnn", "ska-tdnn", "mfa-conformer")
+"""The published encoders alone keep their front-end among their entries, as the published files do."""
+
+
+def built(name, seed=0):
+    """Return the encoder at its preset "test", its batch norms with statistics that change something."""
+    torch.manual_seed(seed)
+    encoder = make_encoder(name, preset(name, "test"))
+    for part in encoder.modules():
+        if isinstance(part, _BatchNorm):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 1.5)
+            if part.affine:
+                part.bias.data.normal_(0, 0.3)
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module", params=list(ENCODERS))
+def encoder(request):
+    return built(request.param)
+
+
+@given(
+    extra=st.lists(st.integers(0, 20000), min_size=2, max_size=4),
+    seed=st.integers(0, 1000),
+    padding=st.sampled_from([0.0, 1.0, -0.3, np.nan]),
+)
+@settings(max_examples=8, deadline=None)
+def test_batched_equals_single(encoder, extra, seed, padding):
+    """Whatever stands in the padding, each embedding is that of the waveform alone (1e-5 relative)."""
+    rng = np.random.default_rng(seed)
+    lengths = [encoder.min_samples + more for more in extra]
+    waves = [rng.standard_normal(length).astype(np.float32) * rng.uniform(0.01, 0.5) for length in lengths]
+    batch = torch.full((len(waves), max(lengths)), padding)
+    for row, wave in zip(batch, waves):
+        row[: len(wave)] = torch.from_numpy(wave)
+    with torch.no_grad():
+        together = encoder(batch, lengths_tensor(lengths))
+        for index, wave in enumerate(waves):
+            alone = encoder(torch.from_numpy(wave)[None])[0]
+            assert (together[index] - alone).norm() / alone.norm() < 1e-5
+
+
+def test_the_shortest_waveform(encoder):
+    with torch.no_grad():
+        embedding = encoder(torch.randn(1, encoder.min_samples))
+    assert embedding.shape == (1, encoder.dimension)
+    assert torch.isfinite(embedding).all()
+
+
+def test_evaluation_is_deterministic(encoder):
+    wave = torch.randn(1, 2 * encoder.min_samples)
+    with torch.no_grad():
+        assert torch.equal(encoder(wave), encoder(wave))
+
+
+def test_forward_depends_on_no_value():
+    """Tensors without values go through: no branch on data, no wait for a device."""
+    for name in ENCODERS:
+        with FakeTensorMode(), torch.no_grad():
+            encoder = make_encoder(name, preset(name, "test")).eval()
+            waves = torch.empty(3, 2 * encoder.min_samples)
+            assert encoder(waves, torch.ones(3, dtype=torch.long)).shape == (3, encoder.dimension)
+
+
+@pytest.mark.slow
+def test_exported_equals_eager(encoder):
+    """With lengths as an input, batch and time dynamic, and no complex number in the graph (1e-5 relative)."""
+    least = encoder.min_samples
+    waves = torch.randn(3, 12 * least + 7) * 0.1
+    lengths = torch.tensor([12 * least + 7, 5 * least, least])
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.export.export(encoder, (waves, lengths), dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic}))
+    values = [node.meta["val"] for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    assert not any(value.is_complex() for value in values)
+    exported = program.module()
+    for batch, samples in ((1, least), (2, 3 * least), (5, 20 * least + 13)):
+        waves = torch.randn(batch, samples) * 0.1
+        lengths = torch.randint(least, samples + 1, (batch,))
+        lengths[0] = samples
+        with torch.no_grad():
+            expected = encoder(waves, lengths)
+            assert (exported(waves, lengths) - expected).norm() / expected.norm() < 1e-5
+
+
+def test_options_round_trip(encoder):
+    description = json.loads(json.dumps(encoder.description()))
+    specification = Specification(**description)
+    again = spawn_encoder(Checkpoint(specification, encoder.state_dict()), fill=False)
+    assert again.options == encoder.options
+    assert again.frontend.options == encoder.frontend.options
+    assert list(again.state_dict()) == list(encoder.state_dict())
+    assert description["sample_rate"] == encoder.frontend.sample_rate
+    assert FRONTENDS.get(description["frontend"]) is type(encoder.frontend)
+    assert ENCODERS.get(description["encoder"]) is type(encoder)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_presets_can_be_made_and_counted(name):
+    sizes = {}
+    for size in ("published", "tiny", "test"):
+        with torch.device("meta"):
+            sizes[size] = parameters_of(make_encoder(name, preset(name, size)))
+    assert sizes["test"] < sizes["tiny"] < sizes["published"]
+    assert gflop(name, preset(name, "test"), 1.0, backward=False) > 0
+    assert ENCODERS.get(name).__doc__
+
+
+def test_gradients_reach_every_parameter(encoder):
+    own = built(encoder.name).train()
+    own(torch.randn(4, 8 * own.min_samples) * 0.1).mul(torch.randn(4, own.dimension)).sum().backward()
+    for key, parameter in own.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, key
+            assert parameter.dim() < 2 or parameter.grad.any(), key
+
+
+def test_parameter_groups_hold_every_parameter_once(encoder):
+    groups = encoder.parameter_groups()
+    grouped = [id(parameter) for group in groups for parameter in group.parameters]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in encoder.parameters())
+    assert all(group.lr_scale >= 0 for group in groups)
+    assert len({group.name for group in groups}) == len(groups)
+
+
+def test_save_and_load(encoder, tmp_path):
+    checkpoint = Checkpoint(Specification(**encoder.description()), encoder.state_dict())
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint)
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert loaded.specification == checkpoint.specification
+    again = spawn_encoder(loaded).eval()
+    waves = torch.randn(2, 3 * encoder.min_samples) * 0.1
+    with torch.no_grad():
+        assert torch.equal(again(waves), encoder(waves))
+
+
+def test_the_state_dict_holds_no_surprise(encoder):
+    """Parameters, and statistics of batch norms; what follows from the options is not stored."""
+    statistics = {
+        f"{name}.{buffer}".lstrip(".")
+        for name, part in encoder.named_modules()
+        if isinstance(part, _BatchNorm)
+        for buffer, _ in part.named_buffers(recurse=False)
+    }
+    stored = set(encoder.state_dict()) - {name for name, _ in encoder.named_parameters()} - statistics
+    frontend = {name for name in stored if name.startswith(f"{encoder.frontend_attribute}.")}
+    assert stored == (frontend if encoder.name in STORED_FRONTENDS else set())
