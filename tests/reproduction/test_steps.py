@@ -153,6 +153,21 @@ def test_records_of_the_first_format_still_hold(work, tmp_path):
         carry_out(work.steps(mark=""))
 
 
+def test_a_file_with_two_roles_in_an_old_record(tmp_path):
+    """Stage 3 trains on the table that its development trials refer to: one path, one digest, two roles."""
+    for name in ("table", "trials"):
+        (tmp_path / name).write_text(name)
+    out = tmp_path / "out"
+    roles = {"utterances": "table", "dev_utterances": "table", "dev_trials": "trials"}
+    inputs = {role: tmp_path / name for role, name in roles.items()}
+    step = Step("s", "do", lambda: (out / "made").write_text(""), out, ["made"], {}, inputs)
+    carry_out([step])
+    as_of_old(out, [tmp_path / "table", tmp_path / "trials"])
+    assert step.state().action == "done"
+    (tmp_path / "trials").write_text("others")
+    assert "dev_trials: " in step.state().why and "utterances" not in step.state().why
+
+
 def test_folders_among_the_options_of_an_old_record(tmp_path, capsys):
     """Corpora and weights were options; a moved one, and no other, is taken for the same."""
     for name, text in (("corpus", "1"), ("moved", "1"), ("other", "22"), ("w", "w")):

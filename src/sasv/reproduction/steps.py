@@ -221,10 +221,11 @@ def _old_inputs(
             found[role] = {"path": os.path.abspath(text)}
             continue
         digest = sha256_of(path) if path.is_file() else ""
-        same = [old for old in left if left[old] == digest]
+        same = [old for old in digests if digests[old] == digest]  # one file may have several roles
         old = same[0] if same else max(left, key=lambda old: _equal_end(old, path), default="")
         if old:
-            found[role] = {"path": os.path.abspath(old), "sha256": str(left.pop(old))}
+            left.pop(old, None)
+            found[role] = {"path": os.path.abspath(old), "sha256": str(digests[old])}
     return found | {old: {"path": os.path.abspath(old)} for old in left}
 
 
