@@ -121,4 +121,4 @@ def test_recordings_without_speech_are_named_on_request(speech, tmp_path, capsys
     pytest.importorskip("silero_vad", reason="silero-vad is not installed")
     table = run(speech, tmp_path / "out", check_speech=True)
     assert table.table.numbers("speech_seconds").tolist() == [0.0] * 3
-    assert "3 recordings hold less than 0.5 s of speech (ann/1, ann/2, bob/1)" in capsys.readouterr().err
+    assert "3 recordings hold less than 0.75 s of speech (ann/1, ann/2, bob/1)" in capsys.readouterr().err

@@ -13,7 +13,8 @@ from sasv.calibration import fit_backend
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.cli import main
 from sasv.core.errors import SasvError
-from sasv.decision import Outcome, Recording, Verifier
+from sasv.corpora.base import MIN_SPEECH
+from sasv.decision import Outcome, Recording, SpeechLimits, Verifier
 from sasv.metrics import COST_MODELS
 from sasv.models import Specification
 from sasv.scores import Cohort, Scoring, score_trials
@@ -84,6 +85,10 @@ def test_what_holds_no_speech_is_never_compared(code):
         values = decision.to_dict()
         assert values["decision"] == "inconclusive" and values["score"] is None
         json.dumps(values, allow_nan=False)
+
+
+def test_prepare_and_verify_mean_the_same_by_too_little_speech():
+    assert SpeechLimits().min_test == MIN_SPEECH
 
 
 def test_enrolment_needs_speech_together_and_agreement():

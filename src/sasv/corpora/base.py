@@ -15,7 +15,7 @@ from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trial
 
 READERS = 8
 
-MIN_SPEECH = 0.5
+MIN_SPEECH = 0.75
 """Recordings with less speech than this, in seconds, are named by ``check_speech``; sasv verify refuses them."""
 
 
