@@ -13,6 +13,7 @@ from sasv.cli.parser import parse
 from sasv.cli.present import PRESENTERS
 from sasv.commands import COMMANDS
 from sasv.core.errors import SasvError, Undecided, reason_of
+from sasv.core.progress import write_line
 
 DONE = 0
 FAILED = 1
@@ -128,8 +129,7 @@ def _fail(name: str, message: str, status: int) -> int:
         traceback.print_exc()
     line = " ".join(message.split())
     lead = f"sasv {name}" if name else "sasv"
-    with contextlib.suppress(OSError, AttributeError):
-        print(f"{lead}: {line}", file=sys.stderr, flush=True)
+    write_line(f"{lead}: {line}")
     return status
 
 
@@ -165,8 +165,7 @@ class _Lines(logging.Handler):
     """Writes each message as a line on the standard error of that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            print(self.format(record), file=sys.stderr, flush=True)
+        write_line(self.format(record))
 
 
 def _print_undecodable_names() -> None:

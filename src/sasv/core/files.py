@@ -1,38 +1,110 @@
-"""Files written whole or not at all, and read with one-line errors."""
+"""Files written whole or not at all, read with one-line errors, and folders locked for one run."""
 
 import contextlib
-import fcntl
+import functools
 import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import platform
+import re
+import stat
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sasv.core.errors import SasvError, write_reason
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on the usual file systems."""
+TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)\.part(\.[^.]*)?")
+"""Name of a temporary file: what it becomes, the machine and the process that writes it."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it into place on success, remove it on failure.
 
-    The temporary name keeps the suffix, because array and plot writers choose a format by it.
-    A failing write (full disk, no permission) is raised as SasvError and leaves any older file as it was.
+    The temporary name keeps the suffix, because array and plot writers choose a format by it. The new file has the
+    permissions of the one that it replaces. Where ``path`` is a link, the file that it points to is replaced.
+
+    Raises:
+        SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission); any older file is
+            then as it was.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+    temporary = temporary_path(target)
     try:
+        before = _status(target)
+        if before is not None and not stat.S_ISREG(before.st_mode):
+            kind = "a folder" if stat.S_ISDIR(before.st_mode) else "a device or a pipe"
+            raise SasvError(f"{path}: is {kind}, not a file; choose another name for the result")
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
+        if before is not None:
+            _keep_permissions(temporary, before)
         temporary.replace(target)
     except OSError as error:
-        raise SasvError(f"{target}: cannot write: {write_reason(error)}; nothing was changed") from error
+        raise SasvError(f"{path}: cannot write: {write_reason(error)}; nothing was changed") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(target: Path) -> Path:
+    """Return the path beside a file under which this process writes it."""
+    tail = f".{_machine()}-{os.getpid()}.part{target.suffix}"
+    room = LONGEST_NAME - len(os.fsencode(tail)) - 1
+    stem = os.fsencode(target.stem)[: max(room, 1)].decode(errors="ignore")
+    return target.with_name(f".{stem}{tail}")
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove the temporary files in a folder that processes of this machine left behind when they were killed."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = TEMPORARY.fullmatch(entry.name)
+            if found and found[1] == _machine() and not _lives(int(found[2])):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _keep_permissions(new: Path, before: os.stat_result) -> None:
+    """Give a file the permissions, and where this is allowed the owner, of the one that it replaces."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.chown(new, before.st_uid, before.st_gid)
+    with contextlib.suppress(OSError):
+        os.chmod(new, stat.S_IMODE(before.st_mode))
+
+
+@functools.cache
+def _machine() -> str:
+    """Return eight characters that stand for this machine."""
+    return hashlib.sha256(platform.node().encode(errors="replace")).hexdigest()[:8]
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this machine lives, as far as can be told without touching it."""
+    if os.name == "nt":  # there a signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -43,12 +115,57 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file atomically."""
-    write_bytes(path, text.encode())
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        before = re.split(r"[\n\t]", text[: error.start])[-1]
+        after = re.split(r"[\n\t]", text[error.start :])[0]
+        name = os.fsencode(before + after)
+        raise SasvError(f"{path}: the name {name!r} is not UTF-8 and cannot be written; rename it") from error
+    write_bytes(path, data)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON atomically, indented."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8 survives as escapes
+        text = json.dumps(value, indent=1)
+    write_text(path, text + "\n")
+
+
+def read_json(
+    path: str | os.PathLike[str],
+    shape: Mapping[str, type | tuple[type, ...]] | None = None,
+    kind: type = dict,
+    remedy: str = "remove it and run the same command again",
+) -> Any:
+    """Read JSON that an earlier run wrote, and check that it is what is written there.
+
+    Args:
+        path: file.
+        shape: keys that it must have -> the types of their values.
+        kind: dict or list.
+        remedy: what to do where the file is broken.
+
+    Raises:
+        SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), or has another shape.
+    """
+    try:
+        value = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise SasvError(f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}") from error
+    if not isinstance(value, kind):
+        raise SasvError(f"{path}: holds no {'object' if kind is dict else kind.__name__}; {remedy}")
+    for key, allowed in (shape or {}).items():
+        if key not in value:
+            raise SasvError(f"{path}: has no '{key}'; {remedy}")
+        types = allowed if isinstance(allowed, tuple) else (allowed,)
+        if not isinstance(value[key], types) or (isinstance(value[key], bool) and bool not in types):
+            wanted = " or ".join(part.__name__ for part in types)
+            raise SasvError(f"{path}: '{key}' is no {wanted}; {remedy}")
+    return value
 
 
 def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
@@ -59,19 +176,23 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         most: bytes that such a file has at most, for files that cannot be large.
 
     Raises:
-        SasvError: the file is missing, cannot be read, or is larger than ``most``.
+        SasvError: the file is missing, cannot be read, is no regular file, or is larger than ``most``.
     """
     try:
-        if most is not None and Path(path).stat().st_size > most:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise SasvError(f"{path}: is a folder, not a file")
+        if most is not None and status.st_size > most:
             raise SasvError(f"{path}: larger than {most:,} bytes; is that the right file?")
         data = Path(path).read_bytes()
         return gzip.decompress(data) if os.fspath(path).endswith(".gz") else data
     except FileNotFoundError as error:
         raise SasvError(f"{path}: no such file; check the path") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SasvError(f"{path}: broken gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise SasvError(f"{path}: cannot read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        reason = write_reason(error) if isinstance(error, OSError) else str(error)
+        raise SasvError(f"{path}: cannot read: {reason}") from error
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -83,31 +204,55 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def sha256(*parts: bytes | str) -> str:
-    """Return the hex digest of the parts, in order."""
+def digest_of_bytes(*parts: bytes | str) -> str:
+    """Return the SHA-256 of the parts, in order, as hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
     return digest.hexdigest()
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the hex digest of a file's bytes."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def digest_of_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal digits. SasvError where it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise SasvError(f"{path}: cannot read: {write_reason(error)}") from error
+
+
+sha256, sha256_of = digest_of_bytes, digest_of_file
 
 
 @contextlib.contextmanager
 def locked(
     folder: Path, held: str = "another run is writing here; wait for it, or choose another --out"
 ) -> Iterator[None]:
-    """Hold a folder for this run, which ends with the process, however it ends; SasvError where another holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SasvError(f"{folder}: {held}") from None
-        except OSError:  # a file system without locks
-            pass
+    """Hold a folder for this run. The lock ends with the process, however it ends; forked workers do not inherit it.
+
+    Temporary files of processes that were killed are removed from the folder.
+
+    Args:
+        folder: made where it is missing.
+        held: what to say where another run holds it.
+
+    Raises:
+        SasvError: another run holds the folder, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            raise SasvError(f"{path}: is a link, not the lock of a run; remove it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on a file system without locks a file stands in for one
+            lock = FileLock(path).acquire(timeout=0)
+    except Timeout:
+        raise SasvError(f"{folder}: {held}") from None
+    except OSError as error:
+        raise SasvError(f"{folder}: cannot write there: {write_reason(error)}") from error
+    with lock:
+        clear_temporaries(folder)
         yield

@@ -1,12 +1,20 @@
-"""Progress of long work: one moving line on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a plain line now and then in a log.
 
+The library logs to ``logging.getLogger("sasv")`` and shows nothing by itself: the command line installs a handler, and
+who uses sasv as a library chooses what to see (``logging.basicConfig(level="INFO")``).
+"""
+
+import contextlib
 import logging
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 logger = logging.getLogger("sasv")
 logger.addHandler(logging.NullHandler())
+
+SECONDS_BETWEEN_LINES = 20.0
 
 
 def say(text: str) -> None:
@@ -30,22 +38,30 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int, unit: str = "files", quiet: bool = False):
-        self.name, self.total, self.unit, self.quiet = name, total, unit, quiet
+        self.name = name
+        self.total = total
+        self.unit = unit
+        self.quiet = quiet or not logger.isEnabledFor(logging.INFO)
         self.done = 0
-        self.terminal = sys.stderr.isatty()
-        self.interval = 0.2 if self.terminal else 20.0
-        self.started = self.shown = time.monotonic()
+        self.started = time.monotonic()
+        self.shown = self.started
+        self.bar = None if self.quiet or not _on_terminal() else _bar(name, total, unit)
 
     def add(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more done; ``note`` is shown behind the rate."""
         self.done += count
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(count)
+            return
         now = time.monotonic()
-        if not self.quiet and now - self.shown >= self.interval:
+        if not self.quiet and now - self.shown >= SECONDS_BETWEEN_LINES:
             self.shown = now
-            self._show(self.line(note), end="" if self.terminal else "\n")
+            logger.info("%s", self.line(note))
 
     def line(self, note: str = "") -> str:
-        """Return the line that is shown now."""
+        """Return the line that is logged now."""
         elapsed = max(time.monotonic() - self.started, 1e-9)
         rate = self.done / elapsed
         left = duration((self.total - self.done) / rate) if rate and self.done < self.total else duration(0)
@@ -53,15 +69,34 @@ class Progress:
         tail = f", {note}" if note else ""
         return f"{self.name}: {self.done}/{self.total} {self.unit} ({percent:.0f}%), {rate:.1f}/s, {left} left{tail}"
 
-    def _show(self, text: str, end: str) -> None:
-        lead = "\r\x1b[K" if self.terminal else ""
-        print(lead + text, end=end, file=sys.stderr, flush=True)
-
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self.quiet and (self.terminal or kind is None):
+        if self.bar is not None:
+            self.bar.close()
+        if not self.quiet and kind is None:
             elapsed = time.monotonic() - self.started
             rate = self.done / max(elapsed, 1e-9)
-            self._show(f"{self.name}: {self.done} {self.unit} in {duration(elapsed)} ({rate:.1f}/s)", end="\n")
+            logger.info("%s: %d %s in %s (%.1f/s)", self.name, self.done, self.unit, duration(elapsed), rate)
+
+
+def write_line(text: str) -> None:
+    """Print a line on standard error, above a bar where one is shown."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if tqdm is not None and getattr(tqdm, "_instances", None):
+            tqdm.write(text, file=sys.stderr)
+        else:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _bar(name: str, total: int, unit: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, unit=f" {unit}", leave=False, dynamic_ncols=True, file=sys.stderr)

@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+import platformdirs
+
 from sasv.core.errors import CheckpointError
 from sasv.weights.catalogue import BUNDLED, Entry, catalogue
 
@@ -14,11 +16,17 @@ SUFFIXES = (".safetensors", ".model", ".pt", ".pth")
 
 
 def home() -> Path:
-    """Return the folder of fetched weights: ``$SASV_HOME``, or ``sasv`` in the user's cache folder."""
+    """Return the folder of fetched weights: ``$SASV_HOME``, or ``sasv`` in the user's cache folder.
+
+    The cache folder is that of the operating system, unless only the folder of earlier versions (``~/.cache/sasv``)
+    is there.
+    """
     given = os.environ.get("SASV_HOME")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sasv"
+    usual = Path(platformdirs.user_cache_dir("sasv", appauthor=False))
+    earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sasv"
+    return earlier if earlier.is_dir() and not usual.is_dir() else usual
 
 
 def is_hub_id(name: str) -> bool:

@@ -1,0 +1,185 @@
+"""The ground floor: files written whole, with the permissions they had; JSON of earlier runs; locks."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from sasv.core import files
+from sasv.core.errors import SasvError
+from sasv.core.files import atomic_path, locked, read_bytes, read_json, temporary_path, write_json, write_text
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "secret.txt"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["secret.txt"]
+
+
+def test_a_link_is_followed_and_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "real.txt").write_text("old")
+    link = tmp_path / "link.txt"
+    link.symlink_to("there/real.txt")
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "real.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_never_replaced(tmp_path, kind):
+    path = tmp_path / "x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = tmp_path.__class__("/dev/null")
+    before = path.stat().st_mode
+    with pytest.raises(SasvError, match="is a folder|is a device or a pipe"):
+        write_text(path, "x")
+    assert path.stat().st_mode == before
+
+
+def test_long_names(tmp_path):
+    name = "ü" * 120 + ".json"
+    write_json(tmp_path / name, 1)
+    assert read_json(tmp_path / name, kind=int) == 1
+    with pytest.raises(SasvError, match="the name is too long"):
+        write_text(tmp_path / ("n" * 300), "x")
+    with pytest.raises(SasvError, match="the name is too long"):
+        read_bytes(tmp_path / ("n" * 300))
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_json(tmp_path / "a.json", {"path": name})
+    assert read_json(tmp_path / "a.json") == {"path": name}
+    with pytest.raises(SasvError, match=r"caf\\xe9.wav' is not UTF-8"):
+        write_text(tmp_path / "a.tsv", f"utterance\tpath\na\t{name}\n")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"signature": "a', "broken JSON"),
+        ("", "broken JSON"),
+        ("[" * 100_000, "broken JSON"),
+        ("[1, 2]", "holds no object"),
+        ("null", "holds no object"),
+        ("{}", "has no 'signature'"),
+        ('{"signature": 3}', "'signature' is no str"),
+        ('{"signature": "x", "crops": true}', "'crops' is no int"),
+    ],
+)
+def test_json_of_an_earlier_run_is_checked(tmp_path, text, message):
+    path = tmp_path / "embeddings.json"
+    path.write_text(text)
+    with pytest.raises(SasvError, match=message) as caught:
+        read_json(path, {"signature": str, "crops": int})
+    assert str(path) in str(caught.value)
+    assert "remove it and run the same command again" in str(caught.value)
+    path.write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(SasvError, match="broken JSON"):
+        read_json(path)
+    path.write_text(json.dumps({"signature": "x", "crops": 2}))
+    assert read_json(path, {"signature": str, "crops": int})["crops"] == 2
+
+
+def test_temporaries_of_dead_processes_are_cleared_when_the_folder_is_locked(tmp_path, monkeypatch):
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: int(child.stdout))
+        dead = temporary_path(tmp_path / "model.safetensors")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: os.getppid())
+        alive = temporary_path(tmp_path / "model.safetensors")
+    elsewhere = tmp_path / dead.name.replace(files._machine(), "00000000")
+    for path in (dead, alive, elsewhere):
+        path.write_text("x")
+    (tmp_path / ".mine.part").write_text("x")
+    with locked(tmp_path):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {alive.name, elsewhere.name, ".mine.part", ".lock"}
+
+
+def test_a_lock_neither_truncates_nor_follows_a_link(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    (tmp_path / ".lock").symlink_to("mine.txt")
+    with pytest.raises(SasvError, match="is a link"), locked(tmp_path):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").write_text("text")
+    with locked(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "text"
+
+
+def test_another_run_holds_the_lock(tmp_path):
+    with locked(tmp_path), pytest.raises(SasvError, match="another run is writing here"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from sasv.core.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "    worker = os.fork()\n"
+        "    if not worker:\n"
+        "        time.sleep(30)\n"
+        "        os._exit(0)\n"
+        "    time.sleep(0.2)\n"
+        "    print(worker, flush=True)\n"
+        "    time.sleep(30)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    try:
+        with pytest.raises(SasvError, match="another run"), locked(tmp_path):
+            pass
+        parent.kill()
+        parent.wait()
+        with locked(tmp_path):  # at once, although the worker lives
+            os.kill(worker, 0)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        parent.stdout.close()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SasvError, match="file/run: cannot write there"), locked(tmp_path / "file" / "run"):
+        pass
+
+
+def test_the_package_imports_without_fcntl():
+    """As on Windows: every module of the lower rooms, and a lock that is taken without it."""
+    code = (
+        "import sys\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'termios'):\n"
+        "    sys.modules[name] = None\n"
+        "import sasv.core.files, sasv.core.progress, sasv.cli, sasv.tables, sasv.audio, sasv.scores, sasv.corpora\n"
+        "import sasv.synthesis, sasv.weights\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_failing_write_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "x.txt") as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
