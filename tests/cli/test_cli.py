@@ -50,9 +50,7 @@ def test_light_commands_do_not_import_torch():
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_has_help_for_every_option(name, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([name, "--help"])
-    assert stopped.value.code == 0
+    assert cli.main([name, "--help"]) == 0
     text = capsys.readouterr().out
     kind = getattr(__import__("sasv.commands", fromlist=[name]), COMMANDS[name].options)
     for option in kind.__dataclass_fields__:
@@ -102,8 +100,7 @@ def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):
 
 
 def test_print_config(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["train", "stage1-small", "--utterances", "u", "--out", "o", "--print-config"])
+    assert cli.main(["train", "stage1-small", "--utterances", "u", "--out", "o", "--print-config"]) == 0
     text = capsys.readouterr().out
     assert "channels: 256" in text and "epochs: 30" in text
 

@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import importlib
+import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sasv.cli.parser import parse
 from sasv.cli.present import PRESENTERS
@@ -73,7 +75,9 @@ def _run(words: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SasvError(f"unknown command '{name}'{hint} (sasv --help lists them)")
-    options = parse(name, words[1:])
+    options = _parsed(name, words[1:])
+    if options is None:
+        return DONE
     presenter = PRESENTERS.get(name)
     if presenter is not None and presenter.before is not None:
         _write(presenter.before(options))
@@ -87,6 +91,17 @@ def _run(words: Sequence[str]) -> int:
     if presenter is not None:
         _write(presenter.after(result, options))
     return DONE
+
+
+def _parsed(name: str, words: Sequence[str]) -> Any:
+    """Return the options of a command, None where its help was asked for and is printed."""
+    shown = io.StringIO()  # argparse would ignore it where standard output cannot take the help page
+    try:
+        with contextlib.redirect_stdout(shown):
+            return parse(name, words)
+    except SystemExit:
+        _write(shown.getvalue().rstrip("\n"))
+        return None
 
 
 def overview() -> str:

@@ -34,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission); any older file is
             then as it was.
     """
-    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+    target = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
     temporary = temporary_path(target)
     try:
         before = _status(target)
@@ -70,7 +70,7 @@ def clear_temporaries(folder: Path) -> None:
             found = TEMPORARY.fullmatch(entry.name)
             if found and found[1] == _machine() and not _lives(int(found[2])):
                 with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -85,7 +85,7 @@ def _keep_permissions(new: Path, before: os.stat_result) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.chown(new, before.st_uid, before.st_gid)
     with contextlib.suppress(OSError):
-        os.chmod(new, stat.S_IMODE(before.st_mode))
+        new.chmod(stat.S_IMODE(before.st_mode))
 
 
 @functools.cache
@@ -179,7 +179,7 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         SasvError: the file is missing, cannot be read, is no regular file, or is larger than ``most``.
     """
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):
             raise SasvError(f"{path}: is a folder, not a file")
         if most is not None and status.st_size > most:
