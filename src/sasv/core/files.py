@@ -153,10 +153,10 @@ def read_json(
         SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), or has another shape.
     """
     try:
-        value = json.loads(read_bytes(path))
+        value: Any = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise SasvError(f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}") from error
-    if not isinstance(value, kind):
+    if kind not in type(value).__mro__:
         raise SasvError(f"{path}: holds no {'object' if kind is dict else kind.__name__}; {remedy}")
     for key, allowed in (shape or {}).items():
         if key not in value:
