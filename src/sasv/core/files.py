@@ -34,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission); any older file is
             then as it was.
     """
-    target = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    target = Path(os.path.realpath(path)) if _is_link(path) else Path(path)
     temporary = temporary_path(target)
     try:
         before = _status(target)
@@ -71,6 +71,13 @@ def clear_temporaries(folder: Path) -> None:
             if found and found[1] == _machine() and not _lives(int(found[2])):
                 with contextlib.suppress(OSError):
                     Path(entry.path).unlink()
+
+
+def _is_link(path: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(path).is_symlink()
+    except OSError:  # a name that is too long; the writing says so
+        return False
 
 
 def _status(path: Path) -> os.stat_result | None:
