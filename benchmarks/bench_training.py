@@ -80,7 +80,12 @@ def main() -> None:
                 for precision in ("float32", "bfloat16"):
                     with tempfile.TemporaryDirectory() as folder:
                         options = TrainOptions(
-                            utterances="", out=folder, encoder=name, sizes=sizes, precision=precision, compile=compiled
+                            utterances="",
+                            out=folder,
+                            encoder=name,
+                            encoder_options=sizes,
+                            precision=precision,
+                            compile=compiled,
                         )
                         torch.manual_seed(0)
                         encoder, head, _ = make_modules(options, CLASSES)

@@ -32,7 +32,7 @@ for claimed, own in enrolled.items():
 Table.build({"speaker": list(enrolled), "utterances": list(enrolled.values())}).save(f"{sys.argv[1]}/enrolments_dev.tsv")
 Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*trials)))).save(f"{sys.argv[1]}/trials_dev.tsv")
 PY
-small=(--sizes.channels=128 --sizes.pooled=256 --sizes.attention=64 --sizes.bottleneck=64)
+small=(--encoder-options.channels=128 --encoder-options.pooled=256 --encoder-options.attention=64 --encoder-options.bottleneck=64)
 dev=(--dev-utterances "$out/dev/utterances.tsv" --dev-enrolments "$out/tables/enrolments_dev.tsv"
   --dev-trials "$out/dev/trials.tsv")
 la=(--dev-utterances "$out/la/utterances.tsv" --dev-enrolments "$out/la/enrolments_dev.tsv"
@@ -40,12 +40,12 @@ la=(--dev-utterances "$out/la/utterances.tsv" --dev-enrolments "$out/la/enrolmen
 for seed in "$@"; do
   run=$out/seed$seed
   sasv train stage1-small --utterances "$out/tables/utterances.tsv" --where split=train --out "$run/stage1" \
-    "${small[@]}" --seed "$seed" --epochs 16 --cycle 16 --noises "$shared/noise" "${dev[@]}"
+    "${small[@]}" --seed "$seed" --epochs 16 --cycle-epochs 16 --noises "$shared/noise" "${dev[@]}"
   sasv train stage2-small --utterances "$out/train/utterances.tsv" --where split=train --out "$run/stage2" \
     --init "$run/stage1/model.safetensors" --seed "$seed" "${dev[@]}"
   sasv train stage3-asvspoof2019-train --utterances "$out/la/utterances.tsv" --where split=train --out "$run/stage3" \
-    --init "$run/stage2/model.safetensors" --seed "$seed" --speakers 18 --spoofs 18 --batches 8 --epochs 8 \
-    --workers 1 "${la[@]}"
+    --init "$run/stage2/model.safetensors" --seed "$seed" --pairs 18 --spoof-pairs 18 --batches-per-epoch 8 --epochs 8 \
+    --num-workers 1 "${la[@]}"
   for stage in 1 2; do
     sasv evaluate --utterances "$out/test/utterances.tsv" --enrolments "$out/tables/enrolments_test.tsv" \
       --trials "$out/test/trials.tsv" --model "$run/stage$stage/model.safetensors" --out "$run/test$stage"

@@ -17,7 +17,7 @@ from sasv.tables import Table, load_trials
 VOCODERS = ("griffin-lim", "source-filter", "world")
 PAIRS = tuple(",".join(name for name in VOCODERS if name != other) for other in VOCODERS)
 SMALL = [
-    f"--sizes.{name}={value}"
+    f"--encoder-options.{name}={value}"
     for name, value in zip(("channels", "pooled", "attention", "bottleneck"), (128, 256, 64, 64))
 ]
 
@@ -58,7 +58,7 @@ def main() -> None:
         first = out / "s1" / str(seed)
         speech = ("--utterances", everything, "--where", "split=train", "--noises", options.speech / "noise")
         dev = ("--dev-utterances", everything, "--dev-trials", tables / "trials_dev.tsv")
-        epochs = ("--epochs", 16, "--cycle", 16)
+        epochs = ("--epochs", 16, "--cycle-epochs", 16)
         sasv(
             first / "model.safetensors",
             "train",

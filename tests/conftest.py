@@ -62,14 +62,14 @@ def published_keys():
 
 
 def buzz(
-    samples: int, pitch: float = 120.0, seed: int | list[int] = 0, noise: float = 0.01, vibrato: float = 0.0
+    samples: int, pitch: float = 120.0, seed: int | np.random.Generator = 0, noise: float = 0.01, vibrato: float = 0.0
 ) -> np.ndarray:
     """Return a buzzing "voice" of nine harmonics and noise: float32 at 16 kHz, (samples,).
 
     Args:
         samples: length.
         pitch: fundamental frequency in Hz; it tells one "speaker" from another.
-        seed: of the noise.
+        seed: of the noise, or what draws it.
         noise: standard deviation of the noise.
         vibrato: largest relative deviation of the pitch, 2.5 times a second.
     """
@@ -100,7 +100,7 @@ def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: flo
         for number in range(utterances):
             rng = np.random.default_rng([speaker, number])
             pitch = 90 + 25 * speaker + 4 * rng.standard_normal()
-            wave = buzz(int(seconds * 16000), pitch, [speaker, number])
+            wave = buzz(int(seconds * 16000), pitch, rng)
             name = f"s{speaker}-{number}"
             write_audio(root / "audio" / f"{name}.wav", wave)
             rows.append((name, f"audio/{name}.wav", f"s{speaker}", "train" if speaker < 6 else "dev", "bonafide", "-"))
@@ -210,15 +210,15 @@ def tiny_options(corpus: Path, out: Path, **changes):
         "dev_utterances": str(corpus / "utterances.tsv"),
         "dev_enrolments": str(corpus / "enrolments_dev.tsv"),
         "dev_trials": str(corpus / "trials_dev.tsv"),
-        "sizes": SMALL["ecapa-tdnn"],
+        "encoder_options": SMALL["ecapa-tdnn"],
         "epochs": 3,
-        "batches": 3,
-        "speakers": 4,
-        "frames": 40,
-        "highest": 2e-3,
-        "cycle": 3,
-        "warmup": 0,
-        "workers": 0,
+        "batches_per_epoch": 3,
+        "pairs": 4,
+        "crop_frames": 40,
+        "max_lr": 2e-3,
+        "cycle_epochs": 3,
+        "warmup_epochs": 0,
+        "num_workers": 0,
         "device": "cpu",
         "licence": "CC0-1.0",
     }

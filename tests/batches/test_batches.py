@@ -6,7 +6,8 @@ import pytest
 from conftest import shared
 from sasv.audio import write_audio
 from sasv.batches.augment import ALL, Augmenter, at_snr, convolve
-from sasv.batches.dataset import CropDataset, Item, PlanSampler, collate, crop_samples, loader, wrap
+from sasv.batches.dataset import CropDataset, Item, PlanSampler, collate, crop_samples, wrap
+from sasv.batches.loading import BatchLoader
 from sasv.batches.plan import PairPlanner
 from sasv.core.errors import SasvError
 from sasv.corpora import asvspoof2019
@@ -109,7 +110,7 @@ def test_an_epoch_by_its_spoofed_pairs():
     spoofed = plan.rows[:, 4:].reshape(-1, 2)[:16]
     assert len({tuple(sorted(pair)) for pair in spoofed.tolist()}) == 16
     for wrong in ({"batches": "spoofs"}, {"batches": 0}):
-        with pytest.raises(SasvError, match="--batches"):
+        with pytest.raises(SasvError, match="--batches-per-epoch"):
             planner([4] * 8, **wrong)
 
 
@@ -139,7 +140,7 @@ def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
 
 
 def test_too_few_speakers_or_no_spoofs_are_said():
-    with pytest.raises(SasvError, match="wants 9 different speakers, the training table has 3.*--speakers 3"):
+    with pytest.raises(SasvError, match="wants 9 different speakers, the training table has 3.*--pairs 3"):
         planner([4, 4, 4], speakers=9)
     zeros = np.zeros(4, np.int64)
     with pytest.raises(SasvError, match="no row with label spoof"):
@@ -208,7 +209,8 @@ def test_batches_do_not_depend_on_workers(tmp_path, voice, workers):
     machine = PairPlanner(np.arange(6), np.zeros(6, bool), np.zeros(6, np.int32), 6, 2)
 
     def batches(count):
-        return list(loader(dataset, PlanSampler(machine.plan(0), 0, 0), count))
+        with BatchLoader(dataset, count, pairs=4).batches(PlanSampler(machine.plan(0), 0, 0)) as batches:
+            return list(batches)
 
     for (a, b), (c, d) in zip(batches(0), batches(workers), strict=True):
         assert bool((a == c).all()) and bool((b == d).all())
@@ -285,3 +287,15 @@ def test_nothing_is_said_of_good_files(tmp_path, voice, capsys):
     dataset = CropDataset(table(tmp_path, voice, [2.0, 2.0]), frames=50)
     assert dataset[Item(0, 1, 0, (0,))] is not None
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("sizes", [{"speakers": 0}, {"speakers": -1}, {"speakers": 2, "spoofs": -1}])
+def test_a_batch_of_nothing_is_refused(sizes):
+    with pytest.raises(SasvError, match="--pairs must be at least 1"):
+        planner([4] * 4, **sizes)
+
+
+def test_a_table_of_spoofs_alone_gives_no_impossible_advice():
+    zeros = np.zeros(4, np.int64)
+    with pytest.raises(SasvError, match="has 0 with bona fide speech$"):
+        PairPlanner(zeros, np.ones(4, bool), zeros, 1, 2, 2)

@@ -210,7 +210,7 @@ def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_pat
     assert whole.returncode == 2
     assert "1 utterances could not be copied" in whole.stderr.splitlines()[-1]
     assert "s3-1.wav" in whole.stderr.splitlines()[-1]
-    sharded = [*words, "--out", tmp_path / "sharded", "--choose", "one", "--workers", "2", "--shard"]
+    sharded = [*words, "--out", tmp_path / "sharded", "--choose", "one", "--num-workers", "2", "--shard"]
     killed = subprocess.Popen([sys.executable, "-m", "sasv", *map(str, sharded), "1/3"], stderr=subprocess.PIPE)
     while killed.poll() is None and not list((tmp_path / "sharded").rglob("*.flac")):
         time.sleep(0.005)

@@ -53,8 +53,8 @@ from sasv.cli import main
 
 corpus, out = sys.argv[1:]
 tables = f"--utterances {corpus}/utterances.tsv"
-short = "--epochs 1 --batches 1 --frames 40 --workers 0 --device cpu"
-assert main(f"train {tables} --out {out}/run --encoder toy --sizes.activation=tanh {short}".split()
+short = "--epochs 1 --batches-per-epoch 1 --crop-frames 40 --num-workers 0 --device cpu"
+assert main(f"train {tables} --out {out}/run --encoder toy --encoder-options.activation=tanh {short}".split()
             + ["--where", "split=train", *PAIRS]) == 0
 assert main(f"convert {out}/run/model.safetensors {out}/copy.safetensors".split()) == 0
 specification = load_checkpoint(f"{out}/copy.safetensors").specification
@@ -83,7 +83,7 @@ def test_an_encoder_of_another_package_trains_converts_evaluates_and_is_planned(
     folder.mkdir()
     install(folder, "toy_encoder", TOY, "sasv.encoders", "toy = toy_encoder:Toy")
     corpus = make_corpus(tmp_path / "corpus")
-    script = SCRIPT.replace("*PAIRS", '"--speakers", "4"')
+    script = SCRIPT.replace("*PAIRS", '"--pairs", "4"')
     path = os.pathsep.join([str(folder), str(Path(sasv.__file__).parents[1])])
     done = subprocess.run(
         [sys.executable, "-c", script, str(corpus), str(tmp_path)],

@@ -166,8 +166,23 @@ def test_other_corpora_train_by_the_same_recipe(tmp_path, corpus):
     trees = {"asvspoof5": asvspoof5_tree, "spoofceleb": spoofceleb_tree}
     tables = run(corpus, trees[corpus](tmp_path / "in"), tmp_path / "out")
     words = ["stage3-asvspoof2019-train", "--utterances", str(tables.utterances), "--where", "split=train"]
-    words += ["--out", str(tmp_path / "run"), "--epochs", "1", "--frames", "20", "--workers", "0", "--speakers", "2"]
-    words += ["--spoofs", "2", *(f"--sizes.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items())]
+    words += [
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+        "--crop-frames",
+        "20",
+        "--num-workers",
+        "0",
+        "--pairs",
+        "2",
+    ]
+    words += [
+        "--spoof-pairs",
+        "2",
+        *(f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()),
+    ]
     words += ["--dev-enrolments", str(tables.enrolments["dev"]), "--dev-trials", str(tables.trials["dev"])]
     words += ["--dev-utterances", str(tables.utterances)]
     specification = load_checkpoint(train(cli.parse("train", words))).specification

@@ -15,9 +15,9 @@ import soundfile
 
 from sasv.audio import read_audio
 from sasv.commands import DemoOptions, ReproduceOptions, demo
+from sasv.commands._tiny import balanced, speech
 from sasv.corpora import synthetic
 from sasv.frontends.logmel import LogMel
-from sasv.reproduction.small import balanced, speech
 from sasv.synthesis.copies import joined
 from sasv.tables import Table, load_scores, load_trials, load_utterances
 
@@ -35,7 +35,7 @@ def home(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        demo(DemoOptions(voices=16, epochs=1, batches=2, pairs=2, device="cpu"))
+        demo(DemoOptions(voices=16, epochs=1, batches_per_epoch=2, pairs=2, device="cpu"))
     finally:
         os.chdir(before)
     return folder
@@ -63,7 +63,7 @@ def test_demo_leaves_table_report_and_models(home):
 def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, capsys):
     """``make demo CORPUS=...`` on a folder of that layout, here the rendered one; then again, with nothing to do."""
     corpus = str(home / "demo/speech/LibriSpeech")
-    options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches=1, pairs=2)
+    options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches_per_epoch=1, pairs=2)
     results = demo(options)
     out = capsys.readouterr().out
     assert out.startswith("Spoofing-aware speaker verification") and "seven to nine minutes on two cores" in out

@@ -20,7 +20,7 @@ from sasv.training.recipes import recipe_values
 pytestmark = pytest.mark.slow
 
 GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("*.md"))
-SIZES = " ".join(f"--sizes.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items())
+SIZES = " ".join(f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items())
 
 
 def small(command):
@@ -29,11 +29,11 @@ def small(command):
     verb = words[words.index("sasv") + 1] if "sasv" in words else ""
     if verb == "train":
         recipe = words[words.index("sasv") + 2]
-        spoofs = "--spoofs 2 " if recipe_values(recipe).get("spoofs") else ""
-        command += f" --epochs 1 --batches 2 --speakers 2 {spoofs}--frames 20 --workers 0 {SIZES}"
+        spoofs = "--spoof-pairs 2 " if recipe_values(recipe).get("spoof_pairs") else ""
+        command += f" --epochs 1 --batches-per-epoch 2 --pairs 2 {spoofs}--crop-frames 20 --num-workers 0 {SIZES}"
     elif verb == "reproduce" and "--dry-run" not in words:
         scale = "" if "--scale" in words else " --scale tiny"
-        command += f"{scale} --epochs 1 --batches 1 --pairs 2 --voices 16"
+        command += f"{scale} --epochs 1 --batches-per-epoch 1 --pairs 2 --voices 16"
     elif verb == "verify":
         command += " --min-speech 0"  # the voices of these tests are no speech
     return command.replace("--nproc-per-node 4", "--nproc-per-node 2").replace("1-64", "1-2").replace("/64", "/2")

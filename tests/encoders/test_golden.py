@@ -10,7 +10,7 @@ from conftest import PUBLISHED_NAMES
 from sasv.encoders import make_encoder
 from sasv.encoders.base import parameters_of
 from sasv.losses import LOSSES
-from sasv.training.schedules import cosine_restarts
+from sasv.training.schedules import CosineRestarts
 
 PARAMETERS = {"ecapa-tdnn": 15_444_544, "ska-tdnn": 30_835_104, "mfa-conformer": 21_924_288}
 
@@ -109,9 +109,10 @@ def test_loss_values_and_gradients(name, golden, fill):
 
 def test_schedules(golden):
     stage1 = golden["schedule/stage1_lr_by_epoch"]
-    np.testing.assert_allclose([cosine_restarts(epoch) for epoch in range(80)], stage1, rtol=1e-5)
+    np.testing.assert_allclose([CosineRestarts()(epoch) for epoch in range(80)], stage1, rtol=1e-5)
     stage3 = golden["schedule/stage3_lr_by_epoch"]
-    found = [cosine_restarts(epoch, 8, 1e-4, 0.0, 0, 0.8) for epoch in range(40)]
+    schedule = CosineRestarts(max_lr=1e-4, min_lr=0.0, cycle_epochs=8, warmup_epochs=0, lr_decay=0.8)
+    found = [schedule(epoch) for epoch in range(40)]
     np.testing.assert_allclose(found, stage3, rtol=1e-5)
 
 

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.slow
 
 STEP = {  # one step of plain gradient descent, so that the change of the weights is the gradient
     "epochs": 1,
-    "batches": 1,
+    "batches_per_epoch": 1,
     "optimiser": "sgd",
-    "highest": 1.0,
+    "max_lr": 1.0,
     "schedule": "step",
     "weight_decay": 0.0,
     "augment": False,
@@ -98,11 +98,13 @@ def assert_close(one, two, tolerance):
 @pytest.mark.parametrize("loss", ["aamsoftmaxproto", "sasv"])
 def test_two_processes_give_the_gradients_of_one_on_the_same_global_batch(corpus, tmp_path, loss, smooth):
     """Negatives gathered, batch norm over both: 2 processes with 2 pairs each are 1 process with 4."""
-    spoofs = {"loss": loss, "where": "", "spoofs": 4} if loss == "sasv" else {}
+    spoofs = {"loss": loss, "where": "", "spoof_pairs": 4} if loss == "sasv" else {}
     one = tiny_options(corpus, tmp_path / "one", **STEP, **spoofs)
-    half = {key: value // 2 for key, value in spoofs.items() if key == "spoofs"}
+    half = {key: value // 2 for key, value in spoofs.items() if key == "spoof_pairs"}
     two = tiny_options(
-        corpus, tmp_path / "two", **(STEP | spoofs | half | {"speakers": 2, "gather": True, "global_statistics": True})
+        corpus,
+        tmp_path / "two",
+        **(STEP | spoofs | half | {"pairs": 2, "gather_batches": True, "sync_batch_norm": True}),
     )
     said = finish(torchrun(two, tmp_path))
     assert "in each of 2 processes" in said
@@ -117,15 +119,22 @@ def test_two_processes_give_the_gradients_of_one_on_the_same_global_batch(corpus
 
 
 def test_two_processes_without_gathering_give_the_mean_of_their_gradients(corpus, tmp_path):
-    one = tiny_options(corpus, tmp_path / "one", **(STEP | {"batches": 2, "accumulate": 2}))
-    two = tiny_options(corpus, tmp_path / "two", **(STEP | {"batches": 2}))
+    one = tiny_options(corpus, tmp_path / "one", **(STEP | {"batches_per_epoch": 2, "accumulate_batches": 2}))
+    two = tiny_options(corpus, tmp_path / "two", **(STEP | {"batches_per_epoch": 2}))
     finish(torchrun(two, tmp_path))
     assert_close(gradients(one, train(one)), gradients(two, tmp_path / "two" / "model.safetensors"), 1e-5)
 
 
 def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_path):
     """SIGTERM to torchrun: both save at the same batch; the averages and the selection go on too."""
-    changes = {"epochs": 2, "cycle": 2, "batches": 100, "frames": 150, "average": "ema", "statistics_batches": 2}
+    changes = {
+        "epochs": 2,
+        "cycle_epochs": 2,
+        "batches_per_epoch": 100,
+        "crop_frames": 150,
+        "weight_average": "ema",
+        "batch_norm_batches": 2,
+    }
     whole = tiny_options(corpus, tmp_path / "whole", **changes)
     finish(torchrun(whole, tmp_path))
     stopped = tiny_options(corpus, tmp_path / "stopped", **changes, save_minutes=0.0)
@@ -145,7 +154,7 @@ def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_
 
 def test_the_parts_of_the_development_trials_are_embedded_by_the_model_that_is_saved(corpus, tmp_path):
     """Each process has batch-norm statistics of its own; the saved ones count."""
-    options = tiny_options(corpus, tmp_path / "run", epochs=1, batches=6)
+    options = tiny_options(corpus, tmp_path / "run", epochs=1, batches_per_epoch=6)
     finish(torchrun(options, tmp_path))
     saved = load_checkpoint(tmp_path / "run" / "model.safetensors")
     found = Trainer(options).development.evaluate(Model(saved), Processes())
@@ -159,7 +168,7 @@ def test_a_process_whose_files_cannot_be_read_does_not_stop_the_others(corpus, t
     for number in range(6):
         for speaker in range(4):
             (own / "audio" / f"s{speaker}-{number}.wav").write_bytes(b"broken")
-    options = tiny_options(own, tmp_path / "run", speakers=2, batches=4, epochs=1, gather=True)
+    options = tiny_options(own, tmp_path / "run", pairs=2, batches_per_epoch=4, epochs=1, gather_batches=True)
     said = finish(torchrun(options, tmp_path))
     assert "left out:" in said
     weights = load_checkpoint(tmp_path / "run" / "model.safetensors").encoder.values()

@@ -1,6 +1,5 @@
 """The rows of the published table: planned, run at tiny scale, resumed, redone where that is asked for."""
 
-import importlib
 import json
 import shlex
 from pathlib import Path
@@ -9,12 +8,10 @@ import pytest
 
 from sasv import cli
 from sasv.commands import ReproduceOptions, reproduce
-from sasv.commands import _calls as calls
+from sasv.commands import _stages as stages
 from sasv.core.errors import SasvError
-from sasv.encoders import ENCODERS
-from sasv.encoders.cost import gflop
-from sasv.reproduction.costs import train_hours
-from sasv.reproduction.rows import ROWS, TABLE_ENCODERS, Stage, model_name, parse_rows
+from sasv.reproduction import rows as table_rows
+from sasv.reproduction.rows import ROWS, parse_rows
 from sasv.tables import load_scores, load_utterances
 from sasv.weights import find
 
@@ -22,13 +19,9 @@ from sasv.weights import find
 def test_the_rows_are_those_of_the_publication():
     assert [row.number for row in parse_rows("all")] == list(range(1, 12))
     assert ROWS[7].words() == ("Vox2 bna", "Vox2 bna+cs", "LA bna+spf")
-    stages = ROWS[7].stages("train")
-    assert stages == (Stage(1, "vox2"), Stage(2, "vox2"), Stage(3, "la", "train"))
-    names = [model_name(stages[:count]) for count in (1, 2, 3)]
-    assert names == ["stage1", "stage1_stage2-vox2", "stage1_stage2-vox2_stage3-train"]
-    assert model_name(ROWS[9].stages("train+dev")) == "stage2-la-train+dev_stage3-train+dev"
-    assert model_name(ROWS[2].stages("train")) == "stage1"
-    assert not ROWS[6].needs_train_set() and ROWS[10].needs_train_set()
+    assert ROWS[7].lineage("train") == ["stage1", "stage1_stage2-vox2", "stage1_stage2-vox2_stage3-train"]
+    assert ROWS[9].lineage("train+dev") == ["stage2-la-train+dev", "stage2-la-train+dev_stage3-train+dev"]
+    assert ROWS[2].lineage("train") == ["stage1"] and not ROWS[6].needs_train_set() and ROWS[10].needs_train_set()
     assert find(11, "ska-tdnn", "train").published == 2.48
     for text in ("0", "12", "x", "1;2"):
         with pytest.raises(SasvError, match="no row of the published table"):
@@ -36,21 +29,30 @@ def test_the_rows_are_those_of_the_publication():
 
 
 def tiny(out, **changes):
-    values = {"row": 7, "scale": "tiny", "voices": 16, "epochs": 1, "batches": 2, "pairs": 2, "encoder": "ecapa-tdnn"}
+    values = {
+        "row": 7,
+        "scale": "tiny",
+        "voices": 16,
+        "epochs": 1,
+        "batches_per_epoch": 2,
+        "pairs": 2,
+        "encoder": "ecapa-tdnn",
+    }
     return ReproduceOptions(out=str(out), **(values | changes))
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Encoders so small that a step takes a second."""
-    for name in ENCODERS:
-        presets = ENCODERS.get(name).presets
-        monkeypatch.setitem(presets, "tiny", presets["test"])
+    from conftest import SMALL
+
+    monkeypatch.setattr(stages, "TINY_SIZES", SMALL)
 
 
+@pytest.mark.slow
 def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     options = tiny(tmp_path / "r")
-    real = importlib.import_module("sasv.commands._train").train
+    real = stages.importlib.import_module("sasv.commands._train").train
     calls = []
 
     def dying(chosen):
@@ -77,14 +79,16 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     reproduce(options)
     assert len(calls) == 4
     capsys.readouterr()
-    with pytest.raises(SasvError, match="batches was 2, now 1.*--redo"):
-        reproduce(tiny(tmp_path / "r", batches=1))
+    with pytest.raises(SasvError, match="batches_per_epoch was 2, now 1.*--redo"):
+        reproduce(tiny(tmp_path / "r", batches_per_epoch=1))
     assert len(calls) == 4
     models = tmp_path / "r/models/ecapa-tdnn"
     before = (models / "stage1/model.safetensors").read_bytes()
-    reproduce(tiny(tmp_path / "r", batches=1, redo=True))
+    reproduce(tiny(tmp_path / "r", batches_per_epoch=1, redo=True))
     err = capsys.readouterr().err
-    assert "batches was 2, now 1; again from its beginning, what was there is kept in" in err and len(calls) == 7
+    assert (
+        "batches_per_epoch was 2, now 1; again from its beginning, what was there is kept in" in err and len(calls) == 7
+    )
     assert (models / "stage1.old-1/model.safetensors").read_bytes() == before
     table = (tmp_path / "r/table/report.md").read_text()
     assert "Tiny scale on synthetic voices" in table and "Vox2 bna+cs" in table
@@ -96,7 +100,7 @@ def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small, capsy
     found = reproduce(
         tiny(
             tmp_path, row=0, rows="all", encoder="ecapa-tdnn", voxceleb2=str(corpora / "vox2"),
-            asvspoof2019=str(corpora / "la" / "LA"), vocoders=["griffin-lim"], batches=1,
+            asvspoof2019=str(corpora / "la" / "LA"), vocoders=["griffin-lim"], batches_per_epoch=1,
         )
     )  # fmt: skip
     # rows 2, 4 and 6 do not train on ASVspoof2019: one model for both training sets
@@ -127,10 +131,10 @@ def test_the_full_plan_is_made_of_commands_that_parse(corpora, capsys):
         cli.parse(words[0], words[1:])
     assert "in all about" in out
     third = cli.parse("train", next(words for words in trainings if "stage1_stage3-train" in " ".join(words))[1:])
-    assert (third.loss, third.epochs, third.frames, Path(third.init).parent.name) == ("sasv", 100, 500, "stage1")
+    assert (third.loss, third.epochs, third.crop_frames, Path(third.init).parent.name) == ("sasv", 100, 500, "stage1")
     first = cli.parse("train", trainings[0][1:])
     assert first.dev_trials.endswith("vox1/trials_o.tsv") or first.loss == "sasv"
-    hours = {name: train_hours(gflop(name), 100, 1.1e6, 200, 100) for name in ("ecapa-tdnn", *TABLE_ENCODERS)}
+    hours = {name: table_rows.train_hours(table_rows.GFLOP[name], 100, 1.1e6, 200, 100) for name in table_rows.GFLOP}
     assert 4 < hours["ecapa-tdnn"] < 6 and hours["ska-tdnn"] > hours["mfa-conformer"]
 
 
@@ -141,10 +145,10 @@ def test_many_processes_are_started_by_the_launcher(corpora, capsys, monkeypatch
     assert len(lines) == 4 and all(line.startswith("  torchrun --nproc-per-node 4 -m sasv ") for line in lines)
     started = []
     monkeypatch.setattr(
-        calls.subprocess, "run", lambda command: started.append(command) or type("R", (), {"returncode": 1})
+        stages.subprocess, "run", lambda command: started.append(command) or type("R", (), {"returncode": 1})
     )
     with pytest.raises(SasvError, match="the same command goes on"):
-        calls.launch(["torchrun", "-m", "sasv", "train"])
+        stages.launch(["torchrun", "-m", "sasv", "train"])
     assert started[0][1:3] == ["-m", "torch.distributed.run"]
 
 

@@ -294,7 +294,7 @@ def test_a_countermeasure_scores_utterances(trained, corpus, tmp_path):
     audio = [str(corpus / path) for path in table.texts("path")]
     cells = {name: table.texts(name) for name in table.columns} | {"path": audio, "split": ["train"] * len(table)}
     Table.build(cells).save(tmp_path / "u.tsv")
-    changes = {"utterances": str(tmp_path / "u.tsv"), "loss": "sasv", "spoofs": 4, "epochs": 1}
+    changes = {"utterances": str(tmp_path / "u.tsv"), "loss": "sasv", "spoof_pairs": 4, "epochs": 1}
     checkpoint = str(train(tiny_options(corpus, tmp_path / "run", **changes)))
     out = EvaluateOptions(str(tmp_path / "u.tsv"), str(tmp_path / "cm"), model=checkpoint, plot=False, intervals=0)
     result = evaluate(out)

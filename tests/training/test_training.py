@@ -15,7 +15,7 @@ from sasv.checkpoints import load_checkpoint
 from sasv.commands import PrepareOptions, prepare, train
 from sasv.core.errors import SasvError
 from sasv.encoders import ENCODERS
-from sasv.losses import LOSSES
+from sasv.losses import LOSSES, make_loss
 from sasv.tables import load_utterances
 from sasv.training.engine import Engine
 from sasv.training.modules import class_list
@@ -38,7 +38,7 @@ def log(run):
 
 @pytest.mark.slow
 def test_the_same_command_gives_the_same_weights(corpus, trained, tmp_path):
-    again = train(tiny_options(corpus, tmp_path, workers=1))
+    again = train(tiny_options(corpus, tmp_path, num_workers=1))
     assert same(again, trained / "model.safetensors")
     other = train(tiny_options(corpus, tmp_path / "other", seed=1))
     assert not same(other, trained / "model.safetensors")
@@ -73,9 +73,18 @@ def batches_done(run):
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
     """SIGKILL wherever it is, several times; the same command goes on, in the middle of an epoch too."""
-    plain = train(tiny_options(corpus, tmp_path / "plain", epochs=2, cycle=2, batches=20, frames=150))
+    plain = train(
+        tiny_options(corpus, tmp_path / "plain", epochs=2, cycle_epochs=2, batches_per_epoch=20, crop_frames=150)
+    )
     options = tiny_options(
-        corpus, tmp_path / "killed", epochs=2, cycle=2, batches=20, frames=150, save_minutes=0.0, device="cpu"
+        corpus,
+        tmp_path / "killed",
+        epochs=2,
+        cycle_epochs=2,
+        batches_per_epoch=20,
+        crop_frames=150,
+        save_minutes=0.0,
+        device="cpu",
     )
     seen = set()
     for attempt in range(4):
@@ -97,7 +106,7 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_stops(corpus, tmp_path):
-    options = tiny_options(corpus, tmp_path / "run", batches=2000, save_minutes=60.0)
+    options = tiny_options(corpus, tmp_path / "run", batches_per_epoch=2000, save_minutes=60.0)
     process = start(options, tmp_path)
     while not (tmp_path / "run" / "options.json").exists():
         time.sleep(0.01)
@@ -134,10 +143,10 @@ def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
             tmp_path,
             where="",
             loss="sasv",
-            spoofs=2,
+            spoof_pairs=2,
             epochs=1,
             init=str(trained / "model.safetensors"),
-            sizes={},
+            encoder_options={},
         )
     )
     said = capsys.readouterr().err
@@ -154,9 +163,9 @@ def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
     """A proof that the stage works on real spoofed speech, at a scale that says nothing of quality."""
     tables = prepare(PrepareOptions("asvspoof2019", str(shared("speech", "ASVspoof2019")), str(tmp_path / "tables")))
     words = ["stage3-asvspoof2019-train", "--utterances", str(tables.utterances), "--where", "split=train"]
-    words += ["--out", str(tmp_path / "run"), "--epochs", "1", "--frames", "60", "--workers", "0"]
-    words += ["--speakers", "18", "--spoofs", "18"]  # two of the twenty have no bona fide file here
-    words += [f"--sizes.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()]
+    words += ["--out", str(tmp_path / "run"), "--epochs", "1", "--crop-frames", "60", "--num-workers", "0"]
+    words += ["--pairs", "18", "--spoof-pairs", "18"]  # two of the twenty have no bona fide file here
+    words += [f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()]
     model = train(cli.parse("train", words))
     spec = load_checkpoint(model).specification
     assert (len(spec.classes), spec.classes[-1], spec.spoof_index) == (19, "spoof", 18)
@@ -165,20 +174,26 @@ def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
 
 def test_starting_from_another_encoder_is_refused(corpus, trained, tmp_path):
     with pytest.raises(SasvError, match="a ecapa-tdnn, not the wanted ska-tdnn"):
-        train(tiny_options(corpus, tmp_path, encoder="ska-tdnn", sizes={}, init=str(trained / "model.safetensors")))
+        train(
+            tiny_options(
+                corpus, tmp_path, encoder="ska-tdnn", encoder_options={}, init=str(trained / "model.safetensors")
+            )
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ska-tdnn", "mfa-conformer"])
 def test_the_other_encoders_train(corpus, tmp_path, name):
-    model = train(tiny_options(corpus, tmp_path, encoder=name, sizes=SMALL[name], epochs=1, batches=1))
+    model = train(
+        tiny_options(corpus, tmp_path, encoder=name, encoder_options=SMALL[name], epochs=1, batches_per_epoch=1)
+    )
     assert load_checkpoint(model).specification.encoder == name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_trains(corpus, tmp_path, precision):
-    model = train(tiny_options(corpus, tmp_path, precision=precision, epochs=2, batches=8))
+    model = train(tiny_options(corpus, tmp_path, precision=precision, epochs=2, batches_per_epoch=8))
     losses = [float(row["loss"]) for row in log(tmp_path)]
     assert losses[1] < losses[0]
     assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())
@@ -193,9 +208,9 @@ def test_without_development_trials_the_last_epoch_is_the_model(corpus, tmp_path
 
 def test_options_that_do_not_fit_the_table(corpus, tmp_path):
     with pytest.raises(SasvError, match="wants 50 different speakers, the training table has 6"):
-        train(tiny_options(corpus, tmp_path, speakers=50))
+        train(tiny_options(corpus, tmp_path, pairs=50))
     with pytest.raises(SasvError, match="no row has label spoof"):
-        train(tiny_options(corpus, tmp_path, spoofs=2, loss="sasv"))
+        train(tiny_options(corpus, tmp_path, spoof_pairs=2, loss="sasv"))
     with pytest.raises(SasvError, match="unknown loss 'aam'"):
         train(tiny_options(corpus, tmp_path, loss="aam"))
 
@@ -222,23 +237,40 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(corpus, tmp
 
 
 def rates(name, **options):
-    values = {"cycle": 4, "highest": 1.0, "lowest": 0.1, "warmup": 0, "decay": 0.5} | options
-    return [SCHEDULES[name](epoch, *values.values()) for epoch in range(9)]
+    values = {"cycle_epochs": 4, "max_lr": 1.0, "min_lr": 0.1, "warmup_epochs": 0, "lr_decay": 0.5} | options
+    schedule = SCHEDULES[name](**values)
+    return [schedule(epoch) for epoch in range(9)]
 
 
 def test_schedules_hand_computed():
     assert rates("step") == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
-    assert rates("step", warmup=2)[:4] == pytest.approx([0.1, 0.55, 1.0, 1.0])
+    assert rates("step", warmup_epochs=2)[:4] == pytest.approx([0.1, 0.55, 1.0, 1.0])
     assert rates("exponential")[0::4] == [1.0, 0.5, 0.25]
-    assert rates("exponential", decay=0.01)[-1] == 0.1
+    assert rates("exponential", lr_decay=0.01)[-1] == 0.1
     assert rates("cyclic") == pytest.approx([0.1, 0.55, 1.0, 0.55, 0.1, 0.3, 0.5, 0.3, 0.1])
     assert rates("cosine")[:5] == pytest.approx([1.0, 0.868198, 0.55, 0.231802, 0.5], rel=1e-5)
+
+
+def test_schedules_refuse_what_they_would_ignore():
+    with pytest.raises(SasvError, match="cyclic has no warm-up, and --warmup-epochs is 2"):
+        rates("cyclic", warmup_epochs=2)
+    with pytest.raises(SasvError, match="leaves nothing of a cycle of 4 epochs"):
+        rates("cosine", warmup_epochs=4)
+    with pytest.raises(SasvError, match="--min-lr 2 is above --max-lr 1"):
+        rates("step", min_lr=2.0)
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
     options = tiny_options(
-        corpus, tmp_path, optimiser=name, schedule="step", margin_warmup=2, clip=1.0, accumulate=2, epochs=2
+        corpus,
+        tmp_path,
+        optimiser=name,
+        schedule="step",
+        margin_warmup_epochs=2,
+        max_grad_norm=1.0,
+        accumulate_batches=2,
+        epochs=2,
     )
     trainer = Trainer(options)
     parameters = trainer.engine.parameters
@@ -257,8 +289,8 @@ def test_a_missing_optimiser_package_is_said(corpus, tmp_path, monkeypatch):
 
 
 def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypatch):
-    """Two batches at accumulate=2 give the mean of their two gradients, in one step."""
-    engine = Trainer(tiny_options(corpus, tmp_path, accumulate=2)).engine
+    """Two batches at accumulate_batches=2 give the mean of their two gradients, in one step."""
+    engine = Trainer(tiny_options(corpus, tmp_path, accumulate_batches=2)).engine
     engine.system.eval()  # batch statistics would tie the batches together
     waves = torch.randn(2, 3, 2, 8000) * 0.1
     labels = torch.tensor([0, 1, 2])
@@ -275,7 +307,7 @@ def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypat
 
 
 def test_clipping_bounds_the_step(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, clip=0.5, optimiser="sgd")).engine
+    engine = Trainer(tiny_options(corpus, tmp_path, max_grad_norm=0.5, optimiser="sgd")).engine
     engine.backward(torch.randn(4, 2, 8000) * 0.1, torch.tensor([0, 1, 2, 3]), 4)
     engine.optimiser.zero_grad = lambda **_: None
     assert engine.step(0)
@@ -284,7 +316,7 @@ def test_clipping_bounds_the_step(corpus, tmp_path):
 
 
 def test_triplet_hand_computed():
-    head = LOSSES.get("triplet")(2, 0, margin=0.5)
+    head = make_loss("triplet", 2, 0, {"margin": 0.5, "scale": 30.0})
     embeddings = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
     # own distance 0, the other 2: 0 - 2 + 0.5 < 0 for both
     assert head(embeddings, torch.tensor([0, 1])).value.item() == 0.0
@@ -292,6 +324,14 @@ def test_triplet_hand_computed():
     crossed[0, 1], crossed[1, 1] = embeddings[1, 1], embeddings[0, 1]
     # own distance 2, the other 0: 2 - 0 + 0.5
     assert head(crossed, torch.tensor([0, 1])).value.item() == pytest.approx(2.5)
+
+
+def test_a_loss_takes_its_own_options_and_no_others():
+    assert make_loss("aamsoftmax", 8, 3, {"margin": 0.3, "scale": 20.0}).margin == 0.3
+    assert make_loss("aamsoftmaxproto", 8, 3, {"margin": 0.3, "scale": 20.0}).aamsoftmax.scale == 20.0
+    assert not hasattr(make_loss("prototypical", 8, 3, {"margin": 0.3, "scale": 20.0}), "margin")
+    with pytest.raises(SasvError, match="the loss triplet has no option 'centres'; it has margin"):
+        make_loss("triplet", 8, 3, own={"centres": 3})
 
 
 def test_the_symmetric_loss_is_the_mean_of_both_ways():

@@ -12,10 +12,11 @@ import torch
 from torch.nn import functional as F
 
 from conftest import SMALL, make_corpus, tiny_options, train_until
+from sasv import cli
 from sasv.audio import codecs, write_audio
 from sasv.batches.augment import Augmenter
 from sasv.checkpoints import load_checkpoint
-from sasv.commands import train
+from sasv.commands import TrainOptions, train
 from sasv.core.errors import SasvError
 from sasv.embeddings.model import Model
 from sasv.losses import LOSSES
@@ -42,7 +43,7 @@ def stepped(engine, seed):
 
 
 def test_ema_is_the_hand_computed_average(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, average="ema", ema_decay=0.75)).engine
+    engine = Trainer(tiny_options(corpus, tmp_path, weight_average="ema", ema_decay=0.75)).engine
     seen = [stepped(engine, seed) for seed in range(3)]
     for index, parameter in enumerate(engine.averages.model.module.parameters()):
         one, two, three = (weights[index] for weights in seen)
@@ -50,7 +51,7 @@ def test_ema_is_the_hand_computed_average(corpus, tmp_path):
 
 
 def test_swa_is_the_mean_over_epochs_from_the_first_that_counts(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, average="swa", average_from=1)).engine
+    engine = Trainer(tiny_options(corpus, tmp_path, weight_average="swa", average_start_epoch=1)).engine
     seen = []
     for epoch in range(3):
         seen.append(stepped(engine, epoch))
@@ -76,7 +77,7 @@ def test_averaged_weights_get_batch_norm_statistics_of_their_own(corpus, tmp_pat
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(corpus, tmp_path, monkeypatch, kind):
-    changes = {"average": kind, "ema_decay": 0.8, "average_from": 1, "statistics_batches": 2}
+    changes = {"weight_average": kind, "ema_decay": 0.8, "average_start_epoch": 1, "batch_norm_batches": 2}
     model = train(tiny_options(corpus, tmp_path / "whole", **changes))
     rows, saved = log(tmp_path / "whole"), load_checkpoint(model)
     trainer = Trainer(tiny_options(corpus, tmp_path / "whole", **changes))
@@ -104,7 +105,7 @@ def test_compiling_without_a_compiler_is_said(corpus, tmp_path, monkeypatch):
 
 
 def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path):
-    changes = {"encoder": "ska-tdnn", "sizes": SMALL["ska-tdnn"], "augment": False}
+    changes = {"encoder": "ska-tdnn", "encoder_options": SMALL["ska-tdnn"], "augment": False}
     engines = [Trainer(tiny_options(corpus, tmp_path, channels_last=last, **changes)).engine for last in (False, True)]
     waves, labels = 0.1 * torch.randn(4, 2, 8000), torch.tensor([0, 1, 2, 3])
     losses = [engine.backward(waves, labels, 4).loss for engine in engines]
@@ -118,10 +119,10 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path)
 def test_tensorboard_holds_the_curves(corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tiny_options(corpus, tmp_path, tensorboard=True, batches=12, epochs=2))
+    train(tiny_options(corpus, tmp_path, tensorboard=True, batches_per_epoch=12, epochs=2))
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
-    assert {"step/loss", "step/accuracy", "step/rate", "epoch/loss", "epoch/sasv_eer"} <= set(board.Tags()["scalars"])
+    assert {"step/loss", "step/accuracy", "step/lr", "epoch/loss", "epoch/sasv_eer"} <= set(board.Tags()["scalars"])
     losses = [event.value for event in board.Scalars("epoch/loss")]
     assert losses == pytest.approx([float(row["loss"]) for row in log(tmp_path)], rel=1e-5)
     assert [event.step for event in board.Scalars("step/loss")] == [10, 22]
@@ -136,27 +137,25 @@ def test_missing_tensorboard_is_said(corpus, tmp_path, monkeypatch):
 def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    changed = {"epochs": 4, "highest": 1e-4, "optimiser": "sgd"}
-    with pytest.raises(SasvError, match=r"highest was 0.002, now 0.0001; optimiser was 'adamw'.*--allow-changed"):
+    changed = {"epochs": 4, "max_lr": 1e-4, "optimiser": "sgd"}
+    with pytest.raises(SasvError, match=r"max_lr was 0.002, now 0.0001; optimiser was 'adamw'.*--allow-changed"):
         train(tiny_options(corpus, run, **changed))
     train(tiny_options(corpus, run, **changed, allow_changed=True))
     said = capsys.readouterr().err
-    assert "going on with changed options: highest was 0.002, now 0.0001" in said
+    assert "going on with changed options: max_lr was 0.002, now 0.0001" in said
     assert "the optimiser starts anew" in said
     assert [row["epoch"] for row in log(run)] == ["1", "2", "3", "4"]
-    assert json.loads((run / "options.json").read_text())["highest"] == 1e-4
+    assert json.loads((run / "options.json").read_text())["max_lr"] == 1e-4
     with pytest.raises(SasvError, match="of another model, or broken"):
-        train(tiny_options(corpus, run, sizes=SMALL["ecapa-tdnn"] | {"channels": 64}, allow_changed=True))
+        train(tiny_options(corpus, run, encoder_options=SMALL["ecapa-tdnn"] | {"channels": 64}, allow_changed=True))
 
 
 def test_the_saved_options_are_a_configuration(corpus, trained):
-    from sasv import cli
-
     assert cli.parse("train", [str(trained / "options.json")]) == tiny_options(corpus, trained)
 
 
 def test_a_margin_that_grows_from_another(corpus, tmp_path):
-    margins = {"margin_start": 0.2, "margin": 0.5, "margin_warmup": 2, "epochs": 1}
+    margins = {"margin_start": 0.2, "margin": 0.5, "margin_warmup_epochs": 2, "epochs": 1}
     trainer = Trainer(tiny_options(corpus, tmp_path, **margins))
     trainer.run()
     assert trainer.engine.system.head.aamsoftmax.margin == pytest.approx(0.3)
@@ -254,8 +253,8 @@ GOLDEN = {
 
 @pytest.mark.parametrize("loss", list(GOLDEN))
 def test_the_golden_loss_curve(corpus, tmp_path, loss):
-    spoofed = {"where": "", "spoofs": 2} if loss == "sasv" else {}
-    size = {"epochs": 4, "cycle": 4, "batches": 4, "speakers": 6, "frames": 100, "highest": 5e-4}
+    spoofed = {"where": "", "spoof_pairs": 2} if loss == "sasv" else {}
+    size = {"epochs": 4, "cycle_epochs": 4, "batches_per_epoch": 4, "pairs": 6, "crop_frames": 100, "max_lr": 5e-4}
     train(tiny_options(corpus, tmp_path, loss=loss, **size, **spoofed))
     assert [float(row["loss"]) for row in log(tmp_path)] == pytest.approx(GOLDEN[loss], rel=5e-3)
 
@@ -268,3 +267,28 @@ def test_every_loss_trains(corpus, tmp_path):
         after = trainer.engine.system.state_dict()
         assert any(not torch.equal(before[key], after[key]) for key in before)
         assert np.isfinite(float(log(tmp_path / name)[0]["loss"]))
+
+
+def test_a_configuration_with_the_old_names_is_read_with_a_notice(tmp_path, caplog):
+    old = ["highest: 1.0e-4", "lowest: 0.0", "cycle: 8", "warmup: 0", "speakers: 40", "spoofs: 40", "most: 600"]
+    old += ["batches: paper", "frames: 500", "workers: 8", "sizes: {channels: 256}", "utterances: u.tsv", "out: run"]
+    (tmp_path / "old.yaml").write_text("\n".join(old) + "\n")
+    options = cli.parse("train", [str(tmp_path / "old.yaml"), "--clip", "5", "--gather"])
+    expected = TrainOptions(
+        utterances="u.tsv",
+        out="run",
+        max_lr=1e-4,
+        min_lr=0.0,
+        cycle_epochs=8,
+        warmup_epochs=0,
+        pairs=40,
+        spoof_pairs=40,
+        max_utterances_per_speaker=600,
+        crop_frames=500,
+        num_workers=8,
+        encoder_options={"channels": 256},
+        max_grad_norm=5.0,
+        gather_batches=True,
+    )
+    assert options == expected
+    assert "--clip is now --max-grad-norm" in caplog.text

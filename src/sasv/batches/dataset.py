@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from sasv.audio import RATE, measure, read_audio
 from sasv.batches.augment import Augmenter
@@ -144,19 +144,3 @@ def collate(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Tenso
     if not good:
         return torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long)
     return torch.stack([crops for crops, _ in good]), torch.tensor([label for _, label in good])
-
-
-def loader(dataset: CropDataset, sampler: PlanSampler, workers: int, pin: bool = False) -> DataLoader[Any]:
-    """Return a DataLoader over a plan; the batches do not depend on the number of workers."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=partial(collate, samples=dataset.samples),
-        pin_memory=pin,
-        worker_init_fn=_one_thread if workers else None,
-    )
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

@@ -80,6 +80,8 @@ class PairPlanner:
         batches: int | Literal["paper", "spoofs"] = "paper",
         seed: int = 0,
     ):
+        if speakers < 1 or spoofs < 0:
+            raise SasvError(f"a batch of {speakers} bona fide and {spoofs} spoofed pairs; --pairs must be at least 1")
         self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
         pair_key = speaker.astype(np.int64) * (int(attack.max(initial=0)) + 1) + attack
         self.spoof_groups = _grouped(np.flatnonzero(spoofed), pair_key) if spoofs else []
@@ -90,14 +92,14 @@ class PairPlanner:
         if len(self.groups) < speakers:
             raise SasvError(
                 f"a batch wants {speakers} different speakers, the training table has {len(self.groups)} with "
-                f"bona fide speech; set --speakers {len(self.groups)} or fewer"
+                + (f"bona fide speech; set --pairs {len(self.groups)} or fewer" if self.groups else "bona fide speech")
             )
         if spoofs and not self.spoof_groups:
             raise SasvError("a batch wants spoofed pairs, but the training table has no row with label spoof")
         if batches == "spoofs" and not spoofs:
-            raise SasvError("--batches spoofs counts an epoch by its spoofed pairs; set --spoofs, or --batches paper")
+            raise SasvError("--batches-per-epoch spoofs counts an epoch by its spoofed pairs; set --spoof-pairs too")
         if isinstance(batches, int) and batches < 1:
-            raise SasvError(f"--batches {batches}: give a positive number, paper or spoofs")
+            raise SasvError(f"--batches-per-epoch {batches}: give a positive number, paper or spoofs")
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch, counted from 0; the last one is kept."""
@@ -114,7 +116,7 @@ class PairPlanner:
         while wanted != "paper" and batches and len(batches) < wanted:
             batches += self._bona_fide(rng)
         if not batches:
-            raise SasvError("the training table does not fill one batch; lower --speakers")
+            raise SasvError("the training table does not fill one batch; lower --pairs")
         batches = batches[: None if wanted == "paper" else wanted]
         rows = np.array(batches, np.int64)
         labels = self.speaker[rows[:, :, 0]].astype(np.int64)
@@ -131,39 +133,10 @@ class PairPlanner:
         order = rng.permutation(len(pairs))
         owners = self.speaker[pairs[:, 0]][order].tolist()
         ordered = list(map(tuple, pairs[order].tolist()))
-        batches: list[list[tuple[int, int]]] = []
-        current: list[tuple[int, int]] = []
-        present: set[int] = set()
-        waiting: list[tuple[int, tuple[int, int]]] = []
+        batcher = _Batcher(self.speakers)
         for owner, pair in zip(owners, ordered):
-            if owner in present:
-                waiting.append((owner, pair))
-                continue
-            present.add(owner)
-            current.append(pair)
-            while len(current) == self.speakers:
-                batches.append(current)
-                current, present, waiting = self._begin(waiting)
-        while True:
-            if len(current) < self.speakers:
-                return batches
-            batches.append(current)
-            current, present, waiting = self._begin(waiting)
-
-    def _begin(
-        self, waiting: list[tuple[int, tuple[int, int]]]
-    ) -> tuple[list[tuple[int, int]], set[int], list[tuple[int, tuple[int, int]]]]:
-        """Begin a batch with the pairs that wait, oldest first."""
-        current: list[tuple[int, int]] = []
-        present: set[int] = set()
-        left: list[tuple[int, tuple[int, int]]] = []
-        for owner, pair in waiting:
-            if owner in present or len(current) == self.speakers:
-                left.append((owner, pair))
-            else:
-                present.add(owner)
-                current.append(pair)
-        return current, present, left
+            batcher.add(owner, pair)
+        return batcher.full
 
     def _spoofed(self, rng: np.random.Generator, wanted: int) -> np.ndarray:
         """Draw spoofed pairs: all of them once, shuffled, before any comes again."""
@@ -174,6 +147,50 @@ class PairPlanner:
             drawn.append(pairs[rng.permutation(len(pairs))])
             have += len(pairs)
         return np.concatenate(drawn)[:wanted]
+
+
+class _Batcher:
+    """Fills batches with pairs of different speakers; a pair whose speaker is in the batch waits for a later one.
+
+    Args:
+        size: pairs of a batch, at least 1.
+
+    Attributes:
+        full: the batches; what is left at the end does not fill one.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.full: list[list[tuple[int, int]]] = []
+        self.current: list[tuple[int, int]] = []
+        self.present: set[int] = set()
+        self.waiting: list[tuple[int, tuple[int, int]]] = []
+
+    def add(self, owner: int, pair: tuple[int, int]) -> None:
+        """Take a pair of the speaker ``owner``."""
+        if owner in self.present:
+            self.waiting.append((owner, pair))
+            return
+        self._put(owner, pair)
+        self._drain()
+
+    def _put(self, owner: int, pair: tuple[int, int]) -> None:
+        self.present.add(owner)
+        self.current.append(pair)
+
+    def _drain(self) -> None:
+        """While the batch is full begin another with the pairs that wait, oldest first."""
+        while len(self.current) == self.size:
+            self.full.append(self.current)
+            waiting = self.waiting
+            self.current = []
+            self.present = set()
+            self.waiting = []
+            for owner, pair in waiting:
+                if owner in self.present or len(self.current) == self.size:
+                    self.waiting.append((owner, pair))
+                else:
+                    self._put(owner, pair)
 
 
 def _grouped(rows: np.ndarray, key: np.ndarray) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from sasv.commands._report import ReportOptions, report
 from sasv.commands._reproduce import ReproduceOptions, Result, reproduce
@@ -26,7 +26,7 @@ class DemoOptions(Options):
         out: folder for everything; a second run goes on where the first stopped.
         voices: synthetic speakers to render.
         epochs: of every stage, in place of those of its recipe.
-        batches: an epoch, in place of those of the recipe.
+        batches_per_epoch: in place of those of the recipe.
         pairs: speakers (pairs of utterances) a batch, in place of those of the recipe.
         seed: of everything.
         device: cpu, cuda, or auto.
@@ -34,11 +34,13 @@ class DemoOptions(Options):
             next free number.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"batches": "batches_per_epoch"}
+
     corpus: str = ""
     out: str = "demo"
     voices: Annotated[int, Range(8)] = 80
     epochs: Count = 0
-    batches: Count = 0
+    batches_per_epoch: Count = 0
     pairs: Count = 0
     seed: Seed = 0
     device: str = "auto"
@@ -52,8 +54,9 @@ def demo(options: DemoOptions) -> list[Result]:
     results = reproduce(
         ReproduceOptions(
             rows=",".join(map(str, SHOWN)), encoder="ecapa-tdnn", train_set="train", scale="tiny", out=options.out,
-            corpus=options.corpus, voices=options.voices, epochs=options.epochs, batches=options.batches,
-            pairs=options.pairs, seed=options.seed, device=options.device, redo=options.redo,
+            corpus=options.corpus, voices=options.voices, epochs=options.epochs,
+            batches_per_epoch=options.batches_per_epoch, pairs=options.pairs, seed=options.seed,
+            device=options.device, redo=options.redo,
             licence="that of the training speech" if options.corpus else "CC0-1.0",
         )
     )  # fmt: skip

@@ -1,22 +1,20 @@
 """sasv reproduce: rows of the published table, planned, run, and set beside the published figures."""
 
+import json
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from sasv.commands._calls import check_launcher, resolve
-from sasv.core.errors import SasvError
-from sasv.core.files import locked
+from sasv.commands._stages import Planner
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.files import locked, read_bytes, write_json
 from sasv.core.options import Count, NonNegativeFloat, Options, Range, Seed
+from sasv.core.progress import say
+from sasv.report.page import Cell, Section, write_report
 from sasv.reproduction import carry_out, check_unchanged, plan_lines
 from sasv.reproduction.beforehand import check_beforehand, check_output
-from sasv.reproduction.plans import planner_of
 from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
-from sasv.reproduction.settings import Corpora, Settings, SmallSpeech, TrainSettings
-from sasv.reproduction.table import Result, add_cells, results_of, table_of, write_table
-
-__all__ = ["ReproduceOptions", "Result", "reproduce"]
+from sasv.weights import find
 
 
 @dataclass
@@ -50,11 +48,11 @@ class ReproduceOptions(Options):
         attacks: vocoders of the spoofed speech of Stage 3, at scale tiny.
         unseen: vocoder of the spoofed test trials that no stage learns from, at scale tiny.
         epochs: of every stage, in place of those of its recipe.
-        batches: an epoch, in place of those of the recipe.
+        batches_per_epoch: in place of those of the recipe.
         pairs: bona fide pairs a batch (and as many spoofed), in place of those of the recipe.
         launch: how training and copying start on many GPUs or nodes (torchrun --nproc-per-node 4).
         precision: float32, bfloat16 or float16.
-        workers: loader processes; at scale tiny one.
+        num_workers: DataLoader workers of each training; at scale tiny one.
         device: cpu, cuda, or auto.
         tflops: sustained speed for the estimates, TFLOP a second; 0 takes 100 for a GPU and 0.15 for a CPU.
         seed: of everything.
@@ -63,6 +61,8 @@ class ReproduceOptions(Options):
             next free number.
         dry_run: print the plan with hours, disk and commands; do nothing.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {"workers": "num_workers", "batches": "batches_per_epoch"}
 
     row: Annotated[int, Range(0, 11)] = 0
     rows: str = ""
@@ -82,11 +82,11 @@ class ReproduceOptions(Options):
     attacks: list[str] = field(default_factory=lambda: ["world"])
     unseen: str = "source-filter"
     epochs: Count = 0
-    batches: Count = 0
+    batches_per_epoch: Count = 0
     pairs: Count = 0
     launch: str = ""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    workers: Count = 8
+    num_workers: Count = 8
     device: str = "auto"
     tflops: NonNegativeFloat = 0.0
     seed: Seed = 0
@@ -95,54 +95,69 @@ class ReproduceOptions(Options):
     dry_run: bool = False
 
 
+@dataclass(frozen=True)
+class Result:
+    """A cell of the table: our figures beside the published SASV-EER."""
+
+    row: int
+    encoder: str
+    train_set: str
+    model: Path
+    metrics: dict[str, Any]
+    published: float | None
+
+
 def reproduce(options: ReproduceOptions) -> list[Result]:
     """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its cells."""
     rows, encoders, train_sets = chosen(options)
-    check_launcher(options.launch)
-    settings = settings_of(options)
-    planner = planner_of(options.scale, settings, partial(resolve, launcher=options.launch))
-    cells = add_cells(planner, rows, encoders, train_sets)
+    planner = Planner(options)
+    cells: list[tuple[Row, str, str, list[str]]] = []
+    for encoder in encoders:
+        for row in rows:
+            for train_set in train_sets:
+                lineage = row.lineage(train_set)
+                if not row.needs_train_set() and train_set != train_sets[-1]:
+                    continue  # the same model whatever the training set
+                planner.add(encoder, lineage)
+                cells.append((row, encoder, train_set, lineage))
     if options.dry_run:
         print("\n".join(plan_lines(planner.steps)))
         return []
-    check_output(settings.out)
-    with locked(settings.out):
+    out = Path(options.out)
+    check_output(out)
+    with locked(out):
         check_unchanged(planner.steps, options.redo)
-        check_beforehand(settings, planner.steps, options.launch)
+        check_beforehand(options, planner.steps)
         carry_out(planner.steps, options.redo)
         results = results_of(planner, cells)
-        table = table_of(results, rows)
-        print(f"\n{table.text()}\n\n{about(options)}")
-        write_table(results, table, about(options), settings.out)
+        show(options, results, rows)
     return results
 
 
-def settings_of(options: ReproduceOptions) -> Settings:
-    """Return what a plan is made for."""
-    return Settings(
-        out=Path(options.out),
-        corpora=Corpora(
-            voxceleb2=options.voxceleb2,
-            asvspoof2019=options.asvspoof2019,
-            voxceleb1=options.voxceleb1,
-            noises=options.noises,
-            rirs=options.rirs,
-        ),
-        speech=SmallSpeech(options.corpus, options.voices, tuple(options.attacks), options.unseen),
-        training=TrainSettings(
-            epochs=options.epochs,
-            batches=options.batches,
-            pairs=options.pairs,
-            precision=options.precision,
-            workers=options.workers,
-            licence=options.licence,
-        ),
-        vocoders=tuple(options.vocoders),
-        weights=options.weights,
-        device=options.device,
-        tflops=options.tflops,
-        seed=options.seed,
-    )
+def results_of(planner: Planner, cells: list[tuple[Row, str, str, list[str]]]) -> list[Result]:
+    """Return the figures of the cells of the table."""
+    results = []
+    for row, encoder, train_set, lineage in cells:
+        folder = planner.evaluation(encoder, lineage[-1])
+        metrics = json.loads(read_bytes(folder / "metrics.json")) | {"folder": str(folder)}
+        published = find(row.number, encoder, train_set if row.needs_train_set() else "train+dev")
+        model = planner.model(encoder, lineage[-1])
+        value = published.published if published else None
+        results.append(Result(row.number, encoder, train_set, model, metrics, value))
+    return results
+
+
+def show(options: ReproduceOptions, results: list[Result], rows: list[Row]) -> None:
+    """Print the table, and write it as JSON and as a page. A page that lacks its image does not end the command."""
+    table = table_of(results, rows)
+    out = Path(options.out)
+    write_json(out / "table.json", [vars(result) | {"model": str(result.model)} for result in results])
+    print(f"\n{table.text()}\n\n{about(options)}")
+    try:
+        write_report("Rows of the published table", about(options), [table], out / "table")
+    except MissingExtra as error:
+        say(f"the table has no image: {error}")
+    say(f"table: {out / 'table' / 'report.html'}")
 
 
 def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
@@ -157,6 +172,32 @@ def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
     if unknown:
         raise SasvError(f"'{unknown[0]}' is no training set of the table; use train or train+dev")
     return rows, encoders, train_sets
+
+
+def table_of(results: list[Result], rows: list[Row]) -> Section:
+    """Return the table: a line a row, for each encoder and training set our figure, the published one, and how
+    they differ."""
+    columns = list(dict.fromkeys((result.encoder, result.train_set) for result in results))
+    found = {(result.row, result.encoder, result.train_set): result for result in results}
+    header = ["row", "Stage 1", "Stage 2", "Stage 3"]
+    for encoder, train_set in columns:
+        header += [f"{encoder} {train_set}", "published", "difference"]
+    lines = []
+    for row in rows:
+        cells = [Cell(str(row.number)), *map(Cell, row.words())]
+        for encoder, train_set in columns:
+            result = found.get((row.number, encoder, train_set))
+            if result is None:
+                cells += [Cell("-")] * 3
+                continue
+            value, span = result.metrics["sasv_eer"], (result.metrics.get("intervals") or {}).get("sasv_eer")
+            small = f"({span[0]:.2f} to {span[1]:.2f})" if span else ""
+            cells.append(Cell(f"{value:.2f}", small=small))
+            published = result.published
+            cells.append(Cell("-" if published is None else f"{published:.2f}"))
+            cells.append(Cell("-" if published is None else f"{value - published:+.2f}"))
+        lines.append(cells)
+    return Section("SASV-EER (%)", "Small: 95 % intervals by resampling speakers.", header, lines)
 
 
 def about(options: ReproduceOptions) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -34,13 +34,15 @@ class SynthesizeOptions(Options):
         trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.
         choose: all vocoders for each utterance, or one of them at random.
         suffix: flac or wav.
-        workers: processes; each works alone, on the CPU.
+        num_workers: processes; each works alone, on the CPU.
         device: cpu, cuda, or auto (a GPU where there is one and a vocoder has a network).
         batch: utterances that a vocoder is given at once; 0 takes 1 on a CPU, 64 on a GPU.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
         verify: read every copy again at the end.
         seed: of the choice and of vocoders that draw.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {"workers": "num_workers"}
 
     utterances: str
     out: str
@@ -50,7 +52,7 @@ class SynthesizeOptions(Options):
     trials: str = ""
     choose: Literal["all", "one"] = "all"
     suffix: Literal["flac", "wav"] = "flac"
-    workers: Count = 1
+    num_workers: Count = 1
     device: str = "auto"
     batch: Count = 0
     shard: str = ""
@@ -79,8 +81,8 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     keep_settings(out / "audio", makers, options.seed)
     parts = out / f"parts-{plan.signature[:12]}"
     if not parts.exists():
-        say(estimate(plan, makers, chosen, options.workers, batch))
-    result = run(plan, makers, parts, options.shard, options.workers, batch)
+        say(estimate(plan, makers, chosen, options.num_workers, batch))
+    result = run(plan, makers, parts, options.shard, options.num_workers, batch)
     if result is None:
         return None
     made, failed = result
@@ -111,10 +113,12 @@ def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
     if unknown:
         raise SasvError(f"--weights names {some(unknown)}, which --vocoders does not; known here: {some(list(kinds))}")
     device = options.device
-    if device == "auto" and (options.workers > 1 or not any(kind.neural for kind in kinds.values())):
+    if device == "auto" and (options.num_workers > 1 or not any(kind.neural for kind in kinds.values())):
         device = "cpu"
     device = str(pick_device(device))
     batch = options.batch or (1 if device == "cpu" else 64)
-    if options.workers > 1 and (device != "cpu" or batch > 1):
-        raise SasvError("--workers are processes on the CPU that take one file each; leave out --device and --batch")
+    if options.num_workers > 1 and (device != "cpu" or batch > 1):
+        raise SasvError(
+            "--num-workers are processes on the CPU that take one file each; leave out --device and --batch"
+        )
     return Makers(options.vocoders, options.weights, device), batch

@@ -1,6 +1,12 @@
 """Losses on embeddings of shape (items, 2 utterances, dimension). One family a file, one line here."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sasv.core.errors import SasvError
 from sasv.core.registry import Registry
+from sasv.losses.base import Loss
 
 LOSSES = Registry(
     "loss",
@@ -21,4 +27,34 @@ LOSSES = Registry(
     group="sasv.losses",
 )
 
-__all__ = ["LOSSES"]
+
+def make_loss(
+    name: str,
+    dimension: int,
+    classes: int,
+    common: Mapping[str, Any] | None = None,
+    own: Mapping[str, Any] | None = None,
+) -> Loss:
+    """Return a loss head.
+
+    Args:
+        name: name of the loss.
+        dimension: dimension of the embeddings.
+        classes: number of training classes.
+        common: values that most losses have (margin, scale); a loss takes those that it has.
+        own: further options of this loss.
+
+    Raises:
+        SasvError: an unknown loss, or an option that it does not have.
+    """
+    kind: type[Loss] = LOSSES.get(name)
+    known = [field.name for field in fields(kind.Options)]
+    unknown = [key for key in own or {} if key not in known]
+    if unknown:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise SasvError(f"the loss {name} has no option '{unknown[0]}'; {has}")
+    values = {key: value for key, value in (common or {}).items() if key in known}
+    return kind(dimension, classes, kind.Options(**(values | dict(own or {}))))
+
+
+__all__ = ["LOSSES", "make_loss"]

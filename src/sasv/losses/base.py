@@ -1,7 +1,8 @@
 """What every loss is."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +15,50 @@ class LossOutput(NamedTuple):
     accuracy: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """A loss without options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginOptions:
+    """A margin between classes.
+
+    Attributes:
+        margin: AAM-softmax: an angle in radians; AM-softmax: in cosine; triplet loss: in squared distance.
+    """
+
+    margin: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledMarginOptions(MarginOptions):
+    """A margin, and a scale of the cosines before the softmax.
+
+    Attributes:
+        scale: factor of the cosines.
+    """
+
+    scale: float = 30.0
+
+
 class Loss(nn.Module):
     """A loss head. Entries of its state dict carry the published names.
 
     Args:
-        dimension: of the embeddings.
-        classes: training classes; where there is spoofed speech its class is the last.
-        margin: of the angular margin, in radians (AM: in cosine).
-        scale: of the cosines before the softmax.
+        dimension: dimension of the embeddings.
+        classes: number of training classes; where there is spoofed speech its class is the last.
+        options: an object of the class ``Options`` of the loss; None takes its defaults.
     """
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+    Options: ClassVar[type[Any]] = NoOptions
+    """Dataclass of the options of the loss."""
+
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
         super().__init__()
-        self.dimension, self.classes = dimension, classes
-        self.margin, self.scale = margin, scale
+        self.dimension = dimension
+        self.classes = classes
+        self.options = self.Options() if options is None else options
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         """Compute the loss.

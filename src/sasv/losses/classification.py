@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.losses.base import Loss, LossOutput, accuracy, flatten
+from sasv.losses.base import Loss, LossOutput, ScaledMarginOptions, accuracy, flatten
 
 
 class Softmax(Loss):
     """Linear layer and cross-entropy."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
         self.fc = nn.Linear(dimension, classes)
 
     @classmethod
@@ -31,8 +32,12 @@ class Softmax(Loss):
 class AmSoftmax(Loss):
     """Additive margin: the cosine of the own class is lowered by ``margin``."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
+    Options = ScaledMarginOptions
+
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
+        self.margin = self.options.margin
+        self.scale = self.options.scale
         self.W = nn.Parameter(nn.init.xavier_normal_(torch.empty(dimension, classes)))
 
     @classmethod
@@ -51,8 +56,12 @@ class AmSoftmax(Loss):
 class AamSoftmax(Loss):
     """Additive angular margin: the angle to the own class is raised by ``margin``."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
+    Options = ScaledMarginOptions
+
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
+        self.margin = self.options.margin
+        self.scale = self.options.scale
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(classes, dimension)))
 
     @classmethod

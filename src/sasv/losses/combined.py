@@ -1,10 +1,11 @@
 """Sums of losses: the published Stage 1 and Stage 3 (paper, section 3)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from sasv.losses.base import Loss, LossOutput, inside
+from sasv.losses.base import Loss, LossOutput, ScaledMarginOptions, inside
 from sasv.losses.classification import AamSoftmax, Softmax
 from sasv.losses.metric import AngularPrototypical, OneDirectional
 
@@ -12,8 +13,8 @@ from sasv.losses.metric import AngularPrototypical, OneDirectional
 class SoftmaxPrototypical(Loss):
     """Softmax plus angular prototypical."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
         self.softmax = Softmax(dimension, classes)
         self.angleproto = AngularPrototypical(dimension, classes)
 
@@ -30,9 +31,11 @@ class SoftmaxPrototypical(Loss):
 class AamPrototypical(Loss):
     """AAM-softmax plus angular prototypical: Stage 1."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
-        self.aamsoftmax = AamSoftmax(dimension, classes, margin, scale)
+    Options = ScaledMarginOptions
+
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
+        self.aamsoftmax = AamSoftmax(dimension, classes, self.options)
         self.angleproto = AngularPrototypical(dimension, classes)
 
     @classmethod
@@ -48,9 +51,11 @@ class AamPrototypical(Loss):
 class Sasv(Loss):
     """AAM-softmax over speakers and the spoof class (the last), plus the one-directional loss: Stages 2 and 3."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
-        self.aamsoftmax = AamSoftmax(dimension, classes, margin, scale)
+    Options = ScaledMarginOptions
+
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
+        self.aamsoftmax = AamSoftmax(dimension, classes, self.options)
         self.angleproto_sasv = OneDirectional()
 
     @classmethod

@@ -1,12 +1,13 @@
 """Losses that compare embeddings: prototypical, angular prototypical (Chung et al. 2020), GE2E (Wan et al. 2018)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.losses.base import Loss, LossOutput, accuracy, own_column
+from sasv.losses.base import Loss, LossOutput, MarginOptions, accuracy, own_column
 
 LEAST_SCALE = 1e-6
 
@@ -44,8 +45,8 @@ class ReleasedPrototypical(Loss):
 class AngularPrototypical(Loss):
     """Scaled cosine of utterance 0 to the mean of the others of each item."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
         self.w = nn.Parameter(torch.tensor(10.0))
         self.b = nn.Parameter(torch.tensor(-5.0))
 
@@ -59,6 +60,12 @@ class AngularPrototypical(Loss):
 class Triplet(Loss):
     """Hinge on squared distances of unit vectors, hardest negative in the batch (Schroff et al. 2015)."""
 
+    Options = MarginOptions
+
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
+        self.margin = self.options.margin
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         x = F.normalize(embeddings.float(), dim=2)
         distances = 2 - 2 * x[:, 0] @ x[:, 1].T
@@ -71,8 +78,8 @@ class Triplet(Loss):
 class Ge2e(Loss):
     """Generalised end-to-end, softmax variant: the own centroid leaves the utterance out."""
 
-    def __init__(self, dimension: int, classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
-        super().__init__(dimension, classes, margin, scale)
+    def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
+        super().__init__(dimension, classes, options)
         self.w = nn.Parameter(torch.tensor(10.0))
         self.b = nn.Parameter(torch.tensor(-5.0))
 

@@ -88,7 +88,7 @@ def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> 
     axes[1].set(title="Development trials", ylabel="EER (%)", ylim=(0, None))
     if axes[1].lines:
         axes[1].legend(frameon=False)
-    draw(axes[2], "rate", "rate", "black")
+    draw(axes[2], "lr", "learning rate", "black")
     axes[2].set(title="Learning rate")
     for axis in axes:
         axis.set_xlabel("epoch")

@@ -200,7 +200,8 @@ def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterat
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
             raise SasvError(
-                f"a worker process died ({error}); often memory is short: the same command goes on, try fewer --workers"
+                f"a worker process died ({error}); often memory is short: the same command goes on, "
+                "try fewer --num-workers"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -26,12 +26,11 @@ MOST_SKIPPED = 5
 
 
 class Seen(NamedTuple):
-    """A batch of all processes: mean loss and accuracy (percent), pairs that count, whether any process must stop."""
+    """A batch of all processes: mean loss and accuracy (percent), and the pairs that count."""
 
     loss: float
     accuracy: float
     pairs: float
-    stop: bool
 
 
 class Engine:
@@ -47,9 +46,9 @@ class Engine:
 
     def __init__(self, options: TrainOptions, encoder: Encoder, head: Loss, device: torch.device, processes: Processes):
         self.options, self.device, self.processes = options, device, processes
-        if options.global_statistics and processes.world > 1:
+        if options.sync_batch_norm and processes.world > 1:
             normalise_globally(encoder, device)
-        system = System(encoder, head, options.precision, options.gather, processes, options.augment)
+        system = System(encoder, head, options.precision, options.gather_batches, processes, options.augment)
         self.system = system.to(device)
         if options.channels_last:
             encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -57,8 +56,10 @@ class Engine:
         norms = [part for part in encoder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
         self.statistics = [buffer for part in norms for buffer in part.buffers()]
         self.averages: Averages | None = None
-        if options.average != "none":
-            self.averages = Averages(self.system, options.average, options.ema_decay, options.average_from)
+        if options.weight_average != "none":
+            self.averages = Averages(
+                self.system, options.weight_average, options.ema_decay, options.average_start_epoch
+            )
         if options.compile:
             if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
                 raise SasvError("--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it out")
@@ -69,13 +70,11 @@ class Engine:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # crops are all of one length
         groups = parameter_groups(encoder, head)
-        self.optimiser = make_optimiser(options.optimiser, groups, options.highest, options.weight_decay)
+        self.optimiser = make_optimiser(options.optimiser, groups, options.max_lr, options.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
         self.skipped = 0  # steps in a row
 
-    def backward(
-        self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True, stop: bool = False
-    ) -> Seen:
+    def backward(self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True) -> Seen:
         """Add the gradients of a batch.
 
         Args:
@@ -84,32 +83,31 @@ class Engine:
             wanted: items of a batch whose files can all be read.
             group: batches that make one step.
             last: whether this is the last of them.
-            stop: whether this process was told to stop.
         """
         pairs, many = len(labels), self.processes
         if not pairs:
             if many.world == 1:
-                return Seen(0.0, 0.0, 0.0, stop)
+                return Seen(0.0, 0.0, 0.0)
             # The other processes wait for this one: it takes part with silence that counts nothing.
-            waves, labels = torch.zeros(2, *waves.shape[1:]), torch.full((2,), -1 if self.options.gather else 0)
+            waves, labels = torch.zeros(2, *waves.shape[1:]), torch.full((2,), -1 if self.options.gather_batches else 0)
         waves, labels = (part.to(self.device, non_blocking=True) for part in (waves, labels))
         before = [buffer.clone() for buffer in self.statistics]
         alone = isinstance(self.trained, DistributedDataParallel) and not last
         with self.trained.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             output: LossOutput = self.trained(waves, labels, wanted)
-            value = output.value if pairs or self.options.gather else 0.0 * output.value
+            value = output.value if pairs or self.options.gather_batches else 0.0 * output.value
             self.scaler.scale(value / group).backward()
         loss = float(value.detach())
         broken = not math.isfinite(loss)
         counts = not broken and pairs > 0
         own = [loss, float(output.accuracy), 1.0, pairs] if counts else [0.0] * 4
-        totals = many.total(torch.tensor([*own, broken, stop]).to(self.device)).tolist()
+        totals = many.total(torch.tensor([*own, broken]).to(self.device)).tolist()
         if totals[4] or not pairs:  # a step will be skipped: batch-norm statistics must not keep it either
             for buffer, kept in zip(self.statistics, before):
                 buffer.copy_(kept)
         if totals[4] or not totals[2]:
-            return Seen(0.0, 0.0, 0.0, totals[5] > 0)
-        return Seen(totals[0] / totals[2], totals[1] / totals[2], totals[3], totals[5] > 0)
+            return Seen(0.0, 0.0, 0.0)
+        return Seen(totals[0] / totals[2], totals[1] / totals[2], totals[3])
 
     def step(self, epoch: int) -> bool:
         """Take one optimiser step in an epoch counted from 0; return False where its gradient was not finite.
@@ -120,7 +118,7 @@ class Engine:
         if all(parameter.grad is None for parameter in self.parameters):  # nothing of the batch could be read
             return True
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or math.inf)
         finite = bool(torch.isfinite(norm))
         if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
             self.scaler.step(self.optimiser)
@@ -133,7 +131,7 @@ class Engine:
         if self.skipped >= MOST_SKIPPED * (4 if self.scaler.is_enabled() else 1):
             raise SasvError(
                 f"{self.skipped} steps in a row without a finite gradient, up to epoch {epoch + 1}; the last "
-                "checkpoint is kept: lower --highest, set --clip 5, or use --precision float32"
+                "checkpoint is kept: lower --max-lr, set --max-grad-norm 5, or use --precision float32"
             )
         return finite
 

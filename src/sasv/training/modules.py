@@ -10,7 +10,7 @@ from sasv.checkpoints import Checkpoint, load_checkpoint, restore_head, spawn_en
 from sasv.core.errors import SasvError
 from sasv.encoders import make_encoder
 from sasv.encoders.base import Encoder
-from sasv.losses import LOSSES
+from sasv.losses import make_loss
 from sasv.losses.base import Loss, LossOutput
 from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
@@ -112,8 +112,9 @@ def make_modules(options: TrainOptions, classes: Sequence[str]) -> tuple[Encoder
         check_wanted(options, checkpoint, encoder)
         notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
     else:
-        encoder = make_encoder(options.encoder, options.sizes, options.frontend, options.frontend_options)
-    head: Loss = LOSSES.get(options.loss)(encoder.dimension, len(classes), options.margin, options.scale)
+        encoder = make_encoder(options.encoder, options.encoder_options, options.frontend, options.frontend_options)
+    common = {"margin": options.margin, "scale": options.scale}
+    head = make_loss(options.loss, encoder.dimension, len(classes), common, options.loss_options)
     if options.init:
         notes += restore_head(head, checkpoint, classes if options.keep_classes else ())
     return encoder, head, notes
@@ -128,7 +129,7 @@ def check_wanted(options: TrainOptions, checkpoint: Checkpoint, encoder: Encoder
             f"set --encoder {specification.encoder}"
         )
     frontend = options.frontend or specification.frontend
-    wanted = {"encoder_options": options.sizes, "frontend_options": options.frontend_options}
+    wanted = {"encoder_options": options.encoder_options, "frontend_options": options.frontend_options}
     found = encoder.description()
     differing = [
         f"{name} {found[part].get(name)} and not {value}"
@@ -143,10 +144,10 @@ def check_wanted(options: TrainOptions, checkpoint: Checkpoint, encoder: Encoder
 
 
 def set_margin(head: Loss, margin: float) -> None:
-    """Set the margin of a loss and of the losses inside it."""
+    """Set the margin of a loss, or of the losses inside it that have one."""
     for part in head.modules():
-        if isinstance(part, Loss):
-            part.margin = margin
+        if isinstance(part, Loss) and hasattr(part, "margin"):
+            setattr(part, "margin", margin)  # noqa: B010 (not every loss declares one)
 
 
 def detached(module: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,13 @@
-"""Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook passes."""
+"""Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook passes.
+
+They come in groups. ``TrainOptions`` inherits from all of them, so that flags and keys stay flat, and a function that
+wants, say, a ``ScheduleOptions`` can be given the ``TrainOptions``.
+"""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from sasv.core.errors import SasvError
 from sasv.core.options import (
     Count,
     NonNegativeFloat,
@@ -14,129 +19,265 @@ from sasv.core.options import (
     Seed,
 )
 
+Angle = Annotated[float, Range(0, 3.14)]
+"""An angle between two directions, in radians."""
 
-@dataclass
-class TrainOptions(Options):
-    """Train an encoder on a table of utterances.
 
-    The defaults are the published Stage 1 (VoxCeleb2; Interspeech 2023 paper, section 4).
+@dataclass(kw_only=True)
+class DataOptions(Options):
+    """What is trained on, and how it is read.
 
     Args:
         utterances: training table (TSV).
-        out: run folder; the model becomes ``model.safetensors`` in it.
-        where: keep the rows with this ``column=value``, for instance ``split=train``; several are separated by ``;``.
-        dev_utterances: table of the development utterances; empty takes the training table, all rows.
-        dev_enrolments: development enrolments; empty trains without selection.
-        dev_trials: development trials.
-        encoder: name of an encoder.
-        sizes: sizes that differ from the published ones, for instance ``{channels: 256}``.
-        frontend: front-end of the encoder; empty takes that of its publication.
-        frontend_options: options of the front-end that differ from its defaults.
-        init: checkpoint to start from (ours or published).
-        keep_classes: the classes that the checkpoint of init has too (by name: speakers, spoof) keep their rows of the
-            loss head; as published, a head of other classes begins anew as a whole.
-        loss: aamsoftmaxproto (Stage 1), sasv or sasv-symmetric (Stages 2 and 3), or another loss.
-        margin: angular margin of the classification loss, radians.
-        margin_start: margin from which the warm-up rises.
-        margin_warmup: epochs over which the margin rises to its value.
-        scale: scale of the classification loss.
-        epochs: epochs to train.
-        batches: batches an epoch: paper takes what the pairs of different speakers fill, spoofs a whole pass over the
-            spoofed pairs, a number as many.
-        speakers: bona fide pairs a batch and process, all of different speakers.
-        spoofs: spoofed pairs a batch and process (Stages 2 and 3).
-        most: at most so many utterances of a speaker an epoch.
-        frames: crop length in frames of 10 ms.
-        highest: highest learning rate.
-        lowest: lowest learning rate.
-        cycle: epochs of a cosine cycle.
-        warmup: warm-up epochs of each cycle.
-        decay: factor on the peak after each cycle.
-        schedule: cosine (with restarts), step, exponential, or cyclic.
-        optimiser: adamw, adam, adamp (needs sasv[optimisers]), or sgd.
-        weight_decay: of the optimiser.
-        clip: largest norm of the gradient; 0 does not clip.
-        accumulate: batches whose gradients make one step.
-        augment: SpecAugment, and the waveform augmentations whose folders are given.
-        codecs: telephone and codec conditions, one of which each crop passes with probability codec_share: 8khz, mulaw,
-            alaw (nothing more needed), g722, opus, mp3 (need sasv[m4a]).
-        codec_share: see codecs.
-        noises: MUSAN folder (noise, speech, music), or any folder of noise.
+        where: train on the rows with this ``column=value``, for instance ``split=train``; several conditions are
+            separated by ``;``.
+        crop_frames: length of a training crop, in feature frames of 10 ms.
+        augment: apply SpecAugment, and the waveform augmentations whose folders are given.
+        noises: folder of noise to add: MUSAN (noise, speech, music), or any folder of audio.
         rirs: folder of room impulse responses.
-        gather: many processes: the loss is that of the items of all of them, which then have different speakers.
-        global_statistics: many processes: batch norm over all of them.
-        average: ema averages the weights after every step, swa after every epoch; averaged weights are the ones
-            evaluated and saved, their batch-norm statistics recomputed.
-        ema_decay: of ema.
-        average_from: whole epochs before averaging begins.
-        statistics_batches: batches for the batch-norm statistics of averaged weights.
-        compile: torch.compile the encoder (half a minute to begin with).
-        channels_last: memory format of two-dimensional convolutions (SKA-TDNN).
-        precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
-        metric: development metric that chooses the model; auto is SASV-EER where there are spoofed trials, else SV-EER.
-        evaluate_every: epochs between evaluations on the development trials.
-        save_minutes: minutes between saved states within an epoch (each epoch's end is saved too).
-        allow_changed: go on although options changed since the last state; its epoch then begins anew.
-        tensorboard: write TensorBoard files into the run folder (needs sasv[tensorboard]).
-        workers: loader processes.
-        device: cpu, cuda, or auto.
-        seed: of everything drawn.
-        licence: licence of the model, written into it.
+        codecs: telephone and codec conditions: 8khz, mulaw, alaw (nothing more is needed), g722, opus, mp3 (these need
+            sasv[m4a]). A crop passes through one of them with the probability codec_share.
+        codec_share: probability that a crop passes through one of the codecs.
+        num_workers: DataLoader workers: processes that read and augment audio; 0 reads in the training process.
+        loader_timeout: seconds without a batch after which training ends with an error; 0 waits for ever.
     """
 
     utterances: str
-    out: str
     where: str = ""
+    crop_frames: PositiveInt = 200
+    augment: bool = True
+    noises: str = ""
+    rirs: str = ""
+    codecs: list[str] = field(default_factory=list)
+    codec_share: Probability = 0.5
+    num_workers: Count = 2
+    loader_timeout: NonNegativeFloat = 600.0
+
+
+@dataclass(kw_only=True)
+class ModelOptions(Options):
+    """The network, and how it is computed.
+
+    Args:
+        encoder: name of an encoder.
+        encoder_options: options of the encoder that differ from the published ones, for instance ``{channels: 256}``.
+        frontend: front-end of the encoder; empty takes that of its publication.
+        frontend_options: options of the front-end that differ from its defaults.
+        init: checkpoint to start from (of sasv, or as published).
+        keep_classes: keep the loss head's rows of the classes (speakers and spoof, by name) that the checkpoint given
+            by init has too. Without it a head with other classes starts anew as a whole, as published.
+        precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
+        compile: compile the encoder with torch.compile (takes half a minute at the start).
+        channels_last: use the channels-last memory format for two-dimensional convolutions (SKA-TDNN).
+    """
+
+    encoder: str = "ecapa-tdnn"
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    frontend: str = ""
+    frontend_options: dict[str, Any] = field(default_factory=dict)
+    init: str = ""
+    keep_classes: bool = False
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    channels_last: bool = False
+
+
+@dataclass(kw_only=True)
+class LossOptions(Options):
+    """The loss.
+
+    Args:
+        loss: aamsoftmaxproto (Stage 1), sasv or sasv-symmetric (Stages 2 and 3), or another loss.
+        margin: margin of the loss; for AAM-softmax an angle in radians.
+        margin_start: margin from which it rises during its warm-up.
+        margin_warmup_epochs: epochs over which the margin rises to its value.
+        scale: scale of the cosines before the softmax.
+        loss_options: further options of the loss, for those that have any.
+    """
+
+    loss: str = "aamsoftmaxproto"
+    margin: Angle = 0.2
+    margin_start: Angle = 0.0
+    margin_warmup_epochs: Count = 0
+    scale: PositiveFloat = 30.0
+    loss_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class BatchOptions(Options):
+    """What a batch and an epoch consist of.
+
+    Args:
+        pairs: bona fide pairs per batch and process, all of different speakers.
+        spoof_pairs: spoofed pairs per batch and process (Stages 2 and 3).
+        batches_per_epoch: a number; or paper: until the pairs left no longer fill a batch with different speakers, as
+            published; or spoofs: one whole pass over the spoofed pairs.
+        max_utterances_per_speaker: maximum number of utterances per speaker and epoch; 0 takes all.
+        gather_batches: with several processes, compute the loss over the gathered batch of all of them; its bona fide
+            pairs are then all of different speakers.
+        sync_batch_norm: with several processes, compute batch-norm statistics over all of them.
+    """
+
+    pairs: PositiveInt = 100
+    spoof_pairs: Count = 0
+    batches_per_epoch: Annotated[int | Literal["paper", "spoofs"], Range(1)] = "paper"
+    max_utterances_per_speaker: Count = 600
+    gather_batches: bool = False
+    sync_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batches_per_epoch == "spoofs" and not self.spoof_pairs:
+            raise SasvError(
+                "--batches-per-epoch spoofs counts an epoch by its spoofed pairs, and --spoof-pairs is 0; set "
+                "--spoof-pairs, or use --batches-per-epoch paper"
+            )
+        if self.max_utterances_per_speaker == 1:
+            raise SasvError("--max-utterances-per-speaker is 1; a pair needs at least 2 (0 takes all)")
+
+
+@dataclass(kw_only=True)
+class ScheduleOptions(Options):
+    """The learning rate of each epoch.
+
+    Args:
+        epochs: epochs to train.
+        schedule: cosine (with restarts), step, exponential, or cyclic.
+        max_lr: peak learning rate.
+        min_lr: lowest learning rate.
+        cycle_epochs: epochs of a cycle of the schedule.
+        warmup_epochs: epochs of linear warm-up: of each cycle with cosine, at the start with step and exponential.
+        lr_decay: factor by which the peak shrinks with each cycle.
+    """
+
+    epochs: PositiveInt = 100
+    schedule: Literal["cosine", "step", "exponential", "cyclic"] = "cosine"
+    max_lr: PositiveFloat = 1e-3
+    min_lr: NonNegativeFloat = 1e-8
+    cycle_epochs: PositiveInt = 25
+    warmup_epochs: Count = 10
+    lr_decay: PositiveFloat = 0.5
+
+
+@dataclass(kw_only=True)
+class OptimiserOptions(Options):
+    """The optimiser and its steps.
+
+    Args:
+        optimiser: adamw, adam, adamp (needs sasv[optimisers]), or sgd.
+        weight_decay: weight decay of the optimiser.
+        max_grad_norm: clip the gradient to this norm; 0 does not clip.
+        accumulate_batches: number of batches whose gradients make one step.
+    """
+
+    optimiser: Literal["adamw", "adam", "adamp", "sgd"] = "adamw"
+    weight_decay: NonNegativeFloat = 1e-7
+    max_grad_norm: NonNegativeFloat = 0.0
+    accumulate_batches: PositiveInt = 1
+
+
+@dataclass(kw_only=True)
+class AverageOptions(Options):
+    """Averaged weights.
+
+    Args:
+        weight_average: ema averages the weights after every step, swa after every epoch. The averaged weights are the
+            ones that are evaluated and saved, with batch-norm statistics computed for them.
+        ema_decay: decay of ema.
+        average_start_epoch: number of epochs before averaging begins.
+        batch_norm_batches: number of batches over which the batch-norm statistics of averaged weights are computed.
+    """
+
+    weight_average: Literal["none", "ema", "swa"] = "none"
+    ema_decay: Annotated[float, Range(0, below=1)] = 0.999
+    average_start_epoch: Count = 0
+    batch_norm_batches: PositiveInt = 50
+
+
+@dataclass(kw_only=True)
+class SelectionOptions(Options):
+    """How the best epoch is chosen.
+
+    Args:
+        dev_utterances: table of the development utterances; empty takes the training table with all its rows.
+        dev_enrolments: development enrolments; without them the last epoch is the model.
+        dev_trials: development trials.
+        metric: development metric that chooses the model; auto takes SASV-EER where there are spoofed trials, else
+            SV-EER.
+        evaluate_every: number of epochs between evaluations on the development trials.
+    """
+
     dev_utterances: str = ""
     dev_enrolments: str = ""
     dev_trials: str = ""
-    encoder: str = "ecapa-tdnn"
-    sizes: Annotated[dict[str, Any], Range()] = field(default_factory=dict)
-    frontend: str = ""
-    frontend_options: Annotated[dict[str, Any], Range()] = field(default_factory=dict)
-    init: str = ""
-    keep_classes: bool = False
-    loss: str = "aamsoftmaxproto"
-    margin: Annotated[float, Range(0, 3.14)] = 0.2
-    margin_start: Annotated[float, Range(0, 3.14)] = 0.0
-    margin_warmup: Count = 0
-    scale: PositiveFloat = 30.0
-    epochs: PositiveInt = 100
-    batches: Annotated[int | Literal["paper", "spoofs"], Range(1)] = "paper"
-    speakers: PositiveInt = 100
-    spoofs: Count = 0
-    most: Count = 600
-    frames: PositiveInt = 200
-    highest: PositiveFloat = 1e-3
-    lowest: NonNegativeFloat = 1e-8
-    cycle: PositiveInt = 25
-    warmup: Count = 10
-    decay: PositiveFloat = 0.5
-    schedule: Literal["cosine", "step", "exponential", "cyclic"] = "cosine"
-    optimiser: Literal["adamw", "adam", "adamp", "sgd"] = "adamw"
-    weight_decay: NonNegativeFloat = 1e-7
-    clip: NonNegativeFloat = 0.0
-    accumulate: PositiveInt = 1
-    augment: bool = True
-    codecs: list[str] = field(default_factory=list)
-    codec_share: Probability = 0.5
-    noises: str = ""
-    rirs: str = ""
-    gather: bool = False
-    global_statistics: bool = False
-    average: Literal["none", "ema", "swa"] = "none"
-    ema_decay: Annotated[float, Range(0, below=1)] = 0.999
-    average_from: Count = 0
-    statistics_batches: PositiveInt = 50
-    compile: bool = False
-    channels_last: bool = False
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     metric: Literal["auto", "sasv_eer", "sv_eer", "spf_eer"] = "auto"
     evaluate_every: PositiveInt = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.dev_trials) != bool(self.dev_enrolments):
+            raise SasvError("development trials and enrolments belong together: give both or neither")
+
+
+@dataclass(kw_only=True)
+class RunOptions(Options):
+    """Where and how a run is kept.
+
+    Args:
+        out: run folder; the model becomes ``model.safetensors`` in it.
+        save_minutes: minutes between saved states within an epoch (the end of each epoch is saved too).
+        allow_changed: go on although options changed since the last state; its epoch then starts anew.
+        tensorboard: write TensorBoard files into the run folder (needs sasv[tensorboard]).
+        device: cpu, cuda, or auto.
+        seed: seed of everything random.
+        licence: licence of the model, written into it.
+    """
+
+    out: str
     save_minutes: NonNegativeFloat = 10.0
     allow_changed: bool = False
     tensorboard: bool = False
-    workers: Count = 2
     device: str = "auto"
     seed: Seed = 0
     licence: str = "unknown"
+
+
+@dataclass(kw_only=True)
+class TrainOptions(
+    SelectionOptions,
+    AverageOptions,
+    OptimiserOptions,
+    ScheduleOptions,
+    BatchOptions,
+    LossOptions,
+    ModelOptions,
+    DataOptions,
+    RunOptions,
+):
+    """Train an encoder on a table of utterances.
+
+    The defaults are the published Stage 1 (VoxCeleb2; Interspeech 2023 paper, section 4).
+    """
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "sizes": "encoder_options",
+        "margin_warmup": "margin_warmup_epochs",
+        "batches": "batches_per_epoch",
+        "speakers": "pairs",
+        "spoofs": "spoof_pairs",
+        "most": "max_utterances_per_speaker",
+        "frames": "crop_frames",
+        "highest": "max_lr",
+        "lowest": "min_lr",
+        "cycle": "cycle_epochs",
+        "warmup": "warmup_epochs",
+        "decay": "lr_decay",
+        "clip": "max_grad_norm",
+        "accumulate": "accumulate_batches",
+        "gather": "gather_batches",
+        "global_statistics": "sync_batch_norm",
+        "average": "weight_average",
+        "average_from": "average_start_epoch",
+        "statistics_batches": "batch_norm_batches",
+        "workers": "num_workers",
+    }

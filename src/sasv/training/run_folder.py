@@ -21,7 +21,7 @@ from sasv.training.options import TrainOptions
 from sasv.training.provenance import environment
 from sasv.weights import resolve
 
-FREE = {"out", "workers", "num_workers", "device", "epochs", "save_minutes", "allow_changed", "tensorboard"}
+FREE = {"out", "num_workers", "loader_timeout", "device", "epochs", "save_minutes", "allow_changed", "tensorboard"}
 """Options that may change when a run goes on."""
 
 INPUTS = ("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init", "noises", "rirs")
@@ -128,7 +128,7 @@ class RunFolder:
             return []
         if Path(path).is_file() and text_digest(path) == whole:
             before = load_utterances(path, str(old.get("where", "")))
-            if not self.options.spoofs:
+            if not self.options.spoof_pairs:
                 before = before.take(~before.spoofed)
             if rows_digest(before) == rows:
                 return []

@@ -1,52 +1,127 @@
 """Learning rate by epoch, as pure functions: nothing to save, nothing to restore."""
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
+
+from sasv.core.errors import SasvError
+from sasv.training.options import ScheduleOptions
 
 
-def cosine_restarts(
-    epoch: int, cycle: int = 25, highest: float = 1e-3, lowest: float = 1e-8, warmup: int = 10, decay: float = 0.5
-) -> float:
-    """Return the learning rate of an epoch, counted from 0.
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Learning rate of each epoch.
 
-    Each cycle climbs linearly from ``lowest`` for ``warmup`` epochs, then falls along a cosine to ``lowest``;
-    the peak is multiplied by ``decay`` after each cycle (published Stage 1: the defaults; Stage 3: cycle 8,
-    highest 1e-4, lowest 0, no warm-up, decay 0.8).
+    Attributes:
+        max_lr: peak learning rate.
+        min_lr: lowest learning rate.
+        cycle_epochs: epochs of a cycle.
+        warmup_epochs: epochs of linear warm-up.
+        lr_decay: factor by which the peak shrinks with each cycle.
+
+    Raises:
+        SasvError: the values do not fit each other.
     """
-    round_, step = divmod(epoch, cycle)
-    peak = highest * decay**round_
-    if step < warmup:
-        return lowest + (peak - lowest) * step / warmup
-    return lowest + (peak - lowest) * (1 + math.cos(math.pi * (step - warmup) / (cycle - warmup))) / 2
+
+    max_lr: float = 1e-3
+    min_lr: float = 1e-8
+    cycle_epochs: int = 25
+    warmup_epochs: int = 10
+    lr_decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.min_lr > self.max_lr:
+            raise SasvError(f"--min-lr {self.min_lr:g} is above --max-lr {self.max_lr:g}; lower it")
+
+    def __call__(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        raise NotImplementedError
+
+    def warmup(self, epoch: int) -> float:
+        """Return the learning rate of an epoch of the warm-up at the start."""
+        return self.min_lr + (self.max_lr - self.min_lr) * epoch / self.warmup_epochs
 
 
-def warmed(epoch: int, highest: float, lowest: float, warmup: int) -> float | None:
-    """Return the rate of a linear warm-up over the first epochs, None when it is over."""
-    return lowest + (highest - lowest) * epoch / warmup if epoch < warmup else None
+@dataclass(frozen=True, kw_only=True)
+class CosineRestarts(Schedule):
+    """Each cycle climbs linearly from the lowest rate to the peak, then falls along a cosine to the lowest rate.
+
+    Published Stage 1: the defaults; Stage 3: cycles of 8, peak 1e-4, lowest 0, no warm-up, decay 0.8.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_epochs >= self.cycle_epochs:
+            raise SasvError(
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of a cycle of {self.cycle_epochs} epochs, so "
+                "that the peak is never reached; set fewer, or more --cycle-epochs"
+            )
+
+    def __call__(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        cycle, step = divmod(epoch, self.cycle_epochs)
+        peak = self.max_lr * self.lr_decay**cycle
+        if step < self.warmup_epochs:
+            return self.min_lr + (peak - self.min_lr) * step / self.warmup_epochs
+        fall = (step - self.warmup_epochs) / (self.cycle_epochs - self.warmup_epochs)
+        return self.min_lr + (peak - self.min_lr) * (1 + math.cos(math.pi * fall)) / 2
 
 
-def step_decay(epoch: int, cycle: int, highest: float, lowest: float, warmup: int, decay: float) -> float:
-    """Multiply by ``decay`` every ``cycle`` epochs after the warm-up, down to ``lowest``."""
-    start = warmed(epoch, highest, lowest, warmup)
-    return max(lowest, highest * decay ** ((epoch - warmup) // cycle)) if start is None else start
+@dataclass(frozen=True, kw_only=True)
+class StepDecay(Schedule):
+    """After the warm-up the rate is multiplied by the decay once a cycle, down to the lowest rate."""
+
+    def __call__(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        if epoch < self.warmup_epochs:
+            return self.warmup(epoch)
+        cycle = (epoch - self.warmup_epochs) // self.cycle_epochs
+        return max(self.min_lr, self.max_lr * self.lr_decay**cycle)
 
 
-def exponential(epoch: int, cycle: int, highest: float, lowest: float, warmup: int, decay: float) -> float:
-    """Fall smoothly by ``decay`` per ``cycle`` epochs after the warm-up, down to ``lowest``."""
-    start = warmed(epoch, highest, lowest, warmup)
-    return max(lowest, highest * decay ** ((epoch - warmup) / cycle)) if start is None else start
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """After the warm-up the rate falls smoothly, by the decay per cycle, down to the lowest rate."""
+
+    def __call__(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        if epoch < self.warmup_epochs:
+            return self.warmup(epoch)
+        cycles = (epoch - self.warmup_epochs) / self.cycle_epochs
+        return max(self.min_lr, self.max_lr * self.lr_decay**cycles)
 
 
-def cyclic(epoch: int, cycle: int, highest: float, lowest: float, warmup: int, decay: float) -> float:
-    """Triangles between ``lowest`` and a peak that shrinks by ``decay`` each cycle (Smith 2017); no warm-up."""
-    round_, step = divmod(epoch, cycle)
-    height = 1 - abs(2 * step / cycle - 1)
-    return lowest + (highest * decay**round_ - lowest) * height
+@dataclass(frozen=True, kw_only=True)
+class Cyclic(Schedule):
+    """Triangles between the lowest rate and a peak that shrinks with each cycle (Smith 2017); it has no warm-up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_epochs:
+            raise SasvError(
+                f"--schedule cyclic has no warm-up, and --warmup-epochs is {self.warmup_epochs}; set --warmup-epochs 0"
+            )
+
+    def __call__(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 0."""
+        cycle, step = divmod(epoch, self.cycle_epochs)
+        height = 1 - abs(2 * step / self.cycle_epochs - 1)
+        return self.min_lr + (self.max_lr * self.lr_decay**cycle - self.min_lr) * height
 
 
-SCHEDULES: dict[str, Callable[[int, int, float, float, int, float], float]] = {
-    "cosine": cosine_restarts,
-    "step": step_decay,
-    "exponential": exponential,
-    "cyclic": cyclic,
+SCHEDULES: dict[str, type[Schedule]] = {
+    "cosine": CosineRestarts,
+    "step": StepDecay,
+    "exponential": Exponential,
+    "cyclic": Cyclic,
 }
+
+
+def make_schedule(options: ScheduleOptions) -> Schedule:
+    """Return the schedule that the options describe. SasvError where they do not fit each other."""
+    return SCHEDULES[options.schedule](
+        max_lr=options.max_lr,
+        min_lr=options.min_lr,
+        cycle_epochs=options.cycle_epochs,
+        warmup_epochs=options.warmup_epochs,
+        lr_decay=options.lr_decay,
+    )

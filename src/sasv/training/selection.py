@@ -4,14 +4,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sasv.core.errors import SasvError
+from sasv.audio import probe
+from sasv.core.errors import AudioError, SasvError, some
 from sasv.embeddings.extract import embed_table
 from sasv.embeddings.model import Model
 from sasv.metrics import sasv_eers
 from sasv.parallel.processes import Processes
 from sasv.scores import score_embeddings
 from sasv.tables import Enrolments, Trials, Utterances, load_enrolments, load_trials, load_utterances, needed_utterances
-from sasv.training.options import TrainOptions
+from sasv.training.options import SelectionOptions
+
+
+def check_readable(utterances: Utterances, source: str) -> None:
+    """Open every file, so that one that cannot be read is known before the first epoch. SasvError names them."""
+    failures = []
+    for path in utterances.paths:
+        try:
+            probe(path)
+        except AudioError as error:
+            failures.append(str(error))
+    if failures:
+        raise SasvError(
+            f"{source}: {len(failures)} of {len(utterances)} development files cannot be read ({some(failures, 3)}); "
+            "mend them or drop their rows"
+        )
 
 
 @dataclass
@@ -24,18 +40,32 @@ class DevelopmentSet:
     metric: str
 
     @classmethod
-    def load(cls, options: TrainOptions) -> "DevelopmentSet | None":
-        """Read the tables that the options name, check them against each other; None where none are named."""
-        if bool(options.dev_trials) != bool(options.dev_enrolments):
-            raise SasvError("development trials and enrolments belong together: give both or neither")
+    def load(cls, options: SelectionOptions, utterances: str) -> "DevelopmentSet | None":
+        """Read the tables that the options name; None where none are named.
+
+        What an evaluation needs is checked here: that the trials give the metric, and that every file can be read.
+
+        Args:
+            options: see SelectionOptions.
+            utterances: the training table, in place of development utterances.
+
+        Raises:
+            SasvError: tables, metric or files do not fit.
+        """
         if not options.dev_trials:
             return None
         enrolments, trials = load_enrolments(options.dev_enrolments), load_trials(options.dev_trials)
-        everything = load_utterances(options.dev_utterances or options.utterances)
+        everything = load_utterances(options.dev_utterances or utterances)
         metric = options.metric
         if metric == "auto":
             metric = "sasv_eer" if trials.counts()["spoof"] else "sv_eer"
-        return cls(needed_utterances(everything, enrolments, trials), enrolments, trials, metric)
+        rates = sasv_eers(np.linspace(0, 1, len(trials)), trials.labels)
+        if rates[metric] is None:
+            counts = ", ".join(f"{count:,} {label}" for label, count in trials.counts().items())
+            raise SasvError(f"{options.dev_trials}: its trials ({counts}) give no {metric}; choose another --metric")
+        needed = needed_utterances(everything, enrolments, trials)
+        check_readable(needed, options.dev_trials)
+        return cls(needed, enrolments, trials, metric)
 
     def evaluate(self, model: Model, processes: Processes) -> dict[str, float | int | None]:
         """Return the EERs and thresholds of a model on these trials; each process embeds a part of the utterances."""
@@ -45,7 +75,4 @@ class DevelopmentSet:
         vectors, names, failures = zip(*parts)
         reasons = {name: reason for part in failures for name, reason in part.items()}
         scores = score_embeddings(np.concatenate(vectors), sum(names, []), self.enrolments, self.trials, reasons)
-        result = sasv_eers(scores, self.trials.labels)
-        if result[self.metric] is None:
-            raise SasvError(f"{self.trials.table.name}: the trials give no {self.metric}; choose another --metric")
-        return result
+        return sasv_eers(scores, self.trials.labels)

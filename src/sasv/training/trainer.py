@@ -8,16 +8,17 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sasv.batches.augment import Augmenter
-from sasv.batches.dataset import CropDataset, PlanSampler, loader
+from sasv.batches.dataset import CropDataset, PlanSampler
+from sasv.batches.loading import BatchLoader, failures_explained
 from sasv.batches.plan import EpochPlan, PairPlanner
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
@@ -34,15 +35,12 @@ from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
 from sasv.training.options import TrainOptions
 from sasv.training.run_folder import Board, RunFolder
-from sasv.training.schedules import SCHEDULES
+from sasv.training.schedules import make_schedule
 from sasv.training.selection import DevelopmentSet
+from sasv.training.stopping import Stopped, StopRequest
 
 BOARD_STEPS = 10
 """Steps between the values on TensorBoard."""
-
-
-class _Stopped(Exception):
-    """SIGTERM came; the state is saved."""
 
 
 def no_sums() -> dict[str, float]:
@@ -52,13 +50,23 @@ def no_sums() -> dict[str, float]:
 
 @dataclass
 class Position:
-    """Where a run is: whole epochs, batches of this one with their sums, and the best epoch so far."""
+    """Where a run is.
+
+    Attributes:
+        epoch: whole epochs that are trained.
+        batch: batches of the present epoch that are trained.
+        sums: sums over these.
+        best: best value of the development metric so far.
+        best_epoch: its epoch, counted from 1; 0 where none was evaluated.
+        evaluated: epochs whose evaluation, where one was due, is done.
+    """
 
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=no_sums)
     best: float = math.inf
     best_epoch: int = 0
+    evaluated: int = 0
 
 
 class Trainer:
@@ -77,34 +85,45 @@ class Trainer:
         self.processes = processes or Processes()
         self.out = Path(options.out)
         self.device = pick_device(options.device)
+        self.schedule = make_schedule(options)
         seed_everything(options.seed)
         self.utterances = load_utterances(options.utterances, options.where)
-        if not options.spoofs:  # Stage 1 has no spoof class
+        if not options.spoof_pairs:  # Stage 1 has no spoof class
             self.utterances = self.utterances.take(~self.utterances.spoofed)
-        self.development = DevelopmentSet.load(options)
+        self.development = DevelopmentSet.load(options, options.utterances)
         self.classes, labels = class_list(self.utterances)
-        if options.spoofs and self.classes[-1] != SPOOF_CLASS:
-            raise SasvError(f"{options.utterances}: no row has label spoof, but --spoofs {options.spoofs} wants some")
+        if options.spoof_pairs and self.classes[-1] != SPOOF_CLASS:
+            raise SasvError(
+                f"{options.utterances}: no row has label spoof, but --spoof-pairs {options.spoof_pairs} wants some"
+            )
         self.spoof_index = len(self.classes) - 1 if self.classes[-1] == SPOOF_CLASS else None
-        joint = self.processes.world if options.gather else 1
+        joint = self.processes.world if options.gather_batches else 1
         self.planner = PairPlanner(
             labels,
             self.utterances.spoofed,
             self.utterances.attacks[0],
             len(self.classes) - 1,
-            options.speakers * joint,
-            options.spoofs * joint,
-            options.most,
-            options.batches,
+            options.pairs * joint,
+            options.spoof_pairs * joint,
+            options.max_utterances_per_speaker,
+            options.batches_per_epoch,
             options.seed,
         )
         augmenter = Augmenter(options.noises, options.rirs, options.codecs, options.codec_share)
-        self.dataset = CropDataset(self.utterances, options.frames, augmenter if options.augment else None)
+        self.dataset = CropDataset(self.utterances, options.crop_frames, augmenter if options.augment else None)
+        self.loader = BatchLoader(
+            self.dataset,
+            options.num_workers,
+            options.pairs + options.spoof_pairs,
+            options.loader_timeout,
+            pin=self.device.type == "cuda",
+            peers=self.processes.world,
+        )
         encoder, head, self.notes = make_modules(options, self.classes)
         self.engine = Engine(options, encoder, head, self.device, self.processes)
         self.at = Position()
         self.saved = time.monotonic()
-        self.asked = self.stop = False  # SIGTERM came to this process; all processes know that it came to one
+        self.stop = StopRequest()
         self.history: list[dict[str, Any]] = []
         self.folder = RunFolder(options, self.utterances, self.processes.world)
 
@@ -120,35 +139,45 @@ class Trainer:
             length = len(self._plan(self.at.epoch))
             wanted = self.options.tensorboard and self.processes.main
             self.board = Board(self.out / "tensorboard" if wanted else "", self.at.epoch * length + self.at.batch)
-            with self._terminable():
-                while self.at.epoch < self.options.epochs:
-                    row = self._train_epoch()
-                    due = self.at.epoch % self.options.evaluate_every == 0 or self.at.epoch == self.options.epochs
-                    if self.development and due:
-                        self._evaluate(row)
-                    self.history.append(row)
-                    self.board.add(self.at.epoch * length, row, "epoch")
-                    self._save()
-                    self._say(describe(row, self.options.epochs))
-            return self._finish()
+            try:
+                with self.stop.listening(), failures_explained():
+                    self._run_epochs(length)
+                    return self._finish()
+            except Stopped:
+                if self.stop.signal == signal.SIGINT:
+                    raise KeyboardInterrupt from None
+                raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
+
+    def _run_epochs(self, length: int) -> None:
+        """Train and evaluate the epochs that are left. Each is saved before it is evaluated, and after it.
+
+        Args:
+            length: batches of an epoch.
+        """
+        while self.at.epoch < self.options.epochs or self.at.evaluated < self.at.epoch:
+            if self.at.evaluated == self.at.epoch:
+                self.history.append(self._train_epoch())
+                self._save()
+            row = self.history[-1]
+            if self.development and self._evaluation_is_due():
+                with self._stopping_at_once():
+                    self._evaluate(row)
+            self.at.evaluated = self.at.epoch
+            self._save()
+            self.board.add(self.at.epoch * length, row, "epoch")
+            self._say(describe(row, self.options.epochs))
+            self._stop_if_asked()
+
+    def _evaluation_is_due(self) -> bool:
+        return self.at.epoch % self.options.evaluate_every == 0 or self.at.epoch == self.options.epochs
+
+    def _stopping_at_once(self) -> contextlib.AbstractContextManager[None]:
+        """End within the block as soon as a signal comes; among several processes each must finish what it began."""
+        return self.stop.at_once() if self.processes.world == 1 else contextlib.nullcontext()
 
     def _say(self, text: str) -> None:
         if self.processes.main:
             say(text)
-
-    @contextlib.contextmanager
-    def _terminable(self) -> Iterator[None]:
-        """Have SIGTERM save after the present batch and stop."""
-        before = None
-        with contextlib.suppress(ValueError):  # only the main thread may set it
-            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
-        try:
-            yield
-        except _Stopped:
-            raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
 
     def _introduce(self, resumed: bool) -> None:
         options, at = self.options, self.at
@@ -171,37 +200,40 @@ class Trainer:
     def _plan(self, epoch: int) -> EpochPlan:
         """Return this process's part of the plan of an epoch."""
         plan, many = self.planner.plan(epoch), self.processes
-        if self.options.gather:
+        if self.options.gather_batches:
             return plan.split(many.rank, many.world, self.planner.speakers)
         share = plan.share(many.rank, many.world)
         if not len(share):
-            raise SasvError(f"an epoch has {len(plan)} batches, fewer than processes; use --gather or fewer processes")
+            raise SasvError(
+                f"an epoch has {len(plan)} batches, fewer than processes; use --gather-batches or fewer processes"
+            )
         return share
 
     def _train_epoch(self) -> dict[str, Any]:
         """Run one epoch; return its row of the log."""
         options, at = self.options, self.at
-        schedule = SCHEDULES[options.schedule]
-        rate = schedule(at.epoch, options.cycle, options.highest, options.lowest, options.warmup, options.decay)
+        lr = self.schedule(at.epoch)
         for group in self.engine.optimiser.param_groups:
-            group["lr"] = rate * group.get("lr_scale", 1.0)
-        rise = min(1.0, (at.epoch + 1) / (options.margin_warmup + 1))
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        rise = min(1.0, (at.epoch + 1) / (options.margin_warmup_epochs + 1))
         set_margin(self.engine.system.head, options.margin_start + (options.margin - options.margin_start) * rise)
         plan = self._plan(at.epoch)
         sampler = PlanSampler(plan, options.seed, at.epoch, first=at.batch)
-        batches = loader(self.dataset, sampler, options.workers, pin=self.device.type == "cuda")
         self.engine.trained.train()
         quiet = not self.processes.main
-        with Progress(f"epoch {at.epoch + 1}/{options.epochs}", len(sampler), "batches", quiet) as progress:
+        with (
+            Progress(f"epoch {at.epoch + 1}/{options.epochs}", len(sampler), "batches", quiet) as progress,
+            self.loader.batches(sampler) as batches,
+        ):
             started = time.monotonic()
-            for waves, labels in alive(batches):
+            for waves, labels in batches:
                 at.sums["waited"] += time.monotonic() - started
                 stepped = self._batch(waves, labels, plan)
                 at.sums["seconds"] += time.monotonic() - started
                 started = time.monotonic()
                 steps = max(at.sums["batches"], 1)
-                values = {"loss": at.sums["loss"] / steps, "accuracy": at.sums["accuracy"] / steps, "rate": rate}
-                progress.add(1, f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.1f}%, rate {rate:.2e}")
+                values = {"loss": at.sums["loss"] / steps, "accuracy": at.sums["accuracy"] / steps, "lr": lr}
+                progress.add(1, f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.1f}%, lr {lr:.2e}")
                 if at.batch % BOARD_STEPS == 0:
                     self.board.add(at.epoch * len(plan) + at.batch, values, "step")
                 if stepped:
@@ -219,7 +251,7 @@ class Trainer:
             "epoch": at.epoch,
             "loss": sums["loss"] / steps,
             "accuracy": sums["accuracy"] / steps,
-            "rate": rate,
+            "lr": lr,
             "skipped": int(sums["skipped"]),
             "pairs_per_second": sums["pairs"] / max(sums["seconds"], 1e-9),
             "seconds": sums["seconds"],
@@ -228,13 +260,12 @@ class Trainer:
 
     def _batch(self, waves: Tensor, labels: Tensor, plan: EpochPlan) -> bool:
         """Train on one batch; return whether it ended an optimiser step."""
-        at, accumulate = self.at, self.options.accumulate
+        at, accumulate = self.at, self.options.accumulate_batches
         self._seed(at.batch, 2)
         first = at.batch - at.batch % accumulate
         group = min(accumulate, len(plan) - first)
         last = at.batch + 1 == first + group
-        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last, self.asked)
-        self.stop = seen.stop
+        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last)
         for name, amount in (("loss", seen.loss), ("accuracy", seen.accuracy), ("batches", 1.0), ("pairs", seen.pairs)):
             at.sums[name] += amount * (seen.pairs > 0)
         at.batch += 1
@@ -280,9 +311,9 @@ class Trainer:
         if averages is not None and averaged:
             self._seed(0, 3)
             plan = self._plan(self.at.epoch)
-            sampler = PlanSampler(plan, options.seed, self.at.epoch, max(0, len(plan) - options.statistics_batches))
-            batches = loader(self.dataset, sampler, options.workers)
-            system = averages.system(batches, self.device, self.processes)
+            sampler = PlanSampler(plan, options.seed, self.at.epoch, max(0, len(plan) - options.batch_norm_batches))
+            with self.loader.batches(sampler) as batches:
+                system = averages.system(batches, self.device, self.processes)
         specification = Specification(
             **system.encoder.description(),
             classes=list(self.classes),
@@ -297,18 +328,32 @@ class Trainer:
                 "table": Path(options.utterances).name,
                 "utterances": len(self.utterances),
                 "init": Path(options.init).name,
-                "average": options.average if averaged else "none",
+                "average": options.weight_average if averaged else "none",
             },
         )
         return Checkpoint(specification, detached(system.encoder), detached(system.head), str(self.out))
 
     def _save_when_due(self) -> None:
-        """Save every few minutes, and before stopping where SIGTERM asked for it."""
-        if self.stop or time.monotonic() - self.saved >= 60 * self.options.save_minutes:
+        """Save every few minutes, and before stopping where a signal asked for it."""
+        stop = self._asked_to_stop()
+        if stop or time.monotonic() - self.saved >= 60 * self.options.save_minutes:
             self._save()
-        if self.stop:
+        if stop:
             self.processes.wait()
-            raise _Stopped
+            raise Stopped
+
+    def _stop_if_asked(self) -> None:
+        """End where a signal came to any process; everything is saved."""
+        if self._asked_to_stop():
+            self.processes.wait()
+            raise Stopped
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal came to any of the processes; all of them ask at the same places."""
+        asked = self.stop.signal is not None
+        if self.processes.world == 1:
+            return asked
+        return float(self.processes.total(torch.tensor([float(asked)], device=self.device))) > 0
 
     def _save(self) -> None:
         """Write state and log. Where that fails the run goes on, with the last state that was written."""
@@ -331,14 +376,15 @@ class Trainer:
         changed = self.folder.check()
         try:
             notes = self.engine.restore(state, changed)
-            self.at = Position(**{name: state[name] for name in vars(self.at)})
+            found = {name: state[name] for name in vars(self.at) if name in state}
+            self.at = Position(**({"evaluated": state["epoch"]} | found))  # once only evaluated epochs were saved
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise SasvError(
                 f"{self.folder.state}: of another model, or broken ({reason}); choose another --out, and --init to "
                 "start from its weights"
             ) from error
-        self.history = state["history"]
+        self.history = [_renamed(row) for row in state["history"]]
         if changed:
             self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
             self.at.batch, self.at.sums = 0, no_sums()  # the plan of the epoch may be another
@@ -361,17 +407,9 @@ class Trainer:
         return final
 
 
-def alive(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches; SasvError where a loader process was killed."""
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise SasvError(
-            f"a loader process died ({error}); often memory is short: the same command goes on from the last saved "
-            "state, try fewer --workers"
-        ) from error
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the log with today's column names; an older version wrote ``rate`` for ``lr``."""
+    return {"lr" if name == "rate" else name: value for name, value in row.items()}
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:

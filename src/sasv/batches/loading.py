@@ -1,0 +1,256 @@
+"""Batches of a plan, read by DataLoader workers that cannot hang or outlive the training.
+
+Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd and ``timeout`` send to the whole process group: the
+main process decides when they end. Before the first batch the space in /dev/shm and the limit of open files are
+compared with what the workers need.
+"""
+
+import contextlib
+import errno
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sasv.batches.dataset import CropDataset, PlanSampler, collate
+from sasv.core.errors import SasvError
+from sasv.core.progress import say
+
+SHARED_MEMORY = "/dev/shm"
+PREFETCHED = 2
+"""Batches that each worker reads ahead (the default of torch's DataLoader)."""
+
+FILES_PER_WORKER = 8
+"""Files that the main process keeps open for a worker: its pipes and semaphores."""
+
+FILES_PER_BATCH = 2
+"""Files that it keeps open for a batch in shared memory: one for each tensor."""
+
+OTHER_FILES = 48
+"""Files that it keeps open besides."""
+
+RESUMES = "the same command goes on from the last saved state"
+
+
+class BatchLoader:
+    """Reads batches, in this process or in workers. The batches do not depend on the number of workers.
+
+    Args:
+        dataset: reads one pair.
+        num_workers: DataLoader workers; 0 reads in this process.
+        pairs: pairs of a batch.
+        timeout: seconds after which a batch that has not come is an error; 0 waits for ever.
+        pin: whether batches are copied to pinned memory, for a GPU.
+        peers: processes on this machine that each have such workers.
+
+    Raises:
+        SasvError: the limit of open files is too low for the workers.
+    """
+
+    def __init__(
+        self,
+        dataset: CropDataset,
+        num_workers: int,
+        pairs: int,
+        timeout: float = 600.0,
+        pin: bool = False,
+        peers: int = 1,
+    ):
+        self.dataset = dataset
+        self.num_workers = num_workers
+        self.timeout = timeout
+        self.pin = pin
+        self.shared_memory = True
+        if num_workers:
+            needed = peers * num_workers * PREFETCHED * pairs * 2 * dataset.samples * 4
+            self._find_transport(needed)
+
+    def _find_transport(self, needed: int) -> None:
+        """Choose between shared memory and pipes; ``needed`` is in bytes."""
+        free = free_shared_memory()
+        files = OTHER_FILES + self.num_workers * FILES_PER_WORKER
+        shared_files = files + self.num_workers * PREFETCHED * FILES_PER_BATCH
+        limit = raise_file_limit(shared_files)
+        if limit < files:
+            raise SasvError(
+                f"the limit of open files is {limit}, and --num-workers {self.num_workers} needs about {files}; raise "
+                "it (ulimit -n 4096), or use --num-workers 0"
+            )
+        why = ""
+        if free is not None and free < needed:
+            why = (
+                f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free and {self.num_workers} workers may need "
+                f"{needed / 1e6:.0f} MB (docker run --shm-size 8g gives more)"
+            )
+        elif limit < shared_files:
+            why = f"the limit of open files is {limit} (ulimit -n 4096 raises it)"
+        if why:
+            self.shared_memory = False
+            say(f"{why}; batches come through pipes, which is a little slower")
+
+    @contextlib.contextmanager
+    def batches(self, sampler: PlanSampler) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        """Give the batches of a sampler within the block; workers end with the block, however it ends."""
+        before = set(multiprocessing.active_children())
+        try:
+            loader: DataLoader[Any] = DataLoader(
+                self.dataset,
+                batch_sampler=sampler,
+                num_workers=self.num_workers,
+                collate_fn=partial(collate if self.shared_memory else _collate_arrays, samples=self.dataset.samples),
+                pin_memory=self.pin,
+                worker_init_fn=_begin_worker if self.num_workers else None,
+                timeout=self.timeout if self.num_workers else 0,
+            )
+            yield self._received(loader)
+        except BaseException:
+            if self.num_workers:
+                _kill(set(multiprocessing.active_children()) - before)
+            raise
+
+    def _received(self, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a loader, each within the time of ``timeout``."""
+        batches = iter(loader)
+        while True:
+            try:
+                with _time_limit(self.timeout * 1.25 if self.num_workers else 0):
+                    batch = next(batches, None)
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                if not self.num_workers:
+                    raise
+                # A worker died while it handed over a batch.
+                raise SasvError(_died(type(error).__name__)) from error
+            if batch is None:
+                return
+            yield _tensors(batch)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise RuntimeError where the block takes longer; 0 sets no limit.
+
+    torch's own limit does not hold while a worker that was stopped hands over a batch.
+    """
+    if not seconds or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise RuntimeError(f"DataLoader timed out after {seconds:g} seconds")
+
+    try:
+        before = signal.signal(signal.SIGALRM, end)
+    except ValueError:  # only the main thread can be interrupted
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def failures_explained() -> Iterator[None]:
+    """Turn failures of workers, and a lack of memory or files, into a SasvError that says what to do.
+
+    Around everything that is done while workers live: torch raises the death of a worker wherever the main thread is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        words = explanation(error)
+        if words is None:
+            raise
+        raise SasvError(words) from error
+
+
+def explanation(error: BaseException) -> str | None:
+    """Return what a failure of loading or computing means and what to do, None where it is of another kind."""
+    text = " ".join(str(error).split())
+    number = getattr(error, "errno", None)
+    if "DataLoader timed out" in text:
+        return (
+            f"no batch came within the time of --loader-timeout ({text}): a worker is stuck or stopped, a disk does "
+            f"not answer, or {SHARED_MEMORY} is full; {RESUMES}"
+        )
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancdata" in text:
+        return f"too many open files; raise the limit (ulimit -n 4096) or use fewer --num-workers; {RESUMES}"
+    if (
+        isinstance(error, MemoryError)
+        or number in (errno.ENOMEM, errno.EAGAIN)
+        or "out of memory" in text.lower()
+        or "can't allocate memory" in text
+        or "Caught MemoryError" in text
+    ):
+        return f"not enough memory; use fewer --pairs, fewer --crop-frames or fewer --num-workers; {RESUMES}"
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        return _died(text)
+    return None
+
+
+def _died(reason: str) -> str:
+    return f"a DataLoader worker died ({reason}); often memory is short, try fewer --num-workers; {RESUMES}"
+
+
+def free_shared_memory() -> int | None:
+    """Return the free bytes of shared memory, None where the system has no such file system."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
+
+
+def raise_file_limit(wanted: int) -> int:
+    """Raise this process's limit of open files to ``wanted`` where that is allowed; return the limit."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    new = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _begin_worker(worker: int) -> None:
+    """Prepare a worker: one thread, and no signal but that of its parent's end (torch watches for it) ends it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _collate_arrays(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Any, Any]:
+    """Collate to arrays: tensors would travel in shared memory."""
+    waves, labels = collate(items, samples)
+    return waves.numpy(), labels.numpy()
+
+
+def _tensors(batch: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    waves, labels = batch
+    return torch.as_tensor(waves), torch.as_tensor(labels)
+
+
+def _kill(workers: set[Any]) -> None:
+    """End workers at once, also those that are stopped or stuck."""
+    handler = None
+    if hasattr(signal, "SIGCHLD"):  # torch's handler would raise their deaths as failures
+        with contextlib.suppress(ValueError):  # only the main thread has handlers
+            handler = signal.signal(signal.SIGCHLD, lambda *_: None)
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(5)
+    if handler is not None:
+        signal.signal(signal.SIGCHLD, handler)
