@@ -15,9 +15,9 @@ import soundfile
 
 from sasv.audio import read_audio
 from sasv.commands import DemoOptions, ReproduceOptions, demo
-from sasv.commands._tiny import balanced, speech
 from sasv.corpora import synthetic
 from sasv.frontends.logmel import LogMel
+from sasv.reproduction.small import balanced, speech
 from sasv.synthesis.copies import joined
 from sasv.tables import Table, load_scores, load_trials, load_utterances
 

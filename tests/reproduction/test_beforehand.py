@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from sasv.commands import ReproduceOptions, reproduce
-from sasv.commands import _reproduce as command
 from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.reproduction import Step, beforehand
+from sasv.reproduction.plans import Planner
 
 
 def full(out, corpora, **changes):
@@ -56,15 +56,15 @@ def test_two_at_once_do_not_work_in_one_folder(corpora, tmp_path):
 def finished(monkeypatch):
     """Every plan is done already, and its evaluation has found 12.34 %."""
 
-    def plan(self, encoder, lineage):
-        folder = self.evaluation(encoder, lineage[-1])
+    def plan(self, encoder, stages):
+        folder = self.evaluation(encoder, stages)
 
         def run():
             (folder / "metrics.json").write_text('{"sasv_eer": 12.34}')
 
         self.steps.append(Step("evaluate", "sasv evaluate", run, folder, ["metrics.json"], gigabytes=1.0))
 
-    monkeypatch.setattr(command.Planner, "add", plan)
+    monkeypatch.setattr(Planner, "add", plan)
 
 
 def test_without_matplotlib_the_table_lacks_its_image_alone(tmp_path, monkeypatch, capsys, finished):

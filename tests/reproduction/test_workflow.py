@@ -1,5 +1,6 @@
 """The rows of the published table: planned, run at tiny scale, resumed, redone where that is asked for."""
 
+import importlib
 import json
 import shlex
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 
 from sasv import cli
 from sasv.commands import ReproduceOptions, reproduce
-from sasv.commands import _stages as stages
+from sasv.commands import _calls as calls
 from sasv.core.errors import SasvError
-from sasv.reproduction import rows as table_rows
-from sasv.reproduction.rows import ROWS, parse_rows
+from sasv.encoders import ENCODERS
+from sasv.encoders.cost import gflop
+from sasv.reproduction.costs import train_hours
+from sasv.reproduction.rows import ROWS, TABLE_ENCODERS, Stage, model_name, parse_rows
 from sasv.tables import load_scores, load_utterances
 from sasv.weights import find
 
@@ -19,9 +22,13 @@ from sasv.weights import find
 def test_the_rows_are_those_of_the_publication():
     assert [row.number for row in parse_rows("all")] == list(range(1, 12))
     assert ROWS[7].words() == ("Vox2 bna", "Vox2 bna+cs", "LA bna+spf")
-    assert ROWS[7].lineage("train") == ["stage1", "stage1_stage2-vox2", "stage1_stage2-vox2_stage3-train"]
-    assert ROWS[9].lineage("train+dev") == ["stage2-la-train+dev", "stage2-la-train+dev_stage3-train+dev"]
-    assert ROWS[2].lineage("train") == ["stage1"] and not ROWS[6].needs_train_set() and ROWS[10].needs_train_set()
+    stages = ROWS[7].stages("train")
+    assert stages == (Stage(1, "vox2"), Stage(2, "vox2"), Stage(3, "la", "train"))
+    names = [model_name(stages[:count]) for count in (1, 2, 3)]
+    assert names == ["stage1", "stage1_stage2-vox2", "stage1_stage2-vox2_stage3-train"]
+    assert model_name(ROWS[9].stages("train+dev")) == "stage2-la-train+dev_stage3-train+dev"
+    assert model_name(ROWS[2].stages("train")) == "stage1"
+    assert not ROWS[6].needs_train_set() and ROWS[10].needs_train_set()
     assert find(11, "ska-tdnn", "train").published == 2.48
     for text in ("0", "12", "x", "1;2"):
         with pytest.raises(SasvError, match="no row of the published table"):
@@ -29,30 +36,22 @@ def test_the_rows_are_those_of_the_publication():
 
 
 def tiny(out, **changes):
-    values = {
-        "row": 7,
-        "scale": "tiny",
-        "voices": 16,
-        "epochs": 1,
-        "batches_per_epoch": 2,
-        "pairs": 2,
-        "encoder": "ecapa-tdnn",
-    }
+    values = {"row": 7, "scale": "tiny", "voices": 16, "encoder": "ecapa-tdnn"}
+    values |= {"epochs": 1, "batches_per_epoch": 2, "pairs": 2}
     return ReproduceOptions(out=str(out), **(values | changes))
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Encoders so small that a step takes a second."""
-    from conftest import SMALL
+    for name in ENCODERS:
+        presets = ENCODERS.get(name).presets
+        monkeypatch.setitem(presets, "tiny", presets["test"])
 
-    monkeypatch.setattr(stages, "TINY_SIZES", SMALL)
 
-
-@pytest.mark.slow
 def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     options = tiny(tmp_path / "r")
-    real = stages.importlib.import_module("sasv.commands._train").train
+    real = importlib.import_module("sasv.commands._train").train
     calls = []
 
     def dying(chosen):
@@ -86,9 +85,8 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     before = (models / "stage1/model.safetensors").read_bytes()
     reproduce(tiny(tmp_path / "r", batches_per_epoch=1, redo=True))
     err = capsys.readouterr().err
-    assert (
-        "batches_per_epoch was 2, now 1; again from its beginning, what was there is kept in" in err and len(calls) == 7
-    )
+    assert "batches_per_epoch was 2, now 1; again from its beginning, what was there is kept in" in err
+    assert len(calls) == 7
     assert (models / "stage1.old-1/model.safetensors").read_bytes() == before
     table = (tmp_path / "r/table/report.md").read_text()
     assert "Tiny scale on synthetic voices" in table and "Vox2 bna+cs" in table
@@ -134,7 +132,7 @@ def test_the_full_plan_is_made_of_commands_that_parse(corpora, capsys):
     assert (third.loss, third.epochs, third.crop_frames, Path(third.init).parent.name) == ("sasv", 100, 500, "stage1")
     first = cli.parse("train", trainings[0][1:])
     assert first.dev_trials.endswith("vox1/trials_o.tsv") or first.loss == "sasv"
-    hours = {name: table_rows.train_hours(table_rows.GFLOP[name], 100, 1.1e6, 200, 100) for name in table_rows.GFLOP}
+    hours = {name: train_hours(gflop(name), 100, 1.1e6, 200, 100) for name in ("ecapa-tdnn", *TABLE_ENCODERS)}
     assert 4 < hours["ecapa-tdnn"] < 6 and hours["ska-tdnn"] > hours["mfa-conformer"]
 
 
@@ -145,10 +143,10 @@ def test_many_processes_are_started_by_the_launcher(corpora, capsys, monkeypatch
     assert len(lines) == 4 and all(line.startswith("  torchrun --nproc-per-node 4 -m sasv ") for line in lines)
     started = []
     monkeypatch.setattr(
-        stages.subprocess, "run", lambda command: started.append(command) or type("R", (), {"returncode": 1})
+        calls.subprocess, "run", lambda command: started.append(command) or type("R", (), {"returncode": 1})
     )
     with pytest.raises(SasvError, match="the same command goes on"):
-        stages.launch(["torchrun", "-m", "sasv", "train"])
+        calls.launch(["torchrun", "-m", "sasv", "train"])
     assert started[0][1:3] == ["-m", "torch.distributed.run"]
 
 

@@ -1,20 +1,22 @@
 """sasv reproduce: rows of the published table, planned, run, and set beside the published figures."""
 
-import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from sasv.commands._stages import Planner
-from sasv.core.errors import MissingExtra, SasvError
-from sasv.core.files import locked, read_bytes, write_json
+from sasv.commands._calls import check_launcher, resolve
+from sasv.core.errors import SasvError
+from sasv.core.files import locked
 from sasv.core.options import Count, NonNegativeFloat, Options, Range, Seed
-from sasv.core.progress import say
-from sasv.report.page import Cell, Section, write_report
 from sasv.reproduction import carry_out, check_unchanged, plan_lines
 from sasv.reproduction.beforehand import check_beforehand, check_output
+from sasv.reproduction.plans import planner_of
 from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
-from sasv.weights import find
+from sasv.reproduction.settings import Corpora, Settings, SmallSpeech, TrainSettings
+from sasv.reproduction.table import Result, add_cells, results_of, table_of, write_table
+
+__all__ = ["ReproduceOptions", "Result", "reproduce"]
 
 
 @dataclass
@@ -95,69 +97,54 @@ class ReproduceOptions(Options):
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
-class Result:
-    """A cell of the table: our figures beside the published SASV-EER."""
-
-    row: int
-    encoder: str
-    train_set: str
-    model: Path
-    metrics: dict[str, Any]
-    published: float | None
-
-
 def reproduce(options: ReproduceOptions) -> list[Result]:
     """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its cells."""
     rows, encoders, train_sets = chosen(options)
-    planner = Planner(options)
-    cells: list[tuple[Row, str, str, list[str]]] = []
-    for encoder in encoders:
-        for row in rows:
-            for train_set in train_sets:
-                lineage = row.lineage(train_set)
-                if not row.needs_train_set() and train_set != train_sets[-1]:
-                    continue  # the same model whatever the training set
-                planner.add(encoder, lineage)
-                cells.append((row, encoder, train_set, lineage))
+    check_launcher(options.launch)
+    settings = settings_of(options)
+    planner = planner_of(options.scale, settings, partial(resolve, launcher=options.launch))
+    cells = add_cells(planner, rows, encoders, train_sets)
     if options.dry_run:
         print("\n".join(plan_lines(planner.steps)))
         return []
-    out = Path(options.out)
-    check_output(out)
-    with locked(out):
+    check_output(settings.out)
+    with locked(settings.out):
         check_unchanged(planner.steps, options.redo)
-        check_beforehand(options, planner.steps)
+        check_beforehand(settings, planner.steps, options.launch)
         carry_out(planner.steps, options.redo)
         results = results_of(planner, cells)
-        show(options, results, rows)
+        table = table_of(results, rows)
+        print(f"\n{table.text()}\n\n{about(options)}")
+        write_table(results, table, about(options), settings.out)
     return results
 
 
-def results_of(planner: Planner, cells: list[tuple[Row, str, str, list[str]]]) -> list[Result]:
-    """Return the figures of the cells of the table."""
-    results = []
-    for row, encoder, train_set, lineage in cells:
-        folder = planner.evaluation(encoder, lineage[-1])
-        metrics = json.loads(read_bytes(folder / "metrics.json")) | {"folder": str(folder)}
-        published = find(row.number, encoder, train_set if row.needs_train_set() else "train+dev")
-        model = planner.model(encoder, lineage[-1])
-        value = published.published if published else None
-        results.append(Result(row.number, encoder, train_set, model, metrics, value))
-    return results
-
-
-def show(options: ReproduceOptions, results: list[Result], rows: list[Row]) -> None:
-    """Print the table, and write it as JSON and as a page. A page that lacks its image does not end the command."""
-    table = table_of(results, rows)
-    out = Path(options.out)
-    write_json(out / "table.json", [vars(result) | {"model": str(result.model)} for result in results])
-    print(f"\n{table.text()}\n\n{about(options)}")
-    try:
-        write_report("Rows of the published table", about(options), [table], out / "table")
-    except MissingExtra as error:
-        say(f"the table has no image: {error}")
-    say(f"table: {out / 'table' / 'report.html'}")
+def settings_of(options: ReproduceOptions) -> Settings:
+    """Return what a plan is made for."""
+    return Settings(
+        out=Path(options.out),
+        corpora=Corpora(
+            voxceleb2=options.voxceleb2,
+            asvspoof2019=options.asvspoof2019,
+            voxceleb1=options.voxceleb1,
+            noises=options.noises,
+            rirs=options.rirs,
+        ),
+        speech=SmallSpeech(options.corpus, options.voices, tuple(options.attacks), options.unseen),
+        training=TrainSettings(
+            epochs=options.epochs,
+            batches_per_epoch=options.batches_per_epoch,
+            pairs=options.pairs,
+            precision=options.precision,
+            num_workers=options.num_workers,
+            licence=options.licence,
+        ),
+        vocoders=tuple(options.vocoders),
+        weights=options.weights,
+        device=options.device,
+        tflops=options.tflops,
+        seed=options.seed,
+    )
 
 
 def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
@@ -172,32 +159,6 @@ def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
     if unknown:
         raise SasvError(f"'{unknown[0]}' is no training set of the table; use train or train+dev")
     return rows, encoders, train_sets
-
-
-def table_of(results: list[Result], rows: list[Row]) -> Section:
-    """Return the table: a line a row, for each encoder and training set our figure, the published one, and how
-    they differ."""
-    columns = list(dict.fromkeys((result.encoder, result.train_set) for result in results))
-    found = {(result.row, result.encoder, result.train_set): result for result in results}
-    header = ["row", "Stage 1", "Stage 2", "Stage 3"]
-    for encoder, train_set in columns:
-        header += [f"{encoder} {train_set}", "published", "difference"]
-    lines = []
-    for row in rows:
-        cells = [Cell(str(row.number)), *map(Cell, row.words())]
-        for encoder, train_set in columns:
-            result = found.get((row.number, encoder, train_set))
-            if result is None:
-                cells += [Cell("-")] * 3
-                continue
-            value, span = result.metrics["sasv_eer"], (result.metrics.get("intervals") or {}).get("sasv_eer")
-            small = f"({span[0]:.2f} to {span[1]:.2f})" if span else ""
-            cells.append(Cell(f"{value:.2f}", small=small))
-            published = result.published
-            cells.append(Cell("-" if published is None else f"{published:.2f}"))
-            cells.append(Cell("-" if published is None else f"{value - published:+.2f}"))
-        lines.append(cells)
-    return Section("SASV-EER (%)", "Small: 95 % intervals by resampling speakers.", header, lines)
 
 
 def about(options: ReproduceOptions) -> str:

@@ -5,29 +5,15 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from sasv.batches.augment import Augmenter
 from sasv.core.errors import MissingExtra, SasvError, write_reason
 from sasv.core.files import write_text
 from sasv.core.progress import say
 from sasv.parallel.devices import pick_device
+from sasv.reproduction.settings import Corpora, Settings
 from sasv.reproduction.steps import Step
 from sasv.vocoders import make_vocoder
-
-
-class Needs(Protocol):
-    """What is asked of the options of a job: see ``ReproduceOptions``."""
-
-    voxceleb2: str
-    asvspoof2019: str
-    voxceleb1: str
-    corpus: str
-    noises: str
-    rirs: str
-    weights: dict[str, str]
-    launch: str
-    device: str
 
 
 def check_output(out: Path) -> None:
@@ -41,35 +27,39 @@ def check_output(out: Path) -> None:
         raise SasvError(f"{out}: cannot write: {write_reason(error)}; choose another --out") from error
 
 
-def check_beforehand(needs: Needs, steps: Sequence[Step]) -> None:
+def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = "") -> None:
     """Check what the steps that are not done will need: corpora, augmentations, vocoders, launcher, device, packages.
+
+    Args:
+        settings: what the plan is made for.
+        steps: the plan.
+        launcher: words that start many processes.
 
     Raises:
         SasvError: names what is missing and what to do.
     """
     waiting = [step for step in steps if step.state().action != "done"]
     if waiting:
-        _check_folders(needs)
-        _check_launcher(needs.launch)
-        pick_device(needs.device)
-        if needs.noises or needs.rirs:
-            Augmenter(needs.noises, needs.rirs)
+        _check_folders(settings.corpora, settings.speech.corpus)
+        _check_launcher(launcher)
+        pick_device(settings.device)
+        if settings.corpora.noises or settings.corpora.rirs:
+            Augmenter(settings.corpora.noises, settings.corpora.rirs)
         for vocoder in dict.fromkeys(name for step in waiting for name in step.options.get("vocoders", ())):
-            make_vocoder(vocoder, needs.weights.get(vocoder, ""))
+            make_vocoder(vocoder, settings.weights.get(vocoder, ""))
         _say_space(waiting)
     if importlib.util.find_spec("matplotlib") is None:
         say(f"note: {MissingExtra('matplotlib', 'plots', 'the image of the table')}; it will be left out")
 
 
-def _check_folders(needs: Needs) -> None:
-    for name in ("voxceleb2", "asvspoof2019", "voxceleb1", "corpus", "noises", "rirs"):
-        folder = getattr(needs, name)
+def _check_folders(corpora: Corpora, speech: str) -> None:
+    for name, folder in (vars(corpora) | {"corpus": speech}).items():
         if folder and not Path(folder).is_dir():
             raise SasvError(f"{folder}: no such folder; check the path (--{name})")
 
 
-def _check_launcher(launch: str) -> None:
-    program = shlex.split(launch)[0] if launch else "torchrun"
+def _check_launcher(launcher: str) -> None:
+    program = shlex.split(launcher)[0] if launcher else "torchrun"
     if program != "torchrun" and shutil.which(program) is None:  # torchrun is a module of torch
         raise SasvError(f"--launch: {program} is not on this machine; check the PATH")
 

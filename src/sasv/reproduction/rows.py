@@ -1,9 +1,11 @@
-"""The published table: which stages each row has, and what a stage costs.
+"""The published table: its rows, and the stages of each.
 
 Source: *Towards single integrated spoofing-aware speaker verification embeddings*, Interspeech 2023.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sasv.core.errors import SasvError
 
@@ -12,12 +14,41 @@ TABLE_ENCODERS = ("ska-tdnn", "mfa-conformer")
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        number: 1 (speakers), 2 (speakers and copies of their speech) or 3 (spoofed speech of ASVspoof2019 LA).
+        corpus: vox2 (VoxCeleb2) or la (ASVspoof2019 LA).
+        train_set: of ASVspoof2019 LA: train or train+dev; empty for VoxCeleb2.
+    """
+
+    number: Literal[1, 2, 3]
+    corpus: Literal["vox2", "la"]
+    train_set: str = ""
+
+    @property
+    def name(self) -> str:
+        """Short name, part of the names of folders."""
+        if self.number == 1:
+            return "stage1"
+        if self.number == 3:
+            return f"stage3-{self.train_set}"
+        return f"stage2-{self.corpus}-{self.train_set}" if self.train_set else f"stage2-{self.corpus}"
+
+
+def model_name(stages: Sequence[Stage]) -> str:
+    """Return the name of the model that has gone through these stages, which is that of its folder."""
+    return "_".join(stage.name for stage in stages)
+
+
+@dataclass(frozen=True)
 class Row:
     """A row: its number; Stage 1; Stage 2 on VoxCeleb2 ("vox2"), ASVspoof2019 LA ("la") or not (""); Stage 3."""
 
     number: int
     stage1: bool
-    stage2: str
+    stage2: Literal["vox2", "la", ""]
     stage3: bool
 
     def words(self) -> tuple[str, str, str]:
@@ -29,15 +60,18 @@ class Row:
         """Whether ASVspoof2019 LA is trained on, so that the two training sets give two models."""
         return self.stage3 or self.stage2 == "la"
 
-    def lineage(self, train_set: str) -> list[str]:
-        """Return the models of the row, each begun from the one before."""
-        names: list[str] = []
-        second = f"stage2-la-{train_set}" if self.stage2 == "la" else "stage2-vox2"
-        parts = (self.stage1, "stage1"), (bool(self.stage2), second), (self.stage3, f"stage3-{train_set}")
-        for wanted, name in parts:
-            if wanted:
-                names.append("_".join([*names[-1:], name]))
-        return names
+    def stages(self, train_set: str) -> tuple[Stage, ...]:
+        """Return the stages of the row, each of which starts from the model of the one before."""
+        found: list[Stage] = []
+        if self.stage1:
+            found.append(Stage(1, "vox2"))
+        if self.stage2 == "vox2":
+            found.append(Stage(2, "vox2"))
+        if self.stage2 == "la":
+            found.append(Stage(2, "la", train_set))
+        if self.stage3:
+            found.append(Stage(3, "la", train_set))
+        return tuple(found)
 
 
 ROWS = {
@@ -66,19 +100,3 @@ def parse_rows(text: str) -> list[Row]:
         return [ROWS[int(part)] for part in text.split(",")]
     except (ValueError, KeyError) as error:
         raise SasvError(f"'{text}' is no row of the published table; use numbers from 1 to 11, or all") from error
-
-
-GFLOP = {"ecapa-tdnn": 16.8, "ska-tdnn": 158.0, "mfa-conformer": 26.8}
-"""Arithmetic of a training crop of two seconds, forward and backward (docs/results.md)."""
-
-TINY_GFLOP = {"ecapa-tdnn": 0.45, "ska-tdnn": 3.5, "mfa-conformer": 0.7}
-TINY_SIZES: dict[str, dict[str, int]] = {
-    "ecapa-tdnn": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
-    "ska-tdnn": {"channels": 64, "scale": 4, "bottleneck": 32, "pooled": 128, "attention": 32, "front": 16},
-    "mfa-conformer": {"units": 64, "heads": 2, "blocks": 2, "feedforward": 128, "attention": 32},
-}
-
-
-def train_hours(gflop: float, epochs: int, crops: float, frames: int, tflops: float) -> float:
-    """Return the hours of a training at a sustained speed of so many TFLOP a second."""
-    return epochs * crops * gflop * frames / 200 / (1e3 * tflops) / 3600

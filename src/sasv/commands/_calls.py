@@ -1,0 +1,53 @@
+"""How a command that is a value is typed and run."""
+
+import importlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sasv.commands import COMMANDS
+from sasv.core.errors import SasvError
+from sasv.core.options import defaults_of, renamed_options, values_of
+from sasv.core.words import words_of
+from sasv.reproduction.calls import Call, Resolved
+from sasv.training.recipes import recipe_values
+
+LAUNCHERS = ("torchrun", "srun", "mpirun")
+
+
+def resolve(call: Call, launcher: str = "") -> Resolved:
+    """Return how a call is made: in this process, or by a launcher of many processes.
+
+    Args:
+        call: the command and its options.
+        launcher: words before ``-m sasv``, for instance ``torchrun --nproc-per-node 4``.
+    """
+    command = COMMANDS[call.name]
+    module = importlib.import_module(f"sasv.commands.{command.module}")
+    kind = getattr(module, command.options)
+    function = getattr(module, call.name)
+    preset = recipe_values(call.recipe) if call.recipe else {}
+    options = kind(**(preset | dict(call.values)))
+    words = [call.name, *([call.recipe] if call.recipe else []), *words_of(options, command.positionals, preset)]
+    typed = ["sasv", *words]
+    run: Callable[[], Any] = lambda: function(options)  # noqa: E731
+    if call.launched and launcher:
+        typed = [*shlex.split(launcher), "-m", "sasv", *words]
+        run = lambda: launch(typed)  # noqa: E731
+    return Resolved(shlex.join(typed), run, values_of(options), defaults_of(kind), renamed_options(kind))
+
+
+def check_launcher(launcher: str) -> None:
+    """SasvError where the words of ``--launch`` start no launcher that is known."""
+    if launcher and not shlex.split(launcher)[0].endswith(LAUNCHERS):
+        raise SasvError(f"--launch '{launcher}': give the words before -m sasv (torchrun --nproc-per-node 4)")
+
+
+def launch(command: list[str]) -> None:
+    """Run a command that starts many processes. SasvError where it fails."""
+    if command[0] == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", *command[1:]]
+    if subprocess.run(command).returncode != 0:
+        raise SasvError(f"failed, the reason is above: {shlex.join(command)}; the same command goes on from there")

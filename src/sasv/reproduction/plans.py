@@ -1,0 +1,417 @@
+"""Planners: which steps make the models and evaluations of the table. One class a scale."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sasv.core.errors import SasvError
+from sasv.encoders import ENCODERS, preset
+from sasv.encoders.cost import gflop
+from sasv.reproduction import costs, small
+from sasv.reproduction.calls import Call, Resolve
+from sasv.reproduction.rows import Stage, model_name
+from sasv.reproduction.settings import Settings
+from sasv.reproduction.steps import Step
+from sasv.training.recipes import recipe_values
+from sasv.vocoders import ALWAYS
+
+FREE = {
+    "num_workers", "loader_timeout", "device", "out", "model", "utterances", "enrolments", "trials", "init", "licence",
+    "batch_seconds", "dev_utterances", "dev_enrolments", "dev_trials", "embeddings",
+}  # fmt: skip
+"""Options that a step's outputs do not depend on, or depend on through the files that they name."""
+
+PLACES = {"noises", "rirs", "weights", "folder"}
+"""Options that name folders or weights: inputs, compared by content."""
+
+TRAINING_INPUTS = ("utterances", "init", "dev_utterances", "dev_enrolments", "dev_trials", "noises", "rirs")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a step makes, and of what.
+
+    Attributes:
+        folder: of the step.
+        outputs: files in it.
+        inputs: role -> file or folder.
+        hours: estimated.
+        gigabytes: estimated.
+    """
+
+    folder: Path
+    outputs: Sequence[str]
+    inputs: Mapping[str, Path]
+    hours: float = 0.0
+    gigabytes: float = 0.0
+
+
+class Planner:
+    """Collects steps, each once, in an order in which each finds its inputs. See the classes below for the scales.
+
+    Args:
+        settings: what the plan is made for.
+        resolve: turns a call of a command into work.
+    """
+
+    default_vocoders: Sequence[str] = ALWAYS
+
+    def __init__(self, settings: Settings, resolve: Resolve):
+        self.settings = settings
+        self.resolve = resolve
+        self.tables = settings.out / "tables"
+        self.vocoders = list(settings.vocoders or self.default_vocoders)
+        self.tflops = costs.sustained_tflops(settings.tflops)
+        self.steps: list[Step] = []
+
+    def model(self, encoder: str, stages: Sequence[Stage]) -> Path:
+        """Return the path of the model that has gone through these stages."""
+        return self.settings.out / "models" / encoder / model_name(stages) / "model.safetensors"
+
+    def evaluation(self, encoder: str, stages: Sequence[Stage]) -> Path:
+        """Return the folder of a model's evaluation."""
+        return self.settings.out / "evaluation" / encoder / model_name(stages)
+
+    def add(self, encoder: str, stages: Sequence[Stage]) -> None:
+        """Add the steps of a model and of those that it starts from, and its evaluation."""
+        if encoder not in ENCODERS:
+            raise SasvError(f"'{encoder}' is no encoder; use one of: {', '.join(ENCODERS)}")
+        if not self.steps:
+            self._prepare()
+        for count in range(1, len(stages) + 1):
+            self._train(encoder, stages[:count])
+        self._evaluate(encoder, stages)
+
+    # What the scales decide.
+
+    def _prepare(self) -> None:
+        """Add the steps that write the tables ``vox2`` and ``la``."""
+        raise NotImplementedError
+
+    def _recipe(self, stage: Stage) -> str:
+        """Return the name of the recipe of a stage."""
+        raise NotImplementedError
+
+    def _encoder_options(self, encoder: str) -> dict[str, Any]:
+        """Return the options of an encoder that differ from the published ones."""
+        raise NotImplementedError
+
+    def _num_workers(self) -> int:
+        """Return the number of loader processes."""
+        raise NotImplementedError
+
+    def _development(self, stage: Stage) -> tuple[Path, str] | None:
+        """Return the folder and part of the development trials; None where nothing is left to choose a model by."""
+        raise NotImplementedError
+
+    def _copies_of(self, corpus: str) -> tuple[str, float]:
+        """Return which vocoders copy an utterance in Stage 2 (``all`` or ``one``), and the hours that are copied."""
+        raise NotImplementedError
+
+    def _training_gigabytes(self) -> float:
+        """Return the disk that a training takes."""
+        raise NotImplementedError
+
+    def _evaluated_utterances(self) -> int:
+        """Return how many utterances an evaluation embeds."""
+        raise NotImplementedError
+
+    # What they have in common.
+
+    def _copy(self, table: Path, product: Product, vocoders: Sequence[str], which: Mapping[str, str]) -> None:
+        """Add spoofed copies of the utterances of a table."""
+        settings = self.settings
+        weights = {name: path for name, path in settings.weights.items() if name in vocoders}
+        values = {
+            "utterances": str(table), "out": str(product.folder), "vocoders": list(vocoders), "weights": weights,
+            **which, "seed": settings.seed, "device": settings.device,
+        }  # fmt: skip
+        inputs = {**product.inputs, **{f"weights.{name}": Path(path) for name, path in weights.items()}}
+        product = Product(product.folder, product.outputs, inputs, product.hours, product.gigabytes)
+        self._by_command(Call("synthesize", values, launched=True), product)
+
+    def _stage2_copies(self, corpus: str) -> Path:
+        """Add the copies of Stage 2; return their table."""
+        folder = self.settings.out / "copies" / corpus
+        table = self.tables / corpus / "utterances.tsv"
+        choose, hours = self._copies_of(corpus)
+        which = {"where": "split=dev" if corpus == "vox2" else "split=train,dev", "choose": choose}
+        cost = costs.copy_cost(hours, 1 if choose == "one" else len(self.vocoders))
+        self._copy(table, Product(folder, ["utterances.tsv"], {"utterances": table}, *cost), self.vocoders, which)
+        return folder / "utterances.tsv"
+
+    def _train(self, encoder: str, stages: Sequence[Stage]) -> None:
+        """Add the last of some stages."""
+        stage, settings, corpora = stages[-1], self.settings, self.settings.corpora
+        table = (
+            self._stage2_copies(stage.corpus) if stage.number == 2 else self.tables / stage.corpus / "utterances.tsv"
+        )
+        folder = self.model(encoder, stages).parent
+        recipe = self._recipe(stage)
+        by_recipe = recipe_values(recipe)
+        values: dict[str, Any] = {
+            "utterances": str(table), "out": str(folder), "encoder": encoder, "seed": settings.seed,
+            "init": str(self.model(encoder, stages[:-1])) if len(stages) > 1 else "", "device": settings.device,
+            "precision": settings.training.precision, "licence": settings.training.licence, "where": self._where(stage),
+        }  # fmt: skip
+        values |= {"num_workers": self._num_workers(), "encoder_options": self._encoder_options(encoder)}
+        values |= self._overrides(by_recipe) | self._selection(stage)
+        if stage.corpus == "vox2":
+            values |= {"noises": corpora.noises, "rirs": corpora.rirs}
+        inputs = {name: Path(values[name]) for name in TRAINING_INPUTS if values.get(name)}
+        whole = by_recipe | values
+        cost = gflop(encoder, self._encoder_options(encoder))
+        hours = costs.train_hours(cost, whole["epochs"], _crops(whole, stage), whole["crop_frames"], self.tflops)
+        product = Product(folder, ["model.safetensors"], inputs, hours, self._training_gigabytes())
+        self._by_command(Call("train", values, recipe, True), product, f"train {encoder}, {model_name(stages)}")
+
+    def _where(self, stage: Stage) -> str:
+        """Return which rows of its table a stage trains on."""
+        if stage.corpus == "vox2":
+            return "split=dev"
+        split = "split=train,dev" if stage.train_set == "train+dev" else "split=train"
+        # copies and bona fide speech, without the real spoofs of the corpus
+        return split if stage.number == 3 else f"{split};attack=-,{','.join(self.vocoders)}"
+
+    def _overrides(self, by_recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that stand in place of those of a recipe."""
+        training = self.settings.training
+        values: dict[str, Any] = {}
+        if training.epochs:
+            values["epochs"] = training.epochs
+        if training.batches_per_epoch:
+            values["batches_per_epoch"] = training.batches_per_epoch
+        if training.pairs:
+            values["pairs"] = training.pairs
+            if by_recipe.get("spoof_pairs"):
+                values["spoof_pairs"] = training.pairs
+        return values
+
+    def _selection(self, stage: Stage) -> dict[str, str]:
+        """Return the development tables of a stage."""
+        found = self._development(stage)
+        if found is None:
+            return {}
+        folder, part = found
+        return {
+            "dev_utterances": str(folder / "utterances.tsv"),
+            "dev_enrolments": str(folder / f"enrolments_{part}.tsv"),
+            "dev_trials": str(folder / f"trials_{part}.tsv"),
+        }
+
+    def _evaluate(self, encoder: str, stages: Sequence[Stage]) -> None:
+        la, folder = self.tables / "la", self.evaluation(encoder, stages)
+        inputs = {
+            "utterances": la / "utterances.tsv",
+            "enrolments": la / "enrolments_eval.tsv",
+            "trials": la / "trials_eval.tsv",
+            "model": self.model(encoder, stages),
+        }
+        values = {role: str(path) for role, path in inputs.items()}
+        values |= {"out": str(folder), "device": self.settings.device}
+        cost = gflop(encoder, self._encoder_options(encoder))
+        hours = costs.evaluation_hours(cost, self._evaluated_utterances(), self.tflops)
+        product = Product(folder, ["metrics.json", "scores.tsv"], inputs, hours, costs.EVALUATION_GIGABYTES)
+        self._by_command(Call("evaluate", values), product, f"evaluate {encoder}, {model_name(stages)}")
+
+    def _prepare_corpus(self, corpus: str, folder: str, out: Path, outputs: Sequence[str]) -> None:
+        """Add the tables of a corpus."""
+        values = {"corpus": corpus, "folder": folder, "out": str(out)}
+        product = Product(
+            out, outputs, {"folder": Path(folder)}, costs.PREPARE_HOURS[corpus], costs.TABLE_GIGABYTES
+        )  # fmt: skip
+        self._by_command(Call("prepare", values), product)
+
+    def _prepare_corpora(self, tables: Path) -> None:
+        """Add the tables of the published corpora."""
+        corpora = self.settings.corpora
+        missing = [name for name in ("voxceleb2", "asvspoof2019") if not getattr(corpora, name)]
+        if missing:
+            raise SasvError(f"give the corpora: --{' and --'.join(missing)}; or --scale tiny, which needs none")
+        self._prepare_corpus("voxceleb2", corpora.voxceleb2, tables / "vox2", ["utterances.tsv"])
+        outputs = ["utterances.tsv", "enrolments_eval.tsv", "trials_eval.tsv"]
+        self._prepare_corpus("asvspoof2019", corpora.asvspoof2019, tables / "la", outputs)
+        if corpora.voxceleb1:
+            outputs = ["utterances.tsv", "trials_o.tsv"]
+            self._prepare_corpus("voxceleb1", corpora.voxceleb1, self.tables / "vox1", outputs)
+
+    def _by_command(self, call: Call, product: Product, label: str = "") -> None:
+        """Add a step that is a command."""
+        if any(step.folder == product.folder for step in self.steps):
+            return
+        found = self.resolve(call)
+        self.steps.append(
+            Step(
+                label or f"{call.name} {product.folder.parent.name} {product.folder.name}", found.command, found.run,
+                product.folder, product.outputs,
+                {name: value for name, value in found.options.items() if name not in FREE | PLACES},
+                product.inputs, product.hours, product.gigabytes,
+                {name: value for name, value in found.defaults.items() if name not in FREE}, found.renamed,
+            )
+        )  # fmt: skip
+
+    def _by_function(self, step: Step) -> None:
+        """Add a step that no command does."""
+        if not any(other.folder == step.folder for other in self.steps):
+            self.steps.append(step)
+
+
+def _crops(values: Mapping[str, Any], stage: Stage) -> float:
+    """Return the crops of an epoch of a training with these values."""
+    pairs = values["pairs"] + values.get("spoof_pairs", 0)
+    if values["batches_per_epoch"] != "paper":
+        return 2.0 * pairs * values["batches_per_epoch"]
+    if stage.corpus == "vox2":
+        return costs.VOXCELEB2_UTTERANCES * pairs / values["pairs"]
+    return 2.0 * pairs * costs.ASVSPOOF2019_BATCHES[stage.train_set]
+
+
+class Full(Planner):
+    """The published table: the whole corpora, the published encoders and recipes."""
+
+    def __init__(self, settings: Settings, resolve: Resolve):
+        if settings.speech.corpus:
+            raise SasvError("--corpus is for --scale tiny; the full table takes --voxceleb2 and --asvspoof2019")
+        super().__init__(settings, resolve)
+
+    def _prepare(self) -> None:
+        self._prepare_corpora(self.tables)
+
+    def _recipe(self, stage: Stage) -> str:
+        if stage.corpus == "vox2":
+            return f"stage{stage.number}-voxceleb2"
+        return f"stage{stage.number}-asvspoof2019-{stage.train_set.replace('+', '-')}"
+
+    def _encoder_options(self, encoder: str) -> dict[str, Any]:
+        return {}
+
+    def _num_workers(self) -> int:
+        return self.settings.training.num_workers
+
+    def _development(self, stage: Stage) -> tuple[Path, str] | None:
+        if stage.corpus == "vox2":
+            return (self.tables / "vox1", "o") if self.settings.corpora.voxceleb1 else None
+        return None if stage.train_set == "train+dev" else (self.tables / "la", "dev")
+
+    def _copies_of(self, corpus: str) -> tuple[str, float]:
+        return ("one", costs.VOXCELEB2_HOURS) if corpus == "vox2" else ("all", costs.ASVSPOOF2019_HOURS)
+
+    def _training_gigabytes(self) -> float:
+        return costs.MODEL_GIGABYTES
+
+    def _evaluated_utterances(self) -> int:
+        return costs.EVALUATION_UTTERANCES
+
+
+class Tiny(Planner):
+    """What the tables of small encoders and little data have in common."""
+
+    def _recipe(self, stage: Stage) -> str:
+        return f"stage{stage.number}-tiny"
+
+    def _encoder_options(self, encoder: str) -> dict[str, Any]:
+        return preset(encoder, "tiny")
+
+    def _num_workers(self) -> int:
+        return 1
+
+    def _overrides(self, by_recipe: Mapping[str, Any]) -> dict[str, Any]:
+        values = super()._overrides(by_recipe)
+        if "epochs" in values:
+            epochs = values["epochs"]
+            values["cycle_epochs"] = epochs
+            values["warmup_epochs"] = min(by_recipe["warmup_epochs"], epochs - 1)
+        return values
+
+    def _copies_of(self, corpus: str) -> tuple[str, float]:
+        return "all", costs.SMALL_HOURS
+
+    def _training_gigabytes(self) -> float:
+        return costs.SMALL_MODEL_GIGABYTES
+
+    def _evaluated_utterances(self) -> int:
+        return costs.SMALL_EVALUATION_UTTERANCES
+
+
+class TinyParts(Tiny):
+    """Parts of the published corpora: that every stage runs on them. The last epoch is the model."""
+
+    def _prepare(self) -> None:
+        whole = self.tables / "whole"
+        self._prepare_corpora(whole)
+        seed = self.settings.seed
+        inputs = {name: whole / name / "utterances.tsv" for name in ("vox2", "la")}
+        for name in ("vox2", "la"):
+            folder = self.tables / name
+            run = partial(small.reduce, whole / name, folder, seed)
+            command = _within(f"part of {name}", folder)
+            self._by_function(Step(f"part of {name}", command, run, folder, ["utterances.tsv"], {"seed": seed}, inputs))
+
+    def _development(self, stage: Stage) -> tuple[Path, str] | None:
+        return None
+
+
+class TinySynthetic(Tiny):
+    """Synthetic voices, or any speech, split into two corpora; spoofed speech is made by vocoders."""
+
+    default_vocoders = ("griffin-lim", "world")
+
+    def _prepare(self) -> None:
+        settings, given = self.settings, self.settings.speech
+        if given.unseen in (*given.attacks, *self.vocoders):
+            raise SasvError(f"--unseen {given.unseen} is also among --vocoders or --attacks: then it is not unseen")
+        protocol = [f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")]
+        speech, rendered = self.tables / "speech", settings.out / "speech"
+        self._by_function(
+            Step(
+                "speech and its protocol", _within("speech and its protocol", speech),
+                partial(small.speech, given.corpus, given.voices, settings.seed, rendered, speech),
+                speech, ["vox2.tsv", "utterances.tsv", *protocol],
+                {"voices": given.voices, "seed": settings.seed}, {"corpus": Path(given.corpus)} if given.corpus else {},
+                costs.RENDER_HOURS, costs.RENDER_GIGABYTES, {"corpus": ""},
+                beside=[] if given.corpus else [rendered],
+            )
+        )  # fmt: skip
+        self._spoof(speech)
+        spoofed = settings.out / "spoofed"
+        inputs = {"speech": speech / "utterances.tsv"}
+        inputs |= {part: spoofed / part / "utterances.tsv" for part in ("train", "dev", "eval")}
+        name, la = "tables of both corpora in small", self.tables / "la"
+        self._by_function(
+            Step(
+                name, _within(name, la), partial(small.assemble, speech, spoofed, self.tables), la,
+                ["../vox2/utterances.tsv", "utterances.tsv", *protocol], {}, inputs, beside=[self.tables / "vox2"],
+            )
+        )  # fmt: skip
+
+    def _spoof(self, speech: Path) -> None:
+        """Add the spoofed speech of the three parts of the small corpus."""
+        given, table = self.settings.speech, speech / "utterances.tsv"
+        for part, vocoders in (("train", given.attacks), ("dev", given.attacks), ("eval", [given.unseen])):
+            inputs = {"utterances": table}
+            outputs = ["utterances.tsv"]
+            which = {"where": "split=train"}
+            if part != "train":
+                inputs["trials"] = speech / f"trials_{part}.tsv"
+                outputs.append("trials.tsv")
+                which = {"trials": str(inputs["trials"])}
+            cost = costs.copy_cost(costs.SMALL_SPOOFED_HOURS, len(vocoders))
+            folder = self.settings.out / "spoofed" / part
+            self._copy(table, Product(folder, outputs, inputs, *cost), vocoders, which)
+
+    def _development(self, stage: Stage) -> tuple[Path, str] | None:
+        return None if stage.train_set == "train+dev" else (self.tables / "la", "dev")
+
+
+def _within(name: str, folder: Path) -> str:
+    return f"(within sasv reproduce) {name} -> {folder}"
+
+
+def planner_of(scale: str, settings: Settings, resolve: Resolve) -> Planner:
+    """Return the planner of a scale: full, or tiny on parts of the corpora that are given, else on other speech."""
+    if scale == "full":
+        return Full(settings, resolve)
+    kind = TinyParts if settings.corpora.given else TinySynthetic
+    return kind(settings, resolve)
