@@ -1,0 +1,188 @@
+"""CAM++ (Wang et al., Interspeech 2023): densely connected time-delay layers with context-aware masks.
+
+Layers and entry names are those of 3D-Speaker, which WeSpeaker shares. The first time-delay layer halves the frames.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sasv.core.errors import SasvError
+from sasv.core.options import bounded
+from sasv.encoders.base import Encoder, EncoderOptions
+from sasv.encoders.pooling import temporal_statistics
+from sasv.frontends.base import Frontend
+from sasv.frontends.masks import convolve, keep, masked_mean, segment_mean
+
+SEGMENT = 100
+"""Frames of a segment whose mean is the local context of a mask (2 s)."""
+DILATIONS = (1, 2, 2)
+"""Of the convolutions in the three dense blocks."""
+
+
+@dataclass(frozen=True)
+class CampplusOptions(EncoderOptions):
+    """Options of CAM++; the defaults are those of 3D-Speaker for 200,000 speakers (6,848,544 parameters).
+
+    Attributes:
+        channels: channels of the two-dimensional convolutions.
+        initial: channels of the first time-delay layer.
+        growth: channels that a dense layer adds.
+        bottleneck: channels inside a dense layer, an even number.
+        layers: layers of the three dense blocks.
+        variance_epsilon: is added to the variance that is pooled, before its root; 1e-7 in WeSpeaker.
+    """
+
+    channels: int = 32
+    initial: int = 128
+    growth: int = 32
+    bottleneck: int = 128
+    layers: tuple[int, ...] = (12, 24, 16)
+    variance_epsilon: float = bounded(1e-12, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.bottleneck % 2:
+            raise SasvError(f"bottleneck ({self.bottleneck}) must be even")
+        if len(self.layers) != len(DILATIONS):
+            raise SasvError(f"layers must be those of {len(DILATIONS)} blocks, not of {len(self.layers)}")
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; ``stride`` is that of the bands."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, (stride, 1), 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride > 1:
+            projection = nn.Conv2d(channels, channels, 1, (stride, 1), bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(keep(x, mask))))
+        y = self.bn2(self.conv2(keep(y, mask)))
+        return F.relu(y + self.shortcut(x))
+
+
+class _ConvolutionalFront(nn.Module):
+    """Two-dimensional convolutions over bands and frames, which halve the bands three times."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.layer1 = nn.ModuleList([_ResidualBlock(channels, 2), _ResidualBlock(channels, 1)])
+        self.layer2 = nn.ModuleList([_ResidualBlock(channels, 2), _ResidualBlock(channels, 1)])
+        self.conv2 = nn.Conv2d(channels, channels, 3, (2, 1), 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))))
+        for block in (*self.layer1, *self.layer2):
+            x = block(x, mask)
+        return F.relu(self.bn2(self.conv2(keep(x, mask)))).flatten(1, 2)
+
+
+def _norm(channels: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU()))
+
+
+class _ContextAwareMask(nn.Module):
+    """Convolution whose channels are gated by the means over time and over the segment."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
+        super().__init__()
+        self.linear_local = nn.Conv1d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
+        self.linear1 = nn.Conv1d(inputs, inputs // 2, 1)
+        self.linear2 = nn.Conv1d(inputs // 2, outputs, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        context = masked_mean(x, mask) + segment_mean(x, mask, SEGMENT)
+        gates = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
+        return self.linear_local(keep(x, mask)) * gates
+
+
+class _DenseLayer(nn.Module):
+    def __init__(self, inputs: int, growth: int, bottleneck: int, dilation: int) -> None:
+        super().__init__()
+        self.nonlinear1 = _norm(inputs)
+        self.linear1 = nn.Conv1d(inputs, bottleneck, 1, bias=False)
+        self.nonlinear2 = _norm(bottleneck)
+        self.cam_layer = _ContextAwareMask(bottleneck, growth, dilation)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))), mask)
+
+
+class _DenseBlock(nn.ModuleDict):
+    """Layers each of which sees what went into the block and the outputs of all layers before it."""
+
+    def __init__(self, layers: int, inputs: int, growth: int, bottleneck: int, dilation: int) -> None:
+        widths = [inputs + index * growth for index in range(layers)]
+        parts = [_DenseLayer(width, growth, bottleneck, dilation) for width in widths]
+        super().__init__({f"tdnnd{number}": part for number, part in enumerate(parts, 1)})
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        for layer in self.values():
+            x = torch.cat((x, layer(x, mask)), dim=1)
+        return x
+
+
+class Campplus(Encoder):
+    """CAM++."""
+
+    name = "campplus"
+    Options = CampplusOptions
+    presets = {
+        "published": {},
+        "tiny": {"channels": 16, "initial": 64, "growth": 16, "bottleneck": 64, "layers": (4, 6, 4)},
+        "test": {
+            "channels": 4, "initial": 16, "growth": 8, "bottleneck": 16, "layers": (2, 2, 2), "embedding": 24,
+        },
+    }  # fmt: skip
+    default_frontend = "kaldi"
+
+    def __init__(self, options: CampplusOptions, frontend: Frontend) -> None:
+        super().__init__(options, frontend)
+        o = options
+        bands = frontend.feature_size
+        for _ in range(3):
+            bands = (bands + 1) // 2
+        self.head = _ConvolutionalFront(o.channels)
+        tdnn = nn.Conv1d(o.channels * bands, o.initial, 5, 2, 2, bias=False)
+        parts: dict[str, nn.Module] = {
+            "tdnn": nn.Sequential(OrderedDict(linear=tdnn, nonlinear=_norm(o.initial))),
+        }
+        width = o.initial
+        for number, (layers, dilation) in enumerate(zip(o.layers, DILATIONS), 1):
+            parts[f"block{number}"] = _DenseBlock(layers, width, o.growth, o.bottleneck, dilation)
+            width += layers * o.growth
+            linear = nn.Conv1d(width, width // 2, 1, bias=False)
+            parts[f"transit{number}"] = nn.Sequential(OrderedDict(nonlinear=_norm(width), linear=linear))
+            width //= 2
+        parts["out_nonlinear"] = _norm(width)
+        dense = nn.Conv1d(2 * width, o.embedding, 1, bias=False)
+        norm = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(o.embedding, affine=False)))
+        parts["dense"] = nn.Sequential(OrderedDict(linear=dense, nonlinear=norm))
+        self.xvector = nn.ModuleDict(parts)
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        parts = self.xvector
+        linear, norm = parts["tdnn"].children()
+        x, mask = convolve(linear, self.head(features, mask), mask)
+        x = norm(x)
+        for number in range(1, len(DILATIONS) + 1):
+            x = parts[f"transit{number}"](parts[f"block{number}"](x, mask))
+        pooled = temporal_statistics(parts["out_nonlinear"](x), mask, self.options.variance_epsilon)
+        return parts["dense"](pooled[:, :, None]).squeeze(2)

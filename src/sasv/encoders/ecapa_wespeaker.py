@@ -1,0 +1,84 @@
+"""ECAPA-TDNN as WeSpeaker lays it out: its blocks in a row, and a pooling without batch norm in its attention.
+
+The Res2 blocks are those of the published system (``sasv.encoders.layers``); ``sasv.checkpoints.formats`` brings
+WeSpeaker's entry names to ours.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sasv.core.errors import SasvError
+from sasv.encoders.base import Encoder, EncoderOptions
+from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL
+from sasv.encoders.layers import Res2Block
+from sasv.encoders.pooling import TanhAttentiveStatistics
+from sasv.frontends.base import Frontend
+from sasv.frontends.masks import keep
+
+
+@dataclass(frozen=True)
+class EcapaWespeakerOptions(EncoderOptions):
+    """Options of WeSpeaker's ECAPA-TDNN; the defaults are those of its larger model (14,657,088 parameters).
+
+    Attributes:
+        channels: channels of the convolutions; 512 in the smaller model (6,190,720 parameters).
+        scale: groups of channels of a Res2 block.
+        bottleneck: channels inside squeeze-excitation.
+        pooled: channels that are pooled over time.
+        attention: channels inside the attention of the pooling.
+        context: whether the attention sees mean and standard deviation over time.
+        embedding_norm: whether batch norm ends the network.
+    """
+
+    channels: int = 1024
+    scale: int = 8
+    bottleneck: int = 128
+    pooled: int = 1536
+    attention: int = 128
+    context: bool = True
+    embedding_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels % self.scale:
+            raise SasvError(f"channels ({self.channels}) must be a multiple of scale ({self.scale})")
+
+
+class EcapaWespeaker(Encoder):
+    """ECAPA-TDNN of WeSpeaker."""
+
+    name = "ecapa-wespeaker"
+    Options = EcapaWespeakerOptions
+    presets = {
+        "published": {},
+        "512": {"channels": 512},
+        "tiny": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
+        "test": {
+            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+        },
+    }  # fmt: skip
+    default_frontend = "kaldi"
+    default_frontend_options = {"window": "hamming", "scale": 32768.0}
+
+    def __init__(self, options: EcapaWespeakerOptions, frontend: Frontend) -> None:
+        super().__init__(options, frontend)
+        o = options
+        self.conv1 = nn.Conv1d(frontend.feature_size, o.channels, 5, padding=2)
+        self.bn1 = nn.BatchNorm1d(o.channels)
+        blocks = [Res2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck) for dilation in RES2_DILATIONS]
+        self.layer1, self.layer2, self.layer3 = blocks
+        self.layer4 = nn.Conv1d(3 * o.channels, o.pooled, 1)
+        self.pooling = TanhAttentiveStatistics(o.pooled, o.attention, o.context)
+        self.bn5 = nn.BatchNorm1d(2 * o.pooled)
+        self.fc6 = nn.Linear(2 * o.pooled, o.embedding)
+        self.bn6 = nn.BatchNorm1d(o.embedding) if o.embedding_norm else nn.Identity()
+
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.bn1(F.relu(self.conv1(keep(features, mask))))
+        x1 = self.layer1(x, mask)
+        x2 = self.layer2(x1, mask)
+        x3 = self.layer3(x2, mask)
+        x = F.relu(self.layer4(torch.cat((x1, x2, x3), dim=1)))
+        return self.bn6(self.fc6(self.bn5(self.pooling(x, mask))))

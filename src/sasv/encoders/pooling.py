@@ -1,0 +1,94 @@
+"""Poolings over time that several encoders share; ``mask`` is that of sasv.frontends.masks.
+
+Statistics are taken in float32, also under autocast: differences of squares do not survive half precision.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sasv.frontends.base import Frontend
+from sasv.frontends.masks import keep, masked_mean, masked_variance
+
+
+def samples_of_frames(frontend: Frontend, frames: int) -> int:
+    """Return the samples of the shortest waveform that the front-end takes and that has so many frames.
+
+    A standard deviation over time needs two frames where it is taken.
+    """
+    samples = frontend.min_samples
+    while frontend.frames(samples) < frames:
+        samples += 1
+    return samples
+
+
+def temporal_statistics(x: Tensor, mask: Tensor | None, epsilon: float) -> Tensor:
+    """Pool (batch, channels, frames) to (batch, 2 * channels): mean, and root of the variance plus ``epsilon``."""
+    x = x.float()
+    deviation = (masked_variance(x, mask) + epsilon).sqrt()
+    return torch.cat((masked_mean(x, mask), deviation), dim=1).squeeze(2)
+
+
+def softmax_over_time(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return weights (batch, channels, frames) that sum to one over the real frames and are zero in the padding."""
+    return torch.softmax(keep(logits.float(), mask, -math.inf), dim=2)
+
+
+def weighted_statistics(x: Tensor, weights: Tensor, floor: float) -> Tensor:
+    """Pool (batch, channels, frames) to weighted mean and standard deviation, the variance being at least ``floor``.
+
+    ``x`` must be finite in the padding too; the weights of a channel sum to one.
+    """
+    mean = (x * weights).sum(dim=2)
+    variance = (x.square() * weights).sum(dim=2) - mean.square()
+    return torch.cat((mean, variance.clamp(min=floor).sqrt()), dim=1)
+
+
+class AttentiveStatistics(nn.Module):
+    """Attentive statistics pooling (Okabe et al. 2018): one weight a channel, from two convolutions of width one.
+
+    Args:
+        channels: channels of the features.
+        bottleneck: channels between the two convolutions.
+    """
+
+    def __init__(self, channels: int, bottleneck: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.Conv1d(channels, bottleneck, 1),
+            nn.ReLU(),
+            nn.BatchNorm1d(bottleneck),
+            nn.Conv1d(bottleneck, channels, 1),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Pool (batch, channels, frames) to (batch, 2 * channels)."""
+        x = keep(x.float(), mask)
+        return weighted_statistics(x, softmax_over_time(self.attention(x), mask), floor=1e-5)
+
+
+class TanhAttentiveStatistics(nn.Module):
+    """Attentive statistics pooling of WeSpeaker: a hyperbolic tangent between two convolutions of width one.
+
+    Args:
+        channels: channels of the features.
+        bottleneck: channels between the two convolutions.
+        context: whether the attention sees each frame beside the mean and the standard deviation over time.
+    """
+
+    def __init__(self, channels: int, bottleneck: int, context: bool) -> None:
+        super().__init__()
+        self.context = context
+        self.linear1 = nn.Conv1d(3 * channels if context else channels, bottleneck, 1)
+        self.linear2 = nn.Conv1d(bottleneck, channels, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Pool (batch, channels, frames) to (batch, 2 * channels)."""
+        x = keep(x.float(), mask)
+        seen = x
+        if self.context:
+            deviation = (masked_variance(x, mask) + 1e-7).sqrt()
+            seen = torch.cat((x, masked_mean(x, mask).expand_as(x), deviation.expand_as(x)), dim=1)
+        logits = self.linear2(torch.tanh(self.linear1(seen)))
+        return weighted_statistics(x, softmax_over_time(logits, mask), floor=1e-7)

@@ -1,0 +1,186 @@
+"""Kaldi's log mel filter banks, which WeSpeaker, 3D-Speaker and most public speaker encoders take.
+
+Each frame on its own: its mean is subtracted, it is pre-emphasised and multiplied by a window; then the power
+spectrum, triangular filters of peak 1 on Kaldi's mel scale (1127 ln(1 + f / 700)) and the natural logarithm. The
+defaults are Kaldi's with 80 bands. There is no dither, so that a waveform always has the same features.
+
+Source: ``feat/feature-window.cc`` and ``feat/mel-computations.cc`` of Kaldi (Povey et al. 2011).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sasv.core.errors import SasvError
+from sasv.core.options import bounded
+from sasv.frontends.base import Frontend, FrontendOptions, Samples
+from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
+from sasv.frontends.spectrum import PowerSpectrum
+
+FLOAT_EPSILON = 1.1920929e-07
+"""Kaldi's floor under the energies before the logarithm."""
+VARIANCE_EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class KaldiOptions(FrontendOptions):
+    """Options of Kaldi's filter banks.
+
+    Attributes:
+        mels: mel bands.
+        window: shape of the window.
+        scale: factor of the samples, which are in [-1, 1]: 32768 for models that were trained on 16-bit numbers.
+        low_hz: lower edge of the lowest band.
+        high_hz: upper edge of the highest band; zero or less counts from half the sample rate.
+        pre_emphasis: coefficient of the pre-emphasis.
+        remove_dc: whether the mean of each frame is subtracted.
+        snip_edges: whether only frames that lie wholly inside the waveform count; otherwise there is one frame for
+            each shift, and the waveform is mirrored at both ends.
+        log_floor: least energy before the logarithm.
+        subtract_mean: whether the mean over time is subtracted from each band.
+        normalise_variance: whether each band is divided by its standard deviation over time, as w2v-BERT 2.0 wants.
+        frame_length_ms: length of a frame in milliseconds.
+        frame_shift_ms: distance of two frames in milliseconds.
+        sample_rate: samples per second.
+    """
+
+    mels: int = 80
+    window: Literal["povey", "hamming", "hanning", "rectangular", "blackman"] = "povey"
+    scale: float = bounded(1.0, 1e-9, 1e9)
+    low_hz: float = bounded(20.0, 0.0)
+    high_hz: float = 0.0
+    pre_emphasis: float = bounded(0.97, 0.0, 1.0)
+    remove_dc: bool = True
+    snip_edges: bool = True
+    log_floor: float = bounded(FLOAT_EPSILON, 1e-30, 1e30)
+    subtract_mean: bool = True
+    normalise_variance: bool = False
+    frame_length_ms: float = bounded(25.0, 1.0, 1000.0)
+    frame_shift_ms: float = bounded(10.0, 1.0, 1000.0)
+    sample_rate: int = bounded(16000, 1000)
+
+    def __post_init__(self) -> None:
+        if not self.low_hz < self.top_hz <= self.sample_rate / 2:
+            raise SasvError(
+                f"bands from {self.low_hz:g} to {self.top_hz:g} Hz: low_hz must be below high_hz, and both below half "
+                f"the sample rate ({self.sample_rate / 2:g} Hz)"
+            )
+
+    @property
+    def top_hz(self) -> float:
+        """Upper edge of the highest band in hertz."""
+        return self.high_hz if self.high_hz > 0 else self.sample_rate / 2 + self.high_hz
+
+    @property
+    def length(self) -> int:
+        """Samples of a frame."""
+        return int(self.sample_rate * self.frame_length_ms / 1000)
+
+    @property
+    def shift(self) -> int:
+        """Samples from one frame to the next."""
+        return int(self.sample_rate * self.frame_shift_ms / 1000)
+
+    @property
+    def n_fft(self) -> int:
+        """Points of the transform: the least power of two that holds a frame."""
+        return 1 << (self.length - 1).bit_length()
+
+
+def window_function(name: str, length: int) -> Tensor:
+    """Return one of Kaldi's windows, which are symmetric: (length,)."""
+    phase = torch.arange(length, dtype=torch.float64) * (2 * math.pi / (length - 1))
+    if name == "hamming":
+        window = 0.54 - 0.46 * torch.cos(phase)
+    elif name == "hanning":
+        window = 0.5 - 0.5 * torch.cos(phase)
+    elif name == "povey":
+        window = (0.5 - 0.5 * torch.cos(phase)) ** 0.85
+    elif name == "blackman":
+        window = 0.42 - 0.5 * torch.cos(phase) + 0.08 * torch.cos(2 * phase)
+    else:
+        window = torch.ones(length, dtype=torch.float64)
+    return window.float()
+
+
+def hertz_to_mel(hertz: Tensor) -> Tensor:
+    """Kaldi's mel scale."""
+    return 1127.0 * torch.log1p(hertz / 700.0)
+
+
+def mel_filters(options: KaldiOptions) -> Tensor:
+    """Return the triangular filters, (n_fft // 2 + 1, mels); their sides are straight on the mel scale."""
+    edges = hertz_to_mel(torch.tensor([options.low_hz, options.top_hz], dtype=torch.float64)).tolist()
+    points = torch.linspace(*edges, options.mels + 2, dtype=torch.float64)
+    hertz = torch.arange(options.n_fft // 2 + 1, dtype=torch.float64) * (options.sample_rate / options.n_fft)
+    bins = hertz_to_mel(hertz)[:, None]
+    rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
+    falling = (points[2:] - bins) / (points[2:] - points[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    filters[-1] = 0  # Kaldi leaves out the bin at half the sample rate
+    return filters.float()
+
+
+class KaldiFilterBanks(Frontend):
+    """Waveforms (batch, samples) in [-1, 1] to log mel bands (batch, mels, frames)."""
+
+    name = "kaldi"
+    Options = KaldiOptions
+    options: KaldiOptions
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, options: KaldiOptions | None = None) -> None:
+        super().__init__(options)
+        o = self.options
+        self.sample_rate = o.sample_rate
+        self.feature_size = o.mels
+        self.min_samples = max(o.sample_rate // 10, o.length)
+        self.spectrum = PowerSpectrum(o.length, o.n_fft)
+        self.register_buffer("window", window_function(o.window, o.length), persistent=False)
+        self.register_buffer("filters", mel_filters(o), persistent=False)
+
+    def frames(self, samples: Samples) -> Samples:
+        """Return the frames of a waveform of so many samples."""
+        o = self.options
+        if o.snip_edges:
+            return (samples - o.length) // o.shift + 1
+        return (samples + o.shift // 2) // o.shift
+
+    def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
+        o = self.options
+        with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
+            waves = waves.float() * o.scale
+            if not o.snip_edges:
+                waves = self._mirrored(waves, lengths)
+            frames = waves.unfold(1, o.length, o.shift)
+            if o.remove_dc:
+                frames = frames - frames.mean(dim=2, keepdim=True)
+            if o.pre_emphasis:
+                before = torch.cat((frames[..., :1], frames[..., :-1]), dim=2)
+                frames = frames - o.pre_emphasis * before
+            energies = torch.matmul(self.spectrum(frames * self.window), self.filters)
+            bands = energies.clamp(min=o.log_floor).log().transpose(1, 2)
+            mask = None
+            if lengths is not None:
+                mask = frame_mask(self.frames(lengths), bands.shape[2])
+            if o.subtract_mean:
+                bands = bands - masked_mean(bands, mask)
+            if o.normalise_variance:
+                bands = bands / (masked_variance(bands, mask) + VARIANCE_EPSILON).sqrt()
+            return keep(bands, mask)
+
+    def _mirrored(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
+        """Extend each waveform at both ends by its mirror image, the sample at the end being repeated (Kaldi)."""
+        o = self.options
+        samples = waves.shape[1]
+        start = o.shift // 2 - o.length // 2
+        end = start + (self.frames(samples) - 1) * o.shift + o.length
+        size = torch.full((1, 1), samples, device=waves.device) if lengths is None else lengths[:, None]
+        # The waveform and its mirror image repeat after twice its length.
+        at = torch.remainder(torch.arange(start, end, device=waves.device)[None, :], 2 * size)
+        at = torch.where(at >= size, 2 * size - 1 - at, at)
+        return torch.gather(waves, 1, at.expand(waves.shape[0], -1))
