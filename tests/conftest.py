@@ -46,6 +46,12 @@ def golden():
 
 
 @pytest.fixture(scope="session")
+def peers():
+    """Embeddings and features of encoders of other toolkits."""
+    return np.load(DATA / "peers" / "embeddings.npz", allow_pickle=False)
+
+
+@pytest.fixture(scope="session")
 def fill():
     """The module that makes the inputs of the golden vectors."""
     spec = importlib.util.spec_from_file_location("fill", DATA / "fill.py")

@@ -15,6 +15,13 @@ ENCODERS = Registry(
         "ecapa-tdnn": "sasv.encoders.ecapa:EcapaTdnn",
         "ska-tdnn": "sasv.encoders.ska:SkaTdnn",
         "mfa-conformer": "sasv.encoders.mfa:MfaConformer",
+        "campplus": "sasv.encoders.campplus:Campplus",
+        "resnet": "sasv.encoders.resnet:Resnet",
+        "eres2netv2": "sasv.encoders.eres2net:Eres2netV2",
+        "redimnet": "sasv.encoders.redimnet:Redimnet",
+        "ecapa-wespeaker": "sasv.encoders.ecapa_wespeaker:EcapaWespeaker",
+        "ecapa-speechbrain": "sasv.encoders.ecapa_speechbrain:EcapaSpeechBrain",
+        "aasist": "sasv.encoders.aasist:Aasist",
     },
     group="sasv.encoders",
 )

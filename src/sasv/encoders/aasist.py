@@ -7,14 +7,14 @@ Entry names are those of the authors.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
-from sasv.core.options import bounded
+from sasv.core.options import PositiveFloat, Range
 from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.frontends.base import Frontend
 
@@ -44,20 +44,18 @@ class AasistOptions(EncoderOptions):
     """
 
     embedding: int = 160
-    samples: int = bounded(64600, 8000)
+    samples: Annotated[int, Range(8000, 1_000_000)] = 64600
     kernel: int = 128
     channels: tuple[int, ...] = (32, 64)
     graph_units: int = 32
-    ratios: tuple[float, ...] = (0.5, 0.7, 0.5)
-    temperatures: tuple[float, ...] = (2.0, 2.0, 100.0)
+    ratios: Annotated[tuple[float, ...], Range(0, 1, above=0)] = (0.5, 0.7, 0.5)
+    temperatures: tuple[PositiveFloat, ...] = (2.0, 2.0, 100.0)
 
     def __post_init__(self) -> None:
         if self.embedding != VIEWS * self.graph_units:
             raise SasvError(f"embedding ({self.embedding}) must be {VIEWS} times graph_units ({self.graph_units})")
         if len(self.channels) != 2 or len(self.ratios) != 3 or len(self.temperatures) != 3:
             raise SasvError("AASIST has 2 numbers of channels, 3 ratios and 3 temperatures")
-        if not all(0 < ratio <= 1 for ratio in self.ratios) or min(self.temperatures) <= 0:
-            raise SasvError("ratios must lie between 0 and 1, and temperatures above 0")
 
 
 def band_pass_filters(kernel: int) -> Tensor:

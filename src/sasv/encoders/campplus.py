@@ -5,13 +5,14 @@ Layers and entry names are those of 3D-Speaker, which WeSpeaker shares. The firs
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
-from sasv.core.options import bounded
+from sasv.core.options import Range
 from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
@@ -41,7 +42,7 @@ class CampplusOptions(EncoderOptions):
     growth: int = 32
     bottleneck: int = 128
     layers: tuple[int, ...] = (12, 24, 16)
-    variance_epsilon: float = bounded(1e-12, 0.0, 1.0)
+    variance_epsilon: Annotated[float, Range(0, 1)] = 1e-12
 
     def __post_init__(self) -> None:
         if self.bottleneck % 2:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
+from sasv.core.options import PositiveFloat
 from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.encoders.pooling import TanhAttentiveStatistics
 from sasv.frontends.base import Frontend
@@ -53,7 +54,7 @@ class RedimnetOptions(EncoderOptions):
     block_2d: Literal["convnext_like", "convnext_like_relu", "basic_resnet", "basic_resnet_fwse"] = "convnext_like"
     strides: tuple[int, ...] = (1, 2, 1, 2, 1, 2)
     blocks: tuple[int, ...] = (2, 2, 3, 4, 4, 4)
-    expansions: tuple[float, ...] = (1, 1, 1, 1, 1, 1)
+    expansions: tuple[PositiveFloat, ...] = (1, 1, 1, 1, 1, 1)
     reductions: tuple[int | None, ...] = (12, 12, 12, 8, 8, 4)
     group_width: int | None = 4
     output_channels: int | None = None
@@ -64,8 +65,6 @@ class RedimnetOptions(EncoderOptions):
         counts = {len(self.strides), len(self.blocks), len(self.expansions), len(self.reductions)}
         if len(counts) > 1 or not self.strides:
             raise SasvError("strides, blocks, expansions and reductions must name the same stages")
-        if min(self.expansions) <= 0:
-            raise SasvError(f"expansions must be greater than zero, not {min(self.expansions)}")
 
 
 class _ChannelNorm(nn.Module):

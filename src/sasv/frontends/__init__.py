@@ -12,6 +12,10 @@ FRONTENDS = Registry(
     "front-end",
     {
         "log-mel": "sasv.frontends.logmel:LogMel",
+        "kaldi": "sasv.frontends.kaldi:KaldiFilterBanks",
+        "speechbrain": "sasv.frontends.speechbrain:SpeechBrainFilterBanks",
+        "whisper": "sasv.frontends.whisper:WhisperLogMel",
+        "waveform": "sasv.frontends.waveform:Waveform",
     },
     group="sasv.frontends",
 )

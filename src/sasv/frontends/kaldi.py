@@ -9,13 +9,13 @@ Source: ``feat/feature-window.cc`` and ``feat/mel-computations.cc`` of Kaldi (Po
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from sasv.core.errors import SasvError
-from sasv.core.options import bounded
+from sasv.core.options import PositiveFloat, Range
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
 from sasv.frontends.spectrum import PowerSpectrum
@@ -49,18 +49,18 @@ class KaldiOptions(FrontendOptions):
 
     mels: int = 80
     window: Literal["povey", "hamming", "hanning", "rectangular", "blackman"] = "povey"
-    scale: float = bounded(1.0, 1e-9, 1e9)
-    low_hz: float = bounded(20.0, 0.0)
+    scale: PositiveFloat = 1.0
+    low_hz: Annotated[float, Range(0)] = 20.0
     high_hz: float = 0.0
-    pre_emphasis: float = bounded(0.97, 0.0, 1.0)
+    pre_emphasis: Annotated[float, Range(0, 1)] = 0.97
     remove_dc: bool = True
     snip_edges: bool = True
-    log_floor: float = bounded(FLOAT_EPSILON, 1e-30, 1e30)
+    log_floor: PositiveFloat = FLOAT_EPSILON
     subtract_mean: bool = True
     normalise_variance: bool = False
-    frame_length_ms: float = bounded(25.0, 1.0, 1000.0)
-    frame_shift_ms: float = bounded(10.0, 1.0, 1000.0)
-    sample_rate: int = bounded(16000, 1000)
+    frame_length_ms: Annotated[float, Range(1, 1000)] = 25.0
+    frame_shift_ms: Annotated[float, Range(1, 1000)] = 10.0
+    sample_rate: Annotated[int, Range(1000, 1_000_000)] = 16000
 
     def __post_init__(self) -> None:
         if not self.low_hz < self.top_hz <= self.sample_rate / 2:
@@ -106,19 +106,20 @@ def window_function(name: str, length: int) -> Tensor:
     return window.float()
 
 
-def hertz_to_mel(hertz: Tensor) -> Tensor:
+def hertz_to_mel(hertz: float) -> float:
     """Kaldi's mel scale."""
-    return 1127.0 * torch.log1p(hertz / 700.0)
+    return 1127.0 * math.log1p(hertz / 700.0)
 
 
 def mel_filters(options: KaldiOptions) -> Tensor:
     """Return the triangular filters, (n_fft // 2 + 1, mels); their sides are straight on the mel scale."""
-    edges = hertz_to_mel(torch.tensor([options.low_hz, options.top_hz], dtype=torch.float64)).tolist()
-    points = torch.linspace(*edges, options.mels + 2, dtype=torch.float64)
-    hertz = torch.arange(options.n_fft // 2 + 1, dtype=torch.float64) * (options.sample_rate / options.n_fft)
-    bins = hertz_to_mel(hertz)[:, None]
-    rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
-    falling = (points[2:] - bins) / (points[2:] - points[1:-1])
+    low, high = hertz_to_mel(options.low_hz), hertz_to_mel(options.top_hz)
+    points = torch.linspace(low, high, options.mels + 2, dtype=torch.float64)
+    spacing = options.sample_rate / options.n_fft
+    bins = [hertz_to_mel(number * spacing) for number in range(options.n_fft // 2 + 1)]
+    at = torch.tensor(bins, dtype=torch.float64)[:, None]
+    rising = (at - points[:-2]) / (points[1:-1] - points[:-2])
+    falling = (points[2:] - at) / (points[2:] - points[1:-1])
     filters = torch.minimum(rising, falling).clamp(min=0)
     filters[-1] = 0  # Kaldi leaves out the bin at half the sample rate
     return filters.float()

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
-from sasv.frontends.masks import frame_mask, keep, masked_mean
+from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
 
 SAMPLE_RATE = 16000
 N_FFT, WINDOW, HOP, MELS = 512, 400, 160, 80
 LOW_HZ, HIGH_HZ = 20.0, 7600.0
 LOG_FLOOR = 1e-6
 PRE_EMPHASIS = 0.97
+NORMALISE_EPSILON = 1e-6
 MIN_SAMPLES = 1600
 """Samples of the shortest waveform: 0.1 s."""
 
@@ -34,9 +35,13 @@ class LogMelOptions(FrontendOptions):
 
     Attributes:
         mels: mel bands.
+        hop: samples from one frame to the next.
+        normalise: whether each waveform is brought to mean 0 and variance 1 first.
     """
 
     mels: int = MELS
+    hop: int = HOP
+    normalise: bool = False
 
 
 def hertz_to_mel(hertz: float) -> float:
@@ -76,17 +81,18 @@ class _Spectrogram(nn.Module):
     window: Tensor
     waves: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, hop: int) -> None:
         super().__init__()
+        self.hop = hop
         self.register_buffer("window", torch.hamming_window(WINDOW))
         self.register_buffer("waves", fourier_basis(), persistent=False)
 
     def forward(self, padded: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
-            spectrum = torch.stft(padded, N_FFT, HOP, WINDOW, self.window, center=False, return_complex=True)
+            spectrum = torch.stft(padded, N_FFT, self.hop, WINDOW, self.window, center=False, return_complex=True)
             return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
         edge = (N_FFT - WINDOW) // 2  # the window stands in the middle of the transform
-        frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, HOP) * self.window
+        frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, self.hop) * self.window
         return torch.matmul(frames, self.waves).square().unflatten(-1, (2, -1)).sum(dim=-2)
 
 
@@ -109,9 +115,9 @@ class _MelScale(nn.Module):
 class _MelSpectrogram(nn.Module):
     """Power spectrogram (centred, reflect-padded at each waveform's own end) and mel bands."""
 
-    def __init__(self, mels: int) -> None:
+    def __init__(self, mels: int, hop: int) -> None:
         super().__init__()
-        self.spectrogram = _Spectrogram()
+        self.spectrogram = _Spectrogram(hop)
         self.mel_scale = _MelScale(mels)
 
     def forward(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
@@ -126,8 +132,16 @@ class _MelSpectrogram(nn.Module):
         return torch.matmul(self.spectrogram(padded), self.mel_scale.fb).transpose(1, 2)
 
 
+def normalised(waves: Tensor, lengths: Tensor | None) -> Tensor:
+    """Bring each waveform of (batch, samples) to mean 0 and variance 1."""
+    x = waves[:, None]
+    mask = None if lengths is None else frame_mask(lengths, x.shape[2])
+    deviation = masked_variance(x, mask, correction=0).sqrt()
+    return ((x - masked_mean(x, mask)) / (deviation + NORMALISE_EPSILON))[:, 0]
+
+
 class LogMel(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // 160 + 1)."""
+    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // hop + 1)."""
 
     name = "log-mel"
     Options = LogMelOptions
@@ -139,17 +153,20 @@ class LogMel(Frontend):
         self.feature_size = self.options.mels
         # Published checkpoints number the two parts.
         self.add_module("0", _PreEmphasis())
-        self.add_module("1", _MelSpectrogram(self.feature_size))
+        self.add_module("1", _MelSpectrogram(self.feature_size, self.options.hop))
 
     def frames(self, samples: Samples) -> Samples:
         """Return the frames of a waveform of so many samples."""
-        return samples // HOP + 1
+        return samples // self.options.hop + 1
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         emphasise = self.get_submodule("0")
         to_mels = self.get_submodule("1")
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
-            bands = torch.log(to_mels(emphasise(waves.float()), lengths) + LOG_FLOOR)
+            waves = waves.float()
+            if self.options.normalise:
+                waves = normalised(waves, lengths)
+            bands = torch.log(to_mels(emphasise(waves), lengths) + LOG_FLOOR)
             if lengths is None:
                 return bands - bands.mean(dim=2, keepdim=True)
             mask = frame_mask(self.frames(lengths), bands.shape[2])

@@ -1,11 +1,12 @@
 """The waveform itself, for networks that begin with convolutions over samples."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from sasv.core.options import bounded
+from sasv.core.options import Range
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
 
@@ -23,7 +24,7 @@ class WaveformOptions(FrontendOptions):
     """
 
     normalise: bool = False
-    sample_rate: int = bounded(16000, 1000)
+    sample_rate: Annotated[int, Range(1000, 1_000_000)] = 16000
 
 
 class Waveform(Frontend):

@@ -11,6 +11,11 @@ FORMATS = Registry(
     {
         "sasv": "sasv.checkpoints.formats.own:SasvFormat",
         "published": "sasv.checkpoints.formats.published:PublishedFormat",
+        "wespeaker": "sasv.checkpoints.formats.wespeaker:WespeakerFormat",
+        "3dspeaker": "sasv.checkpoints.formats.threedspeaker:ThreeDSpeakerFormat",
+        "speechbrain": "sasv.checkpoints.formats.speechbrain:SpeechBrainFormat",
+        "redimnet": "sasv.checkpoints.formats.redimnet:RedimnetFormat",
+        "aasist": "sasv.checkpoints.formats.aasist:AasistFormat",
     },
     group="sasv.formats",
 )

@@ -1,0 +1,155 @@
+"""What the formats of other toolkits share: renamed entries, settings beside the file, and the specification."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from sasv.checkpoints.checkpoint import Checkpoint
+from sasv.checkpoints.formats.base import Contents
+from sasv.core.errors import CheckpointError, SasvError, some
+from sasv.encoders import make_encoder
+from sasv.frontends import make_frontend
+from sasv.models.specification import Specification
+
+SAMPLE_RATE = 16000
+
+Entries = dict[str, Tensor]
+Rules = Sequence[tuple[str, str]]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
+    """Rename entries by the first rule whose pattern the whole name matches.
+
+    Args:
+        entries: name to tensor.
+        rules: regular expression and replacement (see ``re.Match.expand``).
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: entries that no rule matches; all of them are listed.
+    """
+    patterns = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+    found: Entries = {}
+    strangers = []
+    for name, value in entries.items():
+        matches = ((pattern.fullmatch(name), replacement) for pattern, replacement in patterns)
+        match, replacement = next(((match, new) for match, new in matches if match), (None, ""))
+        if match is None:
+            strangers.append(name)
+        else:
+            found[match.expand(replacement)] = value
+    if strangers:
+        raise CheckpointError(f"{path}: entries that this format does not know: {', '.join(sorted(strangers))}")
+    return found
+
+
+def without(entries: Entries, prefixes: tuple[str, ...]) -> Entries:
+    """Return the entries whose names begin with none of the prefixes."""
+    return {name: value for name, value in entries.items() if not name.startswith(prefixes)}
+
+
+def numbered(shapes: Shapes, pattern: str) -> int:
+    """Return how many different numbers the first group of a pattern takes in the names that begin with it."""
+    matches = (re.match(pattern, name) for name in shapes)
+    return len({match[1] for match in matches if match})
+
+
+def checkpoint_of(
+    contents: Contents,
+    entries: Entries,
+    encoder: str,
+    options: Mapping[str, Any],
+    frontend: str,
+    frontend_options: Mapping[str, Any],
+    licence: str = "unknown",
+) -> Checkpoint:
+    """Make a checkpoint without a head; the tensors of the front-end are made from its options.
+
+    Raises:
+        CheckpointError: the options are impossible.
+    """
+    try:
+        with torch.device("meta"):
+            made = make_encoder(encoder, options, frontend, frontend_options)
+        fixed = make_frontend(frontend, frontend_options).state_dict(prefix=f"{made.frontend_attribute}.")
+    except SasvError as error:
+        raise CheckpointError(f"{contents.path}: looks like {encoder}, but {error}") from error
+    specification = Specification(
+        **made.description(), licence=licence, training={"converted_from": contents.path.name}
+    )
+    return Checkpoint(specification, {**entries, **fixed}, {}, str(contents.path))
+
+
+def missing_entry(contents: Contents, encoder: str, error: Exception) -> CheckpointError:
+    """Return the error that an entry from which a size is read is missing or has another shape."""
+    return CheckpointError(f"{contents.path}: looks like {encoder}, but entry {error} is missing or has another shape")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads YAML with tags of its own, such as SpeechBrain's ``!new:``, as the plain values that they stand before."""
+
+
+def _untagged(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return node.value
+
+
+_PlainLoader.add_multi_constructor("!", _untagged)
+
+
+def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings in the first of the files ``names`` that stands beside ``path``; empty where none does."""
+    file = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
+    if file is None:
+        return {}
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text) if file.suffix in (".json", ".conf") else yaml.load(text, _PlainLoader)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file}: cannot be read ({reason}); fetch it again or remove it") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: settings of a model are names and values; fetch it again or remove it")
+    return found
+
+
+def flattened(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every name and plain value of nested settings."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value)
+        else:
+            yield str(name), value
+
+
+def check_settings(path: Path, settings: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check that settings say what the weights are.
+
+    Args:
+        path: the weights, for messages.
+        settings: names and values, nested.
+        expected: what a setting must be, where it is there.
+
+    Raises:
+        CheckpointError: settings that contradict the weights, or a sample rate of another kind of speech.
+    """
+    faults = []
+    for name, value in flattened(settings):
+        if name in ("sample_rate", "resample_rate") and value != SAMPLE_RATE:
+            raise CheckpointError(
+                f"{path}: its settings say {name} {value}; only models for {SAMPLE_RATE} Hz can be used"
+            )
+        if name in expected and isinstance(value, type(expected[name])) and value != expected[name]:
+            faults.append(f"{name} {value}, but the weights say {expected[name]}")
+    if faults:
+        raise CheckpointError(f"{path}: the settings beside it contradict it: {some(faults)}")
