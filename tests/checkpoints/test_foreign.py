@@ -36,7 +36,10 @@ def written(folder, name, entries):
     if toolkit in BESIDE:
         (folder / BESIDE[toolkit][0]).write_text(BESIDE[toolkit][1])
     path = folder / "avg_model.pt"
-    torch.save(entries if toolkit != "redimnet" else {"model_config": {"F": 72}, "state_dict": entries}, path)
+    torch.save(
+        entries if toolkit != "redimnet" else {"model_config": {"F": 72}, "state_dict": entries},
+        path,
+    )
     return path
 
 
@@ -77,7 +80,10 @@ def test_embeddings_in_a_batch_are_those_of_the_original(loaded, fill, peers):
 
 WRAPPERS = {
     "module.": lambda entries: {f"module.{key}": value for key, value in entries.items()},
-    "lightning": lambda entries: {"state_dict": {f"model.{key}": value for key, value in entries.items()}, "epoch": 3},
+    "lightning": lambda entries: {
+        "state_dict": {f"model.{key}": value for key, value in entries.items()},
+        "epoch": 3,
+    },
     "compiled": lambda entries: {f"_orig_mod.{key}": value for key, value in entries.items()},
     "hub": lambda entries: {f"resnet.{key}": value for key, value in entries.items()},
     "trained": lambda entries: entries | {"projection.weight": torch.ones(7, 256)},
@@ -225,7 +231,8 @@ def speechbrain_entries():
 def test_speechbrain_settings_with_tags_of_their_own(tmp_path):
     entries = speechbrain_entries()
     torch.save(entries, tmp_path / "embedding_model.ckpt")
-    text = "n_mels: 80\nembedding_model: !new:speechbrain.ECAPA_TDNN\n    input_size: !ref <n_mels>\n    lin_neurons: %d\n"
+    model = "embedding_model: !new:speechbrain.ECAPA_TDNN\n    input_size: !ref <n_mels>\n"
+    text = f"n_mels: 80\n{model}    lin_neurons: %d\n"
     (tmp_path / "hyperparams.yaml").write_text(text % 24)
     assert load_checkpoint(tmp_path / "embedding_model.ckpt").specification.frontend == "speechbrain"
     (tmp_path / "hyperparams.yaml").write_text(text % 256)

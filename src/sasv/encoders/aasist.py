@@ -191,6 +191,7 @@ class Aasist(Encoder):
         "test": {"channels": (4, 8), "samples": 8000, "graph_units": 8, "embedding": 40},
     }
     default_frontend = "waveform"
+    filters: Tensor
 
     def __init__(self, options: AasistOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)
@@ -200,7 +201,14 @@ class Aasist(Encoder):
         narrow, wide = o.channels
         self.register_buffer("filters", band_pass_filters(o.kernel), persistent=False)
         self.first_bn = nn.BatchNorm2d(1)
-        widths = [(1, narrow), (narrow, narrow), (narrow, wide), (wide, wide), (wide, wide), (wide, wide)]
+        widths = [
+            (1, narrow),
+            (narrow, narrow),
+            (narrow, wide),
+            (wide, wide),
+            (wide, wide),
+            (wide, wide),
+        ]
         self.encoder = nn.Sequential(
             *[nn.Sequential(_ResidualBlock(*pair, first=index == 0)) for index, pair in enumerate(widths)]
         )

@@ -181,6 +181,7 @@ class Campplus(Encoder):
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         parts = self.xvector
         linear, norm = parts["tdnn"].children()
+        assert isinstance(linear, nn.Conv1d)
         x, mask = convolve(linear, self.head(features, mask), mask)
         x = norm(x)
         for number in range(1, len(DILATIONS) + 1):

@@ -70,6 +70,7 @@ class MirroredRes2Block(Res2Block):
         groups = torch.split(self.bn1(self.relu(self.conv1(x))), self.width, dim=1)
         outputs = [groups[0]]
         for index, (conv, norm) in enumerate(zip(self.convs, self.bns), 1):
+            assert isinstance(conv, nn.Conv1d)
             current = groups[index] if index == 1 else outputs[-1] + groups[index]
             outputs.append(norm(self.relu(convolve_mirrored(conv, current, mask))))
         mixed = self.bn3(self.relu(self.conv3(torch.cat(outputs, dim=1))))
@@ -96,8 +97,7 @@ class EcapaSpeechBrain(Encoder):
         self.conv1 = nn.Conv1d(frontend.feature_size, o.channels, 5)
         self.bn1 = nn.BatchNorm1d(o.channels)
         blocks = [
-            MirroredRes2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck)
-            for dilation in RES2_DILATIONS
+            MirroredRes2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck) for dilation in RES2_DILATIONS
         ]
         self.layer1, self.layer2, self.layer3 = blocks
         self.layer4 = nn.Conv1d(3 * o.channels, o.pooled, 1)

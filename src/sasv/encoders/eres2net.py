@@ -132,6 +132,7 @@ class Eres2netV2(Encoder):
         self.bn1 = nn.BatchNorm2d(o.channels)
         inputs = o.channels
         bands = frontend.feature_size
+        stages = []
         for stage, count in enumerate(o.blocks, 1):
             channels = o.channels * 2 ** (stage - 1)
             blocks = nn.ModuleList()
@@ -139,9 +140,10 @@ class Eres2netV2(Encoder):
                 stride = 2 if stage > 1 and index == 0 else 1
                 blocks.append(_Block(inputs, channels, stride, o, stage in FUSED_STAGES))
                 inputs = channels * o.expansion
-            self.add_module(f"layer{stage}", blocks)
+            stages.append(blocks)
             if stage > 1:
                 bands = (bands + 1) // 2
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.layer3_ds = nn.Conv2d(inputs // 2, inputs, 3, 2, 1, bias=False)
         self.fuse34 = _Fusion(inputs)
         self.seg_1 = nn.Linear(2 * inputs * bands, o.embedding)

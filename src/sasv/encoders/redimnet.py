@@ -100,7 +100,14 @@ class _Aggregation(nn.Module):
 class _ConvNext(nn.Module):
     """Grouped convolutions side by side, batch norm, activation, a convolution of width one, and a skip connection."""
 
-    def __init__(self, channels: int, kernels: Sequence[int], axes: int, groups: int, activation: str = "gelu") -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernels: Sequence[int],
+        axes: int,
+        groups: int,
+        activation: str = "gelu",
+    ) -> None:
         super().__init__()
         convolution: type[nn.Conv1d | nn.Conv2d] = nn.Conv1d if axes == 1 else nn.Conv2d
         norm: type[nn.BatchNorm1d | nn.BatchNorm2d] = nn.BatchNorm1d if axes == 1 else nn.BatchNorm2d
@@ -254,7 +261,12 @@ class _Block1d(nn.Module):
         self.red_dim_conv = nn.Sequential(nn.Conv1d(features, units, 1), _ChannelNorm(units))
         parts: list[nn.Module]
         if kind == "fc":
-            parts = [nn.Conv1d(units, 2 * units, 1), _ChannelNorm(2 * units), nn.GELU(), nn.Conv1d(2 * units, units, 1)]
+            parts = [
+                nn.Conv1d(units, 2 * units, 1),
+                _ChannelNorm(2 * units),
+                nn.GELU(),
+                nn.Conv1d(2 * units, units, 1),
+            ]
         elif kind == "conv":
             parts = [_ConvNext(units, PARALLEL_KERNELS, 1, units) for _ in range(4)]
         elif kind == "att":

@@ -144,6 +144,7 @@ class Resnet(Encoder):
         self.bn1 = nn.BatchNorm2d(o.channels)
         inputs = o.channels
         bands = frontend.feature_size
+        stages = []
         for stage, count in enumerate(counts):
             channels = o.channels * 2**stage
             blocks = nn.ModuleList()
@@ -151,9 +152,10 @@ class Resnet(Encoder):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(BLOCKS[kind](inputs, channels, stride, o.simam))
                 inputs = channels * BLOCKS[kind].expansion
-            self.add_module(f"layer{stage + 1}", blocks)
+            stages.append(blocks)
             if stage > 0:
                 bands = (bands + 1) // 2
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         width = inputs * bands
         if o.pooling == "attentive":
             self.pooling = AttentiveStatistics(width, o.attention)

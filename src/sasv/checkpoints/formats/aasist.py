@@ -4,7 +4,12 @@ from typing import Any
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents, WeightFormat
-from sasv.checkpoints.formats.foreign import check_settings, checkpoint_of, missing_entry, settings_beside
+from sasv.checkpoints.formats.foreign import (
+    check_settings,
+    checkpoint_of,
+    missing_entry,
+    settings_beside,
+)
 from sasv.encoders import preset
 
 ENCODER = "aasist"

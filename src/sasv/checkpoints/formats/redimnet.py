@@ -9,7 +9,14 @@ from typing import Any
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents, WeightFormat
-from sasv.checkpoints.formats.foreign import Shapes, check_settings, checkpoint_of, missing_entry, numbered, without
+from sasv.checkpoints.formats.foreign import (
+    Shapes,
+    check_settings,
+    checkpoint_of,
+    missing_entry,
+    numbered,
+    without,
+)
 from sasv.core.errors import CheckpointError, some
 
 ENCODER = "redimnet"
@@ -17,7 +24,11 @@ LICENCE = "MIT"
 NOT_OURS = ("spec.", "cls_head.")
 """Tensors of the front-end, which is made from its options, and the loss head."""
 MEL_FILTERS = "spec.torchfbank.2.mel_scale.fb"
-UNSUPPORTED = {"tf_optimized_arch": (None, False), "feat_type": (None, "pt", "pt_mel"), "pooling_func": (None, "ASTP")}
+UNSUPPORTED = {
+    "tf_optimized_arch": (None, False),
+    "feat_type": (None, "pt", "pt_mel"),
+    "pooling_func": (None, "ASTP"),
+}
 """Settings to the values with which this network is the released one."""
 UNSUPPORTED_SPECTRUM = {"do_preemph": (None, True), "spec_norm": (None, "mn"), "n_fft": (None, 512)}
 
@@ -70,11 +81,17 @@ def _is_narrowing(name: str, prefix: str) -> bool:
 def _kinds(shapes: Shapes) -> dict[str, Any]:
     """Read the kinds of the blocks and the width of the groups from which entries are there."""
     block_2d = "convnext_like"
-    wide = next((shape for name, shape in shapes.items() if name.endswith("conv_block.dwconvs.0.weight")), None)
+    wide = next(
+        (shape for name, shape in shapes.items() if name.endswith("conv_block.dwconvs.0.weight")),
+        None,
+    )
     if wide is None:
         excites = any(".conv_block.se." in name for name in shapes)
         block_2d = "basic_resnet_fwse" if excites else "basic_resnet"
-        wide = next((shape for name, shape in shapes.items() if name.endswith("conv_block.conv1.weight")), None)
+        wide = next(
+            (shape for name, shape in shapes.items() if name.endswith("conv_block.conv1.weight")),
+            None,
+        )
     if wide is None:
         raise KeyError("conv_block.dwconvs.0.weight")
     block_1d = "fc"
@@ -112,9 +129,7 @@ class RedimnetFormat(WeightFormat):
         return checkpoint_of(contents, entries, ENCODER, options, "log-mel", frontend, LICENCE)
 
 
-def _check_config(
-    contents: Contents, config: Mapping[str, Any], options: dict[str, Any], mels: int
-) -> dict[str, Any]:
+def _check_config(contents: Contents, config: Mapping[str, Any], options: dict[str, Any], mels: int) -> dict[str, Any]:
     """Check the configuration, complete the options from it, and return the options of the front-end."""
     spectrum = config.get("spec_params") or {}
     wrong = [f"{name} {config[name]}" for name, known in UNSUPPORTED.items() if config.get(name) not in known]

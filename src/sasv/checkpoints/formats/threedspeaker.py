@@ -55,11 +55,18 @@ class ThreeDSpeakerFormat(WeightFormat):
         family = "campplus" if campplus_shapes.MARK in shapes else "eres2netv2"
         try:
             if family == "campplus":
-                options, mels = campplus_shapes.campplus_options(shapes), campplus_shapes.campplus_mels(shapes)
+                options, mels = (
+                    campplus_shapes.campplus_options(shapes),
+                    campplus_shapes.campplus_mels(shapes),
+                )
             else:
                 options, mels = eres2net_options(shapes), eres2net_mels(shapes)
         except (KeyError, IndexError, ValueError) as error:
             raise missing_entry(contents, family, error) from error
-        expected = {"emb_size": options["embedding"], "embedding_size": options["embedding"], "fbank_dim": mels}
+        expected = {
+            "emb_size": options["embedding"],
+            "embedding_size": options["embedding"],
+            "fbank_dim": mels,
+        }
         check_settings(contents.path, settings_beside(contents.path, CONFIG), expected)
         return checkpoint_of(contents, contents.entries, family, options, "kaldi", {"mels": mels}, LICENCE)

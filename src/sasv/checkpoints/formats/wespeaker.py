@@ -91,7 +91,10 @@ def resnet_options(shapes: Shapes) -> dict[str, Any]:
 
 def resnet_mels(shapes: Shapes) -> int:
     """Read the bands of the front-end, a multiple of eight."""
-    last = max((name for name in shapes if name.startswith("layer4.0.conv")), default="layer4.0.conv2.weight")
+    last = max(
+        (name for name in shapes if name.startswith("layer4.0.conv")),
+        default="layer4.0.conv2.weight",
+    )
     return 8 * (shapes["seg_1.weight"][1] // (2 * shapes[last][0]))
 
 
@@ -158,7 +161,12 @@ class WespeakerFormat(WeightFormat):
                 depths = ", ".join(map(str, DEPTHS))
                 raise CheckpointError(f"{contents.path}: a residual network of none of the depths {depths}")
         settings = settings_beside(contents.path, CONFIG)
-        expected = {"embed_dim": options["embedding"], "feat_dim": mels, "num_mel_bins": mels, "two_emb_layer": False}
+        expected = {
+            "embed_dim": options["embedding"],
+            "feat_dim": mels,
+            "num_mel_bins": mels,
+            "two_emb_layer": False,
+        }
         check_settings(contents.path, settings, expected)
         _check_model(contents, settings, family, options)
         return checkpoint_of(contents, entries, family, options, "kaldi", {**FRONTEND, "mels": mels})
@@ -176,7 +184,12 @@ def _as_convolution(name: str, value: Any) -> Any:
     return value[..., None] if ".se.se." in name and name.endswith(".weight") and value.dim() == 2 else value
 
 
-MODELS = {"CAMPPlus": "campplus", "ResNet": "resnet", "SimAM_ResNet": "resnet", "ECAPA": "ecapa-wespeaker"}
+MODELS = {
+    "CAMPPlus": "campplus",
+    "ResNet": "resnet",
+    "SimAM_ResNet": "resnet",
+    "ECAPA": "ecapa-wespeaker",
+}
 """Beginnings of the names that a configuration gives a model, to its encoder."""
 
 
