@@ -1,4 +1,4 @@
-"""ECAPA-TDNN as SpeechBrain lays it out: its blocks in a row, waveforms mirrored at their ends where they are convolved.
+"""ECAPA-TDNN as SpeechBrain lays it out: its blocks in a row, frames mirrored at the ends of a waveform.
 
 The layers are those of the published system (``sasv.encoders.layers``), and so are most entry names;
 ``sasv.checkpoints.formats`` brings SpeechBrain's to them.

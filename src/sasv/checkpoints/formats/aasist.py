@@ -44,6 +44,4 @@ class AasistFormat(WeightFormat):
             options["temperatures"] = settings["temperatures"][:3]
         if "nb_samp" in settings:
             options["samples"] = settings["nb_samp"]
-        checkpoint = checkpoint_of(contents, contents.entries, ENCODER, options, "waveform", {}, LICENCE)
-        checkpoint.specification.direction = "higher: bona fide"
-        return checkpoint
+        return checkpoint_of(contents, contents.entries, ENCODER, options, "waveform", {}, LICENCE)
