@@ -22,6 +22,9 @@ ENCODERS = Registry(
         "ecapa-wespeaker": "sasv.encoders.ecapa_wespeaker:EcapaWespeaker",
         "ecapa-speechbrain": "sasv.encoders.ecapa_speechbrain:EcapaSpeechBrain",
         "aasist": "sasv.encoders.aasist:Aasist",
+        "wav2vec2": "sasv.encoders.wav2vec2:Wav2Vec2",
+        "w2v-bert": "sasv.encoders.w2v_bert:W2vBert",
+        "whisper": "sasv.encoders.whisper:Whisper",
     },
     group="sasv.encoders",
 )

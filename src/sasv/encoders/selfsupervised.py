@@ -1,0 +1,248 @@
+"""What encoders on a self-supervised backbone of ``transformers`` share: loading, heads, fine-tuning, learning rates.
+
+The backbone comes from a folder or a hub id whose files are on this machine, or is made anew from a configuration. Its
+configuration is an option, so that a checkpoint says all that its encoder needs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.options import Count, NonNegativeFloat, Range
+from sasv.encoders.base import Encoder, EncoderOptions, ParameterGroup
+from sasv.encoders.layer_heads import AdapterMfaHead, MhfaHead, StatisticsHead
+from sasv.frontends.base import Frontend
+
+
+@dataclass(frozen=True)
+class BackboneOptions(EncoderOptions):
+    """Options of an encoder on a self-supervised backbone.
+
+    Attributes:
+        backbone: folder or hub id of the pretrained backbone; empty for a backbone of random weights.
+        config: configuration of the backbone as ``transformers`` has it; empty takes that of ``backbone``. Where it
+            is given, nothing is loaded from ``backbone``: a checkpoint holds the weights.
+        head: from the outputs of all layers to the embedding: weighted layers and statistics pooling
+            (``statistics``), multi-head factorised attention (``mhfa``), or adapters and attentive pooling
+            (``adapter-mfa``).
+        heads: heads of ``mhfa``.
+        compression: width of keys and values of ``mhfa``.
+        adapter: width of the adapters of ``adapter-mfa``.
+        training: which part of the backbone is trained: none (``frozen``), its last layers (``partial``), adapters of
+            low rank (``lora``), or all of it (``whole``).
+        last_layers: layers that ``partial`` trains.
+        lora_rank: rank of the adapters of ``lora``.
+        lora_alpha: scale of the adapters of ``lora``.
+        lr_scale: learning rate of the backbone, as a share of that of the head.
+        layer_decay: factor on the learning rate from each layer of the backbone to the one below it.
+    """
+
+    embedding: int = 192
+    backbone: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    head: Literal["statistics", "mhfa", "adapter-mfa"] = "statistics"
+    heads: int = 8
+    compression: int = 128
+    adapter: int = 128
+    training: Literal["frozen", "partial", "lora", "whole"] = "whole"
+    last_layers: Count = 4
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lr_scale: NonNegativeFloat = 0.1
+    layer_decay: Annotated[float, Range(most=1, above=0)] = 1.0
+
+
+def transformers() -> Any:
+    """Return the package ``transformers``. MissingExtra where it is not installed."""
+    try:
+        import transformers as package
+    except ImportError as error:
+        raise MissingExtra("transformers", "neural", "a self-supervised backbone") from error
+    return package
+
+
+class BackboneEncoder(Encoder):
+    """Encoder on a self-supervised backbone. A family implements ``hidden_states`` and names its model types.
+
+    Attributes:
+        model_types: of the configurations that the family takes; the first is that of a configuration without one.
+        attention_layers: names of the linear layers that ``lora`` adapts.
+        layers_attribute: where the backbone has its layers, from below.
+    """
+
+    Options = BackboneOptions
+    options: BackboneOptions
+    model_types: ClassVar[tuple[str, ...]]
+    attention_layers: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
+    layers_attribute: ClassVar[str] = "encoder.layers"
+
+    def __init__(self, options: BackboneOptions, frontend: Frontend) -> None:
+        super().__init__(options, frontend)
+        if options.backbone and not options.config:
+            backbone = self._pretrained(options.backbone)
+        else:
+            backbone = self._made(options.config)
+        self.options = replace(options, config=_plain(backbone.config))
+        if options.training == "lora":
+            _add_lora(backbone, options, self.attention_layers)
+        self.backbone: Any = backbone
+        layers = len(self.layers()) + 1
+        units = int(backbone.config.hidden_size)
+        size = options.embedding
+        self.head: nn.Module
+        if options.head == "statistics":
+            self.head = StatisticsHead(layers, units, size)
+        elif options.head == "mhfa":
+            self.head = MhfaHead(layers, units, size, options.heads, options.compression)
+        else:
+            self.head = AdapterMfaHead(layers, units, size, options.adapter)
+
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the layers of the backbone, from below."""
+        found: Any = self.backbone.get_submodule(self.layers_attribute)
+        return list(found)
+
+    def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+        """Return what goes into the layers of the backbone and what each puts out, and their mask.
+
+        Returns:
+            Tensors (batch, frames, units), one more than there are layers, and the mask (batch, 1, frames).
+        """
+        raise NotImplementedError
+
+    def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.options.training != "frozen"):
+            hidden, mask = self.hidden_states(features, mask)
+        embedding: Tensor = self.head(hidden, mask)
+        return embedding
+
+    def train(self, mode: bool = True) -> "BackboneEncoder":
+        """Set training mode; a frozen backbone stays in evaluation mode, without dropout."""
+        super().train(mode)
+        if self.options.training == "frozen":
+            self.backbone.eval()
+        return self
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the head, and the layers of the backbone with their own learning rates; 0 for what is frozen."""
+        o = self.options
+        inside = {id(parameter) for parameter in self.backbone.parameters()}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in inside]
+        groups = [ParameterGroup("head", rest)]
+        layers = self.layers()
+        taken: set[int] = set()
+        for number, layer in enumerate(layers):
+            parameters = list(layer.parameters())
+            taken |= {id(parameter) for parameter in parameters}
+            above = len(layers) - 1 - number
+            trained = o.training == "whole" or (o.training == "partial" and above < o.last_layers)
+            scale = o.lr_scale * o.layer_decay**above
+            groups += self._split(f"backbone layer {number + 1}", parameters, scale, trained)
+        below = [parameter for parameter in self.backbone.parameters() if id(parameter) not in taken]
+        scale = o.lr_scale * o.layer_decay ** len(layers)
+        groups += self._split("backbone below its layers", below, scale, o.training == "whole")
+        return [group for group in groups if group.parameters]
+
+    def _split(self, name: str, parameters: list[nn.Parameter], scale: float, trained: bool) -> list[ParameterGroup]:
+        """Part the adapters of low rank, which learn like the head, from the weights that they adapt."""
+        if self.options.training != "lora":
+            return [ParameterGroup(name, parameters, scale if trained else 0.0)]
+        adapters = {id(value) for key, value in self.backbone.named_parameters() if ".lora_" in key}
+        return [
+            ParameterGroup(f"{name}, adapters", [p for p in parameters if id(p) in adapters]),
+            ParameterGroup(name, [p for p in parameters if id(p) not in adapters], 0.0),
+        ]
+
+    def _made(self, config: dict[str, Any]) -> Any:
+        """Make a backbone of random weights."""
+        package = transformers()
+        values = dict(config)
+        kind = values.pop("model_type", self.model_types[0])
+        self._check_type(kind, "its configuration")
+        try:
+            parsed = package.AutoConfig.for_model(kind, **values)
+            return self.part_of(_float32(package.AutoModel.from_config, parsed))
+        except (ValueError, TypeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise SasvError(f"encoder {self.name}: impossible config of the backbone: {reason}") from error
+
+    def _pretrained(self, name: str) -> Any:
+        """Read a backbone from a folder or the cache of the hub."""
+        package = transformers()
+        try:
+            parsed = package.AutoConfig.from_pretrained(name, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise SasvError(
+                f"{name}: no backbone on this machine (a folder with config.json and weights, or a hub id that was "
+                f"fetched: hf download {name})"
+            ) from error
+        self._check_type(parsed.model_type, name)
+        try:
+            model = _float32(package.AutoModel.from_pretrained, name, local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise SasvError(f"{name}: has a configuration, but no weights that fit it ({reason})") from error
+        return self.part_of(model)
+
+    def _check_type(self, kind: str, place: str) -> None:
+        if kind not in self.model_types:
+            raise SasvError(
+                f"{place}: a backbone of type {kind}; encoder {self.name} takes {', '.join(self.model_types)}"
+            )
+
+    def part_of(self, model: Any) -> Any:
+        """Return the part of a loaded model that is the backbone."""
+        return model
+
+
+def _float32(make: Any, *arguments: Any, **options: Any) -> Any:
+    """Return what a function of ``transformers`` makes, in float32 whatever its files are in."""
+    return make(*arguments, **options).float()
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Return a configuration as JSON values without what depends on this machine."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
+    for name in ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"):
+        values.pop(name, None)
+    values["model_type"] = config.model_type
+    return values
+
+
+def _add_lora(backbone: Any, options: BackboneOptions, layers: tuple[str, ...]) -> None:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtra("peft", "peft", "adapters of low rank") from error
+    settings = peft.LoraConfig(
+        r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=0.0, target_modules=list(layers)
+    )
+    peft.inject_adapter_in_model(settings, backbone)
+
+
+class LayerOutputs:
+    """Collects what goes into the first of some layers and what each puts out, while a block of code runs them."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self.layers = layers
+        self.found: list[Tensor] = []
+
+    def __enter__(self) -> list[Tensor]:
+        self.handles = [self.layers[0].register_forward_pre_hook(self._before, with_kwargs=True)]
+        self.handles += [layer.register_forward_hook(self._after) for layer in self.layers]
+        return self.found
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _before(self, layer: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.found.append(arguments[0] if arguments else options["hidden_states"])
+
+    def _after(self, layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        self.found.append(output[0] if isinstance(output, tuple) else output)
