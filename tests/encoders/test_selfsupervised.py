@@ -85,7 +85,8 @@ def test_a_checkpoint_says_all_that_its_encoder_needs(training, tmp_path):
     from sasv.models import Specification
 
     folder = tmp_path / "backbone"
-    transformers.WavLMModel(transformers.WavLMConfig(**{k: v for k, v in TINY.items() if k != "model_type"})).save_pretrained(folder)  # fmt: skip
+    config = {name: value for name, value in TINY.items() if name != "model_type"}
+    transformers.WavLMModel(transformers.WavLMConfig(**config)).save_pretrained(folder)
     encoder = make_encoder("wav2vec2", {"backbone": str(folder), "training": training, "embedding": 16}).eval()
     again = make_encoder("wav2vec2", {"backbone": str(folder), "training": training, "embedding": 16}).eval()
     assert all(torch.equal(a, b) for a, b in zip(encoder.backbone.parameters(), again.backbone.parameters())) or (

@@ -71,14 +71,12 @@ class BackboneEncoder(Encoder):
 
     Attributes:
         model_types: of the configurations that the family takes; the first is that of a configuration without one.
-        attention_layers: names of the linear layers that ``lora`` adapts.
         layers_attribute: where the backbone has its layers, from below.
     """
 
     Options = BackboneOptions
     options: BackboneOptions
     model_types: ClassVar[tuple[str, ...]]
-    attention_layers: ClassVar[tuple[str, ...]] = ("q_proj", "v_proj")
     layers_attribute: ClassVar[str] = "encoder.layers"
 
     def __init__(self, options: BackboneOptions, frontend: Frontend) -> None:
@@ -89,7 +87,7 @@ class BackboneEncoder(Encoder):
             backbone = self._made(options.config)
         self.options = replace(options, config=_plain(backbone.config))
         if options.training == "lora":
-            _add_lora(backbone, options, self.attention_layers)
+            _add_lora(backbone, options, self.adapted_layers(backbone.config.model_type))
         self.backbone: Any = backbone
         layers = len(self.layers()) + 1
         units = int(backbone.config.hidden_size)
@@ -101,6 +99,10 @@ class BackboneEncoder(Encoder):
             self.head = MhfaHead(layers, units, size, options.heads, options.compression)
         else:
             self.head = AdapterMfaHead(layers, units, size, options.adapter)
+
+    def adapted_layers(self, model_type: str) -> tuple[str, ...]:
+        """Return the names of the linear layers that ``lora`` adapts: those of queries and values."""
+        return ("q_proj", "v_proj")
 
     def layers(self) -> Sequence[nn.Module]:
         """Return the layers of the backbone, from below."""

@@ -22,7 +22,6 @@ class W2vBert(BackboneEncoder):
 
     name = "w2v-bert"
     model_types = ("wav2vec2-bert",)
-    attention_layers = ("linear_q", "linear_v")
     presets = {
         "published": {"head": "adapter-mfa", "embedding": 256},
         "tiny": {"config": TINY, "head": "adapter-mfa", "adapter": 32},
@@ -36,6 +35,10 @@ class W2vBert(BackboneEncoder):
         wanted = self.backbone.config.feature_projection_input_dim
         if frontend.feature_size * STRIDE != wanted:
             raise SasvError(f"the backbone takes pairs of {wanted // STRIDE} bands, not of {frontend.feature_size}")
+
+    def adapted_layers(self, model_type: str) -> tuple[str, ...]:
+        """Return the names of the linear layers that ``lora`` adapts: those of queries and values."""
+        return ("linear_q", "linear_v")
 
     def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         # As in the original, the last frame of an odd number is paired with zeros; it is pooled, but nothing attends

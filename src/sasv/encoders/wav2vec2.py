@@ -32,6 +32,12 @@ class Wav2Vec2(BackboneEncoder):
     default_frontend = "waveform"
     default_frontend_options = {"normalise": True}
 
+    def adapted_layers(self, model_type: str) -> tuple[str, ...]:
+        """Return the names of the linear layers that ``lora`` adapts."""
+        if model_type == "wavlm":  # its attention reads the weights of its layers past their adapters
+            return ("intermediate_dense", "output_dense")
+        return super().adapted_layers(model_type)
+
     def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         x = features
         for layer in self.backbone.feature_extractor.conv_layers:
