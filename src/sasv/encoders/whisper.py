@@ -45,6 +45,7 @@ class Whisper(BackboneEncoder):
             )
 
     def part_of(self, model: Any) -> Any:
+        """Return the encoder of Whisper; its decoder is not used."""
         return model.encoder
 
     def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
