@@ -34,6 +34,8 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
     lines = [header]
     for row in rows:
         published = "-" if row.get("published") is None else f"{row['published']:.2f}%"
+        if row.get("voxceleb1_o") is not None:
+            published = f"{row['voxceleb1_o']:g}% VoxCeleb1-O"
         size = f"{row['megabytes']:.0f}" if row.get("megabytes") else "-"
         lines.append(
             (
@@ -49,7 +51,10 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
-    note = "published: SASV-EER on the ASVspoof2019 LA evaluation. Fetch: sasv download NAME. Use: --model NAME."
+    note = (
+        "published: SASV-EER on the ASVspoof2019 LA evaluation, or the EER on VoxCeleb1-O. Fetch: sasv download NAME. "
+        "Use: --model NAME."
+    )
     return "\n".join([*shown, "", note])
 
 

@@ -10,7 +10,7 @@ from sasv.weights.place import here, home, place_of
 
 @dataclass
 class ModelsOptions(Options):
-    """List the weights that have a name: ours, and those released with the paper.
+    """List the weights that have a name: ours, those released with the paper, public ones of other toolkits.
 
     Args:
         here: only those on this machine.
@@ -29,6 +29,7 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
         where = (
             f"Google Drive {entry.drive}" if entry.drive else "in the package" if entry.bundled else "never released"
         )
+        where = entry.source or where
         row = asdict(entry) | {"source": where, "path": str(path) if path else None}
         if path or not options.here:
             rows.append(row)

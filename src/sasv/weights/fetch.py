@@ -1,5 +1,7 @@
 """Fetch weights: from Google Drive, any URL or folder (gdown), or the Hugging Face hub (huggingface_hub).
 
+Public weights of other toolkits come from where those keep them (see ``elsewhere``).
+
 gdown and huggingface_hub resume and retry; here are the lock, the checks of what came, and the checksum that is kept.
 """
 
@@ -19,6 +21,7 @@ from sasv.core.errors import CheckpointError, MissingExtra, SasvError, some
 from sasv.core.files import atomic_path, locked, read_bytes, sha256_of, write_json
 from sasv.core.progress import Progress, say
 from sasv.weights.catalogue import Entry, catalogue
+from sasv.weights.elsewhere import fetch_public
 from sasv.weights.place import HUB_FILE, is_hub_id, place_of
 
 RETRIES, TIMEOUT = 5, 30.0
@@ -44,7 +47,7 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
     entry = catalogue().get(name)
     if entry is None and not is_hub_id(name):
         raise CheckpointError(f"{name}: no such weights; sasv models lists names; of the hub: org/name")
-    if entry is not None and not entry.drive and not mirror:
+    if entry is not None and not entry.drive and not entry.source and not mirror:
         if entry.bundled:
             return place_of(name)
         raise CheckpointError(f"{name}: the authors never released these weights; train them: sasv reproduce")
@@ -58,7 +61,12 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
                 return target
             say(f"{target}: not what was fetched first; fetching it again")
         came = target.with_name(f"new-{target.name}")
-        source = _hub(name, came, mirror) if entry is None else _file(entry, came, mirror, retries, timeout)
+        if entry is None:
+            source = _hub(name, came, mirror)
+        elif entry.source and not mirror:
+            source = fetch_public(entry, came)
+        else:
+            source = _file(entry, came, mirror, retries, timeout)
         try:
             check_whole(came)
             digest = sha256_of(came)

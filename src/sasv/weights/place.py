@@ -12,7 +12,7 @@ from sasv.weights.catalogue import BUNDLED, Entry, catalogue
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILE = "model.safetensors"
-SUFFIXES = (".safetensors", ".model", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".model", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def home() -> Path:
@@ -39,7 +39,10 @@ def place_of(name: str) -> Path:
     entry = catalogue().get(name)
     if entry is None:
         return home() / name.replace("/", "--") / HUB_FILE
-    return BUNDLED if entry.bundled else home() / Path(entry.file).stem / entry.file
+    if entry.bundled:
+        return BUNDLED
+    folder = entry.name if entry.source else Path(entry.file).stem
+    return home() / folder / entry.file
 
 
 def here(entry: Entry) -> bool:
@@ -60,7 +63,7 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     known = entry is not None or is_hub_id(text)
     if known and place_of(text).is_file():
         return place_of(text)
-    if entry is not None and not entry.bundled and not entry.drive:
+    if entry is not None and not (entry.bundled or entry.drive or entry.source):
         raise CheckpointError(f"{text}: the authors never released these weights; train them: sasv reproduce")
     if entry is not None or (known and not Path(text).parent.is_dir()):
         raise CheckpointError(f"{text}: not on this machine; fetch it: sasv download {text}")
