@@ -230,7 +230,8 @@ class Aasist(Encoder):
         self.pool_hT2 = _GraphPool(o.ratios[2], units)
         self.drop_way = nn.Dropout(WAY_DROPOUT)
         self.drop = nn.Dropout(OUTPUT_DROPOUT)
-        self.out_layer = nn.Linear(VIEWS * units, 2)
+        # The losses here train the embeddings; this layer is for the scores of released weights.
+        self.out_layer = nn.Linear(VIEWS * units, 2).requires_grad_(False)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         x = F.conv1d(self._excerpt(features, mask), self.filters)

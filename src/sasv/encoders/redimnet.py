@@ -390,6 +390,9 @@ class Redimnet(Encoder):
 
     def __init__(self, options: RedimnetOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)
+        for part in frontend.modules():
+            # The tensors of the log-mel front-end follow from its options; only published checkpoints store them.
+            part._non_persistent_buffers_set.update(part._buffers)
         self.backbone = _Backbone(options, frontend.feature_size)
         width = self.backbone.width
         self.pool = TanhAttentiveStatistics(width, ATTENTION_CHANNELS, options.context)

@@ -85,7 +85,11 @@ class BackboneEncoder(Encoder):
             backbone = self._pretrained(options.backbone)
         else:
             backbone = self._made(options.config)
+        backbone.config.layerdrop = 0.0  # the head takes every layer
         self.options = replace(options, config=_plain(backbone.config))
+        unused = getattr(backbone, "masked_spec_embed", None)
+        if unused is not None:
+            unused.requires_grad_(False)  # SpecAugment is that of the training here
         if options.training == "lora":
             _add_lora(backbone, options, self.adapted_layers(backbone.config.model_type))
         self.backbone: Any = backbone
@@ -168,7 +172,7 @@ class BackboneEncoder(Encoder):
         self._check_type(kind, "its configuration")
         try:
             parsed = package.AutoConfig.for_model(kind, **values)
-            return self.part_of(_float32(package.AutoModel.from_config, parsed))
+            return self.part_of(package.AutoModel.from_config(parsed, dtype=torch.float32))
         except (ValueError, TypeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise SasvError(f"encoder {self.name}: impossible config of the backbone: {reason}") from error
@@ -185,7 +189,7 @@ class BackboneEncoder(Encoder):
             ) from error
         self._check_type(parsed.model_type, name)
         try:
-            model = _float32(package.AutoModel.from_pretrained, name, local_files_only=True)
+            model = package.AutoModel.from_pretrained(name, local_files_only=True, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise SasvError(f"{name}: has a configuration, but no weights that fit it ({reason})") from error
@@ -200,11 +204,6 @@ class BackboneEncoder(Encoder):
     def part_of(self, model: Any) -> Any:
         """Return the part of a loaded model that is the backbone."""
         return model
-
-
-def _float32(make: Any, *arguments: Any, **options: Any) -> Any:
-    """Return what a function of ``transformers`` makes, in float32 whatever its files are in."""
-    return make(*arguments, **options).float()
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents
 from sasv.core.errors import CheckpointError, SasvError, some
 from sasv.encoders import make_encoder
-from sasv.frontends import make_frontend
 from sasv.models.specification import Specification
 
 SAMPLE_RATE = 16000
@@ -70,7 +69,7 @@ def checkpoint_of(
     frontend_options: Mapping[str, Any],
     licence: str = "unknown",
 ) -> Checkpoint:
-    """Make a checkpoint without a head; the tensors of the front-end are made from its options.
+    """Make a checkpoint without a head.
 
     Raises:
         CheckpointError: the options are impossible.
@@ -78,13 +77,12 @@ def checkpoint_of(
     try:
         with torch.device("meta"):
             made = make_encoder(encoder, options, frontend, frontend_options)
-        fixed = make_frontend(frontend, frontend_options).state_dict(prefix=f"{made.frontend_attribute}.")
     except SasvError as error:
         raise CheckpointError(f"{contents.path}: looks like {encoder}, but {error}") from error
     specification = Specification(
         **made.description(), licence=licence, training={"converted_from": contents.path.name}
     )
-    return Checkpoint(specification, {**entries, **fixed}, {}, str(contents.path))
+    return Checkpoint(specification, entries, {}, str(contents.path))
 
 
 def missing_entry(contents: Contents, encoder: str, error: Exception) -> CheckpointError:
