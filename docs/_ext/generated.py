@@ -19,7 +19,7 @@ import docstring_parser
 from sphinx.application import Sphinx
 
 import sasv
-from sasv.commands import COMMANDS, POSITIONALS
+from sasv.commands import COMMANDS
 from sasv.training.recipes import recipes
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -46,6 +46,9 @@ def generate(app: Sphinx, config: Any) -> None:
     pages["reference/api/index.md"] = f"# API by room\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):
         pages[f"notebooks/{notebook.stem}.md"] = notebook_page(notebook)
+    for path in (DOCS / "reference" / "api").glob("*.md"):  # of rooms that are no more
+        if f"reference/api/{path.name}" not in pages:
+            path.unlink()
     for name, text in pages.items():
         path = DOCS / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +79,9 @@ def command_line() -> str:
                 "The first word may be a YAML file or a recipe: " + ", ".join(f"`{one}`" for one in recipes()),
                 "",
             ]
-        positional = POSITIONALS.get(name, ())
         lines += ["| option | type | default | |", "|---|---|---|---|"]
         for option in options(kind):
-            flag = option.name.upper() if option.name in positional else f"--{option.name.replace('_', '-')}"
+            flag = option.name.upper() if option.name in command.positionals else f"--{option.name.replace('_', '-')}"
             lines.append(f"| `{flag}` | {option.kind} | {option.default} | {option.help} |")
         renamed = getattr(kind, "RENAMED", {})
         if renamed:
