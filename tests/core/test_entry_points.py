@@ -125,3 +125,18 @@ def test_every_open_registry_has_its_group():
 
     groups = {registry.group for registry in (FORMATS, CORPORA, ENCODERS, FRONTENDS, LOSSES, VOCODERS)}
     assert groups == {f"sasv.{kind}" for kind in ("formats", "corpora", "encoders", "frontends", "losses", "vocoders")}
+
+
+def test_help_texts_list_what_is_registered():
+    from sasv.commands import PrepareOptions, SynthesizeOptions
+    from sasv.corpora import CORPORA
+    from sasv.encoders import ENCODERS
+    from sasv.losses import LOSSES
+    from sasv.training.options import LossOptions, ModelOptions
+    from sasv.vocoders import VOCODERS
+
+    shown = {ModelOptions: (ENCODERS,), LossOptions: (LOSSES,)}
+    shown |= {SynthesizeOptions: (VOCODERS,), PrepareOptions: (CORPORA,)}
+    for options, registries in shown.items():
+        for registry in registries:
+            assert registry.names() in options.__doc__

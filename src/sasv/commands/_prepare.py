@@ -7,18 +7,19 @@ from sasv.audio import AUTO, check_channel
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Options
 from sasv.core.progress import say
+from sasv.core.registry import listing
 from sasv.corpora import CORPORA
 from sasv.corpora.base import MIN_SPEECH, Prepared, write_tables
 
 
 @dataclass
+@listing(corpora=CORPORA)
 class PrepareOptions(Options):
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: asvspoof2019, asvspoof5, spoofceleb, in-the-wild, mlaad, voxceleb1, voxceleb2, cnceleb, librispeech,
-            kaldi (a data folder with wav.scp and utt2spk), folder (one subfolder a speaker), table (your own) or
-            copies (copy-synthesised speech and its list).
+        corpus: {corpora}. kaldi is a data folder with wav.scp and utt2spk, folder has one subfolder a speaker, table is
+            a table of your own, and copies is copy-synthesised speech and its list.
         folder: the corpus as unpacked.
         out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
         protocol: list of the copies; empty takes the only one in their folder.

@@ -9,6 +9,7 @@ import numpy as np
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Count, Options, Seed
 from sasv.core.progress import say
+from sasv.core.registry import listing
 from sasv.parallel.devices import pick_device
 from sasv.synthesis.copies import check_copies, joined, spoofed_trials, table_of
 from sasv.synthesis.estimate import estimate
@@ -20,15 +21,15 @@ from sasv.vocoders import ALWAYS, VOCODERS
 
 
 @dataclass
+@listing(vocoders=VOCODERS)
 class SynthesizeOptions(Options):
     """Make spoofed copies of utterances by vocoders, and trials with them.
 
     Args:
         utterances: table of speech; only its bona fide rows are copied.
         out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: griffin-lim, source-filter, world, cargan; hifi-gan, hn-nsf, nsf-hifi-gan, univnet, bigvgan,
-            encodec, dac, mimi (these need weights); or 8khz, mulaw, alaw, g722, amr, opus, mp3: bona fide speech
-            through a codec.
+        vocoders: {vocoders}. Those after cargan up to mimi are networks and need weights; those named after a codec or
+            a telephone band pass bona fide speech through it.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         where: copy only the rows with this ``column=value``.
         trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.

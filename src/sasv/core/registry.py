@@ -12,11 +12,13 @@ They are looked for when a name is unknown here, or when all names are asked for
 import difflib
 import importlib
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from sasv.core.errors import SasvError
+
+T = TypeVar("T", bound=type)
 
 
 class Registry:
@@ -63,6 +65,10 @@ class Registry:
         hint = f"did you mean {near[0]}? " if near else ""
         raise SasvError(f"unknown {self.kind} '{name}'; {hint}known: {', '.join(known)}")
 
+    def names(self) -> str:
+        """Return the names of our members for a help text. Nothing is imported or looked for."""
+        return ", ".join(self.members)
+
     def _of_another(self, name: str) -> Any:
         entry = self.others[name]
         package = entry.dist.name if entry.dist else entry.value
@@ -71,3 +77,18 @@ class Registry:
         except (ImportError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise SasvError(f"{self.kind} '{name}' of the package {package} cannot be imported: {reason}") from error
+
+
+def listing(**registries: Registry) -> Callable[[T], T]:
+    """Decorate a class so that ``{name}`` in its docstring becomes the names of a registry's members.
+
+    Help texts are made from docstrings of options; none of them then lists names by hand.
+    """
+
+    def filled(kind: T) -> T:
+        for name, registry in registries.items():
+            assert kind.__doc__ and f"{{{name}}}" in kind.__doc__, f"no {{{name}}} in the docstring of {kind}"
+            kind.__doc__ = kind.__doc__.replace(f"{{{name}}}", registry.names())
+        return kind
+
+    return filled

@@ -18,6 +18,10 @@ from sasv.core.options import (
     Range,
     Seed,
 )
+from sasv.core.registry import listing
+from sasv.encoders import ENCODERS
+from sasv.frontends import FRONTENDS
+from sasv.losses import LOSSES
 
 Angle = Annotated[float, Range(0, 3.14)]
 """An angle between two directions, in radians."""
@@ -55,13 +59,14 @@ class DataOptions(Options):
 
 
 @dataclass(kw_only=True)
+@listing(encoders=ENCODERS, frontends=FRONTENDS)
 class ModelOptions(Options):
     """The network, and how it is computed.
 
     Args:
-        encoder: name of an encoder.
+        encoder: {encoders}, or one that another package registers.
         encoder_options: options of the encoder that differ from the published ones, for instance ``{channels: 256}``.
-        frontend: front-end of the encoder; empty takes that of its publication.
+        frontend: front-end of the encoder ({frontends}); empty takes that of its publication.
         frontend_options: options of the front-end that differ from its defaults.
         init: checkpoint to start from (of sasv, or as published).
         keep_classes: keep the loss head's rows of the classes (speakers and spoof, by name) that the checkpoint given
@@ -83,11 +88,12 @@ class ModelOptions(Options):
 
 
 @dataclass(kw_only=True)
+@listing(losses=LOSSES)
 class LossOptions(Options):
     """The loss.
 
     Args:
-        loss: aamsoftmaxproto (Stage 1), sasv or sasv-symmetric (Stages 2 and 3), or another loss.
+        loss: aamsoftmaxproto (Stage 1), sasv (Stages 2 and 3), or another: {losses}.
         margin: margin of the loss; for AAM-softmax an angle in radians.
         margin_start: margin from which it rises during its warm-up.
         margin_warmup_epochs: epochs over which the margin rises to its value.

@@ -15,14 +15,6 @@ BUNDLED = FOLDER / "compact.safetensors"
 DEFAULT = "compact"
 """The model that comes with the package."""
 
-SHORT = {"ecapa_tdnn": "ecapa", "ska_tdnn": "ska", "mfa_conformer": "mfa"}
-ENCODER = {"ecapa": "ecapa-tdnn", "ska": "ska-tdnn", "mfa": "mfa-conformer"}
-PARAMETERS = {"ecapa": 15_444_544, "ska": 30_835_104, "mfa": 21_924_288}
-CLASSES = {"voxceleb2": 5994, "train": 21, "train+dev": 41}
-DIMENSION = 192
-OURS, PUBLIC = -1, -2
-"""Rows of weights that are not of the published table."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -31,7 +23,7 @@ class Entry:
     Attributes:
         name: what ``--model`` takes.
         encoder: registry name.
-        row: of the published table; 0 for its Stage 1 models, -1 for ours, -2 for those of other toolkits.
+        row: of the published table, 0 for its Stage 1 models; None for weights that are not in it.
         train_set: voxceleb2, train or train+dev (of ASVspoof2019 LA), or what ours was trained on.
         published: published SASV-EER in percent, or None.
         drive: Google Drive id; "" where it was never released, or is ours.
@@ -46,7 +38,7 @@ class Entry:
 
     name: str
     encoder: str
-    row: int
+    row: int | None
     train_set: str
     published: float | None
     drive: str
@@ -60,7 +52,7 @@ class Entry:
     @property
     def bundled(self) -> bool:
         """Whether it comes with the package."""
-        return self.row == OURS
+        return self.file == BUNDLED.name
 
 
 @cache
@@ -68,24 +60,36 @@ def catalogue() -> dict[str, Entry]:
     """Return name -> weights, ours first."""
     size = BUNDLED.stat().st_size / 1e6 if BUNDLED.exists() else 0.0
     ours = Entry(
-        DEFAULT, "ecapa-tdnn", OURS, "real speech, copies", None, "", "CC-BY-4.0", size, BUNDLED.name
-    )  # fmt: skip
-    found = {ours.name: ours}
-    files: dict[str, str] = {}
+        name=DEFAULT,
+        encoder="ecapa-tdnn",
+        row=None,
+        train_set="real speech, copies",
+        published=None,
+        drive="",
+        licence="CC-BY-4.0",
+        megabytes=size,
+        file=BUNDLED.name,
+    )
+    return {entry.name: entry for entry in (ours, *released(), *public())}
+
+
+def released() -> list[Entry]:
+    """Return the weights of the published table."""
     with open(FOLDER / "released.tsv", encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream, delimiter="\t"):
-            short, train_set = SHORT[row["model"]], row["train_set"]
-            name = f"row{row['row']}-{short}-{train_set}"
-            drive = row["google_drive_id"]
-            file = files.setdefault(drive or name, f"{name}.model")
-            shared = int(row["row"]) in (0, 2)  # row 2 is Stage 1 alone
-            classes = CLASSES["voxceleb2" if shared else train_set]
-            size = 4 * (PARAMETERS[short] + DIMENSION * classes) / 1e6
-            found[name] = Entry(
-                name, ENCODER[short], int(row["row"]), train_set, float(row["sasv_eer"]), drive,
-                "not stated by its authors", size, file,
-            )  # fmt: skip
-    return found | {entry.name: entry for entry in public()}
+        return [
+            Entry(
+                name=row["name"],
+                encoder=row["encoder"],
+                row=int(row["row"]),
+                train_set=row["train_set"],
+                published=float(row["sasv_eer"]),
+                drive=row["google_drive_id"],
+                licence=row["licence"],
+                megabytes=int(row["bytes"]) / 1e6,
+                file=row["file"],
+            )
+            for row in csv.DictReader(stream, delimiter="\t")
+        ]
 
 
 def public() -> list[Entry]:
@@ -93,7 +97,7 @@ def public() -> list[Entry]:
     with open(FOLDER / "public.tsv", encoding="utf-8", newline="") as stream:
         return [
             Entry(
-                row["name"], row["encoder"], PUBLIC, "-", None, "", row["licence"], float(row["megabytes"] or 0),
+                row["name"], row["encoder"], None, "-", None, "", row["licence"], float(row["megabytes"] or 0),
                 row["file"], row["source"], tuple(row["beside"].split()),
                 float(row["voxceleb1_o_eer"]) if row["voxceleb1_o_eer"] else None,
             )
