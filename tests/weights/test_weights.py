@@ -14,6 +14,7 @@ import torch
 from conftest import DATA
 from sasv import cli, load_model
 from sasv.checkpoints import load_checkpoint, save_checkpoint
+from sasv.cli.present import models_text
 from sasv.commands import (
     DownloadOptions,
     EvaluateOptions,
@@ -126,15 +127,16 @@ def test_the_catalogue_is_the_released_table():
     assert place_of("row2-ska-train+dev") == place_of("row0-ska-voxceleb2")
 
 
-def test_models_lists_what_is_here(capsys, home):
+def test_models_lists_what_is_here(home):
     found = models(ModelsOptions())
-    out = capsys.readouterr().out
+    out = models_text(found, ModelsOptions())
     assert "row7-mfa-train+dev" in out and "1.06%" in out and "never released" in out
     assert {row["name"]: row["path"] for row in found}[NAME] is None
     place_of(NAME).parent.mkdir(parents=True)
     place_of(NAME).write_bytes(b"x")
-    assert [row["name"] for row in models(ModelsOptions(here=True, json=True)) if row["row"] > 0] == [NAME]
-    assert any(row["name"] == NAME for row in json.loads(capsys.readouterr().out))
+    found = models(ModelsOptions(here=True))
+    assert [row["name"] for row in found if row["row"]] == [NAME]
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_fetched_once_with_its_checksum(server, payload, capsys):
