@@ -83,7 +83,7 @@ def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, enco
         cli.parse(words[0], words[1:])
     options = cli.parse("train", [*own[-1][1:], "--encoder", encoder])
     assert options.encoder == encoder
-    assert (options.spoofs > 0) == (options.loss == "sasv")
+    assert (options.spoof_pairs > 0) == (options.loss == "sasv")
     assert (options.batches == "paper") == (not name.endswith(("small", "tiny")))
 
 
