@@ -124,7 +124,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             cohort.save(out / "cohort" / "cohort.npz")
     else:
         assert model is not None
-        scores = score_utterances(protocol.utterances, embeddings, model.spoof_direction(), path)
+        scores = score_utterances(protocol.utterances, embeddings, model.bona_fide_scores, path)
     result = metrics_of(scores, settings)
     write_json(out / "metrics.json", result)
     if options.plot:

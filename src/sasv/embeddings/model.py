@@ -169,6 +169,23 @@ class Model:
             unequal = lengths_tensor(lengths, self.device) if min(lengths) < max(lengths) else None
             return self.encoder(batch, unequal).float().cpu().numpy()
 
+    def bona_fide_scores(self, vectors: np.ndarray) -> np.ndarray:
+        """Score embeddings (files, dimension) as a countermeasure does: float (files,), high for bona fide speech.
+
+        A countermeasure (AASIST) has a layer for it; of another model it is how far the embedding points away from
+        spoofed speech.
+
+        Raises:
+            SasvError: see spoof_direction.
+        """
+        layer = getattr(self.encoder, "scores", None)
+        if layer is None:
+            found: np.ndarray = -(unit(vectors) @ self.spoof_direction())
+            return found
+        with torch.inference_mode():
+            scores: np.ndarray = layer(torch.from_numpy(vectors).to(self.device)).float().cpu().numpy()
+        return scores
+
     def spoof_direction(self) -> np.ndarray:
         """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof class.
 

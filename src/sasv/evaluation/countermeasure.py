@@ -1,5 +1,6 @@
 """A model as a countermeasure: every utterance scored as bona fide or spoofed, without a claim."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,20 @@ import numpy as np
 from sasv.core.errors import SasvError, some
 from sasv.embeddings.extract import Embeddings
 from sasv.evaluation.protocol import CARRIED
-from sasv.scores import unit
 from sasv.tables import Scores, Table, Utterances
 from sasv.tables.labels import BONA_FIDE
 
+Scorer = Callable[[np.ndarray], np.ndarray]
 
-def score_utterances(utterances: Utterances, embeddings: Embeddings, direction: np.ndarray, path: Path) -> Scores:
+
+def score_utterances(utterances: Utterances, embeddings: Embeddings, score: Scorer, path: Path) -> Scores:
     """Score every utterance as bona fide (high) or spoofed (low); write and return the score file.
 
     Args:
         utterances: with the labels bonafide and spoof.
         embeddings: of all of them.
-        direction: (dimension,), unit vector of spoofed speech (see Model.spoof_direction).
+        score: embeddings (utterances, dimension) to scores (utterances,), high for bona fide speech (see
+            Model.bona_fide_scores).
         path: of the score file.
 
     Raises:
@@ -30,7 +33,7 @@ def score_utterances(utterances: Utterances, embeddings: Embeddings, direction: 
             f"{utterances.table.name}: {len(reasons)} utterances could not be embedded ({some(reasons, 3)}); "
             "mend the files or drop their rows"
         )
-    values = -(unit(embeddings.vectors) @ direction)
+    values = score(embeddings.vectors)
     cells = {
         "speaker": utterances.table.texts("speaker"),
         "utterance": utterances.ids,
