@@ -128,7 +128,7 @@ def test_every_open_registry_has_its_group():
 
 
 def test_help_texts_list_what_is_registered():
-    from sasv.commands import PrepareOptions, SynthesizeOptions
+    from sasv.commands import PrepareOptions, ReproduceOptions, SynthesizeOptions
     from sasv.corpora import CORPORA
     from sasv.encoders import ENCODERS
     from sasv.losses import LOSSES
@@ -136,7 +136,7 @@ def test_help_texts_list_what_is_registered():
     from sasv.vocoders import VOCODERS
 
     shown = {ModelOptions: (ENCODERS,), LossOptions: (LOSSES,)}
-    shown |= {SynthesizeOptions: (VOCODERS,), PrepareOptions: (CORPORA,)}
+    shown |= {SynthesizeOptions: (VOCODERS,), PrepareOptions: (CORPORA,), ReproduceOptions: (ENCODERS,)}
     for options, registries in shown.items():
         for registry in registries:
             assert registry.names() in options.__doc__

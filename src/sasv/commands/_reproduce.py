@@ -9,6 +9,8 @@ from sasv.commands._calls import check_launcher, resolve
 from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.core.options import Count, NonNegativeFloat, Options, Range, Seed
+from sasv.core.registry import listing
+from sasv.encoders import ENCODERS
 from sasv.reproduction import carry_out, check_unchanged, plan_lines
 from sasv.reproduction.beforehand import check_beforehand, check_output
 from sasv.reproduction.plans import planner_of
@@ -20,6 +22,7 @@ __all__ = ["ReproduceOptions", "Result", "reproduce"]
 
 
 @dataclass
+@listing(encoders=ENCODERS)
 class ReproduceOptions(Options):
     """Run rows of the published table: tables, copies, the training of each stage, evaluation.
 
@@ -30,7 +33,7 @@ class ReproduceOptions(Options):
     Args:
         row: one row, 1 to 11.
         rows: several, separated by commas, or all.
-        encoder: ska-tdnn, mfa-conformer or ecapa-tdnn, several separated by commas; empty takes mfa-conformer, of all
+        encoder: {encoders}; several separated by commas; empty takes mfa-conformer, of all
             rows the two of the table.
         train_set: train, train+dev, or both separated by a comma; empty takes train+dev, of all rows both.
         voxceleb2: corpus folder.

@@ -31,6 +31,8 @@ def gflop(name: str, options: Mapping[str, Any] | None = None, seconds: float = 
 def _gflop(name: str, options: str, seconds: float, backward: bool) -> float:
     with FakeTensorMode():
         encoder = make_encoder(name, json.loads(options)).train(backward)
+        if not backward:
+            encoder.requires_grad_(False)
         waves = torch.empty(2, round(seconds * encoder.frontend.sample_rate))  # batch norm wants two
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
             embeddings = encoder(waves)
