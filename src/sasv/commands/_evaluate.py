@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from sasv.commands._metrics import split_names
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
+from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Probability, Range
 from sasv.core.progress import say
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Extraction, load_model
 from sasv.evaluation import MeasureSettings, load_protocol, metrics_of
-from sasv.evaluation.claims import score_claims
+from sasv.evaluation.claims import SpoofColumns, score_claims
 from sasv.evaluation.countermeasure import score_utterances
 from sasv.evaluation.embedding import embed_cohort, embed_shared
 from sasv.parallel.processes import Processes, joined
@@ -45,6 +45,8 @@ class EvaluateOptions(Options):
         cohort_by: utterance, or speaker (the mean of each speaker's embeddings).
         top: cohort scores that count; 0 takes all.
         quality: write the quality measures log_seconds, log_enrolments and norm into the score file.
+        spoof_share: of a model of the three-class loss, whose score file has the column ``llr``: share of spoofs among
+            the trials that are not of the target.
         by: columns whose values are measured apart.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
@@ -69,6 +71,7 @@ class EvaluateOptions(Options):
     cohort_by: str = "utterance"
     top: Count = 300
     quality: bool = False
+    spoof_share: Probability = 0.5
     by: str = "attack"
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
@@ -118,8 +121,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     path = out / "scores.tsv"
     if options.trials:
         made = embeddings.extraction
+        head = None if model is None else model.spoof_head()
+        spoofing = None
+        if model is not None and head is not None:
+            spoofing = SpoofColumns(head, model.trial_classes(), options.spoof_share)
         scoring = Scoring(options.enrolment, cohort, options.top, made.crops, made.crop_seconds, made.max_pause)
-        scores = score_claims(protocol, embeddings, Verifier(scoring), path, options.quality)
+        scores = score_claims(protocol, embeddings, Verifier(scoring), path, options.quality, spoofing)
         if cohort is not None:
             cohort.save(out / "cohort" / "cohort.npz")
     else:

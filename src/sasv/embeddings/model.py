@@ -19,8 +19,9 @@ from sasv.core.files import sha256
 from sasv.decision import Recording, SpeechLimits, Verifier
 from sasv.encoders.base import lengths_tensor
 from sasv.losses import LOSSES
+from sasv.losses.base import Loss
 from sasv.parallel.devices import pick_device
-from sasv.scores import Cohort, unit
+from sasv.scores import Cohort, SpoofHead, TrialClasses, unit
 
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
@@ -172,12 +173,15 @@ class Model:
     def bona_fide_scores(self, vectors: np.ndarray) -> np.ndarray:
         """Score embeddings (files, dimension) as a countermeasure does: float (files,), high for bona fide speech.
 
-        A countermeasure (AASIST) has a layer for it; of another model it is how far the embedding points away from
-        spoofed speech.
+        A model that was trained with a spoof head has that, a countermeasure (AASIST) has a layer; of another model it
+        is how far the embedding points away from spoofed speech.
 
         Raises:
             SasvError: see spoof_direction.
         """
+        head = self.spoof_head()
+        if head is not None:
+            return head.scores(vectors)
         layer = getattr(self.encoder, "scores", None)
         if layer is None:
             found: np.ndarray = -(unit(vectors) @ self.spoof_direction())
@@ -192,12 +196,33 @@ class Model:
         Raises:
             SasvError: the model was trained without spoofed speech, or its head is not in the checkpoint.
         """
-        loss = self.specification.loss
-        weight = LOSSES.get(loss).class_directions(self.head) if loss else None
+        weight = self._loss.class_directions(self.head)
         index = self.specification.spoof_index
         if index is None or weight is None or weight.shape[1:] != (self.dimension,) or index >= len(weight):
             raise SasvError(f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a countermeasure")
         return unit(weight[index].float().numpy())
+
+    def spoof_head(self) -> SpoofHead | None:
+        """Return the spoof head that was trained beside the speaker loss; None where there is none."""
+        found = self._loss.countermeasure(self.head)
+        if found is None or found[0].shape != (self.dimension,):
+            return None
+        return SpoofHead(found[0].numpy(), found[1])
+
+    def trial_classes(self) -> TrialClasses | None:
+        """Return the three classes of trials of a model that was trained with the three-class loss; else None."""
+        find = getattr(self._loss, "trial_classifier", None)
+        found = None if find is None else find(self.head)
+        if found is None or self.spoof_head() is None:
+            return None
+        weight, bias = found
+        return TrialClasses(weight.float().numpy(), bias.float().numpy())
+
+    @property
+    def _loss(self) -> type[Loss]:
+        """Class of the loss that the model was trained with."""
+        loss: type[Loss] = LOSSES.get(self.specification.loss) if self.specification.loss else Loss
+        return loss
 
     def verifier(self, cohort: Cohort | None = None) -> Verifier:
         """Return what decides by the scores of this model: what its specification records.

@@ -1,5 +1,6 @@
 """Scores of claims: trials of a protocol through a verifier."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,54 @@ import numpy as np
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings, utterance_seconds
 from sasv.evaluation.protocol import CARRIED, Protocol
-from sasv.scores import score_embeddings
+from sasv.scores import Scoring, SpoofHead, TrialClasses, score_embeddings
 from sasv.scores.quality import quality_measures
 from sasv.scores.scoring import save_scoring
 from sasv.tables import Enrolments, Scores, Trials, Utterances, save_scores
 
 
+@dataclass(frozen=True)
+class SpoofColumns:
+    """What a score file says about spoofing beside the score.
+
+    Attributes:
+        head: scores the tested utterance as bona fide or spoofed: the column ``cm_score``.
+        classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It is of cosines, as in
+            training; scores that are normalised by a cohort get none.
+        spoof_share: of the ratio: share of spoofs among the trials that are not of the target.
+    """
+
+    head: SpoofHead
+    classes: TrialClasses | None = None
+    spoof_share: float = 0.5
+
+    def cells(
+        self, trials: Trials, embeddings: Embeddings, scores: np.ndarray, scoring: Scoring
+    ) -> dict[str, list[str]]:
+        """Return the columns as cells, by name.
+
+        Args:
+            trials: the trials.
+            embeddings: of their utterances.
+            scores: (trials,) their scores.
+            scoring: how these were made.
+        """
+        codes, names = trials.utterances
+        place = {name: row for row, name in enumerate(embeddings.utterances)}
+        cm_scores = self.head.scores(embeddings.vectors[[place[name] for name in names]])[codes]
+        columns = {"cm_score": cm_scores}
+        if self.classes is not None and scoring.cohort is None:
+            columns["llr"] = self.classes.llr(scores, cm_scores, self.spoof_share)
+        return {name: [f"{value:.9g}" for value in values] for name, values in columns.items()}
+
+
 def score_claims(
-    protocol: Protocol, embeddings: Embeddings, verifier: Verifier, path: Path, quality: bool = False
+    protocol: Protocol,
+    embeddings: Embeddings,
+    verifier: Verifier,
+    path: Path,
+    quality: bool = False,
+    spoofing: SpoofColumns | None = None,
 ) -> Scores:
     """Score the claims of a protocol; write the score file, and beside it how the scores were made.
 
@@ -24,6 +65,7 @@ def score_claims(
         verifier: how embeddings become scores.
         path: of the score file.
         quality: write the quality measures of each trial as well.
+        spoofing: what is written about spoofing.
     """
     utterances, enrolments, trials = protocol
     assert enrolments is not None and trials is not None
@@ -39,6 +81,8 @@ def score_claims(
             extras[column] = [cells[row] for row in rows]
     if quality:
         extras |= trial_quality(enrolments, trials, utterances, embeddings, rows)
+    if spoofing is not None:
+        extras |= spoofing.cells(trials, embeddings, values, verifier.scoring)
     scores = save_scores(path, trials, values, extras)
     save_scoring(path, verifier.scoring.to_dict(), embeddings.model)
     return scores

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from sasv.core.errors import SasvError
+from sasv.core.part_options import parse_options
 from sasv.core.registry import Registry
 from sasv.losses.base import Loss
 
@@ -23,6 +24,11 @@ LOSSES = Registry(
         "aamsoftmaxproto": "sasv.losses.combined:AamPrototypical",
         "sasv": "sasv.losses.combined:Sasv",
         "sasv-symmetric": "sasv.losses.combined:SasvSymmetric",
+        "subcentre-aamsoftmax": "sasv.losses.subcentre:SubcentreAamSoftmax",
+        "sphereface2": "sasv.losses.sphereface2:SphereFace2",
+        "ocsoftmax": "sasv.losses.ocsoftmax:OcSoftmax",
+        "three-class": "sasv.losses.three_class:ThreeClass",
+        "adcf": "sasv.losses.adcf:ADcf",
     },
     group="sasv.losses",
 )
@@ -45,7 +51,7 @@ def make_loss(
         own: further options of this loss.
 
     Raises:
-        SasvError: an unknown loss, or an option that it does not have.
+        SasvError: an unknown loss, or an option that it does not have or that has an impossible value.
     """
     kind: type[Loss] = LOSSES.get(name)
     known = [field.name for field in fields(kind.Options)]
@@ -54,7 +60,8 @@ def make_loss(
         has = f"it has {', '.join(known)}" if known else "it has none"
         raise SasvError(f"the loss {name} has no option '{unknown[0]}'; {has}")
     values = {key: value for key, value in (common or {}).items() if key in known}
-    return kind(dimension, classes, kind.Options(**(values | dict(own or {}))))
+    options = parse_options(kind.Options, values | dict(own or {}), f"the loss {name}")
+    return kind(dimension, classes, options)
 
 
 __all__ = ["LOSSES", "make_loss"]

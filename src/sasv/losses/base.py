@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class LossOutput(NamedTuple):
@@ -45,6 +46,9 @@ class ScaledMarginOptions(MarginOptions):
 class Loss(nn.Module):
     """A loss head. Entries of its state dict carry the published names.
 
+    Beside its own parameters a loss may have a spoof head, ``spoof_head`` (see sasv.losses.spoof_head), whose loss
+    ``total`` adds.
+
     Args:
         dimension: dimension of the embeddings.
         classes: number of training classes; where there is spoofed speech its class is the last.
@@ -54,11 +58,19 @@ class Loss(nn.Module):
     Options: ClassVar[type[Any]] = NoOptions
     """Dataclass of the options of the loss."""
 
+    spoof_aware: ClassVar[bool] = False
+    """Whether the loss takes its last class as that of spoofed speech."""
+
+    spoof_head: nn.Module | None
+    """Scores embeddings as bona fide or spoofed; None where there is none."""
+
     def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
         super().__init__()
         self.dimension = dimension
         self.classes = classes
         self.options = self.Options() if options is None else options
+        self.spoof_head = None
+        self.spoof_head_weight = 0.0
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         """Compute the loss.
@@ -68,6 +80,14 @@ class Loss(nn.Module):
             labels: (items,) class of each item.
         """
         raise NotImplementedError
+
+    def total(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
+        """Compute the loss plus that of the spoof head that was attached; see ``forward``."""
+        found = self(embeddings, labels)
+        if self.spoof_head is None or not self.spoof_head_weight:
+            return found
+        of_spoofs = self.spoof_head(embeddings, labels == self.classes - 1)
+        return LossOutput(found.value + self.spoof_head_weight * of_spoofs, found.accuracy)
 
     @classmethod
     def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
@@ -81,10 +101,43 @@ class Loss(nn.Module):
         """
         return None
 
+    @classmethod
+    def countermeasure(cls, entries: Mapping[str, Tensor]) -> tuple[Tensor, float] | None:
+        """Return (weight, bias) of the spoof head: ``weight @ x / |x| + bias`` is high for bona fide speech.
+
+        Args:
+            entries: state dict of such a head.
+
+        Returns:
+            The weight has the shape (dimension,). None where there is no spoof head.
+        """
+        weight = entries.get("spoof_head.weight")
+        bias = entries.get("spoof_head.bias")
+        if weight is None or weight.dim() != 1:
+            return None
+        if bias is None:  # a head that compares directions (OC-softmax)
+            return F.normalize(weight.float(), dim=0), 0.0
+        return weight.float(), float(bias)
+
 
 def inside(entries: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     """Return the entries of the part called so, without its prefix."""
     return {key.removeprefix(part + "."): value for key, value in entries.items() if key.startswith(part + ".")}
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32; float64 stays."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean of the chosen values; zero, with a gradient of zero, where none is chosen.
+
+    Args:
+        values: any shape.
+        chosen: boolean, of the same shape.
+    """
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)
 
 
 def flatten(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

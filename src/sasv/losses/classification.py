@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.losses.base import Loss, LossOutput, ScaledMarginOptions, accuracy, flatten
+from sasv.losses.base import Loss, LossOutput, ScaledMarginOptions, accuracy, flatten, precise
 
 
 class Softmax(Loss):
@@ -71,14 +71,18 @@ class AamSoftmax(Loss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         x, labels = flatten(embeddings, labels)
-        cosine = F.linear(F.normalize(x.float()), F.normalize(self.weight.float()))
-        own = cosine.gather(1, labels[:, None])[:, 0]
-        # The square root has no finite slope at |cos| = 1: the floor keeps the gradient finite there.
-        sine = (1.0 - own.square()).clamp(min=1e-12).sqrt()
-        shifted = own * math.cos(self.margin) - sine * math.sin(self.margin)
-        # Past pi - margin the shifted cosine would rise again; go on along a line.
-        shifted = torch.where(
-            own > math.cos(math.pi - self.margin), shifted, own - math.sin(math.pi - self.margin) * self.margin
-        )
-        logits = self.scale * cosine.scatter(1, labels[:, None], shifted[:, None])
+        cosine = F.linear(F.normalize(precise(x)), F.normalize(precise(self.weight)))
+        own = cosine.gather(1, labels[:, None])
+        shifted = angle_raised(own, self.margin)
+        logits = self.scale * cosine.scatter(1, labels[:, None], shifted)
         return LossOutput(F.cross_entropy(logits, labels), accuracy(logits, labels))
+
+
+def angle_raised(cosine: Tensor, margin: float) -> Tensor:
+    """Return the cosine of an angle raised by a margin in radians; past pi it goes on along a line, always falling."""
+    # The square root has no finite slope at |cos| = 1: the floor keeps the gradient finite there.
+    sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    # Past pi - margin the shifted cosine would rise again.
+    beyond = cosine - math.sin(math.pi - margin) * margin
+    return torch.where(cosine > math.cos(math.pi - margin), shifted, beyond)

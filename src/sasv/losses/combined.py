@@ -52,6 +52,7 @@ class Sasv(Loss):
     """AAM-softmax over speakers and the spoof class (the last), plus the one-directional loss: Stages 2 and 3."""
 
     Options = ScaledMarginOptions
+    spoof_aware = True
 
     def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
         super().__init__(dimension, classes, options)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.losses.base import Loss, LossOutput, MarginOptions, accuracy, own_column
+from sasv.losses.base import Loss, LossOutput, MarginOptions, accuracy, own_column, precise
 
 LEAST_SCALE = 1e-6
 
 
 def cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """Cosine of every row with every column, (rows, columns), in float32."""
-    return F.normalize(rows.float(), dim=-1) @ F.normalize(columns.float(), dim=-1).transpose(-1, -2)
+    return F.normalize(precise(rows), dim=-1) @ F.normalize(precise(columns), dim=-1).transpose(-1, -2)
 
 
 class Prototypical(Loss):

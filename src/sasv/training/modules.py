@@ -10,8 +10,9 @@ from sasv.checkpoints import Checkpoint, load_checkpoint, restore_head, spawn_en
 from sasv.core.errors import SasvError
 from sasv.encoders import make_encoder
 from sasv.encoders.base import Encoder
-from sasv.losses import make_loss
+from sasv.losses import LOSSES, make_loss
 from sasv.losses.base import Loss, LossOutput
+from sasv.losses.spoof_head import SPOOF_HEADS
 from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
 from sasv.training.options import TrainOptions
@@ -59,7 +60,7 @@ class System(nn.Module):
             embeddings = self.embed(flat_pairs(waves)).reshape(2, items, -1).transpose(0, 1).float()
         if self.gather:
             embeddings, labels = self.gathered(embeddings, labels, wanted)
-        return self.head(embeddings, labels)
+        return self.head.total(embeddings, labels)
 
     def embed(self, waves: Tensor) -> Tensor:
         """Embed waveforms (batch, samples) of equal length; in training mode their features are augmented."""
@@ -115,9 +116,34 @@ def make_modules(options: TrainOptions, classes: Sequence[str]) -> tuple[Encoder
         encoder = make_encoder(options.encoder, options.encoder_options, options.frontend, options.frontend_options)
     common = {"margin": options.margin, "scale": options.scale}
     head = make_loss(options.loss, encoder.dimension, len(classes), common, options.loss_options)
+    if options.spoof_head != "none":
+        attach_spoof_head(head, options.loss, options.spoof_head, options.spoof_head_weight)
     if options.init:
         notes += restore_head(head, checkpoint, classes if options.keep_classes else ())
     return encoder, head, notes
+
+
+def attach_spoof_head(head: Loss, loss: str, kind: str, weight: float) -> None:
+    """Give a loss a spoof head of this kind, whose own loss has this weight.
+
+    Raises:
+        SasvError: the loss has one already.
+    """
+    if head.spoof_head is not None:
+        raise SasvError(f"the loss {loss} has a spoof head already; leave out --spoof-head")
+    head.spoof_head = SPOOF_HEADS[kind](head.dimension)
+    head.spoof_head_weight = weight
+
+
+def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
+    """Check that a loss and a spoof head can be trained without spoofed speech. SasvError says which cannot."""
+    if spoof_head != "none":
+        raise SasvError("--spoof-head learns from spoofed speech, and --spoof-pairs is 0; set --spoof-pairs")
+    if LOSSES.get(loss).spoof_aware:
+        raise SasvError(
+            f"the loss {loss} takes its last class for that of spoofed speech, and --spoof-pairs is 0; set "
+            "--spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
+        )
 
 
 def check_wanted(options: TrainOptions, checkpoint: Checkpoint, encoder: Encoder) -> None:

@@ -99,6 +99,9 @@ class LossOptions(Options):
         margin_warmup_epochs: epochs over which the margin rises to its value.
         scale: scale of the cosines before the softmax.
         loss_options: further options of the loss, for those that have any.
+        spoof_head: a second head on the embedding, trained beside the loss, which scores speech as bona fide or
+            spoofed: linear, or ocsoftmax (one-class). ``sasv evaluate`` writes its score as cm_score.
+        spoof_head_weight: weight of the loss of the spoof head.
     """
 
     loss: str = "aamsoftmaxproto"
@@ -107,6 +110,8 @@ class LossOptions(Options):
     margin_warmup_epochs: Count = 0
     scale: PositiveFloat = 30.0
     loss_options: dict[str, Any] = field(default_factory=dict)
+    spoof_head: Literal["none", "linear", "ocsoftmax"] = "none"
+    spoof_head_weight: PositiveFloat = 1.0
 
 
 @dataclass(kw_only=True)

@@ -32,7 +32,14 @@ from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
 from sasv.tables import load_utterances
 from sasv.training.engine import Engine, seed_everything
-from sasv.training.modules import SPOOF_CLASS, class_list, detached, make_modules, set_margin
+from sasv.training.modules import (
+    SPOOF_CLASS,
+    check_needs_no_spoofs,
+    class_list,
+    detached,
+    make_modules,
+    set_margin,
+)
 from sasv.training.options import TrainOptions
 from sasv.training.run_folder import Board, RunFolder
 from sasv.training.schedules import make_schedule
@@ -96,6 +103,8 @@ class Trainer:
             raise SasvError(
                 f"{options.utterances}: no row has label spoof, but --spoof-pairs {options.spoof_pairs} wants some"
             )
+        if not options.spoof_pairs:
+            check_needs_no_spoofs(options.loss, options.spoof_head)
         self.spoof_index = len(self.classes) - 1 if self.classes[-1] == SPOOF_CLASS else None
         joint = self.processes.world if options.gather_batches else 1
         self.planner = PairPlanner(

@@ -1,0 +1,100 @@
+"""A spoof head beside the speaker loss, and the three classes of a trial: from training to score files."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny_options
+from sasv.checkpoints import load_checkpoint
+from sasv.commands import EvaluateOptions, evaluate, train
+from sasv.core.errors import SasvError
+from sasv.embeddings.extract import Embeddings
+from sasv.embeddings.model import load_model
+from sasv.tables import load_scores
+
+
+def trained_with(corpus, folder, **changes):
+    """Train for one epoch on all of the tiny corpus, spoofs too, and return the path of the model."""
+    values = {"where": "", "spoof_pairs": 2, "epochs": 1, "dev_enrolments": "", "dev_trials": ""}
+    return train(tiny_options(corpus, folder, **(values | changes)))
+
+
+def evaluated(corpus, model, out, trials=True, **changes):
+    """Score the development trials, or all utterances as bona fide or spoofed; return (score file, embeddings)."""
+    tables = {"enrolments": str(corpus / "enrolments_dev.tsv"), "trials": str(corpus / "trials_dev.tsv")}
+    options = EvaluateOptions(
+        str(corpus / "utterances.tsv"),
+        str(out),
+        model=str(model),
+        plot=False,
+        intervals=0,
+        device="cpu",
+        **(tables if trials else {}),
+        **changes,
+    )
+    evaluate(options)
+    return load_scores(out / "scores.tsv"), Embeddings.load(out / "embeddings")
+
+
+@pytest.mark.parametrize(("loss", "kind"), [("sasv", "linear"), ("aamsoftmaxproto", "ocsoftmax")])
+def test_evaluate_writes_the_score_of_the_spoof_head(corpus, tmp_path, loss, kind):
+    model = trained_with(corpus, tmp_path / "run", loss=loss, spoof_head=kind)
+    entries = load_checkpoint(model).head
+    weight = entries["spoof_head.weight"].numpy()
+    bias = float(entries.get("spoof_head.bias", 0.0))
+    if kind == "ocsoftmax":
+        weight = weight / np.linalg.norm(weight)
+
+    def expected(embeddings, name):
+        vector = embeddings.vectors[embeddings.utterances.index(name)]
+        return weight @ vector / np.linalg.norm(vector) + bias
+
+    scores, embeddings = evaluated(corpus, model, tmp_path / "claims")
+    tested = scores.table.texts("utterance")
+    found = [float(cell) for cell in scores.table.texts("cm_score")]
+    assert found == pytest.approx([expected(embeddings, name) for name in tested], abs=1e-6)
+    assert "llr" not in scores.table.columns
+    scores, embeddings = evaluated(corpus, model, tmp_path / "cm", trials=False)
+    names = scores.table.texts("utterance")
+    assert scores.values == pytest.approx([expected(embeddings, name) for name in names], abs=1e-6)
+
+
+def test_a_spoof_head_leaves_the_class_of_spoofs_where_it_is(corpus, tmp_path):
+    """Without a spoof head nothing is added to a score file, and the spoof class is the countermeasure."""
+    path = trained_with(corpus, tmp_path / "run", loss="sasv")
+    model = load_model(path, "cpu")
+    assert model.spoof_head() is None and model.trial_classes() is None
+    directions = np.eye(model.dimension, dtype=np.float32)
+    np.testing.assert_allclose(model.bona_fide_scores(directions), -model.spoof_direction())
+    scores, _ = evaluated(corpus, path, tmp_path / "claims")
+    assert "cm_score" not in scores.table.columns
+
+
+def test_the_three_classes_give_a_log_likelihood_ratio(corpus, tmp_path):
+    model = trained_with(corpus, tmp_path / "run", loss="three-class")
+    scores, _ = evaluated(corpus, model, tmp_path / "claims", spoof_share=0.25)
+    entries = load_checkpoint(model).head
+    weight, bias = (entries[f"trial_classes.{name}"].double() for name in ("weight", "bias"))
+    columns = [[float(cell) for cell in scores.table.texts(name)] for name in ("score", "cm_score", "llr")]
+    features = torch.tensor(columns[:2], dtype=torch.float64).T
+    logits = features @ weight.T + bias
+    others = torch.logsumexp(logits[:, 1:] + torch.tensor([0.75, 0.25]).log(), dim=1)
+    assert columns[2] == pytest.approx((logits[:, 0] - others).tolist(), abs=1e-5)
+    cohort = {"cohort": str(corpus / "utterances.tsv"), "cohort_where": "split=train"}
+    normalised, _ = evaluated(corpus, model, tmp_path / "normalised", **cohort)
+    assert "cm_score" in normalised.table.columns and "llr" not in normalised.table.columns
+
+
+def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
+    """The weight scales its part of the loss; a loss that has a spoof head takes no other."""
+    from sasv.training.modules import make_modules
+
+    options = tiny_options(corpus, tmp_path, loss="sasv", spoof_head="linear", spoof_head_weight=2.0)
+    encoder, head, _ = make_modules(options, ["a", "b", "spoof"])
+    embeddings, labels = torch.randn(3, 2, encoder.dimension), torch.tensor([0, 1, 2])
+    expected = head(embeddings, labels).value + 2.0 * head.spoof_head(embeddings, labels == 2)
+    torch.testing.assert_close(head.total(embeddings, labels).value, expected)
+    for loss in ("three-class", "ocsoftmax"):
+        changed = tiny_options(corpus, tmp_path, loss=loss, spoof_head="linear")
+        with pytest.raises(SasvError, match=f"the loss {loss} has a spoof head already"):
+            make_modules(changed, ["a", "b", "spoof"])
