@@ -71,20 +71,6 @@ def check_entries(checkpoint: Checkpoint) -> None:
     faults = [f"{kind}: {', '.join(keys)}" for kind, keys in kinds.items() if keys]
     if faults:
         raise CheckpointError(f"{checkpoint.name}: entries do not fit the encoder: {'; '.join(faults)}")
-    check_values(checkpoint)
-
-
-def check_values(checkpoint: Checkpoint) -> None:
-    """Check that the weights are numbers of which some are not zero. CheckpointError says which are not."""
-    floating = {key: value for key, value in checkpoint.encoder.items() if value.is_floating_point()}
-    broken = [key for key, value in floating.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise CheckpointError(
-            f"{checkpoint.name}: weights that are not finite in {some(broken)}; fetch or train it again"
-        )
-    weights = [value for key, value in floating.items() if key.endswith("weight") and value.dim() > 1]
-    if weights and not any(bool(value.any()) for value in weights):
-        raise CheckpointError(f"{checkpoint.name}: all its weights are zero; fetch or train it again")
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
