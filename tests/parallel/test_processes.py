@@ -98,7 +98,7 @@ def assert_close(one, two, tolerance):
 @pytest.mark.parametrize("loss", ["aamsoftmaxproto", "sasv"])
 def test_two_processes_give_the_gradients_of_one_on_the_same_global_batch(corpus, tmp_path, loss, smooth):
     """Negatives gathered, batch norm over both: 2 processes with 2 pairs each are 1 process with 4."""
-    spoofs = {"loss": loss, "where": "", "spoof_pairs": 4} if loss == "sasv" else {}
+    spoofs = {"loss": loss, "where": "", "spoof_pairs": 4, "spoof_head": "linear"} if loss == "sasv" else {}
     one = tiny_options(corpus, tmp_path / "one", **STEP, **spoofs)
     half = {key: value // 2 for key, value in spoofs.items() if key == "spoof_pairs"}
     two = tiny_options(
