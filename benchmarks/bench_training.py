@@ -10,8 +10,8 @@ from common import header
 from sasv.core.memory import keep_memory
 from sasv.encoders import ENCODERS
 from sasv.parallel.processes import Processes
+from sasv.training.build import build_engine
 from sasv.training.engine import Engine
-from sasv.training.modules import make_modules
 from sasv.training.options import TrainOptions
 
 SMALL = {"channels": 256, "pooled": 512, "attention": 64, "bottleneck": 64}
@@ -88,8 +88,7 @@ def main() -> None:
                             compile=compiled,
                         )
                         torch.manual_seed(0)
-                        encoder, head, _ = make_modules(options, CLASSES)
-                        engine = Engine(options, encoder, head, device, Processes())
+                        engine, _ = build_engine(options, CLASSES, device, Processes())
                     seconds, alone = step_time(engine, pairs, 32240, 9 if gpu else 3)
                     heard = 2 * pairs * 32240 / 16000 / seconds
                     baseline = baseline or heard

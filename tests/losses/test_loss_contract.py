@@ -12,7 +12,7 @@ from sasv.checkpoints import load_checkpoint
 from sasv.cli.parser import parse
 from sasv.core.errors import SasvError
 from sasv.losses import LOSSES, make_loss
-from sasv.training.trainer import Trainer
+from sasv.training.build import build_trainer
 
 CLASSES = 5
 SPOOF = CLASSES - 1
@@ -103,7 +103,7 @@ def test_it_trains_by_its_name(name, corpus, tmp_path):
     """One step through the trainer changes the weights; the checkpoint holds the head."""
     changes = {"where": "", "spoof_pairs": 2} if LOSSES.get(name).spoof_aware else {}
     changes |= {"dev_enrolments": "", "dev_trials": ""}
-    trainer = Trainer(tiny_options(corpus, tmp_path, loss=name, epochs=1, batches_per_epoch=1, **changes))
+    trainer = build_trainer(tiny_options(corpus, tmp_path, loss=name, epochs=1, batches_per_epoch=1, **changes))
     before = copy.deepcopy(trainer.engine.system.encoder.state_dict())
     checkpoint = load_checkpoint(trainer.run())
     assert any(not torch.equal(before[key], checkpoint.encoder[key]) for key in before)
@@ -117,9 +117,9 @@ def test_a_loss_about_spoofs_needs_some(corpus, tmp_path):
     for name in LOSSES:
         if LOSSES.get(name).spoof_aware:
             with pytest.raises(SasvError, match=f"the loss {name} takes its last class .* set --spoof-pairs"):
-                Trainer(tiny_options(corpus, tmp_path / name, loss=name))
+                build_trainer(tiny_options(corpus, tmp_path / name, loss=name))
     with pytest.raises(SasvError, match="--spoof-head learns from spoofed speech"):
-        Trainer(tiny_options(corpus, tmp_path / "head", spoof_head="linear"))
+        build_trainer(tiny_options(corpus, tmp_path / "head", spoof_head="linear"))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.embeddings.model import Model
 from sasv.parallel.processes import Processes
-from sasv.training.trainer import Trainer
+from sasv.training.build import build_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def finish(process):
 
 def gradients(options, model):
     """The gradient of every parameter, from the weights before and after one step."""
-    before = Trainer(options).engine.system
+    before = build_trainer(options).engine.system
     after = load_checkpoint(model)
     pairs = [
         (dict(before.encoder.named_parameters()), after.encoder),
@@ -157,7 +157,7 @@ def test_the_parts_of_the_development_trials_are_embedded_by_the_model_that_is_s
     options = tiny_options(corpus, tmp_path / "run", epochs=1, batches_per_epoch=6)
     finish(torchrun(options, tmp_path))
     saved = load_checkpoint(tmp_path / "run" / "model.safetensors")
-    found = Trainer(options).development.evaluate(Model(saved), Processes())
+    found = build_trainer(options).development.evaluate(Model(saved), Processes())
     assert found["sasv_threshold"] == pytest.approx(saved.specification.threshold, abs=1e-5)
 
 

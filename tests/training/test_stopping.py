@@ -15,6 +15,7 @@ from conftest import make_corpus, tiny_options
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.core.errors import SasvError
+from sasv.training.build import build_trainer
 from sasv.training.selection import DevelopmentSet
 from sasv.training.stopping import Stopped, StopRequest
 from sasv.training.trainer import Trainer
@@ -39,6 +40,7 @@ def position(run):
     return state["epoch"], state["batch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 2), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, number, status):
     """What SLURM, systemd, timeout and a terminal send: to the process and to its DataLoader workers."""
@@ -52,6 +54,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, 
     assert position(options.out) > before or position(options.out)[1] > 0
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
     options = tiny_options(corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1)
     process = start(options, tmp_path)
@@ -117,8 +120,8 @@ def test_a_development_set_that_cannot_work_is_known_before_the_first_epoch(corp
     bona_fide = tmp_path / "trials.tsv"
     bona_fide.write_text("\n".join(line for line in lines if "\tspoof\t" not in line) + "\n")
     with pytest.raises(SasvError, match="give no sasv_eer; choose another --metric"):
-        Trainer(tiny_options(corpus, tmp_path / "a", dev_trials=str(bona_fide), metric="sasv_eer"))
+        build_trainer(tiny_options(corpus, tmp_path / "a", dev_trials=str(bona_fide), metric="sasv_eer"))
     own = make_corpus(tmp_path / "corpus")
     (own / "audio" / "s6-1.wav").write_bytes(b"broken")
     with pytest.raises(SasvError, match=r"1 of \d+ development files cannot be read \(.*s6-1.wav"):
-        Trainer(tiny_options(own, tmp_path / "b"))
+        build_trainer(tiny_options(own, tmp_path / "b"))

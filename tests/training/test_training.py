@@ -17,11 +17,11 @@ from sasv.core.errors import SasvError
 from sasv.encoders import ENCODERS
 from sasv.losses import LOSSES, make_loss
 from sasv.tables import load_utterances
+from sasv.training.build import build_trainer
 from sasv.training.engine import Engine
 from sasv.training.modules import class_list
 from sasv.training.optimisers import OPTIMISERS
 from sasv.training.schedules import SCHEDULES
-from sasv.training.trainer import Trainer
 
 
 def same(left, right):
@@ -272,7 +272,7 @@ def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
         accumulate_batches=2,
         epochs=2,
     )
-    trainer = Trainer(options)
+    trainer = build_trainer(options)
     parameters = trainer.engine.parameters
     before = [parameter.detach().clone() for parameter in parameters]
     trainer.run()
@@ -285,12 +285,12 @@ def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
 def test_a_missing_optimiser_package_is_said(corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(SasvError, match=r"adamp needs pytorch-optimizer.*sasv\[optimisers\]"):
-        Trainer(tiny_options(corpus, tmp_path, optimiser="adamp"))
+        build_trainer(tiny_options(corpus, tmp_path, optimiser="adamp"))
 
 
 def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypatch):
     """Two batches at accumulate_batches=2 give the mean of their two gradients, in one step."""
-    engine = Trainer(tiny_options(corpus, tmp_path, accumulate_batches=2)).engine
+    engine = build_trainer(tiny_options(corpus, tmp_path, accumulate_batches=2)).engine
     engine.system.eval()  # batch statistics would tie the batches together
     waves = torch.randn(2, 3, 2, 8000) * 0.1
     labels = torch.tensor([0, 1, 2])
@@ -307,7 +307,7 @@ def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypat
 
 
 def test_clipping_bounds_the_step(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, max_grad_norm=0.5, optimiser="sgd")).engine
+    engine = build_trainer(tiny_options(corpus, tmp_path, max_grad_norm=0.5, optimiser="sgd")).engine
     engine.backward(torch.randn(4, 2, 8000) * 0.1, torch.tensor([0, 1, 2, 3]), 4)
     engine.optimiser.zero_grad = lambda **_: None
     assert engine.step(0)

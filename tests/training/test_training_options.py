@@ -20,9 +20,9 @@ from sasv.core.errors import SasvError
 from sasv.embeddings.model import Model
 from sasv.parallel.processes import Processes
 from sasv.training.averages import Averages
+from sasv.training.build import build_trainer
 from sasv.training.modules import flat_pairs
 from sasv.training.run_folder import RunFolder
-from sasv.training.trainer import Trainer
 
 
 def log(run):
@@ -41,7 +41,7 @@ def stepped(engine, seed):
 
 
 def test_ema_is_the_hand_computed_average(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, weight_average="ema", ema_decay=0.75)).engine
+    engine = build_trainer(tiny_options(corpus, tmp_path, weight_average="ema", ema_decay=0.75)).engine
     seen = [stepped(engine, seed) for seed in range(3)]
     for index, parameter in enumerate(engine.averages.model.module.parameters()):
         one, two, three = (weights[index] for weights in seen)
@@ -49,7 +49,7 @@ def test_ema_is_the_hand_computed_average(corpus, tmp_path):
 
 
 def test_swa_is_the_mean_over_epochs_from_the_first_that_counts(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, weight_average="swa", average_start_epoch=1)).engine
+    engine = build_trainer(tiny_options(corpus, tmp_path, weight_average="swa", average_start_epoch=1)).engine
     seen = []
     for epoch in range(3):
         seen.append(stepped(engine, epoch))
@@ -59,7 +59,7 @@ def test_swa_is_the_mean_over_epochs_from_the_first_that_counts(corpus, tmp_path
 
 
 def test_averaged_weights_get_batch_norm_statistics_of_their_own(corpus, tmp_path):
-    engine = Trainer(tiny_options(corpus, tmp_path, augment=False)).engine
+    engine = build_trainer(tiny_options(corpus, tmp_path, augment=False)).engine
     averages = Averages(engine.system, "ema", 0.9, 0)
     averages.after_step(engine.system, 0)
     waves = 0.1 * torch.randn(6, 2, 8000)
@@ -78,7 +78,7 @@ def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(corpus,
     changes = {"weight_average": kind, "ema_decay": 0.8, "average_start_epoch": 1, "batch_norm_batches": 2}
     model = train(tiny_options(corpus, tmp_path / "whole", **changes))
     rows, saved = log(tmp_path / "whole"), load_checkpoint(model)
-    trainer = Trainer(tiny_options(corpus, tmp_path / "whole", **changes))
+    trainer = build_trainer(tiny_options(corpus, tmp_path / "whole", **changes))
     found = trainer.development.evaluate(Model(saved, "cpu"), Processes())["sasv_eer"]
     epoch = saved.specification.training["epoch"]
     assert found == pytest.approx(float(rows[epoch - 1]["sasv_eer"]))
@@ -99,12 +99,14 @@ def test_a_compiled_encoder_trains_to_the_same_losses(corpus, trained, tmp_path)
 def test_compiling_without_a_compiler_is_said(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SasvError, match="--compile needs a C.. compiler"):
-        Trainer(tiny_options(corpus, tmp_path, compile=True))
+        build_trainer(tiny_options(corpus, tmp_path, compile=True))
 
 
 def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path):
     changes = {"encoder": "ska-tdnn", "encoder_options": SMALL["ska-tdnn"], "augment": False}
-    engines = [Trainer(tiny_options(corpus, tmp_path, channels_last=last, **changes)).engine for last in (False, True)]
+    engines = [
+        build_trainer(tiny_options(corpus, tmp_path, channels_last=last, **changes)).engine for last in (False, True)
+    ]
     waves, labels = 0.1 * torch.randn(4, 2, 8000), torch.tensor([0, 1, 2, 3])
     losses = [engine.backward(waves, labels, 4).loss for engine in engines]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -154,7 +156,7 @@ def test_the_saved_options_are_a_configuration(corpus, trained):
 
 def test_a_margin_that_grows_from_another(corpus, tmp_path):
     margins = {"margin_start": 0.2, "margin": 0.5, "margin_warmup_epochs": 2, "epochs": 1}
-    trainer = Trainer(tiny_options(corpus, tmp_path, **margins))
+    trainer = build_trainer(tiny_options(corpus, tmp_path, **margins))
     trainer.run()
     assert trainer.engine.system.head.aamsoftmax.margin == pytest.approx(0.3)
 
@@ -180,7 +182,7 @@ def test_files_that_vanish_while_training_are_said_and_left_out(tmp_path, capsys
     own = make_corpus(tmp_path / "corpus")
     write_audio(own / "noise" / "n.wav", 0.1 * np.ones(16000, np.float32))
     options = tiny_options(own, tmp_path / "run", noises=str(own / "noise"), epochs=2)
-    trainer = Trainer(options)
+    trainer = build_trainer(options)
     (own / "noise" / "n.wav").unlink()
     for number in range(6):
         (own / "audio" / f"s0-{number}.wav").unlink()

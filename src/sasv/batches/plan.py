@@ -31,8 +31,8 @@ class EpochPlan:
 
     def share(self, rank: int, world: int) -> "EpochPlan":
         """Return the batches of one process of ``world``; all get equally many."""
-        whole = slice(rank, len(self) // world * world, world)
-        return EpochPlan(self.rows[whole], self.labels[whole], self.keys[whole])
+        own = slice(rank, len(self) // world * world, world)
+        return EpochPlan(self.rows[own], self.labels[own], self.keys[own])
 
     def split(self, rank: int, world: int, speakers: int) -> "EpochPlan":
         """Return the part of every batch that one process of ``world`` takes.
@@ -41,8 +41,9 @@ class EpochPlan:
         dealt out evenly.
         """
         spoofs = self.rows.shape[1] - speakers
-        one, other = speakers // world, spoofs // world
-        items = np.r_[rank * one : (rank + 1) * one, speakers + rank * other : speakers + (rank + 1) * other]
+        bona_fide = rank * (speakers // world) + np.arange(speakers // world)
+        spoofed = speakers + rank * (spoofs // world) + np.arange(spoofs // world)
+        items = np.concatenate((bona_fide, spoofed))
         return EpochPlan(self.rows[:, items], self.labels[:, items], self.keys[:, items])
 
 
@@ -83,16 +84,24 @@ class PairPlanner:
         if speakers < 1 or spoofs < 0:
             raise SasvError(f"a batch of {speakers} bona fide and {spoofs} spoofed pairs; --pairs must be at least 1")
         self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
-        pair_key = speaker.astype(np.int64) * (int(attack.max(initial=0)) + 1) + attack
-        self.spoof_groups = _grouped(np.flatnonzero(spoofed), pair_key) if spoofs else []
+        self.spoof_groups: list[np.ndarray] = []
+        if spoofs:
+            attacks = int(attack.max(initial=0)) + 1
+            speaker_and_attack = speaker.astype(np.int64) * attacks + attack
+            self.spoof_groups = _grouped(np.flatnonzero(spoofed), speaker_and_attack)
         self.speaker = speaker
-        self.spoof_class, self.speakers, self.spoofs = spoof_class, speakers, spoofs
-        self.most, self.batches, self.seed = most, batches, seed
+        self.spoof_class = spoof_class
+        self.speakers = speakers
+        self.spoofs = spoofs
+        self.most = most
+        self.batches = batches
+        self.seed = seed
         self.planned: tuple[int, EpochPlan] | None = None
         if len(self.groups) < speakers:
+            remedy = f"; set --pairs {len(self.groups)} or fewer" if self.groups else ""
             raise SasvError(
-                f"a batch wants {speakers} different speakers, the training table has {len(self.groups)} with "
-                + (f"bona fide speech; set --pairs {len(self.groups)} or fewer" if self.groups else "bona fide speech")
+                f"a batch wants {speakers} different speakers, the training table has "
+                f"{len(self.groups)} with bona fide speech{remedy}"
             )
         if spoofs and not self.spoof_groups:
             raise SasvError("a batch wants spoofed pairs, but the training table has no row with label spoof")
@@ -104,24 +113,27 @@ class PairPlanner:
     def plan(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch, counted from 0; the last one is kept."""
         if self.planned is None or self.planned[0] != epoch:
-            self.planned = epoch, self._plan(epoch)
+            self.planned = (epoch, self._plan(epoch))
         return self.planned[1]
 
     def _plan(self, epoch: int) -> EpochPlan:
         rng = np.random.default_rng([self.seed, epoch, 1])
         wanted = self.batches
         if wanted == "spoofs":
-            wanted = -(-sum(max(len(group) // 2, 1) for group in self.spoof_groups) // self.spoofs)
+            spoof_pairs = sum(max(len(group) // 2, 1) for group in self.spoof_groups)
+            wanted = -(-spoof_pairs // self.spoofs)  # rounded up
         batches = self._bona_fide(rng)
-        while wanted != "paper" and batches and len(batches) < wanted:
-            batches += self._bona_fide(rng)
         if not batches:
             raise SasvError("the training table does not fill one batch; lower --pairs")
-        batches = batches[: None if wanted == "paper" else wanted]
+        if wanted != "paper":
+            while len(batches) < wanted:
+                batches += self._bona_fide(rng)
+            batches = batches[:wanted]
         rows = np.array(batches, np.int64)
         labels = self.speaker[rows[:, :, 0]].astype(np.int64)
         if self.spoofs:
-            spoof_rows = self._spoofed(rng, len(batches) * self.spoofs).reshape(len(batches), self.spoofs, 2)
+            spoof_rows = self._spoofed(rng, len(batches) * self.spoofs)
+            spoof_rows = spoof_rows.reshape(len(batches), self.spoofs, 2)
             rows = np.concatenate((rows, spoof_rows), axis=1)
             spoof_labels = np.full(spoof_rows.shape[:2], self.spoof_class, np.int64)
             labels = np.concatenate((labels, spoof_labels), axis=1)
@@ -132,7 +144,7 @@ class PairPlanner:
         pairs = np.concatenate([_pairs(group, rng, self.most) for group in self.groups])
         order = rng.permutation(len(pairs))
         owners = self.speaker[pairs[:, 0]][order].tolist()
-        ordered = list(map(tuple, pairs[order].tolist()))
+        ordered = [(first, second) for first, second in pairs[order].tolist()]
         batcher = _Batcher(self.speakers)
         for owner, pair in zip(owners, ordered):
             batcher.add(owner, pair)

@@ -7,8 +7,8 @@ from sasv.core.errors import MissingExtra
 from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes, joined
 from sasv.report.plots import plot_curves
+from sasv.training.build import build_trainer
 from sasv.training.options import TrainOptions
-from sasv.training.trainer import Trainer
 
 __all__ = ["TrainOptions", "train"]
 
@@ -23,7 +23,7 @@ def train(options: TrainOptions) -> Path:
 
 
 def _trained(options: TrainOptions, processes: Processes) -> Path:
-    trainer = Trainer(options, processes)
+    trainer = build_trainer(options, processes)
     model = trainer.run()
     if processes.main:
         with contextlib.suppress(MissingExtra):  # metrics.csv holds the same

@@ -38,6 +38,12 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any process; ``device`` is where they exchange tensors."""
+        if self.world == 1:
+            return flag
+        return float(self.total(torch.tensor([float(flag)], device=device))) > 0
+
     def spread(self, tensors: list[Tensor]) -> None:
         """Give all processes the values that the main one has."""
         if self.world > 1:

@@ -15,6 +15,7 @@ class Averages:
     """A running average of the weights of a system (encoder and loss head).
 
     Args:
+        system: the system.
         kind: ema (exponential, after every step; Polyak and Juditsky 1992) or swa (equal weights, after every epoch;
             Izmailov et al. 2018).
         decay: of ema.
@@ -22,9 +23,12 @@ class Averages:
     """
 
     def __init__(self, system: System, kind: str, decay: float, first: int):
-        average: dict[str, Any] = {"multi_avg_fn": get_ema_multi_avg_fn(decay)} if kind == "ema" else {}
-        self.model = AveragedModel(system, **average)
-        self.kind, self.first = kind, first
+        update: dict[str, Any] = {}  # by default equal weights
+        if kind == "ema":
+            update["multi_avg_fn"] = get_ema_multi_avg_fn(decay)
+        self.model = AveragedModel(system, **update)
+        self.kind = kind
+        self.first = first
 
     @property
     def ready(self) -> bool:
@@ -41,11 +45,23 @@ class Averages:
         if self.kind == "swa" and epoch >= self.first:
             self.model.update_parameters(system)
 
-    def system(self, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, processes: Processes) -> System:
-        """Return the averaged system, its batch-norm statistics those of ``batches`` (of all processes)."""
+    def system(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        device: torch.device,
+        processes: Processes,
+    ) -> System:
+        """Return the averaged system, its batch-norm statistics those of ``batches``.
+
+        Args:
+            batches: waveforms (items, 2, samples) and classes (items,) of this process.
+            device: where the system is.
+            processes: the processes over whose batches the statistics are averaged.
+        """
         system = self.model.module
         assert isinstance(system, System)
-        update_bn((flat_pairs(waves) for waves, labels in batches if len(labels)), _Embedder(system), device)
+        waveforms = (flat_pairs(waves) for waves, labels in batches if len(labels))
+        update_bn(waveforms, _Embedder(system), device)
         for module in system.encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 for statistics in (module.running_mean, module.running_var):

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import random
-import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,17 +11,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sasv.core.errors import SasvError
-from sasv.encoders.base import Encoder
-from sasv.losses.base import Loss, LossOutput
+from sasv.losses.base import LossOutput
 from sasv.parallel.processes import Processes
 from sasv.training.averages import Averages
 from sasv.training.modules import System, detached
-from sasv.training.normalisation import normalise_globally
-from sasv.training.optimisers import make_optimiser, parameter_groups
-from sasv.training.options import TrainOptions
 
-MOST_SKIPPED = 5
+MAX_SKIPPED_STEPS = 5
 """So many steps without a finite gradient in a row end a run."""
+
+MAX_SKIPPED_STEPS_SCALED = 20
+"""As many with float16, whose gradients start with a large scale: skipped steps lower it."""
 
 
 class Seen(NamedTuple):
@@ -33,92 +31,122 @@ class Seen(NamedTuple):
     pairs: float
 
 
+NOTHING_SEEN = Seen(loss=0.0, accuracy=0.0, pairs=0.0)
+
+
 class Engine:
     """Trains a system on batches.
 
     Args:
-        options: see TrainOptions.
-        encoder: the encoder.
-        head: its loss.
+        system: encoder and loss head, on the device.
+        optimiser: optimiser of their parameters.
+        averages: averages of their weights, or None.
         device: where they run.
         processes: this process among those that train together.
+        max_grad_norm: the gradient is clipped to this norm; 0 does not clip.
+        scale_gradients: whether gradients are scaled, as float16 needs.
     """
 
-    def __init__(self, options: TrainOptions, encoder: Encoder, head: Loss, device: torch.device, processes: Processes):
-        self.options, self.device, self.processes = options, device, processes
-        if options.sync_batch_norm and processes.world > 1:
-            normalise_globally(encoder, device)
-        system = System(encoder, head, options.precision, options.gather_batches, processes, options.augment)
-        self.system = system.to(device)
-        if options.channels_last:
-            encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.parameters = list(self.system.parameters())
-        norms = [part for part in encoder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        self.statistics = [buffer for part in norms for buffer in part.buffers()]
-        self.averages: Averages | None = None
-        if options.weight_average != "none":
-            self.averages = Averages(
-                self.system, options.weight_average, options.ema_decay, options.average_start_epoch
-            )
-        if options.compile:
-            if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
-                raise SasvError("--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it out")
-            encoder.network = torch.compile(encoder.network)  # type: ignore[method-assign]
-        self.trained: nn.Module = self.system
+    def __init__(
+        self,
+        system: System,
+        optimiser: torch.optim.Optimizer,
+        averages: Averages | None,
+        device: torch.device,
+        processes: Processes,
+        max_grad_norm: float = 0.0,
+        scale_gradients: bool = False,
+    ):
+        self.system = system
+        self.optimiser = optimiser
+        self.averages = averages
+        self.device = device
+        self.processes = processes
+        self.max_grad_norm = max_grad_norm
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
+        self.parameters = list(system.parameters())
+        self.statistics = batch_norm_buffers(system.encoder)
+        self.skipped = 0  # steps in a row
+        self.trained: nn.Module = system
         if processes.world > 1:
-            self.trained = DistributedDataParallel(self.system, [device] if device.type == "cuda" else None)
+            devices = [device] if device.type == "cuda" else None
+            self.trained = DistributedDataParallel(system, devices)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # crops are all of one length
-        groups = parameter_groups(encoder, head)
-        self.optimiser = make_optimiser(options.optimiser, groups, options.max_lr, options.weight_decay)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")
-        self.skipped = 0  # steps in a row
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate; a parameter group with an ``lr_scale`` gets that times the rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
 
     def backward(self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True) -> Seen:
         """Add the gradients of a batch.
 
         Args:
-            waves: (items, 2, samples); fewer items than ``wanted`` where files could not be read, even none.
+            waves: (items, 2, samples); fewer items than ``wanted`` where files could not be read,
+                even none.
             labels: (items,) classes.
             wanted: items of a batch whose files can all be read.
             group: batches that make one step.
             last: whether this is the last of them.
         """
-        pairs, many = len(labels), self.processes
+        pairs = len(labels)
         if not pairs:
-            if many.world == 1:
-                return Seen(0.0, 0.0, 0.0)
+            if self.processes.world == 1:
+                return NOTHING_SEEN
             # The other processes wait for this one: it takes part with silence that counts nothing.
-            waves, labels = torch.zeros(2, *waves.shape[1:]), torch.full((2,), -1 if self.options.gather_batches else 0)
-        waves, labels = (part.to(self.device, non_blocking=True) for part in (waves, labels))
-        before = [buffer.clone() for buffer in self.statistics]
-        alone = isinstance(self.trained, DistributedDataParallel) and not last
-        with self.trained.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+            waves = torch.zeros(2, *waves.shape[1:])
+            labels = torch.full((2,), -1 if self.system.gather else 0)
+        kept = [buffer.clone() for buffer in self.statistics]
+        output = self._add_gradients(waves, labels, wanted, group, last, silent=not pairs)
+        loss = float(output.value.detach())
+        finite = math.isfinite(loss)
+        own = [0.0, 0.0, 0.0, 0.0]
+        if finite and pairs:
+            own = [loss, float(output.accuracy), 1.0, float(pairs)]
+        totals = torch.tensor([*own, float(not finite)]).to(self.device)
+        losses, accuracies, count, all_pairs, broken = self.processes.total(totals).tolist()
+        if broken or not pairs:
+            # A step that will be skipped, or silence: batch-norm statistics must not keep it either.
+            for buffer, before in zip(self.statistics, kept):
+                buffer.copy_(before)
+        if broken or not count:
+            return NOTHING_SEEN
+        return Seen(losses / count, accuracies / count, all_pairs)
+
+    def _add_gradients(
+        self, waves: Tensor, labels: Tensor, wanted: int, group: int, last: bool, silent: bool
+    ) -> LossOutput:
+        """Compute a loss and add its gradients, which are exchanged with the last of a group.
+
+        Silence adds zeros, unless batches are gathered: there its labels already leave it out.
+        """
+        waves = waves.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        exchange: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if isinstance(self.trained, DistributedDataParallel) and not last:
+            exchange = self.trained.no_sync()
+        with exchange:
             output: LossOutput = self.trained(waves, labels, wanted)
-            value = output.value if pairs or self.options.gather_batches else 0.0 * output.value
+            value = output.value
+            if silent and not self.system.gather:
+                value = 0.0 * value
             self.scaler.scale(value / group).backward()
-        loss = float(value.detach())
-        broken = not math.isfinite(loss)
-        counts = not broken and pairs > 0
-        own = [loss, float(output.accuracy), 1.0, pairs] if counts else [0.0] * 4
-        totals = many.total(torch.tensor([*own, broken]).to(self.device)).tolist()
-        if totals[4] or not pairs:  # a step will be skipped: batch-norm statistics must not keep it either
-            for buffer, kept in zip(self.statistics, before):
-                buffer.copy_(kept)
-        if totals[4] or not totals[2]:
-            return Seen(0.0, 0.0, 0.0)
-        return Seen(totals[0] / totals[2], totals[1] / totals[2], totals[3])
+        return output
 
     def step(self, epoch: int) -> bool:
-        """Take one optimiser step in an epoch counted from 0; return False where its gradient was not finite.
+        """Take one optimiser step in an epoch counted from 0.
+
+        Returns:
+            whether its gradient was finite.
 
         Raises:
-            SasvError: that happened too often in a row.
+            SasvError: it was not, too often in a row.
         """
-        if all(parameter.grad is None for parameter in self.parameters):  # nothing of the batch could be read
-            return True
+        if all(parameter.grad is None for parameter in self.parameters):
+            return True  # nothing of the batch could be read
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         finite = bool(torch.isfinite(norm))
         if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
             self.scaler.step(self.optimiser)
@@ -126,14 +154,22 @@ class Engine:
         self.optimiser.zero_grad(set_to_none=True)
         if finite and self.averages:
             self.averages.after_step(self.system, epoch)
-        self.skipped = 0 if finite else self.skipped + 1
-        # float16 starts with a large scale and finds its own: some skipped steps belong to it
-        if self.skipped >= MOST_SKIPPED * (4 if self.scaler.is_enabled() else 1):
-            raise SasvError(
-                f"{self.skipped} steps in a row without a finite gradient, up to epoch {epoch + 1}; the last "
-                "checkpoint is kept: lower --max-lr, set --max-grad-norm 5, or use --precision float32"
-            )
+        self._count_skipped(finite, epoch)
         return finite
+
+    def _count_skipped(self, finite: bool, epoch: int) -> None:
+        """Count steps without a finite gradient in a row. SasvError where there are too many."""
+        if finite:
+            self.skipped = 0
+            return
+        self.skipped += 1
+        most = MAX_SKIPPED_STEPS_SCALED if self.scaler.is_enabled() else MAX_SKIPPED_STEPS
+        if self.skipped >= most:
+            raise SasvError(
+                f"{self.skipped} steps in a row without a finite gradient, up to epoch {epoch + 1}; "
+                "the last checkpoint is kept: lower --max-lr, set --max-grad-norm 5, or use "
+                "--precision float32"
+            )
 
     def state(self) -> dict[str, Any]:
         """Return everything that a later run needs to go on."""
@@ -142,7 +178,9 @@ class Engine:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        return state | ({"averages": detached(self.averages.model)} if self.averages else {})
+        if self.averages:
+            state["averages"] = detached(self.averages.model)
+        return state
 
     def restore(self, state: dict[str, Any], changed: bool) -> list[str]:
         """Take up a state; return notes of what starts anew.
@@ -157,14 +195,24 @@ class Engine:
         self.system.load_state_dict(state["system"])
         if self.averages and ("averages" in state or not changed):
             self.averages.model.load_state_dict(state["averages"])
-        kept, wanted = (groups["param_groups"][0] for groups in (state["optimiser"], self.optimiser.state_dict()))
+        groups = self.optimiser.param_groups
+        kept = state["optimiser"]["param_groups"][0]
+        wanted = self.optimiser.state_dict()["param_groups"][0]
         if kept.keys() != wanted.keys() and changed:
             return ["the optimiser starts anew"]
+        # The state brings the weight decay of the earlier run; that of the options holds.
+        weight_decays = [group["weight_decay"] for group in groups]
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        for group in self.optimiser.param_groups:
-            group["weight_decay"] = self.options.weight_decay
+        for group, weight_decay in zip(self.optimiser.param_groups, weight_decays):
+            group["weight_decay"] = weight_decay
         return []
+
+
+def batch_norm_buffers(module: nn.Module) -> list[Tensor]:
+    """Return the running statistics of every batch norm inside a module."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    return [buffer for part in norms for buffer in part.buffers()]
 
 
 def seed_everything(seed: int) -> None:

@@ -1,6 +1,7 @@
 """What a run is made of: its classes, its encoder and its loss head."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,11 +16,10 @@ from sasv.losses.base import Loss, LossOutput
 from sasv.losses.spoof_head import SPOOF_HEADS
 from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
-from sasv.training.options import TrainOptions
+from sasv.training.options import LossOptions, ModelOptions
 from sasv.training.spec_augment import spec_augment
 
 SPOOF_CLASS = "spoof"
-
 
 LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,6 +34,9 @@ class System(nn.Module):
         gather: whether the loss is that of the items of all processes.
         processes: those.
         augment: whether SpecAugment is applied in training mode.
+
+    Attributes:
+        compiled: ``encoder.embed_features`` after torch.compile, None where it is not compiled.
     """
 
     def __init__(
@@ -52,6 +55,17 @@ class System(nn.Module):
         self.gather = gather
         self.processes = processes
         self.augment = augment
+        self.compiled: Callable[[Tensor, Tensor | None], Tensor] | None = None
+
+    def compile_encoder(self, device: torch.device) -> None:
+        """Compile the part of the encoder behind its front-end.
+
+        Raises:
+            SasvError: a CPU and no C++ compiler.
+        """
+        if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+            raise SasvError("--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it out")
+        self.compiled = torch.compile(self.encoder.embed_features)
 
     def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
         """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose files all exist."""
@@ -67,7 +81,8 @@ class System(nn.Module):
         features, frames = self.encoder.features(waves)
         if self.training and self.augment:
             features = spec_augment(features)
-        return self.encoder.embed_features(features, frames)
+        embed_features = self.compiled or self.encoder.embed_features
+        return embed_features(features, frames)
 
     def gathered(self, embeddings: Tensor, labels: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
         """Return the items of all processes; gradients flow back to each."""
@@ -104,22 +119,34 @@ def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
     return classes, rank[codes]
 
 
-def make_modules(options: TrainOptions, classes: Sequence[str]) -> tuple[Encoder, Loss, list[str]]:
-    """Make encoder and loss head, from a checkpoint where one is named; return notes of what was kept and dropped."""
+def make_modules(model: ModelOptions, loss: LossOptions, classes: Sequence[str]) -> tuple[Encoder, Loss, list[str]]:
+    """Make encoder and loss head, from a checkpoint where one is named.
+
+    Args:
+        model: the encoder, or the checkpoint to start from.
+        loss: the loss.
+        classes: names of the training classes.
+
+    Returns:
+        encoder, loss head, and notes of what was kept and dropped.
+
+    Raises:
+        SasvError: the checkpoint holds another encoder, or an option is unknown.
+    """
     notes: list[str] = []
-    if options.init:
-        checkpoint = load_checkpoint(options.init)
+    if model.init:
+        checkpoint = load_checkpoint(model.init)
         encoder = spawn_encoder(checkpoint)
-        check_wanted(options, checkpoint, encoder)
-        notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {options.init}")
+        check_wanted(model, checkpoint, encoder)
+        notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {model.init}")
     else:
-        encoder = make_encoder(options.encoder, options.encoder_options, options.frontend, options.frontend_options)
-    common = {"margin": options.margin, "scale": options.scale}
-    head = make_loss(options.loss, encoder.dimension, len(classes), common, options.loss_options)
-    if options.spoof_head != "none":
-        attach_spoof_head(head, options.loss, options.spoof_head, options.spoof_head_weight)
-    if options.init:
-        notes += restore_head(head, checkpoint, classes if options.keep_classes else ())
+        encoder = make_encoder(model.encoder, model.encoder_options, model.frontend, model.frontend_options)
+    common = {"margin": loss.margin, "scale": loss.scale}
+    head = make_loss(loss.loss, encoder.dimension, len(classes), common, loss.loss_options)
+    if loss.spoof_head != "none":
+        attach_spoof_head(head, loss.loss, loss.spoof_head, loss.spoof_head_weight)
+    if model.init:
+        notes += restore_head(head, checkpoint, classes if model.keep_classes else ())
     return encoder, head, notes
 
 
@@ -146,7 +173,7 @@ def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
         )
 
 
-def check_wanted(options: TrainOptions, checkpoint: Checkpoint, encoder: Encoder) -> None:
+def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder) -> None:
     """Check that the encoder of a checkpoint is the wanted one. SasvError says how it differs."""
     specification = checkpoint.specification
     if specification.encoder != options.encoder:

@@ -12,12 +12,11 @@ import torch
 from sasv.checkpoints.containers import torch_bytes
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
 from sasv.core.files import read_bytes, write_bytes, write_json, write_text
-from sasv.core.options import current_names, defaults_of, values_of
+from sasv.core.options import Options, current_names, defaults_of, values_of
 from sasv.core.progress import say
 from sasv.tables import Utterances, load_utterances
 from sasv.tables.content import Content, compare, content_of, rows_digest
 from sasv.tables.table import text_digest
-from sasv.training.options import TrainOptions
 from sasv.training.provenance import environment
 from sasv.weights import resolve
 
@@ -36,19 +35,31 @@ class RunFolder:
     """The folder of a run.
 
     Args:
-        options: of the run.
+        path: the folder.
+        options: all options of the run; they are recorded, and compared with those of an earlier run.
         utterances: rows that are trained on.
         processes: number of processes that train together.
+        allow_changed: whether a run may go on although options changed.
 
     Attributes:
+        state: file of the training state.
         notes: differences from the earlier run that do not stop it from going on.
     """
 
-    def __init__(self, options: TrainOptions, utterances: Utterances, processes: int):
-        self.path = Path(options.out)
-        self.options = options
+    def __init__(
+        self,
+        path: Path,
+        options: Options,
+        utterances: Utterances,
+        processes: int,
+        allow_changed: bool = False,
+    ):
+        self.path = path
+        self.kind = type(options)
+        self.values = values_of(options)
         self.utterances = utterances
         self.processes = processes
+        self.allow_changed = allow_changed
         self.state = self.path / "state.pt"
         self.notes: list[str] = []
 
@@ -73,17 +84,16 @@ class RunFolder:
         Raises:
             SasvError: the record of the earlier run is broken.
         """
-        kind = type(self.options)
         self.notes = []
-        old = current_names(kind, self._read("options.json"))
+        old = current_names(self.kind, self._read("options.json"))
         if not old:
             return ["its options.json is missing"]
         facts = self._read("environment.json").get("facts", {})
         if not isinstance(facts, dict):
             raise SasvError(f"{self.path / 'environment.json'}: broken (facts are no object); {MEND}")
-        defaults = defaults_of(kind)
+        defaults = defaults_of(self.kind)
         found = []
-        for name, now in values_of(self.options).items():
+        for name, now in self.values.items():
             before = old.get(name, defaults.get(name))
             if name in INPUTS:
                 found += self._input_changes(name, before, now, old, facts)
@@ -120,15 +130,16 @@ class RunFolder:
             return [] if kept["rows"] == rows else [OTHER_ROWS.format(kept["rows"], rows)]
         path = str(old.get("utterances", ""))
         whole = facts.get("table_sha256")
-        now = text_digest(self.options.utterances)
+        table = self.values["utterances"]
+        now = text_digest(table)
         if whole is None:
-            self.notes.append(f"whether {self.options.utterances} is the table that was trained on is not on record")
+            self.notes.append(f"whether {table} is the table that was trained on is not on record")
             return []
         if whole == now:
             return []
         if Path(path).is_file() and text_digest(path) == whole:
             before = load_utterances(path, str(old.get("where", "")))
-            if not self.options.spoof_pairs:
+            if not self.values["spoof_pairs"]:
                 before = before.take(~before.spoofed)
             if rows_digest(before) == rows:
                 return []
@@ -141,7 +152,7 @@ class RunFolder:
             SasvError: something changed, and --allow-changed was not given.
         """
         changed = "; ".join(self.changed())
-        if changed and not self.options.allow_changed:
+        if changed and not self.allow_changed:
             raise SasvError(
                 f"{self.path}: holds a run with other options ({changed}); choose another --out, remove it, or go on "
                 "from its last state with --allow-changed"
@@ -152,15 +163,15 @@ class RunFolder:
         """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``; say what was noted."""
         for note in self.notes:
             say(note)
-        given = values_of(self.options)
-        inputs = {"utterances": {"path": os.path.abspath(given["utterances"]), "rows": rows_digest(self.utterances)}}
+        table = os.path.abspath(self.values["utterances"])
+        inputs = {"utterances": {"path": table, "rows": rows_digest(self.utterances)}}
         for name in INPUTS[1:]:
-            path = given[name]
+            path = self.values[name]
             content = content_of(_weights(path) if name == "init" else path) if path else None
             if content is not None:
                 inputs[name] = content
         facts = {"inputs": inputs, "processes": self.processes}
-        write_json(self.path / "options.json", given | {"allow_changed": False})
+        write_json(self.path / "options.json", self.values | {"allow_changed": False})
         write_json(self.path / "environment.json", environment() | {"facts": facts})
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:

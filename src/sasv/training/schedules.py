@@ -1,4 +1,4 @@
-"""Learning rate by epoch, as pure functions: nothing to save, nothing to restore."""
+"""Learning rate and margin by epoch, as pure functions: nothing to save, nothing to restore."""
 
 import math
 from dataclasses import dataclass
@@ -106,6 +106,26 @@ class Cyclic(Schedule):
         cycle, step = divmod(epoch, self.cycle_epochs)
         height = 1 - abs(2 * step / self.cycle_epochs - 1)
         return self.min_lr + (self.max_lr * self.lr_decay**cycle - self.min_lr) * height
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginWarmup:
+    """Margin of the loss in each epoch: it rises in equal steps, then stays.
+
+    Attributes:
+        start: margin from which it rises.
+        end: margin after the rise.
+        epochs: epochs of the rise; the first of them is one step above the start already.
+    """
+
+    start: float
+    end: float
+    epochs: int
+
+    def __call__(self, epoch: int) -> float:
+        """Return the margin of an epoch, counted from 0."""
+        rise = min(1.0, (epoch + 1) / (self.epochs + 1))
+        return self.start + (self.end - self.start) * rise
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

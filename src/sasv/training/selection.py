@@ -54,7 +54,8 @@ class DevelopmentSet:
         """
         if not options.dev_trials:
             return None
-        enrolments, trials = load_enrolments(options.dev_enrolments), load_trials(options.dev_trials)
+        enrolments = load_enrolments(options.dev_enrolments)
+        trials = load_trials(options.dev_trials)
         everything = load_utterances(options.dev_utterances or utterances)
         metric = options.metric
         if metric == "auto":

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import torch
+
+from sasv.parallel.processes import Processes
+
 
 class Stopped(Exception):
     """A signal asked the training to end, and its state is saved."""
@@ -34,6 +38,10 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def asked(self, processes: Processes, device: torch.device) -> bool:
+        """Whether a signal came to any of the processes; all of them ask at the same places."""
+        return processes.any(self.signal is not None, device)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:

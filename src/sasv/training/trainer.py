@@ -2,6 +2,7 @@
 
 Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a run that is killed
 and started again by the same command goes on at the last saved batch and ends with the same weights.
+``sasv.training.build`` makes a trainer from options.
 """
 
 import contextlib
@@ -13,36 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from sasv.batches.augment import Augmenter
-from sasv.batches.dataset import CropDataset, PlanSampler
-from sasv.batches.loading import BatchLoader, failures_explained
-from sasv.batches.plan import EpochPlan, PairPlanner
+from sasv.batches.loading import failures_explained
+from sasv.batches.plan import EpochPlan
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress, duration, say
+from sasv.core.version import __version__
 from sasv.decision import Verifier
 from sasv.embeddings.model import Model
 from sasv.encoders.base import parameters_of
-from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
-from sasv.tables import load_utterances
+from sasv.training.data import TrainingData
 from sasv.training.engine import Engine, seed_everything
-from sasv.training.modules import (
-    SPOOF_CLASS,
-    check_needs_no_spoofs,
-    class_list,
-    detached,
-    make_modules,
-    set_margin,
-)
-from sasv.training.options import TrainOptions
+from sasv.training.modules import System, detached, set_margin
 from sasv.training.run_folder import Board, RunFolder
-from sasv.training.schedules import make_schedule
+from sasv.training.schedules import MarginWarmup, Schedule
 from sasv.training.selection import DevelopmentSet
 from sasv.training.stopping import Stopped, StopRequest
 
@@ -76,65 +66,98 @@ class Position:
     evaluated: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """When a trainer does what.
+
+    Attributes:
+        epochs: epochs to train.
+        evaluate_every: epochs between evaluations on the development trials.
+        accumulate_batches: batches whose gradients make one step.
+        batch_norm_batches: batches over which the statistics of averaged weights are computed.
+        save_minutes: minutes between saved states within an epoch.
+        tensorboard: whether TensorBoard files are written.
+        seed: seed of the draws on the device.
+    """
+
+    epochs: int
+    evaluate_every: int = 1
+    accumulate_batches: int = 1
+    batch_norm_batches: int = 50
+    save_minutes: float = 10.0
+    tensorboard: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What a model says about its training that the trainer itself does not need.
+
+    Attributes:
+        loss: name of the loss.
+        licence: licence of the model.
+        init: checkpoint that the training started from; empty where there was none.
+    """
+
+    loss: str
+    licence: str = "unknown"
+    init: str = ""
+
+
 class Trainer:
     """One training run.
 
     Args:
-        options: see TrainOptions.
+        settings: when what is done.
+        data: what is trained on.
+        engine: takes the steps.
+        schedule: learning rate of each epoch.
+        margin: margin of the loss in each epoch.
+        folder: keeps options, state and log.
+        record: what the model says about its training.
+        development: development trials that choose the model; None keeps that of the last epoch.
         processes: this process among those that train together.
+        notes: what is said when the training begins.
 
-    Raises:
-        SasvError: options or tables that do not fit each other.
+    Attributes:
+        at: where the run is.
+        history: the rows of the log.
     """
 
-    def __init__(self, options: TrainOptions, processes: Processes | None = None):
-        self.options = options
+    def __init__(
+        self,
+        *,
+        settings: TrainerSettings,
+        data: TrainingData,
+        engine: Engine,
+        schedule: Schedule,
+        margin: MarginWarmup,
+        folder: RunFolder,
+        record: ModelRecord,
+        development: DevelopmentSet | None = None,
+        processes: Processes | None = None,
+        notes: list[str] | None = None,
+    ):
+        self.settings = settings
+        self.data = data
+        self.engine = engine
+        self.schedule = schedule
+        self.margin = margin
+        self.folder = folder
+        self.record = record
+        self.development = development
         self.processes = processes or Processes()
-        self.out = Path(options.out)
-        self.device = pick_device(options.device)
-        self.schedule = make_schedule(options)
-        seed_everything(options.seed)
-        self.utterances = load_utterances(options.utterances, options.where)
-        if not options.spoof_pairs:  # Stage 1 has no spoof class
-            self.utterances = self.utterances.take(~self.utterances.spoofed)
-        self.development = DevelopmentSet.load(options, options.utterances)
-        self.classes, labels = class_list(self.utterances)
-        if options.spoof_pairs and self.classes[-1] != SPOOF_CLASS:
-            raise SasvError(
-                f"{options.utterances}: no row has label spoof, but --spoof-pairs {options.spoof_pairs} wants some"
-            )
-        if not options.spoof_pairs:
-            check_needs_no_spoofs(options.loss, options.spoof_head)
-        self.spoof_index = len(self.classes) - 1 if self.classes[-1] == SPOOF_CLASS else None
-        joint = self.processes.world if options.gather_batches else 1
-        self.planner = PairPlanner(
-            labels,
-            self.utterances.spoofed,
-            self.utterances.attacks[0],
-            len(self.classes) - 1,
-            options.pairs * joint,
-            options.spoof_pairs * joint,
-            options.max_utterances_per_speaker,
-            options.batches_per_epoch,
-            options.seed,
-        )
-        augmenter = Augmenter(options.noises, options.rirs, options.codecs, options.codec_share)
-        self.dataset = CropDataset(self.utterances, options.crop_frames, augmenter if options.augment else None)
-        self.loader = BatchLoader(
-            self.dataset,
-            options.num_workers,
-            options.pairs + options.spoof_pairs,
-            options.loader_timeout,
-            pin=self.device.type == "cuda",
-            peers=self.processes.world,
-        )
-        encoder, head, self.notes = make_modules(options, self.classes)
-        self.engine = Engine(options, encoder, head, self.device, self.processes)
+        self.notes = notes or []
         self.at = Position()
-        self.saved = time.monotonic()
-        self.stop = StopRequest()
         self.history: list[dict[str, Any]] = []
-        self.folder = RunFolder(options, self.utterances, self.processes.world)
+        self.board = Board("", 0)
+        self.stop = StopRequest()
+        self.saved = time.monotonic()
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return self.folder.path
 
     def run(self) -> Path:
         """Train to the last epoch and return the path of the final model."""
@@ -145,9 +168,8 @@ class Trainer:
             if self.processes.main:
                 self.folder.describe()
             self._introduce(resumed)
-            length = len(self._plan(self.at.epoch))
-            wanted = self.options.tensorboard and self.processes.main
-            self.board = Board(self.out / "tensorboard" if wanted else "", self.at.epoch * length + self.at.batch)
+            length = len(self.data.plan(self.at.epoch))
+            self._open_board(self.at.epoch * length + self.at.batch)
             try:
                 with self.stop.listening(), failures_explained():
                     self._run_epochs(length)
@@ -157,13 +179,18 @@ class Trainer:
                     raise KeyboardInterrupt from None
                 raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
 
+    def _open_board(self, step: int) -> None:
+        """Begin the TensorBoard files, where they are wanted; ``step`` is the first to come."""
+        if self.settings.tensorboard and self.processes.main:
+            self.board = Board(self.out / "tensorboard", step)
+
     def _run_epochs(self, length: int) -> None:
         """Train and evaluate the epochs that are left. Each is saved before it is evaluated, and after it.
 
         Args:
             length: batches of an epoch.
         """
-        while self.at.epoch < self.options.epochs or self.at.evaluated < self.at.epoch:
+        while self.at.epoch < self.settings.epochs or self.at.evaluated < self.at.epoch:
             if self.at.evaluated == self.at.epoch:
                 self.history.append(self._train_epoch())
                 self._save()
@@ -174,14 +201,18 @@ class Trainer:
             self.at.evaluated = self.at.epoch
             self._save()
             self.board.add(self.at.epoch * length, row, "epoch")
-            self._say(describe(row, self.options.epochs))
+            self._say(describe(row, self.settings.epochs))
             self._stop_if_asked()
 
     def _evaluation_is_due(self) -> bool:
-        return self.at.epoch % self.options.evaluate_every == 0 or self.at.epoch == self.options.epochs
+        last = self.at.epoch == self.settings.epochs
+        return last or self.at.epoch % self.settings.evaluate_every == 0
 
     def _stopping_at_once(self) -> contextlib.AbstractContextManager[None]:
-        """End within the block as soon as a signal comes; among several processes each must finish what it began."""
+        """End within the block as soon as a signal comes.
+
+        Among several processes each must finish what it began.
+        """
         return self.stop.at_once() if self.processes.world == 1 else contextlib.nullcontext()
 
     def _say(self, text: str) -> None:
@@ -189,50 +220,50 @@ class Trainer:
             say(text)
 
     def _introduce(self, resumed: bool) -> None:
-        options, at = self.options, self.at
+        """Say what is about to be trained."""
         if resumed:
-            inside = f", batch {at.batch}" if at.batch else ""
-            self._say(f"{self.out}: going on after epoch {at.epoch}{inside}")
-        speakers = len(self.classes) - (self.spoof_index is not None)
-        plan = self._plan(0)
-        many = f" in each of {self.processes.world} processes" if self.processes.world > 1 else ""
+            inside = f", batch {self.at.batch}" if self.at.batch else ""
+            self._say(f"{self.out}: going on after epoch {self.at.epoch}{inside}")
+        encoder = self.engine.system.encoder
+        plan = self.data.plan(0)
+        world = self.processes.world
+        many = f" in each of {world} processes" if world > 1 else ""
         self._say(
-            f"{options.encoder}, {parameters_of(self.engine.system.encoder):,} parameters, on {self.device}; "
-            f"{len(self.utterances):,} utterances, {speakers} speakers; "
-            f"{options.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} pairs{many}"
+            f"{encoder.name}, {parameters_of(encoder):,} parameters, on {self.engine.device}; "
+            f"{len(self.data.utterances):,} utterances, {self.data.speakers} speakers; "
+            f"{self.settings.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} pairs{many}"
         )
-        if self.dataset.augmenter is not None:
-            self._say(f"augmentations: {', '.join(self.dataset.augmenter.described())}")
+        if self.data.augmentations:
+            self._say(f"augmentations: {', '.join(self.data.augmentations)}")
         for note in self.notes:
             self._say(note)
 
-    def _plan(self, epoch: int) -> EpochPlan:
-        """Return this process's part of the plan of an epoch."""
-        plan, many = self.planner.plan(epoch), self.processes
-        if self.options.gather_batches:
-            return plan.split(many.rank, many.world, self.planner.speakers)
-        share = plan.share(many.rank, many.world)
-        if not len(share):
-            raise SasvError(
-                f"an epoch has {len(plan)} batches, fewer than processes; use --gather-batches or fewer processes"
-            )
-        return share
-
     def _train_epoch(self) -> dict[str, Any]:
         """Run one epoch; return its row of the log."""
-        options, at = self.options, self.at
+        at = self.at
         lr = self.schedule(at.epoch)
-        for group in self.engine.optimiser.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
-        rise = min(1.0, (at.epoch + 1) / (options.margin_warmup_epochs + 1))
-        set_margin(self.engine.system.head, options.margin_start + (options.margin - options.margin_start) * rise)
-        plan = self._plan(at.epoch)
-        sampler = PlanSampler(plan, options.seed, at.epoch, first=at.batch)
+        self.engine.set_lr(lr)
+        set_margin(self.engine.system.head, self.margin(at.epoch))
         self.engine.trained.train()
-        quiet = not self.processes.main
+        self._train_batches(lr)
+        self._check_epoch()
+        if self.engine.averages:
+            self.engine.averages.after_epoch(self.engine.system, at.epoch)
+        row = log_row(at.epoch + 1, lr, at.sums)
+        at.epoch += 1
+        at.batch = 0
+        at.sums = no_sums()
+        return row
+
+    def _train_batches(self, lr: float) -> None:
+        """Train on the batches of the present epoch that are left; ``lr`` is its learning rate."""
+        at = self.at
+        plan = self.data.plan(at.epoch)
+        title = f"epoch {at.epoch + 1}/{self.settings.epochs}"
+        left = len(plan) - at.batch
         with (
-            Progress(f"epoch {at.epoch + 1}/{options.epochs}", len(sampler), "batches", quiet) as progress,
-            self.loader.batches(sampler) as batches,
+            Progress(title, left, "batches", not self.processes.main) as progress,
+            self.data.batches(plan, at.epoch, at.batch) as batches,
         ):
             started = time.monotonic()
             for waves, labels in batches:
@@ -240,112 +271,120 @@ class Trainer:
                 stepped = self._batch(waves, labels, plan)
                 at.sums["seconds"] += time.monotonic() - started
                 started = time.monotonic()
-                steps = max(at.sums["batches"], 1)
-                values = {"loss": at.sums["loss"] / steps, "accuracy": at.sums["accuracy"] / steps, "lr": lr}
-                progress.add(1, f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.1f}%, lr {lr:.2e}")
+                means = mean_values(at.sums)
+                progress.add(1, f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1f}%, lr {lr:.2e}")
                 if at.batch % BOARD_STEPS == 0:
-                    self.board.add(at.epoch * len(plan) + at.batch, values, "step")
+                    self.board.add(at.epoch * len(plan) + at.batch, means | {"lr": lr}, "step")
                 if stepped:
                     self._save_when_due()
-        sums = at.sums
-        if not sums["pairs"] and not sums["skipped"]:
-            raise SasvError(f"{options.utterances}: no training file could be read; the reasons are above")
-        if sums["skipped"]:
-            self._say(f"epoch {at.epoch + 1}: {sums['skipped']:.0f} steps skipped, their gradients were not finite")
-        if self.engine.averages:
-            self.engine.averages.after_epoch(self.engine.system, at.epoch)
-        steps = max(sums["batches"], 1)
-        at.epoch, at.batch, at.sums = at.epoch + 1, 0, no_sums()
-        return {
-            "epoch": at.epoch,
-            "loss": sums["loss"] / steps,
-            "accuracy": sums["accuracy"] / steps,
-            "lr": lr,
-            "skipped": int(sums["skipped"]),
-            "pairs_per_second": sums["pairs"] / max(sums["seconds"], 1e-9),
-            "seconds": sums["seconds"],
-            "waited_for_data": sums["waited"],
-        }
 
     def _batch(self, waves: Tensor, labels: Tensor, plan: EpochPlan) -> bool:
         """Train on one batch; return whether it ended an optimiser step."""
-        at, accumulate = self.at, self.options.accumulate_batches
+        at = self.at
+        accumulate = self.settings.accumulate_batches
         self._seed(at.batch, 2)
         first = at.batch - at.batch % accumulate
         group = min(accumulate, len(plan) - first)
         last = at.batch + 1 == first + group
         seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last)
-        for name, amount in (("loss", seen.loss), ("accuracy", seen.accuracy), ("batches", 1.0), ("pairs", seen.pairs)):
-            at.sums[name] += amount * (seen.pairs > 0)
+        if seen.pairs > 0:
+            at.sums["loss"] += seen.loss
+            at.sums["accuracy"] += seen.accuracy
+            at.sums["batches"] += 1.0
+            at.sums["pairs"] += seen.pairs
         at.batch += 1
-        if last:
-            at.sums["skipped"] += not self.engine.step(at.epoch)
+        if last and not self.engine.step(at.epoch):
+            at.sums["skipped"] += 1
         return last
+
+    def _check_epoch(self) -> None:
+        """Say how many steps of the epoch were skipped. SasvError where nothing of it could be read."""
+        sums = self.at.sums
+        if not sums["pairs"] and not sums["skipped"]:
+            raise SasvError(f"{self.data.source}: no training file could be read; the reasons are above")
+        if sums["skipped"]:
+            self._say(
+                f"epoch {self.at.epoch + 1}: {sums['skipped']:.0f} steps skipped, their gradients were not finite"
+            )
 
     def _seed(self, batch: int, purpose: int) -> None:
         """Seed a batch's draws on the device (SpecAugment, dropout)."""
         number = batch * self.processes.world + self.processes.rank
-        seed = np.random.default_rng([self.options.seed, self.at.epoch, number, purpose]).integers(1 << 31)
-        seed_everything(int(seed))
+        rng = np.random.default_rng([self.settings.seed, self.at.epoch, number, purpose])
+        seed_everything(int(rng.integers(1 << 31)))
 
     def _evaluate(self, row: dict[str, Any]) -> None:
         """Score the development trials and keep the model where it is the best so far."""
         assert self.development is not None
         checkpoint = self.checkpoint()
-        result = self.development.evaluate(Model(checkpoint, self.device), self.processes)
+        model = Model(checkpoint, self.engine.device)
+        result = self.development.evaluate(model, self.processes)
         row |= {name: result[name] for name in ("sasv_eer", "sv_eer", "spf_eer")}
-        metric, at = self.development.metric, self.at
-        value = result[metric]
+        value = result[self.development.metric]
         assert value is not None
-        if value <= at.best:  # among equals the longest trained
-            at.best, at.best_epoch = float(value), at.epoch
-            name = metric.removesuffix("_eer")
-            threshold = result[f"{name}_threshold"]
-            assert threshold is not None
-            source = f"{name.upper()}-EER point of the development trials, epoch {at.epoch}"
-            verifier = Verifier(threshold=float(threshold), threshold_source=source)
-            checkpoint.specification.scoring = verifier.scoring.to_dict()
-            checkpoint.specification.decision = verifier.decision_record()
-            checkpoint.specification.training[f"dev_{metric}"] = value
-            if self.processes.main:
-                save_checkpoint(self.out / "best.safetensors", checkpoint)
+        if value > self.at.best:  # among equals the longest trained
+            return
+        self.at.best = float(value)
+        self.at.best_epoch = self.at.epoch
+        self._add_decision(checkpoint, result)
+        if self.processes.main:
+            save_checkpoint(self.out / "best.safetensors", checkpoint)
+
+    def _add_decision(self, checkpoint: Checkpoint, result: dict[str, float | int | None]) -> None:
+        """Write the threshold of the development trials into a specification."""
+        assert self.development is not None
+        metric = self.development.metric
+        name = metric.removesuffix("_eer")
+        threshold = result[f"{name}_threshold"]
+        assert threshold is not None
+        source = f"{name.upper()}-EER point of the development trials, epoch {self.at.epoch}"
+        verifier = Verifier(threshold=float(threshold), threshold_source=source)
+        specification = checkpoint.specification
+        specification.scoring = verifier.scoring.to_dict()
+        specification.decision = verifier.decision_record()
+        specification.training[f"dev_{metric}"] = result[metric]
 
     def checkpoint(self) -> Checkpoint:
         """Return the present model, its weights averaged where that is wanted, with its specification."""
-        from sasv.core.version import __version__
-
-        options, system, averages = self.options, self.engine.system, self.engine.averages
         self.processes.spread(self.engine.statistics)  # each has those of its own batches
-        averaged = averages is not None and averages.ready
-        if averages is not None and averaged:
-            self._seed(0, 3)
-            plan = self._plan(self.at.epoch)
-            sampler = PlanSampler(plan, options.seed, self.at.epoch, max(0, len(plan) - options.batch_norm_batches))
-            with self.loader.batches(sampler) as batches:
-                system = averages.system(batches, self.device, self.processes)
+        system = self.engine.system
+        average = "none"
+        if self.engine.averages and self.engine.averages.ready:
+            system = self._averaged_system()
+            average = self.engine.averages.kind
         specification = Specification(
             **system.encoder.description(),
-            classes=list(self.classes),
-            spoof_index=self.spoof_index,
-            loss=options.loss,
-            licence=options.licence,
+            classes=list(self.data.classes),
+            spoof_index=self.data.spoof_index,
+            loss=self.record.loss,
+            licence=self.record.licence,
             training={
                 "sasv": __version__,
                 "epoch": self.at.epoch,
-                "seed": options.seed,
-                "loss": options.loss,
-                "table": Path(options.utterances).name,
-                "utterances": len(self.utterances),
-                "init": Path(options.init).name,
-                "average": options.weight_average if averaged else "none",
+                "seed": self.settings.seed,
+                "loss": self.record.loss,
+                "table": Path(self.data.source).name,
+                "utterances": len(self.data.utterances),
+                "init": Path(self.record.init).name,
+                "average": average,
             },
         )
         return Checkpoint(specification, detached(system.encoder), detached(system.head), str(self.out))
 
+    def _averaged_system(self) -> System:
+        """Return the averaged system, with batch-norm statistics from the last batches of the epoch to come."""
+        averages = self.engine.averages
+        assert averages is not None
+        self._seed(0, 3)
+        plan = self.data.plan(self.at.epoch)
+        first = max(0, len(plan) - self.settings.batch_norm_batches)
+        with self.data.batches(plan, self.at.epoch, first) as batches:
+            return averages.system(batches, self.engine.device, self.processes)
+
     def _save_when_due(self) -> None:
         """Save every few minutes, and before stopping where a signal asked for it."""
-        stop = self._asked_to_stop()
-        if stop or time.monotonic() - self.saved >= 60 * self.options.save_minutes:
+        stop = self.stop.asked(self.processes, self.engine.device)
+        if stop or time.monotonic() - self.saved >= 60 * self.settings.save_minutes:
             self._save()
         if stop:
             self.processes.wait()
@@ -353,16 +392,9 @@ class Trainer:
 
     def _stop_if_asked(self) -> None:
         """End where a signal came to any process; everything is saved."""
-        if self._asked_to_stop():
+        if self.stop.asked(self.processes, self.engine.device):
             self.processes.wait()
             raise Stopped
-
-    def _asked_to_stop(self) -> bool:
-        """Whether a signal came to any of the processes; all of them ask at the same places."""
-        asked = self.stop.signal is not None
-        if self.processes.world == 1:
-            return asked
-        return float(self.processes.total(torch.tensor([float(asked)], device=self.device))) > 0
 
     def _save(self) -> None:
         """Write state and log. Where that fails the run goes on, with the last state that was written."""
@@ -385,18 +417,18 @@ class Trainer:
         changed = self.folder.check()
         try:
             notes = self.engine.restore(state, changed)
-            found = {name: state[name] for name in vars(self.at) if name in state}
-            self.at = Position(**({"evaluated": state["epoch"]} | found))  # once only evaluated epochs were saved
+            self.at = position_of(state)
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise SasvError(
-                f"{self.folder.state}: of another model, or broken ({reason}); choose another --out, and --init to "
-                "start from its weights"
+                f"{self.folder.state}: of another model, or broken ({reason}); choose another --out, "
+                "and --init to start from its weights"
             ) from error
         self.history = [_renamed(row) for row in state["history"]]
         if changed:
             self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
-            self.at.batch, self.at.sums = 0, no_sums()  # the plan of the epoch may be another
+            self.at.batch = 0  # the plan of the epoch may be another
+            self.at.sums = no_sums()
         for note in notes:
             self._say(note)
         return True
@@ -414,6 +446,37 @@ class Trainer:
         self._say(f"model: {final}")
         self.processes.wait()
         return final
+
+
+def position_of(state: dict[str, Any]) -> Position:
+    """Return the position that a saved state holds.
+
+    A state of the time when only evaluated epochs were saved does not say that they were.
+    """
+    values = {"evaluated": state["epoch"]}
+    for name in vars(Position()):
+        if name in state:
+            values[name] = state[name]
+    return Position(**values)
+
+
+def mean_values(sums: dict[str, float]) -> dict[str, float]:
+    """Return mean loss and accuracy of the batches that are summed."""
+    batches = max(sums["batches"], 1)
+    return {"loss": sums["loss"] / batches, "accuracy": sums["accuracy"] / batches}
+
+
+def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
+    """Return the row of the log of an epoch, counted from 1, from its learning rate and its sums."""
+    return {
+        "epoch": epoch,
+        **mean_values(sums),
+        "lr": lr,
+        "skipped": int(sums["skipped"]),
+        "pairs_per_second": sums["pairs"] / max(sums["seconds"], 1e-9),
+        "seconds": sums["seconds"],
+        "waited_for_data": sums["waited"],
+    }
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""From the options of a training to its parts: the one place that sees all options."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sasv.parallel.devices import pick_device
+from sasv.parallel.processes import Processes
+from sasv.training.averages import Averages
+from sasv.training.data import load_training_data
+from sasv.training.engine import Engine, seed_everything
+from sasv.training.modules import System, check_needs_no_spoofs, make_modules
+from sasv.training.normalisation import normalise_globally
+from sasv.training.optimisers import make_optimiser, parameter_groups
+from sasv.training.options import AverageOptions, TrainOptions
+from sasv.training.run_folder import RunFolder
+from sasv.training.schedules import MarginWarmup, make_schedule
+from sasv.training.selection import DevelopmentSet
+from sasv.training.trainer import ModelRecord, Trainer, TrainerSettings
+
+
+def build_trainer(options: TrainOptions, processes: Processes | None = None) -> Trainer:
+    """Assemble a training run; nothing is trained or written yet.
+
+    Args:
+        options: see TrainOptions.
+        processes: this process among those that train together; None where it is alone.
+
+    Raises:
+        SasvError: options, tables or weights do not fit each other.
+    """
+    processes = processes or Processes()
+    device = pick_device(options.device)
+    schedule = make_schedule(options)
+    seed_everything(options.seed)  # the weights of new modules depend on it
+    if not options.spoof_pairs:
+        check_needs_no_spoofs(options.loss, options.spoof_head)
+    data = load_training_data(options, options, options.seed, processes, pin=device.type == "cuda")
+    development = DevelopmentSet.load(options, options.utterances)
+    engine, notes = build_engine(options, data.classes, device, processes)
+    folder = RunFolder(Path(options.out), options, data.utterances, processes.world, options.allow_changed)
+    return Trainer(
+        settings=TrainerSettings(
+            epochs=options.epochs,
+            evaluate_every=options.evaluate_every,
+            accumulate_batches=options.accumulate_batches,
+            batch_norm_batches=options.batch_norm_batches,
+            save_minutes=options.save_minutes,
+            tensorboard=options.tensorboard,
+            seed=options.seed,
+        ),
+        data=data,
+        development=development,
+        engine=engine,
+        schedule=schedule,
+        margin=MarginWarmup(start=options.margin_start, end=options.margin, epochs=options.margin_warmup_epochs),
+        folder=folder,
+        record=ModelRecord(loss=options.loss, licence=options.licence, init=options.init),
+        processes=processes,
+        notes=notes,
+    )
+
+
+def build_engine(
+    options: TrainOptions, classes: Sequence[str], device: torch.device, processes: Processes
+) -> tuple[Engine, list[str]]:
+    """Assemble modules, optimiser and averages into an engine.
+
+    Args:
+        options: see TrainOptions.
+        classes: names of the training classes.
+        device: where it runs.
+        processes: this process among those that train together.
+
+    Returns:
+        the engine, and notes of what was taken from the checkpoint to start from.
+
+    Raises:
+        SasvError: options or weights do not fit each other, or a package is missing.
+    """
+    encoder, head, notes = make_modules(options, options, classes)
+    if options.sync_batch_norm and processes.world > 1:
+        normalise_globally(encoder, device)
+    system = System(encoder, head, options.precision, options.gather_batches, processes, options.augment)
+    system.to(device)
+    if options.channels_last:
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averages = make_averages(options, system)  # a copy of the system, which is never compiled
+    if options.compile:
+        system.compile_encoder(device)
+    optimiser = make_optimiser(
+        options.optimiser,
+        parameter_groups(encoder, head),
+        options.max_lr,
+        options.weight_decay,
+    )
+    engine = Engine(
+        system,
+        optimiser,
+        averages,
+        device,
+        processes,
+        max_grad_norm=options.max_grad_norm,
+        scale_gradients=options.precision == "float16",
+    )
+    return engine, notes
+
+
+def make_averages(options: AverageOptions, system: System) -> Averages | None:
+    """Return the averages of the weights of a system, None where none are wanted."""
+    if options.weight_average == "none":
+        return None
+    return Averages(system, options.weight_average, options.ema_decay, options.average_start_epoch)

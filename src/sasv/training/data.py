@@ -1,0 +1,153 @@
+"""What a run trains on: its rows and classes, the plan of each epoch, and the batches of a plan."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sasv.batches.augment import Augmenter
+from sasv.batches.dataset import CropDataset, PlanSampler
+from sasv.batches.loading import BatchLoader
+from sasv.batches.plan import EpochPlan, PairPlanner
+from sasv.core.errors import SasvError
+from sasv.parallel.processes import Processes
+from sasv.tables import Utterances, load_utterances
+from sasv.training.modules import SPOOF_CLASS, class_list
+from sasv.training.options import BatchOptions, DataOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The rows of a training, and the batches made of them.
+
+    Attributes:
+        source: the training table, as the user named it.
+        utterances: the rows that are trained on.
+        classes: speakers, sorted; the class of spoofed speech comes last, where there is any.
+        planner: plans the pairs of an epoch.
+        loader: reads the batches of a plan.
+        processes: this process among those that train together.
+        gather_batches: whether each batch is divided among the processes; otherwise each process
+            takes batches of its own.
+        seed: seed of the draws of each item.
+    """
+
+    source: str
+    utterances: Utterances
+    classes: list[str]
+    planner: PairPlanner
+    loader: BatchLoader
+    processes: Processes
+    gather_batches: bool
+    seed: int
+
+    @property
+    def spoof_index(self) -> int | None:
+        """Number of the class of spoofed speech, None where there is none."""
+        if self.classes[-1] == SPOOF_CLASS:
+            return len(self.classes) - 1
+        return None
+
+    @property
+    def speakers(self) -> int:
+        """Number of speakers with bona fide speech."""
+        if self.spoof_index is None:
+            return len(self.classes)
+        return len(self.classes) - 1
+
+    @property
+    def augmentations(self) -> list[str]:
+        """The augmentations of waveforms, described; empty where there are none."""
+        augmenter = self.loader.dataset.augmenter
+        return [] if augmenter is None else augmenter.described()
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return this process's part of the plan of an epoch, counted from 0.
+
+        Raises:
+            SasvError: the epoch has fewer batches than there are processes.
+        """
+        plan = self.planner.plan(epoch)
+        rank = self.processes.rank
+        world = self.processes.world
+        if self.gather_batches:
+            return plan.split(rank, world, self.planner.speakers)
+        share = plan.share(rank, world)
+        if not len(share):
+            raise SasvError(
+                f"an epoch has {len(plan)} batches, fewer than processes; use --gather-batches or fewer processes"
+            )
+        return share
+
+    def batches(
+        self, plan: EpochPlan, epoch: int, first: int = 0
+    ) -> contextlib.AbstractContextManager[Iterator[tuple[Tensor, Tensor]]]:
+        """Give the batches of a plan within a ``with`` block.
+
+        Args:
+            plan: what ``plan`` returned for the epoch.
+            epoch: the epoch, counted from 0; it seeds the draws of the items.
+            first: the first batch to give.
+
+        Returns:
+            a context manager that gives an iterator over waveforms (items, 2, samples) and
+            classes (items,).
+        """
+        return self.loader.batches(PlanSampler(plan, self.seed, epoch, first))
+
+
+def load_training_data(
+    data: DataOptions, batch: BatchOptions, seed: int, processes: Processes, pin: bool
+) -> TrainingData:
+    """Read the training table and prepare its batches.
+
+    Args:
+        data: what is trained on, and how it is read.
+        batch: what a batch and an epoch consist of.
+        seed: seed of all draws.
+        processes: this process among those that train together.
+        pin: whether batches are copied to pinned memory, for a GPU.
+
+    Raises:
+        SasvError: table and options do not fit each other.
+    """
+    utterances = load_utterances(data.utterances, data.where)
+    if not batch.spoof_pairs:  # Stage 1 has no spoof class
+        utterances = utterances.take(~utterances.spoofed)
+    classes, labels = class_list(utterances)
+    if batch.spoof_pairs and classes[-1] != SPOOF_CLASS:
+        raise SasvError(f"{data.utterances}: no row has label spoof, but --spoof-pairs {batch.spoof_pairs} wants some")
+    # A gathered batch is planned as a whole, for all processes.
+    parts = processes.world if batch.gather_batches else 1
+    planner = PairPlanner(
+        labels,
+        utterances.spoofed,
+        utterances.attacks[0],
+        spoof_class=len(classes) - 1,
+        speakers=batch.pairs * parts,
+        spoofs=batch.spoof_pairs * parts,
+        most=batch.max_utterances_per_speaker,
+        batches=batch.batches_per_epoch,
+        seed=seed,
+    )
+    augmenter = Augmenter(data.noises, data.rirs, data.codecs, data.codec_share)
+    dataset = CropDataset(utterances, data.crop_frames, augmenter if data.augment else None)
+    loader = BatchLoader(
+        dataset,
+        data.num_workers,
+        batch.pairs + batch.spoof_pairs,
+        data.loader_timeout,
+        pin=pin,
+        peers=processes.world,
+    )
+    return TrainingData(
+        source=data.utterances,
+        utterances=utterances,
+        classes=classes,
+        planner=planner,
+        loader=loader,
+        processes=processes,
+        gather_batches=batch.gather_batches,
+        seed=seed,
+    )
