@@ -38,7 +38,7 @@ class ADcfOptions(TrialOptions):
             raise SasvError("the loss adcf: neither misses nor false acceptances may be free")
 
     @property
-    def weights(self) -> tuple[float, float, float]:
+    def error_costs(self) -> tuple[float, float, float]:
         """Cost of the share of targets rejected, nontargets accepted, spoofs accepted."""
         return (
             self.miss_cost * self.target_prior,
@@ -49,7 +49,7 @@ class ADcfOptions(TrialOptions):
     @property
     def normaliser(self) -> float:
         """What the better of accepting and rejecting everything costs."""
-        return min(self.weights[0], sum(self.weights[1:]))
+        return min(self.error_costs[0], sum(self.error_costs[1:]))
 
 
 class ADcf(TrialLoss):
@@ -72,7 +72,7 @@ class ADcf(TrialLoss):
         """Return the soft a-DCF of the trials."""
         above = trials.cosines - precise(self.threshold)
         accepted = torch.sigmoid(self.options.slope * above)
-        miss, nontarget, spoof = self.options.weights
+        miss, nontarget, spoof = self.options.error_costs
         value = (
             miss * mean_where(1.0 - accepted, trials.kinds == TARGET)
             + nontarget * mean_where(accepted, trials.kinds == NONTARGET)
