@@ -90,11 +90,11 @@ def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
     from sasv.training.modules import make_modules
 
     options = tiny_options(corpus, tmp_path, loss="sasv", spoof_head="linear", spoof_head_weight=2.0)
-    encoder, head, _ = make_modules(options, ["a", "b", "spoof"])
+    encoder, head, _ = make_modules(options, options, ["a", "b", "spoof"])
     embeddings, labels = torch.randn(3, 2, encoder.dimension), torch.tensor([0, 1, 2])
     expected = head(embeddings, labels).value + 2.0 * head.spoof_head(embeddings, labels == 2)
     torch.testing.assert_close(head.total(embeddings, labels).value, expected)
     for loss in ("three-class", "ocsoftmax"):
         changed = tiny_options(corpus, tmp_path, loss=loss, spoof_head="linear")
         with pytest.raises(SasvError, match=f"the loss {loss} has a spoof head already"):
-            make_modules(changed, ["a", "b", "spoof"])
+            make_modules(changed, changed, ["a", "b", "spoof"])
