@@ -1,0 +1,218 @@
+"""Trials in forked processes: each is bounded in time and memory, and whatever it does is counted, not raised.
+
+Torch and the other libraries are imported once, in the parent. A child works through as many trials as it survives;
+where one kills it, the next child goes on behind that trial.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sasv.core.errors import MissingExtra, SasvError, Undecided
+
+DONE = "done"
+REFUSED = "refused in a line"
+TRACEBACK = "traceback"
+HANG = "hang"
+CRASH = "crash"
+MEMORY = "over 2 GB"
+NOT_FINITE = "not finite"
+LOST = "file of the user lost"
+DIFFERENT = "resumed run differs"
+
+FAULTS = (TRACEBACK, HANG, CRASH, MEMORY, NOT_FINITE, LOST, DIFFERENT)
+"""What must never happen; everything else is one of DONE and REFUSED."""
+
+MOST_BYTES = 2 << 30
+"""Resident memory of a trial, that of the libraries included."""
+ADDRESS_SPACE = 6 << 30
+"""More than this beyond what the parent has is denied to a child, so that a trial cannot bring the machine down."""
+
+
+class Fault(Exception):
+    """A trial found something that must never happen.
+
+    Attributes:
+        kind: one of FAULTS.
+    """
+
+    def __init__(self, kind: str, words: str):
+        super().__init__(words)
+        self.kind = kind
+
+
+@dataclass
+class Figures:
+    """What came out of the trials of one kind.
+
+    Attributes:
+        outcomes: outcome -> number of trials.
+        by_kind: kind of mutation or command -> (trials, faults).
+        faults: name, outcome and words of each trial that went wrong.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    by_kind: dict[str, list[int]] = field(default_factory=dict)
+    faults: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def tried(self) -> int:
+        """Number of trials."""
+        return sum(self.outcomes.values())
+
+    @property
+    def failed(self) -> int:
+        """Number of trials in which something happened that must never happen."""
+        return sum(self.outcomes[fault] for fault in FAULTS)
+
+    def add(self, name: str, kind: str, outcome: str, words: str) -> None:
+        """Count one trial."""
+        self.outcomes[outcome] += 1
+        row = self.by_kind.setdefault(kind, [0, 0])
+        row[0] += 1
+        if outcome in FAULTS:
+            row[1] += 1
+            self.faults.append({"trial": name, "outcome": outcome, "words": words})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        by_kind = {kind: {"tried": tried, "failed": failed} for kind, (tried, failed) in sorted(self.by_kind.items())}
+        return {
+            "tried": self.tried,
+            "failed": self.failed,
+            "outcomes": dict(sorted(self.outcomes.items())),
+            "by_kind": by_kind,
+            "faults": self.faults,
+        }
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Something to try.
+
+    Attributes:
+        name: says how to repeat it: target, kind, number.
+        kind: under which it is counted.
+        work: does it in a child; its return is ignored. SasvError is a refusal, Fault names what went wrong, and any
+            other exception is a traceback.
+    """
+
+    name: str
+    kind: str
+    work: Callable[[], object]
+
+
+def run_trials(trials: Sequence[Trial], seconds: float = 20.0) -> Figures:
+    """Run trials one after the other in forked children, none for longer than ``seconds``."""
+    figures = Figures()
+    first = 0
+    while first < len(trials):
+        first += _run_child(trials[first:], seconds, figures)
+    return figures
+
+
+def _run_child(trials: Sequence[Trial], seconds: float, figures: Figures) -> int:
+    """Fork a child for the trials; count what it did, and return how many trials are over."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            _be_child(trials, seconds, writer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        lines = stream.read().splitlines()
+    _, status, usage = os.wait4(child, 0)
+    reports = [json.loads(line) for line in lines]
+    for trial, report in zip(trials, reports):
+        figures.add(trial.name, trial.kind, report["outcome"], report["words"])
+    over = len(reports)
+    if over < len(trials) and status != 0:
+        trial = trials[over]
+        outcome, words = _death(status, usage.ru_maxrss)
+        figures.add(trial.name, trial.kind, outcome, words)
+        over += 1
+    return over
+
+
+def _death(status: int, kilobytes: int) -> tuple[str, str]:
+    """Return outcome and words for a child that ended within a trial."""
+    if kilobytes * 1024 > MOST_BYTES:
+        return MEMORY, f"{kilobytes / 1e6:.1f} GB resident"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return HANG, "not done in time"
+    if os.WIFSIGNALED(status):
+        return CRASH, f"signal {os.WTERMSIG(status)}"
+    return CRASH, f"exit status {os.WEXITSTATUS(status)}"
+
+
+def _be_child(trials: Sequence[Trial], seconds: float, writer: int) -> None:
+    """Work through trials, a line of JSON into the pipe after each, until one takes too much memory."""
+    with contextlib.suppress(AttributeError), open(os.devnull, "r+b") as null:
+        for descriptor in (0, 1, 2):
+            os.dup2(null.fileno(), descriptor)
+    _bound_memory()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for trial in trials:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        outcome, words = attempt(trial.work)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        too_much = kilobytes * 1024 > MOST_BYTES
+        if too_much:
+            outcome, words = MEMORY, f"{kilobytes / 1e6:.1f} GB resident; {words}"
+        os.write(writer, json.dumps({"outcome": outcome, "words": words[-600:]}).encode() + b"\n")
+        if too_much:
+            return
+
+
+def attempt(work: Callable[[], object]) -> tuple[str, str]:
+    """Do the work of a trial in this process; return its outcome and what to say of it."""
+    try:
+        work()
+        return DONE, ""
+    except Fault as fault:
+        return fault.kind, str(fault)
+    except MissingExtra as error:
+        return TRACEBACK, f"the trial needs a package that is missing: {error}"
+    except Undecided as undecided:
+        try:
+            json.dumps(undecided.result, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            return NOT_FINITE, f"result of an undecided trial: {error}"
+        return REFUSED, str(undecided)
+    except SasvError as error:
+        if "\n" in str(error) or not str(error).strip():
+            return TRACEBACK, f"not one line: {str(error)!r}"
+        return REFUSED, str(error)
+    except MemoryError:
+        return MEMORY, _where()
+    except BaseException:
+        return TRACEBACK, _where()
+
+
+def _where() -> str:
+    """Return the last words of the traceback of the present exception."""
+    return " | ".join(line.strip() for line in traceback.format_exc(limit=-3).splitlines()[1:])[-600:]
+
+
+def _bound_memory() -> None:
+    """Deny this process what would bring the machine down."""
+    try:
+        with open("/proc/self/statm") as stream:
+            used = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, used + ADDRESS_SPACE))
