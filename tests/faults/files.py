@@ -282,7 +282,7 @@ def _members(data: bytes) -> list[tuple[str, bytes]]:
 
 def _archive(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
+    with zipfile.ZipFile(stream, "w", compression, compresslevel=1) as archive:
         for name, content in members:
             archive.writestr(name, content)
     return stream.getvalue()
@@ -317,7 +317,7 @@ def hostile_pickles() -> list[bytes]:
         pickle.dumps(_Called(eval, "1+1"), 2),
         bomb,
         *promises,
-        b"\x80\x02" + b"(" * 10**6 + b".",
+        b"\x80\x02" + b"(" * 10**5 + b".",
         b"\x80\x02" + b"]" + b"\x85" * 200_000 + b".",
         b"\x80\x02}q\x00r\xff\xff\xff\x7f.",
         b"\x80\x02]q\x00" + b"h\x00a" * 100_000 + b".",
@@ -340,13 +340,14 @@ def _zip(rng: np.random.Generator, data: bytes) -> bytes:
     if choice == 1:
         return _archive(members, zipfile.ZIP_DEFLATED)
     if choice == 2:
-        members[at] = (name, bytes(300_000_000))
+        members[at] = (name, bytes(40_000_000))
         return _archive(members, zipfile.ZIP_DEFLATED)
     if choice == 3:
         members.pop(at)
         return _archive(members)
     if choice == 4:
-        members[at] = (("../" * 5 + "x", "/x", f"{root}/data/999", "\0", f"{root}\\data.pkl")[int(rng.integers(5))], content)
+        renamed = ("../" * 5 + "x", "/x", f"{root}/data/999", "x", f"{root}\\data.pkl")[int(rng.integers(5))]
+        members[at] = (renamed, content)
         return _archive(members)
     if choice == 5:
         members[at] = (name, damage.flip_bits(bytearray(content or b"\0"), rng))

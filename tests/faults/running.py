@@ -4,7 +4,6 @@ Torch and the other libraries are imported once, in the parent. A child works th
 where one kills it, the next child goes on behind that trial.
 """
 
-import contextlib
 import json
 import os
 import resource
@@ -54,42 +53,41 @@ class Figures:
     """What came out of the trials of one kind.
 
     Attributes:
-        outcomes: outcome -> number of trials.
-        by_kind: kind of mutation or command -> (trials, faults).
+        by_kind: kind of damage or command -> outcome -> number of trials.
         faults: name, outcome and words of each trial that went wrong.
     """
 
-    outcomes: Counter[str] = field(default_factory=Counter)
-    by_kind: dict[str, list[int]] = field(default_factory=dict)
+    by_kind: dict[str, Counter[str]] = field(default_factory=dict)
     faults: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Outcome -> number of trials."""
+        return sum(self.by_kind.values(), Counter())
 
     @property
     def tried(self) -> int:
         """Number of trials."""
-        return sum(self.outcomes.values())
+        return self.outcomes.total()
 
     @property
     def failed(self) -> int:
         """Number of trials in which something happened that must never happen."""
-        return sum(self.outcomes[fault] for fault in FAULTS)
+        return len(self.faults)
 
     def add(self, name: str, kind: str, outcome: str, words: str) -> None:
         """Count one trial."""
-        self.outcomes[outcome] += 1
-        row = self.by_kind.setdefault(kind, [0, 0])
-        row[0] += 1
+        self.by_kind.setdefault(kind, Counter())[outcome] += 1
         if outcome in FAULTS:
-            row[1] += 1
             self.faults.append({"trial": name, "outcome": outcome, "words": words})
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
-        by_kind = {kind: {"tried": tried, "failed": failed} for kind, (tried, failed) in sorted(self.by_kind.items())}
         return {
             "tried": self.tried,
             "failed": self.failed,
-            "outcomes": dict(sorted(self.outcomes.items())),
-            "by_kind": by_kind,
+            "outcomes": self.outcomes,
+            "by_kind": dict(sorted(self.by_kind.items())),
             "faults": self.faults,
         }
 
@@ -160,9 +158,7 @@ def _death(status: int, kilobytes: int) -> tuple[str, str]:
 
 def _be_child(trials: Sequence[Trial], seconds: float, writer: int) -> None:
     """Work through trials, a line of JSON into the pipe after each, until one takes too much memory."""
-    with contextlib.suppress(AttributeError), open(os.devnull, "r+b") as null:
-        for descriptor in (0, 1, 2):
-            os.dup2(null.fileno(), descriptor)
+    silence()
     _bound_memory()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for trial in trials:
@@ -176,6 +172,13 @@ def _be_child(trials: Sequence[Trial], seconds: float, writer: int) -> None:
         os.write(writer, json.dumps({"outcome": outcome, "words": words[-600:]}).encode() + b"\n")
         if too_much:
             return
+
+
+def silence() -> None:
+    """Let nothing that this process prints be seen."""
+    with open(os.devnull, "r+b") as null:
+        for descriptor in (0, 1, 2):
+            os.dup2(null.fileno(), descriptor)
 
 
 def attempt(work: Callable[[], object]) -> tuple[str, str]:

@@ -5,10 +5,11 @@ pickle of sixty bytes allocate as much memory as it likes. What passes here has 
 larger in memory than on disk, and is what was written.
 """
 
+import io
+import mmap
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import IO
 
 from sasv.core.errors import CheckpointError
 
@@ -38,10 +39,10 @@ def check_archive(path: Path) -> None:
     """
     with open(path, "rb") as stream:
         if stream.read(2) != b"PK":
-            stream.seek(0)
-            for _ in range(LEGACY_PICKLES):
-                if not _check_pickle(path, stream):
-                    break
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                for _ in range(LEGACY_PICKLES):
+                    if not _check_pickle(path, whole):
+                        break
             return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -78,12 +79,14 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
             raise CheckpointError(
                 f"{path}: refused: the pickle {member.filename} is far too large for names and shapes"
             )
-        with archive.open(member) as stream:
-            _check_pickle(path, stream)
+        _check_pickle(path, io.BytesIO(archive.read(member)))
 
 
-def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
-    """Check one pickle and leave the stream behind it; return False where it is cut short (torch will say so)."""
+def _check_pickle(path: Path, stream: io.BytesIO | mmap.mmap) -> bool:
+    """Check one pickle and leave the stream behind it; return False where it is cut short (torch will say so).
+
+    The stream is memory or a mapped file: asked for more bytes than are left, these take no memory for the others.
+    """
     try:
         for instruction, argument, _ in pickletools.genops(stream):
             if instruction.name in REFUSED or (instruction.name == "GLOBAL" and not _allowed(str(argument))):

@@ -78,8 +78,8 @@ class Table:
             raise TableError(f"{name}: compressed by gzip; give the file the suffix .gz")
         if not data.strip():
             raise TableError(f"{name}: empty file; a table needs a header line")
-        if b"\n" not in data:
-            data = data.replace(b"\r", b"\n")
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = _line_numbers(data)
         first = data.lstrip(b"\r\n").splitlines()[0]
         header = first.decode("utf-8", "replace").split("\t")
@@ -92,16 +92,19 @@ class Table:
                 wrong.append(row)
             return "skip"
 
-        cells = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES
-            ),
-            parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=keep_first),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, CELL), strings_can_be_null=False
-            ),
-        )
+        try:
+            cells = pyarrow.csv.read_csv(
+                pa.BufferReader(data),
+                read_options=pyarrow.csv.ReadOptions(
+                    column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES
+                ),
+                parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=keep_first),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(header, CELL), strings_can_be_null=False
+                ),
+            )
+        except pa.ArrowInvalid as error:  # the row that is wrong is not UTF-8
+            raise TableError(f"{name}: damaged, or not tab-separated text ({_first_words(error)})") from error
         if wrong:
             row = wrong[0]
             raise TableError(
@@ -279,6 +282,11 @@ def text_digest(path: str | Path) -> str:
     return sha256(data if data.endswith(b"\n") else data + b"\n")
 
 
+def _first_words(error: pa.ArrowInvalid) -> str:
+    """Return what Arrow says of a row, without the row, which may hold anything."""
+    return str(error).split(": ", 1)[-1].rpartition(": ")[0] or "not text"
+
+
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
@@ -287,7 +295,6 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 def _line_numbers(data: bytes) -> np.ndarray:
     """Return the line number of every line that is not empty, counted from 1."""
-    data = data.replace(b"\r\n", b"\n")
     stops = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     if not data.endswith(b"\n"):
         stops = np.append(stops, len(data))

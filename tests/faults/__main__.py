@@ -1,0 +1,91 @@
+"""The long run: ``python -m faults`` with ``tests`` and ``src`` on the path (``make faults``).
+
+It writes its figures as JSON and as the Markdown table of docs/results.md, and ends with status 1 where a trial failed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from faults import files, kills
+from faults.running import FAULTS, Figures, Trial, run_trials
+
+COUNTS = {"audio": 10_000, "checkpoints": 3_000, "tables": 3_000, "kills": 300, "full": 60}
+TITLES = {
+    "audio": "damaged audio files",
+    "checkpoints": "damaged checkpoints",
+    "tables": "damaged tables and score files",
+    "kills": "kills at a change of the file system",
+    "full": "disks full at a change of the file system",
+}
+
+
+def main() -> int:
+    """Run all trials; return the exit status."""
+    parser = argparse.ArgumentParser(prog="faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("build/faults"), help="folder of faults.json and faults.md")
+    parser.add_argument("--seed", type=int, default=0)
+    for name, count in COUNTS.items():
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"{TITLES[name]} (default {count})")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    results = run(chosen.seed, {name: getattr(chosen, name) for name in COUNTS}, say=print)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    values = {name: figures.to_dict() for name, figures in results.items()}
+    about = {"seed": chosen.seed, "minutes": round((time.monotonic() - started) / 60, 1), "results": values}
+    (chosen.out / "faults.json").write_text(json.dumps(about, indent=1) + "\n")
+    (chosen.out / "faults.md").write_text(markdown(results), "utf-8")
+    print(markdown(results))
+    print(f"{about['minutes']} minutes; {chosen.out}/faults.json names what failed")
+    return int(any(figures.failed for figures in results.values()))
+
+
+def run(seed: int, counts: dict[str, int], say: Callable[[str], object]) -> dict[str, Figures]:
+    """Run so many trials of each part; ``say`` is told of each part and of each trial that failed."""
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="sasv-faults-") as folder:
+        seeds = files.Seeds(Path(folder))
+        stage = kills.Stage(Path(folder))
+        if counts.get("audio") or counts.get("checkpoints") or counts.get("tables"):
+            files.prepare(seeds)
+        if counts.get("kills") or counts.get("full"):
+            kills.prepare(stage)
+        parts: dict[str, Callable[[int], Iterator[Trial]]] = {
+            "audio": lambda count: files.audio_trials(count, seed, seeds),
+            "checkpoints": lambda count: files.checkpoint_trials(count, seed, seeds),
+            "tables": lambda count: files.table_trials(count, seed, seeds),
+            "kills": lambda count: kills.kill_trials(count, seed, stage, kills.KILL),
+            "full": lambda count: kills.kill_trials(count, seed, stage, kills.FULL),
+        }
+        for name, make in parts.items():
+            if not counts.get(name):
+                continue
+            seconds = 3 * kills.SECONDS if name in ("kills", "full") else 20.0
+            results[name] = run_trials(list(make(counts[name])), seconds)
+            say(f"{TITLES[name]}: {results[name].tried} tried, {results[name].failed} failed")
+            for fault in results[name].faults:
+                say(f"  {fault['trial']}: {fault['outcome']}: {fault['words']}")
+    return results
+
+
+def markdown(results: dict[str, Figures]) -> str:
+    """Return the table of docs/results.md: a row for each kind, and the sum of each part."""
+    lines = [f"| kind | tried | {' | '.join(FAULTS)} |", "|---|---:|" + "---:|" * len(FAULTS)]
+    for name, figures in results.items():
+        cells = [figures.tried, *(figures.outcomes[fault] for fault in FAULTS)]
+        lines.append(f"| **{TITLES[name]}** | {' | '.join(f'{cell:,}' for cell in cells)} |")
+        for kind, outcomes in sorted(figures.by_kind.items()):
+            cells = [outcomes.total(), *(outcomes[fault] for fault in FAULTS)]
+            lines.append(f"| {kind} | {' | '.join(f'{cell:,}' for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""A short run of the trials of ``make faults``: damaged files, kills at changes of the file system, full disks."""
+
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from faults import damage, files, kills, running
+from faults.__main__ import markdown
+from faults.running import CRASH, DONE, HANG, MEMORY, NOT_FINITE, REFUSED, TRACEBACK, Fault, Trial, run_trials
+from sasv.core.errors import SasvError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the trials need os.fork, which Windows lacks")
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    found = files.Seeds(tmp_path_factory.mktemp("faults"))
+    files.prepare(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    found = kills.Stage(tmp_path_factory.mktemp("kills"), ("prepare", "embed", "calibrate"))
+    kills.prepare(found)
+    return found
+
+
+def refuse():
+    raise SasvError("a.wav: broken; fetch it again")
+
+
+def two_lines():
+    raise SasvError("a\nb")
+
+
+def not_finite():
+    raise Fault(NOT_FINITE, "verdict")
+
+
+def test_every_outcome_is_told_apart(monkeypatch):
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    monkeypatch.setattr(running, "MOST_BYTES", used)
+    works = {
+        DONE: [lambda: 1],
+        REFUSED: [refuse],
+        TRACEBACK: [lambda: 1 / 0, two_lines],
+        HANG: [lambda: time.sleep(60)],
+        CRASH: [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(3)],
+        MEMORY: [lambda: np.ones(used // 8), lambda: np.zeros(1 << 40)],
+        NOT_FINITE: [not_finite],
+    }
+    trials = [Trial(f"{kind} {at}", kind, work) for kind, works in works.items() for at, work in enumerate(works)]
+    figures = run_trials(trials, seconds=1.5)
+    assert figures.tried == len(trials) == 10
+    for kind, works in works.items():
+        assert figures.by_kind[kind] == {kind: len(works)}
+    assert figures.failed == 8 and "ZeroDivisionError" in figures.faults[0]["words"]
+    assert "| **damaged audio files** | 10 | 2 | 1 | 2 | 2 | 1 |" in markdown({"audio": figures})
+
+
+@pytest.mark.parametrize("kind", damage.BYTES)
+def test_damage_is_the_same_for_the_same_seed(kind):
+    data = np.random.default_rng(0).bytes(2000)
+    first, again, other = (damage.damaged(kind, data, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first == again != other and first != data
+
+
+@pytest.mark.parametrize(
+    "make, count", [(files.audio_trials, 90), (files.checkpoint_trials, 24), (files.table_trials, 150)]
+)
+def test_damaged_files_are_refused_in_a_line_or_read(seeds, make, count):
+    figures = run_trials(list(make(count, 1, seeds)))
+    assert figures.faults == [] and figures.tried == count
+    assert figures.outcomes[REFUSED] > count / 10
+
+
+def test_killed_commands_are_completed_by_their_next_run(stage):
+    figures = run_trials(list(kills.kill_trials(10, 1, stage)))
+    assert figures.faults == [] and figures.tried == 10
+
+
+def test_commands_on_a_full_disk_are_completed_by_their_next_run(stage):
+    figures = run_trials(list(kills.kill_trials(5, 1, stage, kills.FULL)))
+    assert figures.faults == [] and figures.tried == 5
+
+
+def test_what_a_trap_counts(tmp_path):
+    """A kill at a write leaves half of it; a full disk refuses to grow and lets files go."""
+
+    def write(out):
+        out.mkdir()
+        with open(out / "log", "w") as stream:
+            stream.write("12345678")
+        (out / "log").rename(out / "done")
+
+    stage = kills.Stage(tmp_path)
+    scenario = kills.Scenario("write", lambda out: write(out / "x"), 1)
+    for at, left in enumerate([None, "", "1234", "12345678"]):
+        stage.begin()
+        assert stage.run(scenario, at + 1, kills.KILL) == (kills.KILL, "")
+        path = stage.work / "out/x/log"
+        assert (path.read_text() if path.exists() else None) == (None if at == 1 else left)
+    stage.begin()
+    outcome, words = stage.run(scenario, 3, kills.FULL)
+    assert outcome == TRACEBACK and "No space left" in words
