@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint coverage docs package benchmark dev clean
+.PHONY: demo test check lint coverage docs package benchmark faults dev clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -43,6 +43,10 @@ package: $(BIN)/python
 
 benchmark: $(VENV)/dev.stamp
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# Damaged files, kills, and full disks, for half an hour or so; the figures go into build/faults. Fewer: ARGS="--audio 1000".
+faults: $(VENV)/dev.stamp
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults --out build/faults $(ARGS)
 
 # The environment alone.
 dev: $(VENV)/dev.stamp

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from conftest import buzz, make_corpus, tiny_options
-from faults.running import CRASH, DIFFERENT, DONE, HANG, LOST, REFUSED, TRACEBACK, Fault, Trial, attempt, silence
+from faults.running import CRASH, DIFFERENT, DONE, HANG, LOST, REFUSED, Fault, Trial, attempt, silence
 from sasv import commands
 from sasv.audio import write_audio
 from sasv.core.files import sha256
@@ -77,7 +77,7 @@ class Trap:
             if not isinstance(flags, int) or not self._below(path):
                 return
             writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-            if writes or TEMPORARY.match(os.path.basename(os.fsdecode(path))):
+            if writes or TEMPORARY.match(Path(os.fsdecode(path)).name):
                 self._change(grows=writes)
         elif event in EVENTS and any(self._below(value) for value in values[:2]):
             self._change(grows=event == "os.mkdir")

@@ -42,6 +42,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             kind = "a folder" if stat.S_ISDIR(before.st_mode) else "a device or a pipe"
             raise SasvError(f"{path}: is {kind}, not a file; choose another name for the result")
         target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_once(target.parent, os.getpid())
         yield temporary
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
@@ -71,6 +72,12 @@ def clear_temporaries(folder: Path) -> None:
             if found and found[1] == _machine() and not _lives(int(found[2])):
                 with contextlib.suppress(OSError):
                     Path(entry.path).unlink()
+
+
+@functools.lru_cache(maxsize=4096)
+def _clear_once(folder: Path, process: int) -> None:
+    """Clear a folder of temporary files the first time that this process writes there."""
+    clear_temporaries(folder)
 
 
 def _is_link(path: str | os.PathLike[str]) -> bool:

@@ -92,17 +92,11 @@ class Table:
                 wrong.append(row)
             return "skip"
 
+        parse = pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=keep_first)
+        convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(header, CELL), strings_can_be_null=False)
+        read = pyarrow.csv.ReadOptions(column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES)
         try:
-            cells = pyarrow.csv.read_csv(
-                pa.BufferReader(data),
-                read_options=pyarrow.csv.ReadOptions(
-                    column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES
-                ),
-                parse_options=pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=keep_first),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(header, CELL), strings_can_be_null=False
-                ),
-            )
+            cells = pyarrow.csv.read_csv(pa.BufferReader(data), read, parse, convert)
         except pa.ArrowInvalid as error:  # the row that is wrong is not UTF-8
             raise TableError(f"{name}: damaged, or not tab-separated text ({_first_words(error)})") from error
         if wrong:
