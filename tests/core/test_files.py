@@ -183,3 +183,16 @@ def test_a_failing_write_leaves_nothing(tmp_path):
         temporary.write_text("half")
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+def test_the_first_write_of_a_process_clears_what_a_killed_one_left(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from sasv.core.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "scores.tsv")], check=False)
+    (tmp_path / ".mine.part.tsv").write_text("of the user")
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(tmp_path / "other.txt", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.part.tsv", "other.txt"]

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from conftest import buzz, make_corpus, tiny_options
 from faults.running import CRASH, DIFFERENT, DONE, HANG, LOST, REFUSED, Fault, Trial, attempt, silence
@@ -372,6 +374,8 @@ def kill_trials(count: int, seed: int, stage: Stage, how: str = KILL) -> Iterato
 
 def prepare(stage: Stage) -> None:
     """Make what the trials begin with, and run every command once."""
+    tqdm.monitor_interval = 0  # no thread of its own, which a fork would lose
+    tqdm.set_lock(threading.RLock())  # not one between processes, which a killed one would hold for ever
     for name in ENCODERS:
         presets = ENCODERS.get(name).presets
         if "test" in presets:

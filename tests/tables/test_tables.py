@@ -245,3 +245,10 @@ def test_a_table_is_not_copied_into_workers():
 def test_utterance_tables_pickle():
     table = many_utterances(10)
     assert pickle.loads(pickle.dumps(table)).ids == table.ids
+
+
+@pytest.mark.parametrize("row", [b"a\t\xff\n", b"a\tb\rc\td\te\n", b"\xff\rx\n"])
+def test_rows_of_a_damaged_table_are_one_line(row):
+    with pytest.raises(TableError, match="t.tsv") as caught:
+        Table.parse(b"one\ttwo\tthree\n1\t2\t3\n" + row, "t.tsv")
+    assert "\n" not in str(caught.value)
