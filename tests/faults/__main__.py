@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -31,12 +31,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/faults"), help="folder of faults.json and faults.md")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", nargs="*", default=[], help="commands that are interrupted (default all)")
     for name, count in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=count, help=f"{TITLES[name]} (default {count})")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    results = run(chosen.seed, {name: getattr(chosen, name) for name in COUNTS}, say=print)
+    results = run(chosen.seed, {name: getattr(chosen, name) for name in COUNTS}, print, chosen.commands)
     chosen.out.mkdir(parents=True, exist_ok=True)
     values = {name: figures.to_dict() for name, figures in results.items()}
     about = {"seed": chosen.seed, "minutes": round((time.monotonic() - started) / 60, 1), "results": values}
@@ -47,12 +48,21 @@ def main() -> int:
     return int(any(figures.failed for figures in results.values()))
 
 
-def run(seed: int, counts: dict[str, int], say: Callable[[str], object]) -> dict[str, Figures]:
-    """Run so many trials of each part; ``say`` is told of each part and of each trial that failed."""
+def run(
+    seed: int, counts: dict[str, int], say: Callable[[str], object], names: Sequence[str] = ()
+) -> dict[str, Figures]:
+    """Run so many trials of each part; ``say`` is told of each part and of each trial that failed.
+
+    Args:
+        seed: of everything drawn.
+        counts: part -> number of trials.
+        say: told of each part, and of each trial that failed.
+        names: of the commands that are interrupted; empty for all.
+    """
     results = {}
     with tempfile.TemporaryDirectory(prefix="sasv-faults-") as folder:
         seeds = files.Seeds(Path(folder))
-        stage = kills.Stage(Path(folder))
+        stage = kills.Stage(Path(folder), names)
         if counts.get("audio") or counts.get("checkpoints") or counts.get("tables"):
             files.prepare(seeds)
         if counts.get("kills") or counts.get("full"):

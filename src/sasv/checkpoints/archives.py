@@ -10,6 +10,7 @@ import mmap
 import pickletools
 import zipfile
 from pathlib import Path
+from typing import IO, cast
 
 from sasv.core.errors import CheckpointError
 
@@ -41,7 +42,7 @@ def check_archive(path: Path) -> None:
         if stream.read(2) != b"PK":
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
                 for _ in range(LEGACY_PICKLES):
-                    if not _check_pickle(path, whole):
+                    if not _check_pickle(path, cast("IO[bytes]", whole)):
                         break
             return
     try:
@@ -82,7 +83,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         _check_pickle(path, io.BytesIO(archive.read(member)))
 
 
-def _check_pickle(path: Path, stream: io.BytesIO | mmap.mmap) -> bool:
+def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
     """Check one pickle and leave the stream behind it; return False where it is cut short (torch will say so).
 
     The stream is memory or a mapped file: asked for more bytes than are left, these take no memory for the others.
