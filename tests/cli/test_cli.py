@@ -284,7 +284,7 @@ def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
     """A real limit on file size stands in for a full disk: same place in the code, another number."""
     old = tmp_path / "m.model"
     old.write_bytes(b"old")
-    result = sasv("convert", trained / "model.safetensors", old, preexec_fn=limited(4096))
+    result = sasv("convert", trained / "model.safetensors", old, "--force", preexec_fn=limited(4096))
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "m.model: cannot write" in result.stderr

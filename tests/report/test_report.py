@@ -116,3 +116,49 @@ def test_cells_by_hand():
     assert "| x\\|y | **1 (0 to 2)** |" in section.markdown("f")
     assert '<span class="best">1</span><br><small>(0 to 2)</small>' in section.html()
     assert section.text().splitlines()[-1].split() == ["x|y", "1", "(0", "to", "2)"]
+
+
+NAMES = [
+    "$x_{$",
+    "$$",
+    "a$b",
+    "<script>alert(1)</script>",
+    "[click](http://x)",
+    "a|b",
+    "`x`",
+    "*b*",
+    "\x1b[31mred",
+    "ü漢",
+]
+
+
+def test_names_of_others_are_only_names(tmp_path, monkeypatch):
+    """In figures no mathematics, in HTML no tags, in Markdown no links, in text no escapes of a terminal."""
+    monkeypatch.setenv("MPLBACKEND", "module://a_notebook_that_is_not_here")
+    rng = np.random.default_rng(0)
+    many = len(NAMES)
+    cells = {
+        "speaker": [NAMES[row % many] for row in range(3 * many)],
+        "utterance": [f"{row}{NAMES[row % many]}" for row in range(3 * many)],
+        "label": [("target", "nontarget", "spoof")[row // many] for row in range(3 * many)],
+        "attack": [NAMES[row % many] if row // many == 2 else "-" for row in range(3 * many)],
+        "score": [f"{value:.4f}" for value in rng.standard_normal(3 * many)],
+    }
+    Table.build(cells).save(tmp_path / "scores.tsv")
+    everything = "".join(NAMES).replace("/", "").replace("=", "")
+    systems = [f"{everything}={tmp_path / 'scores.tsv'}"]
+    report(ReportOptions(systems, str(tmp_path / "out"), title="$x_{$ <script>", intervals=0, worst=20))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script>" not in page and "\x1b" not in page
+    Page(page)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "<script>" not in text and "[click](http" not in text and "\x1b" not in text
+    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| rejected")}
+    assert widths == {6}
+
+
+def test_a_system_whose_path_holds_an_equals_sign(systems, tmp_path):
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    (folder / "scores.tsv").write_bytes((systems / "scores" / "scores.tsv").read_bytes())
+    assert cli.main(["report", str(folder / "scores.tsv"), "--out", str(tmp_path / "out"), "--intervals", "0"]) == 0

@@ -13,6 +13,7 @@ from sasv.checkpoints.archives import check_archive
 from sasv.checkpoints.formats.base import Contents
 from sasv.checkpoints.wrappers import unwrapped
 from sasv.core.errors import CheckpointError
+from sasv.core.outputs import ZIP_COMMENT
 
 LARGEST_HEADER = 100_000_000
 """Bytes that the header of a safetensors file can have (the limit of its own library)."""
@@ -75,4 +76,6 @@ def torch_bytes(value: Any) -> bytes:
     """Return what torch.save would write. Its own writer does not survive a full disk with a clear error."""
     stream = io.BytesIO()
     torch.save(value, stream)
-    return stream.getvalue()
+    data = stream.getvalue()
+    # the comment of the zip archive, whose length is its last two bytes, says that sasv wrote it
+    return data[:-2] + len(ZIP_COMMENT).to_bytes(2, "little") + ZIP_COMMENT

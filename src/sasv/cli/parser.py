@@ -11,9 +11,16 @@ from sasv.commands import COMMANDS, Command
 from sasv.core.errors import SasvError
 from sasv.core.words import Words, dashed, kind_of
 
+FORCE = "force"
+
 
 def parse(name: str, words: Sequence[str]) -> Any:
-    """Return the options of a command that its words give.
+    """Return the options of a command that its words give (see ``parse_all``)."""
+    return parse_all(name, words)[0]
+
+
+def parse_all(name: str, words: Sequence[str]) -> tuple[Any, bool]:
+    """Return the options of a command that its words give, and whether ``--force`` is among them.
 
     Args:
         name: command.
@@ -25,7 +32,7 @@ def parse(name: str, words: Sequence[str]) -> Any:
     """
     command = COMMANDS[name]
     kind = options_of(name)
-    found = Words(kind, command.positionals)
+    found = Words(kind, command.positionals, (FORCE,) if command.outputs else ())
     words = list(words)
     if command.presets and words and not words[0].startswith("-"):
         found.read_file(_called(command.presets)(words.pop(0)))
@@ -38,7 +45,8 @@ def parse(name: str, words: Sequence[str]) -> Any:
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise SasvError(f"{text} (sasv {name} --help shows the options)") from error
-    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+    options = kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+    return options, FORCE in found.given
 
 
 def options_of(name: str) -> type:
@@ -90,6 +98,9 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
         elif field.default is dataclasses.MISSING:
             more = {"required": True}
         parser.add_argument(f"--{dashed(field.name)}", type=hint, help=text, **more)
+    if command.outputs:
+        text = "overwrite files that sasv did not write, or that are inputs"
+        parser.add_argument(f"--{FORCE}", action="store_true", help=text)
     return parser
 
 

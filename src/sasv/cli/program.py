@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sasv.cli.parser import parse
+from sasv.cli.parser import parse_all
 from sasv.cli.present import PRESENTERS
 from sasv.commands import COMMANDS
 from sasv.core.errors import SasvError, Undecided, reason_of
@@ -75,9 +75,11 @@ def _run(words: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SasvError(f"unknown command '{name}'{hint} (sasv --help lists them)")
-    options = _parsed(name, words[1:])
-    if options is None:
+    parsed = _parsed(name, words[1:])
+    if parsed is None:
         return DONE
+    options, force = parsed
+    check_files(name, options, force)
     presenter = PRESENTERS.get(name)
     if presenter is not None and presenter.before is not None:
         _write(presenter.before(options))
@@ -93,12 +95,43 @@ def _run(words: Sequence[str]) -> int:
     return DONE
 
 
-def _parsed(name: str, words: Sequence[str]) -> Any:
-    """Return the options of a command, None where its help was asked for and is printed."""
+def check_files(name: str, options: Any, force: bool = False) -> None:
+    """Refuse outputs of a command that would destroy something, and mark the folders that it writes into.
+
+    Raises:
+        SasvError: see ``sasv.core.outputs.check_outputs``.
+    """
+    command = COMMANDS[name]
+    if not command.outputs or getattr(options, "dry_run", False):
+        return
+    from sasv.core.outputs import Output, check_outputs, mark
+
+    inputs = {option: _paths(getattr(options, option)) for option in command.inputs}
+    speech = {option: getattr(options, option) for option in command.speech}
+    outputs = [(Output(option, files), getattr(options, option)) for option, files in command.outputs.items()]
+    check_outputs(inputs, speech, outputs, force)
+    for output, path in outputs:
+        if output.files and path:
+            mark(path, name)
+
+
+def _paths(value: Any) -> list[str]:
+    """Return the paths in the value of an option, with and without a name and a column (NAME=PATH:COLUMN)."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    found = []
+    for text in value if isinstance(value, list) else [value]:
+        path = text.partition("=")[2]
+        found += [text, path, path.rpartition(":")[0], text.rpartition(":")[0]]
+    return [path for path in found if path]
+
+
+def _parsed(name: str, words: Sequence[str]) -> tuple[Any, bool] | None:
+    """Return the options of a command and whether to force it, None where its help was asked for and is printed."""
     shown = io.StringIO()  # argparse would ignore it where standard output cannot take the help page
     try:
         with contextlib.redirect_stdout(shown):
-            return parse(name, words)
+            return parse_all(name, words)
     except SystemExit:
         _write(shown.getvalue().rstrip("\n"))
         return None

@@ -4,6 +4,7 @@ Each command is a function that takes its dataclass of options, which is at once
 """
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -17,6 +18,10 @@ class Command(NamedTuple):
         positionals: options that are given by position.
         presets: ``module:function`` that turns a first word into a YAML file of options.
         resumable: the same command goes on where it was interrupted.
+        inputs: options that name what it reads: a path, several, or a mapping to paths.
+        speech: options that name folders of speech, in which no output belongs.
+        outputs: option that names what it writes -> patterns of the files that it writes into that folder, none for
+            an option that names a file.
     """
 
     module: str
@@ -25,6 +30,9 @@ class Command(NamedTuple):
     positionals: tuple[str, ...] = ()
     presets: str = ""
     resumable: bool = False
+    inputs: tuple[str, ...] = ()
+    speech: tuple[str, ...] = ()
+    outputs: Mapping[str, tuple[str, ...]] = {}
 
 
 COMMANDS = {
@@ -33,6 +41,9 @@ COMMANDS = {
         "PrepareOptions",
         "check a corpus folder and write its tables",
         positionals=("corpus", "folder"),
+        inputs=("protocol",),
+        speech=("folder",),
+        outputs={"out": ("utterances.tsv", "enrolments*.tsv", "trials*.tsv", "missing.txt")},
     ),
     "synthesize": Command(
         "_synthesize",
@@ -40,6 +51,8 @@ COMMANDS = {
         "make spoofed copies of utterances by vocoders",
         positionals=("utterances",),
         resumable=True,
+        inputs=("utterances", "trials", "weights"),
+        outputs={"out": ("utterances.tsv", "trials.tsv", "audio/*")},
     ),
     "train": Command(
         "_train",
@@ -47,6 +60,18 @@ COMMANDS = {
         "train an encoder (recipe or flags)",
         presets="sasv.training.recipes:recipe",
         resumable=True,
+        inputs=("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init"),
+        speech=("noises", "rirs"),
+        outputs={
+            "out": (
+                "model.safetensors",
+                "options.json",
+                "environment.json",
+                "state.pt",
+                "metrics.csv",
+                "curves.png",
+            )
+        },
     ),
     "embed": Command(
         "_embed",
@@ -54,12 +79,16 @@ COMMANDS = {
         "embeddings of a table; sharded, resumable",
         positionals=("utterances",),
         resumable=True,
+        inputs=("utterances", "model"),
+        outputs={"out": ("embeddings.npy", "embeddings.json", "index.tsv", "failed.tsv")},
     ),
     "evaluate": Command(
         "_evaluate",
         "EvaluateOptions",
         "score trials: score file, metrics and plot",
         resumable=True,
+        inputs=("utterances", "enrolments", "trials", "model", "embeddings", "cohort"),
+        outputs={"out": ("scores.tsv", "metrics.json", "scores.png")},
     ),
     "metrics": Command(
         "_metrics",
@@ -72,18 +101,24 @@ COMMANDS = {
         "CalibrateOptions",
         "scores to LLRs, fusion of systems, threshold from costs",
         positionals=("scores",),
+        inputs=("scores", "key", "cm", "apply", "apply_key", "apply_cm", "model"),
+        outputs={"out": (), "result": (), "model_out": ()},
     ),
     "report": Command(
         "_report",
         "ReportOptions",
         "page with curves, tables and worst errors of systems",
         positionals=("systems",),
+        inputs=("systems", "key", "utterances"),
+        outputs={"out": ("report.html", "report.md", "report.png", "report.json", "figures/*.png")},
     ),
     "submit": Command(
         "_submit",
         "SubmitOptions",
         "scores in the format of the ASVspoof 5 challenge",
         positionals=("scores", "out"),
+        inputs=("scores", "key"),
+        outputs={"out": ()},
     ),
     "verify": Command(
         "_verify",
@@ -108,12 +143,16 @@ COMMANDS = {
         "PushOptions",
         "publish a model with its card on the Hugging Face hub",
         positionals=("model", "repository"),
+        inputs=("model", "card", "metrics"),
+        outputs={"out": ("model.safetensors", "README.md", "metrics.json")},
     ),
     "convert": Command(
         "_convert",
         "ConvertOptions",
         "checkpoint to and from the published format",
         positionals=("source", "result"),
+        inputs=("source",),
+        outputs={"result": ()},
     ),
     "info": Command(
         "_info",
@@ -126,12 +165,16 @@ COMMANDS = {
         "ReproduceOptions",
         "rows of the published table: plan, run, compare",
         resumable=True,
+        speech=("voxceleb2", "asvspoof2019", "voxceleb1", "noises", "rirs", "corpus"),
+        outputs={"out": ("table.json", "table/*")},
     ),
     "demo": Command(
         "_demo",
         "DemoOptions",
         "the table in small, on speech it renders itself, or on yours",
         resumable=True,
+        speech=("corpus",),
+        outputs={"out": ("table.json", "table/*", "report/*")},
     ),
 }
 

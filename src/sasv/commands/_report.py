@@ -15,6 +15,7 @@ from sasv.embeddings.extract import Embeddings
 from sasv.evaluation import MeasureSettings, compare, measure_of, metrics_of
 from sasv.metrics import Measure, cost_model
 from sasv.report import figures
+from sasv.report.canvas import render
 from sasv.report.page import Cell, Section, table_rows, write_report
 from sasv.report.text import is_metric, show, title
 from sasv.scores import read_scores
@@ -83,22 +84,22 @@ def report(options: ReportOptions) -> list[System]:
     sections = [summary(systems)]
     if len(systems) > 1:
         sections.append(differences(systems, options))
-    curves = {"det": figures.png(figures.det_curves(measures))}
+    curves = {"det": render(figures.det_curves(measures))}
     for number, one in enumerate(systems, 1):
         codes, names = one.scores.attacks
         if len(set(names) - {NONE}) > 1:  # a single attack is the curve against spoofs above
-            curves[f"det-attacks-{number}"] = figures.png(figures.attack_curves(one.name, one.measure, codes, names))
+            curves[f"det-attacks-{number}"] = render(figures.attack_curves(one.name, one.measure, codes, names))
     note = "Both axes on the scale of the normal distribution; nearer to the lower left corner is better."
     sections.append(Section("Detection error trade-off", note, figures=curves))
     thresholds = {one.name: one.threshold for one in systems}
-    panels = {"scores": figures.png(figures.histograms(measures, thresholds))}
+    panels = {"scores": render(figures.histograms(measures, thresholds))}
     sections.append(Section("Scores of the classes", "What overlaps across the line is an error.", figures=panels))
     for column in filter(None, options.by.split(",")):
         sections += groups(systems, column)
     model = systems[0].measure.models[0]
     if all(one.threshold is not None for one in systems):
         note = f"{model.describe()}. 1 is the cost of accepting or of rejecting everything."
-        panels = {"costs": figures.png(figures.cost_curves(measures, model))}
+        panels = {"costs": render(figures.cost_curves(measures, model))}
         sections.append(Section("Cost against threshold", note, figures=panels))
     paths: dict[str, bytes] = {}
     shown: set[tuple[bytes, bytes]] = set()
@@ -109,7 +110,7 @@ def report(options: ReportOptions) -> list[System]:
         same = tandem[0].scores.tobytes(), tandem[1].scores.tobytes()
         if same not in shown:  # two scores of one file share their tandem
             shown.add(same)
-            paths[f"t-eer-{number}"] = figures.png(figures.tandem_path(one.name, tandem))
+            paths[f"t-eer-{number}"] = render(figures.tandem_path(one.name, tandem))
     if paths:
         note = "Where the tandem of countermeasure and speaker system rejects targets as often as it accepts others."
         sections.append(Section("t-EER path", note, figures=paths))
@@ -142,7 +143,8 @@ def load_systems(options: ReportOptions) -> list[System]:
     systems: list[System] = []
     for text in options.systems:
         name, equals, path = text.partition("=")
-        name, path = (name, path) if equals else ("", text)
+        if not equals or Path(text).exists():  # a path may hold an equals sign itself
+            name, path = "", text
         path, _, column = path.partition(":") if not Path(path).exists() else (path, "", "")
         folder = Path(path) if Path(path).is_dir() else None
         file = folder / "scores.tsv" if folder else Path(path)
@@ -262,7 +264,7 @@ def mapped(system: System) -> bytes | None:
         return None
     vectors = embeddings.vectors[[place[name] for name in known]]
     owners, spoofed = zip(*known.values())
-    return figures.png(figures.embedding_map(system.name, vectors, owners, np.array(spoofed)))
+    return render(figures.embedding_map(system.name, vectors, owners, np.array(spoofed)))
 
 
 def configuration(systems: list[System], options: ReportOptions) -> Section:

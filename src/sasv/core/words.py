@@ -36,9 +36,10 @@ class Words:
         values: option -> value as text, a list, or a mapping.
         positional: the words that are no options.
         passed_on: words that the parser itself understands (``--help``).
+        given: switches of the command line itself (``--force``) that were given; they are no options.
     """
 
-    def __init__(self, kind: type, positionals: Sequence[str] = ()):
+    def __init__(self, kind: type, positionals: Sequence[str] = (), switches: Sequence[str] = ()):
         self.hints = typing.get_type_hints(kind)
         self.names = [field.name for field in dataclasses.fields(kind)]
         self.renamed = renamed_options(kind)
@@ -46,6 +47,8 @@ class Words:
         self.values: dict[str, Any] = {}
         self.positional: list[str] = []
         self.passed_on: list[str] = []
+        self.switches = switches
+        self.given: set[str] = set()
 
     def read(self, words: Sequence[str]) -> None:
         """Read the words after the name of a command. SasvError for an unknown option."""
@@ -94,6 +97,9 @@ class Words:
         option, _, key = flag[2:].partition(".")
         if option == "config":
             self.read_file(value if equals else self._next(flag, rest))
+            return
+        if option in self.switches and not equals:
+            self.given.add(option)
             return
         name = option.replace("-", "_")
         added = name.endswith("+")
@@ -163,6 +169,7 @@ class Words:
             name in self.names
             or name in self.renamed
             or name == "config"
+            or name in self.switches
             or (name.startswith("no_") and self.hints.get(name.removeprefix("no_")) is bool)
         )
 

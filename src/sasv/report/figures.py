@@ -10,7 +10,8 @@ from sasv.metrics.costs import CostModel
 from sasv.metrics.curve import Points
 from sasv.metrics.summary import Measure
 from sasv.metrics.tandem import t_eer, t_eer_path
-from sasv.report.plots import CLASSES, MOST_POINTS, TICKS, _pyplot, error_curve, probit
+from sasv.report.canvas import load_matplotlib, new_figure, render
+from sasv.report.plots import CLASSES, MOST_POINTS, TICKS, error_curve, probit
 from sasv.scores import unit
 
 WIDTH = 11.0
@@ -18,33 +19,24 @@ MOST_NAMED = 12
 """Attacks or speakers with a colour of their own."""
 
 
-def png(figure: Any) -> bytes:
-    """Return a figure as a PNG file, and close it."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    _pyplot().close(figure)
-    return stream.getvalue()
-
-
 def stack(images: Sequence[bytes]) -> bytes:
     """Return PNG files one below the other as one."""
-    from matplotlib.image import imread, imsave
-
-    parts = [imread(io.BytesIO(image))[:, :, :3] for image in images]
+    image = load_matplotlib().image
+    parts = [image.imread(io.BytesIO(data))[:, :, :3] for data in images]
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(part, ((0, 12), (0, width - part.shape[1]), (0, 0)), constant_values=1.0) for part in parts]
     stream = io.BytesIO()
-    imsave(stream, np.concatenate(padded), format="png")
+    image.imsave(stream, np.concatenate(padded), format="png")
     return stream.getvalue()
 
 
-def text_figure(text: str) -> Any:
-    """Return lines of text as a figure."""
+def text_image(text: str) -> bytes:
+    """Return lines of text as a PNG file."""
     lines = text.splitlines()
     height = 0.145 * len(lines) + 0.3
-    figure = _pyplot().figure(figsize=(WIDTH, height))
+    figure = new_figure(WIDTH, height, layout=None)
     figure.text(0.01, 1 - 0.12 / height, text, family="monospace", fontsize=8.5, va="top")
-    return figure
+    return render(figure)
 
 
 def histograms(systems: Mapping[str, Measure], thresholds: Mapping[str, float | None]) -> Any:
@@ -158,7 +150,7 @@ def embedding_map(name: str, vectors: np.ndarray, speakers: Sequence[str], spoof
     owners = np.array(speakers)
     others = ~np.isin(owners, chosen)
     left.scatter(*flat[others].T, s=5, color="lightgrey", label="others" if others.any() else None)
-    colours = _pyplot().get_cmap("tab20")(np.arange(len(chosen)) / 20)
+    colours = load_matplotlib().colormaps["tab20"](np.arange(len(chosen)) / 20)
     for speaker, colour in zip(chosen, colours):
         for mask, marker in ((~spoofed, "o"), (spoofed, "x")):
             rows = (owners == speaker) & mask
@@ -183,9 +175,8 @@ def _panels(count: int, least: float = 1.0) -> tuple[Any, list[Any]]:
     """Return a figure of panels, two in a row."""
     columns = min(2, max(1, count))
     rows = -(-count // columns)
-    figure, axes = _pyplot().subplots(
-        rows, columns, figsize=(WIDTH * max(columns, least) / 2, 4.2 * rows), layout="constrained", squeeze=False
-    )
+    figure = new_figure(WIDTH * max(columns, least) / 2, 4.2 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, list(axes.flat)

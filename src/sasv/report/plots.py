@@ -1,14 +1,12 @@
 """Plots: scores of the three classes with their trade-off, the curves of a training run, spectrograms."""
 
 import os
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from sasv.core.errors import MissingExtra
-from sasv.core.files import atomic_path
+from sasv.report.canvas import new_figure, save_figure
 
 CLASSES = (("target", "#2a7f3f"), ("nontarget", "#3b6fb6"), ("spoof", "#c23b3b"))
 MOST_POINTS = 2000
@@ -27,8 +25,8 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    pyplot = _pyplot()
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure = new_figure(11, 4.4)
+    left, right = figure.subplots(1, 2)
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 61)
     for kind, (name, colour) in enumerate(CLASSES):
         mine = scores[labels == kind]
@@ -55,9 +53,7 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     right.grid(alpha=0.3)
     right.set(xlim=ends, ylim=ends)
     right.legend(loc="upper right")
-    with atomic_path(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, path, 110)
 
 
 def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -70,8 +66,8 @@ def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    figure = new_figure(13, 3.8)
+    axes = figure.subplots(1, 3)
 
     def draw(axis: Any, name: str, label: str, colour: str) -> None:
         points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
@@ -93,20 +89,7 @@ def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> 
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
-    with atomic_path(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "a plot") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    save_figure(figure, path, 110)
 
 
 def probit(rates: np.ndarray) -> np.ndarray:
@@ -137,11 +120,9 @@ def plot_spectrograms(waves: dict[str, np.ndarray], rate: int, path: str | os.Pa
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    pyplot = _pyplot()
     rows = -(-len(waves) // columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(5.5 * columns, 2.4 * rows), layout="constrained", sharex=True
-    )
+    figure = new_figure(5.5 * columns, 2.4 * rows)
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
     loudest, image = None, None
     for axis, (title, wave) in zip(axes.flat, waves.items()):
         frames = np.lib.stride_tricks.sliding_window_view(wave, 512)[::128] * np.hanning(512)
@@ -156,6 +137,4 @@ def plot_spectrograms(waves: dict[str, np.ndarray], rate: int, path: str | os.Pa
     figure.supxlabel("seconds")
     figure.supylabel("kHz")
     figure.colorbar(image, ax=axes, label="dB")
-    with atomic_path(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=60)
-    pyplot.close(figure)
+    save_figure(figure, path, 60)

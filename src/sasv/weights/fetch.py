@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError, some
-from sasv.core.files import atomic_path, locked, read_bytes, sha256_of, write_json
+from sasv.core.files import atomic_path, digest_of_file, locked, read_json, write_json
 from sasv.core.progress import Progress, say
 from sasv.weights.catalogue import Entry, catalogue
 from sasv.weights.elsewhere import fetch_public
 from sasv.weights.place import HUB_FILE, is_hub_id, place_of
 
 RETRIES, TIMEOUT = 5, 30.0
+NOTE: dict[str, type | tuple[type, ...]] = {"source": str, "sha256": str, "date": str}
+"""What is noted beside fetched weights."""
 BUSY = (429, 500, 502, 503, 504)
 """Answers of a host that may answer better in a moment."""
 
@@ -47,16 +49,16 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
     entry = catalogue().get(name)
     if entry is None and not is_hub_id(name):
         raise CheckpointError(f"{name}: no such weights; sasv models lists names; of the hub: org/name")
+    if entry is not None and entry.bundled:  # a file of the package is never replaced
+        return place_of(name)
     if entry is not None and not entry.drive and not entry.source and not mirror:
-        if entry.bundled:
-            return place_of(name)
         raise CheckpointError(f"{name}: the authors never released these weights; train them: sasv reproduce")
     target = place_of(name)
     with locked(target.parent, "another process fetches these weights; wait for it"):
         note = target.with_name(target.name + ".json")
-        kept: dict[str, Any] = json.loads(read_bytes(note)) if note.is_file() else {}
+        kept: dict[str, Any] = read_json(note, NOTE) if note.is_file() else {}
         if target.is_file() and not renew:
-            if sha256_of(target) == kept.get("sha256"):
+            if digest_of_file(target) == kept.get("sha256"):
                 say(f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched")
                 return target
             say(f"{target}: not what was fetched first; fetching it again")
@@ -69,7 +71,7 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
             source = _file(entry, came, mirror, retries, timeout)
         try:
             check_whole(came)
-            digest = sha256_of(came)
+            digest = digest_of_file(came)
             if kept and kept["sha256"] != digest and not renew:
                 raise SasvError(
                     f"{source}: checksum {digest[:12]}, but {kept['sha256'][:12]} came from {kept['source']} on "
@@ -141,9 +143,11 @@ def _hub(name: str, came: Path, mirror: str) -> str:
         raise MissingExtra("huggingface_hub", "hub", "the Hugging Face hub") from error
     try:
         path = hf_hub_download(name, HUB_FILE, local_dir=came.parent / "hub", endpoint=mirror or None)
+    except errors.LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, yet it says that no hub answered
+        raise SasvError(f"{name}: the hub does not answer ({_words(error)}); check the network, try again") from error
     except errors.EntryNotFoundError as error:
         raise SasvError(f"{name}: has no {HUB_FILE}, so it is no model of sasv") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError) as error:
+    except errors.HfHubHTTPError as error:
         raise SasvError(f"{name}: the hub did not give it ({_words(error)}); check the name, or your token") from error
     except OSError as error:
         raise SasvError(f"{name}: cannot fetch ({_words(error)}); the same command goes on") from error

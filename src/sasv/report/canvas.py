@@ -1,0 +1,65 @@
+"""Figures of matplotlib without pyplot: no display, no backend of a notebook, no mathematics read into names."""
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from sasv.core.errors import MissingExtra
+from sasv.core.files import write_bytes
+
+
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> Any:
+    """Return an empty figure that draws with Agg.
+
+    Args:
+        width, height: inches.
+        layout: how matplotlib places its parts.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    matplotlib = load_matplotlib()
+    figure = matplotlib.figure.Figure(figsize=(width, height), layout=layout)
+    matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+    return figure
+
+
+def load_matplotlib() -> Any:
+    """Import matplotlib, whatever backend the environment names (that of a notebook may not exist here)."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure
+        import matplotlib.image
+        import matplotlib.text
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "plots", "a plot") from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
+
+
+def render(figure: Any, dots: int = 100) -> bytes:
+    """Return a figure as a PNG file. Texts are drawn as they are: a dollar sign in a name is a dollar sign.
+
+    Args:
+        figure: of ``new_figure``.
+        dots: dots per inch.
+    """
+    matplotlib = load_matplotlib()
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_parse_math(False)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that the font does not have become boxes
+        figure.savefig(stream, format="png", dpi=dots)
+    return stream.getvalue()
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str], dots: int) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    write_bytes(Path(path), render(figure, dots))

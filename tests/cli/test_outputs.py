@@ -1,0 +1,178 @@
+"""Nothing of the user is overwritten unasked: one table over every command that writes."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from sasv import cli
+from sasv.cli.parser import options_of
+from sasv.cli.program import check_files
+from sasv.commands import COMMANDS
+from sasv.core.errors import SasvError
+from sasv.core.outputs import MARK, PACKAGE, refuse_inside_speech, written_by_sasv
+
+WRITING = [name for name, command in COMMANDS.items() if command.outputs]
+CASES = [(name, option) for name in WRITING for option in COMMANDS[name].outputs]
+PAIRS = [(name, option, source) for name, option in CASES for source in COMMANDS[name].inputs]
+MANY = ("systems", "recordings", "names")
+
+
+def made(name, **given):
+    """Options of a command: what is needed is a path that is not there."""
+    kind = options_of(name)
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            values[field.name] = ["nowhere"] if field.name in MANY else "nowhere"
+    values |= given
+    for field in MANY:
+        if isinstance(values.get(field), str):
+            values[field] = [values[field]]
+    if isinstance(values.get("weights"), str):
+        values["weights"] = {"hifi-gan": values["weights"]}
+    return kind(**values)
+
+
+def place(name, option, folder):
+    """Return the value of an output option below a folder, and a file that the command would write."""
+    patterns = COMMANDS[name].outputs[option]
+    if not patterns:
+        return str(folder / "result.tsv"), folder / "result.tsv"
+    file = folder / "out" / patterns[0].replace("*", "x")
+    return str(folder / "out"), file
+
+
+def test_every_declared_option_exists_and_every_out_is_declared():
+    for name, command in COMMANDS.items():
+        fields = {field.name for field in dataclasses.fields(options_of(name))}
+        assert {*command.inputs, *command.speech, *command.outputs} <= fields, name
+        assert {"out", "result", "model_out"} & fields == set(command.outputs), name
+
+
+@pytest.mark.parametrize("name, option, source", PAIRS)
+@pytest.mark.parametrize("how", ["same", "link", "hard link"])
+def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, name, option, source, how):
+    monkeypatch.chdir(tmp_path)
+    value, file = place(name, option, tmp_path)
+    file.parent.mkdir(exist_ok=True)
+    given = file
+    if how == "same":
+        file.write_text("precious")
+    else:
+        given = tmp_path / "elsewhere"
+        given.write_text("precious")
+        file.symlink_to(given) if how == "link" else os.link(given, file)
+    options = made(name, **{option: value, source: str(given)})
+    with pytest.raises(SasvError, match="also an input") as caught:
+        check_files(name, options)
+    assert "\n" not in str(caught.value)
+    assert given.read_text() == "precious"
+    check_files(name, options, force=True)
+
+
+@pytest.mark.parametrize("name, option", CASES)
+def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option):
+    monkeypatch.chdir(tmp_path)
+    value, file = place(name, option, tmp_path)
+    options = made(name, **{option: value})
+    file.parent.mkdir(exist_ok=True)
+    (file.parent / "notes of mine.txt").write_text("mine")
+    check_files(name, options)  # nothing that would be replaced
+    if file.parent != tmp_path:
+        (file.parent / MARK).unlink()
+    file.write_text("mine\n")
+    with pytest.raises(SasvError, match="sasv did not write|not written by sasv"):
+        check_files(name, options)
+    assert file.read_text() == "mine\n"
+    check_files(name, options, force=True)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITING if any(COMMANDS[name].outputs.values())])
+def test_the_same_command_goes_on_in_its_own_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    value, file = place(name, "out", tmp_path)
+    check_files(name, made(name, out=value))
+    file.write_text("written by the command")
+    check_files(name, made(name, out=value))
+
+
+@pytest.mark.parametrize("name, option", CASES)
+def test_links_devices_and_the_package_are_refused(tmp_path, monkeypatch, name, option):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SasvError, match="lies in the package"):
+        check_files(name, made(name, **{option: str(PACKAGE / "weights")}), force=True)
+    value, file = place(name, option, tmp_path)
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(SasvError, match="device or a pipe"):
+        check_files(name, made(name, **{option: value}), force=True)
+    file.unlink()
+    (tmp_path / "real").write_text("")
+    file.symlink_to(tmp_path / "real")
+    (file.parent / MARK).write_text("{}")
+    with pytest.raises(SasvError, match="is a link"):
+        check_files(name, made(name, **{option: value}))
+
+
+@pytest.mark.parametrize("name, source", [(name, source) for name in WRITING for source in COMMANDS[name].speech])
+def test_outputs_inside_the_speech_are_refused(tmp_path, monkeypatch, name, source):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "link").symlink_to("speech")
+    for out in ("speech", "speech/tables", "link/tables"):
+        options = made(name, out=str(tmp_path / out), **{source: str(tmp_path / "speech")})
+        with pytest.raises(SasvError, match="lies in the speech"):
+            check_files(name, options)
+        assert not list((tmp_path / "speech").iterdir())
+    check_files(name, made(name, out=str(tmp_path / "speechless"), **{source: str(tmp_path / "speech")}))
+
+
+def test_recordings_and_the_folder_of_an_output(tmp_path):
+    recordings = [str(tmp_path / "speech" / speaker / "a.wav") for speaker in ("s1", "s2")]
+    refuse_inside_speech(tmp_path / "out", recordings, common=True)
+    refuse_inside_speech(tmp_path / "speech" / "copies", recordings)
+    for out in ("speech/s1", "speech/s1/x"):
+        with pytest.raises(SasvError, match="among the recordings"):
+            refuse_inside_speech(tmp_path / out, recordings)
+    with pytest.raises(SasvError, match="among the recordings"):
+        refuse_inside_speech(tmp_path / "speech" / "copies", recordings, common=True)
+
+
+def test_two_outputs_with_one_name_are_refused(tmp_path):
+    with pytest.raises(SasvError, match="give two names"):
+        check_files("calibrate", made("calibrate", out=str(tmp_path / "a"), result=str(tmp_path / "a")))
+
+
+def test_a_checkpoint_is_recognised_and_converted_again(trained, tmp_path, capsys):
+    for name in ("m.model", "m.safetensors"):
+        words = ["convert", str(trained / "model.safetensors"), str(tmp_path / name)]
+        assert cli.main(words) == 0
+        assert written_by_sasv(tmp_path / name)
+        assert cli.main(words) == 0
+        assert cli.main(["convert", str(tmp_path / name), str(tmp_path / name), "--half"]) == 2
+        assert "also an input" in capsys.readouterr().err
+    with open(tmp_path / "mine.model", "wb") as stream:
+        np.savez(stream, x=np.zeros(3))
+    assert cli.main([*words[:2], str(tmp_path / "mine.model")]) == 2
+    assert "not written by sasv" in capsys.readouterr().err
+    assert cli.main([*words[:2], str(tmp_path / "mine.model"), "--force"]) == 0
+
+
+def test_scores_are_submitted_again_but_never_over_themselves(tmp_path, capsys):
+    scores = tmp_path / "scores.tsv"
+    rows = [f"s\tu{row}\t{('target', 'nontarget', 'spoof')[row % 3]}\t{row}" for row in range(9)]
+    scores.write_text("\n".join(["speaker\tutterance\tlabel\tscore", *rows]) + "\n")
+    before = scores.read_bytes()
+    words = ["submit", str(scores)]
+    for _ in range(2):
+        assert cli.main([*words, str(tmp_path / "out.tsv")]) == 0
+    assert cli.main([*words, str(scores)]) == 2
+    assert cli.main(["calibrate", str(scores), "--out", str(scores)]) == 2
+    assert cli.main([*words, "/dev/null"]) == 2
+    assert scores.read_bytes() == before
+    for _ in range(2):
+        result = str(tmp_path / "llr.tsv")
+        back_end = str(tmp_path / "b.json")
+        assert cli.main(["calibrate", str(scores), "--out", back_end, "--apply", str(scores), "--result", result]) == 0
