@@ -8,7 +8,6 @@ import numpy as np
 
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Count, Options, Seed
-from sasv.core.outputs import refuse_inside_speech
 from sasv.core.progress import say
 from sasv.core.registry import listing
 from sasv.parallel.devices import pick_device
@@ -78,8 +77,6 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
         chosen = chosen.take(np.array([name in targets for name in chosen.ids], bool))
     if not len(chosen):
         raise SasvError(f"{options.utterances}: no bona fide utterance to copy; check --where and --trials")
-    for folder in (out, out / "audio"):
-        refuse_inside_speech(folder, chosen.paths, common=True)
     makers, batch = _makers(options)
     plan = plan_units(chosen, options.vocoders, out / "audio", options.seed, options.choose, options.suffix)
     keep_settings(out / "audio", makers, options.seed)

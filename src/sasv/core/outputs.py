@@ -102,19 +102,14 @@ def mark(folder: str | os.PathLike[str], command: str) -> None:
         write_json(path, {"command": command, "sasv": __version__})
 
 
-def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str], common: bool = False) -> None:
-    """Refuse an output folder that lies where the recordings lie, and would later be taken for speech.
+def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str]) -> None:
+    """Refuse an output folder that lies in a folder of the recordings that are read.
 
     Args:
         out: folder to write to.
-        recordings: paths of the recordings that are read.
-        common: refuse any place below the folder that holds all of them, as for an output that is itself audio.
+        recordings: paths of the recordings.
     """
-    folders = {os.path.dirname(path) for path in recordings}
-    if common and folders:
-        with contextlib.suppress(ValueError):
-            folders.add(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
-    for folder in folders:
+    for folder in {os.path.dirname(path) for path in recordings}:
         if folder not in ("", os.sep) and _inside(Path(out), Path(folder)):
             raise SasvError(f"--out {out}: lies in {folder}, among the recordings themselves; choose another folder")
 
