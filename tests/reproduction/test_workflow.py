@@ -94,7 +94,7 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small, capsys):
+def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small):
     found = reproduce(
         tiny(
             tmp_path, row=0, rows="all", encoder="ecapa-tdnn", voxceleb2=str(corpora / "vox2"),
@@ -104,7 +104,7 @@ def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small, capsy
     # rows 2, 4 and 6 do not train on ASVspoof2019: one model for both training sets
     assert len(found) == 11 * 2 - 3 and {result.train_set for result in found} == {"train", "train+dev"}
     assert all(result.metrics["sasv_eer"] is not None for result in found)
-    out = capsys.readouterr().out
+    out = found.text
     assert "ecapa-tdnn train+dev" in out and "parts of the corpora" in out
 
 
@@ -117,11 +117,12 @@ def test_published_figures_stand_beside_ours(tmp_path, small):
 
 
 @pytest.mark.slow
-def test_the_full_plan_is_made_of_commands_that_parse(corpora, capsys):
+def test_the_full_plan_is_made_of_commands_that_parse(corpora):
     folders = {"voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")}
     options = ReproduceOptions(rows="all", dry_run=True, voxceleb1="v1", noises="musan", rirs="rirs", **folders)
-    assert reproduce(options) == []
-    out = capsys.readouterr().out
+    planned = reproduce(options)
+    assert planned == []
+    out = planned.text
     commands = [shlex.split(line)[1:] for line in out.splitlines() if line.startswith("  sasv ")]
     trainings = [words for words in commands if words[0] == "train"]
     assert len(trainings) == 2 * 19  # two encoders; stages shared by rows are trained once
@@ -136,10 +137,10 @@ def test_the_full_plan_is_made_of_commands_that_parse(corpora, capsys):
     assert 4 < hours["ecapa-tdnn"] < 6 and hours["ska-tdnn"] > hours["mfa-conformer"]
 
 
-def test_many_processes_are_started_by_the_launcher(corpora, capsys, monkeypatch):
+def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
     folders = {"voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")}
-    reproduce(ReproduceOptions(row=7, dry_run=True, launch="torchrun --nproc-per-node 4", **folders))
-    lines = [line for line in capsys.readouterr().out.splitlines() if " -m sasv " in line]
+    planned = reproduce(ReproduceOptions(row=7, dry_run=True, launch="torchrun --nproc-per-node 4", **folders))
+    lines = [line for line in planned.text.splitlines() if " -m sasv " in line]
     assert len(lines) == 4 and all(line.startswith("  torchrun --nproc-per-node 4 -m sasv ") for line in lines)
     started = []
     monkeypatch.setattr(

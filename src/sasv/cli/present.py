@@ -93,10 +93,24 @@ def metrics_text(result: Mapping[str, Any], options: Any) -> str:
     return text
 
 
+def reproduction_text(result: Any, options: Any) -> str:
+    """Return the table of a reproduction, or the plan of a dry run."""
+    return str(result.text)
+
+
+def demo_opening(options: Any) -> str:
+    """Return what the demonstration is going to do."""
+    from sasv.commands._demo import opening
+
+    return opening(options)
+
+
 PRESENTERS = {
+    "demo": Presenter(reproduction_text, demo_opening),
     "evaluate": Presenter(evaluate_text),
     "info": Presenter(info_text),
     "metrics": Presenter(metrics_text),
     "models": Presenter(models_text),
+    "reproduce": Presenter(reproduction_text),
     "verify": Presenter(verify_text),
 }

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from sasv.commands._report import ReportOptions, report
-from sasv.commands._reproduce import ReproduceOptions, Result, reproduce
+from sasv.commands._reproduce import ReproduceOptions, reproduce
 from sasv.core.errors import MissingExtra
 from sasv.core.options import Count, Options, Range, Seed
 from sasv.core.progress import duration, say
+from sasv.reproduction.table import Reproduction, Result
 
 SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7: "Stages 1, 2, 3"}
 """Rows of the demonstration: with and without each stage."""
@@ -47,10 +48,9 @@ class DemoOptions(Options):
     redo: bool = False
 
 
-def demo(options: DemoOptions) -> list[Result]:
-    """Run the demonstration; print the table and what it shows; return its cells."""
+def demo(options: DemoOptions) -> Reproduction:
+    """Run the demonstration; return the cells of its table, with what it shows as their text."""
     started = time.monotonic()
-    print(opening(options), flush=True)
     results = reproduce(
         ReproduceOptions(
             rows=",".join(map(str, SHOWN)), encoder="ecapa-tdnn", train_set="train", scale="tiny", out=options.out,
@@ -68,8 +68,8 @@ def demo(options: DemoOptions) -> list[Result]:
         report(ReportOptions(systems, page, title="sasv demo: what each stage adds", intervals=200, worst=5))
     except MissingExtra as error:
         say(f"no report: {error}")
-    print(closing(options, results, duration(time.monotonic() - started)))
-    return results
+    took = duration(time.monotonic() - started)
+    return Reproduction(results, f"{results.text}\n{closing(options, results, took)}")
 
 
 def opening(options: DemoOptions) -> str:

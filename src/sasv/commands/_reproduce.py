@@ -16,9 +16,9 @@ from sasv.reproduction.beforehand import check_beforehand, check_output
 from sasv.reproduction.plans import planner_of
 from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
 from sasv.reproduction.settings import Corpora, Settings, SmallSpeech, TrainSettings
-from sasv.reproduction.table import Result, add_cells, results_of, table_of, write_table
+from sasv.reproduction.table import Reproduction, add_cells, results_of, table_of, write_table
 
-__all__ = ["ReproduceOptions", "Result", "reproduce"]
+__all__ = ["ReproduceOptions", "reproduce"]
 
 
 @dataclass
@@ -100,16 +100,18 @@ class ReproduceOptions(Options):
     dry_run: bool = False
 
 
-def reproduce(options: ReproduceOptions) -> list[Result]:
-    """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its cells."""
+def reproduce(options: ReproduceOptions) -> Reproduction:
+    """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its cells.
+
+    A dry run returns no cells, and the plan as their text.
+    """
     rows, encoders, train_sets = chosen(options)
     check_launcher(options.launch)
     settings = settings_of(options)
     planner = planner_of(options.scale, settings, partial(resolve, launcher=options.launch))
     cells = add_cells(planner, rows, encoders, train_sets)
     if options.dry_run:
-        print("\n".join(plan_lines(planner.steps)))
-        return []
+        return Reproduction(text="\n".join(plan_lines(planner.steps)))
     check_output(settings.out)
     with locked(settings.out):
         check_unchanged(planner.steps, options.redo)
@@ -117,9 +119,8 @@ def reproduce(options: ReproduceOptions) -> list[Result]:
         carry_out(planner.steps, options.redo)
         results = results_of(planner, cells)
         table = table_of(results, rows)
-        print(f"\n{table.text()}\n\n{about(options)}")
         write_table(results, table, about(options), settings.out)
-    return results
+    return Reproduction(results, f"\n{table.text()}\n\n{about(options)}")
 
 
 def settings_of(options: ReproduceOptions) -> Settings:

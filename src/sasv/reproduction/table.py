@@ -1,7 +1,7 @@
 """The table that a plan leaves: our figures beside the published ones."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,14 @@ class Result:
     model: Path
     metrics: dict[str, Any]
     published: float | None
+
+
+class Reproduction(list[Result]):
+    """The cells of the table, and what there is to say of them: the table as text, or the plan of a dry run."""
+
+    def __init__(self, cells: Iterable[Result] = (), text: str = ""):
+        super().__init__(cells)
+        self.text = text
 
 
 def add_cells(
