@@ -115,7 +115,7 @@ def test_print_config(capsys):
         (["metrics", "nope.tsv"], "nope.tsv: no such file"),
         (["embed", "u.tsv", "--out", "o", "--model", "m", "--batch-seconds", "many"], "batch_seconds"),
         (["info", "nope.safetensors"], "no such checkpoint"),
-        (["prepare", "asvspoof2091", ".", "--out", "o"], "did you mean asvspoof2019"),
+        (["prepare", "asvspoof2091", ".", "--out", "../nowhere"], "did you mean asvspoof2019"),
     ],
 )
 def test_mistakes_are_one_line(words, message, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from sasv import cli
 from sasv.cli.parser import options_of
-from sasv.cli.program import check_files
+from sasv.cli.program import checked_outputs
 from sasv.commands import COMMANDS
 from sasv.core.errors import SasvError
 from sasv.core.outputs import MARK, PACKAGE, refuse_inside_speech, written_by_sasv
@@ -33,6 +33,11 @@ def made(name, **given):
     if isinstance(values.get("weights"), str):
         values["weights"] = {"hifi-gan": values["weights"]}
     return kind(**values)
+
+
+def check_files(name, options, force=False):
+    with checked_outputs(name, options, force):
+        pass
 
 
 def place(name, option, folder):
@@ -79,9 +84,8 @@ def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option)
     options = made(name, **{option: value})
     file.parent.mkdir(exist_ok=True)
     (file.parent / "notes of mine.txt").write_text("mine")
-    check_files(name, options)  # nothing that would be replaced
-    if file.parent != tmp_path:
-        (file.parent / MARK).unlink()
+    check_files(name, options)  # nothing that would be replaced, and then nothing that was written
+    assert [path.name for path in file.parent.iterdir()] == ["notes of mine.txt"]
     file.write_text("mine\n")
     with pytest.raises(SasvError, match="sasv did not write|not written by sasv"):
         check_files(name, options)
@@ -94,7 +98,10 @@ def test_the_same_command_goes_on_in_its_own_folder(tmp_path, monkeypatch, name)
     monkeypatch.chdir(tmp_path)
     value, file = place(name, "out", tmp_path)
     check_files(name, made(name, out=value))
-    file.write_text("written by the command")
+    assert not file.parent.exists()  # nothing was written
+    with checked_outputs(name, made(name, out=value)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("written by the command")
     check_files(name, made(name, out=value))
 
 

@@ -79,13 +79,13 @@ def _run(words: Sequence[str]) -> int:
     if parsed is None:
         return DONE
     options, force = parsed
-    check_files(name, options, force)
     presenter = PRESENTERS.get(name)
     if presenter is not None and presenter.before is not None:
         _write(presenter.before(options))
     command = getattr(importlib.import_module(f"sasv.commands.{COMMANDS[name].module}"), name)
     try:
-        result = command(options)
+        with checked_outputs(name, options, force):
+            result = command(options)
     except Undecided as undecided:
         if presenter is not None:
             _write(presenter.after(undecided.result, options))
@@ -95,7 +95,8 @@ def _run(words: Sequence[str]) -> int:
     return DONE
 
 
-def check_files(name: str, options: Any, force: bool = False) -> None:
+@contextlib.contextmanager
+def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[None]:
     """Refuse outputs of a command that would destroy something, and mark the folders that it writes into.
 
     Raises:
@@ -103,16 +104,16 @@ def check_files(name: str, options: Any, force: bool = False) -> None:
     """
     command = COMMANDS[name]
     if not command.outputs or getattr(options, "dry_run", False):
+        yield
         return
-    from sasv.core.outputs import Output, check_outputs, mark
+    from sasv.core.outputs import Output, check_outputs, marked_outputs
 
     inputs = {option: _paths(getattr(options, option)) for option in command.inputs}
     speech = {option: getattr(options, option) for option in command.speech}
     outputs = [(Output(option, files), getattr(options, option)) for option, files in command.outputs.items()]
     check_outputs(inputs, speech, outputs, force)
-    for output, path in outputs:
-        if output.files and path:
-            mark(path, name)
+    with marked_outputs([path for output, path in outputs if output.files and path], name):
+        yield
 
 
 def _paths(value: Any) -> list[str]:

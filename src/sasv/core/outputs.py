@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,11 +95,34 @@ def check_outputs(
         _check_ours(flag, output, path, targets)
 
 
-def mark(folder: str | os.PathLike[str], command: str) -> None:
-    """Make a folder and note in it that it is an output of sasv. SasvError where it cannot be written to."""
-    path = Path(folder) / MARK
-    if not path.is_file():
-        write_json(path, {"command": command, "sasv": __version__})
+@contextlib.contextmanager
+def marked_outputs(folders: Sequence[str], command: str) -> Iterator[None]:
+    """Note in folders, while a command writes into them and afterwards, that they are outputs of sasv.
+
+    Folders into which the command then wrote nothing are left as they were.
+
+    Raises:
+        SasvError: a folder cannot be written to.
+    """
+    new = []
+    try:
+        for folder in map(Path, folders):
+            if not (folder / MARK).is_file():
+                new.append((folder, _names(folder)))
+                write_json(folder / MARK, {"command": command, "sasv": __version__})
+        yield
+    finally:
+        for folder, before in new:
+            with contextlib.suppress(OSError):
+                if _names(folder) == (before or set()) | {MARK}:
+                    (folder / MARK).unlink()
+                    if before is None:
+                        folder.rmdir()
+
+
+def _names(folder: Path) -> set[str] | None:
+    """Return the names of what lies in a folder, None where there is no folder."""
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else None
 
 
 def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str]) -> None:
