@@ -151,3 +151,18 @@ def test_a_system_whose_path_holds_an_equals_sign(systems, tmp_path):
     folder.mkdir()
     (folder / "scores.tsv").write_bytes((systems / "scores" / "scores.tsv").read_bytes())
     assert cli.main(["report", str(folder / "scores.tsv"), "--out", str(tmp_path / "out"), "--intervals", "0"]) == 0
+
+
+def test_no_text_of_a_checkpoint_injects_anything_into_a_card():
+    import yaml
+
+    from sasv.commands._push import card, front_matter
+    from sasv.models import Specification
+
+    licence = "CC-BY-4.0\ntags:\n- <script>alert(1)</script>\n---\n[x](http://y)"
+    specification = Specification("ecapa-tdnn", licence=licence, training={"data": "<b>x</b>\n# title"})
+    header = front_matter(specification)
+    (found,) = [part for part in header.split("---\n") if part.strip()]
+    assert yaml.safe_load(found)["tags"] == ["speaker-verification", "anti-spoofing", "sasv"]
+    text = card("me/voice", specification, {})
+    assert "\\<script\\>" in text and "<script>" not in text and "\\[x\\](http" in text and "\n# title" not in text

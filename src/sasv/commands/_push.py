@@ -1,6 +1,5 @@
 """sasv push."""
 
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from typing import Any
 
 from sasv.checkpoints import Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import MissingExtra, SasvError
-from sasv.core.files import read_bytes, write_text
+from sasv.core.files import read_bytes, read_json, write_text
 from sasv.core.options import Options
 from sasv.core.progress import say
+from sasv.report.markup import escape_markdown, plain
 from sasv.report.text import is_metric, show, title
 from sasv.scores.scoring import described
 from sasv.weights.place import HUB_FILE, is_hub_id
@@ -50,8 +50,9 @@ def push(options: PushOptions) -> str:
         specification.licence = options.licence
     if specification.licence in ("", "unknown"):
         raise SasvError(f"{options.model}: states no licence; say under which it may be used: --licence cc-by-4.0")
-    figures: dict[str, Any] = json.loads(read_bytes(options.metrics)) if options.metrics else {}
-    text = read_bytes(options.card).decode() if options.card else card(options.repository, specification, figures)
+    remedy = "give the metrics.json of sasv evaluate"
+    figures: dict[str, Any] = read_json(options.metrics, remedy=remedy) if options.metrics else {}
+    text = read_card(options.card) if options.card else card(options.repository, specification, figures)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.out or temporary)
         save_checkpoint(folder / HUB_FILE, checkpoint)
@@ -83,28 +84,40 @@ def upload(options: PushOptions, folder: Path) -> str:
 
 
 def front_matter(specification: Specification) -> str:
-    """Return the header that the hub reads."""
-    lines = [
-        "---", f"license: {specification.licence.lower()}", "library_name: sasv", "tags:",
-        "- speaker-verification", "- anti-spoofing", "- sasv", "---", "",
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    """Return the header that the hub reads: YAML, so that no text of a checkpoint becomes a line of its own."""
+    import yaml
+
+    values = {
+        "license": plain(specification.licence).lower(),
+        "library_name": "sasv",
+        "tags": ["speaker-verification", "anti-spoofing", "sasv"],
+    }
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, width=1000)}---\n\n"
+
+
+def read_card(path: str) -> str:
+    """Return a card that the user wrote. SasvError where it is no UTF-8 text."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SasvError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
 
 
 def card(name: str, specification: Specification, figures: dict[str, Any]) -> str:
     """Return a card: what the model is, how it was made, what was measured."""
+    escaped = escape_markdown
     sizes = ", ".join(f"{key} {value}" for key, value in specification.encoder_options.items())
     parts = [
         f"# {name}",
         "One embedding that accepts the claimed speaker and rejects other people and synthetic copies "
         "(spoofing-aware speaker verification), made by sasv.",
-        f"* encoder: {specification.encoder} ({sizes}); {specification.sample_rate} Hz",
-        f"* score: {described(specification.scoring)}",
+        f"* encoder: {escaped(specification.encoder)} ({escaped(sizes)}); {specification.sample_rate} Hz",
+        f"* score: {escaped(described(specification.scoring))}",
         f"* classes: {len(specification.classes)}"
         + (", the last one spoofed speech" if specification.spoof_index is not None else ", no spoofed speech"),
-        f"* threshold: {specification.threshold} ({specification.threshold_source or 'none was chosen'})",
-        f"* licence: {specification.licence}",
-        "* training: " + ", ".join(f"{key} {value}" for key, value in specification.training.items()),
+        f"* threshold: {specification.threshold} ({escaped(specification.threshold_source or 'none was chosen')})",
+        f"* licence: {escaped(specification.licence)}",
+        "* training: " + escaped(", ".join(f"{key} {value}" for key, value in specification.training.items())),
     ]
     text = "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
     names = [key for key in figures if is_metric(key) and figures[key] is not None and not key.endswith("_nearest")]
