@@ -1,6 +1,7 @@
 """Nothing of the user is overwritten unasked: one table over every command that writes."""
 
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -27,6 +28,9 @@ def made(name, **given):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             values[field.name] = ["nowhere"] if field.name in MANY else "nowhere"
     values |= given
+    for one, other in itertools.permutations(("dev_enrolments", "dev_trials")):  # they belong together
+        if one in values and other not in values:
+            values[other] = "nowhere"
     for field in MANY:
         if isinstance(values.get(field), str):
             values[field] = [values[field]]

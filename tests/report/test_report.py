@@ -142,7 +142,8 @@ def test_names_of_others_are_only_names(tmp_path, monkeypatch):
     Page(page)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "<script>" not in text and "[click](http" not in text and "\x1b" not in text
-    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| rejected")}
+    errors = [line for line in text.splitlines() if line.startswith(("| rejected", "| accepted"))]
+    widths = {line.replace("\\|", "").count("|") for line in errors}
     assert widths == {6}
 
 
@@ -160,7 +161,7 @@ def test_no_text_of_a_checkpoint_injects_anything_into_a_card():
     from sasv.models import Specification
 
     licence = "CC-BY-4.0\ntags:\n- <script>alert(1)</script>\n---\n[x](http://y)"
-    specification = Specification("ecapa-tdnn", licence=licence, training={"data": "<b>x</b>\n# title"})
+    specification = Specification("ecapa-tdnn", {}, licence=licence, training={"data": "<b>x</b>\n# title"})
     header = front_matter(specification)
     (found,) = [part for part in header.split("---\n") if part.strip()]
     assert yaml.safe_load(found)["tags"] == ["speaker-verification", "anti-spoofing", "sasv"]
