@@ -1,13 +1,17 @@
 """Figures of matplotlib without pyplot: no display, no backend of a notebook, no mathematics read into names."""
 
 import io
+import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sasv.core.errors import MissingExtra
+from sasv.core.errors import MissingExtra, SasvError, reason_of
 from sasv.core.files import write_bytes
+
+logger = logging.getLogger("sasv")
 
 
 def new_figure(width: float, height: float, layout: str | None = "constrained") -> Any:
@@ -63,3 +67,20 @@ def render(figure: Any, dots: int = 100) -> bytes:
 def save_figure(figure: Any, path: str | os.PathLike[str], dots: int) -> None:
     """Write a figure as a PNG file, whole or not at all."""
     write_bytes(Path(path), render(figure, dots))
+
+
+def attempt(draw: Callable[..., Any], *arguments: Any) -> bytes | None:
+    """Return the figure that a function draws as a PNG file; None, with a warning, where drawing fails.
+
+    Hours of work must not end because a plot of its result cannot be drawn.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    try:
+        return render(draw(*arguments))
+    except (SasvError, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning("%s: this plot is left out: %s", draw.__name__.replace("_", " "), reason_of(error))
+        return None

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sasv.report.canvas import new_figure, save_figure
+from sasv.core.files import write_bytes
+from sasv.report.canvas import attempt, new_figure, save_figure
 
 CLASSES = (("target", "#2a7f3f"), ("nontarget", "#3b6fb6"), ("spoof", "#c23b3b"))
 MOST_POINTS = 2000
@@ -25,6 +26,13 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     Raises:
         MissingExtra: matplotlib is not installed.
     """
+    image = attempt(score_panels, scores, labels, metrics)
+    if image is not None:
+        write_bytes(path, image)
+
+
+def score_panels(scores: np.ndarray, labels: np.ndarray, metrics: dict[str, Any]) -> Any:
+    """Return the figure of ``plot_scores``."""
     figure = new_figure(11, 4.4)
     left, right = figure.subplots(1, 2)
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), 61)
@@ -53,7 +61,7 @@ def plot_scores(scores: np.ndarray, labels: np.ndarray, path: str | os.PathLike[
     right.grid(alpha=0.3)
     right.set(xlim=ends, ylim=ends)
     right.legend(loc="upper right")
-    save_figure(figure, path, 110)
+    return figure
 
 
 def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -66,6 +74,13 @@ def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
+    image = attempt(training_panels, history)
+    if image is not None:
+        write_bytes(path, image)
+
+
+def training_panels(history: list[dict[str, Any]]) -> Any:
+    """Return the figure of ``plot_curves``."""
     figure = new_figure(13, 3.8)
     axes = figure.subplots(1, 3)
 
@@ -89,7 +104,7 @@ def plot_curves(history: list[dict[str, Any]], path: str | os.PathLike[str]) -> 
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
-    save_figure(figure, path, 110)
+    return figure
 
 
 def probit(rates: np.ndarray) -> np.ndarray:
