@@ -102,7 +102,8 @@ def segment_mean(x: Tensor, mask: Tensor | None, size: int) -> Tensor:
     frames = x.shape[-1]
     if mask is None:
         mask = torch.ones(1, 1, frames, dtype=torch.bool, device=x.device)
-    missing = -frames % size
+    # A whole segment of padding more: with at least two, torch.export fixes no number of segments.
+    missing = -frames % size + size
     real = F.pad(fitted(mask, x), (0, missing)).unflatten(-1, (-1, size))
     sums = F.pad(keep(x, mask), (0, missing)).unflatten(-1, (-1, size)).sum(dim=-1, keepdim=True)
     means = sums / real.sum(dim=-1, keepdim=True).clamp(min=1)
