@@ -72,12 +72,16 @@ class BackboneEncoder(Encoder):
     Attributes:
         model_types: of the configurations that the family takes; the first is that of a configuration without one.
         layers_attribute: where the backbone has its layers, from below.
+        export_extra_row: whether an exported program runs the backbone with one waveform more than it is given. The
+            attention of ``transformers`` merges batch and frames, and ``torch.export`` would then refuse a batch of
+            one.
     """
 
     Options = BackboneOptions
     options: BackboneOptions
     model_types: ClassVar[tuple[str, ...]]
     layers_attribute: ClassVar[str] = "encoder.layers"
+    export_extra_row: ClassVar[bool] = True
 
     def __init__(self, options: BackboneOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)
@@ -122,8 +126,15 @@ class BackboneEncoder(Encoder):
         raise NotImplementedError
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        extra_row = self.export_extra_row and torch.compiler.is_exporting()
+        if extra_row:
+            features = torch.cat((features, features[:1]))
+            mask = None if mask is None else torch.cat((mask, mask[:1]))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.options.training != "frozen"):
             hidden, mask = self.hidden_states(features, mask)
+        if extra_row:
+            hidden = [x[:-1] for x in hidden]
+            mask = None if mask is None else mask[:-1]
         embedding: Tensor = self.head(hidden, mask)
         return embedding
 

@@ -29,6 +29,7 @@ class Whisper(BackboneEncoder):
     name = "whisper"
     model_types = ("whisper",)
     layers_attribute = "layers"
+    export_extra_row = False
     presets = {
         "published": {},
         "tiny": {"config": TINY},
