@@ -41,7 +41,8 @@ SECONDS = 120.0
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
 TEMPORARY = re.compile(r"^\..*\.part(\.|$)")
 
-VOLATILE_FILES = {".lock"}
+VOLATILE_FILES = {".lock", "made.jsonl"}
+"""Locks, and the log of synthesize, which names a copy that was begun twice."""
 VOLATILE_COLUMNS = {"pairs_per_second", "seconds", "waited_for_data"}
 """Columns of the log of a training, and keys of its state, that hold times."""
 
