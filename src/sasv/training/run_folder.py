@@ -175,14 +175,14 @@ class RunFolder:
         write_json(self.path / "environment.json", environment() | {"facts": facts})
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write the state and the log."""
-        write_bytes(self.state, torch_bytes(state | {"history": history}))
+        """Write the log and the state; the state last, so that a run which is cut in between writes both again."""
         text = io.StringIO()
         names = list(dict.fromkeys(name for entry in history for name in entry))
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.path / "metrics.csv", text.getvalue())
+        write_bytes(self.state, torch_bytes(state | {"history": history}))
 
     def _read(self, name: str) -> dict[str, Any]:
         """Return a JSON object of the earlier run, empty where there is none. SasvError where it is broken."""
