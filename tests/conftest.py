@@ -34,7 +34,7 @@ def shared(*parts: str) -> Path:
 @pytest.fixture(autouse=True)
 def shown_messages():
     """What the library logs, on standard error, as the command line shows it."""
-    from sasv.cli.program import messages
+    from sasv.cli.messages import messages
 
     with messages():
         yield

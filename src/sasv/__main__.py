@@ -5,14 +5,17 @@ import os
 import sys
 
 from sasv.cli.program import main
-from sasv.core.errors import SasvError
-from sasv.parallel.environment import launcher
 
 
 def many() -> bool:
     """Whether a launcher started this process together with others."""
+    if "WORLD_SIZE" not in os.environ:
+        return False
+    from sasv.core.errors import SasvError
+    from sasv.parallel.environment import launcher
+
     try:
-        return "WORLD_SIZE" in os.environ and launcher().world_size > 1
+        return launcher().world_size > 1
     except SasvError:  # said already, by the command
         return False
 

@@ -2,20 +2,13 @@
 
 import contextlib
 import errno
-import importlib
-import io
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sasv.cli.parser import parse_all
-from sasv.cli.present import PRESENTERS
 from sasv.commands import COMMANDS
 from sasv.core.errors import SasvError, Undecided, reason_of
-from sasv.core.progress import write_line
 
 DONE = 0
 FAILED = 1
@@ -38,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_undecodable_names()
     name = words[0] if words and words[0] in COMMANDS else ""
     try:
-        with messages():
-            status = _run(words)
+        status = _run(words)
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
@@ -54,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ESHUTDOWN):
             _discard_stdout()
             return CLOSED_PIPE
-        hint = "" if _debugging() else " (set SASV_DEBUG=1 to see where)"
+        hint = "" if debugging() else " (set SASV_DEBUG=1 to see where)"
         return _fail(name, reason_of(error) + hint, FAILED)
 
 
@@ -75,7 +67,19 @@ def _run(words: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SasvError(f"unknown command '{name}'{hint} (sasv --help lists them)")
-    parsed = _parsed(name, words[1:])
+    from sasv.cli.messages import messages
+
+    with messages():
+        return _do(name, words[1:])
+
+
+def _do(name: str, words: Sequence[str]) -> int:
+    """Run a command. What it needs is imported here, so that a list of commands costs nothing."""
+    import importlib
+
+    from sasv.cli.present import PRESENTERS
+
+    parsed = _parsed(name, words)
     if parsed is None:
         return DONE
     options, force = parsed
@@ -129,6 +133,10 @@ def _paths(value: Any) -> list[str]:
 
 def _parsed(name: str, words: Sequence[str]) -> tuple[Any, bool] | None:
     """Return the options of a command and whether to force it, None where its help was asked for and is printed."""
+    import io
+
+    from sasv.cli.parser import parse_all
+
     shown = io.StringIO()  # argparse would ignore it where standard output cannot take the help page
     try:
         with contextlib.redirect_stdout(shown):
@@ -174,7 +182,11 @@ def _write(text: str) -> None:
 
 def _fail(name: str, message: str, status: int) -> int:
     """Print one line on standard error, with a traceback where SASV_DEBUG asks for it; return the status."""
-    if _debugging():
+    from sasv.core.progress import write_line
+
+    if debugging():
+        import traceback
+
         traceback.print_exc()
     line = " ".join(message.split())
     lead = f"sasv {name}" if name else "sasv"
@@ -182,7 +194,8 @@ def _fail(name: str, message: str, status: int) -> int:
     return status
 
 
-def _debugging() -> bool:
+def debugging() -> bool:
+    """Whether SASV_DEBUG asks for tracebacks."""
     return os.environ.get("SASV_DEBUG", "") not in ("", "0")
 
 
@@ -190,31 +203,6 @@ def _resumes(name: str) -> str:
     if name and COMMANDS[name].resumable:
         return "; the same command goes on where it stopped"
     return ""
-
-
-@contextlib.contextmanager
-def messages() -> Iterator[None]:
-    """Show what the library logs, a plain line each on standard error, within the block."""
-    logger = logging.getLogger("sasv")
-    if any(isinstance(handler, _Lines) for handler in logger.handlers):
-        yield
-        return
-    handler = _Lines()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if _debugging() else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-class _Lines(logging.Handler):
-    """Writes each message as a line on the standard error of that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        write_line(self.format(record))
 
 
 def _print_undecodable_names() -> None:
