@@ -196,3 +196,17 @@ def test_the_first_write_of_a_process_clears_what_a_killed_one_left(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     write_text(tmp_path / "other.txt", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.part.tsv", "other.txt"]
+
+
+def test_as_a_library_sasv_is_silent(tmp_path):
+    code = (
+        "import logging\n"
+        "from sasv.core.progress import Progress\n"
+        "with Progress('copies', 2) as progress:\n"
+        "    progress.add(2)\n"
+        "logging.getLogger('sasv').warning('a warning')\n"
+        "logging.basicConfig(level='INFO')\n"
+        "logging.getLogger('sasv').info('now shown')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("", "INFO:sasv:now shown\n")

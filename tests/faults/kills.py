@@ -30,7 +30,7 @@ from conftest import buzz, make_corpus, tiny_options
 from faults.running import CRASH, DIFFERENT, DONE, HANG, LOST, REFUSED, Fault, Trial, attempt, silence
 from sasv import commands
 from sasv.audio import write_audio
-from sasv.core.files import sha256
+from sasv.core.files import digest_of_bytes
 from sasv.encoders import ENCODERS
 
 KILL = "killed"
@@ -326,7 +326,7 @@ def _settled(name: str, data: bytes) -> bytes:
 def _plain(value: Any) -> str:
     """Return the values of a training state as text, without the times."""
     if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)} {sha256(value.numpy().tobytes())}"
+        return f"{value.dtype} {tuple(value.shape)} {digest_of_bytes(value.numpy().tobytes())}"
     if isinstance(value, dict):
         return str({key: _plain(part) for key, part in value.items() if key not in VOLATILE_COLUMNS})
     if isinstance(value, list | tuple):

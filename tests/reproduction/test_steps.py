@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sasv.core.errors import SasvError
-from sasv.core.files import sha256_of
+from sasv.core.files import digest_of_file
 from sasv.reproduction import Step, carry_out, plan_lines
 from sasv.reproduction import steps as module
 
@@ -58,7 +58,7 @@ def rewrite(path, **changes):
 
 def as_of_old(path, inputs, **options):
     """Replace a record by one of the first format: inputs as path -> digest, no word of its format."""
-    facts = {"options": options, "inputs": {str(name): sha256_of(name) for name in inputs}, "sasv": VERSION}
+    facts = {"options": options, "inputs": {str(name): digest_of_file(name) for name in inputs}, "sasv": VERSION}
     (path / "step.json").write_text(json.dumps({"facts": facts, "done": True}))
 
 

@@ -13,7 +13,7 @@ from conftest import tiny_options
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.core.errors import CheckpointError, SasvError
-from sasv.core.files import sha256_of
+from sasv.core.files import digest_of_file
 from sasv.tables import load_utterances
 from sasv.training import run_folder
 from sasv.training.options import TrainOptions
@@ -41,7 +41,7 @@ def rewrite(path, change):
 
 def as_of_old(run, table):
     """Make the records of a run those of an older version: a digest of the table file alone."""
-    facts = {"table_sha256": sha256_of(table), "processes": 1}
+    facts = {"table_sha256": digest_of_file(table), "processes": 1}
     rewrite(run / "environment.json", lambda value: value.update(facts=facts))
 
 

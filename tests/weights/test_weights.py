@@ -26,7 +26,7 @@ from sasv.commands import (
     push,
 )
 from sasv.core.errors import CheckpointError, SasvError
-from sasv.core.files import locked, sha256_of
+from sasv.core.files import digest_of_file, locked
 from sasv.weights import catalogue, fetch, find, resolve
 from sasv.weights.fetch import check_whole
 from sasv.weights.place import place_of
@@ -143,7 +143,7 @@ def test_fetched_once_with_its_checksum(server, payload, capsys):
     path = fetch(NAME, server.url)
     assert path.read_bytes() == payload and path == resolve(NAME)
     note = json.loads(path.with_name(path.name + ".json").read_text())
-    assert note["sha256"] == sha256_of(path) and note["bytes"] == len(payload)
+    assert note["sha256"] == digest_of_file(path) and note["bytes"] == len(payload)
     assert fetch(NAME, server.url) == path and len(server.requests) == 1
     assert "here already" in capsys.readouterr().err
     path.write_bytes(b"broken")  # somebody changed it: fetched again

@@ -1,12 +1,14 @@
 """One waveform of a recording with several channels."""
 
+import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from sasv.audio.source import AudioInfo
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.progress import say
+
+logger = logging.getLogger("sasv")
 
 AUTO, MEAN, LOUDEST = "auto", "mean", "loudest"
 
@@ -76,7 +78,7 @@ def _mean_or_loudest(
         return
     if channel == AUTO and not _said:
         _said.append(name)
-        say(
+        logger.info(
             f"{name}: the mean of its {info.channels} channels has lost most of the sound, so its loudest channel "
             f"({loudest}) is used, here and in other such files; --channel names another"
         )

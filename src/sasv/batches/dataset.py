@@ -1,5 +1,6 @@
 """Crops of utterances for training: only the part needed is read, every draw is seeded by where it stands."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -13,8 +14,9 @@ from sasv.audio import RATE, measure, read_audio
 from sasv.batches.augment import Augmenter
 from sasv.batches.plan import EpochPlan
 from sasv.core.errors import AudioError
-from sasv.core.progress import say
 from sasv.tables import Utterances
+
+logger = logging.getLogger("sasv")
 
 HOP, WINDOW_REST = 160, 240
 
@@ -94,7 +96,7 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         except AudioError as error:
             if str(error) not in self.said:
                 self.said.add(str(error))
-                say(f"left out: {error}")
+                logger.info(f"left out: {error}")
             return None
 
     def _channel(self, row: int) -> str:

@@ -7,6 +7,7 @@ compared with what the workers need.
 
 import contextlib
 import errno
+import logging
 import multiprocessing
 import shutil
 import signal
@@ -21,7 +22,8 @@ from torch.utils.data import DataLoader
 
 from sasv.batches.dataset import CropDataset, PlanSampler, collate
 from sasv.core.errors import SasvError
-from sasv.core.progress import say
+
+logger = logging.getLogger("sasv")
 
 SHARED_MEMORY = "/dev/shm"
 PREFETCHED = 2
@@ -93,7 +95,7 @@ class BatchLoader:
             why = f"the limit of open files is {limit} (ulimit -n 4096 raises it)"
         if why:
             self.shared_memory = False
-            say(f"{why}; batches come through pipes, which is a little slower")
+            logger.info(f"{why}; batches come through pipes, which is a little slower")
 
     @contextlib.contextmanager
     def batches(self, sampler: PlanSampler) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:

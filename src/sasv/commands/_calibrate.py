@@ -1,5 +1,6 @@
 """sasv calibrate."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,6 @@ from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.commands._metrics import split_names
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, PositiveFloat, Range
-from sasv.core.progress import say
 from sasv.decision import SpeechLimits, Verifier
 from sasv.decision.verifier import SCORE
 from sasv.embeddings.model import Model
@@ -22,6 +22,8 @@ from sasv.scores import Scoring, read_scores
 from sasv.scores.quality import QUALITY
 from sasv.scores.scoring import described, load_scoring, same_scoring
 from sasv.tables import Scores, Table
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -87,11 +89,11 @@ def calibrate(options: CalibrateOptions) -> Backend:
     backend = fit_backend(columns, scores.labels, costs, options.kind, quality, Path(options.scores).name)
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
-    say(f"on the trials it was fitted to, {options.scores}:")
-    say(format_metrics(measure() | counts_of(scores.labels)))
+    logger.info(f"on the trials it was fitted to, {options.scores}:")
+    logger.info(format_metrics(measure() | counts_of(scores.labels)))
     if options.out:
         backend.save(options.out)
-        say(f"back-end: {options.out}")
+        logger.info(f"back-end: {options.out}")
     if options.apply:
         other = load_scoring(options.apply)
         if record is not None and other is not None and not same_scoring(scoring, other[0]):
@@ -101,10 +103,12 @@ def calibrate(options: CalibrateOptions) -> Backend:
             )
         applied = read_scores(options.apply, options.apply_key, column, options.apply_cm)
         write_scores(applied, backend(columns_of(applied, backend.columns)), options.result)
-        say(f"scores: {options.result}")
+        logger.info(f"scores: {options.result}")
     if options.model:
         if record is None:
-            say(f"{options.scores}: nothing beside it says how its scores were made; taken for {described(scoring)}")
+            logger.info(
+                f"{options.scores}: nothing beside it says how its scores were made; taken for {described(scoring)}"
+            )
         into_checkpoint(backend, scoring, "" if record is None else record[1], options)
     return backend
 
@@ -150,10 +154,10 @@ def into_checkpoint(backend: Backend, scoring: dict[str, Any], fingerprint: str,
     decision = checkpoint.specification.decision or {}
     verifier = replace(verifier, limits=SpeechLimits.from_dict(decision.get("speech", {})))
     if fingerprint and fingerprint != Model(checkpoint).fingerprint:
-        say(
+        logger.info(
             f"{options.scores}: made by another model than {options.model} (or by the same in another precision); the "
             "calibration holds for that one"
         )
     checkpoint.specification = replace(checkpoint.specification, scoring=scoring, decision=verifier.decision_record())
     save_checkpoint(options.model_out, checkpoint)
-    say(f"model: {options.model_out}")
+    logger.info(f"model: {options.model_out}")

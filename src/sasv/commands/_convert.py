@@ -1,11 +1,13 @@
 """sasv convert."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.core.options import Options
-from sasv.core.progress import say
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -33,7 +35,9 @@ def convert(options: ConvertOptions) -> Path:
             entries |= {name: entries[name].half() for name in large}
     save_checkpoint(options.result, checkpoint)
     spec = checkpoint.specification
-    say(f"{options.result}: {spec.encoder}, {len(checkpoint.encoder)} encoder and {len(checkpoint.head)} head entries")
+    logger.info(
+        f"{options.result}: {spec.encoder}, {len(checkpoint.encoder)} encoder and {len(checkpoint.head)} head entries"
+    )
     if Path(options.result).suffix != ".safetensors":
-        say("the published format holds weights alone: threshold, classes and licence are not in it")
+        logger.info("the published format holds weights alone: threshold, classes and licence are not in it")
     return Path(options.result)

@@ -1,5 +1,6 @@
 """sasv demo: the published table in small, in one command."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from sasv.commands._report import ReportOptions, report
 from sasv.commands._reproduce import ReproduceOptions, reproduce
 from sasv.core.errors import MissingExtra
 from sasv.core.options import Count, Options, Range, Seed
-from sasv.core.progress import duration, say
+from sasv.core.progress import duration
 from sasv.reproduction.table import Reproduction, Result
+
+logger = logging.getLogger("sasv")
 
 SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7: "Stages 1, 2, 3"}
 """Rows of the demonstration: with and without each stage."""
@@ -67,7 +70,7 @@ def demo(options: DemoOptions) -> Reproduction:
     try:
         report(ReportOptions(systems, page, title="sasv demo: what each stage adds", intervals=200, worst=5))
     except MissingExtra as error:
-        say(f"no report: {error}")
+        logger.info(f"no report: {error}")
     took = duration(time.monotonic() - started)
     return Reproduction(results, f"{results.text}\n{closing(options, results, took)}")
 

@@ -1,5 +1,6 @@
 """sasv embed."""
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,11 +8,12 @@ from sasv.audio import AUTO
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.core.outputs import refuse_inside_speech
-from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import Extraction, load_model
 from sasv.tables import load_utterances
 from sasv.weights.catalogue import DEFAULT
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -58,7 +60,7 @@ def embed(options: EmbedOptions) -> Embeddings | None:
     refuse_inside_speech(options.out, utterances.paths)
     result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
     if result is not None:
-        say(f"{options.out}/embeddings.npy: {result.vectors.shape[0]} x {result.vectors.shape[1]}")
+        logger.info(f"{options.out}/embeddings.npy: {result.vectors.shape[0]} x {result.vectors.shape[1]}")
         if result.failures:
             raise SasvError(
                 f"{len(result.failures)} utterances have no embedding ({some(list(result.failures.values()), 3)}); "

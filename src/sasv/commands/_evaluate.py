@@ -1,6 +1,7 @@
 """sasv evaluate."""
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,6 @@ from sasv.commands._metrics import split_names
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Probability, Range
-from sasv.core.progress import say
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Extraction, load_model
@@ -20,6 +20,8 @@ from sasv.evaluation.embedding import embed_cohort, embed_shared
 from sasv.parallel.processes import Processes, joined
 from sasv.report import plot_scores
 from sasv.scores import Scoring
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -138,6 +140,6 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         try:
             plot_scores(scores.values, scores.labels, out / "scores.png", result)
         except MissingExtra as error:
-            say(str(error))
-    say(f"scores: {path}")
+            logger.warning(str(error))
+    logger.info(f"scores: {path}")
     return result

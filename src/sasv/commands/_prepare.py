@@ -1,15 +1,17 @@
 """sasv prepare."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.audio import AUTO, check_channel
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Options
-from sasv.core.progress import say
 from sasv.core.registry import listing
 from sasv.corpora import CORPORA
 from sasv.corpora.base import MIN_SPEECH, Prepared, write_tables
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -53,16 +55,18 @@ def prepare(options: PrepareOptions) -> Prepared:
     given = (Path(options.protocol),) if options.protocol else ()
     lists = reader(Path(options.folder), *given)
     for note in lists.notes:
-        say(note)
+        logger.info(note)
     result = write_tables(
         lists, Path(options.out), options.allow_missing, options.seconds, options.channel, options.check_speech
     )
     if result.speechless:
         named = some(result.speechless, 3)
-        say(
+        logger.info(
             f"{len(result.speechless)} recordings hold less than {MIN_SPEECH} s of speech ({named}); "
             f"they have a low speech_seconds in {result.utterances.name}"
         )
     trials = ", ".join(path.name for path in result.trials.values()) or "no trials"
-    say(f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} utterances); {trials}")
+    logger.info(
+        f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} utterances); {trials}"
+    )
     return result

@@ -1,5 +1,6 @@
 """sasv push."""
 
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from sasv.checkpoints import Specification, load_checkpoint, save_checkpoint
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import read_bytes, read_json, write_text
 from sasv.core.options import Options
-from sasv.core.progress import say
 from sasv.report.markup import escape_markdown, plain
 from sasv.report.text import is_metric, show, title
 from sasv.scores.scoring import described
 from sasv.weights.place import HUB_FILE, is_hub_id
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -60,7 +62,7 @@ def push(options: PushOptions) -> str:
         if options.metrics:
             shutil.copyfile(options.metrics, folder / "metrics.json")
         if options.out:
-            say(f"{folder}: the files to publish; nothing was sent")
+            logger.info(f"{folder}: the files to publish; nothing was sent")
             return str(folder)
         return upload(options, folder)
 
@@ -79,7 +81,7 @@ def upload(options: PushOptions, folder: Path) -> str:
         reason = " ".join(str(error).split())[:200]
         raise SasvError(f"{options.repository}: the hub refused it ({reason}); log in first: hf auth login") from error
     address = f"https://huggingface.co/{options.repository}"
-    say(f"published: {address}")
+    logger.info(f"published: {address}")
     return address
 
 

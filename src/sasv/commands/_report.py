@@ -1,18 +1,20 @@
 """sasv report."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.commands._metrics import split_names
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, Seed
-from sasv.core.progress import say
 from sasv.evaluation import MeasureSettings, compare, measure_of, metrics_of
 from sasv.metrics import cost_model
 from sasv.report.build import build_report
 from sasv.report.systems import System
 from sasv.scores import read_scores
 from sasv.tables import load_utterances
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -70,7 +72,7 @@ def report(options: ReportOptions) -> list[System]:
         systems.append(system)
     out = Path(options.out)
     build_report(systems, settings, out, options.title, options.worst)
-    say(f"report: {out / 'report.html'}")
+    logger.info(f"report: {out / 'report.html'}")
     return systems
 
 

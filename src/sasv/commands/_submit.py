@@ -1,12 +1,14 @@
 """sasv submit."""
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Options, Range
-from sasv.core.progress import say
 from sasv.scores import read_scores, write_submission
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -32,4 +34,4 @@ def submit(options: SubmitOptions) -> None:
     if options.track == 2 and scores.task == "cm":
         raise SasvError(f"{options.scores}: the scores of a countermeasure; they are for --track 1")
     write_submission(scores, options.out, options.track)
-    say(f"submission: {options.out}")
+    logger.info(f"submission: {options.out}")

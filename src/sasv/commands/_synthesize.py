@@ -1,5 +1,6 @@
 """sasv synthesize."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -8,7 +9,6 @@ import numpy as np
 
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Count, Options, Seed
-from sasv.core.progress import say
 from sasv.core.registry import listing
 from sasv.parallel.devices import pick_device
 from sasv.synthesis.copies import check_copies, joined, spoofed_trials, table_of
@@ -18,6 +18,8 @@ from sasv.synthesis.plan import Makers, plan_units
 from sasv.synthesis.run import run
 from sasv.tables import Trials, Utterances, load_trials, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -82,7 +84,7 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     keep_settings(out / "audio", makers, options.seed)
     parts = out / f"parts-{plan.signature[:12]}"
     if not parts.exists():
-        say(estimate(plan, makers, chosen, options.num_workers, batch))
+        logger.info(estimate(plan, makers, chosen, options.num_workers, batch))
     result = run(plan, makers, parts, options.shard, options.num_workers, batch)
     if result is None:
         return None
@@ -96,7 +98,7 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     joined(everything, copies).save(out / "utterances.tsv")
     if trials is not None:
         spoofed_trials(trials, copies).save(out / "trials.tsv")
-    say(f"{out / 'utterances.tsv'}: {len(everything)} originals and {len(copies)} copies")
+    logger.info(f"{out / 'utterances.tsv'}: {len(everything)} originals and {len(copies)} copies")
     if options.verify:
         failures += check_copies(copies)
     if failures:

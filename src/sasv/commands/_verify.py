@@ -1,16 +1,18 @@
 """sasv verify."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from sasv.audio import AUTO, check_channel
 from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
-from sasv.core.progress import say
 from sasv.decision import Outcome, SpeechLimits
 from sasv.embeddings.model import load_model
 from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass
@@ -74,7 +76,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         why = [reason.text for reason in decision.reasons if reason.fatal]
         raise Undecided(f"inconclusive, nothing was compared: {'; '.join(why)}", result)
     for reason in decision.reasons[1:]:
-        say(f"warning: {reason.text}")
+        logger.info(f"warning: {reason.text}")
     return result
 
 

@@ -235,9 +235,6 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
         raise SasvError(f"{path}: cannot read: {write_reason(error)}") from error
 
 
-sha256, sha256_of = digest_of_bytes, digest_of_file
-
-
 @contextlib.contextmanager
 def locked(
     folder: Path, held: str = "another run is writing here; wait for it, or choose another --out"

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sasv.core.files import sha256
+from sasv.core.files import digest_of_bytes
 
 THREADS = 8
 BLOCK = 4096
@@ -29,7 +29,7 @@ def file_identities(paths: Sequence[str]) -> list[str]:
 
 def identity_digest(*parts: object) -> str:
     """Return a short digest of the parts of an identity, for tables and logs."""
-    return sha256("\n".join(map(str, parts)).encode("utf-8", "surrogateescape"))[:16]
+    return digest_of_bytes("\n".join(map(str, parts)).encode("utf-8", "surrogateescape"))[:16]
 
 
 def _identity(path: str, folders: dict[str, str]) -> str:

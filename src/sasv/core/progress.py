@@ -12,14 +12,8 @@ from types import TracebackType
 from typing import Any
 
 logger = logging.getLogger("sasv")
-logger.addHandler(logging.NullHandler())
 
 SECONDS_BETWEEN_LINES = 20.0
-
-
-def say(text: str) -> None:
-    """Log a line for the person who watches; the command line shows it on standard error."""
-    logger.info("%s", text)
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """What a reader yields, and the checks and writing that all corpora share."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from typing import NamedTuple
 from sasv.audio import AUTO, measure, read_audio
 from sasv.core.errors import AudioError, SasvError, some
 from sasv.core.files import write_text
-from sasv.core.progress import Progress, say
+from sasv.core.progress import Progress
 from sasv.corpora.tree import audio_below
 from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
+
+logger = logging.getLogger("sasv")
 
 READERS = 8
 
@@ -115,7 +118,7 @@ def write_tables(
         advice = f"all are in {out / 'missing.txt'}"
         if not allow_missing:
             raise SasvError(f"{lists.folder}: {'; '.join(problems)}; {advice}; mend them, or --allow-missing")
-        say(f"left out: {'; '.join(problems)}; {advice}")
+        logger.info(f"left out: {'; '.join(problems)}; {advice}")
     elif (out / "missing.txt").exists():
         (out / "missing.txt").unlink()
     root = lists.folder.resolve()

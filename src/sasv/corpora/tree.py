@@ -1,12 +1,14 @@
 """The audio below a folder, in one walk: each real folder once, regular files only, and a word on what was skipped."""
 
+import logging
 import os
 from collections import Counter
 from pathlib import Path
 
 from sasv.audio.formats import SUFFIXES, suffix_of
 from sasv.core.errors import SasvError
-from sasv.core.progress import say
+
+logger = logging.getLogger("sasv")
 
 NOT_AUDIO = "not audio by their suffix"
 HIDDEN = "hidden"
@@ -55,7 +57,7 @@ def audio_below(folder: Path) -> list[str]:
             else:
                 skipped[NOT_REGULAR] += 1
     if skipped:
-        say(f"{folder}: skipped {_described(skipped, suffixes)}")
+        logger.info(f"{folder}: skipped {_described(skipped, suffixes)}")
     return sorted(found)
 
 

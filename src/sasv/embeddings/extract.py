@@ -6,6 +6,7 @@ process does and saves, so any number of shards, killed and started again at wil
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +18,15 @@ import numpy as np
 
 from sasv.audio import measure
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import atomic_path, read_bytes, sha256, write_json
+from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, write_json
 from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
-from sasv.core.progress import Progress, say
+from sasv.core.progress import Progress
 from sasv.embeddings.model import Extraction, Model
 from sasv.parallel.sharding import outstanding, parse_shard
 from sasv.tables import Table, Utterances
+
+logger = logging.getLogger("sasv")
 
 T = TypeVar("T")
 
@@ -241,11 +244,11 @@ def extract(
     kept = _kept_rows(out, settings, utterances.ids, files)
     wanted = np.array([row for row in range(len(utterances)) if row not in kept], np.int64)
     if not len(wanted) and _mark(out).get("signature") == signature:
-        say(f"{out}: already complete, nothing to do")
+        logger.info(f"{out}: already complete, nothing to do")
         _clear_parts(out)
         return Embeddings.load(out)
     if kept:
-        say(f"{out}: {len(kept)} of {len(utterances)} embeddings are there already; doing the others")
+        logger.info(f"{out}: {len(kept)} of {len(utterances)} embeddings are there already; doing the others")
     seconds = utterance_seconds(utterances.take(wanted))
     parts = out / f"parts-{_digest(signature, str(batch_seconds), wanted.tobytes(), seconds.tobytes())[:12]}"
     index, count = parse_shard(shard)
@@ -255,7 +258,7 @@ def extract(
     chunks = plan_chunks(batches, lengths)
     mine, todo = outstanding(len(chunks), index, count, lambda number: _part(parts, number).exists())
     if len(todo) < len(mine):
-        say(f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the others")
+        logger.info(f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the others")
     total = sum(len(batch) for number in todo for batch in chunks[number])
     with Progress("embed", total, quiet=quiet) as progress:
         for number in todo:
@@ -269,7 +272,7 @@ def extract(
                     failures=np.array(json.dumps(failures)),
                 )
     if not all(_part(parts, number).exists() for number in range(len(chunks))):
-        say(f"{out}: shard {index + 1}/{count} is done; the last shard to finish joins the parts")
+        logger.info(f"{out}: shard {index + 1}/{count} is done; the last shard to finish joins the parts")
         return None
     try:
         vectors, failures = _join(parts, len(chunks))
@@ -315,7 +318,7 @@ def _files(utterances: Utterances) -> list[str]:
 
 def _digest(*parts: str | bytes) -> str:
     encoded = (part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts)
-    return sha256(*(len(part).to_bytes(8, "little") + part for part in encoded))
+    return digest_of_bytes(*(len(part).to_bytes(8, "little") + part for part in encoded))
 
 
 def _mark(out: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sasv.audio import AUTO, check_channel, check_speech, read_speech
 from sasv.audio.speech import SpeechActivity, net_speech, shorten_pauses
 from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import sha256
+from sasv.core.files import digest_of_bytes
 from sasv.decision import Recording, SpeechLimits, Verifier
 from sasv.encoders.base import lengths_tensor
 from sasv.losses import LOSSES
@@ -94,7 +94,7 @@ class Model:
     def fingerprint(self) -> str:
         """Digest of the specification's encoder and of all its weights."""
         parts = [value.detach().cpu().numpy().tobytes() for value in self.encoder.state_dict().values()]
-        return sha256(self.specification.encoder, *parts)
+        return digest_of_bytes(self.specification.encoder, *parts)
 
     @property
     def dimension(self) -> int:

@@ -1,14 +1,16 @@
 """Embeddings of what an evaluation needs: by one process, or by all that torchrun started."""
 
+import logging
 from pathlib import Path
 
 from sasv.core.errors import SasvError, some
-from sasv.core.progress import say
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import Model
 from sasv.parallel.processes import Processes
 from sasv.scores import Cohort
 from sasv.tables import Utterances, load_utterances
+
+logger = logging.getLogger("sasv")
 
 COHORT_BY = ("utterance", "speaker")
 
@@ -57,7 +59,9 @@ def embed_cohort(
     found = embed_shared(model, people, folder, batch_seconds, processes)
     if found.failures and processes.main:
         reasons = [f"{name}: {reason}" for name, reason in found.failures.items()]
-        say(f"{table}: s-norm goes without {len(reasons)} of {len(people)} cohort utterances ({some(reasons, 3)})")
+        logger.info(
+            f"{table}: s-norm goes without {len(reasons)} of {len(people)} cohort utterances ({some(reasons, 3)})"
+        )
     return cohort_of(found, people, by, Path(table).name)
 
 

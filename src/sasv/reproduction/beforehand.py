@@ -1,6 +1,7 @@
 """What a long job will need later on, checked before its first step."""
 
 import importlib.util
+import logging
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -9,11 +10,12 @@ from pathlib import Path
 from sasv.batches.augment import Augmenter
 from sasv.core.errors import MissingExtra, SasvError, write_reason
 from sasv.core.files import write_text
-from sasv.core.progress import say
 from sasv.parallel.devices import pick_device
 from sasv.reproduction.settings import Corpora, Settings
 from sasv.reproduction.steps import Step
 from sasv.vocoders import make_vocoder
+
+logger = logging.getLogger("sasv")
 
 
 def check_output(out: Path) -> None:
@@ -49,7 +51,7 @@ def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = 
             make_vocoder(vocoder, settings.weights.get(vocoder, ""))
         _say_space(waiting)
     if importlib.util.find_spec("matplotlib") is None:
-        say(f"note: {MissingExtra('matplotlib', 'plots', 'the image of the table')}; it will be left out")
+        logger.info(f"note: {MissingExtra('matplotlib', 'plots', 'the image of the table')}; it will be left out")
 
 
 def _check_folders(corpora: Corpora, speech: str) -> None:
@@ -72,4 +74,6 @@ def _say_space(waiting: Sequence[Step]) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free / 1e9
     if free < needed:
-        say(f"note: the steps write about {needed:.2f} GB, estimated; {free:.2f} GB are free on the disk of {place}")
+        logger.info(
+            f"note: the steps write about {needed:.2f} GB, estimated; {free:.2f} GB are free on the disk of {place}"
+        )

@@ -6,6 +6,7 @@ says "done" only after all outputs are written, and ceases to say it before the 
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
-from sasv.core.files import read_bytes, sha256_of, write_json
-from sasv.core.progress import duration, say
+from sasv.core.files import digest_of_file, read_bytes, write_json
+from sasv.core.progress import duration
 from sasv.core.version import __version__
 from sasv.tables.content import compare, content_of
+
+logger = logging.getLogger("sasv")
 
 RECORD = "step.json"
 FORMAT = 2
@@ -220,7 +223,7 @@ def _old_inputs(
         if isinstance(text, str) and text:
             found[role] = {"path": os.path.abspath(text)}
             continue
-        digest = sha256_of(path) if path.is_file() else ""
+        digest = digest_of_file(path) if path.is_file() else ""
         same = [old for old in digests if digests[old] == digest]  # one file may have several roles
         old = same[0] if same else max(left, key=lambda old: _equal_end(old, path), default="")
         if old:
@@ -305,20 +308,20 @@ def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
         state = step.state()
         head = f"[{number}/{len(steps)}] {step.name}"
         for note in state.notes:
-            say(f"{head}: note: {note}")
+            logger.info(f"{head}: note: {note}")
         if state.action == "done":
-            say(f"{head}: done already")
+            logger.info(f"{head}: done already")
             continue
         if state.action == "changed":
             if not redo:
                 raise SasvError(refusal(step, state))
             kept = " and ".join(map(str, step.move_aside()))
-            say(f"\n{head}: {state.why}; again from its beginning, what was there is kept in {kept}")
+            logger.info(f"\n{head}: {state.why}; again from its beginning, what was there is kept in {kept}")
         elif state.action == "resume":
-            say(f"\n{head}: {state.why}, going on")
+            logger.info(f"\n{head}: {state.why}, going on")
         else:
-            say(f"\n{head}")
-        say(f"  {step.command}")
+            logger.info(f"\n{head}")
+        logger.info(f"  {step.command}")
         _do(step)
 
 

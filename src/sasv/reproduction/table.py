@@ -1,6 +1,7 @@
 """The table that a plan leaves: our figures beside the published ones."""
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 
 from sasv.core.errors import MissingExtra
 from sasv.core.files import read_bytes, write_json
-from sasv.core.progress import say
 from sasv.report.page import Cell, Section, write_report
 from sasv.reproduction.plans import Planner
 from sasv.reproduction.rows import Row
 from sasv.weights import find
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass(frozen=True)
@@ -98,5 +100,5 @@ def write_table(results: Sequence[Result], table: Section, about: str, out: Path
     try:
         write_report("Rows of the published table", about, [table], out / "table")
     except MissingExtra as error:
-        say(f"the table has no image: {error}")
-    say(f"table: {out / 'table' / 'report.html'}")
+        logger.info(f"the table has no image: {error}")
+    logger.info(f"table: {out / 'table' / 'report.html'}")

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.core.files import atomic_path, sha256
+from sasv.core.files import atomic_path, digest_of_bytes
 from sasv.scores.directions import unit, without_direction
 
 NO_SPREAD = 1e-6
@@ -81,7 +81,7 @@ class Cohort:
             raise SasvError(
                 f"a cohort{where} of {len(directions)} equal embeddings has no spread; s-norm needs different people"
             )
-        digest = sha256("\n".join(names)) if names else ""
+        digest = digest_of_bytes("\n".join(names)) if names else ""
         return cls(directions, source, "utterance" if speakers is None else "speaker", digest)
 
     def save(self, path: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from sasv.core.files import sha256_of
+from sasv.core.files import digest_of_file
 from sasv.core.progress import Progress
 from sasv.synthesis.log import Made
 from sasv.synthesis.plan import Plan
@@ -45,7 +45,7 @@ def check_copies(copies: Utterances) -> list[str]:
     with Progress("check", len(copies)) as progress:
         for path, digest in zip(copies.paths, copies.table.texts("sha256")):
             try:
-                if sha256_of(path) != digest:
+                if digest_of_file(path) != digest:
                     faults.append(f"{path}: changed since it was written; remove it and run the same command again")
             except OSError as error:
                 faults.append(f"{path}: cannot be read ({error.strerror or error})")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
-from sasv.core.files import read_bytes, sha256_of, write_json
+from sasv.core.files import digest_of_file, read_bytes, write_json
 from sasv.core.identity import identity_digest
 from sasv.synthesis.plan import Makers, Unit
 
@@ -61,7 +61,7 @@ class Known:
         if place in self.begun:
             return True
         digests = {made.digest for made in self.made.get(place, [])}
-        return bool(digests) and Path(path).is_file() and sha256_of(path) in digests
+        return bool(digests) and Path(path).is_file() and digest_of_file(path) in digests
 
 
 def origin_of(unit: Unit, source: str, makers_identity: str) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.core.files import read_bytes, sha256
+from sasv.core.files import digest_of_bytes, read_bytes
 from sasv.tables import Utterances
 
 
@@ -59,7 +59,7 @@ class Makers:
     def identity(self, name: str) -> str:
         """Return what identifies the weights of a vocoder: the digest of a file, the path of a folder."""
         weights = Path(self.weights.get(name, ""))
-        return sha256(read_bytes(weights)) if weights.is_file() else str(weights)
+        return digest_of_bytes(read_bytes(weights)) if weights.is_file() else str(weights)
 
 
 def plan_units(
@@ -102,7 +102,7 @@ def plan_units(
             units.append(Unit(row, paths[row], vocoder, path, drawn, utterances.channel(row)))
     _check_once(units)
     lines = (f"{unit.source}\t{unit.path}\t{unit.seed}\n" for unit in units)
-    return Plan(units, sha256(*(line.encode("utf-8", "surrogateescape") for line in lines)))
+    return Plan(units, digest_of_bytes(*(line.encode("utf-8", "surrogateescape") for line in lines)))
 
 
 def _check_apart(paths: Sequence[str], speakers: Sequence[str], root: str, out: Path) -> None:

@@ -5,6 +5,7 @@ copy is written whole or not at all and then noted in the log of its shard, so a
 """
 
 import json
+import logging
 import multiprocessing
 import os
 import time
@@ -19,7 +20,7 @@ import numpy as np
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import locked, read_bytes, write_json
 from sasv.core.identity import file_identities
-from sasv.core.progress import Progress, say
+from sasv.core.progress import Progress
 from sasv.parallel.sharding import outstanding, parse_shard
 from sasv.synthesis.log import (
     Known,
@@ -42,6 +43,8 @@ from sasv.synthesis.worker import (
     start_process,
     write_copy,
 )
+
+logger = logging.getLogger("sasv")
 
 AHEAD = 4
 """Units waiting for each worker."""
@@ -85,13 +88,13 @@ def run(
 
         mine, todo = outstanding(len(plan.units), index, count, done)
         if len(todo) < len(mine):
-            say(f"{len(mine) - len(todo)} of {len(mine)} copies are there already; making the others")
+            logger.info(f"{len(mine) - len(todo)} of {len(mine)} copies are there already; making the others")
         clear_temporaries({os.path.dirname(plan.units[number].path) for number in mine}, count == 1, time.time())
         failures = _make(plan, todo, origins, known, makers, folder, job, workers, batch)
         write_json(folder / "done.json", failures)
     marks = [parts / f"{other + 1}-of-{count}" / "done.json" for other in range(count)]
     if not all(path.exists() for path in marks):
-        say(f"shard {index + 1}/{count} is done; the last shard to finish writes the table")
+        logger.info(f"shard {index + 1}/{count} is done; the last shard to finish writes the table")
         return None
     return _outcome(plan, origins, read_logs(job, parts, plan.units), marks, job)
 

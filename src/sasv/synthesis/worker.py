@@ -11,7 +11,7 @@ import numpy as np
 
 from sasv.audio import RATE, probe, read_speech, write_audio
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import sha256_of
+from sasv.core.files import digest_of_file
 from sasv.synthesis.plan import Makers, Unit
 from sasv.vocoders import make_vocoder
 
@@ -92,14 +92,14 @@ def write_copy(task: Task, wave: np.ndarray) -> Copy:
             raise AudioError(str(error)) from error
         raise
     if there:
-        same = path.is_file() and sha256_of(beside) == sha256_of(path)
+        same = path.is_file() and digest_of_file(beside) == digest_of_file(path)
         beside.unlink()
         if not same:
             raise AudioError(
                 f"{path}: changed since it was written, or no copy of sasv at all; move it away and run the same "
                 "command again"
             )
-    return Copy(probe(path).seconds, sha256_of(path), path.stat().st_size)
+    return Copy(probe(path).seconds, digest_of_file(path), path.stat().st_size)
 
 
 _process_worker: list[Worker] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sasv.core.errors import SasvError
-from sasv.core.files import sha256, sha256_of
+from sasv.core.files import digest_of_bytes, digest_of_file
 from sasv.tables.table import Table
 from sasv.tables.utterances import Utterances
 
@@ -34,7 +34,7 @@ def content_of(path: str | Path) -> Content | None:
         return found | {"listing": listing_digest(place)}
     if not place.is_file():
         return None
-    found["sha256"] = sha256_of(place)
+    found["sha256"] = digest_of_file(place)
     rows = table_rows_digest(place)
     return found | {"rows": rows} if rows else found
 
@@ -59,7 +59,7 @@ def compare(kept: Mapping[str, str], path: str | Path) -> Comparison:
             return "unknown"
         kept = content_of(old) or kept
     moved: Comparison = "same" if spelt_alike else "moved"
-    if kept["sha256"] == sha256_of(now):
+    if kept["sha256"] == digest_of_file(now):
         return moved
     return moved if "rows" in kept and kept["rows"] == table_rows_digest(now) else "changed"
 
@@ -87,7 +87,7 @@ def listing_digest(folder: str | Path) -> str:
             except OSError:  # a link to nothing
                 size = -1
             lines.append(f"{inside}/{name}\t{size}\n")
-    return sha256("".join(lines))
+    return digest_of_bytes("".join(lines))
 
 
 def table_rows_digest(path: str | Path) -> str:
@@ -120,7 +120,7 @@ def rows_digest(utterances: Utterances) -> str:
     for code in range(len(names)):
         own = list(compress(paths, codes == code)) if len(names) > 1 else paths
         parts.append(_joined(_below_common_folder(own)))
-    return sha256(*parts)
+    return digest_of_bytes(*parts)
 
 
 def _joined(texts: list[str]) -> bytes:

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from sasv.core.errors import TableError, some
-from sasv.core.files import atomic_path, read_bytes, sha256, write_bytes
+from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, write_bytes
 
 LONGEST_NAME = 4096
 """Bytes of the longest cell that may be a name or a number."""
@@ -273,7 +273,7 @@ class Table:
 def text_digest(path: str | Path) -> str:
     """Return the hex SHA-256 of the text of a table, without a byte order mark and with a last line end."""
     data = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
-    return sha256(data if data.endswith(b"\n") else data + b"\n")
+    return digest_of_bytes(data if data.endswith(b"\n") else data + b"\n")
 
 
 def _first_words(error: pa.ArrowInvalid) -> str:

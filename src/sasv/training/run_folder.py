@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os.path
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from sasv.checkpoints.containers import torch_bytes
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
 from sasv.core.files import read_bytes, write_bytes, write_json, write_text
 from sasv.core.options import Options, current_names, defaults_of, values_of
-from sasv.core.progress import say
 from sasv.tables import Utterances, load_utterances
 from sasv.tables.content import Content, compare, content_of, rows_digest
 from sasv.tables.table import text_digest
 from sasv.training.provenance import environment
 from sasv.weights import resolve
+
+logger = logging.getLogger("sasv")
 
 FREE = {"out", "num_workers", "loader_timeout", "device", "epochs", "save_minutes", "allow_changed", "tensorboard"}
 """Options that may change when a run goes on."""
@@ -162,7 +164,7 @@ class RunFolder:
     def describe(self) -> None:
         """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``; say what was noted."""
         for note in self.notes:
-            say(note)
+            logger.info(note)
         table = os.path.abspath(self.values["utterances"])
         inputs = {"utterances": {"path": table, "rows": rows_digest(self.utterances)}}
         for name in INPUTS[1:]:

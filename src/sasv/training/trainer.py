@@ -6,6 +6,7 @@ and started again by the same command goes on at the last saved batch and ends w
 """
 
 import contextlib
+import logging
 import math
 import signal
 import time
@@ -22,7 +23,7 @@ from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_ch
 from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.core.memory import keep_memory
-from sasv.core.progress import Progress, duration, say
+from sasv.core.progress import Progress, duration
 from sasv.core.version import __version__
 from sasv.decision import Verifier
 from sasv.embeddings.model import Model
@@ -35,6 +36,8 @@ from sasv.training.run_folder import Board, RunFolder
 from sasv.training.schedules import MarginWarmup, Schedule
 from sasv.training.selection import DevelopmentSet
 from sasv.training.stopping import Stopped, StopRequest
+
+logger = logging.getLogger("sasv")
 
 BOARD_STEPS = 10
 """Steps between the values on TensorBoard."""
@@ -217,7 +220,7 @@ class Trainer:
 
     def _say(self, text: str) -> None:
         if self.processes.main:
-            say(text)
+            logger.info(text)
 
     def _introduce(self, resumed: bool) -> None:
         """Say what is about to be trained."""
@@ -404,7 +407,7 @@ class Trainer:
         try:
             self.folder.save(asdict(self.at) | self.engine.state(), self.history)
         except SasvError as error:
-            say(f"not saved, going on: {error}")
+            logger.info(f"not saved, going on: {error}")
 
     def _resume(self) -> bool:
         """Load the state of an earlier run of the same options in the same folder."""

@@ -7,6 +7,7 @@ gdown and huggingface_hub resume and retry; here are the lock, the checks of wha
 
 import contextlib
 import json
+import logging
 import random
 import re
 import shutil
@@ -19,10 +20,12 @@ from typing import Any
 
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError, some
 from sasv.core.files import atomic_path, digest_of_file, locked, read_json, write_json
-from sasv.core.progress import Progress, say
+from sasv.core.progress import Progress
 from sasv.weights.catalogue import Entry, catalogue
 from sasv.weights.elsewhere import fetch_public
 from sasv.weights.place import HUB_FILE, is_hub_id, place_of
+
+logger = logging.getLogger("sasv")
 
 RETRIES, TIMEOUT = 5, 30.0
 NOTE: dict[str, type | tuple[type, ...]] = {"source": str, "sha256": str, "date": str}
@@ -59,9 +62,9 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
         kept: dict[str, Any] = read_json(note, NOTE) if note.is_file() else {}
         if target.is_file() and not renew:
             if digest_of_file(target) == kept.get("sha256"):
-                say(f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched")
+                logger.info(f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched")
                 return target
-            say(f"{target}: not what was fetched first; fetching it again")
+            logger.info(f"{target}: not what was fetched first; fetching it again")
         came = target.with_name(f"new-{target.name}")
         if entry is None:
             source = _hub(name, came, mirror)
@@ -84,7 +87,7 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
         size = target.stat().st_size
         day = time.strftime("%Y-%m-%d")
         write_json(note, {"name": name, "source": source, "sha256": digest, "bytes": size, "date": day})
-    say(f"{target}: {size / 1e6:.1f} MB, sha256 {digest}")
+    logger.info(f"{target}: {size / 1e6:.1f} MB, sha256 {digest}")
     return target
 
 
@@ -219,7 +222,7 @@ def fetch_all(names: list[str], one: Callable[[str], Path]) -> list[Path]:
         except SasvError as error:
             if len(names) == 1:
                 raise
-            say(str(error))
+            logger.warning(str(error))
             failed.append(name)
     if failed:
         raise SasvError(f"{len(failed)} of {len(names)} could not be fetched: {some(failed)}; the reasons are above")
