@@ -6,7 +6,6 @@ regression); Ferrer et al., "Calibration of speaker recognition with side inform
 Interspeech 2024 (non-linear fusion of calibrated LLRs).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.core.files import read_bytes, write_json
+from sasv.core.files import read_json, write_json
 from sasv.metrics.costs import CostModel
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
 from sasv.tables.labels import TRIAL_LABELS
@@ -104,8 +103,9 @@ class Backend:
     @classmethod
     def load(cls, path: str | Path) -> "Backend":
         """Read what save wrote."""
+        values = read_json(path, remedy="make it again by sasv calibrate")
         try:
-            return cls.from_dict(json.loads(read_bytes(path)))
+            return cls.from_dict(values)
         except (ValueError, SasvError) as error:
             raise SasvError(f"{path}: {error}") from error
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from sasv.audio import measure
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, write_json
+from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, read_json, write_json
 from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress
@@ -109,7 +109,7 @@ class Embeddings:
         if failed.exists():
             table = Table.load(failed)
             failures = dict(zip(table.texts("utterance"), table.texts("reason")))
-        about = json.loads(read_bytes(folder / "embeddings.json"))
+        about = read_json(folder / "embeddings.json", remedy="run sasv embed again")
         known = {name: about[name] for name in ("crops", "crop_seconds", "max_pause") if name in about}
         return cls(vectors, index.texts("utterance"), failures, Extraction(**known), about.get("model", ""))
 

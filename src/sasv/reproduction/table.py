@@ -1,6 +1,5 @@
 """The table that a plan leaves: our figures beside the published ones."""
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sasv.core.errors import MissingExtra
-from sasv.core.files import read_bytes, write_json
+from sasv.core.files import read_json, write_json
 from sasv.report.page import Cell, Section, write_report
 from sasv.reproduction.plans import Planner
 from sasv.reproduction.rows import Row
@@ -58,7 +57,7 @@ def results_of(planner: Planner, cells: Sequence[tuple[Row, str, str]]) -> list[
     for row, encoder, train_set in cells:
         stages = row.stages(train_set)
         folder = planner.evaluation(encoder, stages)
-        metrics = json.loads(read_bytes(folder / "metrics.json")) | {"folder": str(folder)}
+        metrics = read_json(folder / "metrics.json", {"sasv_eer": (float, int, type(None))}) | {"folder": str(folder)}
         published = find(row.number, encoder, train_set if row.needs_train_set() else "train+dev")
         value = published.published if published else None
         results.append(Result(row.number, encoder, train_set, planner.model(encoder, stages), metrics, value))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
-from sasv.core.files import digest_of_file, read_bytes, write_json
+from sasv.core.files import digest_of_file, read_json, write_json
 from sasv.core.identity import identity_digest
 from sasv.synthesis.plan import Makers, Unit
 
@@ -227,9 +227,6 @@ def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
                 f"{path.parent}: holds files but no settings.json, so nothing says what made them; move the folder "
                 "away, or choose another --out"
             )
-        try:
-            kept = json.loads(read_bytes(path))
-        except ValueError as error:
-            raise SasvError(f"{path}: broken; remove the folder {path.parent}, or choose another --out") from error
+        kept = read_json(path, remedy=f"remove the folder {path.parent}, or choose another --out")
         if kept != settings:
             raise SasvError(f"{path.parent}: holds copies by another seed or other weights; choose another --out")

@@ -4,7 +4,6 @@ A unit is one copy of one utterance. Which units there are depends on the table,
 copy is written whole or not at all and then noted in the log of its shard, so a later run does only what is missing.
 """
 
-import json
 import logging
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import locked, read_bytes, write_json
+from sasv.core.files import locked, read_json, write_json
 from sasv.core.identity import file_identities
 from sasv.core.progress import Progress
 from sasv.parallel.sharding import outstanding, parse_shard
@@ -156,9 +155,10 @@ def _outcome(
     """Join what all shards made. SasvError where a copy is neither there nor failed."""
     reasons: dict[int, str] = {}
     for path in marks:
+        found = read_json(path)
         try:
-            reasons |= {int(number): str(reason) for number, reason in json.loads(read_bytes(path)).items()}
-        except (ValueError, AttributeError) as error:
+            reasons |= {int(number): str(reason) for number, reason in found.items()}
+        except ValueError as error:
             raise SasvError(f"{path}: broken; remove it and run the same command again") from error
     made: dict[int, Made] = {}
     failures: dict[int, str] = {}
