@@ -117,7 +117,7 @@ def mel_filters(options: KaldiOptions) -> Tensor:
     points = torch.linspace(low, high, options.mels + 2, dtype=torch.float64)
     spacing = options.sample_rate / options.n_fft
     bins = [hertz_to_mel(number * spacing) for number in range(options.n_fft // 2 + 1)]
-    at = torch.tensor(bins, dtype=torch.float64)[:, None]
+    at = torch.tensor(bins, dtype=torch.float64, device=points.device)[:, None]
     rising = (at - points[:-2]) / (points[1:-1] - points[:-2])
     falling = (points[2:] - at) / (points[2:] - points[1:-1])
     filters = torch.minimum(rising, falling).clamp(min=0)
