@@ -1,6 +1,8 @@
-"""Smoke test of an installed sasv: run with the interpreter of a fresh environment, outside the checkout.
+"""Smoke test of an installed sasv: run with the interpreter of a fresh environment, outside the
+checkout.
 
-Imports every module, starts the command line, and verifies a generated recording with the model in the package.
+Imports every module, starts the command line, and verifies a generated recording with the model in
+the package.
 """
 
 import importlib
@@ -28,17 +30,23 @@ def buzz(path: Path, pitch: float) -> str:
 def run(*words: str, status: int = 0) -> str:
     """Run ``python -m sasv``, which must end with the status, and return what it printed."""
     done = subprocess.run([sys.executable, "-m", "sasv", *words], capture_output=True, text=True)
-    assert done.returncode == status, f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.returncode == status, (
+        f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}"
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout + done.stderr
 
 
 def verified(*files: str) -> str:
-    """Return the verdict on recordings. A buzz is hardly speech, so "inconclusive" is a right one."""
+    """Return the verdict on recordings. A buzz is hardly speech, so "inconclusive" is a right
+    one.
+    """
     words = [sys.executable, "-m", "sasv", "verify", *files]
     done = subprocess.run(words, capture_output=True, text=True)
     assert "Traceback" not in done.stderr, done.stderr
-    verdicts = [word for word in ("accept", "reject", "inconclusive") if word in done.stdout + done.stderr]
+    verdicts = [
+        word for word in ("accept", "reject", "inconclusive") if word in done.stdout + done.stderr
+    ]
     assert verdicts, f"status {done.returncode}\n{done.stdout}{done.stderr}"
     assert (done.returncode == 0) == (verdicts[0] != "inconclusive"), done.returncode
     return verdicts[0]

@@ -15,15 +15,24 @@ SAMPLES = 32240
 def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        for seconds, rate, suffix in ((8, 16000, "flac"), (20, 16000, "flac"), (20, 44100, "flac"), (20, 16000, "wav")):
+        for seconds, rate, suffix in (
+            (8, 16000, "flac"),
+            (20, 16000, "flac"),
+            (20, 44100, "flac"),
+            (20, 16000, "wav"),
+        ):
             path = Path(folder) / f"{seconds}-{rate}.{suffix}"
             time = np.arange(seconds * rate) / rate
             wave = sum(np.sin(2 * np.pi * 130 * k * time) / k for k in range(1, 20))
             soundfile.write(path, 0.05 * wave + 0.003 * rng.standard_normal(len(time)), rate)
             places = rng.random(50)
-            whole = measure(lambda path=path, places=places: [whole_then_cut(path, place) for place in places])
+            whole = measure(
+                lambda path=path, places=places: [whole_then_cut(path, place) for place in places]
+            )
             crop = measure(
-                lambda path=path, places=places: [read_audio(path, samples=SAMPLES, place=place) for place in places]
+                lambda path=path, places=places: [
+                    read_audio(path, samples=SAMPLES, place=place) for place in places
+                ]
             )
             header(f"50 crops of 2 s from {seconds} s of {suffix} at {rate} Hz")
             row("whole file, then cut (baseline)", whole)

@@ -1,4 +1,6 @@
-"""The loader as training uses it: augmented 2-second crops a second and core, against reading files whole."""
+"""The loader as training uses it: augmented 2-second crops a second and core, against reading files
+whole.
+"""
 
 import tempfile
 from contextlib import ExitStack
@@ -27,8 +29,12 @@ def read_whole(
     return wave[start : start + samples]
 
 
-def seconds_of(whole_speech: bool, whole_noise: bool, data: CropDataset, items: list[Item]) -> float:
-    """Return the seconds of reading all items, with files of speech, and of noise, read whole or not."""
+def seconds_of(
+    whole_speech: bool, whole_noise: bool, data: CropDataset, items: list[Item]
+) -> float:
+    """Return the seconds of reading all items, with files of speech, and of noise, read whole or
+    not.
+    """
     with ExitStack() as stack:
         if whole_speech:
             stack.enter_context(patch("sasv.batches.dataset.read_audio", read_whole))
@@ -50,7 +56,11 @@ def main() -> None:
     items = [Item(2 * index, 2 * index + 1, 0, (0, index)) for index in range(PAIRS)]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for kind, count in (("noise", 8), ("speech", 8), ("music", 8)):  # MUSAN whole: minutes a file
+        for kind, count in (
+            ("noise", 8),
+            ("speech", 8),
+            ("music", 8),
+        ):  # MUSAN whole: minutes a file
             for index in range(count):
                 speech(root / "musan" / kind / f"{index}.wav", 60, rng)
         for index in range(4):
@@ -63,16 +73,29 @@ def main() -> None:
                 speech(root / name, seconds, rng)
             columns = {"utterance": range(len(names)), "path": names, "speaker": ["s"] * len(names)}
             utterances = Utterances(Table.build(columns, str(root / "u.tsv")))
-            header(f"{2 * PAIRS} crops of {crop_samples(FRAMES) / RATE:.2f} s from {seconds} s of FLAC, one core")
+            header(
+                f"{2 * PAIRS} crops of {crop_samples(FRAMES) / RATE:.2f} s from {seconds} s of "
+                "FLAC, one core"
+            )
             for title, augmenter in (
                 ("not augmented", None),
                 ("seven augmentations", Augmenter(str(root / "musan"), str(root / "rirs"))),
-                ("... and half through Opus", Augmenter(str(root / "musan"), str(root / "rirs"), ["opus"])),
+                (
+                    "... and half through Opus",
+                    Augmenter(str(root / "musan"), str(root / "rirs"), ["opus"]),
+                ),
             ):
                 data = CropDataset(utterances, FRAMES, augmenter)
                 whole = seconds_of(True, True, data, items)
-                row(f"all files whole, {title} (baseline)", whole, note=f"{2 * PAIRS / whole:.0f} crops/s")
-                for name, speech_too in ((f"speech whole, {title}", True), (f"crops, {title}", False)):
+                row(
+                    f"all files whole, {title} (baseline)",
+                    whole,
+                    note=f"{2 * PAIRS / whole:.0f} crops/s",
+                )
+                for name, speech_too in (
+                    (f"speech whole, {title}", True),
+                    (f"crops, {title}", False),
+                ):
                     if augmenter or not speech_too:
                         taken = seconds_of(speech_too, False, data, items)
                         row(name, taken, whole, f"{2 * PAIRS / taken:.0f} crops/s")

@@ -1,4 +1,5 @@
-"""Every metric at 10^5, 10^6 and 10^7 trials on one core: time, peak memory, growth; the bootstrap at 10^5.
+"""Every metric at 10^5, 10^6 and 10^7 trials on one core: time, peak memory, growth; the bootstrap
+at 10^5.
 
 Each size runs in a process of its own, so that its peak memory is its own.
 """
@@ -21,10 +22,16 @@ MODEL = COST_MODELS["asvspoof5"]
 
 
 def drawn(trials: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels in the shares of the ASVspoof2019 LA evaluation, scores of a verification system, of a countermeasure."""
+    """Labels in the shares of the ASVspoof2019 LA evaluation, scores of a verification system, of a
+    countermeasure.
+    """
     rng = np.random.default_rng(0)
     labels = rng.choice(3, trials, p=[0.05, 0.33, 0.62]).astype(np.int8)
-    return labels, rng.standard_normal(trials) + 3 * (labels == 0), rng.standard_normal(trials) + 2 * (labels != 2)
+    return (
+        labels,
+        rng.standard_normal(trials) + 3 * (labels == 0),
+        rng.standard_normal(trials) + 2 * (labels != 2),
+    )
 
 
 def peak() -> str:
@@ -46,13 +53,28 @@ def one_size(trials: int) -> None:
             curve.eer(*kinds), curve.eer_nearest(*kinds)
         MODEL.minimum(curve), MODEL.actual(curve, 1.0)
 
-    row("all EERs, min and actual a-DCF, from scores", measure(eers_and_costs, repeats), sort, peak())
+    row(
+        "all EERs, min and actual a-DCF, from scores",
+        measure(eers_and_costs, repeats),
+        sort,
+        peak(),
+    )
     curve = Points(scores, labels).curve()
     row("Cllr", measure(lambda: cllr(scores, labels == 0), repeats), sort)
-    row("min Cllr", measure(lambda: Measure(scores, labels)()["min_cllr"], 1), sort, "with all EERs and costs")
+    row(
+        "min Cllr",
+        measure(lambda: Measure(scores, labels)()["min_cllr"], 1),
+        sort,
+        "with all EERs and costs",
+    )
     cm = Points(countermeasure, bona_fide_as_target(labels)).curve()
     row("min t-DCF", measure(lambda: min_t_dcf(cm, asv_rates(curve), MODEL), repeats), sort)
-    row("t-EER, exact", measure(lambda: t_eer(curve, cm), repeats if trials < 10**7 else 1), sort, peak())
+    row(
+        "t-EER, exact",
+        measure(lambda: t_eer(curve, cm), repeats if trials < 10**7 else 1),
+        sort,
+        peak(),
+    )
     if trials == 10**5:
         speakers = np.random.default_rng(1).integers(0, 60, trials)
         whole = Measure(scores, labels, llr=True)
@@ -60,7 +82,11 @@ def one_size(trials: int) -> None:
             took = measure(lambda: intervals(whole, groups, 1000), 1)  # noqa: B023
             row(f"1,000 resamples of {name}, all metrics", took, sort)
         tandem = Measure(scores, labels, llr=True, asv=scores, cm=countermeasure)
-        row("the same of speakers, with t-DCF and t-EER", measure(lambda: intervals(tandem, speakers, 1000), 1), sort)
+        row(
+            "the same of speakers, with t-DCF and t-EER",
+            measure(lambda: intervals(tandem, speakers, 1000), 1),
+            sort,
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ def main() -> None:
     row("sasv metrics --help", run(SASV, "metrics", "--help"), baseline)
     row("import sasv", run(sys.executable, "-c", "import sasv"), baseline)
     row("import torch", run(sys.executable, "-c", "import torch"), baseline)
-    row("from sasv import load_model", run(sys.executable, "-c", "from sasv import load_model"), baseline)
+    row(
+        "from sasv import load_model",
+        run(sys.executable, "-c", "from sasv import load_model"),
+        baseline,
+    )
 
 
 if __name__ == "__main__":

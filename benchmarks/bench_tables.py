@@ -20,7 +20,8 @@ def main() -> None:
                 speaker = f"id{index // 182:05}"
                 name = f"{speaker}/{index // 20:011x}/{index % 20:05}"
                 stream.write(
-                    f"{name}\t/data/voxceleb2/dev/aac/{name}.m4a\t{speaker}\tdev\tbonafide\t-\t{4 + index % 16}.064\n"
+                    f"{name}\t/data/voxceleb2/dev/aac/{name}.m4a\t{speaker}"
+                    f"\tdev\tbonafide\t-\t{4 + index % 16}.064\n"
                 )
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         header(f"{ROWS:,} rows, {path.stat().st_size / 1e6:.0f} MB")

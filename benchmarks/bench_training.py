@@ -1,4 +1,6 @@
-"""A training step: audio-seconds a second for each encoder, precision, eager and compiled; and what feeds it."""
+"""A training step: audio-seconds a second for each encoder, precision, eager and compiled; and what
+feeds it.
+"""
 
 import sys
 import tempfile
@@ -30,7 +32,9 @@ def flops(encoder: torch.nn.Module, waves: torch.Tensor) -> float:
 
 
 def step_time(engine: Engine, pairs: int, samples: int, repeats: int) -> tuple[float, float]:
-    """Return (seconds of a whole step, seconds of the encoder's forward and backward alone), medians."""
+    """Return (seconds of a whole step, seconds of the encoder's forward and backward alone),
+    medians.
+    """
     waves = 0.1 * torch.randn(pairs, 2, samples)
     labels = torch.arange(pairs)
     flat = waves.reshape(2 * pairs, samples).to(engine.device)
@@ -40,7 +44,9 @@ def step_time(engine: Engine, pairs: int, samples: int, repeats: int) -> tuple[f
         engine.step(0)
 
     def encoder() -> None:
-        with torch.autocast(engine.device.type, engine.system.low, enabled=engine.system.low is not None):
+        with torch.autocast(
+            engine.device.type, engine.system.low, enabled=engine.system.low is not None
+        ):
             output = engine.system.encoder(flat)
         output.float().sum().backward()
 
@@ -92,16 +98,26 @@ def main() -> None:
                     seconds, alone = step_time(engine, pairs, 32240, 9 if gpu else 3)
                     heard = 2 * pairs * 32240 / 16000 / seconds
                     baseline = baseline or heard
-                    title = f"{name}{' (256 channels)' if sizes else ''}, {pairs} pairs, {precision}"
+                    title = (
+                        f"{name}{' (256 channels)' if sizes else ''}, {pairs} pairs, {precision}"
+                    )
                     title += ", compiled" if compiled else ""
                     outside = 100 * (1 - alone / seconds)
-                    note = f"{heard / baseline:5.2f} x float32 eager, {outside:4.1f} % outside the encoder"
+                    note = (
+                        f"{heard / baseline:5.2f} x float32 eager, {outside:4.1f} % outside "
+                        "the encoder"
+                    )
                     note += f", {2 * pairs / seconds / LOADER:.2f} loader cores"
                     if not compiled:
-                        operations = flops(engine.system.encoder, 0.1 * torch.randn(2 * pairs, 32240, device=device))
+                        operations = flops(
+                            engine.system.encoder,
+                            0.1 * torch.randn(2 * pairs, 32240, device=device),
+                        )
                         note += f", {operations / 2 / pairs / 1e9:.1f} GFLOP a crop"
                         note += f", {operations / alone / 1e12:.2f} TFLOP/s"
-                    print(f"  {title:56} {1000 * seconds:9.1f} ms {heard:9.1f} s/s {note}", flush=True)
+                    print(
+                        f"  {title:56} {1000 * seconds:9.1f} ms {heard:9.1f} s/s {note}", flush=True
+                    )
                     torch.compiler.reset()
 
 

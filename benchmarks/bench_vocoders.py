@@ -1,8 +1,10 @@
-"""Vocoders: times real time on one core, memory of a worker, what the runner adds, two processes against one.
+"""Vocoders: times real time on one core, memory of a worker, what the runner adds, two processes
+against one.
 
     python benchmarks/bench_vocoders.py [SPEECH]
 
-SPEECH is a folder of FLAC files, for instance LibriSpeech; without one, or where it is missing, voiced-like sound.
+SPEECH is a folder of FLAC files, for instance LibriSpeech; without one, or where it is missing,
+voiced-like sound.
 """
 
 import multiprocessing
@@ -38,13 +40,17 @@ def speech(root: Path | None) -> list[np.ndarray]:
         rng = np.random.default_rng(0)
         at = np.arange(FILES * SECONDS * RATE) / RATE
         phase = 2 * np.pi * np.cumsum(130 * (1 + 0.1 * np.sin(2 * np.pi * at))) / RATE
-        whole = 0.05 * sum(np.sin(k * phase) / k for k in range(1, 12)) + 0.003 * rng.standard_normal(len(at))
+        whole = 0.05 * sum(
+            np.sin(k * phase) / k for k in range(1, 12)
+        ) + 0.003 * rng.standard_normal(len(at))
     count = min(FILES, len(whole) // (SECONDS * RATE))
     return list(whole[: count * SECONDS * RATE].astype(np.float32).reshape(count, -1))
 
 
 def bare(name: str, waves: list[np.ndarray], answer) -> None:
-    """In a fresh process: send the median seconds for each second of speech, and the peak memory in MB."""
+    """In a fresh process: send the median seconds for each second of speech, and the peak memory in
+    MB.
+    """
     torch.set_num_threads(1)
     try:
         vocoder = make_vocoder(name)
@@ -57,7 +63,9 @@ def bare(name: str, waves: list[np.ndarray], answer) -> None:
         started = time.perf_counter()
         vocoder(wave)
         times.append((time.perf_counter() - started) / (len(wave) / RATE))
-    answer.send((statistics.median(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    answer.send(
+        (statistics.median(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    )
 
 
 def of_fresh_process(name: str, waves: list[np.ndarray]) -> tuple[float, float] | str:
@@ -76,7 +84,10 @@ def by_hand(names: tuple[str, ...], waves: list[np.ndarray], folder: Path) -> fl
     started = time.perf_counter()
     for vocoder in vocoders:
         for number in range(len(waves)):
-            write_audio(folder / f"{number}.flac", vocoder(read_audio(folder / "speech" / f"source{number}.flac")))
+            write_audio(
+                folder / f"{number}.flac",
+                vocoder(read_audio(folder / "speech" / f"source{number}.flac")),
+            )
     return time.perf_counter() - started
 
 
@@ -90,16 +101,24 @@ def main() -> None:
         if isinstance(found, str):
             print(f"  {name:16} not measured: {found or 'needs weights'}")
         else:
-            print(f"  {name:16} {1 / found[0]:8.1f} x real time a core, {found[1]:6.0f} MB a worker")
+            print(
+                f"  {name:16} {1 / found[0]:8.1f} x real time a core, {found[1]:6.0f} MB a worker"
+            )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number, wave in enumerate(waves):
             (folder / "speech").mkdir(exist_ok=True)
             soundfile.write(folder / "speech" / f"source{number}.flac", wave, RATE)
-        size = sum(path.stat().st_size for path in (folder / "speech").glob("*.flac")) / len(waves) / SECONDS
+        size = (
+            sum(path.stat().st_size for path in (folder / "speech").glob("*.flac"))
+            / len(waves)
+            / SECONDS
+        )
         names = [f"source{number}" for number in range(len(waves))]
         paths = [f"speech/{name}.flac" for name in names]
-        Table.build({"utterance": names, "path": paths, "speaker": names}).save(folder / "utterances.tsv")
+        Table.build({"utterance": names, "path": paths, "speaker": names}).save(
+            folder / "utterances.tsv"
+        )
         table = load_utterances(folder / "utterances.tsv")
         times: dict[str, list[float]] = {"loop": [], "1 process": [], "2 processes": []}
         makers = Makers(ALWAYS)
@@ -110,18 +129,27 @@ def main() -> None:
                 plan = plan_units(table, ALWAYS, out)
                 started = time.perf_counter()
                 run(plan, makers, out / "parts", workers=workers)
-                times["1 process" if workers == 1 else "2 processes"].append(time.perf_counter() - started)
+                times["1 process" if workers == 1 else "2 processes"].append(
+                    time.perf_counter() - started
+                )
         loop, one, two = (statistics.median(times[name]) for name in times)
         copies = len(ALWAYS) * len(waves)
         made = sum(path.stat().st_size for path in (folder / "0-1").rglob("*.flac"))
     print(f"  bare loop: read, copy, write, {copies} copies   {loop:6.2f} s (baseline)")
-    print(f"  runner, 1 process                  {one:6.2f} s, {100 * (one / loop - 1):+.1f} % of the bare loop")
-    print(f"  runner, 2 processes                {two:6.2f} s, {one / two:.2f} x, the start of both included")
+    print(
+        f"  runner, 1 process                  {one:6.2f} s, {100 * (one / loop - 1):+.1f} % of "
+        "the bare loop"
+    )
+    print(
+        f"  runner, 2 processes                {two:6.2f} s, {one / two:.2f} x, the start of both "
+        "included"
+    )
     per_second = made / (copies * SECONDS)
     print(f"  FLAC: copies {per_second:,.0f} bytes a second of speech, originals {size:,.0f}")
     hours = VOXCELEB2_HOURS * one / (copies * SECONDS)
     print(
-        f"  VoxCeleb2 ({VOXCELEB2_FILES:,} files, {VOXCELEB2_HOURS:,} h), one of these three vocoders each: "
+        f"  VoxCeleb2 ({VOXCELEB2_FILES:,} files, {VOXCELEB2_HOURS:,} h), one of these three "
+        "vocoders each: "
         f"{hours:,.0f} core-hours and {VOXCELEB2_HOURS * 3600 * per_second / 1e12:.2f} TB"
     )
 

@@ -1,8 +1,10 @@
-"""Calibration and fusion on real scores: ECAPA-TDNN and AASIST on ASVspoof2019 LA dev, fitted on half of the speakers.
+"""Calibration and fusion on real scores: ECAPA-TDNN and AASIST on ASVspoof2019 LA dev, fitted on
+half of the speakers.
 
-The claimed speakers are dealt into two halves by a seed; what is fitted is fitted on one half and measured on the
-other, then the other way round. Reads the scores and the protocol from the folder ``shared`` beside the checkout.
-Writes a Markdown table, and the report of the test halves together where ``--report FOLDER`` is given.
+The claimed speakers are dealt into two halves by a seed; what is fitted is fitted on one half and
+measured on the other, then the other way round. Reads the scores and the protocol from the folder
+``shared`` beside the checkout. Writes a Markdown table, and the report of the test halves together
+where ``--report FOLDER`` is given.
 """
 
 import argparse
@@ -30,12 +32,22 @@ SYSTEMS = {
     "logistic fusion": ("logistic", ("asv_score", "cm_score")),
     "non-linear fusion": ("nonlinear", ("asv_score", "cm_score")),
 }
-SHOWN = ("sasv_eer", "sv_eer", "spf_eer", "min_a_dcf.asvspoof5", "act_a_dcf.asvspoof5", "cllr", "min_cllr")
+SHOWN = (
+    "sasv_eer",
+    "sv_eer",
+    "spf_eer",
+    "min_a_dcf.asvspoof5",
+    "act_a_dcf.asvspoof5",
+    "cllr",
+    "min_cllr",
+)
 REPEATS = 1000
 
 
 def crossed(scores: Scores, kind: str, columns: tuple[str, ...], halves: np.ndarray) -> np.ndarray:
-    """Return the scores of each trial by what was fitted on the half that does not hold its claimed speaker."""
+    """Return the scores of each trial by what was fitted on the half that does not hold its claimed
+    speaker.
+    """
     values = {name: scores.table.numbers(name) for name in columns}
     if kind == "none":
         return values[columns[0]]
@@ -43,7 +55,10 @@ def crossed(scores: Scores, kind: str, columns: tuple[str, ...], halves: np.ndar
     for half in (0, 1):
         fit, test = halves != half, halves == half
         backend = fit_backend(
-            {name: column[fit] for name, column in values.items()}, scores.labels[fit], COST_MODELS["asvspoof5"], kind
+            {name: column[fit] for name, column in values.items()},
+            scores.labels[fit],
+            COST_MODELS["asvspoof5"],
+            kind,
         )
         result[test] = backend({name: column[test] for name, column in values.items()})
     return result
@@ -59,7 +74,10 @@ def main() -> None:
     speakers, names = scores.speakers
     halves = np.random.default_rng(options.seed).permutation(len(names))[speakers] % 2
     counts = [np.bincount(scores.labels[halves == half], minlength=3).tolist() for half in (0, 1)]
-    print(f"{len(names)} claimed speakers; target, nontarget, spoof of the halves: {counts[0]}, {counts[1]}\n")
+    print(
+        f"{len(names)} claimed speakers; target, nontarget, spoof of the halves: {counts[0]}, "
+        f"{counts[1]}\n"
+    )
     measures = {}
     for name, (kind, columns) in SYSTEMS.items():
         llr = kind in ("logistic", "nonlinear")
@@ -71,7 +89,11 @@ def main() -> None:
         cells = []
         for metric in SHOWN:
             span = spans.get(metric)
-            shown = f" [{show(metric, span[0]).rstrip('%')}, {show(metric, span[1]).rstrip('%')}]" if span else ""
+            shown = (
+                f" [{show(metric, span[0]).rstrip('%')}, {show(metric, span[1]).rstrip('%')}]"
+                if span
+                else ""
+            )
             cells.append(show(metric, whole.get(metric)) + shown)
         print(f"| {name} | {' | '.join(cells)} |")
     print()
@@ -81,7 +103,9 @@ def main() -> None:
         ("logistic fusion", "non-linear fusion"),
     ):
         for unit, groups in (("speakers", speakers), ("trials", None)):
-            found = paired_test(measures[first], measures[second], groups, REPEATS, seed=options.seed)
+            found = paired_test(
+                measures[first], measures[second], groups, REPEATS, seed=options.seed
+            )
             for metric in ("sasv_eer", "min_a_dcf.asvspoof5"):
                 test = found[metric]
                 low, high = (show(metric, edge) for edge in test.interval)
@@ -92,12 +116,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             systems = []
             for name in ("ECAPA-TDNN", "AASIST", "sum", "non-linear fusion"):
-                cells = {column: scores.table.texts(column) for column in ("speaker", "utterance", "label", "attack")}
+                cells = {
+                    column: scores.table.texts(column)
+                    for column in ("speaker", "utterance", "label", "attack")
+                }
                 cells["score"] = [f"{value:.9g}" for value in measures[name].scores]
                 path = Path(folder) / f"{name}.tsv"
                 Table.build(cells, str(path)).save(path)
                 systems.append(f"{name}={path}")
-            report(ReportOptions(systems, options.report, title="ASVspoof2019 LA dev: fusions", worst=5))
+            report(
+                ReportOptions(
+                    systems, options.report, title="ASVspoof2019 LA dev: fusions", worst=5
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Does each stage lower the SASV-EER? The tiny table on real speech, several seeds: mean, spread, and the check.
+"""Does each stage lower the SASV-EER? The tiny table on real speech, several seeds: mean, spread,
+and the check.
 
     python benchmarks/stage_order.py SPEECH OUT --seeds 0 1 2
 
-SPEECH is a folder that ``sasv reproduce --scale tiny --corpus`` takes (shared/speech). What is done already is not done
-again. Prints a table in Markdown; the order holds where every stage of rows 2, 6, 7 lowers it, for each seed.
+SPEECH is a folder that ``sasv reproduce --scale tiny --corpus`` takes (shared/speech). What is done
+already is not done again. Prints a table in Markdown; the order holds where every stage of rows 2,
+6, 7 lowers it, for each seed.
 """
 
 import argparse
@@ -22,7 +24,9 @@ METRICS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("speech")
     parser.add_argument("out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -33,10 +37,16 @@ def main() -> None:
     for seed in options.seeds:
         cells = reproduce(
             ReproduceOptions(
-                rows=options.rows, encoder="ecapa-tdnn", train_set="train", scale="tiny", corpus=options.speech,
-                out=f"{options.out}/seed{seed}", epochs=options.epochs, seed=seed,
+                rows=options.rows,
+                encoder="ecapa-tdnn",
+                train_set="train",
+                scale="tiny",
+                corpus=options.speech,
+                out=f"{options.out}/seed{seed}",
+                epochs=options.epochs,
+                seed=seed,
             )
-        )  # fmt: skip
+        )
         for cell in cells:
             found[seed, cell.row] = cell.metrics
     rows = sorted({row for _, row in found})
@@ -46,14 +56,19 @@ def main() -> None:
         print(f"| {seed} | " + " | ".join(figure(found[seed, row]) for row in rows) + " |")
     for metric, name in METRICS.items():
         cells = [
-            spread([found[seed, row][metric] for seed in options.seeds], 3 if "dcf" in metric else 2) for row in rows
+            spread(
+                [found[seed, row][metric] for seed in options.seeds], 3 if "dcf" in metric else 2
+            )
+            for row in rows
         ]
         print(f"| {name}, mean (s.d.) | " + " | ".join(cells) + " |")
     ladder = [row for row in (2, 6, 7) if row in rows]
     for seed in options.seeds:
         values = [found[seed, row]["sasv_eer"] for row in ladder]
         verdict = "holds" if all(before > after for before, after in pairwise(values)) else "FAILS"
-        print(f"seed {seed}: {' -> '.join(f'{value:.2f}' for value in values)}: the order {verdict}")
+        print(
+            f"seed {seed}: {' -> '.join(f'{value:.2f}' for value in values)}: the order {verdict}"
+        )
 
 
 def figure(metrics: dict) -> str:
@@ -64,7 +79,9 @@ def figure(metrics: dict) -> str:
 
 def spread(values: list[float], digits: int) -> str:
     """Return mean and standard deviation over the seeds."""
-    return f"{mean(values):.{digits}f}" + (f" ({stdev(values):.{digits}f})" if len(values) > 1 else "")
+    return f"{mean(values):.{digits}f}" + (
+        f" ({stdev(values):.{digits}f})" if len(values) > 1 else ""
+    )
 
 
 if __name__ == "__main__":

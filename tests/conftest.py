@@ -1,6 +1,8 @@
-"""Shared fixtures, and the rule that a continuous-integration run fails on a skip that nobody expects.
+"""Shared fixtures, and the rule that a continuous-integration run fails on a skip that nobody
+expects.
 
-Real speech lies in ``shared/`` beside the checkout; tests that need it carry the marker ``speech`` and skip without it.
+Real speech lies in ``shared/`` beside the checkout; tests that need it carry the marker ``speech``
+and skip without it.
 """
 
 import importlib.util
@@ -17,8 +19,14 @@ from sasv.encoders import preset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = Path(__file__).resolve().parent / "data"
-"""Golden vectors and lists of keys, made by running the published code and that of other toolkits (see README.md)."""
-PUBLISHED_NAMES = {"ecapa-tdnn": "ECAPA_TDNN", "ska-tdnn": "SKA_TDNN", "mfa-conformer": "MFA_Conformer"}
+"""Golden vectors and lists of keys, made by running the published code and that of other toolkits
+(see README.md).
+"""
+PUBLISHED_NAMES = {
+    "ecapa-tdnn": "ECAPA_TDNN",
+    "ska-tdnn": "SKA_TDNN",
+    "mfa-conformer": "MFA_Conformer",
+}
 
 SMALL = {name: preset(name, "test") for name in PUBLISHED_NAMES}
 
@@ -27,7 +35,9 @@ def shared(*parts: str) -> Path:
     """Path below shared/; skips the test where it is missing."""
     path = SHARED.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"needs {path.relative_to(SHARED.parent)} beside the checkout, which is missing here")
+        pytest.skip(
+            f"needs {path.relative_to(SHARED.parent)} beside the checkout, which is missing here"
+        )
     return path
 
 
@@ -64,11 +74,17 @@ def fill():
 def published_keys():
     """Entry name -> shape of each published checkpoint."""
     listed = json.loads((DATA / "state_dict_keys.json").read_text())
-    return {model: {key: tuple(shape) for key, shape, _ in entries} for model, entries in listed.items()}
+    return {
+        model: {key: tuple(shape) for key, shape, _ in entries} for model, entries in listed.items()
+    }
 
 
 def buzz(
-    samples: int, pitch: float = 120.0, seed: int | np.random.Generator = 0, noise: float = 0.01, vibrato: float = 0.0
+    samples: int,
+    pitch: float = 120.0,
+    seed: int | np.random.Generator = 0,
+    noise: float = 0.01,
+    vibrato: float = 0.0,
 ) -> np.ndarray:
     """Return a buzzing "voice" of nine harmonics and noise: float32 at 16 kHz, (samples,).
 
@@ -81,7 +97,12 @@ def buzz(
     """
     rng = np.random.default_rng(seed)
     time = np.arange(samples) / 16000
-    phase = 2 * np.pi * pitch * (time + vibrato * (1 - np.cos(2 * np.pi * 2.5 * time)) / (2 * np.pi * 2.5))
+    phase = (
+        2
+        * np.pi
+        * pitch
+        * (time + vibrato * (1 - np.cos(2 * np.pi * 2.5 * time)) / (2 * np.pi * 2.5))
+    )
     wave = sum(np.sin(k * phase) / k for k in range(1, 10))
     return (0.1 * wave + noise * rng.standard_normal(samples)).astype(np.float32)
 
@@ -97,7 +118,9 @@ def voice():
 
 
 def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: float = 1.2) -> Path:
-    """Write a tiny corpus of buzzing "speakers" with tables, enrolments and trials (spoofs: noisy copies)."""
+    """Write a tiny corpus of buzzing "speakers" with tables, enrolments and trials (spoofs: noisy
+    copies).
+    """
     from sasv.audio import write_audio
     from sasv.tables import Table
 
@@ -109,18 +132,32 @@ def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: flo
             wave = buzz(int(seconds * 16000), pitch, rng)
             name = f"s{speaker}-{number}"
             write_audio(root / "audio" / f"{name}.wav", wave)
-            rows.append((name, f"audio/{name}.wav", f"s{speaker}", "train" if speaker < 6 else "dev", "bonafide", "-"))
+            rows.append(
+                (
+                    name,
+                    f"audio/{name}.wav",
+                    f"s{speaker}",
+                    "train" if speaker < 6 else "dev",
+                    "bonafide",
+                    "-",
+                )
+            )
             if speaker < 6 or number < 2:
                 continue
             copy = f"{name}~noise"
-            write_audio(root / "audio" / f"{copy}.wav", wave + 0.1 * rng.standard_normal(len(wave)).astype(np.float32))
+            write_audio(
+                root / "audio" / f"{copy}.wav",
+                wave + 0.1 * rng.standard_normal(len(wave)).astype(np.float32),
+            )
             rows.append((copy, f"audio/{copy}.wav", f"s{speaker}", "dev", "spoof", "noise"))
             other = f"s{speakers - 1 if speaker == 6 else 6}"
             trials += [(f"s{speaker}", name, "target", "-"), (other, name, "nontarget", "-")]
             trials.append((f"s{speaker}", copy, "spoof", "noise"))
     columns = ("utterance", "path", "speaker", "split", "label", "attack")
     Table.build(dict(zip(columns, zip(*rows)))).save(root / "utterances.tsv")
-    Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*trials)))).save(root / "trials_dev.tsv")
+    Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*trials)))).save(
+        root / "trials_dev.tsv"
+    )
     enrolments = {f"s{speaker}": f"s{speaker}-0,s{speaker}-1" for speaker in range(6, speakers)}
     Table.build({"speaker": list(enrolments), "utterances": list(enrolments.values())}).save(
         root / "enrolments_dev.tsv"
@@ -136,7 +173,9 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory):
-    """VoxCeleb2, ASVspoof2019 LA and ASVspoof 5 as distributed, tiny: buzzing speakers. Do not change them."""
+    """VoxCeleb2, ASVspoof2019 LA and ASVspoof 5 as distributed, tiny: buzzing speakers. Do not
+    change them.
+    """
     from sasv.audio import write_audio
 
     root = tmp_path_factory.mktemp("corpora")
@@ -159,7 +198,11 @@ def corpora(tmp_path_factory):
                 file = f"LA_{letter}_{speaker}{number}"
                 spoofed = number >= 4
                 attack = ("A01" if part != "eval" else "A07") if spoofed else "-"
-                voice(la / f"ASVspoof2019_LA_{part}/flac/{file}.flac", 100 + 17 * speaker, 0.1 if spoofed else 0.01)
+                voice(
+                    la / f"ASVspoof2019_LA_{part}/flac/{file}.flac",
+                    100 + 17 * speaker,
+                    0.1 if spoofed else 0.01,
+                )
                 lists[part].append(f"{name} {file} - {attack} {'spoof' if spoofed else 'bonafide'}")
                 if part == "train":
                     continue
@@ -169,20 +212,33 @@ def corpora(tmp_path_factory):
                 label = "spoof" if spoofed else "target"
                 asv[part].append(f"{name} {file} {attack if spoofed else 'bonafide'} {label}")
                 if not spoofed:
-                    asv[part].append(f"LA_{part[0]}{(speaker + 1) % count} {file} bonafide nontarget")
+                    asv[part].append(
+                        f"LA_{part[0]}{(speaker + 1) % count} {file} bonafide nontarget"
+                    )
     cm, asv_folder = la / "ASVspoof2019_LA_cm_protocols", la / "ASVspoof2019_LA_asv_protocols"
     cm.mkdir()
     asv_folder.mkdir()
     for part, suffix in (("train", "trn"), ("dev", "trl"), ("eval", "trl")):
         (cm / f"ASVspoof2019.LA.cm.{part}.{suffix}.txt").write_text("\n".join(lists[part]) + "\n")
     for part in ("dev", "eval"):
-        (asv_folder / f"ASVspoof2019.LA.asv.{part}.gi.trl.txt").write_text("\n".join(asv[part]) + "\n")
+        (asv_folder / f"ASVspoof2019.LA.asv.{part}.gi.trl.txt").write_text(
+            "\n".join(asv[part]) + "\n"
+        )
         for gender, rest in (("female", 0), ("male", 1)):
             names = sorted({name for name, _ in enrol[part]})[rest::2]
-            rows = [f"{name} {','.join(file for who, file in enrol[part] if who == name)}" for name in names]
-            (asv_folder / f"ASVspoof2019.LA.asv.{part}.{gender}.trn.txt").write_text("\n".join(rows) + "\n")
+            rows = [
+                f"{name} {','.join(file for who, file in enrol[part] if who == name)}"
+                for name in names
+            ]
+            (asv_folder / f"ASVspoof2019.LA.asv.{part}.{gender}.trn.txt").write_text(
+                "\n".join(rows) + "\n"
+            )
     a5 = root / "asvspoof5"
-    for part, letter, folder in (("train", "T", "flac_T"), ("dev", "D", "flac_D"), ("eval", "E", "flac_E_eval")):
+    for part, letter, folder in (
+        ("train", "T", "flac_T"),
+        ("dev", "D", "flac_D"),
+        ("eval", "E", "flac_E_eval"),
+    ):
         rows, trials, enrolled = [], [], []
         for speaker in range(4):
             who = f"{letter}_{speaker}"
@@ -260,7 +316,9 @@ def train_until(monkeypatch, options, epochs: int) -> None:
 
 
 def allowed_skips() -> list[str]:
-    """Regular expressions of the reasons for which a test may be skipped in continuous integration."""
+    """Regular expressions of the reasons for which a test may be skipped in continuous
+    integration.
+    """
     lines = (Path(__file__).parent / "allowed_skips.txt").read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
@@ -279,7 +337,9 @@ def unexpected_skips(reporter) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    """With CI in the environment, an unexpected skip fails the run: a test that never runs guards nothing."""
+    """With CI in the environment, an unexpected skip fails the run: a test that never runs guards
+    nothing.
+    """
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter and unexpected_skips(reporter) and session.exitstatus == 0:
         session.exitstatus = 1

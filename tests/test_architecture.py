@@ -1,4 +1,6 @@
-"""docs/architecture.md is true: rooms in order, imports in one direction, no circles, no torch where it says so."""
+"""docs/architecture.md is true: rooms in order, imports in one direction, no circles, no torch
+where it says so.
+"""
 
 import ast
 import graphlib
@@ -21,7 +23,9 @@ TORCHLESS = ("core", "audio", "tables", "scores", "metrics", "models", "decision
 LONGEST_MODULE = 500
 
 PATHS = {
-    ".".join(["sasv", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__"): path
+    ".".join(["sasv", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    ): path
     for path in sorted(SOURCE.rglob("*.py"))
 }
 """Dotted name -> file of every module."""
@@ -50,7 +54,9 @@ def resolved(name: str) -> str:
 
 
 def arrows(module: str) -> set[Arrow]:
-    """Return every arrow from a module: statements anywhere in it, literal strings for importlib or a registry."""
+    """Return every arrow from a module: statements anywhere in it, literal strings for importlib or
+    a registry.
+    """
     found: set[Arrow] = set()
 
     def add(name: str, when: str) -> None:
@@ -76,7 +82,10 @@ def arrows(module: str) -> set[Arrow]:
             base = ".".join(filter(None, [package if node.level else "", node.module]))
             for alias in node.names:
                 add(f"{base}.{alias.name}", when)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
             for name in re.findall(r"sasv(?:\.\w+)+", ast.unparse(node.args[0])):
                 add(name, "later")
         text = node.value if isinstance(node, ast.Constant) else None
@@ -93,7 +102,9 @@ ARROWS = {module: arrows(module) for module in PATHS}
 
 
 def test_the_map_names_every_room():
-    packages = {path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    packages = {
+        path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").exists()
+    }
     modules = {path.stem for path in SOURCE.glob("*.py")} - {"__init__", "__main__"}
     assert set(ROOMS) == packages | modules
     assert len(ROOMS) == len(set(ROOMS))
@@ -102,9 +113,13 @@ def test_the_map_names_every_room():
 @pytest.mark.parametrize("module", [name for name in PATHS if name not in ENTRANCES])
 def test_a_room_imports_only_rooms_above_it_in_the_table(module):
     for arrow in ARROWS[module]:
-        assert arrow.target not in ENTRANCES, f"{module} imports from the package sasv itself, which stands below it"
+        assert arrow.target not in ENTRANCES, (
+            f"{module} imports from the package sasv itself, which stands below it"
+        )
         place, wanted = ROOMS.index(room_of(module)), ROOMS.index(room_of(arrow.target))
-        assert wanted <= place, f"{module} imports {arrow.target}, whose room stands below its own in the table"
+        assert wanted <= place, (
+            f"{module} imports {arrow.target}, whose room stands below its own in the table"
+        )
 
 
 @pytest.mark.parametrize("which", ["import", "any"])
@@ -112,7 +127,9 @@ def test_no_import_circle(which):
     """Neither when modules are imported nor over what functions import later."""
     graph = {
         module: {
-            arrow.target for arrow in found if arrow.when == "import" or (which == "any" and arrow.when == "later")
+            arrow.target
+            for arrow in found
+            if arrow.when == "import" or (which == "any" and arrow.when == "later")
         }
         for module, found in ARROWS.items()
         if module not in ENTRANCES
@@ -157,7 +174,7 @@ import importlib, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.startswith("_sysconfigdata"):  # of the standard library, under a name of the platform
+        if name.startswith("_sysconfigdata"):  # a module of the standard library
             return
         if name.partition(".")[0] in blocked or (allowed and name.partition(".")[0] not in allowed):
             raise ModuleNotFoundError(f"{name} is blocked", name=name)
@@ -182,12 +199,21 @@ def import_without(modules: list[str], blocked: set[str], allowed: set[str] | No
 
 def test_rooms_without_torch():
     modules = [name for name in PATHS if name not in ENTRANCES and room_of(name) in TORCHLESS]
-    assert {room_of(name) for name in modules} >= {"core", "audio", "tables", "scores", "metrics", "models"}
+    assert {room_of(name) for name in modules} >= {
+        "core",
+        "audio",
+        "tables",
+        "scores",
+        "metrics",
+        "models",
+    }
     import_without(modules, {"torch"})
 
 
 def test_every_module_imports_with_the_core_dependencies_alone():
-    """Extras are imported where they are used: what pyproject.toml does not require is blocked here."""
+    """Extras are imported where they are used: what pyproject.toml does not require is blocked
+    here.
+    """
     modules = [name for name in PATHS if name != "sasv.__main__"]
     import_without(modules, set(), core_packages() | set(sys.stdlib_module_names) | {"sasv"})
 
@@ -205,7 +231,9 @@ def core_packages() -> set[str]:
     while wanted:
         requirement = Requirement(wanted.pop())
         name = canonicalize_name(requirement.name)
-        if name in closed or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        if name in closed or (
+            requirement.marker and not requirement.marker.evaluate({"extra": ""})
+        ):
             continue
         closed.add(name)
         try:

@@ -27,7 +27,9 @@ SOURCE = Path(sasv.__file__).parent
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect the generators to the build. ``-D sasv_api=0`` leaves out the API pages, most of the work."""
+    """Connect the generators to the build. ``-D sasv_api=0`` leaves out the API pages, most of the
+    work.
+    """
     app.add_config_value("sasv_api", True, "env")
     app.connect("config-inited", generate)
     app.connect("source-read", rewrite_links)
@@ -35,15 +37,24 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def generate(app: Sphinx, config: Any) -> None:
-    """Write all generated pages; a page that did not change is left alone, so that rebuilds are quick."""
-    pages = {"reference/cli.md": command_line(), "model-card.md": (SOURCE / "weights" / "compact.md").read_text()}
-    rooms = re.findall(r"^\| `(\w+)` \| ([^|]*)", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    """Write all generated pages; a page that did not change is left alone, so that rebuilds are
+    quick.
+    """
+    pages = {
+        "reference/cli.md": command_line(),
+        "model-card.md": (SOURCE / "weights" / "compact.md").read_text(),
+    }
+    rooms = re.findall(
+        r"^\| `(\w+)` \| ([^|]*)", (DOCS / "architecture.md").read_text(), re.MULTILINE
+    )
     if not config.sasv_api:
         rooms = []
     for room, job in rooms:
         pages[f"reference/api/{room}.md"] = room_page(room, job.strip())
     listed = "\n".join(room for room, _ in rooms)
-    pages["reference/api/index.md"] = f"# API by room\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+    pages["reference/api/index.md"] = (
+        f"# API by room\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+    )
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):
         pages[f"notebooks/{notebook.stem}.md"] = notebook_page(notebook)
     for path in (DOCS / "reference" / "api").glob("*.md"):  # of rooms that are no more
@@ -57,8 +68,12 @@ def generate(app: Sphinx, config: Any) -> None:
 
 
 def rewrite_links(app: Sphinx, page: str, content: list[str]) -> None:
-    """Point links that leave docs/, right for a reader of the repository, to the pages made of their targets."""
-    content[0] = re.sub(r"\]\((?:\.\./)+src/sasv/weights/compact\.md\)", "](/model-card.md)", content[0])
+    """Point links that leave docs/, right for a reader of the repository, to the pages made of
+    their targets.
+    """
+    content[0] = re.sub(
+        r"\]\((?:\.\./)+src/sasv/weights/compact\.md\)", "](/model-card.md)", content[0]
+    )
 
 
 def command_line() -> str:
@@ -66,8 +81,10 @@ def command_line() -> str:
     lines = [
         "# Command line",
         "",
-        "Every option can be given as a flag or in a YAML file (`--config FILE`); `--print_config` prints all",
-        "values. A switch such as `--json` needs no value, and `--no-json` turns it off. Flags may be written with",
+        "Every option can be given as a flag or in a YAML file (`--config FILE`); "
+        "`--print_config` prints all",
+        "values. A switch such as `--json` needs no value, and `--no-json` turns it off. Flags "
+        "may be written with",
         "dashes or underscores.",
         "",
     ]
@@ -76,12 +93,17 @@ def command_line() -> str:
         lines += [f"## sasv {name}", "", f"{sentence(command.summary)}", ""]
         if name == "train":
             lines += [
-                "The first word may be a YAML file or a recipe: " + ", ".join(f"`{one}`" for one in recipes()),
+                "The first word may be a YAML file or a recipe: "
+                + ", ".join(f"`{one}`" for one in recipes()),
                 "",
             ]
         lines += ["| option | type | default | |", "|---|---|---|---|"]
         for option in options(kind):
-            flag = option.name.upper() if option.name in command.positionals else f"--{option.name.replace('_', '-')}"
+            flag = (
+                option.name.upper()
+                if option.name in command.positionals
+                else f"--{option.name.replace('_', '-')}"
+            )
             lines.append(f"| `{flag}` | {option.kind} | {option.default} | {option.help} |")
         renamed = getattr(kind, "RENAMED", {})
         if renamed:
@@ -113,8 +135,15 @@ def options(kind: type, prefix: str = "") -> Iterator[Option]:
         value = field.default
         if field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
-        default = "required" if value is dataclasses.MISSING else f"`{json.dumps(value, default=str)}`"
-        yield Option(prefix + field.name, type_name(hint), cell(default), cell(sentence(helps.get(field.name, ""))))
+        default = (
+            "required" if value is dataclasses.MISSING else f"`{json.dumps(value, default=str)}`"
+        )
+        yield Option(
+            prefix + field.name,
+            type_name(hint),
+            cell(default),
+            cell(sentence(helps.get(field.name, ""))),
+        )
 
 
 def type_name(hint: Any) -> str:
@@ -138,11 +167,16 @@ def cell(text: str) -> str:
 
 
 def room_page(room: str, job: str) -> str:
-    """Return the page of a room: one section for each public module, in which autodoc fills in the members."""
+    """Return the page of a room: one section for each public module, in which autodoc fills in the
+    members.
+    """
     place = SOURCE / room
     if place.is_dir():
         names = sorted(path.stem for path in place.glob("*.py") if path.stem != "__init__")
-        modules = [f"sasv.{room}", *(f"sasv.{room}.{name}" for name in names if not name.startswith("_"))]
+        modules = [
+            f"sasv.{room}",
+            *(f"sasv.{room}.{name}" for name in names if not name.startswith("_")),
+        ]
         if room == "commands":
             modules += [f"sasv.commands.{command.module}" for command in COMMANDS.values()]
     else:

@@ -22,8 +22,9 @@ def many() -> bool:
 
 status = main()
 if many():
-    # Everything is written and the group is left. Gloo's threads now and then abort a process that ends by itself
-    # ("terminate called without an active exception"), and torchrun would call the whole job failed.
+    # Everything is written and the group is left. Gloo's threads now and then abort a process that
+    # ends by itself ("terminate called without an active exception"), and torchrun would call the
+    # whole job failed.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):

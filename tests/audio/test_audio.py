@@ -15,7 +15,9 @@ def energy_close(found, expected, tolerance):
     assert np.square(found - expected).mean() < tolerance * np.square(expected).mean()
 
 
-@pytest.mark.parametrize("suffix, tolerance", [("wav", 1e-6), ("flac", 1e-6), ("ogg", 0.05), ("mp3", 0.05)])
+@pytest.mark.parametrize(
+    "suffix, tolerance", [("wav", 1e-6), ("flac", 1e-6), ("ogg", 0.05), ("mp3", 0.05)]
+)
 def test_formats(tmp_path, voice, suffix, tolerance):
     wave = voice(16000)
     path = tmp_path / f"x.{suffix}"
@@ -73,7 +75,9 @@ def test_a_crop_reads_only_its_part(tmp_path, voice, monkeypatch):
     asked = []
     original = soundfile.SoundFile.read
     monkeypatch.setattr(
-        soundfile.SoundFile, "read", lambda self, frames=-1, **k: asked.append(frames) or original(self, frames, **k)
+        soundfile.SoundFile,
+        "read",
+        lambda self, frames=-1, **k: asked.append(frames) or original(self, frames, **k),
     )
     crop = read_audio(tmp_path / "x.flac", start=160000, samples=32000)
     assert asked == [32000]

@@ -35,7 +35,9 @@ def encode(av, path, wave, codec, form=None, rate=16000, bit_rate=None, **option
         whole = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(whole[None], format="s16", layout="mono")
         frame.rate = 16000
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size)
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size
+        )
         pieces = [*resampler.resample(frame), *resampler.resample(None)]
         for piece in [*pieces, None]:
             container.mux(stream.encode(piece))
@@ -75,7 +77,9 @@ def test_files_of_others_that_went_wrong(av, name):
     assert len(read_speech(path, 1600)) == pytest.approx(CASES[name] * 16000, abs=16)
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFDB, 0x80000000, 0xFFFFFFFF, 0xFFFFFFDB])
+@pytest.mark.parametrize(
+    "size", [0, 0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFDB, 0x80000000, 0xFFFFFFFF, 0xFFFFFFDB]
+)
 def test_sizes_of_a_wav_that_are_no_promise(tmp_path, av, speech, size):
     path = tmp_path / "x.wav"
     soundfile.write(path, speech, 16000)
@@ -135,7 +139,10 @@ def test_a_header_that_promises_the_impossible_is_counted(tmp_path, av, speech):
 
 def test_a_length_from_the_bit_rate_is_no_promise(tmp_path, av, speech):
     loud, quiet = np.resize(speech, 16000 * 10), np.zeros(16000 * 10, np.float32)
-    for name, wave in (("one", np.concatenate((loud, quiet))), ("other", np.concatenate((quiet, loud)))):
+    for name, wave in (
+        ("one", np.concatenate((loud, quiet))),
+        ("other", np.concatenate((quiet, loud))),
+    ):
         path = tmp_path / f"{name}.aac"
         encode(av, path, wave, "aac", "adts")
         assert probe(path).length is Length.ESTIMATED
@@ -144,14 +151,25 @@ def test_a_length_from_the_bit_rate_is_no_promise(tmp_path, av, speech):
 
 
 def mp3(av, path, wave, bit_rate, xing):
-    encode(av, path, wave, "libmp3lame", "mp3", bit_rate=bit_rate, write_xing="1" if xing else "0", id3v2_version="0")
+    encode(
+        av,
+        path,
+        wave,
+        "libmp3lame",
+        "mp3",
+        bit_rate=bit_rate,
+        write_xing="1" if xing else "0",
+        id3v2_version="0",
+    )
     return path.read_bytes()
 
 
 @pytest.mark.parametrize("rates", [(128000, 32000), (32000, 128000)])
 @pytest.mark.parametrize("xing", [False, True])
 def test_joined_mp3_are_read_to_their_end(tmp_path, av, speech, rates, xing):
-    parts = [mp3(av, tmp_path / f"{index}.mp3", speech, rate, xing) for index, rate in enumerate(rates)]
+    parts = [
+        mp3(av, tmp_path / f"{index}.mp3", speech, rate, xing) for index, rate in enumerate(rates)
+    ]
     path = tmp_path / "joined.mp3"
     path.write_bytes(b"".join(parts))
     if xing and len(parts[1]) < 1 << 16:  # as short as a tag: make it longer
@@ -184,7 +202,12 @@ def test_chained_ogg_is_read_whole(tmp_path, av, speech, same):
 
 @pytest.mark.parametrize(
     ("codec", "form", "rate"),
-    [("libopus", "webm", 48000), ("aac", "mov", 16000), ("aac", "3gp", 16000), ("ac3", "ac3", 48000)],
+    [
+        ("libopus", "webm", 48000),
+        ("aac", "mov", 16000),
+        ("aac", "3gp", 16000),
+        ("ac3", "ac3", 48000),
+    ],
 )
 def test_containers_are_chosen_by_content(tmp_path, av, speech, codec, form, rate):
     for suffix in ("wav", "mp3", "flac", "unknown"):
@@ -199,7 +222,9 @@ def test_containers_are_chosen_by_content(tmp_path, av, speech, codec, form, rat
 def test_gsm_cannot_be_sought_and_is_cropped_all_the_same(tmp_path, speech):
     soundfile.write(tmp_path / "x.wav", speech[::2], 8000, subtype="GSM610")
     whole = read_audio(tmp_path / "x.wav", rate=8000)
-    np.testing.assert_array_equal(read_audio(tmp_path / "x.wav", 9000, 4000, rate=8000), whole[9000:13000])
+    np.testing.assert_array_equal(
+        read_audio(tmp_path / "x.wav", 9000, 4000, rate=8000), whole[9000:13000]
+    )
 
 
 def test_an_unknown_codec_is_one_line(tmp_path, av, speech):
@@ -246,7 +271,11 @@ def test_five_hours_are_never_read_at_once(tmp_path):
     size = 5 * 3600 * 16000
     with open(path, "wb") as stream:  # a sparse file
         stream.write(b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt ")
-        stream.write(struct.pack("<IHHIIHH", 16, 1, 1, 16000, 16000, 1, 8) + b"data" + struct.pack("<I", size))
+        stream.write(
+            struct.pack("<IHHIIHH", 16, 1, 1, 16000, 16000, 1, 8)
+            + b"data"
+            + struct.pack("<I", size)
+        )
         stream.truncate(44 + size)
     with pytest.raises(AudioError, match="18000 s long, over the limit of 14400 s"):
         read_audio(path)
@@ -308,7 +337,9 @@ def test_channels(tmp_path, speech, voice, monkeypatch, capsys):
     soundfile.write(tmp_path / "two.wav", np.stack([speech, other], 1), 16000, subtype="FLOAT")
     np.testing.assert_allclose(read_audio(tmp_path / "two.wav"), (speech + other) / 2, atol=1e-6)
     np.testing.assert_array_equal(read_audio(tmp_path / "two.wav", channel="1"), other)
-    np.testing.assert_array_equal(read_audio(tmp_path / "two.wav", 500, 900, channel="0"), speech[500:1400])
+    np.testing.assert_array_equal(
+        read_audio(tmp_path / "two.wav", 500, 900, channel="0"), speech[500:1400]
+    )
     np.testing.assert_array_equal(read_audio(tmp_path / "left.wav", channel="mean"), speech / 2)
     with pytest.raises(AudioError, match="has 2 channels, no channel 2"):
         read_audio(tmp_path / "two.wav", channel="2")
@@ -325,5 +356,17 @@ def test_long_audio_is_resampled_in_pieces_alike(tmp_path, voice, monkeypatch):
 
 
 def test_one_list_of_suffixes():
-    assert {".sph", ".aiff", ".au", ".w64", ".caf", ".mp4", ".m4b", ".webm", ".amr", ".3gp", ".wma"} <= SUFFIXES
+    assert {
+        ".sph",
+        ".aiff",
+        ".au",
+        ".w64",
+        ".caf",
+        ".mp4",
+        ".m4b",
+        ".webm",
+        ".amr",
+        ".3gp",
+        ".wma",
+    } <= SUFFIXES
     assert is_audio_name("A/B.WAV") and not is_audio_name("a.wav/b") and not is_audio_name(".wav")

@@ -1,4 +1,6 @@
-"""Speech activity: the detector is the package's own, no noise is speech, and cutting pauses leaves speech alone."""
+"""Speech activity: the detector is the package's own, no noise is speech, and cutting pauses leaves
+speech alone.
+"""
 
 import time
 import warnings
@@ -15,7 +17,9 @@ RATE = 16000
 
 
 def coloured(slope: float, level: float, seed: int, seconds: float = 4) -> np.ndarray:
-    """Noise whose power falls with the frequency to the power of ``slope``, peak at ``level`` dBFS."""
+    """Noise whose power falls with the frequency to the power of ``slope``, peak at ``level``
+    dBFS.
+    """
     rng = np.random.default_rng(seed)
     count = int(seconds * RATE)
     frequencies = np.fft.rfftfreq(count)
@@ -35,9 +39,13 @@ def sounds() -> dict[str, np.ndarray]:
         for slope in (-2, -1, 0, 1, 2, 3)
         for level in (0, -20, -45, -70)
     }
-    found |= {f"tone of {pitch} Hz": 0.5 * np.sin(2 * np.pi * pitch * at) for pitch in (50, 100, 180, 440, 1000, 3000)}
     found |= {
-        f"buzz of {pitch} Hz": 0.05 * sum(np.sin(2 * np.pi * k * pitch * at) / k for k in range(1, 12))
+        f"tone of {pitch} Hz": 0.5 * np.sin(2 * np.pi * pitch * at)
+        for pitch in (50, 100, 180, 440, 1000, 3000)
+    }
+    found |= {
+        f"buzz of {pitch} Hz": 0.05
+        * sum(np.sin(2 * np.pi * k * pitch * at) / k for k in range(1, 12))
         for pitch in (60, 110, 150, 220)
     }
     click = np.zeros(count)
@@ -52,8 +60,12 @@ def sounds() -> dict[str, np.ndarray]:
         "clipped tone": np.sign(np.sin(2 * np.pi * 120 * at)),
         "chord": 0.1 * sum(np.sin(2 * np.pi * pitch * at) for pitch in (262, 330, 392, 523)),
         "chirp": 0.2 * np.sin(2 * np.pi * np.cumsum(100 + 700 * at) / RATE),
-        "noise at the rate of syllables": 0.1 * rng.standard_normal(count) * (1 + np.sin(2 * np.pi * 4 * at)),
-        "one huge sample": np.where(np.arange(count) == 100, 1e20, 0.01 * rng.standard_normal(count)),
+        "noise at the rate of syllables": 0.1
+        * rng.standard_normal(count)
+        * (1 + np.sin(2 * np.pi * 4 * at)),
+        "one huge sample": np.where(
+            np.arange(count) == 100, 1e20, 0.01 * rng.standard_normal(count)
+        ),
     }
     return found
 
@@ -95,9 +107,13 @@ def test_the_network_is_that_of_the_package(voice):
 
 def test_spans_by_hand():
     frame = 512 / RATE
-    probabilities = np.array([0.1] * 10 + [0.9] * 20 + [0.1] * 2 + [0.6] * 20 + [0.1] * 10 + [0.9] * 3 + [0.1] * 5)
+    probabilities = np.array(
+        [0.1] * 10 + [0.9] * 20 + [0.1] * 2 + [0.6] * 20 + [0.1] * 10 + [0.9] * 3 + [0.1] * 5
+    )
     spans = speech_spans(probabilities, len(probabilities) * frame)
-    assert spans == (pytest.approx((10 * frame, 52 * frame)),)  # the short pause is bridged, the short sound dropped
+    assert spans == (
+        pytest.approx((10 * frame, 52 * frame)),
+    )  # the short pause is bridged, the short sound dropped
     assert speech_spans(np.full(20, 0.9), 0.63) == ((0.0, 0.63),)
     assert speech_spans(np.zeros(0), 0.0) == ()
 
@@ -126,6 +142,8 @@ def test_real_speech_is_found_fast():
 
 @pytest.mark.speech
 def test_environmental_noise_is_no_speech():
-    """Ten classes of sounds, crying babies and crowing cocks among them: never the speech that a verdict needs."""
+    """Ten classes of sounds, crying babies and crowing cocks among them: never the speech that a
+    verdict needs.
+    """
     paths = sorted(shared("speech", "noise").rglob("*.ogg"))
     assert paths and max(net_speech(read_audio(path)).net_seconds for path in paths) < 0.75

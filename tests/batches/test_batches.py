@@ -15,7 +15,9 @@ from sasv.tables import Table, Utterances
 
 
 def planner(utterances_of, speakers=4, spoofs=0, **options):
-    """A planner over speakers with so many utterances each, and two spoofed rows a speaker and attack."""
+    """A planner over speakers with so many utterances each, and two spoofed rows a speaker and
+    attack.
+    """
     speaker = np.repeat(np.arange(len(utterances_of)), utterances_of)
     spoofed = np.zeros(len(speaker), bool)
     attack = np.zeros(len(speaker), np.int32)
@@ -23,8 +25,14 @@ def planner(utterances_of, speakers=4, spoofs=0, **options):
         extra = np.repeat(np.arange(len(utterances_of)), 4)
         speaker = np.concatenate((speaker, extra))
         spoofed = np.concatenate((spoofed, np.ones(len(extra), bool)))
-        attack = np.concatenate((attack, np.tile([1, 1, 2, 2], len(utterances_of)))).astype(np.int32)
-    return PairPlanner(speaker, spoofed, attack, len(utterances_of), speakers, spoofs, **options), speaker, attack
+        attack = np.concatenate((attack, np.tile([1, 1, 2, 2], len(utterances_of)))).astype(
+            np.int32
+        )
+    return (
+        PairPlanner(speaker, spoofed, attack, len(utterances_of), speakers, spoofs, **options),
+        speaker,
+        attack,
+    )
 
 
 def test_stage1_batches_hold_pairs_of_different_speakers():
@@ -103,7 +111,9 @@ def test_the_published_epoch_on_the_real_lists():
 
 
 def test_an_epoch_by_its_spoofed_pairs():
-    """8 speakers, 2 attacks, 2 utterances each: 16 spoofed pairs, all of them once; bona fide pairs come again."""
+    """8 speakers, 2 attacks, 2 utterances each: 16 spoofed pairs, all of them once; bona fide pairs
+    come again.
+    """
     machine, _, _ = planner([4] * 8, speakers=4, spoofs=3, batches="spoofs")
     plan = machine.plan(0)
     assert len(plan) == 6
@@ -127,10 +137,14 @@ def test_a_batch_split_among_processes_keeps_its_items_and_their_draws():
 
 
 def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
-    """1.09 million utterances of 5,994 speakers; the limit stands far above what it takes, see benchmarks."""
+    """1.09 million utterances of 5,994 speakers; the limit stands far above what it takes, see
+    benchmarks.
+    """
     rng = np.random.default_rng(0)
     speaker = rng.integers(5994, size=1_092_009)
-    machine = PairPlanner(speaker, np.zeros(len(speaker), bool), np.zeros(len(speaker), np.int32), 5994, 100)
+    machine = PairPlanner(
+        speaker, np.zeros(len(speaker), bool), np.zeros(len(speaker), np.int32), 5994, 100
+    )
     plan = machine.plan(3)
     assert 5300 < len(plan) < 5460
     shares = [plan.share(rank, 4) for rank in range(4)]
@@ -140,7 +154,9 @@ def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
 
 
 def test_too_few_speakers_or_no_spoofs_are_said():
-    with pytest.raises(SasvError, match="wants 9 different speakers, the training table has 3.*--pairs 3"):
+    with pytest.raises(
+        SasvError, match="wants 9 different speakers, the training table has 3.*--pairs 3"
+    ):
         planner([4, 4, 4], speakers=9)
     zeros = np.zeros(4, np.int64)
     with pytest.raises(SasvError, match="no row with label spoof"):
@@ -151,7 +167,11 @@ def table(tmp_path, voice, seconds, rate=16000):
     for index, length in enumerate(seconds):
         write_audio(tmp_path / f"{index}.wav", voice(int(length * rate), index))
     rows = range(len(seconds))
-    columns = {"utterance": rows, "path": [f"{row}.wav" for row in rows], "speaker": [f"s{row}" for row in rows]}
+    columns = {
+        "utterance": rows,
+        "path": [f"{row}.wav" for row in rows],
+        "speaker": [f"s{row}" for row in rows],
+    }
     return Utterances(Table.build(columns, str(tmp_path / "u.tsv")))
 
 
@@ -209,7 +229,9 @@ def test_batches_do_not_depend_on_workers(tmp_path, voice, workers):
     machine = PairPlanner(np.arange(6), np.zeros(6, bool), np.zeros(6, np.int32), 6, 2)
 
     def batches(count):
-        with BatchLoader(dataset, count, pairs=4).batches(PlanSampler(machine.plan(0), 0, 0)) as batches:
+        with BatchLoader(dataset, count, pairs=4).batches(
+            PlanSampler(machine.plan(0), 0, 0)
+        ) as batches:
             return list(batches)
 
     for (a, b), (c, d) in zip(batches(0), batches(workers), strict=True):
@@ -254,7 +276,9 @@ def test_signal_to_noise_ratios(musan, voice):
     # 3 to 7 independent speakers at 13-20 dB each: 4.5 to 15.3 dB together
     babble = [ratio("speech", seed) for seed in range(40)]
     assert min(babble) > 4 and max(babble) < 16
-    assert np.square(at_snr(wave, wave, 10.0)).mean() == pytest.approx(np.square(wave).mean() / 10, rel=1e-4)
+    assert np.square(at_snr(wave, wave, 10.0)).mean() == pytest.approx(
+        np.square(wave).mean() / 10, rel=1e-4
+    )
     assert not at_snr(wave, np.zeros(100, np.float32), 5.0).any()
 
 
@@ -266,7 +290,13 @@ def test_reverberation_is_a_convolution_with_unit_energy():
 def test_speed_changes_pitch_and_keeps_length(musan):
     tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
     peaks = {
-        int(np.argmax(np.abs(np.fft.rfft(musan.apply("speed", tone, np.random.default_rng(seed))[:15000]))) * 16 / 15)
+        int(
+            np.argmax(
+                np.abs(np.fft.rfft(musan.apply("speed", tone, np.random.default_rng(seed))[:15000]))
+            )
+            * 16
+            / 15
+        )
         for seed in range(8)
     }
     assert {round(peak, -1) for peak in peaks} == {950, 1050}
@@ -289,7 +319,9 @@ def test_nothing_is_said_of_good_files(tmp_path, voice, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("sizes", [{"speakers": 0}, {"speakers": -1}, {"speakers": 2, "spoofs": -1}])
+@pytest.mark.parametrize(
+    "sizes", [{"speakers": 0}, {"speakers": -1}, {"speakers": 2, "spoofs": -1}]
+)
 def test_a_batch_of_nothing_is_refused(sizes):
     with pytest.raises(SasvError, match="--pairs must be at least 1"):
         planner([4] * 4, **sizes)

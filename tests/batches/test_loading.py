@@ -1,4 +1,6 @@
-"""Loading with workers that die, stop, or lack shared memory, files or memory: a line, never a hang."""
+"""Loading with workers that die, stop, or lack shared memory, files or memory: a line, never a
+hang.
+"""
 
 import multiprocessing
 import os
@@ -25,15 +27,19 @@ def dataset(tmp_path_factory):
     names = [f"u{index}" for index in range(4)]
     for index, name in enumerate(names):
         write_audio(root / f"{name}.wav", buzz(8000, seed=index))
-    Table.build({"utterance": names, "path": [f"{name}.wav" for name in names], "speaker": names}).save(
-        root / "utterances.tsv"
-    )
+    Table.build(
+        {"utterance": names, "path": [f"{name}.wav" for name in names], "speaker": names}
+    ).save(root / "utterances.tsv")
     return CropDataset(load_utterances(root / "utterances.tsv"), 20)
 
 
 def sampler(batches=40):
     return PlanSampler(
-        PairPlanner(np.arange(4), np.zeros(4, bool), np.zeros(4, int), 4, 2, batches=batches).plan(0), 0, 0
+        PairPlanner(np.arange(4), np.zeros(4, bool), np.zeros(4, int), 4, 2, batches=batches).plan(
+            0
+        ),
+        0,
+        0,
     )
 
 
@@ -88,7 +94,10 @@ def test_few_open_files(dataset, monkeypatch):
     [
         (MemoryError(), "not enough memory"),
         (OSError(12, "Cannot allocate memory"), "not enough memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "not enough memory",
+        ),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "not enough memory"),
         (MemoryError("Caught MemoryError in DataLoader worker process 0."), "not enough memory"),
         (OSError(24, "Too many open files"), "too many open files"),

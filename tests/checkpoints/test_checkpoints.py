@@ -55,7 +55,9 @@ def test_round_trips(tmp_path, name, voice):
     equal(own.head, checkpoint.head)
     convert(ConvertOptions(str(tmp_path / "a.safetensors"), str(tmp_path / "b.model")))
     published = torch.load(tmp_path / "b.model", weights_only=True)
-    assert set(published) == {f"__S__.{key}" for key in own.encoder} | {f"__L__.{key}" for key in own.head}
+    assert set(published) == {f"__S__.{key}" for key in own.encoder} | {
+        f"__L__.{key}" for key in own.head
+    }
     convert(ConvertOptions(str(tmp_path / "b.model"), str(tmp_path / "c.safetensors")))
     back = load_checkpoint(tmp_path / "c.safetensors")
     equal(back.encoder, checkpoint.encoder)
@@ -63,7 +65,8 @@ def test_round_trips(tmp_path, name, voice):
     assert len(back.specification.classes) == 7
     wave = voice(20000)
     np.testing.assert_array_equal(
-        load_model(tmp_path / "a.safetensors").embed(wave), load_model(tmp_path / "b.model").embed(wave)
+        load_model(tmp_path / "a.safetensors").embed(wave),
+        load_model(tmp_path / "b.model").embed(wave),
     )
 
 
@@ -75,7 +78,8 @@ def test_published_files_load_key_for_key(tmp_path, name, wrapped, published_key
     prefix = "module." if wrapped else ""
     counters = {key for key in shapes if key.endswith("num_batches_tracked")}
     state = {
-        key: torch.zeros(shape, dtype=torch.long if key in counters else torch.float32) for key, shape in shapes.items()
+        key: torch.zeros(shape, dtype=torch.long if key in counters else torch.float32)
+        for key, shape in shapes.items()
     }
     state = fill.fill_state_dict(state, 0)
     for key in state:
@@ -103,7 +107,8 @@ def test_a_head_of_another_size_is_dropped_and_said():
 
 
 @pytest.mark.parametrize(
-    "loss, key, axis", [("aamsoftmax", "weight", 0), ("amsoftmax", "W", 1), ("softmax", "fc.bias", 0)]
+    "loss, key, axis",
+    [("aamsoftmax", "weight", 0), ("amsoftmax", "W", 1), ("softmax", "fc.bias", 0)],
 )
 def test_classes_keep_their_rows_by_name(loss, key, axis):
     checkpoint = make()
@@ -112,9 +117,17 @@ def test_classes_keep_their_rows_by_name(loss, key, axis):
     head = LOSSES.get(loss)(24, 4)
     before = head.state_dict()[key].clone()
     notes = restore_head(head, checkpoint, ["b", "c", "d", "spoof"])
-    assert f"kept 2 of the 3 classes of head {key} {tuple(checkpoint.head[key].shape)}; this training has 4" in notes
+    assert (
+        f"kept 2 of the 3 classes of head {key} {tuple(checkpoint.head[key].shape)}; this "
+        "training has 4" in notes
+    )
     after, old = head.state_dict()[key], checkpoint.head[key]
-    expected = [old.select(axis, 1), before.select(axis, 1), before.select(axis, 2), old.select(axis, 2)]
+    expected = [
+        old.select(axis, 1),
+        before.select(axis, 1),
+        before.select(axis, 2),
+        old.select(axis, 2),
+    ]
     for row, value in enumerate(expected):
         assert torch.equal(after.select(axis, row), value)
     # as many classes, but others: as published the rows stay where they are, by name they do not
@@ -157,7 +170,9 @@ def test_a_pickle_with_code_is_refused_unread(tmp_path, with_torch):
         torch.save({"__S__.conv1.weight": evil}, path)
     else:
         path.write_bytes(pickle.dumps(evil))
-    with pytest.raises(CheckpointError, match=r"evil\.model: refused: a pickle with more than weights"):
+    with pytest.raises(
+        CheckpointError, match=r"evil\.model: refused: a pickle with more than weights"
+    ):
         load_checkpoint(path)
     assert not trace.exists()
     pickle.loads(pickle.dumps(evil))
@@ -217,5 +232,6 @@ def test_half_precision_halves_the_file_and_keeps_the_embedding(trained, tmp_pat
     assert float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)) > 0.9999
     entries = load_checkpoint(half).encoder
     assert (
-        entries["conv1.weight"].dtype == torch.float16 and entries["torchfbank.1.mel_scale.fb"].dtype == torch.float32
+        entries["conv1.weight"].dtype == torch.float16
+        and entries["torchfbank.1.mel_scale.fb"].dtype == torch.float32
     )

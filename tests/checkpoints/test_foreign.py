@@ -1,4 +1,6 @@
-"""Weights of other toolkits: recognised, renamed, and giving the numbers of the original code (tests/data/peers)."""
+"""Weights of other toolkits: recognised, renamed, and giving the numbers of the original code
+(tests/data/peers).
+"""
 
 import json
 
@@ -133,7 +135,9 @@ def test_entries_that_nobody_knows_are_listed(tmp_path):
     with pytest.raises(CheckpointError, match=r"unexpected: layer5\.0\.conv1\.weight"):
         load_checkpoint(tmp_path / "avg_model.pt")
     torch.save({"speaker_net.fc.weight": torch.ones(2, 2)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"of another model or program.*speaker_net\.fc\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"of another model or program.*speaker_net\.fc\.weight"
+    ):
         load_checkpoint(tmp_path / "other.pt")
 
 
@@ -181,17 +185,29 @@ def test_redimnet_that_is_not_what_its_settings_say(config, message, tmp_path):
 
 
 @pytest.mark.parametrize("block_1d", ["fc", "conv", "att", "conv+att"])
-@pytest.mark.parametrize("block_2d", ["convnext_like", "convnext_like_relu", "basic_resnet", "basic_resnet_fwse"])
+@pytest.mark.parametrize(
+    "block_2d", ["convnext_like", "convnext_like_relu", "basic_resnet", "basic_resnet_fwse"]
+)
 def test_every_redimnet_is_read_back_from_its_shapes(block_1d, block_2d, tmp_path):
     from sasv.encoders import make_encoder
 
     options = {
-        "channels": 8, "block_1d": block_1d, "block_2d": block_2d, "strides": [1, 2, 3], "blocks": [1, 2, 1],
-        "expansions": [1.0, 2.0, 1.0], "reductions": [None, 12, 8], "context": True, "embedding_norm": True,
-        "output_channels": 50, "group_width": None if block_2d == "basic_resnet" else 4,
-    }  # fmt: skip
+        "channels": 8,
+        "block_1d": block_1d,
+        "block_2d": block_2d,
+        "strides": [1, 2, 3],
+        "blocks": [1, 2, 1],
+        "expansions": [1.0, 2.0, 1.0],
+        "reductions": [None, 12, 8],
+        "context": True,
+        "embedding_norm": True,
+        "output_channels": 50,
+        "group_width": None if block_2d == "basic_resnet" else 4,
+    }
     made = make_encoder("redimnet", options)
-    state = {key: value for key, value in made.state_dict().items() if not key.startswith("frontend.")}
+    state = {
+        key: value for key, value in made.state_dict().items() if not key.startswith("frontend.")
+    }
     config = {"block_2d_type": block_2d, "hop_length": 240, "spec_params": {"norm_signal": True}}
     torch.save({"model_config": config, "state_dict": state}, tmp_path / "b0.pt")
     specification = load_checkpoint(tmp_path / "b0.pt").specification
@@ -207,24 +223,35 @@ def speechbrain_entries():
     made = make_encoder("ecapa-speechbrain", preset("ecapa-speechbrain", "test"))
     state = made.state_dict()
     names = {
-        "conv1.": "blocks.0.conv.conv.", "bn1.": "blocks.0.norm.norm.", "layer4.": "mfa.conv.conv.",
-        "bn4.": "mfa.norm.norm.", "attention.0.": "asp.tdnn.conv.conv.", "attention.2.": "asp.tdnn.norm.norm.",
-        "attention.4.": "asp.conv.conv.", "bn5.": "asp_bn.norm.", "fc6.": "fc.conv.",
-    }  # fmt: skip
+        "conv1.": "blocks.0.conv.conv.",
+        "bn1.": "blocks.0.norm.norm.",
+        "layer4.": "mfa.conv.conv.",
+        "bn4.": "mfa.norm.norm.",
+        "attention.0.": "asp.tdnn.conv.conv.",
+        "attention.2.": "asp.tdnn.norm.norm.",
+        "attention.4.": "asp.conv.conv.",
+        "bn5.": "asp_bn.norm.",
+        "fc6.": "fc.conv.",
+    }
     for block in "123":
         here, there = f"layer{block}.", f"blocks.{block}."
         names |= {
-            f"{here}conv1.": f"{there}tdnn1.conv.conv.", f"{here}bn1.": f"{there}tdnn1.norm.norm.",
-            f"{here}conv3.": f"{there}tdnn2.conv.conv.", f"{here}bn3.": f"{there}tdnn2.norm.norm.",
-            f"{here}se.se.1.": f"{there}se_block.conv1.conv.", f"{here}se.se.3.": f"{there}se_block.conv2.conv.",
-        }  # fmt: skip
+            f"{here}conv1.": f"{there}tdnn1.conv.conv.",
+            f"{here}bn1.": f"{there}tdnn1.norm.norm.",
+            f"{here}conv3.": f"{there}tdnn2.conv.conv.",
+            f"{here}bn3.": f"{there}tdnn2.norm.norm.",
+            f"{here}se.se.1.": f"{there}se_block.conv1.conv.",
+            f"{here}se.se.3.": f"{there}se_block.conv2.conv.",
+        }
         for group in range(3):
             names[f"{here}convs.{group}."] = f"{there}res2net_block.blocks.{group}.conv.conv."
             names[f"{here}bns.{group}."] = f"{there}res2net_block.blocks.{group}.norm.norm."
     entries = {}
     for key, value in state.items():
         ours = next(start for start in names if key.startswith(start))
-        entries[names[ours] + key.removeprefix(ours)] = value[..., None] if key == "fc6.weight" else value
+        entries[names[ours] + key.removeprefix(ours)] = (
+            value[..., None] if key == "fc6.weight" else value
+        )
     return entries
 
 
@@ -234,7 +261,9 @@ def test_speechbrain_settings_with_tags_of_their_own(tmp_path):
     model = "embedding_model: !new:speechbrain.ECAPA_TDNN\n    input_size: !ref <n_mels>\n"
     text = f"n_mels: 80\n{model}    lin_neurons: %d\n"
     (tmp_path / "hyperparams.yaml").write_text(text % 24)
-    assert load_checkpoint(tmp_path / "embedding_model.ckpt").specification.frontend == "speechbrain"
+    assert (
+        load_checkpoint(tmp_path / "embedding_model.ckpt").specification.frontend == "speechbrain"
+    )
     (tmp_path / "hyperparams.yaml").write_text(text % 256)
     with pytest.raises(CheckpointError, match="lin_neurons 256, but the weights say 24"):
         load_checkpoint(tmp_path / "embedding_model.ckpt")
@@ -252,11 +281,15 @@ def test_aasist_gives_its_published_numbers(name, file, fill):
     with torch.no_grad():
         for index, length in enumerate(LENGTHS):
             if (name, length) == ("aasist", 52321):
-                continue  # two nodes of a graph have the same score to six digits there: their order is chance
+                # two nodes of a graph have the same score to six digits there: their order is
+                # chance
+                continue
             hidden = encoder(torch.from_numpy(fill.waveform(length, index))[None])
             wanted = expected[f"{name}/hidden/{length}"]
             assert np.abs(hidden[0].numpy() - wanted).max() < 1e-5 * np.abs(wanted).max()
-            assert abs(float(encoder.scores(hidden)) - expected[f"{name}/logits/{length}"][1]) < 1e-4
+            assert (
+                abs(float(encoder.scores(hidden)) - expected[f"{name}/logits/{length}"][1]) < 1e-4
+            )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""Checkpoints that are damaged or ask for too much: each is refused in one line, and costs neither memory nor time."""
+"""Checkpoints that are damaged or ask for too much: each is refused in one line, and costs neither
+memory nor time.
+"""
 
 import json
 import pickle
@@ -56,7 +58,10 @@ def respecified(path, **changes):
         ({"encoder": 3}, "encoder of the specification must be text, not 3"),
         ({"encoder": "ecapa"}, "unknown encoder 'ecapa'"),
         ({"encoder_options": None}, "encoder_options of the specification must be a mapping"),
-        ({"encoder_options": {"channels": "32"}}, "option channels of encoder ecapa-tdnn must be a whole number"),
+        (
+            {"encoder_options": {"channels": "32"}},
+            "option channels of encoder ecapa-tdnn must be a whole number",
+        ),
         ({"encoder_options": {"channels": 1e400}}, "not JSON|not finite|out of range"),
         ({"frontend": "mfcc"}, "unknown front-end 'mfcc'"),
         ({"frontend": []}, "frontend of the specification must be text"),
@@ -67,26 +72,39 @@ def respecified(path, **changes):
         ({"min_samples": -1}, "min_samples of the specification"),
         ({"classes": "abc"}, "classes of the specification must be a list"),
         ({"classes": [1, 2]}, "each of classes of the specification must be text"),
-        ({"spoof_index": 5, "classes": ["a"]}, "spoof_index of the specification is 5, but it has 1 classes"),
+        (
+            {"spoof_index": 5, "classes": ["a"]},
+            "spoof_index of the specification is 5, but it has 1 classes",
+        ),
         ({"training": []}, "training of the specification must be a mapping"),
         ({"licence": {}}, "licence of the specification must be text"),
         ({"loss": None}, "loss of the specification must be text"),
         ({"surprise": 1}, "unknown keys"),
         ({"encoder_options": {"channels": 10**6, "scale": 10**6}}, "larger network"),
-        ({"encoder": "mfa-conformer", "encoder_options": {"blocks": 10**5, "units": 8, "heads": 2}}, "larger network"),
+        (
+            {
+                "encoder": "mfa-conformer",
+                "encoder_options": {"blocks": 10**5, "units": 8, "heads": 2},
+            },
+            "larger network",
+        ),
     ],
 )
 def test_every_field_of_the_specification_is_checked(tmp_path, changes, words):
     refused(respecified(tmp_path / "x.safetensors", **changes), words)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"encoder": ' + "[" * 500 + "]" * 500 + "}", "3", '{"a": NaN}', "{"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"encoder": ' + "[" * 500 + "]" * 500 + "}", "3", '{"a": NaN}', "{"]
+)
 def test_specifications_that_are_no_mapping_of_fields(text):
     with pytest.raises(CheckpointError, match="model.safetensors: its specification is not"):
         Specification.from_json(text, "model.safetensors")
 
 
-@pytest.mark.parametrize("value, words", [(float("nan"), "not finite in bn1.bias"), (float("inf"), "not finite")])
+@pytest.mark.parametrize(
+    "value, words", [(float("nan"), "not finite in bn1.bias"), (float("inf"), "not finite")]
+)
 def test_weights_that_are_not_finite(tmp_path, value, words):
     checkpoint = make()
     state = {f"__S__.{key}": entry.clone() for key, entry in checkpoint.encoder.items()}
@@ -134,7 +152,10 @@ def hostile_pickles():
         "inline bytearray": (b"\x80\x05\x96\x05\x00\x00\x00\x00\x00\x00\x00hello.", "refused"),
         "code": (b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.", "refused: .*os system"),
         "named from the stack": (pickle.dumps(print, protocol=4), "refused"),
-        "promised text": (b"\x80\x05\x8d" + struct.pack("<Q", 10**13), "truncated or broken|refused"),
+        "promised text": (
+            b"\x80\x05\x8d" + struct.pack("<Q", 10**13),
+            "truncated or broken|refused",
+        ),
         "cut": (pickle.dumps({"a": 1}, protocol=2)[:-4], "truncated or broken"),
     }
 
@@ -180,14 +201,26 @@ def wrapped(kind, state):
         "compiled": prefixed("_orig_mod."),
         "compiled in data parallel": prefixed("module._orig_mod."),
         "attribute": prefixed("model."),
-        "lightning": {"state_dict": prefixed("model."), "epoch": 3, "hyper_parameters": {"lr": 1e-3}},
+        "lightning": {
+            "state_dict": prefixed("model."),
+            "epoch": 3,
+            "hyper_parameters": {"lr": 1e-3},
+        },
         "nested": {"model": {"state_dict": state}, "optimizer": {"state": {}}},
     }[kind]
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["plain", "data parallel twice", "compiled", "compiled in data parallel", "attribute", "lightning", "nested"],
+    [
+        "plain",
+        "data parallel twice",
+        "compiled",
+        "compiled in data parallel",
+        "attribute",
+        "lightning",
+        "nested",
+    ],
 )
 @pytest.mark.parametrize("prefix", ["__S__.", "speaker_encoder."])
 def test_wrappers_are_taken_off(tmp_path, kind, prefix):

@@ -27,7 +27,10 @@ from sasv.training.recipes import recipes
 
 def sasv(*words, **options):
     return subprocess.run(
-        [sys.executable, "-m", "sasv.cli", *map(str, words)], capture_output=True, text=True, **options
+        [sys.executable, "-m", "sasv.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        **options,
     )
 
 
@@ -63,7 +66,9 @@ def test_every_command_has_help_for_every_option(name, capsys):
 def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
     words = "--utterances u --enrolments e --trials t --out o --no-plot --max-seconds 9"
     flags = cli.parse("evaluate", words.split())
-    (tmp_path / "c.yaml").write_text("utterances: u\nenrolments: e\ntrials: t\nout: o\nplot: false\nmax_seconds: 9\n")
+    (tmp_path / "c.yaml").write_text(
+        "utterances: u\nenrolments: e\ntrials: t\nout: o\nplot: false\nmax_seconds: 9\n"
+    )
     assert cli.parse("evaluate", ["--config", str(tmp_path / "c.yaml")]) == flags
     assert (flags.plot, flags.max_seconds) == (False, 9.0)
     override = cli.parse("evaluate", ["--config", str(tmp_path / "c.yaml"), "--out=other"])
@@ -76,7 +81,9 @@ def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
 @pytest.mark.parametrize("name", list(recipes()))
 def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, encoder):
     text = recipes()[name].read_text().replace("\\\n#", " ")
-    commands = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#   sasv ")]
+    commands = [
+        line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#   sasv ")
+    ]
     own = [shlex.split(command)[1:] for command in commands]
     assert own[-1][:2] == ["train", name]
     for words in own:
@@ -93,14 +100,20 @@ def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):
         assert options.epochs == 7
         assert path.read_text().startswith("#")
     assert cli.main(["train", "stage9"]) == 2
-    assert "recipes: large-margin, stage1-small, stage1-tiny, stage1-voxceleb2, stage2-" in capsys.readouterr().err
+    assert (
+        "recipes: large-margin, stage1-small, stage1-tiny, stage1-voxceleb2, stage2-"
+        in capsys.readouterr().err
+    )
     (tmp_path / "bad.yaml").write_text("utterances: u\nout: o\nlearning_rate: 3\n")
     assert cli.main(["train", str(tmp_path / "bad.yaml")]) == 2
     assert "learning_rate" in capsys.readouterr().err
 
 
 def test_print_config(capsys):
-    assert cli.main(["train", "stage1-small", "--utterances", "u", "--out", "o", "--print-config"]) == 0
+    assert (
+        cli.main(["train", "stage1-small", "--utterances", "u", "--out", "o", "--print-config"])
+        == 0
+    )
     text = capsys.readouterr().out
     assert "channels: 256" in text and "epochs: 30" in text
 
@@ -113,7 +126,10 @@ def test_print_config(capsys):
         (["metrics"], "required: scores"),
         (["metrics", "x.tsv", "--bogus", "1"], "--bogus"),
         (["metrics", "nope.tsv"], "nope.tsv: no such file"),
-        (["embed", "u.tsv", "--out", "o", "--model", "m", "--batch-seconds", "many"], "batch_seconds"),
+        (
+            ["embed", "u.tsv", "--out", "o", "--model", "m", "--batch-seconds", "many"],
+            "batch_seconds",
+        ),
         (["info", "nope.safetensors"], "no such checkpoint"),
         (["prepare", "asvspoof2091", ".", "--out", "../nowhere"], "did you mean asvspoof2019"),
     ],
@@ -140,12 +156,35 @@ def test_verify(trained, recordings, capsys, tmp_path, voice):
     result = json.loads(capsys.readouterr().out)
     assert result["decision"] == ("accept" if result["score"] >= result["threshold"] else "reject")
     assert result["enrolment"] == recordings[:3]
-    assert cli.main(["verify", *recordings, "--model", model, "--min-speech", "0", "--threshold", "-1"]) == 0
+    assert (
+        cli.main(
+            ["verify", *recordings, "--model", model, "--min-speech", "0", "--threshold", "-1"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.startswith("accept: score")
-    assert cli.main(["verify", *recordings, "--model", model, "--min-speech", "0", "--threshold", "1.5"]) == 0
+    assert (
+        cli.main(
+            ["verify", *recordings, "--model", model, "--min-speech", "0", "--threshold", "1.5"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.startswith("reject: score")
     soundfile.write(tmp_path / "stereo.wav", np.stack([voice(16000)] * 2, axis=1), 8000)
-    assert cli.main(["verify", recordings[0], str(tmp_path / "stereo.wav"), "--model", model, "--min-speech", "0"]) == 0
+    assert (
+        cli.main(
+            [
+                "verify",
+                recordings[0],
+                str(tmp_path / "stereo.wav"),
+                "--model",
+                model,
+                "--min-speech",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert cli.main(["verify", recordings[0], "--model", model]) == 2
     assert "at least two recordings" in capsys.readouterr().err
 
@@ -169,7 +208,10 @@ def test_verify_without_a_threshold(trained, recordings, tmp_path, capsys):
 def test_synthesize(corpus, tmp_path):
     out = tmp_path / "copies"
     options = SynthesizeOptions(
-        str(corpus / "utterances.tsv"), str(out), ["griffin-lim", "world"], trials=str(corpus / "trials_dev.tsv")
+        str(corpus / "utterances.tsv"),
+        str(out),
+        ["griffin-lim", "world"],
+        trials=str(corpus / "trials_dev.tsv"),
     )
     copies = synthesize(options)
     assert len(copies) == 8 * 2
@@ -203,15 +245,35 @@ def bona_fide(corpus, tmp_path):
 
 
 def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_path):
-    """One process; three shards of which one is killed and started again; all with a corrupt input."""
+    """One process; three shards of which one is killed and started again; all with a corrupt
+    input.
+    """
     table = bona_fide / "utterances.tsv"
-    words = ["synthesize", table, "--where", "label=bonafide", "--vocoders", "[griffin-lim,source-filter]"]
+    words = [
+        "synthesize",
+        table,
+        "--where",
+        "label=bonafide",
+        "--vocoders",
+        "[griffin-lim,source-filter]",
+    ]
     whole = sasv(*words, "--out", tmp_path / "whole", "--choose", "one")
     assert whole.returncode == 2
     assert "1 utterances could not be copied" in whole.stderr.splitlines()[-1]
     assert "s3-1.wav" in whole.stderr.splitlines()[-1]
-    sharded = [*words, "--out", tmp_path / "sharded", "--choose", "one", "--num-workers", "2", "--shard"]
-    killed = subprocess.Popen([sys.executable, "-m", "sasv", *map(str, sharded), "1/3"], stderr=subprocess.PIPE)
+    sharded = [
+        *words,
+        "--out",
+        tmp_path / "sharded",
+        "--choose",
+        "one",
+        "--num-workers",
+        "2",
+        "--shard",
+    ]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "sasv", *map(str, sharded), "1/3"], stderr=subprocess.PIPE
+    )
     while killed.poll() is None and not list((tmp_path / "sharded").rglob("*.flac")):
         time.sleep(0.005)
     killed.kill()
@@ -224,12 +286,17 @@ def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_pat
         assert tables[0].table.texts(column) == tables[1].table.texts(column)
     assert {"griffin-lim", "source-filter"} <= set(tables[0].attack_texts)
     assert len(tables[0].where("attack=griffin-lim,source-filter")) == 20
-    assert sasv(*words, "--out", tmp_path / "whole", "--choose", "one").returncode == 2  # mended nothing: said again
+    assert (
+        sasv(*words, "--out", tmp_path / "whole", "--choose", "one").returncode == 2
+    )  # mended nothing: said again
 
 
 def test_a_second_run_on_the_same_copies_is_refused(bona_fide, tmp_path):
     options = SynthesizeOptions(
-        str(bona_fide / "utterances.tsv"), str(tmp_path / "o"), ["source-filter"], where="speaker=s0;label=bonafide"
+        str(bona_fide / "utterances.tsv"),
+        str(tmp_path / "o"),
+        ["source-filter"],
+        where="speaker=s0;label=bonafide",
     )
     assert len(synthesize(options)) == 3
     (part,) = (tmp_path / "o").glob("parts-*/1-of-1")
@@ -281,10 +348,14 @@ def limited(bytes_):
 
 
 def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
-    """A real limit on file size stands in for a full disk: same place in the code, another number."""
+    """A real limit on file size stands in for a full disk: same place in the code, another
+    number.
+    """
     old = tmp_path / "m.model"
     old.write_bytes(b"old")
-    result = sasv("convert", trained / "model.safetensors", old, "--force", preexec_fn=limited(4096))
+    result = sasv(
+        "convert", trained / "model.safetensors", old, "--force", preexec_fn=limited(4096)
+    )
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "m.model: cannot write" in result.stderr
@@ -313,7 +384,9 @@ def tiny_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
     )
     if mount.returncode != 0:
         pytest.skip(f"needs the right to mount a tmpfs: {mount.stderr.strip()}")

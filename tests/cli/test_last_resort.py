@@ -1,4 +1,6 @@
-"""Whatever happens is one line on standard error, with an exit status that says what kind of thing it was."""
+"""Whatever happens is one line on standard error, with an exit status that says what kind of thing
+it was.
+"""
 
 import errno
 import os
@@ -16,7 +18,9 @@ from sasv.commands import COMMANDS, Command
 
 
 def sasv(*words, **options):
-    return subprocess.run([sys.executable, "-m", "sasv", *map(os.fsencode, words)], capture_output=True, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "sasv", *map(os.fsencode, words)], capture_output=True, **options
+    )
 
 
 @pytest.fixture
@@ -134,7 +138,9 @@ def test_names_that_the_locale_cannot_show(tmp_path, name, locale):
     with open(path, "wb") as stream:
         stream.write(b"speaker\tutterance\tlabel\tscore\n")
         for number in range(4):
-            stream.write(b"s\tu%d\t%s\t%d\n" % (number, (b"target", b"nontarget")[number % 2], number))
+            stream.write(
+                b"s\tu%d\t%s\t%d\n" % (number, (b"target", b"nontarget")[number % 2], number)
+            )
     result = sasv("metrics", path, "--json", env=os.environ | locale)
     assert (result.returncode, result.stderr) == (0, b"")
 
@@ -161,7 +167,9 @@ def test_recordings_whose_names_are_not_utf8_end_in_a_line_or_a_verdict(tmp_path
         ({}, ["embed", "u.tsv", "--out", "o", "--device", "cuda:99"], "cuda:99"),
     ],
 )
-def test_a_strange_environment_or_device_is_one_line(tmp_path, monkeypatch, capsys, environment, words, message):
+def test_a_strange_environment_or_device_is_one_line(
+    tmp_path, monkeypatch, capsys, environment, words, message
+):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -28,7 +28,9 @@ def made(name, **given):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             values[field.name] = ["nowhere"] if field.name in MANY else "nowhere"
     values |= given
-    for one, other in itertools.permutations(("dev_enrolments", "dev_trials")):  # they belong together
+    for one, other in itertools.permutations(
+        ("dev_enrolments", "dev_trials")
+    ):  # they belong together
         if one in values and other not in values:
             values[other] = "nowhere"
     for field in MANY:
@@ -45,7 +47,9 @@ def check_files(name, options, force=False):
 
 
 def place(name, option, folder):
-    """Return the value of an output option below a folder, and a file that the command would write."""
+    """Return the value of an output option below a folder, and a file that the command would
+    write.
+    """
     patterns = COMMANDS[name].outputs[option]
     if not patterns:
         return str(folder / "result.tsv"), folder / "result.tsv"
@@ -127,7 +131,9 @@ def test_links_devices_and_the_package_are_refused(tmp_path, monkeypatch, name, 
         check_files(name, made(name, **{option: value}))
 
 
-@pytest.mark.parametrize("name, source", [(name, source) for name in WRITING for source in COMMANDS[name].speech])
+@pytest.mark.parametrize(
+    "name, source", [(name, source) for name in WRITING for source in COMMANDS[name].speech]
+)
 def test_outputs_inside_the_speech_are_refused(tmp_path, monkeypatch, name, source):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "speech").mkdir()
@@ -137,7 +143,9 @@ def test_outputs_inside_the_speech_are_refused(tmp_path, monkeypatch, name, sour
         with pytest.raises(SasvError, match="lies in the speech"):
             check_files(name, options)
         assert not list((tmp_path / "speech").iterdir())
-    check_files(name, made(name, out=str(tmp_path / "speechless"), **{source: str(tmp_path / "speech")}))
+    check_files(
+        name, made(name, out=str(tmp_path / "speechless"), **{source: str(tmp_path / "speech")})
+    )
 
 
 def test_recordings_and_the_folder_of_an_output(tmp_path):
@@ -151,7 +159,9 @@ def test_recordings_and_the_folder_of_an_output(tmp_path):
 
 def test_two_outputs_with_one_name_are_refused(tmp_path):
     with pytest.raises(SasvError, match="give two names"):
-        check_files("calibrate", made("calibrate", out=str(tmp_path / "a"), result=str(tmp_path / "a")))
+        check_files(
+            "calibrate", made("calibrate", out=str(tmp_path / "a"), result=str(tmp_path / "a"))
+        )
 
 
 def test_a_checkpoint_is_recognised_and_converted_again(trained, tmp_path, capsys):
@@ -184,4 +194,18 @@ def test_scores_are_submitted_again_but_never_over_themselves(tmp_path, capsys):
     for _ in range(2):
         result = str(tmp_path / "llr.tsv")
         back_end = str(tmp_path / "b.json")
-        assert cli.main(["calibrate", str(scores), "--out", back_end, "--apply", str(scores), "--result", result]) == 0
+        assert (
+            cli.main(
+                [
+                    "calibrate",
+                    str(scores),
+                    "--out",
+                    back_end,
+                    "--apply",
+                    str(scores),
+                    "--result",
+                    result,
+                ]
+            )
+            == 0
+        )

@@ -1,4 +1,6 @@
-"""Words of the command line: one rule for each kind of option, old names, and back from options to words."""
+"""Words of the command line: one rule for each kind of option, old names, and back from options to
+words.
+"""
 
 import dataclasses
 import types
@@ -85,7 +87,10 @@ def values(hint):
 @given(st.data())
 def test_words_of_options_give_these_options(data):
     hints = typing.get_type_hints(Options)
-    drawn = {field.name: data.draw(values(hints[field.name]), field.name) for field in dataclasses.fields(Options)}
+    drawn = {
+        field.name: data.draw(values(hints[field.name]), field.name)
+        for field in dataclasses.fields(Options)
+    }
     drawn["files"] = drawn["files"] or ["x"]
     options = Options(**drawn)
     assert cli.parse("toy", words_of(options, ("files",))) == options
@@ -150,13 +155,23 @@ def test_what_does_not_fit_is_one_line(words, message):
 def test_old_names_are_accepted_with_a_notice(tmp_path, caplog):
     caplog.set_level("INFO", "sasv")
     cli.parse("toy", ["x", "--highest", "1"])
-    assert caplog.messages == ["--highest is now --rate; the old name will be removed in the next version"]
+    assert caplog.messages == [
+        "--highest is now --rate; the old name will be removed in the next version"
+    ]
     caplog.clear()
     path = tmp_path / "c.yaml"
     path.write_text("files: [a, b]\nmost: 4\nhighest: 1e-8\nnames: p,q\n")
     options = cli.parse("toy", ["--config", str(path), "--rate", "2"])
-    assert (options.files, options.count, options.rate, options.names) == (["a", "b"], 4, 2.0, ["p", "q"])
-    assert caplog.messages[0] == f"{path}: most is now count; the old name will be removed in the next version"
+    assert (options.files, options.count, options.rate, options.names) == (
+        ["a", "b"],
+        4,
+        2.0,
+        ["p", "q"],
+    )
+    assert (
+        caplog.messages[0]
+        == f"{path}: most is now count; the old name will be removed in the next version"
+    )
     assert len(caplog.messages) == 2
 
 

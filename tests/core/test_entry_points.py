@@ -1,4 +1,6 @@
-"""Packages of other people add encoders, losses and the like by entry points, without a change to sasv."""
+"""Packages of other people add encoders, losses and the like by entry points, without a change to
+sasv.
+"""
 
 import os
 import subprocess
@@ -54,13 +56,15 @@ from sasv.cli import main
 corpus, out = sys.argv[1:]
 tables = f"--utterances {corpus}/utterances.tsv"
 short = "--epochs 1 --batches-per-epoch 1 --crop-frames 40 --num-workers 0 --device cpu"
-assert main(f"train {tables} --out {out}/run --encoder toy --encoder-options.activation=tanh {short}".split()
+assert main(f"train {tables} --out {out}/run --encoder toy "
+            f"--encoder-options.activation=tanh {short}".split()
             + ["--where", "split=train", *PAIRS]) == 0
 assert main(f"convert {out}/run/model.safetensors {out}/copy.safetensors".split()) == 0
 specification = load_checkpoint(f"{out}/copy.safetensors").specification
 assert specification.encoder == "toy"
 assert specification.encoder_options == {"embedding": 16, "channels": 8, "activation": "tanh"}
-assert main(f"evaluate {tables} --model {out}/copy.safetensors --enrolments {corpus}/enrolments_dev.tsv "
+assert main(f"evaluate {tables} --model {out}/copy.safetensors "
+            f"--enrolments {corpus}/enrolments_dev.tsv "
             f"--trials {corpus}/trials_dev.tsv --out {out}/scores --device cpu".split()) == 0
 assert main(f"reproduce --row 3 --scale tiny --encoder toy --dry-run --out {out}/plan".split()) == 0
 print("all of it")
@@ -96,7 +100,13 @@ def test_an_encoder_of_another_package_trains_converts_evaluates_and_is_planned(
 
 
 def test_members_of_other_packages_are_found_when_they_are_asked_for(tmp_path, monkeypatch):
-    install(tmp_path, "toy_parts", "part = 3\n", "sasv.toys", "ball = toy_parts:part\nown = toy_parts:part")
+    install(
+        tmp_path,
+        "toy_parts",
+        "part = 3\n",
+        "sasv.toys",
+        "ball = toy_parts:part\nown = toy_parts:part",
+    )
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry("toy", {"own": "math:pi"}, group="sasv.toys")
     assert registry.get("own") > 3.1  # ours cannot be taken
@@ -109,9 +119,17 @@ def test_members_of_other_packages_are_found_when_they_are_asked_for(tmp_path, m
 
 
 def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
-    install(tmp_path, "toy_broken", "import nothing_of_the_kind\n", "sasv.toys", "broken = toy_broken:part")
+    install(
+        tmp_path,
+        "toy_broken",
+        "import nothing_of_the_kind\n",
+        "sasv.toys",
+        "broken = toy_broken:part",
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SasvError, match="toy 'broken' of the package toy_broken cannot be imported.*nothing_of"):
+    with pytest.raises(
+        SasvError, match="toy 'broken' of the package toy_broken cannot be imported.*nothing_of"
+    ):
         Registry("toy", {}, group="sasv.toys").get("broken")
 
 
@@ -123,8 +141,13 @@ def test_every_open_registry_has_its_group():
     from sasv.losses import LOSSES
     from sasv.vocoders import VOCODERS
 
-    groups = {registry.group for registry in (FORMATS, CORPORA, ENCODERS, FRONTENDS, LOSSES, VOCODERS)}
-    assert groups == {f"sasv.{kind}" for kind in ("formats", "corpora", "encoders", "frontends", "losses", "vocoders")}
+    groups = {
+        registry.group for registry in (FORMATS, CORPORA, ENCODERS, FRONTENDS, LOSSES, VOCODERS)
+    }
+    assert groups == {
+        f"sasv.{kind}"
+        for kind in ("formats", "corpora", "encoders", "frontends", "losses", "vocoders")
+    }
 
 
 def test_help_texts_list_what_is_registered():
@@ -136,7 +159,11 @@ def test_help_texts_list_what_is_registered():
     from sasv.vocoders import VOCODERS
 
     shown = {ModelOptions: (ENCODERS,), LossOptions: (LOSSES,)}
-    shown |= {SynthesizeOptions: (VOCODERS,), PrepareOptions: (CORPORA,), ReproduceOptions: (ENCODERS,)}
+    shown |= {
+        SynthesizeOptions: (VOCODERS,),
+        PrepareOptions: (CORPORA,),
+        ReproduceOptions: (ENCODERS,),
+    }
     for options, registries in shown.items():
         for registry in registries:
             assert registry.names() in options.__doc__

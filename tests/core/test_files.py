@@ -1,4 +1,6 @@
-"""The ground floor: files written whole, with the permissions they had; JSON of earlier runs; locks."""
+"""The ground floor: files written whole, with the permissions they had; JSON of earlier runs;
+locks.
+"""
 
 import json
 import os
@@ -11,7 +13,15 @@ import pytest
 
 from sasv.core import files
 from sasv.core.errors import SasvError
-from sasv.core.files import atomic_path, locked, read_bytes, read_json, temporary_path, write_json, write_text
+from sasv.core.files import (
+    atomic_path,
+    locked,
+    read_bytes,
+    read_json,
+    temporary_path,
+    write_json,
+    write_text,
+)
 
 
 def test_a_replaced_file_keeps_its_permissions(tmp_path):
@@ -95,7 +105,9 @@ def test_json_of_an_earlier_run_is_checked(tmp_path, text, message):
 
 
 def test_temporaries_of_dead_processes_are_cleared_when_the_folder_is_locked(tmp_path, monkeypatch):
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
     with monkeypatch.context() as patched:
         patched.setattr(os, "getpid", lambda: int(child.stdout))
         dead = temporary_path(tmp_path / "model.safetensors")
@@ -125,7 +137,11 @@ def test_a_lock_neither_truncates_nor_follows_a_link(tmp_path):
 
 
 def test_another_run_holds_the_lock(tmp_path):
-    with locked(tmp_path), pytest.raises(SasvError, match="another run is writing here"), locked(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(SasvError, match="another run is writing here"),
+        locked(tmp_path),
+    ):
         pass
     with locked(tmp_path):
         pass
@@ -146,7 +162,9 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
         "    print(worker, flush=True)\n"
         "    time.sleep(30)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     worker = int(parent.stdout.readline())
     try:
         with pytest.raises(SasvError, match="another run"), locked(tmp_path):
@@ -162,7 +180,10 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(SasvError, match="file/run: cannot write there"), locked(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(SasvError, match="file/run: cannot write there"),
+        locked(tmp_path / "file" / "run"),
+    ):
         pass
 
 
@@ -172,7 +193,8 @@ def test_the_package_imports_without_fcntl():
         "import sys\n"
         "for name in ('fcntl', 'resource', 'pwd', 'termios'):\n"
         "    sys.modules[name] = None\n"
-        "import sasv.core.files, sasv.core.progress, sasv.cli, sasv.tables, sasv.audio, sasv.scores, sasv.corpora\n"
+        "import sasv.core.files, sasv.core.progress, sasv.cli, sasv.tables, sasv.audio, "
+        "sasv.scores, sasv.corpora\n"
         "import sasv.synthesis, sasv.weights\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

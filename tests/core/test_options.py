@@ -1,4 +1,6 @@
-"""Options of every command: each number has a range, and what is outside it is an error in one line."""
+"""Options of every command: each number has a range, and what is outside it is an error in one
+line.
+"""
 
 import dataclasses
 import importlib
@@ -14,7 +16,8 @@ from sasv.core.errors import SasvError
 from sasv.core.options import Options, Range, declared_range, ranges_of, renamed_options
 
 KINDS = [
-    getattr(importlib.import_module(f"sasv.commands.{entry.module}"), entry.options) for entry in COMMANDS.values()
+    getattr(importlib.import_module(f"sasv.commands.{entry.module}"), entry.options)
+    for entry in COMMANDS.values()
 ]
 
 
@@ -101,4 +104,7 @@ def test_ranges_in_words():
 
 def test_groups_bring_their_old_names():
     assert renamed_options(Larger) == {"old_share": "share", "length": "seconds"}
-    assert all(set(renamed_options(kind).values()) <= {f.name for f in dataclasses.fields(kind)} for kind in KINDS)
+    assert all(
+        set(renamed_options(kind).values()) <= {f.name for f in dataclasses.fields(kind)}
+        for kind in KINDS
+    )

@@ -21,7 +21,12 @@ def rows(out):
 
 
 def test_a_list_in_the_form_of_asvspoof(tmp_path):
-    audio(tmp_path / "voc", "flac/LA_T_1138215.flac", "flac/hifigan_LA_T_1138215.flac", "flac/nsf_LA_T_1138215.flac")
+    audio(
+        tmp_path / "voc",
+        "flac/LA_T_1138215.flac",
+        "flac/hifigan_LA_T_1138215.flac",
+        "flac/nsf_LA_T_1138215.flac",
+    )
     (tmp_path / "voc" / "protocol.txt").write_text(
         "LA_0079 LA_T_1138215 - - bonafide\r\n"
         "LA_0079 hifigan_LA_T_1138215 - hifigan spoof\r\n"
@@ -40,16 +45,21 @@ def test_a_list_of_paths_as_copies_of_voxceleb2(tmp_path):
     audio(tmp_path / "voc", *paths)
     (tmp_path / "given.lst").write_text("\n".join(paths))
     protocol = str(tmp_path / "given.lst")
-    prepare(PrepareOptions("copies", str(tmp_path / "voc"), str(tmp_path / "out"), protocol=protocol))
+    prepare(
+        PrepareOptions("copies", str(tmp_path / "voc"), str(tmp_path / "out"), protocol=protocol)
+    )
     source = "id00012/21Uxsk56VDQ/00001"
     assert sorted(rows(tmp_path / "out")) == sorted(
-        (path.removesuffix(".wav"), "id00012", "spoof", path.partition("/")[0], source) for path in paths
+        (path.removesuffix(".wav"), "id00012", "spoof", path.partition("/")[0], source)
+        for path in paths
     )
 
 
 def test_a_table_with_a_header(tmp_path):
     audio(tmp_path / "voc", "a/one.wav", "b/two.wav")
-    (tmp_path / "voc" / "list.tsv").write_text("path\tspeaker\tattack\na/one.wav\ts\tworld\nb/two.wav\tt\tnsf\n")
+    (tmp_path / "voc" / "list.tsv").write_text(
+        "path\tspeaker\tattack\na/one.wav\ts\tworld\nb/two.wav\tt\tnsf\n"
+    )
     prepare(PrepareOptions("copies", str(tmp_path / "voc"), str(tmp_path / "out")))
     assert rows(tmp_path / "out") == [
         ("a/one", "s", "spoof", "world", "-"),

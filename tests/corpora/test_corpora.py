@@ -27,7 +27,15 @@ def run(corpus, folder, out, **options):
 
 
 def test_registry_lists_every_reader():
-    assert set(CORPORA) >= {"asvspoof2019", "voxceleb2", "in-the-wild", "mlaad", "cnceleb", "kaldi", "folder"}
+    assert set(CORPORA) >= {
+        "asvspoof2019",
+        "voxceleb2",
+        "in-the-wild",
+        "mlaad",
+        "cnceleb",
+        "kaldi",
+        "folder",
+    }
     assert all(callable(CORPORA.get(name)) for name in CORPORA)
 
 
@@ -37,7 +45,9 @@ def test_real_asvspoof2019_protocols_have_their_known_counts():
     trials = asvspoof2019.read_trials(lists / "ASVspoof2019.LA.asv.eval.gi.trl.txt.gz")
     labels = [trial.label for trial in trials]
     assert [labels.count(name) for name in ("target", "nontarget", "spoof")] == [5370, 33327, 63882]
-    assert {trial.attack for trial in trials} == {"-"} | {f"A{number:02}" for number in range(7, 20)}
+    assert {trial.attack for trial in trials} == {"-"} | {
+        f"A{number:02}" for number in range(7, 20)
+    }
     enrolled = asvspoof2019.read_enrolments(
         *(lists / f"ASVspoof2019.LA.asv.eval.{gender}.trn.txt.gz" for gender in ("female", "male"))
     )
@@ -67,15 +77,23 @@ def asvspoof_tree(root):
     """A small LA folder with train and eval parts and all lists."""
     base = root / "LA"
     tree(base, "ASVspoof2019_LA_train/flac/LA_T_1.flac", "ASVspoof2019_LA_train/flac/LA_T_2.flac")
-    tree(base, *(f"ASVspoof2019_LA_eval/flac/LA_E_{name}.flac" for name in ("1", "2", "A1", "A2", "A3")))
+    tree(
+        base,
+        *(f"ASVspoof2019_LA_eval/flac/LA_E_{name}.flac" for name in ("1", "2", "A1", "A2", "A3")),
+    )
     cm = base / "ASVspoof2019_LA_cm_protocols"
     asv = base / "ASVspoof2019_LA_asv_protocols"
     cm.mkdir()
     asv.mkdir()
-    (cm / "ASVspoof2019.LA.cm.train.trn.txt").write_text("LA_0079 LA_T_1 - - bonafide\nLA_0079 LA_T_2 - A01 spoof\n")
-    (cm / "ASVspoof2019.LA.cm.eval.trl.txt").write_text("LA_0015 LA_E_1 - - bonafide\nLA_0015 LA_E_2 - A07 spoof\n")
+    (cm / "ASVspoof2019.LA.cm.train.trn.txt").write_text(
+        "LA_0079 LA_T_1 - - bonafide\nLA_0079 LA_T_2 - A01 spoof\n"
+    )
+    (cm / "ASVspoof2019.LA.cm.eval.trl.txt").write_text(
+        "LA_0015 LA_E_1 - - bonafide\nLA_0015 LA_E_2 - A07 spoof\n"
+    )
     (asv / "ASVspoof2019.LA.asv.eval.gi.trl.txt").write_text(
-        "LA_0015 LA_E_1 bonafide target\nLA_0026 LA_E_1 bonafide nontarget\nLA_0015 LA_E_2 A07 spoof\n"
+        "LA_0015 LA_E_1 bonafide target\nLA_0026 LA_E_1 bonafide nontarget\nLA_0015 LA_E_2 A07 "
+        "spoof\n"
     )
     (asv / "ASVspoof2019.LA.asv.eval.female.trn.txt").write_text("LA_0015 LA_E_A1,LA_E_A2\n")
     (asv / "ASVspoof2019.LA.asv.eval.male.trn.txt").write_text("LA_0026 LA_E_A3\n")
@@ -89,14 +107,20 @@ def test_asvspoof2019_layout(tmp_path):
     trials = load_trials(prepared.trials["eval"])
     assert trials.counts() == {"target": 1, "nontarget": 1, "spoof": 1}
     assert trials.attacks[1] == ["-", "A07"]
-    assert load_enrolments(prepared.enrolments["eval"]).utterances == [["LA_E_A1", "LA_E_A2"], ["LA_E_A3"]]
+    assert load_enrolments(prepared.enrolments["eval"]).utterances == [
+        ["LA_E_A1", "LA_E_A2"],
+        ["LA_E_A3"],
+    ]
 
 
 def asvspoof5_tree(root):
     """A small ASVspoof 5 with train and dev parts."""
     tree(root, *(f"flac_T/T_{index}.flac" for index in range(8)))
     tree(root, *(f"flac_D/D_{name}.flac" for name in ("1", "2", "3", "A1", "A2")))
-    rows = [f"T_{4000 + i % 2} T_{i} F - - - AC1 {'A05 spoof' if i > 3 else 'bonafide bonafide'} -" for i in range(8)]
+    rows = [
+        f"T_{4000 + i % 2} T_{i} F - - - AC1 {'A05 spoof' if i > 3 else 'bonafide bonafide'} -"
+        for i in range(8)
+    ]
     (root / "ASVspoof5.train.tsv").write_text("\n".join(rows) + "\n")
     (root / "ASVspoof5.dev.track_1.tsv").write_text(
         "D_1 D_1 F C01 1 - AC1 bonafide bonafide -\nD_2 D_2 M - - - AC1 bonafide bonafide -\n"
@@ -129,11 +153,18 @@ def spoofceleb_tree(root):
     """A small SpoofCeleb with train and development parts."""
     for first, long in ((10, "train"), (20, "development")):
         speakers = [f"id100{first + index}" for index in range(2)]
-        files = [f"{kind}/{who}/v-{number}.flac" for kind in ("a00", "a07") for who in speakers for number in (1, 2)]
+        files = [
+            f"{kind}/{who}/v-{number}.flac"
+            for kind in ("a00", "a07")
+            for who in speakers
+            for number in (1, 2)
+        ]
         tree(root / "flac" / long, *files)
         (root / "metadata").mkdir(exist_ok=True)
         rows = [f"{file},{file.split('/')[1]},{file[:3]}" for file in files]
-        (root / "metadata" / f"{long}.csv").write_text("\n".join(["file,speaker,attack", *rows]) + "\n")
+        (root / "metadata" / f"{long}.csv").write_text(
+            "\n".join(["file,speaker,attack", *rows]) + "\n"
+        )
     (root / "protocol").mkdir()
     (root / "protocol" / "sasv_development_evaluation_protocol.csv").write_text(
         "speakerID,flac_file_name,label\n"
@@ -155,7 +186,9 @@ def test_spoofceleb_layout(tmp_path):
     assert load_enrolments(prepared.enrolments["dev"]).utterances == [["a00/id10020/v-1"]]
     protocol = root / "protocol" / "sasv_development_evaluation_protocol.csv"
     protocol.write_text("id10020,a00/id10020/v-2.flac,target\n")
-    with pytest.raises(SasvError, match="claim 'id10020' with label 'target'; expected an utterance of development"):
+    with pytest.raises(
+        SasvError, match="claim 'id10020' with label 'target'; expected an utterance of development"
+    ):
         run("spoofceleb", root, tmp_path / "other")
     with pytest.raises(SasvError, match="no metadata in it"):
         run("spoofceleb", tmp_path / "out", tmp_path / "other")
@@ -165,7 +198,13 @@ def test_spoofceleb_layout(tmp_path):
 def test_other_corpora_train_by_the_same_recipe(tmp_path, corpus):
     trees = {"asvspoof5": asvspoof5_tree, "spoofceleb": spoofceleb_tree}
     tables = run(corpus, trees[corpus](tmp_path / "in"), tmp_path / "out")
-    words = ["stage3-asvspoof2019-train", "--utterances", str(tables.utterances), "--where", "split=train"]
+    words = [
+        "stage3-asvspoof2019-train",
+        "--utterances",
+        str(tables.utterances),
+        "--where",
+        "split=train",
+    ]
     words += [
         "--out",
         str(tmp_path / "run"),
@@ -183,7 +222,12 @@ def test_other_corpora_train_by_the_same_recipe(tmp_path, corpus):
         "2",
         *(f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()),
     ]
-    words += ["--dev-enrolments", str(tables.enrolments["dev"]), "--dev-trials", str(tables.trials["dev"])]
+    words += [
+        "--dev-enrolments",
+        str(tables.enrolments["dev"]),
+        "--dev-trials",
+        str(tables.trials["dev"]),
+    ]
     words += ["--dev-utterances", str(tables.utterances)]
     specification = load_checkpoint(train(cli.parse("train", words))).specification
     assert (len(specification.classes), specification.classes[-1]) == (3, "spoof")
@@ -194,13 +238,19 @@ def test_missing_and_broken_files_are_all_named_in_one_pass(tmp_path):
     (root / "LA/ASVspoof2019_LA_eval/flac/LA_E_2.flac").unlink()
     (root / "LA/ASVspoof2019_LA_train/flac/LA_T_1.flac").unlink()
     (root / "LA/ASVspoof2019_LA_eval/flac/LA_E_A3.flac").write_bytes(b"junk")
-    with pytest.raises(SasvError, match=r"2 of 7 listed files are missing \(.*1 cannot be read.*--allow-missing"):
+    with pytest.raises(
+        SasvError, match=r"2 of 7 listed files are missing \(.*1 cannot be read.*--allow-missing"
+    ):
         run("asvspoof2019", root, tmp_path / "out")
     assert len((tmp_path / "out/missing.txt").read_text().splitlines()) == 3
     assert not (tmp_path / "out/utterances.tsv").exists()
     prepared = run("asvspoof2019", root, tmp_path / "out", allow_missing=True)
     assert len(load_utterances(prepared.utterances)) == 4
-    assert load_trials(prepared.trials["eval"]).counts() == {"target": 1, "nontarget": 0, "spoof": 0}
+    assert load_trials(prepared.trials["eval"]).counts() == {
+        "target": 1,
+        "nontarget": 0,
+        "spoof": 0,
+    }
     assert (prepared.missing, prepared.unreadable) == (2, 1)
 
 
@@ -209,11 +259,19 @@ def test_voxceleb2_layout_and_list(tmp_path):
     tree(root, "dev/aac/id00012/21Uxsk56VDQ/00001.wav", "dev/aac/id00012/21Uxsk56VDQ/00002.wav")
     tree(root, "dev/aac/id00015/abc/00001.wav")
     table = load_utterances(run("voxceleb2", root, tmp_path / "out").utterances)
-    assert table.ids == ["id00012/21Uxsk56VDQ/00001", "id00012/21Uxsk56VDQ/00002", "id00015/abc/00001"]
+    assert table.ids == [
+        "id00012/21Uxsk56VDQ/00001",
+        "id00012/21Uxsk56VDQ/00002",
+        "id00015/abc/00001",
+    ]
     assert table.speakers[1] == ["id00012", "id00015"]
     assert set(table.table.texts("split")) == {"dev"}
-    (root / "train_list.txt").write_text("id00012/21Uxsk56VDQ/00001.wav id00012\nid00099/zzz/00001.wav id00099\n")
-    with pytest.raises(SasvError, match=r"1 of 2 listed files are missing \(id00099/zzz/00001\.wav"):
+    (root / "train_list.txt").write_text(
+        "id00012/21Uxsk56VDQ/00001.wav id00012\nid00099/zzz/00001.wav id00099\n"
+    )
+    with pytest.raises(
+        SasvError, match=r"1 of 2 listed files are missing \(id00099/zzz/00001\.wav"
+    ):
         run("voxceleb2", root, tmp_path / "out")
     with pytest.raises(SasvError, match="no idNNNNN"):
         run("voxceleb2", tmp_path / "out", tmp_path / "out2")
@@ -221,7 +279,12 @@ def test_voxceleb2_layout_and_list(tmp_path):
 
 def test_voxceleb1_layout_and_trials(tmp_path):
     root = tmp_path / "vox1"
-    tree(root, "wav/id10270/x6uYqmx31kE/00001.wav", "wav/id10270/8jEAjG6SegY/00008.wav", "wav/id10300/q/00002.wav")
+    tree(
+        root,
+        "wav/id10270/x6uYqmx31kE/00001.wav",
+        "wav/id10270/8jEAjG6SegY/00008.wav",
+        "wav/id10300/q/00002.wav",
+    )
     (root / "veri_test2.txt").write_text(
         "1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav\n"
         "0 id10270/x6uYqmx31kE/00001.wav id10300/q/00002.wav\n"
@@ -236,7 +299,11 @@ def test_voxceleb1_layout_and_trials(tmp_path):
 
 def test_librispeech_layout(tmp_path):
     root = tmp_path / "LibriSpeech"
-    tree(root, "test-other/1688/142285/1688-142285-0000.flac", "train-clean-100/19/198/19-198-0000.flac")
+    tree(
+        root,
+        "test-other/1688/142285/1688-142285-0000.flac",
+        "train-clean-100/19/198/19-198-0000.flac",
+    )
     for folder in (tmp_path, root):
         table = load_utterances(run("librispeech", folder, tmp_path / "out").utterances)
         assert table.ids == ["1688-142285-0000", "19-198-0000"]
@@ -248,7 +315,9 @@ def test_librispeech_layout(tmp_path):
 
 @pytest.mark.speech
 def test_real_librispeech(tmp_path):
-    table = load_utterances(run("librispeech", shared("speech", "LibriSpeech"), tmp_path).utterances)
+    table = load_utterances(
+        run("librispeech", shared("speech", "LibriSpeech"), tmp_path).utterances
+    )
     assert len(table) == 423
     assert len(table.speakers[1]) == 261
 
@@ -268,7 +337,11 @@ def test_own_folder_and_own_table(tmp_path):
     (own / "trials_test.tsv").write_text("speaker\tutterance\tlabel\nann\tu3\ttarget\n")
     prepared = run("table", own, tmp_path / "out3")
     assert load_trials(prepared.trials["test"]).counts()["target"] == 1
-    assert load_utterances(prepared.utterances).table.texts("codec") == ["codec1", "codec2", "codec3"]
+    assert load_utterances(prepared.utterances).table.texts("codec") == [
+        "codec1",
+        "codec2",
+        "codec3",
+    ]
     (own / "trials_test.tsv").write_text("speaker\tutterance\tlabel\nbob\tu3\ttarget\n")
     with pytest.raises(SasvError, match="speaker bob is not in"):
         run("table", own, tmp_path / "out4")
@@ -281,12 +354,17 @@ def test_a_wrong_folder_is_said(tmp_path):
 
 
 def test_protocol_keeps_speakers_apart(tmp_path):
-    rows = [Utterance(f"{s}-{u}", f"{s}-{u}.wav", f"s{s}", "x") for s in range(20) for u in range(8)]
+    rows = [
+        Utterance(f"{s}-{u}", f"{s}-{u}.wav", f"s{s}", "x") for s in range(20) for u in range(8)
+    ]
     rows += [Utterance(f"{s}-0", f"{s}-0.wav", f"s{s}", "x") for s in range(20, 40)]
     lists = CorpusLists(tmp_path, rows)
     add_protocol(lists, seed=3)
     split = {row.speaker: row.split for row in lists.utterances}
-    of = {part: {speaker for speaker, where in split.items() if where == part} for part in ("train", "dev", "test")}
+    of = {
+        part: {speaker for speaker, where in split.items() if where == part}
+        for part in ("train", "dev", "test")
+    }
     assert [len(of[part]) for part in ("train", "dev", "test")] == [32, 2, 6]
     for part in ("dev", "test"):
         assert set(lists.enrolments[part]) == of[part]

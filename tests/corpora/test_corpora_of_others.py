@@ -1,4 +1,6 @@
-"""Corpora in the layouts that others distribute: official lists, In-the-Wild, MLAAD, CN-Celeb, Kaldi data folders."""
+"""Corpora in the layouts that others distribute: official lists, In-the-Wild, MLAAD, CN-Celeb,
+Kaldi data folders.
+"""
 
 import numpy as np
 import pytest
@@ -29,7 +31,9 @@ def rows(out, *columns):
 def test_the_official_list_of_voxceleb2(tmp_path, place):
     tree(tmp_path / "v", "dev/aac/id00012/21Uxsk56VDQ/00001.wav", "dev/aac/id00015/abc/00001.wav")
     (tmp_path / "v" / place).parent.mkdir(exist_ok=True)
-    (tmp_path / "v" / place).write_text("id00012 id00012/21Uxsk56VDQ/00001.wav\nid00015 id00015/abc/00001\n")
+    (tmp_path / "v" / place).write_text(
+        "id00012 id00012/21Uxsk56VDQ/00001.wav\nid00015 id00015/abc/00001\n"
+    )
     run("voxceleb2", tmp_path / "v", tmp_path / "out")
     assert rows(tmp_path / "out", "utterance", "speaker") == [
         ("id00012/21Uxsk56VDQ/00001", "id00012"),
@@ -70,7 +74,9 @@ def test_original_and_cleaned_lists_of_voxceleb1(tmp_path):
 def test_in_the_wild(tmp_path):
     root = tmp_path / "release_in_the_wild"
     tree(root, "0.wav", "1.wav")
-    (root / "meta.csv").write_text('file,speaker,label\n0.wav,"Smith, Jo",bona-fide\n1.wav,Alec Guinness,spoof\n')
+    (root / "meta.csv").write_text(
+        'file,speaker,label\n0.wav,"Smith, Jo",bona-fide\n1.wav,Alec Guinness,spoof\n'
+    )
     for folder in (tmp_path, root):
         run("in-the-wild", folder, tmp_path / "out")
         assert rows(tmp_path / "out", "utterance", "speaker", "label", "attack") == [
@@ -84,17 +90,27 @@ def test_in_the_wild(tmp_path):
 
 def test_mlaad(tmp_path):
     tree(tmp_path / "m", "fake/en/bark/a.wav", "fake/de/vits/b.wav")
-    header = (
-        "path|original_file|language|is_original_language|duration|training_data|model_name|architecture|transcript"
-    )
+    header = "path|original_file|language|is_original_language|duration|training_data|model_name"
+    header += "|architecture|transcript"
     (tmp_path / "m/fake/en/bark/meta.csv").write_text(
         f"{header}\n./fake/en/bark/a.wav|en_US/by_book/female/mary_ann/midnight/wavs/m_1.wav|en|True|1|x|suno/bark|bark|Hi\n"
     )
-    (tmp_path / "m/fake/de/vits/meta.csv").write_text(f"{header}\n./fake/de/vits/b.wav|-|de|True|1|x|vits|VITS|Ja\n")
+    (tmp_path / "m/fake/de/vits/meta.csv").write_text(
+        f"{header}\n./fake/de/vits/b.wav|-|de|True|1|x|vits|VITS|Ja\n"
+    )
     run("mlaad", tmp_path / "m", tmp_path / "out")
-    assert rows(tmp_path / "out", "utterance", "speaker", "label", "attack", "language", "source") == [
+    assert rows(
+        tmp_path / "out", "utterance", "speaker", "label", "attack", "language", "source"
+    ) == [
         ("fake/de/vits/b", "vits", "spoof", "vits", "de", "-"),
-        ("fake/en/bark/a", "mary_ann", "spoof", "bark", "en", "en_US/by_book/female/mary_ann/midnight/wavs/m_1"),
+        (
+            "fake/en/bark/a",
+            "mary_ann",
+            "spoof",
+            "bark",
+            "en",
+            "en_US/by_book/female/mary_ann/midnight/wavs/m_1",
+        ),
     ]
 
 
@@ -112,14 +128,19 @@ def test_cnceleb(tmp_path):
     (root / "eval/lists").mkdir()
     (root / "eval/lists/enroll.lst").write_text("id00800-enroll enroll/id00800-enroll.wav\n")
     (root / "eval/lists/trials.lst").write_text(
-        "id00800-enroll test/id00800-drama-01-002.wav 1\nid00800-enroll test/id00801-play-01-001.wav 0\n"
+        "id00800-enroll test/id00800-drama-01-002.wav 1\nid00800-enroll "
+        "test/id00801-play-01-001.wav 0\n"
     )
     prepared = run("cnceleb", tmp_path, tmp_path / "out")
     table = load_utterances(prepared.utterances)
     assert table.where("split=train").ids == ["id00000/singing-01-001"]
     assert table.speakers[1] == ["id00000", "id00800", "id00801"]
     assert load_enrolments(prepared.enrolments["eval"]).utterances == [["enroll/id00800-enroll"]]
-    assert load_trials(prepared.trials["eval"]).counts() == {"target": 1, "nontarget": 1, "spoof": 0}
+    assert load_trials(prepared.trials["eval"]).counts() == {
+        "target": 1,
+        "nontarget": 1,
+        "spoof": 0,
+    }
 
 
 def test_a_kaldi_data_folder(tmp_path):
@@ -128,7 +149,8 @@ def test_a_kaldi_data_folder(tmp_path):
     tree(recipe, "audio/a.wav", "audio/b.flac", "audio/c.wav")
     data.mkdir(parents=True)
     (data / "wav.scp").write_text(
-        f"u1 audio/a.wav\nu2 flac -c -d -s {recipe}/audio/b.flac |\nu3 sph2pipe -f wav -p -c 2 audio/c.wav |\n"
+        f"u1 audio/a.wav\nu2 flac -c -d -s {recipe}/audio/b.flac |\nu3 sph2pipe -f wav -p -c 2 "
+        "audio/c.wav |\n"
     )
     (data / "utt2spk").write_text("u1 ann\nu2 bob\nu3 bob\n")
     (data / "spk2gender").write_text("ann f\nbob m\n")
@@ -142,7 +164,10 @@ def test_a_kaldi_data_folder(tmp_path):
     with pytest.raises(SasvError, match="has segments"):
         run("kaldi", data, tmp_path / "out")
     (data / "segments").unlink()
-    for entry, said in (("cat x.wav | sox - -t wav - |", "sasv runs no commands"), ("raw.ark:17", "in an archive")):
+    for entry, said in (
+        ("cat x.wav | sox - -t wav - |", "sasv runs no commands"),
+        ("raw.ark:17", "in an archive"),
+    ):
         (data / "wav.scp").write_text(f"u1 {entry}\n")
         (data / "utt2spk").write_text("u1 ann\n")
         with pytest.raises(SasvError, match=said):

@@ -20,7 +20,9 @@ def wave(seconds=0.1):
 
 
 def run(folder, out, **options):
-    return load_utterances(prepare(PrepareOptions("folder", str(folder), str(out), **options)).utterances)
+    return load_utterances(
+        prepare(PrepareOptions("folder", str(folder), str(out), **options)).utterances
+    )
 
 
 @pytest.fixture
@@ -34,7 +36,13 @@ def test_what_libsndfile_reads_is_found(tmp_path):
     kinds = {"sph": "NIST", "aiff": "AIFF", "au": "AU", "w64": "W64", "caf": "CAF", "WAV": "WAV"}
     (tmp_path / "in" / "ann").mkdir(parents=True)
     for suffix, kind in kinds.items():
-        soundfile.write(tmp_path / "in" / "ann" / f"{kind}.{suffix}", wave(), 16000, format=kind, subtype="PCM_16")
+        soundfile.write(
+            tmp_path / "in" / "ann" / f"{kind}.{suffix}",
+            wave(),
+            16000,
+            format=kind,
+            subtype="PCM_16",
+        )
     assert len(run(tmp_path / "in", tmp_path / "out")) == len(kinds)
 
 
@@ -50,7 +58,11 @@ def test_what_is_skipped_is_counted_and_said(speech, tmp_path, capsys):
     assert run(speech, tmp_path / "out").ids == ["ann/1", "ann/2", "bob/1"]
     said = capsys.readouterr().err
     assert "2 not audio by their suffix" in said and ".txt 1" in said and "no suffix 1" in said
-    assert "3 hidden" in said and "2 not regular files" in said and "1 folders that links lead to a second time" in said
+    assert (
+        "3 hidden" in said
+        and "2 not regular files" in said
+        and "1 folders that links lead to a second time" in said
+    )
 
 
 def test_links_to_other_folders_are_followed_once(speech, tmp_path):
@@ -121,4 +133,7 @@ def test_recordings_without_speech_are_named_on_request(speech, tmp_path, capsys
     pytest.importorskip("silero_vad", reason="silero-vad is not installed")
     table = run(speech, tmp_path / "out", check_speech=True)
     assert table.table.numbers("speech_seconds").tolist() == [0.0] * 3
-    assert "3 recordings hold less than 0.75 s of speech (ann/1, ann/2, bob/1)" in capsys.readouterr().err
+    assert (
+        "3 recordings hold less than 0.75 s of speech (ann/1, ann/2, bob/1)"
+        in capsys.readouterr().err
+    )

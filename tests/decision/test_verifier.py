@@ -24,7 +24,9 @@ RATE = 16000
 
 
 def recording(vector, name="a.wav", speech=3.0, **facts):
-    return Recording(name, None if vector is None else np.array(vector, np.float32), 4.0, speech, **facts)
+    return Recording(
+        name, None if vector is None else np.array(vector, np.float32), 4.0, speech, **facts
+    )
 
 
 GOOD = recording([1.0, 0.0])
@@ -40,7 +42,9 @@ def calibration():
 
 def test_the_score_is_that_of_trial_tables():
     vectors = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
-    expected = score_trials(vectors[:2].mean(axis=0)[None], vectors[2:], np.array([0]), np.array([0]))
+    expected = score_trials(
+        vectors[:2].mean(axis=0)[None], vectors[2:], np.array([0]), np.array([0])
+    )
     assert VERIFIER.score(vectors[:2], vectors[2]) == pytest.approx(float(expected[0]), abs=1e-6)
     same = VERIFIER.score([vectors[0]], 3 * vectors[0])
     assert same == pytest.approx(1.0) and same <= 1.0
@@ -49,11 +53,17 @@ def test_the_score_is_that_of_trial_tables():
 def test_verdicts():
     assert VERIFIER.decide([GOOD], recording([1.0, 0.2])).outcome is Outcome.ACCEPT
     rejected = VERIFIER.decide([GOOD], recording([0.0, 1.0]))
-    assert (rejected.outcome, rejected.accepted, rejected.outcome.decision) == (Outcome.REJECT, False, "reject")
+    assert (rejected.outcome, rejected.accepted, rejected.outcome.decision) == (
+        Outcome.REJECT,
+        False,
+        "reject",
+    )
     assert [reason.code for reason in rejected.reasons] == ["below_threshold"]
     calibrated = VERIFIER.calibrated(calibration()).decide([GOOD], recording([1.0, 0.2]))
     assert calibrated.llrs["sasv"] > calibrated.llr_thresholds["sasv"] and calibrated.accepted
-    given = VERIFIER.calibrated(calibration()).with_threshold(1.0).decide([GOOD], recording([1.0, 0.2]))
+    given = (
+        VERIFIER.calibrated(calibration()).with_threshold(1.0).decide([GOOD], recording([1.0, 0.2]))
+    )
     assert given.outcome is Outcome.REJECT and "llr" in given.to_dict()
     with pytest.raises(SasvError, match="neither a threshold nor a calibration"):
         Verifier().decide([GOOD], GOOD)
@@ -73,15 +83,23 @@ def test_broken_embeddings_are_never_compared(role, vector):
     broken = recording(vector)
     enrolment = {"enrolment": [broken], "one of three": [GOOD, broken, GOOD], "test": [GOOD]}[role]
     decision = VERIFIER.decide(enrolment, broken if role == "test" else GOOD)
-    assert decision.outcome is Outcome.INCONCLUSIVE and not decision.accepted and not decision.scores
+    assert (
+        decision.outcome is Outcome.INCONCLUSIVE and not decision.accepted and not decision.scores
+    )
     assert {reason.code for reason in decision.reasons} == {"broken_embedding"}
 
 
 @pytest.mark.parametrize("code", NEVER)
 def test_what_holds_no_speech_is_never_compared(code):
-    for enrolment, test in (([NEVER[code]], GOOD), ([GOOD, NEVER[code]], GOOD), ([GOOD], NEVER[code])):
+    for enrolment, test in (
+        ([NEVER[code]], GOOD),
+        ([GOOD, NEVER[code]], GOOD),
+        ([GOOD], NEVER[code]),
+    ):
         decision = VERIFIER.decide(enrolment, test)
-        assert decision.outcome is Outcome.INCONCLUSIVE and code in {reason.code for reason in decision.reasons}
+        assert decision.outcome is Outcome.INCONCLUSIVE and code in {
+            reason.code for reason in decision.reasons
+        }
         values = decision.to_dict()
         assert values["decision"] == "inconclusive" and values["score"] is None
         json.dumps(values, allow_nan=False)
@@ -136,12 +154,17 @@ def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
     verifier = replace(VERIFIER, scoring=Scoring("normalised", crops=10)).calibrated(calibration())
     again = Verifier.from_records(verifier.scoring.to_dict(), verifier.decision_record())
     assert again == verifier
-    with pytest.raises(SasvError, match=r"b\.tsv: scores made by .*mean, whole .*normalised, 10 crops of 4 s"):
+    with pytest.raises(
+        SasvError, match=r"b\.tsv: scores made by .*mean, whole .*normalised, 10 crops of 4 s"
+    ):
         verifier.check_scoring(Scoring().to_dict(), "b.tsv")
     people = Cohort.build(np.eye(3), names=["a", "b", "c"], source="people.tsv")
     normalised = replace(VERIFIER, scoring=Scoring(cohort=people, top=2))
     record = normalised.scoring.to_dict()
-    with pytest.raises(SasvError, match=r"m: its threshold holds for scores made by .*people\.tsv.*give that cohort"):
+    with pytest.raises(
+        SasvError,
+        match=r"m: its threshold holds for scores made by .*people\.tsv.*give that cohort",
+    ):
         Verifier.from_records(record, normalised.decision_record(), name="m")
     others = Cohort.build(np.eye(3), names=["x", "y", "z"], source="others.tsv")
     with pytest.raises(SasvError, match=r"people\.tsv.*others\.tsv"):
@@ -151,7 +174,12 @@ def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
 
 @pytest.mark.parametrize(
     "decision",
-    [{"threshold": "high"}, {"calibration": {"kind": "x"}}, {"speech": {"minimum": 3}}, {"speech": {"min_test": None}}],
+    [
+        {"threshold": "high"},
+        {"calibration": {"kind": "x"}},
+        {"speech": {"minimum": 3}},
+        {"speech": {"min_test": None}},
+    ],
 )
 def test_broken_records_are_said(decision):
     with pytest.raises(SasvError, match="m: "):
@@ -160,10 +188,19 @@ def test_broken_records_are_said(decision):
 
 def test_format_1_keeps_its_threshold():
     old = {"encoder": "ecapa-tdnn", "sizes": {}, "rate": 16000, "format": 1, "scoring": "cosine"}
-    old |= {"direction": "higher", "threshold": 0.25, "threshold_source": "dev", "calibration": None}
+    old |= {
+        "direction": "higher",
+        "threshold": 0.25,
+        "threshold_source": "dev",
+        "calibration": None,
+    }
     specification = Specification.from_json(json.dumps(old), "old")
     verifier = Verifier.from_records(specification.scoring, specification.decision)
-    assert (verifier.threshold, verifier.threshold_source, verifier.scoring) == (0.25, "dev", Scoring())
+    assert (verifier.threshold, verifier.threshold_source, verifier.scoring) == (
+        0.25,
+        "dev",
+        Scoring(),
+    )
     again = Specification.from_json(specification.to_json(), "new")
     assert again == specification
 
@@ -199,7 +236,9 @@ def test_silence_around_speech_changes_no_verdict(speech_pair, kind):
 
 @pytest.mark.parametrize("name", ["hiss0.wav", "hum0.wav", "click.wav"])
 def test_verify_compares_no_noise(trained, tmp_path, capsys, name):
-    """One line, exit status 2, and JSON without a score; an enrolment that noise would spoil is refused too."""
+    """One line, exit status 2, and JSON without a score; an enrolment that noise would spoil is
+    refused too.
+    """
     rng = np.random.default_rng(0)
     count = 3 * RATE
     wave = {
@@ -213,7 +252,11 @@ def test_verify_compares_no_noise(trained, tmp_path, capsys, name):
     words = ["verify", *paths, "--model", str(trained / "model.safetensors"), "--device", "cpu"]
     assert main(words) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and f"{paths[0]}: no speech was found in it" in said.err
+    assert (
+        said.out == ""
+        and said.err.count("\n") == 1
+        and f"{paths[0]}: no speech was found in it" in said.err
+    )
     assert main([*words, "--json"]) == 2
     result = json.loads(capsys.readouterr().out)
     assert result["decision"] == "inconclusive" and result["score"] is None
@@ -221,7 +264,9 @@ def test_verify_compares_no_noise(trained, tmp_path, capsys, name):
     assert {reason["code"] for reason in result["reasons"]} == {"no_speech"}
 
 
-def test_a_model_with_broken_weights_decides_nothing(trained, corpus, tmp_path, capsys, monkeypatch):
+def test_a_model_with_broken_weights_decides_nothing(
+    trained, corpus, tmp_path, capsys, monkeypatch
+):
     for value, name in ((np.nan, "nan"), (0.0, "zero")):
         checkpoint = load_checkpoint(trained / "model.safetensors")
         for entry in checkpoint.encoder.values():
@@ -230,7 +275,9 @@ def test_a_model_with_broken_weights_decides_nothing(trained, corpus, tmp_path, 
         path = tmp_path / f"{name}.safetensors"
         with pytest.raises(CheckpointError, match="weights"):
             save_checkpoint(path, checkpoint)
-        monkeypatch.setattr(store, "check_weights", lambda checkpoint: None)  # as an older version wrote it
+        monkeypatch.setattr(
+            store, "check_weights", lambda checkpoint: None
+        )  # as an older version wrote it
         save_checkpoint(path, checkpoint)
         monkeypatch.undo()
         audio = [str(corpus / "audio" / f"s6-{number}.wav") for number in (0, 1)]

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow
 
 UNSEEN = ReproduceOptions().unseen
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,11 @@ def test_demo_leaves_table_report_and_models(home):
     scores = load_scores(Path(home / rows[7]["metrics"]["folder"]) / "scores.tsv")
     assert all(count > 0 for count in scores.counts().values())
     assert set(scores.attacks[1]) == {"-", UNSEEN}
-    for name in ("report/report.html", "table/report.html", "models/ecapa-tdnn/stage1/model.safetensors"):
+    for name in (
+        "report/report.html",
+        "table/report.html",
+        "models/ecapa-tdnn/stage1/model.safetensors",
+    ):
         assert (home / "demo" / name).exists()
     table = load_utterances(home / "demo/tables/la/utterances.tsv")
     heard = set(load_utterances(home / "demo/copies/vox2/utterances.tsv").attacks[1])
@@ -62,12 +68,17 @@ def test_demo_leaves_table_report_and_models(home):
 
 
 def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, capsys):
-    """``make demo CORPUS=...`` on a folder of that layout, here the rendered one; then again, with nothing to do."""
+    """``make demo CORPUS=...`` on a folder of that layout, here the rendered one; then again, with
+    nothing to do.
+    """
     corpus = str(home / "demo/speech/LibriSpeech")
     options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches_per_epoch=1, pairs=2)
     results = demo(options)
     out = f"{opening(options)}\n{results.text}"
-    assert out.startswith("Spoofing-aware speaker verification") and "seven to nine minutes on two cores" in out
+    assert (
+        out.startswith("Spoofing-aware speaker verification")
+        and "seven to nine minutes on two cores" in out
+    )
     found = {result.row: result.metrics["sasv_eer"] for result in results}
     assert f"{found[2]:.1f}% -> {found[6]:.1f}% -> {found[7]:.1f}%" in out
     falls = found[2] > found[6] > found[7]
@@ -77,7 +88,9 @@ def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, capsys):
     demo(options)
     err = capsys.readouterr().err
     assert err.count("done already") == 16 and "epoch" not in err
-    dry = subprocess.run(["make", "-n", "demo", "CORPUS=/some where"], cwd=ROOT, capture_output=True, text=True)
+    dry = subprocess.run(
+        ["make", "-n", "demo", "CORPUS=/some where"], cwd=ROOT, capture_output=True, text=True
+    )
     assert '--corpus "/some where"' in dry.stdout
 
 
@@ -85,18 +98,26 @@ def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
     """A folder with utterances.tsv, enrolments and trials: its own split is kept."""
     prepared = home / "demo/tables/speech"
     table = load_utterances(prepared / "utterances.tsv")
-    joined(table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")).save(tmp_path / "x.tsv")
+    joined(
+        table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")
+    ).save(tmp_path / "x.tsv")
     rows = Table.load(tmp_path / "x.tsv")
     large = set(load_utterances(home / "demo/tables/vox2/utterances.tsv").ids)
     names, splits = rows.texts("utterance"), rows.texts("split")
     cells = {column: rows.texts(column) for column in rows.columns}
-    cells["split"] = ["train" if name in large else split.replace("eval", "test") for name, split in zip(names, splits)]
+    cells["split"] = [
+        "train" if name in large else split.replace("eval", "test")
+        for name, split in zip(names, splits)
+    ]
     Table.build(cells).save(tmp_path / "utterances.tsv")
     for kind in ("enrolments", "trials"):
         for part, other in (("dev", "dev"), ("eval", "test")):
             shutil.copy(prepared / f"{kind}_{part}.tsv", tmp_path / f"{kind}_{other}.tsv")
     speech(str(tmp_path), 0, 0, tmp_path / "none", tmp_path / "out")
-    assert load_trials(tmp_path / "out/trials_eval.tsv").counts() == load_trials(prepared / "trials_eval.tsv").counts()
+    assert (
+        load_trials(tmp_path / "out/trials_eval.tsv").counts()
+        == load_trials(prepared / "trials_eval.tsv").counts()
+    )
     small = load_utterances(tmp_path / "out/utterances.tsv").where("split=train")
     assert 1 < len(small.speakers[1]) <= 40
     assert not set(small.speakers[1]) & set(load_utterances(tmp_path / "out/vox2.tsv").speakers[1])
@@ -104,12 +125,19 @@ def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
 
 def test_the_small_part_takes_speakers_of_every_folder(tmp_path):
     rows = ["utterance\tpath\tspeaker\tsplit\tlabel"]
-    for folder, count in (("A", 3), ("B", 1)):  # by utterances of a speaker alone, all would come from A
+    for folder, count in (
+        ("A", 3),
+        ("B", 1),
+    ):  # by utterances of a speaker alone, all would come from A
         (tmp_path / folder).mkdir()
         for speaker in range(6):
             for number in range(count):
                 name = f"{folder}{speaker}-{number}"
-                soundfile.write(tmp_path / folder / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 16000)
+                soundfile.write(
+                    tmp_path / folder / f"{name}.wav",
+                    np.random.default_rng(0).normal(0, 0.1, 8000),
+                    16000,
+                )
                 rows.append(f"{name}\t{folder}/{name}.wav\t{folder}{speaker}\ttrain\tbonafide")
     (tmp_path / "utterances.tsv").write_text("\n".join(rows) + "\n")
     speech(str(tmp_path), 0, 0, tmp_path / "none", tmp_path / "out")
@@ -118,12 +146,16 @@ def test_the_small_part_takes_speakers_of_every_folder(tmp_path):
 
 
 def test_tiny_trials_have_the_proportion_of_asvspoof2019(tmp_path):
-    """33,327 nontarget to 63,882 spoofed: two of ten for four spoofed, evenly; without spoofed trials, all."""
+    """33,327 nontarget to 63,882 spoofed: two of ten for four spoofed, evenly; without spoofed
+    trials, all.
+    """
     kinds = ["target"] * 4 + ["nontarget"] * 10 + ["spoof"] * 4
     rows = [f"s\tu{index}\t{kind}" for index, kind in enumerate(kinds)]
     for dropped, kept in (((), {4, 9}), (range(5, 14), {4}), (range(14, 18), set(range(4, 14)))):
         lines = [row for index, row in enumerate(rows) if index not in dropped]
-        (tmp_path / "trials.tsv").write_text("speaker\tutterance\tlabel\n" + "\n".join(lines) + "\n")
+        (tmp_path / "trials.tsv").write_text(
+            "speaker\tutterance\tlabel\n" + "\n".join(lines) + "\n"
+        )
         found = balanced(load_trials(tmp_path / "trials.tsv")).texts("utterance")
         others = [f"u{index}" for index in [*range(4), *range(14, 18)] if index not in dropped]
         assert sorted(found) == sorted([f"u{index}" for index in kept] + others)
@@ -131,7 +163,9 @@ def test_tiny_trials_have_the_proportion_of_asvspoof2019(tmp_path):
 
 
 def test_synthetic_speakers_are_distinct(home):
-    """Long-term spectra of two halves of each speaker's sentences find each other among all speakers."""
+    """Long-term spectra of two halves of each speaker's sentences find each other among all
+    speakers.
+    """
     root = home / "demo/speech/LibriSpeech/synthetic"
     frontend = LogMel()
     spectra = {0: [], 1: []}
@@ -142,9 +176,14 @@ def test_synthetic_speakers_are_distinct(home):
             import torch
 
             power = (
-                torch.stft(torch.from_numpy(waves), 512, window=torch.hann_window(512), return_complex=True).abs() ** 2
+                torch.stft(
+                    torch.from_numpy(waves), 512, window=torch.hann_window(512), return_complex=True
+                ).abs()
+                ** 2
             )
-            spectra[half].append(torch.log(power.mean(dim=1) @ frontend[1].mel_scale.fb + 1e-9).numpy())
+            spectra[half].append(
+                torch.log(power.mean(dim=1) @ frontend[1].mel_scale.fb + 1e-9).numpy()
+            )
     one, two = (np.stack(spectra[half]) for half in (0, 1))
     distance = np.abs(one[:, None] - two[None]).mean(axis=2)
     assert (distance.argmin(axis=1) == np.arange(len(one))).all()
@@ -153,18 +192,26 @@ def test_synthetic_speakers_are_distinct(home):
 def test_rendering_is_reproducible(home, tmp_path):
     again = synthetic.render(tmp_path, 16)
     path = "synthetic/sasv0003/0/sasv0003-0-0001.flac"
-    np.testing.assert_array_equal(read_audio(again / path), read_audio(home / "demo/speech/LibriSpeech" / path))
+    np.testing.assert_array_equal(
+        read_audio(again / path), read_audio(home / "demo/speech/LibriSpeech" / path)
+    )
 
 
 def test_readme_has_both_commands_first():
     assert BLOCKS[0] == ("bash", "make demo\nmake test\n")
 
 
-@pytest.mark.parametrize("language, code", BLOCKS, ids=[f"block{index}" for index in range(len(BLOCKS))])
+@pytest.mark.parametrize(
+    "language, code", BLOCKS, ids=[f"block{index}" for index in range(len(BLOCKS))]
+)
 def test_readme_blocks_run(language, code, home):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    }
     if language == "python":
-        result = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=home, capture_output=True, text=True
+        )
     elif code.startswith("make "):
         targets = [line.split()[1] for line in code.splitlines()]
         result = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True)

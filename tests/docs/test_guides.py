@@ -1,4 +1,6 @@
-"""Every command of the guides runs, at tiny scale: options that make training small are appended, nothing else."""
+"""Every command of the guides runs, at tiny scale: options that make training small are appended,
+nothing else.
+"""
 
 import os
 import re
@@ -30,27 +32,42 @@ def small(command):
     if verb == "train":
         recipe = words[words.index("sasv") + 2]
         spoofs = "--spoof-pairs 2 " if recipe_values(recipe).get("spoof_pairs") else ""
-        command += f" --epochs 1 --batches-per-epoch 2 --pairs 2 {spoofs}--crop-frames 20 --num-workers 0 {SIZES}"
+        command += (
+            f" --epochs 1 --batches-per-epoch 2 --pairs 2 {spoofs}--crop-frames 20 "
+            f"--num-workers 0 {SIZES}"
+        )
     elif verb == "reproduce" and "--dry-run" not in words:
         scale = "" if "--scale" in words else " --scale tiny"
         command += f"{scale} --epochs 1 --batches-per-epoch 1 --pairs 2 --voices 16"
     elif verb == "verify":
         command += " --min-speech 0"  # the voices of these tests are no speech
-    return command.replace("--nproc-per-node 4", "--nproc-per-node 2").replace("1-64", "1-2").replace("/64", "/2")
+    return (
+        command.replace("--nproc-per-node 4", "--nproc-per-node 2")
+        .replace("1-64", "1-2")
+        .replace("/64", "/2")
+    )
 
 
 def blocks(guide):
     """Yield the kind and the lines of each block, continued lines joined."""
-    for kind, text in re.findall(r"^```(\w+)\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL):
+    for kind, text in re.findall(
+        r"^```(\w+)\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL
+    ):
         yield kind, text.replace("\\\n", " ").splitlines()
 
 
 @pytest.fixture
 def place(corpora, corpus, trained, tmp_path, monkeypatch):
-    """A working folder with corpora, speech, scores, a mirror of weights, and stand-ins for SLURM."""
+    """A working folder with corpora, speech, scores, a mirror of weights, and stand-ins for
+    SLURM.
+    """
     folder = tmp_path / "work"
     (folder / "corpora" / "ASVspoof2019").mkdir(parents=True)
-    for name, source in (("voxceleb2", "vox2"), ("asvspoof5", "asvspoof5"), ("ASVspoof2019/LA", "la/LA")):
+    for name, source in (
+        ("voxceleb2", "vox2"),
+        ("asvspoof5", "asvspoof5"),
+        ("ASVspoof2019/LA", "la/LA"),
+    ):
         (folder / "corpora" / name).symlink_to(corpora / source)
     noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     for kind in ("noise", "speech", "music"):
@@ -60,15 +77,25 @@ def place(corpora, corpus, trained, tmp_path, monkeypatch):
     for index, name in enumerate(("anna", "ben", "clara", "david")):
         (folder / "speech" / name).mkdir(parents=True)
         for number in (1, 2, 3):
-            shutil.copy(corpus / "audio" / f"s{index}-{number}.wav", folder / "speech" / name / f"{number}.wav")
+            shutil.copy(
+                corpus / "audio" / f"s{index}-{number}.wav",
+                folder / "speech" / name / f"{number}.wav",
+            )
     (folder / "own").symlink_to(corpus)
     (folder / "mirror").mkdir()
-    cli.main(["convert", str(trained / "model.safetensors"), str(folder / "mirror" / "row3-ska-train.model")])
+    cli.main(
+        [
+            "convert",
+            str(trained / "model.safetensors"),
+            str(folder / "mirror" / "row3-ska-train.model"),
+        ]
+    )
     scores(folder / "scores")
     tools = folder / "tools"
     tools.mkdir()
     stand_ins = {
-        "sbatch": 'case "$1" in --array=*) n=${1##*-}; shift; for i in $(seq $n); do SLURM_ARRAY_TASK_ID=$i bash "$1" '
+        "sbatch": 'case "$1" in --array=*) n=${1##*-}; shift; for i in $(seq $n); do '
+        'SLURM_ARRAY_TASK_ID=$i bash "$1" '
         '|| exit 1; done;; *) bash "$1";; esac',
         "srun": 'exec "$@"',
         "scontrol": "echo 127.0.0.1",
@@ -78,7 +105,9 @@ def place(corpora, corpus, trained, tmp_path, monkeypatch):
         (tools / name).chmod(0o755)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SASV_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
     monkeypatch.setenv("SLURM_NNODES", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
@@ -111,7 +140,10 @@ def scores(folder):
         (folder / "asv.txt").write_text("".join(f"{row[0]} {row[1]} {row[4]}\n" for row in rows))
         (folder / "cm.txt").write_text("".join(f"{row[1]} {row[5]}\n" for row in rows))
         (folder / "key.txt").write_text(
-            "".join(f"{row[0]} {row[1]} {row[3] if row[3] != '-' else 'bonafide'} {row[2]}\n" for row in rows)
+            "".join(
+                f"{row[0]} {row[1]} {row[3] if row[3] != '-' else 'bonafide'} {row[2]}\n"
+                for row in rows
+            )
         )
 
 
@@ -124,7 +156,9 @@ def test_every_command_of_a_guide_runs(guide, place, capsys):
     for lines in [lines for kind, lines in found if kind == "bash"]:
         if all(line.startswith("sasv ") for line in lines):
             for line in lines:
-                assert cli.main(shlex.split(small(line))[1:]) == 0, f"{line}\n{capsys.readouterr().err[-2000:]}"
+                assert cli.main(shlex.split(small(line))[1:]) == 0, (
+                    f"{line}\n{capsys.readouterr().err[-2000:]}"
+                )
             continue
         script = ["bash", "-euo", "pipefail", "-c", "\n".join(map(small, lines))]
         done = subprocess.run(script, capture_output=True, text=True)

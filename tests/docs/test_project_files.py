@@ -28,7 +28,11 @@ def test_the_oldest_versions_are_the_lower_bounds():
 def test_every_dependency_is_pinned():
     pinned = {re.sub("[-_.]+", "-", line).lower().partition("==")[0] for line in pins()}
     wanted = requirements()
-    names = {re.sub("[-_.]+", "-", name.partition(">=")[0]).lower() for name in wanted if not name.startswith("sasv[")}
+    names = {
+        re.sub("[-_.]+", "-", name.partition(">=")[0]).lower()
+        for name in wanted
+        if not name.startswith("sasv[")
+    }
     assert names - pinned <= {"bigvgan"}  # pins versions of its own that do not go with ours
 
 
@@ -54,7 +58,11 @@ def test_the_changelog_names_this_version_or_what_is_not_released():
 
 
 def test_yaml_files_can_be_read():
-    for path in [*ROOT.glob(".github/**/*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / "CITATION.cff"]:
+    for path in [
+        *ROOT.glob(".github/**/*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        ROOT / "CITATION.cff",
+    ]:
         assert yaml.safe_load(path.read_text()), path
 
 

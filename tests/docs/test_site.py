@@ -21,17 +21,31 @@ def test_notebooks_run(notebook, tmp_path):
     document = nbformat.read(notebook, as_version=4)
     nbformat.validate(document)
     assert all(not cell.outputs for cell in document.cells if cell.cell_type == "code")
-    nbclient.NotebookClient(document, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(
+        document, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
 
 
 @pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path):
-    """Without the API pages, which import every module twice over and are built by ``make docs``."""
+    """Without the API pages, which import every module twice over and are built by
+    ``make docs``.
+    """
     pytest.importorskip("furo")
     source = tmp_path / "docs"
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("api"))
     (tmp_path / "src").symlink_to(DOCS.parent / "src")
-    words = ["-W", "--keep-going", "-q", "-b", "html", "-D", "sasv_api=0", str(source), str(tmp_path / "site")]
+    words = [
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        "-D",
+        "sasv_api=0",
+        str(source),
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run([sys.executable, "-m", "sphinx", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--utterances" in (tmp_path / "site" / "reference" / "cli.html").read_text()
@@ -45,12 +59,16 @@ def test_links_between_pages_of_the_repository_lead_somewhere():
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             target = (page.parent / link).resolve()
             inside = target.relative_to(DOCS).as_posix() if target.is_relative_to(DOCS) else ""
-            assert "://" in link or target.exists() or inside.startswith(made), f"{page.name}: {link}"
+            assert "://" in link or target.exists() or inside.startswith(made), (
+                f"{page.name}: {link}"
+            )
 
 
 def test_every_page_is_in_a_table_of_contents():
     listed = set(re.findall(r"^([\w/-]+)$", (DOCS / "index.md").read_text(), re.MULTILINE))
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
-    pages = {page for page in pages if not page.startswith(("reference/api", "notebooks/"))} - {"index"}
+    pages = {page for page in pages if not page.startswith(("reference/api", "notebooks/"))} - {
+        "index"
+    }
     assert pages <= listed
     assert {f"notebooks/{notebook.stem}" for notebook in NOTEBOOKS} <= listed

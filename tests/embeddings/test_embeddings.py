@@ -58,7 +58,9 @@ def test_plan_bounds_padding():
 
 
 def run(model, corpus, out, **options):
-    return embed(EmbedOptions(str(corpus / "utterances.tsv"), str(out), model, batch_seconds=5.0, **options))
+    return embed(
+        EmbedOptions(str(corpus / "utterances.tsv"), str(out), model, batch_seconds=5.0, **options)
+    )
 
 
 @pytest.fixture
@@ -100,7 +102,9 @@ def test_torchrun_ranks_are_shards(model, corpus, tmp_path, small_chunks, monkey
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_the_same(model, corpus, tmp_path, small_chunks, monkeypatch, capsys):
+def test_a_killed_run_goes_on_and_ends_the_same(
+    model, corpus, tmp_path, small_chunks, monkeypatch, capsys
+):
     run(model, corpus, tmp_path / "whole")
     original = extraction.embed_rows
     done = []
@@ -174,7 +178,9 @@ def test_evaluate(model, corpus, tmp_path):
     assert scores.values[5] == pytest.approx(expected, abs=1e-5)
     # the same from embeddings on disk
     run(model, corpus, tmp_path / "embeddings-alone")
-    again = evaluate(options(corpus, tmp_path / "two", embeddings=str(tmp_path / "embeddings-alone"), plot=False))
+    again = evaluate(
+        options(corpus, tmp_path / "two", embeddings=str(tmp_path / "embeddings-alone"), plot=False)
+    )
     assert again["sasv_eer"] == pytest.approx(result["sasv_eer"])
 
 
@@ -183,7 +189,9 @@ def test_evaluate_names_what_trials_lack(model, corpus, tmp_path):
     shutil.copytree(corpus, root)
     text = (root / "trials_dev.tsv").read_text()
     (root / "trials_dev.tsv").write_text(text + "s99\ts6-2\ttarget\t-\n")
-    with pytest.raises(TableError, match=r"trials_dev\.tsv: speaker s99 is not in .*enrolments_dev\.tsv"):
+    with pytest.raises(
+        TableError, match=r"trials_dev\.tsv: speaker s99 is not in .*enrolments_dev\.tsv"
+    ):
         evaluate(options(root, tmp_path / "out", model=model))
     (root / "trials_dev.tsv").write_text(text)
     (root / "audio" / "s6-2.wav").write_bytes(b"")

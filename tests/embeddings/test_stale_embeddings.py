@@ -1,4 +1,6 @@
-"""Embeddings are of these very files: mended, replaced, added; another model, another folder; kills in between."""
+"""Embeddings are of these very files: mended, replaced, added; another model, another folder; kills
+in between.
+"""
 
 import json
 import shutil
@@ -96,7 +98,9 @@ def test_two_tables_of_the_same_names_are_two_inputs(models, speech, tmp_path):
 
 
 @pytest.mark.parametrize("at", ["embeddings.npy", "index.tsv", "embeddings.json"])
-def test_a_kill_while_another_model_is_saved_never_mixes_two(models, speech, tmp_path, monkeypatch, at):
+def test_a_kill_while_another_model_is_saved_never_mixes_two(
+    models, speech, tmp_path, monkeypatch, at
+):
     out = tmp_path / "out"
     run(models[0], speech, out)
     replace = Path.replace
@@ -127,8 +131,12 @@ def test_folders_of_older_versions_are_read(models, speech, tmp_path):
     out = tmp_path / "out"
     found = run(models[0], speech, out)
     index = (out / "index.tsv").read_text().splitlines()
-    (out / "index.tsv").write_text("".join("\t".join(line.split("\t")[:2]) + "\n" for line in index))
-    (out / "embeddings.json").write_text(json.dumps({"signature": "x", "shape": [21, 24], "crops": 0}))
+    (out / "index.tsv").write_text(
+        "".join("\t".join(line.split("\t")[:2]) + "\n" for line in index)
+    )
+    (out / "embeddings.json").write_text(
+        json.dumps({"signature": "x", "shape": [21, 24], "crops": 0})
+    )
     same(Embeddings.load(out), found)
     same(run(models[0], speech, out), found)
 

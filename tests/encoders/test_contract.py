@@ -1,4 +1,6 @@
-"""What holds for every registered encoder, at its preset "test". A new encoder is covered by being registered."""
+"""What holds for every registered encoder, at its preset "test". A new encoder is covered by being
+registered.
+"""
 
 import json
 
@@ -10,18 +12,28 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint, spawn_encoder
+from sasv.checkpoints import (
+    Checkpoint,
+    Specification,
+    load_checkpoint,
+    save_checkpoint,
+    spawn_encoder,
+)
 from sasv.encoders import ENCODERS, make_encoder, preset
 from sasv.encoders.base import lengths_tensor, parameters_of
 from sasv.encoders.cost import gflop
 from sasv.frontends import FRONTENDS
 
 STORED_FRONTENDS = ("ecapa-tdnn", "ska-tdnn", "mfa-conformer")
-"""The published encoders alone keep their front-end among their entries, as the published files do."""
+"""The published encoders alone keep their front-end among their entries, as the published files
+do.
+"""
 
 
 def built(name, seed=0):
-    """Return the encoder at its preset "test", its batch norms with statistics that change something."""
+    """Return the encoder at its preset "test", its batch norms with statistics that change
+    something.
+    """
     torch.manual_seed(seed)
     encoder = make_encoder(name, preset(name, "test"))
     for part in encoder.modules():
@@ -45,10 +57,15 @@ def encoder(request):
 )
 @settings(max_examples=8, deadline=None)
 def test_batched_equals_single(encoder, extra, seed, padding):
-    """Whatever stands in the padding, each embedding is that of the waveform alone (1e-5 relative)."""
+    """Whatever stands in the padding, each embedding is that of the waveform alone (1e-5
+    relative).
+    """
     rng = np.random.default_rng(seed)
     lengths = [encoder.min_samples + more for more in extra]
-    waves = [rng.standard_normal(length).astype(np.float32) * rng.uniform(0.01, 0.5) for length in lengths]
+    waves = [
+        rng.standard_normal(length).astype(np.float32) * rng.uniform(0.01, 0.5)
+        for length in lengths
+    ]
     batch = torch.full((len(waves), max(lengths)), padding)
     for row, wave in zip(batch, waves):
         row[: len(wave)] = torch.from_numpy(wave)
@@ -83,13 +100,21 @@ def test_forward_depends_on_no_value():
 
 @pytest.mark.slow
 def test_exported_equals_eager(encoder):
-    """With lengths as an input, batch and time dynamic, and no complex number in the graph (1e-5 relative)."""
+    """With lengths as an input, batch and time dynamic, and no complex number in the graph (1e-5
+    relative).
+    """
     least = encoder.min_samples
     waves = torch.randn(3, 12 * least + 7) * 0.1
     lengths = torch.tensor([12 * least + 7, 5 * least, least])
     dynamic = torch.export.Dim.DYNAMIC
-    program = torch.export.export(encoder, (waves, lengths), dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic}))
-    values = [node.meta["val"] for node in program.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    program = torch.export.export(
+        encoder, (waves, lengths), dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic})
+    )
+    values = [
+        node.meta["val"]
+        for node in program.graph.nodes
+        if isinstance(node.meta.get("val"), torch.Tensor)
+    ]
     assert not any(value.is_complex() for value in values)
     exported = program.module()
     for batch, samples in ((1, least), (2, 3 * least), (5, 20 * least + 13)):
@@ -126,7 +151,9 @@ def test_presets_can_be_made_and_counted(name):
 
 def test_gradients_reach_every_parameter(encoder):
     own = built(encoder.name).train()
-    own(torch.randn(4, 8 * own.min_samples) * 0.1).mul(torch.randn(4, own.dimension)).sum().backward()
+    own(torch.randn(4, 8 * own.min_samples) * 0.1).mul(
+        torch.randn(4, own.dimension)
+    ).sum().backward()
     for key, parameter in own.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, key
@@ -160,6 +187,8 @@ def test_the_state_dict_holds_no_surprise(encoder):
         if isinstance(part, _BatchNorm)
         for buffer, _ in part.named_buffers(recurse=False)
     }
-    stored = set(encoder.state_dict()) - {name for name, _ in encoder.named_parameters()} - statistics
+    stored = (
+        set(encoder.state_dict()) - {name for name, _ in encoder.named_parameters()} - statistics
+    )
     frontend = {name for name in stored if name.startswith(f"{encoder.frontend_attribute}.")}
     assert stored == (frontend if encoder.name in STORED_FRONTENDS else set())

@@ -1,4 +1,6 @@
-"""Encoders: masks at published sizes, errors of options, SpecAugment. test_contract.py holds for every encoder."""
+"""Encoders: masks at published sizes, errors of options, SpecAugment. test_contract.py holds for
+every encoder.
+"""
 
 import pytest
 import torch
@@ -24,9 +26,13 @@ def test_masking_holds_at_published_sizes(name):
 def test_unknown_names_say_what_is_known():
     with pytest.raises(SasvError, match="did you mean ecapa-tdnn"):
         ENCODERS.get("ecapa-tdn")
-    with pytest.raises(SasvError, match="unknown option 'width' of encoder ecapa-tdnn; known: .*channels"):
+    with pytest.raises(
+        SasvError, match="unknown option 'width' of encoder ecapa-tdnn; known: .*channels"
+    ):
         make_encoder("ecapa-tdnn", {"width": 3})
-    with pytest.raises(SasvError, match="channels of encoder ecapa-tdnn must be a whole number, from 1"):
+    with pytest.raises(
+        SasvError, match="channels of encoder ecapa-tdnn must be a whole number, from 1"
+    ):
         make_encoder("ecapa-tdnn", {"channels": 0})
     with pytest.raises(SasvError, match="multiple of scale"):
         make_encoder("ecapa-tdnn", {"channels": 30})

@@ -35,7 +35,9 @@ def encoder(request, fill):
 
 def test_names_shapes_and_parameters_are_published(encoder, published_keys):
     name, module = encoder
-    published = {k[6:]: s for k, s in published_keys[PUBLISHED_NAMES[name]].items() if k.startswith("__S__.")}
+    published = {
+        k[6:]: s for k, s in published_keys[PUBLISHED_NAMES[name]].items() if k.startswith("__S__.")
+    }
     assert {key: tuple(value.shape) for key, value in module.state_dict().items()} == published
     assert parameters_of(module) == PARAMETERS[name]
 
@@ -82,13 +84,24 @@ def test_train_step(encoder, golden, fill):
     singles = [key for key in golden.files if key.startswith(f"{published}/train/grad_norm/")]
     assert len(singles) == 2
     for key in singles:
-        assert named[key.rpartition("/")[2]].grad.norm().item() == pytest.approx(float(golden[key]), rel=1e-3)
+        assert named[key.rpartition("/")[2]].grad.norm().item() == pytest.approx(
+            float(golden[key]), rel=1e-3
+        )
     weight = "__L__.aamsoftmax.weight"
     assert relative(named[weight].grad, golden[f"{published}/train/grad/{weight}"]) < 1e-3
 
 
 def stage1_losses():
-    return ["softmax", "amsoftmax", "aamsoftmax", "proto", "angleproto", "ge2e", "softmaxproto", "aamsoftmaxproto"]
+    return [
+        "softmax",
+        "amsoftmax",
+        "aamsoftmax",
+        "proto",
+        "angleproto",
+        "ge2e",
+        "softmaxproto",
+        "aamsoftmaxproto",
+    ]
 
 
 @pytest.mark.parametrize("name", [*stage1_losses(), "sasv"])
@@ -111,7 +124,9 @@ def test_schedules(golden):
     stage1 = golden["schedule/stage1_lr_by_epoch"]
     np.testing.assert_allclose([CosineRestarts()(epoch) for epoch in range(80)], stage1, rtol=1e-5)
     stage3 = golden["schedule/stage3_lr_by_epoch"]
-    schedule = CosineRestarts(max_lr=1e-4, min_lr=0.0, cycle_epochs=8, warmup_epochs=0, lr_decay=0.8)
+    schedule = CosineRestarts(
+        max_lr=1e-4, min_lr=0.0, cycle_epochs=8, warmup_epochs=0, lr_decay=0.8
+    )
     found = [schedule(epoch) for epoch in range(40)]
     np.testing.assert_allclose(found, stage3, rtol=1e-5)
 

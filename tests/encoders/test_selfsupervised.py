@@ -1,4 +1,6 @@
-"""Self-supervised backbones: batched = single for every type, fine-tuning, heads and features against the originals."""
+"""Self-supervised backbones: batched = single for every type, fine-tuning, heads and features
+against the originals.
+"""
 
 import json
 
@@ -12,7 +14,9 @@ from sasv.encoders import make_encoder, preset
 from sasv.encoders.base import lengths_tensor
 from sasv.encoders.layer_heads import MhfaHead
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra neural)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed (extra neural)"
+)
 
 from sasv.encoders.wav2vec2 import TINY  # noqa: E402
 
@@ -21,7 +25,10 @@ CASES = {
     "wavlm": ("wav2vec2", {"config": TINY}),
     "wavlm-large": ("wav2vec2", {"config": TINY | STABLE, "head": "mhfa"}),
     "hubert": ("wav2vec2", {"config": TINY | {"model_type": "hubert"}, "head": "mhfa"}),
-    "xls-r": ("wav2vec2", {"config": TINY | STABLE | {"model_type": "wav2vec2"}, "head": "adapter-mfa"}),
+    "xls-r": (
+        "wav2vec2",
+        {"config": TINY | STABLE | {"model_type": "wav2vec2"}, "head": "adapter-mfa"},
+    ),
     "w2v-bert": ("w2v-bert", preset("w2v-bert", "test")),
     "whisper": ("whisper", preset("whisper", "test")),
 }
@@ -31,7 +38,9 @@ HEADS = json.loads((DATA / "peers" / "heads.json").read_text())
 def made(case, **options):
     torch.manual_seed(0)
     name, base = CASES[case]
-    return make_encoder(name, base | {"embedding": 16, "adapter": 8, "compression": 8, "heads": 2} | options)
+    return make_encoder(
+        name, base | {"embedding": 16, "adapter": 8, "compression": 8, "heads": 2} | options
+    )
 
 
 def filled(fill, name, prefix):
@@ -61,19 +70,25 @@ def test_what_is_trained_learns_and_nothing_else(case, training):
         pytest.importorskip("peft", reason="peft is not installed (extra peft)")
     encoder = made(case, training=training, last_layers=1, lr_scale=0.5, layer_decay=0.5).train()
     groups = encoder.parameter_groups()
-    assert sorted(id(p) for group in groups for p in group.parameters) == sorted(map(id, encoder.parameters()))
+    assert sorted(id(p) for group in groups for p in group.parameters) == sorted(
+        map(id, encoder.parameters())
+    )
     scales = {group.name: group.lr_scale for group in groups}
     assert scales["head"] == 1.0
     top = f"backbone layer {len(encoder.layers())}"
     expected = {"frozen": 0.0, "partial": 0.5, "lora": 0.0, "whole": 0.5}[training]
     assert scales[top] == expected
-    assert scales["backbone layer 1"] == (0.5**3 if training == "whole" and len(encoder.layers()) == 3 else 0.0)
+    assert scales["backbone layer 1"] == (
+        0.5**3 if training == "whole" and len(encoder.layers()) == 3 else 0.0
+    )
     if training == "lora":
         assert scales[f"{top}, adapters"] == 1.0
     encoder(torch.randn(2, 8000) * 0.1).square().sum().backward()
     adapters = [p.grad for name, p in encoder.named_parameters() if ".lora_B" in name]
     if training == "lora":
-        assert adapters and all(gradient is not None and gradient.abs().sum() > 0 for gradient in adapters)
+        assert adapters and all(
+            gradient is not None and gradient.abs().sum() > 0 for gradient in adapters
+        )
     if training == "frozen":
         assert all(parameter.grad is None for parameter in encoder.backbone.parameters())
         assert not any(part.training for part in encoder.backbone.modules())
@@ -87,11 +102,16 @@ def test_a_checkpoint_says_all_that_its_encoder_needs(training, tmp_path):
     folder = tmp_path / "backbone"
     config = {name: value for name, value in TINY.items() if name != "model_type"}
     transformers.WavLMModel(transformers.WavLMConfig(**config)).save_pretrained(folder)
-    encoder = make_encoder("wav2vec2", {"backbone": str(folder), "training": training, "embedding": 16}).eval()
-    again = make_encoder("wav2vec2", {"backbone": str(folder), "training": training, "embedding": 16}).eval()
-    assert all(torch.equal(a, b) for a, b in zip(encoder.backbone.parameters(), again.backbone.parameters())) or (
-        training == "lora"
-    )
+    encoder = make_encoder(
+        "wav2vec2", {"backbone": str(folder), "training": training, "embedding": 16}
+    ).eval()
+    again = make_encoder(
+        "wav2vec2", {"backbone": str(folder), "training": training, "embedding": 16}
+    ).eval()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(encoder.backbone.parameters(), again.backbone.parameters())
+    ) or (training == "lora")
     specification = Specification(**encoder.description())
     save_checkpoint(tmp_path / "m.safetensors", Checkpoint(specification, encoder.state_dict()))
     for file in folder.iterdir():
@@ -126,7 +146,9 @@ def test_mhfa_is_that_of_wedefense(fill):
 def test_w2v_bert_with_adapters_is_that_of_wespeaker(fill):
     expected = np.load(DATA / "peers" / "heads.npz")
     config = HEADS["wespeaker/w2vbert-backbone"]["config"]
-    encoder = make_encoder("w2v-bert", {"config": config, "head": "adapter-mfa", "adapter": 32}).eval()
+    encoder = make_encoder(
+        "w2v-bert", {"config": config, "head": "adapter-mfa", "adapter": 32}
+    ).eval()
     entries = filled(fill, "wespeaker/w2vbert-backbone", "backbone.")
     entries |= filled(fill, "wespeaker/w2vbert-adapter-mfa", "head.")
     missing, unexpected = encoder.load_state_dict(entries, strict=False)
@@ -144,7 +166,9 @@ def test_features_of_whisper_are_those_of_transformers(mels, fill):
 
     wave = fill.waveform(16500, 2)
     original = transformers.WhisperFeatureExtractor(feature_size=mels)
-    expected = original(wave, sampling_rate=16000, return_tensors="np", padding="do_not_pad")["input_features"][0]
+    expected = original(wave, sampling_rate=16000, return_tensors="np", padding="do_not_pad")[
+        "input_features"
+    ][0]
     found = make_frontend("whisper", {"mels": mels})(torch.from_numpy(wave)[None])[0].numpy()
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 1e-5

@@ -22,7 +22,9 @@ def scores(order, name="a.tsv", label=None, seed=0):
         "label": labels,
         "score": [f"{value:.6f}" for value in values],
     }
-    return Scores(Table.build({key: [column[row] for row in order] for key, column in cells.items()}, name))
+    return Scores(
+        Table.build({key: [column[row] for row in order] for key, column in cells.items()}, name)
+    )
 
 
 def test_the_order_of_trials_does_not_matter():
@@ -36,7 +38,9 @@ def test_the_order_of_trials_does_not_matter():
 
 def test_other_trials_and_other_labels_are_said():
     first = scores(range(60))
-    with pytest.raises(SasvError, match=r"b\.tsv: not the trials of a\.tsv: 1 are missing .*b\.tsv lacks s4 u59"):
+    with pytest.raises(
+        SasvError, match=r"b\.tsv: not the trials of a\.tsv: 1 are missing .*b\.tsv lacks s4 u59"
+    ):
         compare(first, scores(range(59), "b.tsv"), MeasureSettings())
     with pytest.raises(SasvError, match="0 are missing and 1 are new"):
         compare(scores(range(59)), scores(range(60), "b.tsv"), MeasureSettings())

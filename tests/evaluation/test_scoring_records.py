@@ -33,17 +33,25 @@ def options(corpus, out, **changes):
 
 
 def test_a_checkpoint_scores_as_its_calibration_was_made(checkpoint, corpus, tmp_path):
-    """Normalised enrolment, crops and s-norm: what verify computes is what evaluate wrote, with the stored cohort."""
+    """Normalised enrolment, crops and s-norm: what verify computes is what evaluate wrote, with the
+    stored cohort.
+    """
     people = {"cohort": str(corpus / "utterances.tsv"), "cohort_where": "split=train", "top": 5}
     made = {"enrolment": "normalised", "crops": 2, "crop_seconds": 0.5}
     evaluate(options(corpus, tmp_path / "e", model=checkpoint, **made, **people))
     out = str(tmp_path / "c.safetensors")
     calibrate(CalibrateOptions(str(tmp_path / "e" / "scores.tsv"), model=checkpoint, model_out=out))
     specification = load_checkpoint(out).specification
-    assert specification.scoring["enrolment"] == "normalised" and specification.scoring["cohort"]["top"] == 5
+    assert (
+        specification.scoring["enrolment"] == "normalised"
+        and specification.scoring["cohort"]["top"] == 5
+    )
     table = Table.load(tmp_path / "e" / "scores.tsv")
     speaker, utterance = table.text("speaker", 0), table.text("utterance", 0)
-    audio = [str(corpus / "audio" / f"{name}.wav") for name in (f"{speaker}-0", f"{speaker}-1", utterance)]
+    audio = [
+        str(corpus / "audio" / f"{name}.wav")
+        for name in (f"{speaker}-0", f"{speaker}-1", utterance)
+    ]
     cohort = str(tmp_path / "e" / "cohort" / "cohort.npz")
     found = verify(VerifyOptions(audio, out, min_speech=0, cohort=cohort, device="cpu"))
     assert found["score"] == pytest.approx(table.numbers("score")[0], abs=1e-3)
@@ -56,7 +64,9 @@ def test_calibrating_with_quality_leaves_no_stale_threshold(checkpoint, corpus, 
     scores = str(tmp_path / "scores.tsv")
     first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
     calibrate(CalibrateOptions(scores, model=checkpoint, model_out=first))
-    calibrate(CalibrateOptions(scores, quality="norm", costs="sre-0.05", model=first, model_out=second))
+    calibrate(
+        CalibrateOptions(scores, quality="norm", costs="sre-0.05", model=first, model_out=second)
+    )
     one, two = (load_checkpoint(path).specification for path in (first, second))
     assert one.threshold is not None and two.threshold is None
     assert "asvspoof5" in one.threshold_source and "sre-0.05" in two.threshold_source
@@ -72,18 +82,26 @@ def scores_file(path, seed=0):
 
 
 def test_a_calibration_is_not_applied_to_scores_made_otherwise(tmp_path, checkpoint, capsys):
-    dev, test = (scores_file(tmp_path / name, seed) for seed, name in enumerate(("dev.tsv", "test.tsv")))
+    dev, test = (
+        scores_file(tmp_path / name, seed) for seed, name in enumerate(("dev.tsv", "test.tsv"))
+    )
     save_scoring(dev, Scoring().to_dict())
     save_scoring(test, Scoring("scores", crops=10).to_dict())
     applied = {"apply": test, "result": str(tmp_path / "r.tsv")}
-    with pytest.raises(SasvError, match=r"test\.tsv: scores made by .*enrolment scores, 10 crops .*dev\.tsv, .*whole"):
+    with pytest.raises(
+        SasvError,
+        match=r"test\.tsv: scores made by .*enrolment scores, 10 crops .*dev\.tsv, .*whole",
+    ):
         calibrate(CalibrateOptions(dev, **applied))
     sidecar(test).unlink()
     calibrate(CalibrateOptions(dev, **applied))
     sidecar(dev).unlink()
     out = str(tmp_path / "c.safetensors")
     calibrate(CalibrateOptions(dev, crops=4, model=checkpoint, model_out=out))
-    assert "nothing beside it says how its scores were made; taken for cosine" in capsys.readouterr().err
+    assert (
+        "nothing beside it says how its scores were made; taken for cosine"
+        in capsys.readouterr().err
+    )
     assert load_checkpoint(out).specification.scoring["crops"] == 4
     sidecar(dev).write_text("[]")
     with pytest.raises(SasvError, match="not a record of how scores were made"):
@@ -98,7 +116,12 @@ def test_cohort_files_that_cannot_be_used_are_named(checkpoint, corpus, tmp_path
     evaluate(options(root, tmp_path / "out", model=checkpoint, **people))
     said = capsys.readouterr().err
     assert "goes without 1 of 36 cohort utterances (s0-0: " in said and "no such file" in said
-    assert json.loads(sidecar(tmp_path / "out" / "scores.tsv").read_text())["scoring"]["cohort"]["size"] == 35
+    assert (
+        json.loads(sidecar(tmp_path / "out" / "scores.tsv").read_text())["scoring"]["cohort"][
+            "size"
+        ]
+        == 35
+    )
 
 
 def test_a_cohort_without_spread_is_refused():

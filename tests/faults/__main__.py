@@ -1,6 +1,7 @@
 """The long run: ``python -m faults`` with ``tests`` and ``src`` on the path (``make faults``).
 
-It writes its figures as JSON and as the Markdown table of docs/results.md, and ends with status 1 where a trial failed.
+It writes its figures as JSON and as the Markdown table of docs/results.md, and ends with status 1
+where a trial failed.
 """
 
 import argparse
@@ -29,18 +30,30 @@ TITLES = {
 def main() -> int:
     """Run all trials; return the exit status."""
     parser = argparse.ArgumentParser(prog="faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("build/faults"), help="folder of faults.json and faults.md")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/faults"), help="folder of faults.json and faults.md"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--commands", nargs="*", default=[], help="commands that are interrupted (default all)")
+    parser.add_argument(
+        "--commands", nargs="*", default=[], help="commands that are interrupted (default all)"
+    )
     for name, count in COUNTS.items():
-        parser.add_argument(f"--{name}", type=int, default=count, help=f"{TITLES[name]} (default {count})")
+        parser.add_argument(
+            f"--{name}", type=int, default=count, help=f"{TITLES[name]} (default {count})"
+        )
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
-    results = run(chosen.seed, {name: getattr(chosen, name) for name in COUNTS}, print, chosen.commands)
+    results = run(
+        chosen.seed, {name: getattr(chosen, name) for name in COUNTS}, print, chosen.commands
+    )
     chosen.out.mkdir(parents=True, exist_ok=True)
     values = {name: figures.to_dict() for name, figures in results.items()}
-    about = {"seed": chosen.seed, "minutes": round((time.monotonic() - started) / 60, 1), "results": values}
+    about = {
+        "seed": chosen.seed,
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "results": values,
+    }
     (chosen.out / "faults.json").write_text(json.dumps(about, indent=1) + "\n")
     (chosen.out / "faults.md").write_text(markdown(results), "utf-8")
     print(markdown(results))

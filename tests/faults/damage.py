@@ -1,4 +1,6 @@
-"""Seeded damage to files: bits, fields, lengths, cells. The same seed and number give the same bytes."""
+"""Seeded damage to files: bits, fields, lengths, cells. The same seed and number give the same
+bytes.
+"""
 
 import json
 import struct
@@ -9,7 +11,21 @@ import numpy as np
 
 Damage = Callable[[bytearray, np.random.Generator], bytes]
 
-EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+EXTREMES = (
+    0,
+    1,
+    2,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFF000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+)
 HEADER_BYTES = 96
 """So much of a file is taken for its header."""
 
@@ -29,7 +45,9 @@ def flip_header_bits(data: bytearray, rng: np.random.Generator) -> bytes:
 
 
 def extreme_field(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Set 1 to 3 fields of 1, 2, 4 or 8 bytes of the header to an extreme number, of either byte order."""
+    """Set 1 to 3 fields of 1, 2, 4 or 8 bytes of the header to an extreme number, of either byte
+    order.
+    """
     for _ in range(rng.integers(1, 4)):
         size = int(rng.choice([1, 2, 4, 8]))
         last = min(len(data), HEADER_BYTES) - size
@@ -101,8 +119,38 @@ def values() -> list[Any]:
     deep: Any = 0
     for _ in range(200):
         deep = [deep]
-    numbers = [0, -1, 1, 2, 3, 7, 10**6, 10**9, 2**31, 2**63, 10**30, -(10**9), 0.5, -0.0, 1e-308, 1e308, float("nan")]
-    texts = ["", "x", "0", "\0", "cosine", "../x", "a\nb", "ä" * 1000, "ecapa-tdnn", "mfa-conformer", "log-mel"]
+    numbers = [
+        0,
+        -1,
+        1,
+        2,
+        3,
+        7,
+        10**6,
+        10**9,
+        2**31,
+        2**63,
+        10**30,
+        -(10**9),
+        0.5,
+        -0.0,
+        1e-308,
+        1e308,
+        float("nan"),
+    ]
+    texts = [
+        "",
+        "x",
+        "0",
+        "\0",
+        "cosine",
+        "../x",
+        "a\nb",
+        "ä" * 1000,
+        "ecapa-tdnn",
+        "mfa-conformer",
+        "log-mel",
+    ]
     return [
         None,
         True,
@@ -125,7 +173,13 @@ def values() -> list[Any]:
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of every field within JSON values, those of mappings and lists included."""
     found = [path] if path else []
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, part in inner:
         found += places(part, (*path, key))
     return found
@@ -166,10 +220,71 @@ def with_header(data: bytes, change: Callable[[Any], Any]) -> bytes:
 
 
 CELLS = (
-    *("", " ", "-", "0", "-1", "1e400", "-1e400", "nan", "inf", "1e308", "1e-320", "0x10", "1_000", "٣", "1,5", "True"),
-    *("target", "bonafide", "spoof", "Spoof ", "nontarget", "../../etc/passwd", "/", "~", "$$", "$x_{$", "=1+1", "%s"),
-    *("\0", "a\0b", "\x1b[31m", "\u202e", "\ufeff", "\ud7ff", "𝔘", "<script>", "|", "`", '"', '""', '"a', "'", "\\"),
-    *("a b", "a\tb", "a,b", "a;b", "a\rb", "a\nb", "a" * 300, "a" * 100_000, "9" * 400, ".", "..", "#", "s0", "s1-0"),
+    *(
+        "",
+        " ",
+        "-",
+        "0",
+        "-1",
+        "1e400",
+        "-1e400",
+        "nan",
+        "inf",
+        "1e308",
+        "1e-320",
+        "0x10",
+        "1_000",
+        "٣",
+        "1,5",
+        "True",
+    ),
+    *(
+        "target",
+        "bonafide",
+        "spoof",
+        "Spoof ",
+        "nontarget",
+        "../../etc/passwd",
+        "/",
+        "~",
+        "$$",
+        "$x_{$",
+        "=1+1",
+        "%s",
+    ),
+    *(
+        "\0",
+        "a\0b",
+        "\x1b[31m",
+        "\u202e",
+        "\ufeff",
+        "\ud7ff",
+        "𝔘",
+        "<script>",
+        "|",
+        "`",
+        '"',
+        '""',
+        '"a',
+        "'",
+        "\\",
+    ),
+    *(
+        "a b",
+        "a\tb",
+        "a,b",
+        "a;b",
+        "a\rb",
+        "a\nb",
+        "a" * 300,
+        "a" * 100_000,
+        "9" * 400,
+        ".",
+        "..",
+        "#",
+        "s0",
+        "s1-0",
+    ),
 )
 """What cells of a table are replaced by."""
 

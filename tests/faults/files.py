@@ -58,7 +58,9 @@ SOUNDFILES = {
 
 
 def speech(seed: int, pitch: float = 120.0, seconds: float = SECONDS) -> np.ndarray:
-    """Return something like speech: a voice of moving pitch in syllables, float32 (samples,) at 16 kHz."""
+    """Return something like speech: a voice of moving pitch in syllables, float32 (samples,) at 16
+    kHz.
+    """
     samples = int(seconds * RATE)
     time = np.arange(samples) / RATE
     syllables = np.clip(1.3 * np.sin(2 * np.pi * 4 * time) + 0.5, 0, 1).astype(np.float32)
@@ -75,7 +77,9 @@ def encoded(wave: np.ndarray, codec: str, form: str, rate: int) -> bytes:
         whole = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(whole[None], format="s16", layout="mono")
         frame.rate = RATE
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size)
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size
+        )
         for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
             container.mux(stream.encode(piece))
     return stream_bytes.getvalue()
@@ -159,14 +163,20 @@ class Seeds:
         copies = [f"{name}~world" for name in names[::2]]
         rows = [(name, f"audio/{name}.wav", name[:2], "bonafide", "-", "1.5") for name in names]
         rows += [(name, f"audio/{name}.wav", name[:2], "spoof", "world", "1.5") for name in copies]
-        trials = [(claim, name, "target" if name.startswith(claim) else "nontarget", "-")
-                  for claim in ("s0", "s1", "s2") for name in names[1::2]]  # fmt: skip
+        trials = [
+            (claim, name, "target" if name.startswith(claim) else "nontarget", "-")
+            for claim in ("s0", "s1", "s2")
+            for name in names[1::2]
+        ]
         trials += [(name[:2], name, "spoof", "world") for name in copies]
         means = {"target": 0.7, "nontarget": 0.1, "spoof": 0.4}
         scored = [(*row, f"{means[row[2]] + 0.2 * rng.standard_normal():.6f}") for row in trials]
         tables = {
             "utterances": (("utterance", "path", "speaker", "label", "attack", "seconds"), rows),
-            "enrolments": (("speaker", "utterances"), [(f"s{at}", f"s{at}-0,s{at}-2") for at in range(3)]),
+            "enrolments": (
+                ("speaker", "utterances"),
+                [(f"s{at}", f"s{at}-0,s{at}-2") for at in range(3)],
+            ),
             "trials": (("speaker", "utterance", "label", "attack"), trials),
             "scores": (("speaker", "utterance", "label", "attack", "score"), scored),
         }
@@ -196,7 +206,9 @@ def try_audio(path: Path, make: Callable[[], bytes], number: int, seeds: Seeds) 
     path.write_bytes(make())
     try:
         if number % VERIFY_SHARE == 0:
-            options = VerifyOptions([*seeds.recordings, str(path)], model=seeds.model, min_speech=0, device="cpu")
+            options = VerifyOptions(
+                [*seeds.recordings, str(path)], model=seeds.model, min_speech=0, device="cpu"
+            )
             check_finite(verify(options), "verdict")
             return
         how = number % 3
@@ -231,7 +243,9 @@ def audio_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
             harm = [*damage.BYTES, ""][int(rng.integers(len(damage.BYTES) + 1))]
         make = partial(damage.damaged, harm, seeds.audio[name], rng)
         path = seeds.folder / f"damaged.{suffix}"
-        yield Trial(f"audio {number}: {name}, {kind}", kind, partial(try_audio, path, make, number, seeds))
+        yield Trial(
+            f"audio {number}: {name}, {kind}", kind, partial(try_audio, path, make, number, seeds)
+        )
 
 
 # Checkpoints
@@ -255,7 +269,15 @@ def _header(rng: np.random.Generator, data: bytes) -> bytes:
 
 def _text(rng: np.random.Generator, data: bytes) -> bytes:
     """Replace the specification by other JSON: deep, long, of another kind."""
-    texts = ("[" * 100_000, '{"a":' * 50_000, "[]", "null", '"x"', "{" + '"a": 1, ' * 9, '{"encoder": "ecapa-tdnn"}')
+    texts = (
+        "[" * 100_000,
+        '{"a":' * 50_000,
+        "[]",
+        "null",
+        '"x"',
+        "{" + '"a": 1, ' * 9,
+        '{"encoder": "ecapa-tdnn"}',
+    )
     text = texts[int(rng.integers(len(texts)))]
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
@@ -327,7 +349,9 @@ def hostile_pickles() -> list[bytes]:
 
 
 def _zip(rng: np.random.Generator, data: bytes) -> bytes:
-    """Rewrite the archive: hostile pickle, deflated or bombs, members missing, doubled, renamed, with a wrong CRC."""
+    """Rewrite the archive: hostile pickle, deflated or bombs, members missing, doubled, renamed,
+    with a wrong CRC.
+    """
     members = _members(data)
     at = int(rng.integers(len(members)))
     name, content = members[at]
@@ -336,7 +360,9 @@ def _zip(rng: np.random.Generator, data: bytes) -> bytes:
     if choice == 0:
         pool = hostile_pickles()
         hostile = pool[int(rng.integers(len(pool)))]
-        return _archive([(one, hostile if one.endswith("data.pkl") else kept) for one, kept in members])
+        return _archive(
+            [(one, hostile if one.endswith("data.pkl") else kept) for one, kept in members]
+        )
     if choice == 1:
         return _archive(members, zipfile.ZIP_DEFLATED)
     if choice == 2:
@@ -346,7 +372,9 @@ def _zip(rng: np.random.Generator, data: bytes) -> bytes:
         members.pop(at)
         return _archive(members)
     if choice == 4:
-        renamed = ("../" * 5 + "x", "/x", f"{root}/data/999", "x", f"{root}\\data.pkl")[int(rng.integers(5))]
+        renamed = ("../" * 5 + "x", "/x", f"{root}/data/999", "x", f"{root}\\data.pkl")[
+            int(rng.integers(5))
+        ]
         members[at] = (renamed, content)
         return _archive(members)
     if choice == 5:
@@ -399,8 +427,14 @@ def checkpoint_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
         kind = pool[int(rng.integers(len(pool)))]
         path = seeds.folder / f"damaged{Path(name).suffix}"
         data = seeds.checkpoints[name]
-        make = partial(own[kind], rng, data) if kind in own else partial(damage.damaged, kind, data, rng)
-        yield Trial(f"checkpoint {number}: {name}, {kind}", kind, partial(try_checkpoint, path, make, seeds))
+        make = (
+            partial(own[kind], rng, data)
+            if kind in own
+            else partial(damage.damaged, kind, data, rng)
+        )
+        yield Trial(
+            f"checkpoint {number}: {name}, {kind}", kind, partial(try_checkpoint, path, make, seeds)
+        )
 
 
 # Tables and scores
@@ -412,12 +446,16 @@ def try_table(path: Path, make: Callable[[], bytes], name: str, number: int, see
     try:
         if name == "utterances":
             utterances = load_utterances(path)
-            check_finite([] if utterances.seconds is None else utterances.seconds.tolist(), "seconds")
+            check_finite(
+                [] if utterances.seconds is None else utterances.seconds.tolist(), "seconds"
+            )
             _ = (utterances.paths, utterances.spoofed, utterances.channels, utterances.speakers)
             return
         if name in ("enrolments", "trials"):
             folder = seeds.folder
-            tables = {one: folder / f"good-{one}.tsv" for one in ("utterances", "enrolments", "trials")} | {name: path}
+            tables = {
+                one: folder / f"good-{one}.tsv" for one in ("utterances", "enrolments", "trials")
+            } | {name: path}
             enrolments = load_enrolments(tables["enrolments"])
             trials = load_trials(tables["trials"])
             check_trials(trials, enrolments, load_utterances(tables["utterances"]).rows)

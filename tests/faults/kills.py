@@ -1,8 +1,10 @@
-"""Commands that are killed, or run out of disk, at their k-th change of the file system, and are run again.
+"""Commands that are killed, or run out of disk, at their k-th change of the file system, and are
+run again.
 
-The second run has to end with the very files of an uninterrupted run, byte for byte, and every file of the user has to
-be there still, unchanged. Changes are seen by an audit hook (files opened for writing, renamed, removed; folders made
-and removed) and by the writes of open files, one of which may be cut in half.
+The second run has to end with the very files of an uninterrupted run, byte for byte, and every file
+of the user has to be there still, unchanged. Changes are seen by an audit hook (files opened for
+writing, renamed, removed; folders made and removed) and by the writes of open files, one of which
+may be cut in half.
 """
 
 import builtins
@@ -27,7 +29,18 @@ import torch
 from tqdm import tqdm
 
 from conftest import buzz, make_corpus, tiny_options
-from faults.running import CRASH, DIFFERENT, DONE, HANG, LOST, REFUSED, Fault, Trial, attempt, silence
+from faults.running import (
+    CRASH,
+    DIFFERENT,
+    DONE,
+    HANG,
+    LOST,
+    REFUSED,
+    Fault,
+    Trial,
+    attempt,
+    silence,
+)
 from sasv import commands
 from sasv.audio import write_audio
 from sasv.core.files import digest_of_bytes
@@ -38,7 +51,16 @@ FULL = "disk full"
 SECONDS = 120.0
 """Longest run of one command."""
 
-EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
+EVENTS = {
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+    "shutil.rmtree",
+}
 TEMPORARY = re.compile(r"^\..*\.part(\.|$)")
 
 VOLATILE_FILES = {".lock", "made.jsonl"}
@@ -97,7 +119,9 @@ class Trap:
             self.full = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if struck:
-            self.at += 1  # with a full disk files are still renamed and removed: the next that grows
+            self.at += (
+                1  # with a full disk files are still renamed and removed: the next that grows
+            )
 
     def _opened(self, file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
         stream = self.open(file, mode, *rest, **named)
@@ -135,10 +159,12 @@ class Scenario:
 
 @dataclass
 class Stage:
-    """The folder in which commands are interrupted. Every trial begins with the same files at the same paths.
+    """The folder in which commands are interrupted. Every trial begins with the same files at the
+    same paths.
 
     Attributes:
-        folder: holds ``stock`` (the files that every trial begins with) and ``work`` (those of the trial).
+        folder: holds ``stock`` (the files that every trial begins with) and ``work`` (those of the
+            trial).
         names: of the commands that are interrupted; empty for all.
     """
 
@@ -197,29 +223,43 @@ class Stage:
 
         def synthesize(out: Path) -> object:
             options = commands.SynthesizeOptions(
-                utterances, str(out), ["griffin-lim", "8khz"], where="speaker=s6", num_workers=0, device="cpu"
+                utterances,
+                str(out),
+                ["griffin-lim", "8khz"],
+                where="speaker=s6",
+                num_workers=0,
+                device="cpu",
             )
             return commands.synthesize(options)
 
         def embed(out: Path) -> object:
             return commands.embed(
-                commands.EmbedOptions(utterances, str(out), model, where="split=dev", batch_seconds=3, device="cpu")
+                commands.EmbedOptions(
+                    utterances, str(out), model, where="split=dev", batch_seconds=3, device="cpu"
+                )
             )
 
         def evaluate(out: Path) -> object:
             return commands.evaluate(_evaluation(self.stock, out, model))
 
         def train(out: Path) -> object:
-            return commands.train(tiny_options(corpus, out, epochs=2, batches_per_epoch=2, save_minutes=0.0))
+            return commands.train(
+                tiny_options(corpus, out, epochs=2, batches_per_epoch=2, save_minutes=0.0)
+            )
 
         def calibrate(out: Path) -> object:
             options = commands.CalibrateOptions(
-                str(scores), str(out / "backend.json"), model=model, model_out=str(out / "calibrated.safetensors")
+                str(scores),
+                str(out / "backend.json"),
+                model=model,
+                model_out=str(out / "calibrated.safetensors"),
             )
             return commands.calibrate(options)
 
         def report(out: Path) -> object:
-            return commands.report(commands.ReportOptions([str(scores)], str(out), intervals=10, worst=2))
+            return commands.report(
+                commands.ReportOptions([str(scores)], str(out), intervals=10, worst=2)
+            )
 
         def reproduce(out: Path) -> object:
             options = commands.ReproduceOptions(
@@ -247,8 +287,12 @@ class Stage:
         ]
         return [scenario for scenario in known if not self.names or scenario.name in self.names]
 
-    def run(self, scenario: Scenario, at: int = 0, how: str = KILL, counted: Path | None = None) -> tuple[str, str]:
-        """Run a command in a child of its own, struck at its change ``at``; return outcome and words."""
+    def run(
+        self, scenario: Scenario, at: int = 0, how: str = KILL, counted: Path | None = None
+    ) -> tuple[str, str]:
+        """Run a command in a child of its own, struck at its change ``at``; return outcome and
+        words.
+        """
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -313,7 +357,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def _settled(name: str, data: bytes) -> bytes:
-    """Return the bytes of a file without what says how long the work took and how often it began."""
+    """Return the bytes of a file without what says how long the work took and how often it
+    began.
+    """
     if name == "metrics.csv":
         rows = [line.split(",") for line in data.decode().splitlines()]
         kept = [at for at, column in enumerate(rows[0]) if column not in VOLATILE_COLUMNS]
@@ -328,7 +374,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {tuple(value.shape)} {digest_of_bytes(value.numpy().tobytes())}"
     if isinstance(value, dict):
-        return str({key: _plain(part) for key, part in value.items() if key not in VOLATILE_COLUMNS})
+        return str(
+            {key: _plain(part) for key, part in value.items() if key not in VOLATILE_COLUMNS}
+        )
     if isinstance(value, list | tuple):
         return str([_plain(part) for part in value])
     return repr(value)
@@ -353,7 +401,9 @@ def try_interruption(stage: Stage, scenario: Scenario, how: str, draw: int) -> N
     different = [name for name in expected if found.get(name) != expected[name]]
     more = [name for name in found if name not in expected]
     if different or more:
-        raise Fault(DIFFERENT, f"{where}: differ or are missing: {different[:4]}; remain: {more[:4]}")
+        raise Fault(
+            DIFFERENT, f"{where}: differ or are missing: {different[:4]}; remain: {more[:4]}"
+        )
 
 
 def _check_user_files(work: Path, where: str) -> None:
@@ -376,7 +426,9 @@ def kill_trials(count: int, seed: int, stage: Stage, how: str = KILL) -> Iterato
 def prepare(stage: Stage) -> None:
     """Make what the trials begin with, and run every command once."""
     tqdm.monitor_interval = 0  # no thread of its own, which a fork would lose
-    tqdm.set_lock(threading.RLock())  # not one between processes, which a killed one would hold for ever
+    tqdm.set_lock(
+        threading.RLock()
+    )  # not one between processes, which a killed one would hold for ever
     for name in ENCODERS:
         presets = ENCODERS.get(name).presets
         if "test" in presets:

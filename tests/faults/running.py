@@ -1,7 +1,8 @@
-"""Trials in forked processes: each is bounded in time and memory, and whatever it does is counted, not raised.
+"""Trials in forked processes: each is bounded in time and memory, and whatever it does is counted,
+not raised.
 
-Torch and the other libraries are imported once, in the parent. A child works through as many trials as it survives;
-where one kills it, the next child goes on behind that trial.
+Torch and the other libraries are imported once, in the parent. A child works through as many trials
+as it survives; where one kills it, the next child goes on behind that trial.
 """
 
 import json
@@ -33,7 +34,9 @@ FAULTS = (TRACEBACK, HANG, CRASH, MEMORY, NOT_FINITE, LOST, DIFFERENT)
 MOST_BYTES = 2 << 30
 """Resident memory of a trial, that of the libraries included."""
 ADDRESS_SPACE = 6 << 30
-"""More than this beyond what the parent has is denied to a child, so that a trial cannot bring the machine down."""
+"""More than this beyond what the parent has is denied to a child, so that a trial cannot bring the
+machine down.
+"""
 
 
 class Fault(Exception):
@@ -99,8 +102,8 @@ class Trial:
     Attributes:
         name: says how to repeat it: target, kind, number.
         kind: under which it is counted.
-        work: does it in a child; its return is ignored. SasvError is a refusal, Fault names what went wrong, and any
-            other exception is a traceback.
+        work: does it in a child; its return is ignored. SasvError is a refusal, Fault names what
+            went wrong, and any other exception is a traceback.
     """
 
     name: str
@@ -157,7 +160,9 @@ def _death(status: int, kilobytes: int) -> tuple[str, str]:
 
 
 def _be_child(trials: Sequence[Trial], seconds: float, writer: int) -> None:
-    """Work through trials, a line of JSON into the pipe after each, until one takes too much memory."""
+    """Work through trials, a line of JSON into the pipe after each, until one takes too much
+    memory.
+    """
     silence()
     _bound_memory()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -209,7 +214,9 @@ def attempt(work: Callable[[], object]) -> tuple[str, str]:
 
 def _where() -> str:
     """Return the last words of the traceback of the present exception."""
-    return " | ".join(line.strip() for line in traceback.format_exc(limit=-3).splitlines()[1:])[-600:]
+    return " | ".join(line.strip() for line in traceback.format_exc(limit=-3).splitlines()[1:])[
+        -600:
+    ]
 
 
 def _bound_memory() -> None:

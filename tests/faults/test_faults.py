@@ -1,4 +1,6 @@
-"""A short run of the trials of ``make faults``: damaged files, kills at changes of the file system, full disks."""
+"""A short run of the trials of ``make faults``: damaged files, kills at changes of the file system,
+full disks.
+"""
 
 import os
 import resource
@@ -10,10 +12,23 @@ import pytest
 
 from faults import damage, files, kills, running
 from faults.__main__ import markdown
-from faults.running import CRASH, DONE, HANG, MEMORY, NOT_FINITE, REFUSED, TRACEBACK, Fault, Trial, run_trials
+from faults.running import (
+    CRASH,
+    DONE,
+    HANG,
+    MEMORY,
+    NOT_FINITE,
+    REFUSED,
+    TRACEBACK,
+    Fault,
+    Trial,
+    run_trials,
+)
 from sasv.core.errors import SasvError
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the trials need os.fork, which Windows lacks")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="the trials need os.fork, which Windows lacks"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +68,11 @@ def test_every_outcome_is_told_apart(monkeypatch):
         MEMORY: [lambda: np.ones(used // 8), lambda: np.zeros(1 << 40)],
         NOT_FINITE: [not_finite],
     }
-    trials = [Trial(f"{kind} {at}", kind, work) for kind, works in works.items() for at, work in enumerate(works)]
+    trials = [
+        Trial(f"{kind} {at}", kind, work)
+        for kind, works in works.items()
+        for at, work in enumerate(works)
+    ]
     figures = run_trials(trials)
     assert figures.tried == len(trials) == 9
     for kind, several in works.items():
@@ -71,12 +90,15 @@ def test_a_hang_ends_and_the_next_trial_goes_on():
 @pytest.mark.parametrize("kind", damage.BYTES)
 def test_damage_is_the_same_for_the_same_seed(kind):
     data = np.random.default_rng(0).bytes(2000)
-    first, again, other = (damage.damaged(kind, data, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        damage.damaged(kind, data, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert first == again != other and first != data
 
 
 @pytest.mark.parametrize(
-    "make, count", [(files.audio_trials, 45), (files.checkpoint_trials, 12), (files.table_trials, 100)]
+    "make, count",
+    [(files.audio_trials, 45), (files.checkpoint_trials, 12), (files.table_trials, 100)],
 )
 def test_damaged_files_are_refused_in_a_line_or_read(seeds, make, count):
     figures = run_trials(list(make(count, 1, seeds)))

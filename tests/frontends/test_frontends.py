@@ -43,7 +43,9 @@ def test_options_round_trip(frontend):
 def test_unknown_names_and_options():
     with pytest.raises(SasvError, match="unknown front-end 'log-mle'; did you mean log-mel"):
         make_frontend("log-mle")
-    with pytest.raises(SasvError, match="option mels of front-end log-mel must be a whole number.*not 'many'"):
+    with pytest.raises(
+        SasvError, match="option mels of front-end log-mel must be a whole number.*not 'many'"
+    ):
         make_frontend("log-mel", {"mels": "many"})
     assert make_frontend("log-mel", {"mels": 40}).feature_size == 40
 

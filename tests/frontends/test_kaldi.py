@@ -1,4 +1,6 @@
-"""Kaldi's filter banks against kaldi-native-fbank, and the other foreign front-ends against their originals."""
+"""Kaldi's filter banks against kaldi-native-fbank, and the other foreign front-ends against their
+originals.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from sasv.core.errors import SasvError
 from sasv.frontends import FRONTENDS, make_frontend
 
-knf = pytest.importorskip("kaldi_native_fbank", reason="kaldi-native-fbank is not installed (extra dev)")
+knf = pytest.importorskip(
+    "kaldi_native_fbank", reason="kaldi-native-fbank is not installed (extra dev)"
+)
 
 LAYOUTS = {
     "kaldi80-hamming-int16": ("kaldi", {"window": "hamming", "scale": 32768.0}),
@@ -111,7 +115,9 @@ def test_what_is_exported_needs_no_complex_numbers(name):
 def test_impossible_options_are_errors():
     with pytest.raises(SasvError, match="option window of front-end kaldi must be one of povey"):
         make_frontend("kaldi", {"window": "hann"})
-    with pytest.raises(SasvError, match="low_hz must be below high_hz, and both below half the sample rate"):
+    with pytest.raises(
+        SasvError, match="low_hz must be below high_hz, and both below half the sample rate"
+    ):
         make_frontend("kaldi", {"high_hz": 9000.0})
     with pytest.raises(SasvError, match="scale"):
         make_frontend("kaldi", {"scale": 0})

@@ -1,4 +1,6 @@
-"""Masks follow the frames through any layer: what a layer makes of a batch is what it makes of each alone."""
+"""Masks follow the frames through any layer: what a layer makes of a batch is what it makes of each
+alone.
+"""
 
 import pytest
 import torch
@@ -61,8 +63,12 @@ def test_statistics_and_segments(size):
         own = x[index : index + 1, :, :length]
         torch.testing.assert_close(masked_mean(x, mask)[index], masked_mean(own, None)[0])
         torch.testing.assert_close(masked_variance(x, mask)[index], masked_variance(own, None)[0])
-        pooled = F.avg_pool1d(own, size, size, ceil_mode=True).repeat_interleave(size, dim=2)[..., :length]
+        pooled = F.avg_pool1d(own, size, size, ceil_mode=True).repeat_interleave(size, dim=2)[
+            ..., :length
+        ]
         torch.testing.assert_close(segment_mean(own, None, size), pooled)
-        torch.testing.assert_close(segment_mean(x, mask, size)[index : index + 1, :, :length], pooled)
+        torch.testing.assert_close(
+            segment_mean(x, mask, size)[index : index + 1, :, :length], pooled
+        )
     flat = x[:, :, None].expand(-1, -1, 5, -1)
     torch.testing.assert_close(masked_mean(flat, mask, (2, -1))[:, :, 0], masked_mean(x, mask))

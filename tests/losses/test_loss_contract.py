@@ -59,11 +59,15 @@ def test_finite_where_embeddings_are_equal_or_opposite(name):
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_low_precision(name):
-    """Embeddings of half the precision, or autocast around the loss, give a finite float32 near the exact value."""
+    """Embeddings of half the precision, or autocast around the loss, give a finite float32 near the
+    exact value.
+    """
     head = head_of(name)
     embeddings = batch(len(WITH_SPOOFS)).bfloat16()
     exact = head.total(embeddings.float(), WITH_SPOOFS).value
-    if name != "softmax" and not name.startswith("softmaxproto"):  # a plain layer takes what it is given
+    if name != "softmax" and not name.startswith(
+        "softmaxproto"
+    ):  # a plain layer takes what it is given
         value = head.total(embeddings, WITH_SPOOFS).value
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact, rtol=2e-2, atol=2e-2)
@@ -103,7 +107,9 @@ def test_it_trains_by_its_name(name, corpus, tmp_path):
     """One step through the trainer changes the weights; the checkpoint holds the head."""
     changes = {"where": "", "spoof_pairs": 2} if LOSSES.get(name).spoof_aware else {}
     changes |= {"dev_enrolments": "", "dev_trials": ""}
-    trainer = build_trainer(tiny_options(corpus, tmp_path, loss=name, epochs=1, batches_per_epoch=1, **changes))
+    trainer = build_trainer(
+        tiny_options(corpus, tmp_path, loss=name, epochs=1, batches_per_epoch=1, **changes)
+    )
     before = copy.deepcopy(trainer.engine.system.encoder.state_dict())
     checkpoint = load_checkpoint(trainer.run())
     assert any(not torch.equal(before[key], checkpoint.encoder[key]) for key in before)
@@ -116,7 +122,9 @@ def test_it_trains_by_its_name(name, corpus, tmp_path):
 def test_a_loss_about_spoofs_needs_some(corpus, tmp_path):
     for name in LOSSES:
         if LOSSES.get(name).spoof_aware:
-            with pytest.raises(SasvError, match=f"the loss {name} takes its last class .* set --spoof-pairs"):
+            with pytest.raises(
+                SasvError, match=f"the loss {name} takes its last class .* set --spoof-pairs"
+            ):
                 build_trainer(tiny_options(corpus, tmp_path / name, loss=name))
     with pytest.raises(SasvError, match="--spoof-head learns from spoofed speech"):
         build_trainer(tiny_options(corpus, tmp_path / "head", spoof_head="linear"))
@@ -147,7 +155,14 @@ def test_options_as_yaml_and_as_flags(tmp_path):
         "utterances: u.tsv\nout: run\nloss: subcentre-aamsoftmax\nspoof_head: ocsoftmax\n"
         f"loss_options: {json.dumps(own)}\n"
     )
-    words = ["--loss", "subcentre-aamsoftmax", "--loss-options", json.dumps(own), "--spoof-head", "ocsoftmax"]
+    words = [
+        "--loss",
+        "subcentre-aamsoftmax",
+        "--loss-options",
+        json.dumps(own),
+        "--spoof-head",
+        "ocsoftmax",
+    ]
     flags = parse("train", ["--utterances", "u.tsv", "--out", "run", *words])
     assert parse("train", [str(path)]) == flags
     assert (flags.loss_options, flags.spoof_head) == (own, "ocsoftmax")

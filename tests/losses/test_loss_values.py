@@ -1,4 +1,6 @@
-"""Values against loops written from the formulas of the papers, gradients by finite differences, and limits."""
+"""Values against loops written from the formulas of the papers, gradients by finite differences,
+and limits.
+"""
 
 import math
 
@@ -73,7 +75,9 @@ def subcentre_loops(head, directions, margin, scale, top_k, penalty):
 
 
 def test_subcentre_aamsoftmax():
-    head, embeddings, directions = drawn("subcentre-aamsoftmax", subcentres=3, top_k=2, penalty=0.1, margin=0.3)
+    head, embeddings, directions = drawn(
+        "subcentre-aamsoftmax", subcentres=3, top_k=2, penalty=0.1, margin=0.3
+    )
     expected = subcentre_loops(head, directions, 0.3, 30.0, 2, 0.1)
     assert head(embeddings, LABELS).value.item() == pytest.approx(expected, rel=1e-9)
 
@@ -93,8 +97,12 @@ def test_one_subcentre_without_penalty_is_aamsoftmax():
 
 
 def test_without_margin_aamsoftmax_is_softmax_of_scaled_cosines():
-    head, embeddings, directions = drawn("subcentre-aamsoftmax", subcentres=1, top_k=0, margin=0.0, scale=7.0)
-    logits = torch.tensor(7.0 * directions.reshape(-1, DIMENSION) @ unit(array(head.weight)[:, 0]).T)
+    head, embeddings, directions = drawn(
+        "subcentre-aamsoftmax", subcentres=1, top_k=0, margin=0.0, scale=7.0
+    )
+    logits = torch.tensor(
+        7.0 * directions.reshape(-1, DIMENSION) @ unit(array(head.weight)[:, 0]).T
+    )
     expected = torch.nn.functional.cross_entropy(logits, LABELS.repeat_interleave(2))
     torch.testing.assert_close(head(embeddings, LABELS).value, expected)
 
@@ -121,7 +129,9 @@ def sphereface2_loops(head, directions, margin, scale, balance, exponent):
 
 
 def test_sphereface2():
-    head, embeddings, directions = drawn("sphereface2", margin=0.1, scale=20.0, balance=0.6, exponent=2.5)
+    head, embeddings, directions = drawn(
+        "sphereface2", margin=0.1, scale=20.0, balance=0.6, exponent=2.5
+    )
     expected = sphereface2_loops(head, directions, 0.1, 20.0, 0.6, 2.5)
     assert head(embeddings, LABELS).value.item() == pytest.approx(expected, rel=1e-9)
 
@@ -135,10 +145,13 @@ def test_the_bias_of_sphereface2_starts_where_the_loss_of_orthogonal_embeddings_
 
 
 def test_ocsoftmax():
-    head, embeddings, directions = drawn("ocsoftmax", alpha=10.0, bona_fide_margin=0.8, spoof_margin=0.3)
+    head, embeddings, directions = drawn(
+        "ocsoftmax", alpha=10.0, bona_fide_margin=0.8, spoof_margin=0.3
+    )
     w = unit(array(head.spoof_head.weight))
     costs = [
-        softplus(10.0 * ((0.8 - w @ x) if label != SPOOF else (w @ x - 0.3))) for x, label in utterances(directions)
+        softplus(10.0 * ((0.8 - w @ x) if label != SPOOF else (w @ x - 0.3)))
+        for x, label in utterances(directions)
     ]
     assert head(embeddings, LABELS).value.item() == pytest.approx(np.mean(costs), rel=1e-9)
 
@@ -159,7 +172,10 @@ def test_linear_spoof_head():
 
 def test_three_classes():
     head, embeddings, directions = drawn("three-class", classification_weight=0.0)
-    w, a, b = (array(value) for value in (head.spoof_head.weight, head.trial_classes.weight, head.trial_classes.bias))
+    w, a, b = (
+        array(value)
+        for value in (head.spoof_head.weight, head.trial_classes.weight, head.trial_classes.bias)
+    )
     of = {0: [], 1: [], 2: []}
     for cosine, kind, test in trials(directions):
         logits = a @ [cosine, w @ test] + b
@@ -173,7 +189,9 @@ def test_three_classes():
 def test_beside_trials_the_classification(name):
     head, embeddings, _ = drawn(name, classification_weight=0.5, margin=0.3)
     alone, _, _ = drawn(name, classification_weight=0.0)
-    alone.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("aamsoftmax")})
+    alone.load_state_dict(
+        {k: v for k, v in head.state_dict().items() if not k.startswith("aamsoftmax")}
+    )
     classified = head.aamsoftmax(embeddings, LABELS)
     assert head.aamsoftmax.margin == 0.3
     expected = 0.5 * classified.value + alone(embeddings, LABELS).value
@@ -195,7 +213,9 @@ def test_the_llr_of_three_classes_is_that_of_the_posteriors():
 
 
 def test_the_llr_is_calibrated():
-    """Where the features of each class are normal with one covariance, the trained logits give the true ratio."""
+    """Where the features of each class are normal with one covariance, the trained logits give the
+    true ratio.
+    """
     rng = np.random.default_rng(0)
     means = np.array([[0.6, 1.0], [0.0, 1.0], [0.5, -1.0]])
     deviation = np.array([0.2, 1.0])
@@ -204,7 +224,9 @@ def test_the_llr_is_calibrated():
     classifier = head.trial_classes
     tensor = torch.tensor(features)
     kinds = torch.arange(3).repeat_interleave(4000)
-    optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        classifier.parameters(), max_iter=100, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimiser.zero_grad()

@@ -1,4 +1,6 @@
-"""A spoof head beside the speaker loss, and the three classes of a trial: from training to score files."""
+"""A spoof head beside the speaker loss, and the three classes of a trial: from training to score
+files.
+"""
 
 import numpy as np
 import pytest
@@ -14,14 +16,21 @@ from sasv.tables import load_scores
 
 
 def trained_with(corpus, folder, **changes):
-    """Train for one epoch on all of the tiny corpus, spoofs too, and return the path of the model."""
+    """Train for one epoch on all of the tiny corpus, spoofs too, and return the path of the
+    model.
+    """
     values = {"where": "", "spoof_pairs": 2, "epochs": 1, "dev_enrolments": "", "dev_trials": ""}
     return train(tiny_options(corpus, folder, **(values | changes)))
 
 
 def evaluated(corpus, model, out, trials=True, **changes):
-    """Score the development trials, or all utterances as bona fide or spoofed; return (score file, embeddings)."""
-    tables = {"enrolments": str(corpus / "enrolments_dev.tsv"), "trials": str(corpus / "trials_dev.tsv")}
+    """Score the development trials, or all utterances as bona fide or spoofed; return (score file,
+    embeddings).
+    """
+    tables = {
+        "enrolments": str(corpus / "enrolments_dev.tsv"),
+        "trials": str(corpus / "trials_dev.tsv"),
+    }
     options = EvaluateOptions(
         str(corpus / "utterances.tsv"),
         str(out),
@@ -60,7 +69,9 @@ def test_evaluate_writes_the_score_of_the_spoof_head(corpus, tmp_path, loss, kin
 
 
 def test_a_spoof_head_leaves_the_class_of_spoofs_where_it_is(corpus, tmp_path):
-    """Without a spoof head nothing is added to a score file, and the spoof class is the countermeasure."""
+    """Without a spoof head nothing is added to a score file, and the spoof class is the
+    countermeasure.
+    """
     path = trained_with(corpus, tmp_path / "run", loss="sasv")
     model = load_model(path, "cpu")
     assert model.spoof_head() is None and model.trial_classes() is None
@@ -75,7 +86,9 @@ def test_the_three_classes_give_a_log_likelihood_ratio(corpus, tmp_path):
     scores, _ = evaluated(corpus, model, tmp_path / "claims", spoof_share=0.25)
     entries = load_checkpoint(model).head
     weight, bias = (entries[f"trial_classes.{name}"].double() for name in ("weight", "bias"))
-    columns = [[float(cell) for cell in scores.table.texts(name)] for name in ("score", "cm_score", "llr")]
+    columns = [
+        [float(cell) for cell in scores.table.texts(name)] for name in ("score", "cm_score", "llr")
+    ]
     features = torch.tensor(columns[:2], dtype=torch.float64).T
     logits = features @ weight.T + bias
     others = torch.logsumexp(logits[:, 1:] + torch.tensor([0.75, 0.25]).log(), dim=1)
@@ -89,7 +102,9 @@ def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
     """The weight scales its part of the loss; a loss that has a spoof head takes no other."""
     from sasv.training.modules import make_modules
 
-    options = tiny_options(corpus, tmp_path, loss="sasv", spoof_head="linear", spoof_head_weight=2.0)
+    options = tiny_options(
+        corpus, tmp_path, loss="sasv", spoof_head="linear", spoof_head_weight=2.0
+    )
     encoder, head, _ = make_modules(options, options, ["a", "b", "spoof"])
     embeddings, labels = torch.randn(3, 2, encoder.dimension), torch.tensor([0, 1, 2])
     expected = head(embeddings, labels).value + 2.0 * head.spoof_head(embeddings, labels == 2)

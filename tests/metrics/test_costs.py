@@ -1,4 +1,6 @@
-"""Costs, tandem metrics, Cllr, intervals: by hand, by brute force, and the values of the official packages."""
+"""Costs, tandem metrics, Cllr, intervals: by hand, by brute force, and the values of the official
+packages.
+"""
 
 import json
 
@@ -59,7 +61,11 @@ def test_a_dcf_is_the_official_one(official, system, model):
     assert found.value == pytest.approx(official[system][key], abs=1e-9)
     # the official threshold is the highest rejected score; ours parts it from the next one
     scores = np.unique(systems[system])
-    assert official[system][f"{key}_threshold"] < found.threshold <= scores[np.searchsorted(scores, found.threshold)]
+    assert (
+        official[system][f"{key}_threshold"]
+        < found.threshold
+        <= scores[np.searchsorted(scores, found.threshold)]
+    )
     assert np.searchsorted(scores, found.threshold) == np.searchsorted(
         scores, official[system][f"{key}_threshold"], "right"
     )
@@ -81,8 +87,12 @@ def test_countermeasure_metrics_are_the_official_ones(official, tandem):
 def test_tandem_metrics_are_the_official_ones(official, tandem):
     wanted = official["track2"]
     asv, cm = tandem
-    assert min_t_dcf(cm, ASVSPOOF5_ASV, TRACK_2).value == pytest.approx(wanted["min_t_dcf_asvspoof5_asv"], abs=1e-9)
-    assert min_t_dcf(cm, asv_rates(asv), TRACK_2).value == pytest.approx(wanted["min_t_dcf_own_asv"], abs=1e-9)
+    assert min_t_dcf(cm, ASVSPOOF5_ASV, TRACK_2).value == pytest.approx(
+        wanted["min_t_dcf_asvspoof5_asv"], abs=1e-9
+    )
+    assert min_t_dcf(cm, asv_rates(asv), TRACK_2).value == pytest.approx(
+        wanted["min_t_dcf_own_asv"], abs=1e-9
+    )
     assert 100 * t_eer(asv, cm).rate == pytest.approx(wanted["t_eer_percent_exact"], abs=1e-6)
     assert t_eer(asv, cm, exact=False) == t_eer(asv, cm)
     systems, labels = real_scores()
@@ -92,7 +102,8 @@ def test_tandem_metrics_are_the_official_ones(official, tandem):
 
 
 def test_costs_by_hand():
-    # Accept from 2: half of the targets missed, no nontarget, half of the spoofs: the best of all thresholds.
+    # Accept from 2: half of the targets missed, no nontarget, half of the spoofs: the best of all
+    # thresholds.
     labels = [0, 0, 1, 1, 2, 2]
     found = curve([3, 1, 0, 0.5, 2, -1], labels)
     model = CostModel("hand", 0.5, 0.3, 0.2, 2, 1, 5)
@@ -102,7 +113,9 @@ def test_costs_by_hand():
     assert model.minimum(found) == (0.5, 0.75)
     assert model.actual(found, 2.5).value == 0.5
     assert model.actual(found).threshold == pytest.approx(np.log(1.3))
-    assert model.actual(found).value == pytest.approx(0.65)  # no target missed, half of the nontargets and spoofs in
+    assert model.actual(found).value == pytest.approx(
+        0.65
+    )  # no target missed, half of the nontargets and spoofs in
     assert "priors target 0.5" in model.describe()
 
 
@@ -112,7 +125,9 @@ def test_t_dcf_by_hand():
     model = CostModel("hand", 0.5, 0.25, 0.25, 1, 2, 4)
     rates = AsvRates(0.1, 0.2, 0.5)
     base, missed, accepted = 0.05 + 0.1, 0.5 - 0.15, 0.5
-    assert min_t_dcf(cm, rates, model).value == pytest.approx((base + 0.5 * missed) / (base + missed))
+    assert min_t_dcf(cm, rates, model).value == pytest.approx(
+        (base + 0.5 * missed) / (base + missed)
+    )
     assert min_t_dcf(cm, rates, model, legacy=True).value == pytest.approx(0.5)
     assert accepted > missed
     with pytest.raises(SasvError, match="are its rates fractions"):
@@ -144,7 +159,9 @@ def test_t_eer_equals_the_definition(seed):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(300) % 3)
     asv = curve(np.round(rng.standard_normal(300) + 2 * (labels == 0) + (labels == 2), 3), labels)
-    cm = curve(np.round(rng.standard_normal(300) + 1.5 * (labels != 2), 3), bona_fide_as_target(labels))
+    cm = curve(
+        np.round(rng.standard_normal(300) + 1.5 * (labels != 2), 3), bona_fide_as_target(labels)
+    )
     assert t_eer(asv, cm).rate == pytest.approx(slow_t_eer(asv, cm), abs=1e-9)
     path = t_eer_path(asv, cm, 0.5)
     middle = path.rate[~np.isnan(path.rate)]
@@ -177,7 +194,9 @@ def test_min_cllr_equals_pooled_adjacent_violators(positive):
 
 
 def test_hull_of_two_arcs_needs_the_walk():
-    """Convex arcs that meet in a bad corner lose one point a round: the walk over the rest ends with the same hull."""
+    """Convex arcs that meet in a bad corner lose one point a round: the walk over the rest ends
+    with the same hull.
+    """
     x = np.linspace(0, 1, 2001)
     y = np.where(x < 0.5, x**2, 0.1 + x**2)
     y /= y[-1]
@@ -218,11 +237,16 @@ def test_resamples_by_speakers_and_by_trials():
         assert weights.sum() == 6 and len(set(weights[:3])) == 1 and len(set(weights[3:])) == 1
     for weights in resamples(labels, None, 20, 0):
         assert [int(weights[labels == kind].sum()) for kind in range(3)] == [2, 2, 2]
-    assert all((a == b).all() for a, b in zip(resamples(labels, speakers, 5, 3), resamples(labels, speakers, 5, 3)))
+    assert all(
+        (a == b).all()
+        for a, b in zip(resamples(labels, speakers, 5, 3), resamples(labels, speakers, 5, 3))
+    )
 
 
 def test_intervals_cover_the_truth():
-    """Of 60 draws of trials with a known EER (two normal distributions 2 apart: 15.87 %) about 95 % cover it."""
+    """Of 60 draws of trials with a known EER (two normal distributions 2 apart: 15.87 %) about 95 %
+    cover it.
+    """
     rng = np.random.default_rng(0)
     labels, inside = np.repeat([0, 1], 300), 0
     for _ in range(60):
@@ -238,7 +262,11 @@ def test_intervals_hold_the_value_and_are_seeded():
     measure = Measure(rng.standard_normal(3000) + 2.0 * (labels == 0), labels)
     speakers = rng.integers(0, 40, 3000)
     one = intervals(measure, speakers, 100, seed=1)
-    assert one == intervals(measure, speakers, 100, seed=1) != intervals(measure, speakers, 100, seed=2)
+    assert (
+        one
+        == intervals(measure, speakers, 100, seed=1)
+        != intervals(measure, speakers, 100, seed=2)
+    )
     whole = measure()
     assert set(one) == set(whole)
     for name, (low, high) in one.items():
@@ -249,7 +277,9 @@ def test_paired_test_sees_what_single_intervals_do_not():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 1000)
     base = rng.standard_normal(2000) + 2.0 * (labels == 0)
-    better = Measure(base + 0.15 * (labels == 0) + 0.05 * rng.standard_normal(2000), labels, brief=True)
+    better = Measure(
+        base + 0.15 * (labels == 0) + 0.05 * rng.standard_normal(2000), labels, brief=True
+    )
     first = Measure(base, labels, brief=True)
     same = Measure(base + 0.02 * rng.standard_normal(2000), labels, brief=True)
     found = paired_test(first, better, None, 300)["sv_eer"]
@@ -273,7 +303,11 @@ def test_bad_scores():
     assert (equal["sasv_eer"], equal["sv_eer"], equal["min_cllr"]) == (50.0, 50.0, 1.0)
     assert equal["min_a_dcf.asvspoof5"] == 1.0
     missing = Measure(array(1, 0), np.array([0, 1]))()
-    assert missing["spf_eer"] is None and missing["sv_eer"] == 0.0 and missing["min_dcf.sre-0.01"] == 0.0
+    assert (
+        missing["spf_eer"] is None
+        and missing["sv_eer"] == 0.0
+        and missing["min_dcf.sre-0.01"] == 0.0
+    )
     spoofs = Measure(array(1, 0), np.array([0, 2]))()
     assert (spoofs["sv_eer"], spoofs["spf_eer"], spoofs["min_a_dcf.asvspoof5"]) == (None, 0.0, None)
     with pytest.raises(SasvError, match="no target trials"):

@@ -23,15 +23,18 @@ def array(*values):
 
 
 def test_hand_computed():
-    # Targets 3 2 1, negatives 2.5 0.5 0: at threshold 2 one of three is rejected, one of three accepted.
+    # Targets 3 2 1, negatives 2.5 0.5 0: at threshold 2 one of three is rejected, one of three
+    # accepted.
     assert eer(array(3, 2, 1), array(2.5, 0.5, 0)).rate == pytest.approx(1 / 3)
     assert eer(array(3, 2), array(1, 0)).rate == 0.0
     assert eer(array(1, 0), array(3, 2)).rate == 1.0
     # All equal: the ROC is one straight line, its middle is one half.
     assert eer(array(1, 1, 1), array(1, 1)).rate == 0.5
-    # Targets 1 3, negatives 0 2 2: from (0, 1/2 missed) at 3 to (2/3, 1/2) at 2, so 1/2 false alarms at a miss of 1/2.
+    # Targets 1 3, negatives 0 2 2: from (0, 1/2 missed) at 3 to (2/3, 1/2) at 2, so 1/2 false
+    # alarms at a miss of 1/2.
     assert eer(array(1, 3), array(0, 2, 2)).rate == pytest.approx(0.5)
-    # A tie between a target and a negative: the segment from (0, 1/2) to (1/2, 0) meets the diagonal at 1/4.
+    # A tie between a target and a negative: the segment from (0, 1/2) to (1/2, 0) meets the
+    # diagonal at 1/4.
     assert eer(array(2, 1), array(1, 0)).rate == pytest.approx(0.25)
 
 
@@ -39,7 +42,9 @@ def brute_force(positives, negatives):
     """Walk the whole ROC and cut it with miss = false alarm."""
     points = [(0.0, 1.0)]
     for threshold in sorted(set(positives) | set(negatives), reverse=True):
-        points.append((np.mean(np.array(negatives) >= threshold), np.mean(np.array(positives) < threshold)))
+        points.append(
+            (np.mean(np.array(negatives) >= threshold), np.mean(np.array(positives) < threshold))
+        )
     for (a0, m0), (a1, m1) in zip(points, points[1:]):
         if m0 >= a0 and m1 <= a1:
             gap0, gap1 = m0 - a0, m1 - a1
@@ -98,7 +103,10 @@ def test_metrics_command(tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["sv_eer"] == 0.0
     assert printed["spf_eer"] == 50.0
-    assert {name: group["spf_eer"] for name, group in printed["groups"]["attack"].items()} == {"A01": 50.0, "A02": 0.0}
+    assert {name: group["spf_eer"] for name, group in printed["groups"]["attack"].items()} == {
+        "A01": 50.0,
+        "A02": 0.0,
+    }
     assert printed["intervals"]["sv_eer"] == [0.0, 0.0]
     assert (printed["targets"], printed["nontargets"], printed["spoofs"]) == (2, 2, 2)
     assert set(printed) == set(result)
@@ -117,7 +125,9 @@ def test_a_class_that_is_missing():
 
 
 def official_eer(targets, others):
-    """The EER of the ASVspoof packages: a stable sort of the target scores followed by the others."""
+    """The EER of the ASVspoof packages: a stable sort of the target scores followed by the
+    others.
+    """
     scores = np.concatenate((targets, others))
     labels = np.concatenate((np.ones(len(targets)), np.zeros(len(others))))
     labels = labels[np.argsort(scores, kind="mergesort")]

@@ -1,4 +1,6 @@
-"""The report: one page without network, the same as Markdown and image, several systems side by side."""
+"""The report: one page without network, the same as Markdown and image, several systems side by
+side.
+"""
 
 import json
 import re
@@ -43,7 +45,11 @@ def systems(trained, corpus, tmp_path_factory):
     utterances, model = str(corpus / "utterances.tsv"), str(trained / "model.safetensors")
     for name, enrolment in (("mean", "mean"), ("scores", "scores")):
         out = str(root / name)
-        evaluate(EvaluateOptions(utterances, out, model=model, enrolment=enrolment, plot=False, intervals=0, **tables))
+        evaluate(
+            EvaluateOptions(
+                utterances, out, model=model, enrolment=enrolment, plot=False, intervals=0, **tables
+            )
+        )
     return root
 
 
@@ -58,7 +64,9 @@ def test_a_report_of_two_systems(systems, corpus, tmp_path, capsys):
     audio = [source for source in page.sources if source.startswith("file://")]
     assert all(source.endswith(".wav") for source in audio)
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
-    wanted = "Metrics|Paired tests|Detection error trade-off|Scores of the classes|SPF-EER by attack"
+    wanted = (
+        "Metrics|Paired tests|Detection error trade-off|Scores of the classes|SPF-EER by attack"
+    )
     wanted += "|Cost against threshold|Worst errors of scores|Embeddings|Configuration and data"
     assert set(wanted.split("|")) <= set(headings)
     markdown = (tmp_path / "report.md").read_text()
@@ -86,9 +94,9 @@ def test_a_report_of_a_tandem_and_of_a_countermeasure(tmp_path):
     report(ReportOptions([str(tmp_path / "tandem.tsv")], str(tmp_path / "one"), intervals=0))
     assert "t-EER path" in (tmp_path / "one" / "report.md").read_text()
     cells |= {"label": ["spoof" if label == 2 else "bonafide" for label in labels]}
-    Table.build({name: cells[name] for name in ("speaker", "utterance", "label", "attack", "score")}).save(
-        tmp_path / "cm.tsv"
-    )
+    Table.build(
+        {name: cells[name] for name in ("speaker", "utterance", "label", "attack", "score")}
+    ).save(tmp_path / "cm.tsv")
     report(ReportOptions([str(tmp_path / "cm.tsv")], str(tmp_path / "two"), intervals=20))
     text = (tmp_path / "two" / "report.md").read_text()
     assert "bona fide and" in text and "EER by attack" in text and "t-EER path" not in text
@@ -118,11 +126,23 @@ def test_cells_by_hand():
     assert section.text().splitlines()[-1].split() == ["x|y", "1", "(0", "to", "2)"]
 
 
-NAMES = ["$x_{$", "$$", "a$b", "<script>alert(1)</script>", "[click](http://x)", "a|b", "`x`", "*b*", "\x1b[31mred"]
+NAMES = [
+    "$x_{$",
+    "$$",
+    "a$b",
+    "<script>alert(1)</script>",
+    "[click](http://x)",
+    "a|b",
+    "`x`",
+    "*b*",
+    "\x1b[31mred",
+]
 
 
 def test_names_of_others_are_only_names(tmp_path, monkeypatch):
-    """In figures no mathematics, in HTML no tags, in Markdown no links, in text no escapes of a terminal."""
+    """In figures no mathematics, in HTML no tags, in Markdown no links, in text no escapes of a
+    terminal.
+    """
     monkeypatch.setenv("MPLBACKEND", "module://a_notebook_that_is_not_here")
     rng = np.random.default_rng(0)
     many = len(NAMES)
@@ -136,7 +156,9 @@ def test_names_of_others_are_only_names(tmp_path, monkeypatch):
     Table.build(cells).save(tmp_path / "scores.tsv")
     everything = "".join(NAMES).replace("/", "").replace("=", "")
     systems = [f"{everything}={tmp_path / 'scores.tsv'}"]
-    report(ReportOptions(systems, str(tmp_path / "out"), title="$x_{$ <script>", intervals=0, worst=20))
+    report(
+        ReportOptions(systems, str(tmp_path / "out"), title="$x_{$ <script>", intervals=0, worst=20)
+    )
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script>" not in page and "\x1b" not in page
     Page(page)
@@ -151,7 +173,19 @@ def test_a_system_whose_path_holds_an_equals_sign(systems, tmp_path):
     folder = tmp_path / "lr=0.1"
     folder.mkdir()
     (folder / "scores.tsv").write_bytes((systems / "scores" / "scores.tsv").read_bytes())
-    assert cli.main(["report", str(folder / "scores.tsv"), "--out", str(tmp_path / "out"), "--intervals", "0"]) == 0
+    assert (
+        cli.main(
+            [
+                "report",
+                str(folder / "scores.tsv"),
+                "--out",
+                str(tmp_path / "out"),
+                "--intervals",
+                "0",
+            ]
+        )
+        == 0
+    )
 
 
 def test_no_text_of_a_checkpoint_injects_anything_into_a_card():
@@ -161,9 +195,16 @@ def test_no_text_of_a_checkpoint_injects_anything_into_a_card():
     from sasv.models import Specification
 
     licence = "CC-BY-4.0\ntags:\n- <script>alert(1)</script>\n---\n[x](http://y)"
-    specification = Specification("ecapa-tdnn", {}, licence=licence, training={"data": "<b>x</b>\n# title"})
+    specification = Specification(
+        "ecapa-tdnn", {}, licence=licence, training={"data": "<b>x</b>\n# title"}
+    )
     header = front_matter(specification)
     (found,) = [part for part in header.split("---\n") if part.strip()]
     assert yaml.safe_load(found)["tags"] == ["speaker-verification", "anti-spoofing", "sasv"]
     text = card("me/voice", specification, {})
-    assert "\\<script\\>" in text and "<script>" not in text and "\\[x\\](http" in text and "\n# title" not in text
+    assert (
+        "\\<script\\>" in text
+        and "<script>" not in text
+        and "\\[x\\](http" in text
+        and "\n# title" not in text
+    )

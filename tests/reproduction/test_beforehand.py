@@ -15,8 +15,11 @@ from sasv.reproduction.plans import Planner
 
 def full(out, corpora, **changes):
     values = {
-        "row": 7, "out": str(out), "voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")
-    }  # fmt: skip
+        "row": 7,
+        "out": str(out),
+        "voxceleb2": str(corpora / "vox2"),
+        "asvspoof2019": str(corpora / "la" / "LA"),
+    }
     return ReproduceOptions(**(values | changes))
 
 
@@ -33,7 +36,9 @@ def full(out, corpora, **changes):
         ({"vocoders": ["nosuch"]}, "nosuch"),
     ],
 )
-def test_what_is_missing_is_said_before_the_first_step(changes, message, corpora, tmp_path, monkeypatch):
+def test_what_is_missing_is_said_before_the_first_step(
+    changes, message, corpora, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     Path("EMPTY").mkdir()
     with pytest.raises(SasvError, match=message):
@@ -62,12 +67,16 @@ def finished(monkeypatch):
         def run():
             (folder / "metrics.json").write_text('{"sasv_eer": 12.34}')
 
-        self.steps.append(Step("evaluate", "sasv evaluate", run, folder, ["metrics.json"], gigabytes=1.0))
+        self.steps.append(
+            Step("evaluate", "sasv evaluate", run, folder, ["metrics.json"], gigabytes=1.0)
+        )
 
     monkeypatch.setattr(Planner, "add", plan)
 
 
-def test_without_matplotlib_the_table_lacks_its_image_alone(tmp_path, monkeypatch, capsys, finished):
+def test_without_matplotlib_the_table_lacks_its_image_alone(
+    tmp_path, monkeypatch, capsys, finished
+):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = reproduce(ReproduceOptions(row=7, scale="tiny", out=str(tmp_path)))
     captured = capsys.readouterr()

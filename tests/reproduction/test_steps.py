@@ -1,4 +1,6 @@
-"""Steps with a memory: what is done is skipped, what was interrupted goes on, and nothing is ever removed."""
+"""Steps with a memory: what is done is skipped, what was interrupted goes on, and nothing is ever
+removed.
+"""
 
 import json
 import shutil
@@ -26,7 +28,9 @@ class Work:
     def steps(self, **options):
         def first():
             self.ran.append("first")
-            (self.root / "a" / "out").write_text((self.root / "source").read_text() + options.get("mark", ""))
+            (self.root / "a" / "out").write_text(
+                (self.root / "source").read_text() + options.get("mark", "")
+            )
 
         def second():
             self.ran.append("second")
@@ -34,14 +38,39 @@ class Work:
 
         root = self.root
         return [
-            Step("first", "do a", first, root / "a", ["out"], options, {"source": root / "source"}, 1.0, 2.0,
-                 self.defaults, {"old": "new"}),
-            Step("second", "do b", second, root / "b", ["out"], {}, {"first": root / "a" / "out"}, 0.5, 1.0),
-        ]  # fmt: skip
+            Step(
+                "first",
+                "do a",
+                first,
+                root / "a",
+                ["out"],
+                options,
+                {"source": root / "source"},
+                1.0,
+                2.0,
+                self.defaults,
+                {"old": "new"},
+            ),
+            Step(
+                "second",
+                "do b",
+                second,
+                root / "b",
+                ["out"],
+                {},
+                {"first": root / "a" / "out"},
+                0.5,
+                1.0,
+            ),
+        ]
 
     def files(self):
         """Content of every file below the root."""
-        return {str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(self.root)): path.read_bytes()
+            for path in self.root.rglob("*")
+            if path.is_file()
+        }
 
 
 @pytest.fixture
@@ -57,21 +86,31 @@ def rewrite(path, **changes):
 
 
 def as_of_old(path, inputs, **options):
-    """Replace a record by one of the first format: inputs as path -> digest, no word of its format."""
-    facts = {"options": options, "inputs": {str(name): digest_of_file(name) for name in inputs}, "sasv": VERSION}
+    """Replace a record by one of the first format: inputs as path -> digest, no word of its
+    format.
+    """
+    facts = {
+        "options": options,
+        "inputs": {str(name): digest_of_file(name) for name in inputs},
+        "sasv": VERSION,
+    }
     (path / "step.json").write_text(json.dumps({"facts": facts, "done": True}))
 
 
 def test_what_is_done_is_skipped(work, capsys):
     carry_out(work.steps())
     carry_out(work.steps())
-    assert work.ran == ["first", "second"] and "[1/2] first: done already" in capsys.readouterr().err
+    assert (
+        work.ran == ["first", "second"] and "[1/2] first: done already" in capsys.readouterr().err
+    )
 
 
 def test_what_changed_stops_before_anything_is_done(work):
     carry_out(work.steps(mark=""))
     before = work.files()
-    with pytest.raises(SasvError, match=r"first: .*a holds other work \(mark was '', now 'x'\).*--redo.*a.old-1"):
+    with pytest.raises(
+        SasvError, match=r"first: .*a holds other work \(mark was '', now 'x'\).*--redo.*a.old-1"
+    ):
         carry_out(work.steps(mark="x"))
     (work.root / "source").write_text("2")
     with pytest.raises(SasvError, match="source: .*source changed"):
@@ -88,7 +127,9 @@ def test_redo_moves_the_old_folder_aside(work, capsys):
         assert (work.root / "a" / "out").read_text() == f"1{mark}"
         assert f"is kept in {work.root / f'a.old-{number}'}" in capsys.readouterr().err
     assert (work.root / "a.old-1" / "notes of mine").read_text() == "kept"
-    assert (work.root / "a.old-1" / "out").read_text() == "1" and (work.root / "a.old-2" / "out").read_text() == "1x"
+    assert (work.root / "a.old-1" / "out").read_text() == "1" and (
+        work.root / "a.old-2" / "out"
+    ).read_text() == "1x"
     assert (work.root / "b.old-2" / "out").read_text() == "1x"  # its input changed with them
 
 
@@ -116,7 +157,10 @@ def test_renamed_and_dropped_options_are_no_reason(work, capsys):
     carry_out(work.steps(new=2))
     rewrite(work.root / "a", options={"old": 2, "dropped": 5})
     carry_out(work.steps(new=2))
-    assert work.ran == ["first", "second"] and "dropped was 5 and is not compared any more" in capsys.readouterr().err
+    assert (
+        work.ran == ["first", "second"]
+        and "dropped was 5 and is not compared any more" in capsys.readouterr().err
+    )
     rewrite(work.root / "a", options={"old": 3})
     with pytest.raises(SasvError, match="new was 3, now 2"):
         carry_out(work.steps(new=2))
@@ -154,7 +198,9 @@ def test_records_of_the_first_format_still_hold(work, tmp_path):
 
 
 def test_a_file_with_two_roles_in_an_old_record(tmp_path):
-    """Stage 3 trains on the table that its development trials refer to: one path, one digest, two roles."""
+    """Stage 3 trains on the table that its development trials refer to: one path, one digest, two
+    roles.
+    """
     for name in ("table", "trials"):
         (tmp_path / name).write_text(name)
     out = tmp_path / "out"
@@ -178,10 +224,23 @@ def test_folders_among_the_options_of_an_old_record(tmp_path, capsys):
     def step(corpus):
         inputs = {"folder": tmp_path / corpus, "weights.v": tmp_path / "w"}
         run = lambda: (out / "made").write_text("")  # noqa: E731
-        return Step("s", "do", run, out, ["made"], {"seed": 0}, inputs, defaults={"seed": 0, "weights": {}, "rirs": ""})
+        return Step(
+            "s",
+            "do",
+            run,
+            out,
+            ["made"],
+            {"seed": 0},
+            inputs,
+            defaults={"seed": 0, "weights": {}, "rirs": ""},
+        )
 
     def old(**options):
-        given = {"folder": str(tmp_path / "corpus"), "weights": {"v": str(tmp_path / "w")}, "seed": 0} | options
+        given = {
+            "folder": str(tmp_path / "corpus"),
+            "weights": {"v": str(tmp_path / "w")},
+            "seed": 0,
+        } | options
         as_of_old(out, [], **given)
 
     carry_out([step("corpus")])
@@ -212,13 +271,17 @@ def test_an_interrupted_step_goes_on_and_keeps_its_folder(work, capsys):
         carry_out(steps)
     capsys.readouterr()
     carry_out(work.steps())
-    assert (work.root / "b" / "half").exists() and "second: interrupted, going on" in capsys.readouterr().err
+    assert (
+        work.root / "b" / "half"
+    ).exists() and "second: interrupted, going on" in capsys.readouterr().err
     (work.root / "a" / "out").unlink()
     carry_out(work.steps())
     assert "first: out is gone, going on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"facts": [], "done": true}', '{"facts": {}, "done": 1}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"facts": [], "done": true}', '{"facts": {}, "done": 1}', "\xff"]
+)
 def test_a_broken_record_is_one_line(work, text):
     carry_out(work.steps())
     (work.root / "a" / "step.json").write_text(text, encoding="latin-1")
@@ -239,7 +302,9 @@ def test_files_that_no_step_made_are_left_alone(work):
 
 
 def test_killed_while_moving_aside_it_can_be_done_again(tmp_path, monkeypatch):
-    """Kill at each rename; the same call ends as if nothing had happened, the former call as before."""
+    """Kill at each rename; the same call ends as if nothing had happened, the former call as
+    before.
+    """
 
     def step(mark):
         def run():
@@ -279,7 +344,9 @@ def test_killed_while_moving_aside_it_can_be_done_again(tmp_path, monkeypatch):
 
 
 def test_the_record_does_not_say_done_while_outputs_change(work, monkeypatch):
-    """At every moment of a run the record says done only where the outputs are those of its facts."""
+    """At every moment of a run the record says done only where the outputs are those of its
+    facts.
+    """
     said = []
     steps = work.steps()
     first = steps[0].run
@@ -303,7 +370,10 @@ def test_a_plan_says_what_would_happen(work):
     assert not work.ran
     carry_out(work.steps())
     lines = plan_lines(work.steps(mark="x"))
-    assert "now 'x'): --redo moves it aside" in lines[0] and "unless the steps before it change" in lines[2]
+    assert (
+        "now 'x'): --redo moves it aside" in lines[0]
+        and "unless the steps before it change" in lines[2]
+    )
     assert plan_lines(work.steps())[-1] == "in all about 0.0 s and 0.00 GB, estimated"
     step = work.steps()[0]
     step.run = lambda: None

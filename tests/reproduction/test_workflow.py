@@ -1,4 +1,6 @@
-"""The rows of the published table: planned, run at tiny scale, resumed, redone where that is asked for."""
+"""The rows of the published table: planned, run at tiny scale, resumed, redone where that is asked
+for.
+"""
 
 import importlib
 import json
@@ -65,12 +67,20 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
         reproduce(options)
     (result,) = reproduce(options)
     err = capsys.readouterr().err
-    assert "train ecapa-tdnn, stage1: done already" in err and "stage1_stage2-vox2: interrupted, going on" in err
+    assert (
+        "train ecapa-tdnn, stage1: done already" in err
+        and "stage1_stage2-vox2: interrupted, going on" in err
+    )
     assert len(calls) == 4  # stage 1 once, stage 2 twice, stage 3 once
     assert result.metrics["sasv_eer"] is not None and result.published is None
-    scores = load_scores(tmp_path / "r/evaluation/ecapa-tdnn/stage1_stage2-vox2_stage3-train+dev/scores.tsv")
+    scores = load_scores(
+        tmp_path / "r/evaluation/ecapa-tdnn/stage1_stage2-vox2_stage3-train+dev/scores.tsv"
+    )
     assert set(scores.attacks[1]) == {"-", "source-filter"}  # an attack that no stage has heard
-    parts = {name: load_utterances(tmp_path / f"r/tables/{name}/utterances.tsv") for name in ("vox2", "la")}
+    parts = {
+        name: load_utterances(tmp_path / f"r/tables/{name}/utterances.tsv")
+        for name in ("vox2", "la")
+    }
     assert not set(parts["vox2"].speakers[1]) & set(parts["la"].speakers[1])
     trained = parts["la"].where("split=train")
     assert set(trained.attacks[1]) == {"-", "world"}
@@ -85,7 +95,9 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     before = (models / "stage1/model.safetensors").read_bytes()
     reproduce(tiny(tmp_path / "r", batches_per_epoch=1, redo=True))
     err = capsys.readouterr().err
-    assert "batches_per_epoch was 2, now 1; again from its beginning, what was there is kept in" in err
+    assert (
+        "batches_per_epoch was 2, now 1; again from its beginning, what was there is kept in" in err
+    )
     assert len(calls) == 7
     assert (models / "stage1.old-1/model.safetensors").read_bytes() == before
     table = (tmp_path / "r/table/report.md").read_text()
@@ -97,12 +109,21 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
 def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small):
     found = reproduce(
         tiny(
-            tmp_path, row=0, rows="all", encoder="ecapa-tdnn", voxceleb2=str(corpora / "vox2"),
-            asvspoof2019=str(corpora / "la" / "LA"), vocoders=["griffin-lim"], batches_per_epoch=1,
+            tmp_path,
+            row=0,
+            rows="all",
+            encoder="ecapa-tdnn",
+            voxceleb2=str(corpora / "vox2"),
+            asvspoof2019=str(corpora / "la" / "LA"),
+            vocoders=["griffin-lim"],
+            batches_per_epoch=1,
         )
-    )  # fmt: skip
+    )
     # rows 2, 4 and 6 do not train on ASVspoof2019: one model for both training sets
-    assert len(found) == 11 * 2 - 3 and {result.train_set for result in found} == {"train", "train+dev"}
+    assert len(found) == 11 * 2 - 3 and {result.train_set for result in found} == {
+        "train",
+        "train+dev",
+    }
     assert all(result.metrics["sasv_eer"] is not None for result in found)
     out = found.text
     assert "ecapa-tdnn train+dev" in out and "parts of the corpora" in out
@@ -119,7 +140,9 @@ def test_published_figures_stand_beside_ours(tmp_path, small):
 @pytest.mark.slow
 def test_the_full_plan_is_made_of_commands_that_parse(corpora):
     folders = {"voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")}
-    options = ReproduceOptions(rows="all", dry_run=True, voxceleb1="v1", noises="musan", rirs="rirs", **folders)
+    options = ReproduceOptions(
+        rows="all", dry_run=True, voxceleb1="v1", noises="musan", rirs="rirs", **folders
+    )
     planned = reproduce(options)
     assert planned == []
     out = planned.text
@@ -129,22 +152,38 @@ def test_the_full_plan_is_made_of_commands_that_parse(corpora):
     for words in commands:
         cli.parse(words[0], words[1:])
     assert "in all about" in out
-    third = cli.parse("train", next(words for words in trainings if "stage1_stage3-train" in " ".join(words))[1:])
-    assert (third.loss, third.epochs, third.crop_frames, Path(third.init).parent.name) == ("sasv", 100, 500, "stage1")
+    third = cli.parse(
+        "train", next(words for words in trainings if "stage1_stage3-train" in " ".join(words))[1:]
+    )
+    assert (third.loss, third.epochs, third.crop_frames, Path(third.init).parent.name) == (
+        "sasv",
+        100,
+        500,
+        "stage1",
+    )
     first = cli.parse("train", trainings[0][1:])
     assert first.dev_trials.endswith("vox1/trials_o.tsv") or first.loss == "sasv"
-    hours = {name: train_hours(gflop(name), 100, 1.1e6, 200, 100) for name in ("ecapa-tdnn", *TABLE_ENCODERS)}
+    hours = {
+        name: train_hours(gflop(name), 100, 1.1e6, 200, 100)
+        for name in ("ecapa-tdnn", *TABLE_ENCODERS)
+    }
     assert 4 < hours["ecapa-tdnn"] < 6 and hours["ska-tdnn"] > hours["mfa-conformer"]
 
 
 def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
     folders = {"voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")}
-    planned = reproduce(ReproduceOptions(row=7, dry_run=True, launch="torchrun --nproc-per-node 4", **folders))
+    planned = reproduce(
+        ReproduceOptions(row=7, dry_run=True, launch="torchrun --nproc-per-node 4", **folders)
+    )
     lines = [line for line in planned.text.splitlines() if " -m sasv " in line]
-    assert len(lines) == 4 and all(line.startswith("  torchrun --nproc-per-node 4 -m sasv ") for line in lines)
+    assert len(lines) == 4 and all(
+        line.startswith("  torchrun --nproc-per-node 4 -m sasv ") for line in lines
+    )
     started = []
     monkeypatch.setattr(
-        calls.subprocess, "run", lambda command: started.append(command) or type("R", (), {"returncode": 1})
+        calls.subprocess,
+        "run",
+        lambda command: started.append(command) or type("R", (), {"returncode": 1}),
     )
     with pytest.raises(SasvError, match="the same command goes on"):
         calls.launch(["torchrun", "-m", "sasv", "train"])

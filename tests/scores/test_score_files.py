@@ -1,4 +1,6 @@
-"""Score and key files of challenges and other toolkits, the metrics command on them, bad input, submissions."""
+"""Score and key files of challenges and other toolkits, the metrics command on them, bad input,
+submissions.
+"""
 
 import gzip
 import json
@@ -41,9 +43,18 @@ def write(tmp_path):
 
 
 def lines(form, values=VALUES):
-    """Rows of the trials by a format of s, u, l (label), a (attack), v (score), c (label of a countermeasure)."""
+    """Rows of the trials by a format of s, u, l (label), a (attack), v (score), c (label of a
+    countermeasure).
+    """
     return "".join(
-        form.format(s=speaker, u=utterance, l=label, a=attack, v=value, c="spoof" if label == "spoof" else "bonafide")
+        form.format(
+            s=speaker,
+            u=utterance,
+            l=label,
+            a=attack,
+            v=value,
+            c="spoof" if label == "spoof" else "bonafide",
+        )
         + "\n"
         for (speaker, utterance, label, attack), value in zip(TRIALS, values)
     )
@@ -64,7 +75,10 @@ SCORE_FILES = {
     "ASVspoof 2019, verification scores": (lines("{a} {l} {v}"), ""),
     "SASV fusion table": (
         "asv_score,cm_score,sasv_score,sasv_label\n"
-        + lines("0,1,{v},{l}").replace("nontarget", "2").replace("target", "1").replace("spoof", "0"),
+        + lines("0,1,{v},{l}")
+        .replace("nontarget", "2")
+        .replace("target", "1")
+        .replace("spoof", "0"),
         "",
     ),
     "SpeechBrain and a key": (lines("{s} {u} 1 {v}"), lines("{s} {u} {l}")),
@@ -73,12 +87,15 @@ SCORE_FILES = {
     "semicolons": ("speaker;utterance;label;score\n" + lines("{s};{u};{l};{v}"), ""),
     "names and labels of others": (
         "ModelID\tSegmentID\tside\tLLR\tkey\n"
-        + lines("{s}\t{u}\ta\t{v}\t{l}").replace("nontarget", "Impostor").replace("spoof", "Deepfake"),
+        + lines("{s}\t{u}\ta\t{v}\t{l}")
+        .replace("nontarget", "Impostor")
+        .replace("spoof", "Deepfake"),
         "",
     ),
     "NIST SRE and its key": (
         "modelid\tsegmentid\tside\tLLR\n" + lines("{s}\t{u}.sph\ta\t{v}"),
-        "modelid\tsegmentid\tside\ttargettype\n".replace("targettype", "label") + lines("{s}\t{u}.sph\ta\t{l}"),
+        "modelid\tsegmentid\tside\ttargettype\n".replace("targettype", "label")
+        + lines("{s}\t{u}.sph\ta\t{l}"),
     ),
     "Kaldi": (lines("{v} {l}"), ""),
     "with audio suffixes": (lines("{s} {u}.wav {v} {l}"), ""),
@@ -88,15 +105,24 @@ SCORE_FILES = {
 @pytest.mark.parametrize("kind", SCORE_FILES)
 @pytest.mark.parametrize("form", ["plain", "windows", "gzip"])
 def test_every_known_file_gives_the_same_trials(kind, form, write):
-    texts = [text.replace("\n", "\r\n") if form == "windows" else text for text in SCORE_FILES[kind]]
+    texts = [
+        text.replace("\n", "\r\n") if form == "windows" else text for text in SCORE_FILES[kind]
+    ]
     suffix = ".gz" if form == "gzip" else ""
-    path, key = (write(f"{name}.txt{suffix}", text) if text else "" for name, text in zip(("scores", "key"), texts))
+    path, key = (
+        write(f"{name}.txt{suffix}", text) if text else ""
+        for name, text in zip(("scores", "key"), texts)
+    )
     found = read_scores(path, key)
     wanted = sorted(zip(map(float, VALUES), (label for _, _, label, _ in TRIALS)))
     names = ("target", "nontarget", "spoof")
     assert sorted(zip(found.values.tolist(), (names[label] for label in found.labels))) == wanted
     result = metrics(MetricsOptions(path, key=key))
-    assert result["sasv_eer"] == 0.0 and (result["targets"], result["nontargets"], result["spoofs"]) == (2, 1, 2)
+    assert result["sasv_eer"] == 0.0 and (
+        result["targets"],
+        result["nontargets"],
+        result["spoofs"],
+    ) == (2, 1, 2)
 
 
 def test_a_countermeasure_file(write):
@@ -108,20 +134,29 @@ def test_a_countermeasure_file(write):
     key = write("key.tsv", "filename\tcm-label\n" + lines("{u}\t{c}"))
     assert metrics(MetricsOptions(track_1, key=key))["cm_eer"] == result["cm_eer"]
     protocol = write("protocol.txt", lines("{s} {u} F C01 1 2 AC1 {a} {c} -"))
-    assert metrics(MetricsOptions(track_1, key=protocol, by="codec"))["groups"]["codec"]["C01"]["spoofs"] == 2
+    assert (
+        metrics(MetricsOptions(track_1, key=protocol, by="codec"))["groups"]["codec"]["C01"][
+            "spoofs"
+        ]
+        == 2
+    )
 
 
 def test_numbers_as_labels_need_a_stated_meaning(write):
     """What a number means is never guessed from the numbers that happen to occur."""
     rows = "u1 1 0.9\nu2 0 0.1\nu3 0 0.3\n"
-    with pytest.raises(TableError, match="the labels are numbers .* say it by --labels 0=spoof,1=bonafide"):
+    with pytest.raises(
+        TableError, match="the labels are numbers .* say it by --labels 0=spoof,1=bonafide"
+    ):
         read_scores(write("cm.txt", rows))
     found = read_scores(write("cm.txt", rows), labels="0=spoof,1=bonafide")
     assert (found.task, found.labels.tolist()) == ("cm", [0, 2, 2])
     table = "utterance\tlabel\tscore\nu1\t1\t0.9\nu2\t0\t0.1\n"
     with pytest.raises(TableError, match="the labels are numbers"):
         read_scores(write("table.tsv", table))
-    assert read_scores(write("table.tsv", table), labels="0=nontarget,1=target").labels.tolist() == [0, 1]
+    assert read_scores(
+        write("table.tsv", table), labels="0=nontarget,1=target"
+    ).labels.tolist() == [0, 1]
     fusion = "asv_score,cm_score,sasv_score,sasv_label\n0,0,3,1\n0,0,1,0\n"
     assert read_scores(write("fusion.csv", fusion)).labels.tolist() == [0, 2]
     with pytest.raises(TableError, match="write the meaning of a label as 0=spoof"):
@@ -154,7 +189,9 @@ def test_keys_of_asvspoof_2021_hold_several_subsets(task, write, caplog):
     trials = [("u1", "bonafide", "eval"), ("u2", "spoof", "eval"), ("u3", "bonafide", "progress")]
     trials += [("u4", "spoof", "progress"), ("u5", "spoof", "hidden")]
     key = "".join(
-        KEY_2021[task].format(u=name, a="bonafide" if label == "bonafide" else "A07", c=label, p=part)
+        KEY_2021[task].format(
+            u=name, a="bonafide" if label == "bonafide" else "A07", c=label, p=part
+        )
         for name, label, part in trials
     )
     scores = write("score.txt", "u1 0.9\nu2 0.1\nu3 0.2\nu4 0.8\nu5 0.5\n")
@@ -162,11 +199,17 @@ def test_keys_of_asvspoof_2021_hold_several_subsets(task, write, caplog):
     found = read_scores(scores, path)
     assert found.table.texts("utterance") == ["u1", "u2"]
     assert "measuring the trials with subset=eval; it also holds progress, hidden" in caplog.text
-    assert read_scores(scores, path, where="subset=progress,hidden").table.texts("utterance") == ["u3", "u4", "u5"]
+    assert read_scores(scores, path, where="subset=progress,hidden").table.texts("utterance") == [
+        "u3",
+        "u4",
+        "u5",
+    ]
 
 
 def test_in_the_wild_meta_is_a_key(write):
-    key = write("meta.csv", 'file,speaker,label\n0.wav,"Guinness, Alec",bona-fide\n1.wav,Alec,spoof\n')
+    key = write(
+        "meta.csv", 'file,speaker,label\n0.wav,"Guinness, Alec",bona-fide\n1.wav,Alec,spoof\n'
+    )
     found = read_scores(write("s.txt", "0.wav 0.9\n1.wav 0.1\n"), key)
     assert (found.task, found.labels.tolist()) == ("cm", [0, 2])
 
@@ -192,19 +235,39 @@ def test_a_tandem_of_two_files(write):
         ("nan", OURS.replace("0.9", "nan"), "", "finite"),
         ("infinite", OURS.replace("0.9", "-inf"), "", "finite"),
         ("word", OURS.replace("0.9", "high"), "", "line 2"),
-        ("no targets", lines("{s} {u} {v} {l}").replace(" target", " nontarget"), "", "no target trials"),
-        ("header missing", "".join(OURS.splitlines(True)[1:]), "", "unknown layout .*put a header line"),
+        (
+            "no targets",
+            lines("{s} {u} {v} {l}").replace(" target", " nontarget"),
+            "",
+            "no target trials",
+        ),
+        (
+            "header missing",
+            "".join(OURS.splitlines(True)[1:]),
+            "",
+            "unknown layout .*put a header line",
+        ),
         ("empty", "", "", "empty"),
         ("no rows", OURS.splitlines(True)[0], "", "no trials"),
         ("twice", OURS + "s1\tu1\ttarget\t-\t0.5\n", "", "line 7.* stands twice .*line 2"),
-        ("twice in others' file", lines("{u} {v}") + "u1 0.5\n", KEY, "u1 has two scores, 0.9 and 0.5"),
-        ("missing trial", lines("{u} {v}").replace("u1 0.9\n", ""), KEY, "1 of 5 trials .* no score .*u1"),
+        (
+            "twice in others' file",
+            lines("{u} {v}") + "u1 0.5\n",
+            KEY,
+            "u1 has two scores, 0.9 and 0.5",
+        ),
+        (
+            "missing trial",
+            lines("{u} {v}").replace("u1 0.9\n", ""),
+            KEY,
+            "1 of 5 trials .* no score .*u1",
+        ),
         ("other protocol", lines("x{u} {v}"), KEY, "key of another protocol"),
         ("no label", lines("{u} {v}"), "", "give the key file"),
         ("bad label", OURS.replace("nontarget", "friend"), "", "line 3.*friend"),
         ("short line", "utterance\tlabel\tscore\nu1\ttarget\n", "", "line 2: 2 cells instead of 3"),
     ],
-)  # fmt: skip
+)
 def test_bad_files_are_one_line(name, text, key, message, write, capsys):
     words = ["metrics", write("scores.txt", text)]
     if key:
@@ -218,7 +281,9 @@ def test_bad_files_are_one_line(name, text, key, message, write, capsys):
 def test_all_scores_equal_and_a_class_missing(write):
     equal = metrics(MetricsOptions(write("e.tsv", lines("{s} {u} 1 {l}"))))
     assert equal["sasv_eer"] == equal["spf_eer"] == 50.0
-    bona_fide = metrics(MetricsOptions(write("b.tsv", "".join(lines("{s} {u} {v} {l}").splitlines(True)[:3]))))
+    bona_fide = metrics(
+        MetricsOptions(write("b.tsv", "".join(lines("{s} {u} {v} {l}").splitlines(True)[:3])))
+    )
     assert bona_fide["spf_eer"] is None and bona_fide["sv_eer"] == 0.0
 
 
@@ -239,7 +304,9 @@ def test_columns_of_scores(write):
 
 
 def test_groups_by_a_column_of_the_utterance_table(write, tmp_path):
-    cells = "".join(f"{utterance}\tx\ts\t{'m' if utterance < 'u3' else 'f'}\n" for _, utterance, _, _ in TRIALS)
+    cells = "".join(
+        f"{utterance}\tx\ts\t{'m' if utterance < 'u3' else 'f'}\n" for _, utterance, _, _ in TRIALS
+    )
     table = write("utterances.tsv", "utterance\tpath\tspeaker\tgender\n" + cells)
     scores = write("s.tsv", OURS)
     found = metrics(MetricsOptions(scores, by="attack,gender", utterances=table))["groups"]
@@ -251,7 +318,10 @@ def test_groups_by_a_column_of_the_utterance_table(write, tmp_path):
 
 def test_options_of_metrics(write, capsys):
     scores = write("s.tsv", OURS)
-    assert cli.main(["metrics", scores, "--costs", "0.8,0.1,0.1,1,1,1", "--llr", "true", "--json"]) == 0
+    assert (
+        cli.main(["metrics", scores, "--costs", "0.8,0.1,0.1,1,1,1", "--llr", "true", "--json"])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert {"min_a_dcf.0.8,0.1,0.1,1,1,1", "act_a_dcf.0.8,0.1,0.1,1,1,1", "cllr"} <= set(found)
     text = metrics(MetricsOptions(scores, threshold=0.5))
@@ -269,7 +339,10 @@ def test_a_paired_test_wants_the_same_trials(write, capsys):
         metrics(MetricsOptions(one, against=other))
     found = metrics(MetricsOptions(one, against=one, intervals=50, resample="trials"))["against"]
     assert found["sasv_eer"]["p"] == 1.0
-    assert cli.main(["metrics", one, "--against", one, "--intervals", "50", "--resample", "trials"]) == 0
+    assert (
+        cli.main(["metrics", one, "--against", one, "--intervals", "50", "--resample", "trials"])
+        == 0
+    )
     assert "paired test, resampling trials" in capsys.readouterr().out
 
 
@@ -284,7 +357,10 @@ def test_submissions_are_read_back(write, tmp_path):
     np.testing.assert_array_equal(again.values, read_scores(scores).values)
     cm = write("cm.txt", lines("{u} {a} {c} {v}"))
     submit(SubmitOptions(cm, str(tmp_path / "track1.tsv"), track=1))
-    assert (tmp_path / "track1.tsv").read_text().splitlines()[:2] == ["filename\tcm-score", "u1\t0.9"]
+    assert (tmp_path / "track1.tsv").read_text().splitlines()[:2] == [
+        "filename\tcm-score",
+        "u1\t0.9",
+    ]
     with pytest.raises(SasvError, match="for --track 1"):
         submit(SubmitOptions(cm, str(tmp_path / "x.tsv")))
     with pytest.raises(SasvError, match="--track is 3; it must be from 1 to 2"):
@@ -299,7 +375,9 @@ def test_real_files_and_the_real_protocol():
     expected = json.loads(shared("scores", "asvspoof2019_la_dev_expected.json").read_text())
     found = metrics(MetricsOptions(str(scores), key=str(key), column="asv_score"))
     assert set(found["groups"]["attack"]) == {f"A0{number}" for number in range(1, 7)}
-    assert found["min_a_dcf.asvspoof5"] == pytest.approx(expected["asv"]["min_a_dcf_asvspoof5"], abs=1e-9)
+    assert found["min_a_dcf.asvspoof5"] == pytest.approx(
+        expected["asv"]["min_a_dcf_asvspoof5"], abs=1e-9
+    )
     eval_key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.eval.gi.trl.txt.gz")
     with pytest.raises(TableError, match="is that another key"):
         read_scores(scores, eval_key, "asv_score")

@@ -1,4 +1,6 @@
-"""Scores of trials: golden multi-crop and s-norm, enrolments by hand, calibration, fusion, decisions."""
+"""Scores of trials: golden multi-crop and s-norm, enrolments by hand, calibration, fusion,
+decisions.
+"""
 
 import numpy as np
 import pytest
@@ -30,7 +32,9 @@ def test_multi_crop_scores_are_golden(golden, fill):
     crops = fill.fill_array("tta", (20, 10, 192), 0)
     vectors = crop_vectors(crops)
     left, right = golden["score/trials"].T
-    np.testing.assert_allclose((vectors[left] * vectors[right]).sum(axis=1), golden["score/tta"], atol=1e-5)
+    np.testing.assert_allclose(
+        (vectors[left] * vectors[right]).sum(axis=1), golden["score/tta"], atol=1e-5
+    )
 
 
 def test_adaptive_s_norm_is_golden(golden, fill):
@@ -45,7 +49,9 @@ def test_adaptive_s_norm_is_golden(golden, fill):
 
 def test_cohort_statistics_by_hand():
     cohort = Cohort(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
-    mean, deviation = cohort_statistics(np.array([[1.0, 0.0]]), cohort, 2)  # the two highest: 1 and 0
+    mean, deviation = cohort_statistics(
+        np.array([[1.0, 0.0]]), cohort, 2
+    )  # the two highest: 1 and 0
     assert (mean[0], deviation[0]) == (0.5, pytest.approx(np.sqrt(0.5)))
     mean, deviation = cohort_statistics(np.array([[1.0, 0.0]]), cohort, 0)
     assert (mean[0], deviation[0]) == (0.0, 1.0)
@@ -124,7 +130,9 @@ def test_s_norm_is_the_same_whoever_embeds_the_cohort(trained, corpus, tmp_path)
 
 
 def drawn(seed=0, size=4000):
-    """Scores that are log-likelihood ratios of a target against nontargets by nature: normals 2 apart."""
+    """Scores that are log-likelihood ratios of a target against nontargets by nature: normals 2
+    apart.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size, p=[0.3, 0.4, 0.3])
     speaker = rng.standard_normal(size) + 2.0 * (labels != 1)
@@ -142,24 +150,32 @@ def test_calibration_finds_the_log_likelihood_ratio():
     assert backend.parts[0].offset == pytest.approx(-2, abs=0.1)
     llrs = backend({"score": scores})
     assert cllr(llrs, labels == 0) < 1.01 * Measure(scores, labels, brief=False)()["min_cllr"]
-    again = fit_backend({"score": 0.1 * scores - 3}, labels, COST_MODELS["sre-0.05"])({"score": 0.1 * scores - 3})
+    again = fit_backend({"score": 0.1 * scores - 3}, labels, COST_MODELS["sre-0.05"])(
+        {"score": 0.1 * scores - 3}
+    )
     np.testing.assert_allclose(again, llrs, atol=1e-3)  # whatever the scale of the scores
 
 
 @pytest.mark.parametrize("kind", ["logistic", "nonlinear"])
 def test_fusion_of_two_gains_and_its_threshold_is_near_the_best(kind):
-    """Where both kinds of error matter; costs that hardly know nontargets are best served by the second score."""
+    """Where both kinds of error matter; costs that hardly know nontargets are best served by the
+    second score.
+    """
     labels, columns = drawn()
     backend = fit_backend(columns, labels, PAPER, kind)
     others, fresh = drawn(1)
     fused = Measure(backend(fresh), others, costs=[PAPER], llr=True)()
-    alone = [Measure(fresh[name], others, costs=[PAPER])()["min_a_dcf.a-dcf-paper"] for name in fresh]
+    alone = [
+        Measure(fresh[name], others, costs=[PAPER])()["min_a_dcf.a-dcf-paper"] for name in fresh
+    ]
     assert fused["min_a_dcf.a-dcf-paper"] < min(alone)
     assert fused["act_a_dcf.a-dcf-paper"] < 1.1 * fused["min_a_dcf.a-dcf-paper"]
 
 
 def test_nonlinear_fusion_by_hand():
-    """The mixture of both likelihood ratios: -log((1 - s) exp(-speaker) + s exp(-countermeasure))."""
+    """The mixture of both likelihood ratios: -log((1 - s) exp(-speaker) + s
+    exp(-countermeasure)).
+    """
     labels, columns = drawn()
     backend = fit_backend(columns, labels, TRACK_2, "nonlinear")
     speaker, countermeasure = (part(columns) for part in backend.parts)
@@ -195,7 +211,9 @@ def test_scores_that_part_the_classes_still_calibrate():
 
 
 def test_quality_as_side_information(trained, corpus, tmp_path):
-    """The measures go from evaluate into the back-end, and verify computes the same from the recordings."""
+    """The measures go from evaluate into the back-end, and verify computes the same from the
+    recordings.
+    """
     checkpoint = str(trained / "model.safetensors")
     evaluate(options(corpus, tmp_path, model=checkpoint, quality=True))
     scores = load_scores(tmp_path / "scores.tsv")
@@ -203,14 +221,22 @@ def test_quality_as_side_information(trained, corpus, tmp_path):
     assert scores.numbers("log_enrolments")[0] == pytest.approx(np.log(2), abs=1e-5)
     backend = calibrate(
         CalibrateOptions(
-            str(tmp_path / "scores.tsv"), quality="log_seconds,norm", model=checkpoint,
-            model_out=str(tmp_path / "calibrated.safetensors"), out=str(tmp_path / "b.json"),
+            str(tmp_path / "scores.tsv"),
+            quality="log_seconds,norm",
+            model=checkpoint,
+            model_out=str(tmp_path / "calibrated.safetensors"),
+            out=str(tmp_path / "b.json"),
         )
-    )  # fmt: skip
+    )
     expected = backend({name: scores.numbers(name) for name in backend.columns})
     speaker, utterance = scores.table.text("speaker", 0), scores.table.text("utterance", 0)
-    audio = [str(corpus / "audio" / f"{name}.wav") for name in (f"{speaker}-0", f"{speaker}-1", utterance)]
-    found = verify(VerifyOptions(audio, str(tmp_path / "calibrated.safetensors"), min_speech=0, device="cpu"))
+    audio = [
+        str(corpus / "audio" / f"{name}.wav")
+        for name in (f"{speaker}-0", f"{speaker}-1", utterance)
+    ]
+    found = verify(
+        VerifyOptions(audio, str(tmp_path / "calibrated.safetensors"), min_speech=0, device="cpu")
+    )
     assert found["llr"] == pytest.approx(expected[0], abs=0.01)
 
 
@@ -218,7 +244,10 @@ def test_verify_decides_by_the_costs_in_the_checkpoint(trained, corpus, tmp_path
     checkpoint = str(trained / "model.safetensors")
     evaluate(options(corpus, tmp_path, model=checkpoint))
     fit = CalibrateOptions(
-        str(tmp_path / "scores.tsv"), costs="a-dcf-paper", model=checkpoint, model_out=str(tmp_path / "c.safetensors")
+        str(tmp_path / "scores.tsv"),
+        costs="a-dcf-paper",
+        model=checkpoint,
+        model_out=str(tmp_path / "c.safetensors"),
     )
     backend = calibrate(fit)
     capsys.readouterr()
@@ -226,14 +255,18 @@ def test_verify_decides_by_the_costs_in_the_checkpoint(trained, corpus, tmp_path
     words = ["--model", str(tmp_path / "c.safetensors"), "--min-speech", "0", "--device", "cpu"]
     assert main(["verify", *audio, *words]) == 0
     out = capsys.readouterr().out
-    found = verify(VerifyOptions(audio, str(tmp_path / "c.safetensors"), min_speech=0, device="cpu"))
+    found = verify(
+        VerifyOptions(audio, str(tmp_path / "c.safetensors"), min_speech=0, device="cpu")
+    )
     assert "LLR" in out and "a-dcf-paper: priors target 0.9" in out
     assert found["llr_threshold"] == pytest.approx(backend.costs.bayes_threshold)
     # the threshold of the score is that of the LLR, through the line of the calibration
     assert (found["score"] >= found["threshold"]) == (found["llr"] >= found["llr_threshold"])
     assert found["decision"] == ("accept" if found["llr"] >= found["llr_threshold"] else "reject")
     assert "calibrated on scores.tsv" in found["threshold_source"]
-    options_given = VerifyOptions(audio, str(tmp_path / "c.safetensors"), 2.0, min_speech=0, json=True, device="cpu")
+    options_given = VerifyOptions(
+        audio, str(tmp_path / "c.safetensors"), 2.0, min_speech=0, json=True, device="cpu"
+    )
     given = verify(options_given)
     assert given["decision"] == "reject"
     assert given["llr"] == pytest.approx(found["llr"])
@@ -270,15 +303,23 @@ def test_calibrate_applies_to_another_file(tmp_path):
         cells = {column: [f"{value:.9g}" for value in values] for column, values in columns.items()}
         names = [("target", "nontarget", "spoof")[label] for label in labels]
         speakers = [f"s{row % 7}" for row in range(600)]
-        rows = {"speaker": speakers, "utterance": list(map(str, range(600))), "label": names, "codec": ["-"] * 600}
+        rows = {
+            "speaker": speakers,
+            "utterance": list(map(str, range(600))),
+            "label": names,
+            "codec": ["-"] * 600,
+        }
         Table.build(rows | {"score": cells["asv_score"]} | cells).save(tmp_path / f"{name}.tsv")
     fused = tmp_path / "fused.tsv"
     backend = calibrate(
         CalibrateOptions(
-            str(tmp_path / "dev.tsv"), kind="nonlinear", columns="asv_score,cm_score", apply=str(tmp_path / "eval.tsv"),
+            str(tmp_path / "dev.tsv"),
+            kind="nonlinear",
+            columns="asv_score,cm_score",
+            apply=str(tmp_path / "eval.tsv"),
             result=str(fused),
         )
-    )  # fmt: skip
+    )
     scores = load_scores(fused)
     expected = backend({name: scores.numbers(name) for name in ("asv_score", "cm_score")})
     np.testing.assert_allclose(scores.values, expected, rtol=1e-6)
@@ -292,16 +333,25 @@ def test_a_countermeasure_scores_utterances(trained, corpus, tmp_path):
 
     table = Table.load(corpus / "utterances.tsv")
     audio = [str(corpus / path) for path in table.texts("path")]
-    cells = {name: table.texts(name) for name in table.columns} | {"path": audio, "split": ["train"] * len(table)}
+    cells = {name: table.texts(name) for name in table.columns} | {
+        "path": audio,
+        "split": ["train"] * len(table),
+    }
     Table.build(cells).save(tmp_path / "u.tsv")
     changes = {"utterances": str(tmp_path / "u.tsv"), "loss": "sasv", "spoof_pairs": 4, "epochs": 1}
     checkpoint = str(train(tiny_options(corpus, tmp_path / "run", **changes)))
-    out = EvaluateOptions(str(tmp_path / "u.tsv"), str(tmp_path / "cm"), model=checkpoint, plot=False, intervals=0)
+    out = EvaluateOptions(
+        str(tmp_path / "u.tsv"), str(tmp_path / "cm"), model=checkpoint, plot=False, intervals=0
+    )
     result = evaluate(out)
     assert result["task"] == "cm" and result["bonafide"] == 48 and result["cm_eer"] is not None
     scores = load_scores(tmp_path / "cm" / "scores.tsv")
     assert scores.task == "cm" and (np.abs(scores.values) <= 1).all()
     with pytest.raises(SasvError, match="trained without spoofed speech"):
         evaluate(
-            EvaluateOptions(str(tmp_path / "u.tsv"), str(tmp_path / "x"), model=str(trained / "model.safetensors"))
+            EvaluateOptions(
+                str(tmp_path / "u.tsv"),
+                str(tmp_path / "x"),
+                model=str(trained / "model.safetensors"),
+            )
         )

@@ -1,4 +1,6 @@
-"""Copies are of these very sources: replaced sources, files of others, cut logs, lost copies, older versions."""
+"""Copies are of these very sources: replaced sources, files of others, cut logs, lost copies, older
+versions.
+"""
 
 import json
 import os
@@ -23,14 +25,22 @@ def table(tmp_path, voice):
     """The table of three files."""
     (tmp_path / "speech").mkdir()
     for seed, name in enumerate(NAMES):
-        soundfile.write(tmp_path / "speech" / f"{name}.wav", voice(8000, seed), 16000, subtype="FLOAT")
-    columns = {"utterance": NAMES, "path": [f"speech/{name}.wav" for name in NAMES], "speaker": ["s"] * 3}
+        soundfile.write(
+            tmp_path / "speech" / f"{name}.wav", voice(8000, seed), 16000, subtype="FLOAT"
+        )
+    columns = {
+        "utterance": NAMES,
+        "path": [f"speech/{name}.wav" for name in NAMES],
+        "speaker": ["s"] * 3,
+    }
     Table.build(columns).save(tmp_path / "utterances.tsv")
     return tmp_path / "utterances.tsv"
 
 
 def run(table, **options):
-    return synthesize(SynthesizeOptions(str(table), str(table.parent / "out"), ["source-filter"], **options))
+    return synthesize(
+        SynthesizeOptions(str(table), str(table.parent / "out"), ["source-filter"], **options)
+    )
 
 
 def copy_of(table, name):
@@ -71,7 +81,10 @@ def test_files_of_the_user_are_neither_taken_nor_overwritten(table, voice):
     run(table, where="utterance=a")
     soundfile.write(copy_of(table, "b"), voice(8000, 9), 16000)
     theirs = copy_of(table, "b").read_bytes()
-    with pytest.raises(SasvError, match=r"1 utterances could not be copied.*b\.flac: .*no copy of sasv.*move it away"):
+    with pytest.raises(
+        SasvError,
+        match=r"1 utterances could not be copied.*b\.flac: .*no copy of sasv.*move it away",
+    ):
         run(table)
     assert copy_of(table, "b").read_bytes() == theirs
     assert load_utterances(table.parent / "out" / "utterances.tsv").where("label=spoof").ids == [
@@ -124,7 +137,10 @@ def test_failures_are_tried_again(table, voice):
 def test_copies_and_failures_are_all_units(table):
     assert run(table, shard="1/2") is None
     copy_of(table, "a").unlink()
-    with pytest.raises(SasvError, match=r"1 of 3 copies are neither there nor failed.*a\.flac.*run the same command"):
+    with pytest.raises(
+        SasvError,
+        match=r"1 of 3 copies are neither there nor failed.*a\.flac.*run the same command",
+    ):
         run(table, shard="2/2")
     assert run(table, shard="2/2") is None
     assert len(run(table, shard="1/2")) == 3
@@ -145,7 +161,11 @@ def test_a_name_that_is_too_long_costs_one_copy(tmp_path, voice):
     names = ["a", "x" * 245]
     for name in names:
         soundfile.write(tmp_path / "speech" / f"{name}.wav", voice(8000), 16000)
-    columns = {"utterance": ["a", "x"], "path": [f"speech/{name}.wav" for name in names], "speaker": ["s"] * 2}
+    columns = {
+        "utterance": ["a", "x"],
+        "path": [f"speech/{name}.wav" for name in names],
+        "speaker": ["s"] * 2,
+    }
     Table.build(columns).save(tmp_path / "utterances.tsv")
     with pytest.raises(SasvError, match="1 utterances could not be copied.*name is too long"):
         run(tmp_path / "utterances.tsv")
@@ -156,7 +176,11 @@ def test_copies_in_the_folder_of_the_speech_are_refused(table):
     options = SynthesizeOptions(str(table), str(table.parent / "speech" / "out"), ["source-filter"])
     with pytest.raises(SasvError, match="lies in the folder of the speech"):
         synthesize(options)
-    assert sorted(path.name for path in (table.parent / "speech").iterdir()) == ["a.wav", "b.wav", "c.wav"]
+    assert sorted(path.name for path in (table.parent / "speech").iterdir()) == [
+        "a.wav",
+        "b.wav",
+        "c.wav",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +190,12 @@ def test_copies_in_the_folder_of_the_speech_are_refused(table):
         (("vox/id1/a.flac", "vox/id2/a.flac"), ("id1", "id2"), "vox/out", True),
         (("vox/id1/a.flac",), ("id1",), "vox/out", True),
         (("vox/id1/a.flac", "vox/id1/v/b.flac"), ("id1", "id1"), "vox/id1/v/out", True),
-        (("vox/id1/a.flac", "libri/other/9/1/a.flac"), ("id1", "9"), "out", False),  # the root of two corpora
+        (
+            ("vox/id1/a.flac", "libri/other/9/1/a.flac"),
+            ("id1", "9"),
+            "out",
+            False,
+        ),  # the root of two corpora
         (("vox/id1/a.flac", "vox/id2/a.flac"), ("id1", "id2"), "out", False),
     ],
 )
@@ -182,8 +211,15 @@ def test_which_folders_hold_speech(tmp_path, paths, speakers, out, refused):
 
 def test_two_channels_of_one_file_are_two_copies(tmp_path, voice):
     (tmp_path / "speech").mkdir()
-    soundfile.write(tmp_path / "speech" / "call.wav", np.stack([voice(8000), voice(8000, 5)], 1), 16000)
-    columns = {"utterance": ["x", "y"], "path": ["speech/call.wav"] * 2, "speaker": ["s", "t"], "channel": ["0", "1"]}
+    soundfile.write(
+        tmp_path / "speech" / "call.wav", np.stack([voice(8000), voice(8000, 5)], 1), 16000
+    )
+    columns = {
+        "utterance": ["x", "y"],
+        "path": ["speech/call.wav"] * 2,
+        "speaker": ["s", "t"],
+        "channel": ["0", "1"],
+    }
     Table.build(columns).save(tmp_path / "utterances.tsv")
     copies = run(tmp_path / "utterances.tsv")
     assert [Path(path).name for path in copies.paths] == ["call.wav-0.flac", "call.wav-1.flac"]

@@ -1,4 +1,6 @@
-"""Copy synthesis of speech that is not as it should be: what can be copied is, the rest is named at the end."""
+"""Copy synthesis of speech that is not as it should be: what can be copied is, the rest is named at
+the end.
+"""
 
 import importlib.util
 import subprocess
@@ -27,7 +29,9 @@ def table_of(folder, waves, rates=None):
     """Write files and their table."""
     (folder / "speech").mkdir(exist_ok=True)
     for name, wave in waves.items():
-        soundfile.write(folder / "speech" / f"{name}.wav", wave, (rates or {}).get(name, 16000), subtype="FLOAT")
+        soundfile.write(
+            folder / "speech" / f"{name}.wav", wave, (rates or {}).get(name, 16000), subtype="FLOAT"
+        )
     columns = {
         "utterance": list(waves),
         "path": [f"speech/{name}.wav" for name in waves],
@@ -41,21 +45,33 @@ def test_bad_speech_is_named_and_costs_nothing_else(tmp_path, voice):
     good = voice(16000)
     nan = good.copy()
     nan[500] = np.nan
-    waves = {"good": good, "silence": np.zeros(16000), "short": good[:320], "nan": nan, "gone": good}
+    waves = {
+        "good": good,
+        "silence": np.zeros(16000),
+        "short": good[:320],
+        "nan": nan,
+        "gone": good,
+    }
     table = table_of(tmp_path, waves)
     (tmp_path / "speech" / "gone.wav").unlink()
     with pytest.raises(SasvError, match="3 utterances could not be copied") as caught:
         synthesize(SynthesizeOptions(table, str(tmp_path / "out"), list(ALWAYS)))
     assert "silent" in str(caught.value)
     copies = load_utterances(tmp_path / "out" / "utterances.tsv").where("label=spoof")
-    assert [name.partition("~")[0] for name in copies.ids] == ["good"] * 3 + ["short"] * 3  # 20 ms are enough
+    assert [name.partition("~")[0] for name in copies.ids] == ["good"] * 3 + [
+        "short"
+    ] * 3  # 20 ms are enough
 
 
 @pytest.mark.parametrize("name", ALWAYS)
 def test_other_rates_channels_and_unvoiced_speech(tmp_path, voice, name):
     rng = np.random.default_rng(0)
     whisper = (0.05 * rng.standard_normal(16000)).astype(np.float32)
-    waves = {"narrow": voice(8000), "stereo": np.stack([voice(16000)] * 2, axis=1), "whisper": whisper}
+    waves = {
+        "narrow": voice(8000),
+        "stereo": np.stack([voice(16000)] * 2, axis=1),
+        "whisper": whisper,
+    }
     table = table_of(tmp_path, waves, {"narrow": 8000})
     copies = synthesize(SynthesizeOptions(table, str(tmp_path / "out"), [name], suffix="wav"))
     for path in copies.paths:
@@ -80,7 +96,11 @@ def test_a_copy_keeps_speech_and_differs_from_it(name):
     assert np.abs(copy - wave).max() > 0.05 * np.abs(wave).max()
 
 
-SPEAKERS = ("1688/142285/1688-142285-0003", "1998/15444/1998-15444-0006", "2033/164914/2033-164914-0002")
+SPEAKERS = (
+    "1688/142285/1688-142285-0003",
+    "1998/15444/1998-15444-0006",
+    "2033/164914/2033-164914-0002",
+)
 """One utterance each of three speakers of LibriSpeech test-other."""
 
 
@@ -104,7 +124,12 @@ def test_a_copy_is_faithful(originals, name):
         copy = vocoder(wave, seed=1)
         assert mel_cepstral_distortion(wave, copy) < 8
         assert np.abs(log_mel(wave) - log_mel(copy)).mean() > 0.1
-    others = [mel_cepstral_distortion(a[:32000], b[:32000]) for a in originals for b in originals if a is not b]
+    others = [
+        mel_cepstral_distortion(a[:32000], b[:32000])
+        for a in originals
+        for b in originals
+        if a is not b
+    ]
     assert all(distortion > 8 for distortion in others)
 
 
@@ -112,7 +137,9 @@ def test_a_copy_is_faithful(originals, name):
 @pytest.mark.speech
 @pytest.mark.parametrize("name", ALWAYS)
 def test_an_independent_encoder_takes_a_copy_for_its_speaker(originals, name):
-    """Resemblyzer: above 0.75, which no pair of speakers reaches, and nearest to its own original."""
+    """Resemblyzer: above 0.75, which no pair of speakers reaches, and nearest to its own
+    original.
+    """
     encoder, vocoder = Resemblyzer(), make_vocoder(name)
     people = np.stack([encoder(wave) for wave in originals])
     copies = np.stack([encoder(vocoder(wave, seed=1)) for wave in originals])
@@ -142,22 +169,43 @@ def test_the_tree_mirrors_the_source(tmp_path, voice):
     units = plan_units(table, ["world"], tmp_path / "out").units
     made = [unit.path.removeprefix(f"{tmp_path}/out/world/") for unit in units]
     assert made == ["a/x/1.flac", "a/y/1.flac", "b/x/1.flac"]
-    columns = {"utterance": ["u", "v"], "path": ["in/b/x/1.wav", "in/b/x/1.flac"], "speaker": ["s"] * 2}
+    columns = {
+        "utterance": ["u", "v"],
+        "path": ["in/b/x/1.wav", "in/b/x/1.flac"],
+        "speaker": ["s"] * 2,
+    }
     Table.build(columns).save(tmp_path / "utterances.tsv")
-    units = plan_units(load_utterances(tmp_path / "utterances.tsv"), ["world"], tmp_path / "out").units
+    units = plan_units(
+        load_utterances(tmp_path / "utterances.tsv"), ["world"], tmp_path / "out"
+    ).units
     assert len({unit.path for unit in units}) == 2
 
 
 def test_a_codec_is_a_condition_and_bona_fide_speech_stays_so(tmp_path, voice):
     table = table_of(tmp_path, {"a": voice(16000), "b": voice(16000, 1)})
-    trials = {"speaker": ["s", "t"], "utterance": ["a", "a"], "label": ["target", "nontarget"], "attack": ["-", "-"]}
+    trials = {
+        "speaker": ["s", "t"],
+        "utterance": ["a", "a"],
+        "label": ["target", "nontarget"],
+        "attack": ["-", "-"],
+    }
     Table.build(trials).save(tmp_path / "trials.tsv")
     vocoders = ["mulaw", "griffin-lim"]
-    synthesize(SynthesizeOptions(table, str(tmp_path / "out"), vocoders, trials=str(tmp_path / "trials.tsv")))
+    synthesize(
+        SynthesizeOptions(
+            table, str(tmp_path / "out"), vocoders, trials=str(tmp_path / "trials.tsv")
+        )
+    )
     copies = Table.load(tmp_path / "out" / "utterances.tsv")
-    rows = dict(zip(copies.texts("utterance"), zip(*map(copies.texts, ("label", "attack", "codec")))))
+    rows = dict(
+        zip(copies.texts("utterance"), zip(*map(copies.texts, ("label", "attack", "codec"))))
+    )
     assert rows["a~mulaw"] == ("bonafide", "-", "mulaw")
-    assert rows["a~griffin-lim"] == ("spoof", "griffin-lim", "-") and rows["a"] == ("bonafide", "-", "-")
+    assert rows["a~griffin-lim"] == ("spoof", "griffin-lim", "-") and rows["a"] == (
+        "bonafide",
+        "-",
+        "-",
+    )
     made = Table.load(tmp_path / "out" / "trials.tsv")
     found = set(zip(made.texts("speaker"), made.texts("utterance"), made.texts("label")))
     assert found - {("s", "a", "target"), ("t", "a", "nontarget")} == {
@@ -174,20 +222,28 @@ def test_every_codec_keeps_length_and_most_of_the_speech(voice, name):
     wave = voice(24000)
     copy = make_vocoder(name)(wave, seed=1)
     assert copy.shape == wave.shape
-    mel = Mel(16000, 512, 512, 128, 20, 400.0, 3200.0)  # the band that every codec keeps, whatever its delay and phase
+    mel = Mel(
+        16000, 512, 512, 128, 20, 400.0, 3200.0
+    )  # the band that every codec keeps, whatever its delay and phase
     before, after = (mel(torch.from_numpy(x)[None]).flatten().numpy() for x in (wave, copy))
     assert np.corrcoef(before, after)[0, 1] > 0.8
 
 
 def test_batches_and_single_files_give_the_same_copies(tmp_path, voice):
-    waves = {f"u{number}": voice(8000 + 1000 * number, number) for number in range(5)} | {"silent": np.zeros(8000)}
+    waves = {f"u{number}": voice(8000 + 1000 * number, number) for number in range(5)} | {
+        "silent": np.zeros(8000)
+    }
     table = table_of(tmp_path, waves)
     copies = {}
     for batch in (1, 2):
         out = tmp_path / f"out{batch}"
         with pytest.raises(SasvError, match="2 utterances|1 utterances"):
-            synthesize(SynthesizeOptions(table, str(out), ["source-filter", "griffin-lim"], batch=batch))
-        copies[batch] = load_utterances(out / "utterances.tsv").where("label=spoof").table.texts("sha256")
+            synthesize(
+                SynthesizeOptions(table, str(out), ["source-filter", "griffin-lim"], batch=batch)
+            )
+        copies[batch] = (
+            load_utterances(out / "utterances.tsv").where("label=spoof").table.texts("sha256")
+        )
     assert copies[1] == copies[2] and len(copies[1]) == 10
 
 
@@ -243,11 +299,18 @@ def test_an_hour(tmp_path, voice):
     wave = np.tile(voice(16000 * 60), 60)
     (tmp_path / "speech").mkdir()
     soundfile.write(tmp_path / "speech" / "hour.wav", wave, 16000)
-    columns = {"utterance": ["hour"], "path": ["speech/hour.wav"], "speaker": ["s"], "seconds": ["3600"]}
+    columns = {
+        "utterance": ["hour"],
+        "path": ["speech/hour.wav"],
+        "speaker": ["s"],
+        "seconds": ["3600"],
+    }
     Table.build(columns).save(tmp_path / "utterances.tsv")
     del wave
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    options = SynthesizeOptions(str(tmp_path / "utterances.tsv"), str(tmp_path / "out"), ["source-filter"])
+    options = SynthesizeOptions(
+        str(tmp_path / "utterances.tsv"), str(tmp_path / "out"), ["source-filter"]
+    )
     copies = synthesize(options)
     assert soundfile.info(copies.paths[0]).frames == 3600 * 16000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3e6  # kB
@@ -257,8 +320,12 @@ def test_the_page_of_vocoders_names_each_and_the_picture_is_made(tmp_path, voice
     page = (Path(__file__).parents[2] / "docs" / "vocoders.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
     assert set(VOCODERS) <= {name.strip() for cell in rows for name in cell.split(",")}
-    pytest.importorskip("matplotlib", reason='matplotlib is not installed: pip install "sasv[plots]"')
-    plot_spectrograms({name: voice(16000, seed) for seed, name in enumerate("abc")}, 16000, tmp_path / "plot.png")
+    pytest.importorskip(
+        "matplotlib", reason='matplotlib is not installed: pip install "sasv[plots]"'
+    )
+    plot_spectrograms(
+        {name: voice(16000, seed) for seed, name in enumerate("abc")}, 16000, tmp_path / "plot.png"
+    )
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -282,8 +349,23 @@ def test_torchrun_shares_the_copies_of_a_table(tmp_path, voice):
     table = table_of(tmp_path, {f"u{number}": voice(8000, number) for number in range(5)})
     vocoders = ["griffin-lim", "source-filter"]
     synthesize(SynthesizeOptions(table, str(tmp_path / "one"), vocoders))
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sasv"]
-    words += ["synthesize", table, "--out", str(tmp_path / "two"), "--vocoders", "[griffin-lim,source-filter]"]
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "sasv",
+    ]
+    words += [
+        "synthesize",
+        table,
+        "--out",
+        str(tmp_path / "two"),
+        "--vocoders",
+        "[griffin-lim,source-filter]",
+    ]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     sums = [Table.load(tmp_path / run / "utterances.tsv").texts("sha256") for run in ("one", "two")]

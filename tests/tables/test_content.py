@@ -5,7 +5,11 @@ import pytest
 from sasv.tables import load_utterances
 from sasv.tables.content import compare, content_of, listing_digest, rows_digest
 
-ROWS = [("a", "s1/a.wav", "s1", "-"), ("b", "s2/b.wav", "s2", "-"), ("c", "s2/c.wav", "s2", "world")]
+ROWS = [
+    ("a", "s1/a.wav", "s1", "-"),
+    ("b", "s2/b.wav", "s2", "-"),
+    ("c", "s2/c.wav", "s2", "world"),
+]
 
 
 @pytest.fixture
@@ -27,7 +31,12 @@ def test_the_rows_of_a_table_stay_the_same_on_another_disk(table):
     first = rows_digest(load_utterances(table("a.tsv")))
     assert first == rows_digest(load_utterances(table("b.tsv", "/other/disk", "/fast/c")))
     assert first == rows_digest(load_utterances(table("c.tsv", "relative", "/copies/world")))
-    for rows in (ROWS[:2], ROWS[::-1], [*ROWS[:2], ("c", "s2/c.wav", "s1", "world")], [("a", "s1/x.wav", "s1", "-")]):
+    for rows in (
+        ROWS[:2],
+        ROWS[::-1],
+        [*ROWS[:2], ("c", "s2/c.wav", "s1", "world")],
+        [("a", "s1/x.wav", "s1", "-")],
+    ):
         assert first != rows_digest(load_utterances(table("d.tsv", rows=rows)))
 
 
@@ -43,7 +52,10 @@ def test_files_are_compared_by_content(tmp_path, table, monkeypatch):
     assert compare(kept, table("other.tsv", rows=ROWS[:2])) == "changed"
     assert compare(kept, "missing.tsv") == "changed"
     without_digest = {"path": kept["path"]}
-    assert compare(without_digest, "moved.tsv") == "moved" and compare(without_digest, "other.tsv") == "changed"
+    assert (
+        compare(without_digest, "moved.tsv") == "moved"
+        and compare(without_digest, "other.tsv") == "changed"
+    )
     assert compare({"path": "/gone/x.tsv"}, "a.tsv") == "unknown"
     table("a.tsv", rows=ROWS[:2])
     assert compare(kept, path) == "changed"
@@ -54,7 +66,12 @@ def test_folders_are_compared_by_names_and_sizes(tmp_path):
         (tmp_path / name / "s").mkdir(parents=True)
         (tmp_path / name / "s" / "x.wav").write_text(text)
     kept = content_of(tmp_path / "a")
-    assert [compare(kept, tmp_path / name) for name in "abcd"] == ["same", "moved", "changed", "changed"]
+    assert [compare(kept, tmp_path / name) for name in "abcd"] == [
+        "same",
+        "moved",
+        "changed",
+        "changed",
+    ]
     assert compare({"path": kept["path"]}, tmp_path / "b") == "moved"
     assert compare({"path": "/gone"}, tmp_path / "b") == "unknown"
     before = listing_digest(tmp_path / "b")

@@ -135,8 +135,14 @@ def test_gzip(tmp_path):
     [
         ("", "empty file"),
         ("utterance\tpath\na\tx\n", "column speaker is missing; the header has: utterance, path"),
-        (UTTERANCES.replace("\nb\t", "\na\t"), "line 3: utterance 'a' stands twice .first in line 2"),
-        (UTTERANCES.replace("spoof", "fake"), "line 3: label 'fake' is unknown; use one of: bonafide, spoof"),
+        (
+            UTTERANCES.replace("\nb\t", "\na\t"),
+            "line 3: utterance 'a' stands twice .first in line 2",
+        ),
+        (
+            UTTERANCES.replace("spoof", "fake"),
+            "line 3: label 'fake' is unknown; use one of: bonafide, spoof",
+        ),
         (UTTERANCES.replace("\t1.5", ""), "line 2: 5 cells, the header has 6"),
         (UTTERANCES.replace("\ts1", "\t"), "line 2: the speaker is empty"),
         ("utterance\tutterance\tpath\tspeaker\n", "stands twice in the header"),
@@ -164,7 +170,11 @@ def test_missing_file_is_named(tmp_path):
 
 def test_trials_join_and_unknown_names():
     enrolments = Enrolments(Table.build({"speaker": ["s1", "s2"], "utterances": ["a,b", "c"]}))
-    trials = Trials(Table.build({"speaker": ["s2", "s1"], "utterance": ["d", "c"], "label": ["spoof", "target"]}))
+    trials = Trials(
+        Table.build(
+            {"speaker": ["s2", "s1"], "utterance": ["d", "c"], "label": ["spoof", "target"]}
+        )
+    )
     rows = check_trials(trials, enrolments, ["a", "b", "c", "d"])
     assert rows.enrolment.tolist() == [1, 0]
     assert rows.utterance.tolist() == [3, 2]
@@ -180,7 +190,12 @@ def test_trials_join_and_unknown_names():
 
 
 def test_scores_round_trip(tmp_path):
-    columns = {"speaker": ["s", "s"], "utterance": ["u", "v"], "label": ["target", "spoof"], "attack": ["-", "A"]}
+    columns = {
+        "speaker": ["s", "s"],
+        "utterance": ["u", "v"],
+        "label": ["target", "spoof"],
+        "attack": ["-", "A"],
+    }
     trials = Trials(Table.build(columns))
     save_scores(tmp_path / "scores.tsv", trials, np.array([0.123456789, -1.0]))
     scores = load_scores(tmp_path / "scores.tsv")
@@ -194,7 +209,9 @@ def test_scores_round_trip(tmp_path):
 
 
 SEPARATORS = "\t\n\r\x00"
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=SEPARATORS), min_size=1, max_size=12)
+CELLS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters=SEPARATORS), min_size=1, max_size=12
+)
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30))
@@ -208,15 +225,21 @@ def test_any_cells_survive(rows):
 
 
 def many_utterances(rows):
-    return Utterances(Table.build({
-        "utterance": [f"u{row}" for row in range(rows)],
-        "path": [f"/data/speech/speaker{row % 97}/{row:08}.flac" for row in range(rows)],
-        "speaker": [f"s{row % 97}" for row in range(rows)],
-    }))  # fmt: skip
+    return Utterances(
+        Table.build(
+            {
+                "utterance": [f"u{row}" for row in range(rows)],
+                "path": [f"/data/speech/speaker{row % 97}/{row:08}.flac" for row in range(rows)],
+                "speaker": [f"s{row % 97}" for row in range(rows)],
+            }
+        )
+    )
 
 
 def private_growth(connection, paths):
-    """In a worker: look at every path, then tell how much memory this process alone holds of what it was given."""
+    """In a worker: look at every path, then tell how much memory this process alone holds of what
+    it was given.
+    """
 
     def dirty():
         with open("/proc/self/smaps_rollup") as stream:
@@ -234,7 +257,9 @@ def test_a_table_is_not_copied_into_workers():
     assert size > 3000
     assert len(ForkingPickler.dumps(paths)) < 5000  # a spawned worker maps the tensors
     ours, theirs = multiprocessing.Pipe()
-    worker = multiprocessing.get_context("fork").Process(target=private_growth, args=(theirs, paths))
+    worker = multiprocessing.get_context("fork").Process(
+        target=private_growth, args=(theirs, paths)
+    )
     worker.start()
     grown, total = ours.recv()
     worker.join()

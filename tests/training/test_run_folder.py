@@ -1,4 +1,6 @@
-"""What a run may change between two starts: nothing that matters, and every spelling of what does not."""
+"""What a run may change between two starts: nothing that matters, and every spelling of what does
+not.
+"""
 
 import json
 import shutil
@@ -76,7 +78,9 @@ def test_options_that_came_or_went_since_do_not_stop_a_run(corpus, run):
 
     rewrite(run / "options.json", older)
     assert open_folder(tiny_options(corpus, run)).changed() == []
-    assert open_folder(tiny_options(corpus, run, keep_classes=True)).changed() == ["keep_classes was False, now True"]
+    assert open_folder(tiny_options(corpus, run, keep_classes=True)).changed() == [
+        "keep_classes was False, now True"
+    ]
 
 
 def test_renamed_options_do_not_stop_a_run(corpus, run):
@@ -93,7 +97,11 @@ def test_renamed_options_do_not_stop_a_run(corpus, run):
 def test_another_spelling_of_a_path_does_not_stop_a_run(corpus, run, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(corpus)
     monkeypatch.chdir(corpus.parent)
-    for spelt in (tmp_path / "link", corpus.relative_to(corpus.parent), corpus / ".." / corpus.name):
+    for spelt in (
+        tmp_path / "link",
+        corpus.relative_to(corpus.parent),
+        corpus / ".." / corpus.name,
+    ):
         assert open_folder(tiny_options(spelt, run)).changed() == []
 
 
@@ -106,7 +114,9 @@ def test_a_corpus_on_another_disk_does_not_stop_a_run(corpus, run, tmp_path, old
     assert open_folder(options).changed() == []
     with (moved / "trials_dev.tsv").open("a") as stream:
         stream.write("s6\ts6-2\ttarget\t-\n")
-    assert open_folder(options).changed() == [f"dev_trials was '{corpus}/trials_dev.tsv', now '{moved}/trials_dev.tsv'"]
+    assert open_folder(options).changed() == [
+        f"dev_trials was '{corpus}/trials_dev.tsv', now '{moved}/trials_dev.tsv'"
+    ]
 
 
 def test_rows_that_are_not_trained_on_do_not_count(corpus, run, tmp_path):
@@ -116,7 +126,9 @@ def test_rows_that_are_not_trained_on_do_not_count(corpus, run, tmp_path):
     table.write_text(header + "".join(row for row in rows if "\ttrain\t" in row))
     options = replace(tiny_options(corpus, run), utterances=str(table))
     assert open_folder(options).changed() == []
-    table.write_text(header + "".join(row for row in rows if "\ttrain\t" in row and "s0-0\t" not in row))
+    table.write_text(
+        header + "".join(row for row in rows if "\ttrain\t" in row and "s0-0\t" not in row)
+    )
     (found,) = open_folder(options).changed()
     assert "other rows: table_sha256 was" in found
 
@@ -131,7 +143,9 @@ def test_the_weights_to_start_from_are_compared_by_content(corpus, trained, run,
     shutil.copy(weights, copy)
     assert open_folder(replace(options, init=str(copy))).changed() == []
     copy.write_bytes(b"another")
-    assert open_folder(replace(options, init=str(copy))).changed() == [f"init was '{weights}', now '{copy}'"]
+    assert open_folder(replace(options, init=str(copy))).changed() == [
+        f"init was '{weights}', now '{copy}'"
+    ]
     weights.write_bytes(b"another")
     assert open_folder(options).changed() == [f"init: {weights} changed"]
     as_of_old(run, corpus / "utterances.tsv")  # no digest on record

@@ -1,4 +1,6 @@
-"""Signals to a training and to its whole group, evaluation that is interrupted, and what is checked before."""
+"""Signals to a training and to its whole group, evaluation that is interrupted, and what is checked
+before.
+"""
 
 import json
 import os
@@ -22,12 +24,16 @@ from sasv.training.trainer import Trainer
 
 
 def start(options, tmp_path, launcher=()):
-    """Run ``sasv train`` as the leader of a process group of its own; return it when its first state is saved."""
+    """Run ``sasv train`` as the leader of a process group of its own; return it when its first
+    state is saved.
+    """
     given = {key: value for key, value in vars(options).items() if value != ""}
     (tmp_path / "options.yaml").write_text(json.dumps(given))
     words = [sys.executable, *launcher, "-m", "sasv", "train", str(tmp_path / "options.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     waiting = threading.Event()
     while not Path(options.out, "state.pt").exists():
         assert process.poll() is None, process.communicate()[1]
@@ -43,8 +49,12 @@ def position(run):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 2), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, number, status):
-    """What SLURM, systemd, timeout and a terminal send: to the process and to its DataLoader workers."""
-    options = tiny_options(corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=2)
+    """What SLURM, systemd, timeout and a terminal send: to the process and to its DataLoader
+    workers.
+    """
+    options = tiny_options(
+        corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=2
+    )
     process = start(options, tmp_path)
     before = position(options.out)
     os.killpg(process.pid, number)
@@ -56,7 +66,9 @@ def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, 
 
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
-    options = tiny_options(corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1)
+    options = tiny_options(
+        corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1
+    )
     process = start(options, tmp_path)
     with open(f"/proc/{process.pid}/task/{process.pid}/children") as stream:
         workers = [int(word) for word in stream.read().split()]
@@ -70,7 +82,9 @@ def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
-    options = tiny_options(corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1)
+    options = tiny_options(
+        corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1
+    )
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     process = start(options, tmp_path, launcher)
     os.killpg(process.pid, signal.SIGTERM)
@@ -80,7 +94,9 @@ def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
     assert position(options.out) > (0, 0)
 
 
-def test_a_run_stopped_while_it_is_evaluated_does_not_train_the_epoch_again(corpus, trained, tmp_path, monkeypatch):
+def test_a_run_stopped_while_it_is_evaluated_does_not_train_the_epoch_again(
+    corpus, trained, tmp_path, monkeypatch
+):
     original = DevelopmentSet.evaluate
     calls = iter(range(100))
 
@@ -95,7 +111,9 @@ def test_a_run_stopped_while_it_is_evaluated_does_not_train_the_epoch_again(corp
     assert position(tmp_path) == (2, 0)
     trained_epochs = []
     once = Trainer._train_epoch
-    monkeypatch.setattr(Trainer, "_train_epoch", lambda self: trained_epochs.append(self.at.epoch) or once(self))
+    monkeypatch.setattr(
+        Trainer, "_train_epoch", lambda self: trained_epochs.append(self.at.epoch) or once(self)
+    )
     model = load_checkpoint(train(tiny_options(corpus, tmp_path)))
     whole = load_checkpoint(trained / "model.safetensors")
     assert trained_epochs == [2]
@@ -120,7 +138,9 @@ def test_a_development_set_that_cannot_work_is_known_before_the_first_epoch(corp
     bona_fide = tmp_path / "trials.tsv"
     bona_fide.write_text("\n".join(line for line in lines if "\tspoof\t" not in line) + "\n")
     with pytest.raises(SasvError, match="give no sasv_eer; choose another --metric"):
-        build_trainer(tiny_options(corpus, tmp_path / "a", dev_trials=str(bona_fide), metric="sasv_eer"))
+        build_trainer(
+            tiny_options(corpus, tmp_path / "a", dev_trials=str(bona_fide), metric="sasv_eer")
+        )
     own = make_corpus(tmp_path / "corpus")
     (own / "audio" / "s6-1.wav").write_bytes(b"broken")
     with pytest.raises(SasvError, match=r"1 of \d+ development files cannot be read \(.*s6-1.wav"):

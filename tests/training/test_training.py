@@ -72,9 +72,18 @@ def batches_done(run):
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
-    """SIGKILL wherever it is, several times; the same command goes on, in the middle of an epoch too."""
+    """SIGKILL wherever it is, several times; the same command goes on, in the middle of an epoch
+    too.
+    """
     plain = train(
-        tiny_options(corpus, tmp_path / "plain", epochs=2, cycle_epochs=2, batches_per_epoch=20, crop_frames=150)
+        tiny_options(
+            corpus,
+            tmp_path / "plain",
+            epochs=2,
+            cycle_epochs=2,
+            batches_per_epoch=20,
+            crop_frames=150,
+        )
     )
     options = tiny_options(
         corpus,
@@ -160,11 +169,37 @@ def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.speech
 def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
-    """A proof that the stage works on real spoofed speech, at a scale that says nothing of quality."""
-    tables = prepare(PrepareOptions("asvspoof2019", str(shared("speech", "ASVspoof2019")), str(tmp_path / "tables")))
-    words = ["stage3-asvspoof2019-train", "--utterances", str(tables.utterances), "--where", "split=train"]
-    words += ["--out", str(tmp_path / "run"), "--epochs", "1", "--crop-frames", "60", "--num-workers", "0"]
-    words += ["--pairs", "18", "--spoof-pairs", "18"]  # two of the twenty have no bona fide file here
+    """A proof that the stage works on real spoofed speech, at a scale that says nothing of
+    quality.
+    """
+    tables = prepare(
+        PrepareOptions(
+            "asvspoof2019", str(shared("speech", "ASVspoof2019")), str(tmp_path / "tables")
+        )
+    )
+    words = [
+        "stage3-asvspoof2019-train",
+        "--utterances",
+        str(tables.utterances),
+        "--where",
+        "split=train",
+    ]
+    words += [
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+        "--crop-frames",
+        "60",
+        "--num-workers",
+        "0",
+    ]
+    words += [
+        "--pairs",
+        "18",
+        "--spoof-pairs",
+        "18",
+    ]  # two of the twenty have no bona fide file here
     words += [f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()]
     model = train(cli.parse("train", words))
     spec = load_checkpoint(model).specification
@@ -176,7 +211,11 @@ def test_starting_from_another_encoder_is_refused(corpus, trained, tmp_path):
     with pytest.raises(SasvError, match="a ecapa-tdnn, not the wanted ska-tdnn"):
         train(
             tiny_options(
-                corpus, tmp_path, encoder="ska-tdnn", encoder_options={}, init=str(trained / "model.safetensors")
+                corpus,
+                tmp_path,
+                encoder="ska-tdnn",
+                encoder_options={},
+                init=str(trained / "model.safetensors"),
             )
         )
 
@@ -185,7 +224,14 @@ def test_starting_from_another_encoder_is_refused(corpus, trained, tmp_path):
 @pytest.mark.parametrize("name", ["ska-tdnn", "mfa-conformer"])
 def test_the_other_encoders_train(corpus, tmp_path, name):
     model = train(
-        tiny_options(corpus, tmp_path, encoder=name, encoder_options=SMALL[name], epochs=1, batches_per_epoch=1)
+        tiny_options(
+            corpus,
+            tmp_path,
+            encoder=name,
+            encoder_options=SMALL[name],
+            epochs=1,
+            batches_per_epoch=1,
+        )
     )
     assert load_checkpoint(model).specification.encoder == name
 
@@ -193,7 +239,9 @@ def test_the_other_encoders_train(corpus, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_trains(corpus, tmp_path, precision):
-    model = train(tiny_options(corpus, tmp_path, precision=precision, epochs=2, batches_per_epoch=8))
+    model = train(
+        tiny_options(corpus, tmp_path, precision=precision, epochs=2, batches_per_epoch=8)
+    )
     losses = [float(row["loss"]) for row in log(tmp_path)]
     assert losses[1] < losses[0]
     assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())
@@ -216,7 +264,9 @@ def test_options_that_do_not_fit_the_table(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(corpus, tmp_path, monkeypatch, capsys):
+def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(
+    corpus, tmp_path, monkeypatch, capsys
+):
     original = Engine.backward
     poisoned = {4}
     calls = iter(range(100))
@@ -231,13 +281,21 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(corpus, tmp
     assert "epoch 2: 1 steps skipped" in capsys.readouterr().err
     poisoned |= set(range(4, 9))
     calls = iter(range(100))
-    with pytest.raises(SasvError, match="5 steps in a row without a finite gradient, up to epoch 3; the last"):
+    with pytest.raises(
+        SasvError, match="5 steps in a row without a finite gradient, up to epoch 3; the last"
+    ):
         train(tiny_options(corpus, tmp_path / "all"))
     assert batches_done(tmp_path / "all") == (2, 0)
 
 
 def rates(name, **options):
-    values = {"cycle_epochs": 4, "max_lr": 1.0, "min_lr": 0.1, "warmup_epochs": 0, "lr_decay": 0.5} | options
+    values = {
+        "cycle_epochs": 4,
+        "max_lr": 1.0,
+        "min_lr": 0.1,
+        "warmup_epochs": 0,
+        "lr_decay": 0.5,
+    } | options
     schedule = SCHEDULES[name](**values)
     return [schedule(epoch) for epoch in range(9)]
 
@@ -307,7 +365,9 @@ def test_accumulated_gradients_are_those_of_the_mean(corpus, tmp_path, monkeypat
 
 
 def test_clipping_bounds_the_step(corpus, tmp_path):
-    engine = build_trainer(tiny_options(corpus, tmp_path, max_grad_norm=0.5, optimiser="sgd")).engine
+    engine = build_trainer(
+        tiny_options(corpus, tmp_path, max_grad_norm=0.5, optimiser="sgd")
+    ).engine
     engine.backward(torch.randn(4, 2, 8000) * 0.1, torch.tensor([0, 1, 2, 3]), 4)
     engine.optimiser.zero_grad = lambda **_: None
     assert engine.step(0)
@@ -328,7 +388,9 @@ def test_triplet_hand_computed():
 
 def test_a_loss_takes_its_own_options_and_no_others():
     assert make_loss("aamsoftmax", 8, 3, {"margin": 0.3, "scale": 20.0}).margin == 0.3
-    assert make_loss("aamsoftmaxproto", 8, 3, {"margin": 0.3, "scale": 20.0}).aamsoftmax.scale == 20.0
+    assert (
+        make_loss("aamsoftmaxproto", 8, 3, {"margin": 0.3, "scale": 20.0}).aamsoftmax.scale == 20.0
+    )
     assert not hasattr(make_loss("prototypical", 8, 3, {"margin": 0.3, "scale": 20.0}), "margin")
     with pytest.raises(SasvError, match="the loss triplet has no option 'centres'; it has margin"):
         make_loss("triplet", 8, 3, own={"centres": 3})
@@ -365,7 +427,9 @@ def test_classes_come_from_the_table(corpus):
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_aam_gradient_is_finite_where_the_cosine_is_one(dtype, sign):
     head = LOSSES.get("aamsoftmax")(8, 3)
-    embeddings = (sign * head.weight.detach()[[0, 0, 1, 1]].view(2, 2, 8)).to(dtype).requires_grad_()
+    embeddings = (
+        (sign * head.weight.detach()[[0, 0, 1, 1]].view(2, 2, 8)).to(dtype).requires_grad_()
+    )
     head(embeddings, torch.tensor([0, 1])).value.backward()
     assert torch.isfinite(embeddings.grad).all()
     assert torch.isfinite(head.weight.grad).all()
@@ -376,7 +440,9 @@ def test_prototypical_is_the_squared_distance():
     embeddings = torch.tensor([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 2.0], [0.0, 1.0]]])
     # distances: 1 and 1; 5 and 1 -> cross-entropies log 2 and log(1 + e^-4)
     expected = (torch.log(torch.tensor(2.0)) + torch.log(1 + torch.exp(torch.tensor(-4.0)))) / 2
-    assert head(embeddings, torch.tensor([0, 1])).value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert head(embeddings, torch.tensor([0, 1])).value.item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
 
 
 def test_spoofs_are_only_negatives_in_the_sasv_loss():

@@ -41,7 +41,9 @@ def stepped(engine, seed):
 
 
 def test_ema_is_the_hand_computed_average(corpus, tmp_path):
-    engine = build_trainer(tiny_options(corpus, tmp_path, weight_average="ema", ema_decay=0.75)).engine
+    engine = build_trainer(
+        tiny_options(corpus, tmp_path, weight_average="ema", ema_decay=0.75)
+    ).engine
     seen = [stepped(engine, seed) for seed in range(3)]
     for index, parameter in enumerate(engine.averages.model.module.parameters()):
         one, two, three = (weights[index] for weights in seen)
@@ -49,13 +51,17 @@ def test_ema_is_the_hand_computed_average(corpus, tmp_path):
 
 
 def test_swa_is_the_mean_over_epochs_from_the_first_that_counts(corpus, tmp_path):
-    engine = build_trainer(tiny_options(corpus, tmp_path, weight_average="swa", average_start_epoch=1)).engine
+    engine = build_trainer(
+        tiny_options(corpus, tmp_path, weight_average="swa", average_start_epoch=1)
+    ).engine
     seen = []
     for epoch in range(3):
         seen.append(stepped(engine, epoch))
         engine.averages.after_epoch(engine.system, epoch)
     for index, parameter in enumerate(engine.averages.model.module.parameters()):
-        torch.testing.assert_close(parameter, (seen[1][index] + seen[2][index]) / 2, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            parameter, (seen[1][index] + seen[2][index]) / 2, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_averaged_weights_get_batch_norm_statistics_of_their_own(corpus, tmp_path):
@@ -65,17 +71,27 @@ def test_averaged_weights_get_batch_norm_statistics_of_their_own(corpus, tmp_pat
     waves = 0.1 * torch.randn(6, 2, 8000)
     batches = [(waves[:3], torch.tensor([0, 1, 2])), (waves[3:], torch.tensor([3, 4, 5]))]
     encoder = averages.system(batches, torch.device("cpu"), Processes()).encoder
-    # the first batch norm sees the convolution of the features of all batches, whose means count alike
+    # the first batch norm sees the convolution of the features of all batches, whose means count
+    # alike
     seen = []
     for part, _ in batches:
         features = encoder.torchfbank(flat_pairs(part))
         seen.append(F.relu(encoder.conv1(features)).mean(dim=(0, 2)))
-    torch.testing.assert_close(encoder.bn1.running_mean, (seen[0] + seen[1]) / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        encoder.bn1.running_mean, (seen[0] + seen[1]) / 2, rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(corpus, tmp_path, monkeypatch, kind):
-    changes = {"weight_average": kind, "ema_decay": 0.8, "average_start_epoch": 1, "batch_norm_batches": 2}
+def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(
+    corpus, tmp_path, monkeypatch, kind
+):
+    changes = {
+        "weight_average": kind,
+        "ema_decay": 0.8,
+        "average_start_epoch": 1,
+        "batch_norm_batches": 2,
+    }
     model = train(tiny_options(corpus, tmp_path / "whole", **changes))
     rows, saved = log(tmp_path / "whole"), load_checkpoint(model)
     trainer = build_trainer(tiny_options(corpus, tmp_path / "whole", **changes))
@@ -85,7 +101,10 @@ def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(corpus,
     assert saved.specification.training["average"] == (kind if epoch > 1 else "none")
     train_until(monkeypatch, tiny_options(corpus, tmp_path / "cut", **changes), 2)
     assert same(saved, load_checkpoint(train(tiny_options(corpus, tmp_path / "cut", **changes))))
-    states = [torch.load(tmp_path / run / "state.pt", weights_only=True)["averages"] for run in ("whole", "cut")]
+    states = [
+        torch.load(tmp_path / run / "state.pt", weights_only=True)["averages"]
+        for run in ("whole", "cut")
+    ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -105,12 +124,15 @@ def test_compiling_without_a_compiler_is_said(corpus, tmp_path, monkeypatch):
 def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path):
     changes = {"encoder": "ska-tdnn", "encoder_options": SMALL["ska-tdnn"], "augment": False}
     engines = [
-        build_trainer(tiny_options(corpus, tmp_path, channels_last=last, **changes)).engine for last in (False, True)
+        build_trainer(tiny_options(corpus, tmp_path, channels_last=last, **changes)).engine
+        for last in (False, True)
     ]
     waves, labels = 0.1 * torch.randn(4, 2, 8000), torch.tensor([0, 1, 2, 3])
     losses = [engine.backward(waves, labels, 4).loss for engine in engines]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    convolutions = [part for part in engines[1].system.encoder.modules() if isinstance(part, torch.nn.Conv2d)]
+    convolutions = [
+        part for part in engines[1].system.encoder.modules() if isinstance(part, torch.nn.Conv2d)
+    ]
     assert convolutions[1].weight.is_contiguous(memory_format=torch.channels_last)
     model = train(tiny_options(corpus, tmp_path / "run", channels_last=True, epochs=1, **changes))
     assert load_checkpoint(model).encoder["conv1.weight"].is_contiguous()
@@ -122,7 +144,9 @@ def test_tensorboard_holds_the_curves(corpus, tmp_path):
     train(tiny_options(corpus, tmp_path, tensorboard=True, batches_per_epoch=12, epochs=2))
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
-    assert {"step/loss", "step/accuracy", "step/lr", "epoch/loss", "epoch/sasv_eer"} <= set(board.Tags()["scalars"])
+    assert {"step/loss", "step/accuracy", "step/lr", "epoch/loss", "epoch/sasv_eer"} <= set(
+        board.Tags()["scalars"]
+    )
     losses = [event.value for event in board.Scalars("epoch/loss")]
     assert losses == pytest.approx([float(row["loss"]) for row in log(tmp_path)], rel=1e-5)
     assert [event.step for event in board.Scalars("step/loss")] == [10, 22]
@@ -138,7 +162,9 @@ def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, ca
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     changed = {"epochs": 4, "max_lr": 1e-4, "optimiser": "sgd"}
-    with pytest.raises(SasvError, match=r"max_lr was 0.002, now 0.0001; optimiser was 'adamw'.*--allow-changed"):
+    with pytest.raises(
+        SasvError, match=r"max_lr was 0.002, now 0.0001; optimiser was 'adamw'.*--allow-changed"
+    ):
         train(tiny_options(corpus, run, **changed))
     train(tiny_options(corpus, run, **changed, allow_changed=True))
     said = capsys.readouterr().err
@@ -147,7 +173,14 @@ def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, ca
     assert [row["epoch"] for row in log(run)] == ["1", "2", "3", "4"]
     assert json.loads((run / "options.json").read_text())["max_lr"] == 1e-4
     with pytest.raises(SasvError, match="of another model, or broken"):
-        train(tiny_options(corpus, run, encoder_options=SMALL["ecapa-tdnn"] | {"channels": 64}, allow_changed=True))
+        train(
+            tiny_options(
+                corpus,
+                run,
+                encoder_options=SMALL["ecapa-tdnn"] | {"channels": 64},
+                allow_changed=True,
+            )
+        )
 
 
 def test_the_saved_options_are_a_configuration(corpus, trained):
@@ -199,12 +232,17 @@ def test_codecs_keep_length_and_place_and_change_the_sound(voice, name):
     assert coded.shape == wave.shape and coded.dtype == np.float32
     assert 0.5 < np.abs(coded).max() / np.abs(wave).max() < 1.6
     assert not np.array_equal(coded, wave)
-    gate = np.repeat(np.random.default_rng(2).random(403) > 0.5, 80)  # on and off in steps of 5 ms: a place in time
+    gate = np.repeat(
+        np.random.default_rng(2).random(403) > 0.5, 80
+    )  # on and off in steps of 5 ms: a place in time
     sent, received = (
         np.square(part).reshape(-1, 20).mean(axis=1)
         for part in (wave * gate, codecs.transmit(wave * gate, name, np.random.default_rng(0)))
     )
-    shifts = {shift: float(np.dot(received[100:1500], sent[100 + shift : 1500 + shift])) for shift in range(-60, 61)}
+    shifts = {
+        shift: float(np.dot(received[100:1500], sent[100 + shift : 1500 + shift]))
+        for shift in range(-60, 61)
+    }
     assert abs(max(shifts, key=shifts.get)) <= 2  # steps of 20 samples
     again = codecs.transmit(wave, name, np.random.default_rng(0))
     assert np.array_equal(coded, again)
@@ -229,7 +267,10 @@ def test_codecs_are_drawn_with_their_share(voice, monkeypatch):
     wave = voice(8000)
     augmenter = Augmenter(codecs=["8khz", "mulaw"], codec_share=0.25)
     augmenter.choices = ["none"]
-    changed = sum(not np.array_equal(augmenter(wave, np.random.default_rng(seed)), wave) for seed in range(200))
+    changed = sum(
+        not np.array_equal(augmenter(wave, np.random.default_rng(seed)), wave)
+        for seed in range(200)
+    )
     assert 30 < changed < 70
     assert augmenter.described() == ["none", "8khz", "mulaw"]
     with pytest.raises(SasvError, match="unknown codec 'gsm'"):
@@ -248,20 +289,44 @@ GOLDEN = {
     "aamsoftmaxproto": [12.4402, 10.7771, 9.5551, 7.7228],
     "sasv": [13.3270, 12.7534, 10.8589, 7.5797],
 }
-"""Loss of each epoch of two tiny runs; whatever changes them changes training. Other instruction sets: within 0.3 %."""
+"""Loss of each epoch of two tiny runs; whatever changes them changes training. Other instruction
+sets: within 0.3 %.
+"""
 
 
 @pytest.mark.parametrize("loss", list(GOLDEN))
 def test_the_golden_loss_curve(corpus, tmp_path, loss):
     spoofed = {"where": "", "spoof_pairs": 2} if loss == "sasv" else {}
-    size = {"epochs": 4, "cycle_epochs": 4, "batches_per_epoch": 4, "pairs": 6, "crop_frames": 100, "max_lr": 5e-4}
+    size = {
+        "epochs": 4,
+        "cycle_epochs": 4,
+        "batches_per_epoch": 4,
+        "pairs": 6,
+        "crop_frames": 100,
+        "max_lr": 5e-4,
+    }
     train(tiny_options(corpus, tmp_path, loss=loss, **size, **spoofed))
     assert [float(row["loss"]) for row in log(tmp_path)] == pytest.approx(GOLDEN[loss], rel=5e-3)
 
 
 def test_a_configuration_with_the_old_names_is_read_with_a_notice(tmp_path, caplog):
-    old = ["highest: 1.0e-4", "lowest: 0.0", "cycle: 8", "warmup: 0", "speakers: 40", "spoofs: 40", "most: 600"]
-    old += ["batches: paper", "frames: 500", "workers: 8", "sizes: {channels: 256}", "utterances: u.tsv", "out: run"]
+    old = [
+        "highest: 1.0e-4",
+        "lowest: 0.0",
+        "cycle: 8",
+        "warmup: 0",
+        "speakers: 40",
+        "spoofs: 40",
+        "most: 600",
+    ]
+    old += [
+        "batches: paper",
+        "frames: 500",
+        "workers: 8",
+        "sizes: {channels: 256}",
+        "utterances: u.tsv",
+        "out: run",
+    ]
     (tmp_path / "old.yaml").write_text("\n".join(old) + "\n")
     options = cli.parse("train", [str(tmp_path / "old.yaml"), "--clip", "5", "--gather"])
     expected = TrainOptions(

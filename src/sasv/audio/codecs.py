@@ -1,6 +1,8 @@
-"""What a telephone line or an internet call does to speech: band, companding, codecs. Same length, aligned.
+"""What a telephone line or an internet call does to speech: band, companding, codecs. Same length,
+aligned.
 
-The band and the companding laws of G.711 are computed here; G.722, AMR, Opus and MP3 go through PyAV (``sasv[m4a]``).
+The band and the companding laws of G.711 are computed here; G.722, AMR, Opus and MP3 go through
+PyAV (``sasv[m4a]``).
 """
 
 import io
@@ -13,12 +15,16 @@ import soxr
 from sasv.audio.io import RATE
 from sasv.core.errors import MissingExtra, SasvError
 
-TELEPHONE_RATE, TELEPHONE_BAND = 8000, (300.0, 3400.0)
-MU, A = 255.0, 87.6
+TELEPHONE_RATE = 8000
+TELEPHONE_BAND = (300.0, 3400.0)
+MU = 255.0
+A = 87.6
 
 
 class Coded(NamedTuple):
-    """A codec of PyAV: its name there, container, samples per second, bit rates to draw from, delay in samples."""
+    """A codec of PyAV: its name there, container, samples per second, bit rates to draw from, delay
+    in samples.
+    """
 
     codec: str
     container: str
@@ -46,7 +52,9 @@ def check_codecs(names: list[str]) -> None:
 
 
 def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
-    """Return float32 speech at 16 kHz, (samples,), as it comes out of a codec, same length; a bit rate is drawn."""
+    """Return float32 speech at 16 kHz, (samples,), as it comes out of a codec, same length; a bit
+    rate is drawn.
+    """
     if name in CODED:
         coded = CODED[name]
         return _coded(wave, name, coded, int(rng.choice(coded.bit_rates)))
@@ -54,15 +62,25 @@ def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarra
     spectrum = np.fft.rfft(narrow)
     frequency = np.fft.rfftfreq(len(narrow), 1 / TELEPHONE_RATE)
     low, high = TELEPHONE_BAND
-    narrow = np.fft.irfft(spectrum * np.clip((frequency - low / 2) / (low / 2), 0, 1) * (frequency < high), len(narrow))
+    narrow = np.fft.irfft(
+        spectrum * np.clip((frequency - low / 2) / (low / 2), 0, 1) * (frequency < high),
+        len(narrow),
+    )
     if name == "mulaw":
         narrow = (
-            np.sign(narrow) * np.expm1(_eight_bits(np.log1p(MU * np.abs(narrow)) / np.log1p(MU)) * np.log1p(MU)) / MU
+            np.sign(narrow)
+            * np.expm1(_eight_bits(np.log1p(MU * np.abs(narrow)) / np.log1p(MU)) * np.log1p(MU))
+            / MU
         )
     elif name == "alaw":
-        size, knee = np.abs(narrow), 1 / (1 + np.log(A))
-        pressed = _eight_bits(np.where(size < 1 / A, A * size, 1 + np.log(np.maximum(A * size, 1))) * knee)
-        narrow = np.sign(narrow) * np.where(pressed < knee, pressed / knee / A, np.exp(pressed / knee - 1) / A)
+        size = np.abs(narrow)
+        knee = 1 / (1 + np.log(A))
+        pressed = _eight_bits(
+            np.where(size < 1 / A, A * size, 1 + np.log(np.maximum(A * size, 1))) * knee
+        )
+        narrow = np.sign(narrow) * np.where(
+            pressed < knee, pressed / knee / A, np.exp(pressed / knee - 1) / A
+        )
     return _fitted(soxr.resample(narrow.astype(np.float32), TELEPHONE_RATE, RATE), len(wave))
 
 
@@ -99,6 +117,10 @@ def _coded(wave: np.ndarray, name: str, coded: Coded, bit_rate: int) -> np.ndarr
     file.seek(0)
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
     with av.open(file) as container:
-        frames = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+        frames = [
+            piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)
+        ]
     frames += resampler.resample(None)
-    return _fitted(np.concatenate([frame.to_ndarray()[0] for frame in frames])[coded.delay :], len(wave))
+    return _fitted(
+        np.concatenate([frame.to_ndarray()[0] for frame in frames])[coded.delay :], len(wave)
+    )

@@ -1,4 +1,6 @@
-"""What the headers of MP3 and OGG files are worth: whether the length that they give can be believed."""
+"""What the headers of MP3 and OGG files are worth: whether the length that they give can be
+believed.
+"""
 
 import mmap
 import re
@@ -39,8 +41,10 @@ def mp3_frame(data: bytes | mmap.mmap, at: int) -> Mp3Frame | None:
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
-    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
-    bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
+    version = head[1] >> 3 & 3
+    layer = 4 - (head[1] >> 1 & 3)
+    bitrate = head[2] >> 4
+    rate = head[2] >> 2 & 3
     if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
         return None
     kilobits = MP3_BITRATES[1 if version == 3 else 2, layer][bitrate - 1]
@@ -60,8 +64,9 @@ def mp3_frame(data: bytes | mmap.mmap, at: int) -> Mp3Frame | None:
 def mp3_samples(data: bytes | mmap.mmap) -> tuple[int, bool]:
     """Return the samples per channel of an MP3, and whether its own header says so.
 
-    A Xing (Info) or VBRI header that covers the whole file is believed (0, True: libsndfile knows the length).
-    Otherwise all frames are counted by their headers, without decoding: (samples, False).
+    A Xing (Info) or VBRI header that covers the whole file is believed (0, True: libsndfile knows
+    the length). Otherwise all frames are counted by their headers, without decoding: (samples,
+    False).
     """
     at = _after_tags(data, 0)
     first = mp3_frame(data, at)
@@ -94,7 +99,9 @@ def _after_tags(data: bytes | mmap.mmap, at: int) -> int:
 
 
 def _bytes_promised(data: bytes | mmap.mmap, at: int, frame: Mp3Frame) -> int | None:
-    """Return the bytes from the first frame on that a Xing or VBRI header speaks of; None without such a header."""
+    """Return the bytes from the first frame on that a Xing or VBRI header speaks of; None without
+    such a header.
+    """
     xing = at + frame.xing
     if data[xing : xing + 4] in (b"Xing", b"Info"):
         flags = data[xing + 7] if len(data) > xing + 7 else 0
@@ -108,7 +115,9 @@ def _bytes_promised(data: bytes | mmap.mmap, at: int, frame: Mp3Frame) -> int | 
 
 
 def ogg_state(data: bytes | mmap.mmap) -> str:
-    """Return "whole" (one OGG stream with its end), "chained" (several in a row) or "cut" (the end is missing)."""
+    """Return "whole" (one OGG stream with its end), "chained" (several in a row) or "cut" (the end
+    is missing).
+    """
     if any(found.start() > 0 for found in OGG_BEGIN.finditer(data)):
         return "chained"
     last = data.rfind(b"OggS\x00")

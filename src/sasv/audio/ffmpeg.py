@@ -1,4 +1,6 @@
-"""Reading through PyAV (the extra ``sasv[m4a]``): M4A, AAC, WebM, AMR, 3GP, WMA, and whatever has no known length."""
+"""Reading through PyAV (the extra ``sasv[m4a]``): M4A, AAC, WebM, AMR, 3GP, WMA, and whatever has
+no known length.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,28 +16,36 @@ FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mp3,mpegts,"
     "nistsphere,ogg,rm,tta,w64,wav,wv,xwma"
 )
-"""Containers that are read: none that names other files or addresses (playlists) and none that takes any bytes."""
+"""Containers that are read: none that names other files or addresses (playlists) and none that
+takes any bytes.
+"""
 
 EARLY_SAMPLES = 4096
 """AAC frames lean on the one before: a crop is decoded from a few frames earlier."""
 
 ROUNDED_SHARE = 5
-"""Containers round their length: up to a fifth of a second that is missing at the end is silence, more a truncation."""
+"""Containers round their length: up to a fifth of a second that is missing at the end is silence,
+more a truncation.
+"""
 
 LONGEST_COUNT_SECONDS = 24 * 3600.0
 """A file is not decoded for longer than this to count its samples."""
 
 
 class FfmpegSource:
-    """A file that PyAV reads. The length is exact in an MP4 with a table of its frames, else unknown or estimated."""
+    """A file that PyAV reads. The length is exact in an MP4 with a table of its frames, else
+    unknown or estimated.
+    """
 
     def __init__(self, name: str):
         self.name = name
         with _open(name) as container:
             stream = container.streams.audio[0]
-            rate, channels = int(stream.codec_context.sample_rate), int(stream.codec_context.channels)
+            rate = int(stream.codec_context.sample_rate)
+            channels = int(stream.codec_context.channels)
             check_format(name, rate, channels)
-            samples, length = 0, Length.UNKNOWN
+            samples = 0
+            length = Length.UNKNOWN
             if stream.duration and stream.time_base:
                 samples = int(stream.duration * stream.time_base * rate)
                 tabled = "mp4" in container.format.name and stream.frames > 0
@@ -45,7 +55,8 @@ class FfmpegSource:
     def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
         """Yield blocks (samples, channels).
 
-        With an exact length decoding begins shortly before ``first``, else at the beginning of the file.
+        With an exact length decoding begins shortly before ``first``, else at the beginning of the
+        file.
 
         Raises:
             AudioError: broken, or an exact length is not reached.
@@ -66,16 +77,20 @@ class FfmpegSource:
             if missing == 0:
                 return
         if missing and exact and count is not None:
-            rate, found = self.info.rate, first + count - missing
+            rate = self.info.rate
+            found = first + count - missing
             if missing > rate // ROUNDED_SHARE:
                 raise truncated(self.name, first + count, found, rate)
             yield np.zeros((missing, self.info.channels), np.float32)
 
     def _frames(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yield (position of its first sample, decoded frame), from shortly before sample ``first`` on."""
+        """Yield (position of its first sample, decoded frame), from shortly before sample ``first``
+        on.
+        """
         import av
 
-        rate, channels = self.info.rate, self.info.channels
+        rate = self.info.rate
+        channels = self.info.channels
         with _open(self.name) as container:
             stream = container.streams.audio[0]
             early = first - EARLY_SAMPLES
@@ -87,8 +102,10 @@ class FfmpegSource:
                 for frame in container.decode(stream):
                     if frame.sample_rate != rate or frame.layout.nb_channels != channels:
                         raise AudioError(
-                            f"{self.name}: changes from {rate} Hz and {channels} channels to {frame.sample_rate} Hz "
-                            f"and {frame.layout.nb_channels} at {position / rate:.2f} s; convert it to WAV or FLAC"
+                            f"{self.name}: changes from {rate} Hz and {channels} channels to "
+                            f"{frame.sample_rate} Hz "
+                            f"and {frame.layout.nb_channels} at {position / rate:.2f} s; convert "
+                            "it to WAV or FLAC"
                         )
                     if not begun and self.info.length is Length.EXACT:
                         position = round(float(frame.time or 0.0) * rate)
@@ -103,13 +120,16 @@ class FfmpegSource:
             raise AudioError(f"{self.name}: holds no audio; fetch or convert it again")
 
     def counted(self) -> int:
-        """Return the samples per channel, by decoding all of them; the memory is that of a frame."""
+        """Return the samples per channel, by decoding all of them; the memory is that of a
+        frame.
+        """
         total = 0
         for _, frame in self._frames(0):
             total += frame.samples
             if total > LONGEST_COUNT_SECONDS * self.info.rate:
                 raise AudioError(
-                    f"{self.name}: more than {LONGEST_COUNT_SECONDS / 3600:.0f} hours long; cut it into utterances"
+                    f"{self.name}: more than {LONGEST_COUNT_SECONDS / 3600:.0f} hours long; cut "
+                    "it into utterances"
                 )
         return total
 
@@ -119,7 +139,9 @@ class FfmpegSource:
 
 @lru_cache(maxsize=1 << 16)
 def counted_samples(name: str, size: int, mtime_ns: int) -> int:
-    """Return the samples of a file whose header does not say, counted once for a file of this size and date."""
+    """Return the samples of a file whose header does not say, counted once for a file of this size
+    and date.
+    """
     return FfmpegSource(name).counted()
 
 
@@ -146,7 +168,9 @@ def _open(name: str) -> Any:
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{name}: not an audio file that can be read ({reason}); convert it to WAV or FLAC") from error
+        raise AudioError(
+            f"{name}: not an audio file that can be read ({reason}); convert it to WAV or FLAC"
+        ) from error
     if not container.streams.audio:
         container.close()
         raise AudioError(f"{name}: holds no audio stream; fetch or convert it again")

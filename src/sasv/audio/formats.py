@@ -1,16 +1,60 @@
 """Which files are audio: the one list of suffixes, and what the first bytes of a file say."""
 
-LIBSNDFILE_SUFFIXES = frozenset({
-    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist", ".aif", ".aiff", ".aifc", ".au",
-    ".snd", ".w64", ".rf64", ".caf",
-})  # fmt: skip
+LIBSNDFILE_SUFFIXES = frozenset(
+    {
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".sph",
+        ".nist",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".w64",
+        ".rf64",
+        ".caf",
+    }
+)
 """Usual suffixes of what libsndfile reads."""
 
-PYAV_SUFFIXES = frozenset({
-    ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".aac", ".adts", ".3gp", ".3g2", ".3gpp", ".amr", ".awb", ".webm",
-    ".weba", ".mka", ".mkv", ".wma", ".wmv", ".asf", ".ac3", ".eac3", ".mp2", ".ape", ".tta", ".wv", ".spx", ".avi",
-    ".flv",
-})  # fmt: skip
+PYAV_SUFFIXES = frozenset(
+    {
+        ".m4a",
+        ".m4b",
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".aac",
+        ".adts",
+        ".3gp",
+        ".3g2",
+        ".3gpp",
+        ".amr",
+        ".awb",
+        ".webm",
+        ".weba",
+        ".mka",
+        ".mkv",
+        ".wma",
+        ".wmv",
+        ".asf",
+        ".ac3",
+        ".eac3",
+        ".mp2",
+        ".ape",
+        ".tta",
+        ".wv",
+        ".spx",
+        ".avi",
+        ".flv",
+    }
+)
 """Usual suffixes of what PyAV (``sasv[m4a]``) reads beyond that."""
 
 SUFFIXES = LIBSNDFILE_SUFFIXES | PYAV_SUFFIXES
@@ -33,7 +77,9 @@ def suffix_of(name: str) -> str:
 
 
 def pyav_container(head: bytes) -> str:
-    """Return the container that the first ``MAGIC_BYTES`` bytes of a file show, where PyAV alone reads it; else ""."""
+    """Return the container that the first ``MAGIC_BYTES`` bytes of a file show, where PyAV alone
+    reads it; else "".
+    """
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "M4A/MP4"
     if head.startswith(b"\x1aE\xdf\xa3"):

@@ -1,7 +1,7 @@
 """Read and write audio files; every failure is an AudioError that names the file.
 
-Files are chosen by content. libsndfile reads what it can; PyAV (``sasv[m4a]``) reads everything else, and the files
-whose length libsndfile does not know.
+Files are chosen by content. libsndfile reads what it can; PyAV (``sasv[m4a]``) reads everything
+else, and the files whose length libsndfile does not know.
 """
 
 import io
@@ -33,7 +33,9 @@ SILENCE_PEAK = 1e-4
 """A waveform whose peak stays below this (-80 dBFS) holds no speech."""
 
 LARGEST_SAMPLE = 1000.0
-"""Float files may go beyond full scale (1.0), but not by 60 dB: those values are broken or on another scale."""
+"""Float files may go beyond full scale (1.0), but not by 60 dB: those values are broken or on
+another scale.
+"""
 
 MARGIN_SECONDS = 0.05
 """Extra audio around a crop, so that resampling it alone equals resampling the whole file."""
@@ -56,7 +58,8 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
 
 
 def measure(path: str | os.PathLike[str]) -> AudioInfo:
-    """Return what a file holds, with its true length: from the header where that is exact, else by decoding once.
+    """Return what a file holds, with its true length: from the header where that is exact, else by
+    decoding once.
 
     Raises:
         AudioError: missing, empty, broken or unreadable.
@@ -81,21 +84,25 @@ def read_audio(
     """Read a file, or a part of it, as mono float32 in [-1, 1].
 
     Args:
-        path: WAV, FLAC, OGG (Vorbis, Opus), MP3, SPHERE, AIFF and others; with ``sasv[m4a]`` also M4A, AAC, WebM, AMR,
-            3GP, WMA and others. The content decides, not the suffix.
+        path: WAV, FLAC, OGG (Vorbis, Opus), MP3, SPHERE, AIFF and others; with ``sasv[m4a]`` also
+            M4A, AAC, WebM, AMR, 3GP, WMA and others. The content decides, not the suffix.
         start: first sample wanted, counted at ``rate``.
-        samples: how many samples are wanted, counted at ``rate``; None reads to the end. Near the end fewer come back.
+        samples: how many samples are wanted, counted at ``rate``; None reads to the end. Near the
+            end fewer come back.
         rate: samples per second of the result; any other rate in the file is resampled (soxr, HQ).
-        max_seconds: refuse a longer request instead of filling the memory; never more than ``LONGEST_SECONDS``.
-        place: where a crop begins, as a share in [0, 1) of the possible starts, instead of ``start``.
-        channel: ``auto`` (the mean of all channels, or the loudest where they cancel or are silent), ``mean``,
-            ``loudest``, or a number from 0 on.
+        max_seconds: refuse a longer request instead of filling the memory; never more than
+            ``LONGEST_SECONDS``.
+        place: where a crop begins, as a share in [0, 1) of the possible starts, instead of
+            ``start``.
+        channel: ``auto`` (the mean of all channels, or the loudest where they cancel or are
+            silent), ``mean``, ``loudest``, or a number from 0 on.
 
     Returns:
         Array of shape (samples,). Only the part asked for is decoded where the file can be sought.
 
     Raises:
-        AudioError: missing, empty, unreadable, truncated or too long file, or samples that are not finite.
+        AudioError: missing, empty, unreadable, truncated or too long file, or samples that are not
+            finite.
     """
     name = os.fspath(path)
     status = checked_size(name)
@@ -131,13 +138,16 @@ def _read_span(
     limit: float,
     channel: str,
 ) -> np.ndarray:
-    """Read samples ``start`` to ``stop`` (None: the end) at ``rate``; ``total`` is the length at the native rate."""
+    """Read samples ``start`` to ``stop`` (None: the end) at ``rate``; ``total`` is the length at
+    the native rate.
+    """
     native = source.info.rate
     if native == rate:
         count = None if stop is None else stop - start
         return _joined(_checked(name, source, start, count, limit, channel))
     common = math.gcd(native, rate)
-    up, down = rate // common, native // common
+    up = rate // common
+    down = native // common
     margin = math.ceil(MARGIN_SECONDS * native)
     # The first native sample is a multiple of `down`, so that it falls on a sample of the result.
     first = max(0, (start * down // up - margin) // down * down)
@@ -157,7 +167,9 @@ def _read_span(
 def _checked(
     name: str, source: Source, first: int, count: int | None, limit: float, channel: str
 ) -> Iterator[np.ndarray]:
-    """Yield blocks (samples,) at the native rate; AudioError where a sample is not finite or the limit is passed."""
+    """Yield blocks (samples,) at the native rate; AudioError where a sample is not finite or the
+    limit is passed.
+    """
     rate = source.info.rate
     most = int((limit + 2 * MARGIN_SECONDS) * rate) + 1
     read = 0
@@ -191,15 +203,20 @@ def _joined(blocks: Iterator[np.ndarray]) -> np.ndarray:
 
 
 def _finite(name: str, wave: np.ndarray, start: int, rate: int) -> np.ndarray:
-    """Return the waveform that begins at sample ``start``; AudioError says where it is not finite or far too large."""
-    if wave.max(initial=0.0) <= LARGEST_SAMPLE and wave.min(initial=0.0) >= -LARGEST_SAMPLE:  # false for NaN
+    """Return the waveform that begins at sample ``start``; AudioError says where it is not finite
+    or far too large.
+    """
+    if (
+        wave.max(initial=0.0) <= LARGEST_SAMPLE and wave.min(initial=0.0) >= -LARGEST_SAMPLE
+    ):  # false for NaN
         return wave
     broken = ~(np.abs(wave) <= LARGEST_SAMPLE)
     at = int(np.argmax(broken))
     seconds = (start + at) / rate
     if np.isfinite(wave[at]):
         raise AudioError(
-            f"{name}: sample of {wave[at]:.3g} at {seconds:.3f} s, but full scale is 1; write the file again"
+            f"{name}: sample of {wave[at]:.3g} at {seconds:.3f} s, but full scale is 1; write the "
+            "file again"
         )
     raise AudioError(f"{name}: NaN or infinite sample at {seconds:.3f} s; write the file again")
 
@@ -232,13 +249,16 @@ def _open(name: str, status: os.stat_result) -> Source:
         with open(native_path(name), "rb") as stream:
             head = stream.read(MAGIC_BYTES)
     except OSError as error:
-        raise AudioError(f"{name}: cannot be read: {error.strerror or error}; check its permissions") from error
+        raise AudioError(
+            f"{name}: cannot be read: {error.strerror or error}; check its permissions"
+        ) from error
     if not ffmpeg.installed():
         container = pyav_container(head)
         if container:
             raise MissingExtra("PyAV", "m4a", f"{name}: reading {container}")
         raise AudioError(
-            f"{name}: not an audio file that can be read ({reason}); convert it to WAV or FLAC, or install PyAV, which "
+            f"{name}: not an audio file that can be read ({reason}); convert it to WAV or FLAC, "
+            "or install PyAV, which "
             'reads more: pip install "sasv[m4a]"'
         )
     return ffmpeg.FfmpegSource(name)
@@ -251,7 +271,9 @@ def read_speech(
     rate: int = RATE,
     channel: str = AUTO,
 ) -> np.ndarray:
-    """Read a whole utterance and check that an embedding of it would mean something (see check_speech)."""
+    """Read a whole utterance and check that an embedding of it would mean something (see
+    check_speech).
+    """
     wave = read_audio(path, rate=rate, max_seconds=max_seconds, channel=channel)
     return check_speech(wave, os.fspath(path), min_samples, rate)
 
@@ -259,11 +281,15 @@ def read_speech(
 def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = RATE) -> np.ndarray:
     """Return the waveform, or raise AudioError where it is too short, silent or not finite."""
     if wave.ndim != 1:
-        raise AudioError(f"{name}: expected one channel of shape (samples,), got shape {wave.shape}")
+        raise AudioError(
+            f"{name}: expected one channel of shape (samples,), got shape {wave.shape}"
+        )
     if len(wave) < min_samples:
         raise AudioError(
-            f"{name}: too short: {len(wave)} samples ({1000 * len(wave) / rate:.1f} ms) at {rate} Hz, "
-            f"at least {min_samples} ({1000 * min_samples / rate:.0f} ms) are needed; use a longer recording"
+            f"{name}: too short: {len(wave)} samples ({1000 * len(wave) / rate:.1f} ms) at {rate} "
+            "Hz, "
+            f"at least {min_samples} ({1000 * min_samples / rate:.0f} ms) are needed; use a "
+            "longer recording"
         )
     _finite(name, wave, 0, rate)
     if np.abs(wave).max(initial=0.0) < SILENCE_PEAK:
@@ -275,7 +301,9 @@ def write_audio(path: str | os.PathLike[str], wave: np.ndarray, rate: int = RATE
     """Write mono 16-bit audio atomically, the format by the suffix (.flac, .wav, .ogg)."""
     kind = WRITTEN.get(Path(path).suffix.lower())
     if kind is None:
-        raise SasvError(f"{path}: audio is written as {', '.join(WRITTEN)}; choose one of these suffixes")
+        raise SasvError(
+            f"{path}: audio is written as {', '.join(WRITTEN)}; choose one of these suffixes"
+        )
     stream = io.BytesIO()
     soundfile.write(stream, np.clip(wave, -1.0, 1.0), rate, format=kind)
     write_bytes(path, stream.getvalue())

@@ -1,4 +1,6 @@
-"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF and others, without an extra package."""
+"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF and others, without
+an extra package.
+"""
 
 import contextlib
 import mmap
@@ -28,25 +30,34 @@ SIZED = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "W64")
 PROMISED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)")
 
 STREAM_BYTES = 0x7F000000
-"""Sizes from here on are written by programs that do not know the size (pipes of SoX, FFmpeg, arecord): no promise."""
+"""Sizes from here on are written by programs that do not know the size (pipes of SoX, FFmpeg,
+arecord): no promise.
+"""
 
 HEADER_BYTES = 1024
-"""A WAV without samples is not larger than this; a larger one was never finished, and its samples are behind."""
+"""A WAV without samples is not larger than this; a larger one was never finished, and its samples
+are behind.
+"""
 
 MP3_DELAY = 2400
-"""The length that libsndfile gives and the one of all frames may differ by so many samples (encoder delay)."""
+"""The length that libsndfile gives and the one of all frames may differ by so many samples (encoder
+delay).
+"""
 
 
 class SndfileSource:
     """A file that libsndfile reads and whose length it knows."""
 
     def __init__(self, name: str, file: soundfile.SoundFile):
-        self.name, self.file = name, file
+        self.name = name
+        self.file = file
         self.info = AudioInfo(file.samplerate, file.channels, file.frames)
         self.at = 0
 
     def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
-        """Yield blocks (samples, channels); AudioError where the file ends before its header says."""
+        """Yield blocks (samples, channels); AudioError where the file ends before its header
+        says.
+        """
         wanted = self.info.samples - first if count is None else count
         most = max(1, BLOCK_VALUES // self.info.channels)
         try:
@@ -62,7 +73,8 @@ class SndfileSource:
                     raise truncated(self.name, self.info.samples, first + done, self.info.rate)
         except soundfile.SoundFileError as error:
             raise AudioError(
-                f"{self.name}: broken or truncated audio ({_reason(error)}); fetch or convert it again"
+                f"{self.name}: broken or truncated audio ({_reason(error)}); fetch or convert it "
+                "again"
             ) from error
 
     def _go_to(self, first: int, most: int) -> None:
@@ -78,7 +90,9 @@ class SndfileSource:
             self.file = soundfile.SoundFile(native_path(self.name))
             self.at = 0
         while self.at < first:
-            passed = len(self.file.read(min(most, first - self.at), dtype="float32", always_2d=True))
+            passed = len(
+                self.file.read(min(most, first - self.at), dtype="float32", always_2d=True)
+            )
             if not passed:
                 raise truncated(self.name, self.info.samples, self.at, self.info.rate)
             self.at += passed
@@ -112,7 +126,9 @@ def open_sndfile(name: str, status: os.stat_result) -> tuple[SndfileSource | Non
 
 
 def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Length:
-    """Return how far libsndfile's length can be believed. AudioError where the file is truncated or holds nothing."""
+    """Return how far libsndfile's length can be believed. AudioError where the file is truncated or
+    holds nothing.
+    """
     kind = file.format
     if file.frames <= 0:
         if status.st_size > HEADER_BYTES:
@@ -132,7 +148,9 @@ def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Len
     elif kind == "OGG":
         state = _ogg_state(name, status.st_size, status.st_mtime_ns)
         if state == "cut":
-            raise AudioError(f"{name}: truncated: the OGG stream has no end; fetch or convert it again")
+            raise AudioError(
+                f"{name}: truncated: the OGG stream has no end; fetch or convert it again"
+            )
         if state == "chained":
             return Length.UNKNOWN
     elif kind == "MP3":
@@ -156,7 +174,10 @@ def _mp3_samples(name: str, size: int, mtime_ns: int) -> tuple[int, bool]:
 
 @contextlib.contextmanager
 def _mapped(name: str) -> Iterator[mmap.mmap]:
-    with open(native_path(name), "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        open(native_path(name), "rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
         yield data
 
 
@@ -169,4 +190,6 @@ def _sphere_samples(name: str) -> int:
 
 def _reason(error: Exception) -> str:
     """What libsndfile says, without the path that stands in the message anyway."""
-    return str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(". ") or "broken"
+    return (
+        str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(". ") or "broken"
+    )

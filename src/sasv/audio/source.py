@@ -12,19 +12,26 @@ import numpy as np
 from sasv.core.errors import AudioError
 
 BLOCK_VALUES = 1 << 20
-"""Values (samples times channels) that are decoded at once: memory follows what is there, not what a header says."""
+"""Values (samples times channels) that are decoded at once: memory follows what is there, not what
+a header says.
+"""
 
-LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
+LOWEST_RATE = 1000
+HIGHEST_RATE = 768_000
 """Samples per second that a file may have."""
 
 MOST_CHANNELS = 256
 
 SAMPLES_PER_BYTE = 8192
-"""A header that promises more samples than this for each byte of its file cannot be right (FLAC of silence: 5,500)."""
+"""A header that promises more samples than this for each byte of its file cannot be right (FLAC of
+silence: 5,500).
+"""
 
 
 class Length(enum.Enum):
-    """How far the length in a header can be believed. Only an exact one makes a shorter file "truncated"."""
+    """How far the length in a header can be believed. Only an exact one makes a shorter file
+    "truncated".
+    """
 
     EXACT = "exact"
     ESTIMATED = "estimated"
@@ -59,14 +66,18 @@ class Source(Protocol):
     info: AudioInfo
 
     def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
-        """Yield float32 blocks (samples, channels) from sample ``first`` on, ``count`` in all or up to the end."""
+        """Yield float32 blocks (samples, channels) from sample ``first`` on, ``count`` in all or up
+        to the end.
+        """
 
     def close(self) -> None:
         """Close the file."""
 
 
 def native_path(name: str) -> str | bytes:
-    """Return the path as the system wants it: bytes on POSIX, so that a name need not be valid UTF-8."""
+    """Return the path as the system wants it: bytes on POSIX, so that a name need not be valid
+    UTF-8.
+    """
     if os.name != "posix":
         return name
     try:
@@ -82,14 +93,18 @@ def checked_size(name: str) -> os.stat_result:
     except FileNotFoundError as error:
         raise AudioError(f"{name}: no such file; check the path") from error
     except NotADirectoryError as error:
-        raise AudioError(f"{name}: no such file (a part of the path is a file); check the path") from error
+        raise AudioError(
+            f"{name}: no such file (a part of the path is a file); check the path"
+        ) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise AudioError(f"{name}: cannot be opened: {reason}; check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(f"{name}: a folder, not an audio file")
     if not stat.S_ISREG(status.st_mode):
-        raise AudioError(f"{name}: not a regular file (a pipe or a device); write the audio to a file first")
+        raise AudioError(
+            f"{name}: not a regular file (a pipe or a device); write the audio to a file first"
+        )
     if status.st_size == 0:
         raise AudioError(f"{name}: empty file (0 bytes); fetch or convert it again")
     return status

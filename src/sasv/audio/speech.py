@@ -1,9 +1,10 @@
 """How much of a recording is speech, and where: the Silero voice activity detector, run by NumPy.
 
-Source: the network and its weights are those of the package ``silero-vad`` (https://github.com/snakers4/silero-vad,
-MIT licence). Importing the package sets the number of threads of the whole process to one, and its runner steps
-through a recording frame by frame (half a second for 30 s of audio). The network is small: here its convolutions take
-all frames at once. A test compares the probabilities with those of the package.
+Source: the network and its weights are those of the package ``silero-vad``
+(https://github.com/snakers4/silero-vad, MIT licence). Importing the package sets the number of
+threads of the whole process to one, and its runner steps through a recording frame by frame (half a
+second for 30 s of audio). The network is small: here its convolutions take all frames at once. A
+test compares the probabilities with those of the package.
 """
 
 import importlib.util
@@ -28,15 +29,21 @@ CONTEXT = 64
 """Samples of the frame before that the network sees as well."""
 
 FRAMES_AT_ONCE = 2048
-"""Frames that pass the convolutions together, so that the memory of an hour of audio is that of a minute."""
+"""Frames that pass the convolutions together, so that the memory of an hour of audio is that of a
+minute.
+"""
 
 SPEECH_STARTS = 0.5
 SPEECH_ENDS = 0.35
-"""Probabilities above which a stretch of speech starts, and below which it may end: the package's defaults."""
+"""Probabilities above which a stretch of speech starts, and below which it may end: the package's
+defaults.
+"""
 
 MIN_SPEECH = 0.25
 MIN_PAUSE = 0.1
-"""Shorter stretches of speech are dropped, and shorter pauses bridged, in seconds: the package's defaults."""
+"""Shorter stretches of speech are dropped, and shorter pauses bridged, in seconds: the package's
+defaults.
+"""
 
 Weights = dict[str, np.ndarray]
 Span = tuple[float, float]
@@ -48,7 +55,8 @@ class SpeechActivity:
 
     Attributes:
         seconds: length of the recording.
-        level: root mean square of the recording without its mean, in dB relative to full scale; -inf of silence.
+        level: root mean square of the recording without its mean, in dB relative to full scale;
+            -inf of silence.
         spans: (start, end) of each stretch of speech, in seconds, in order.
     """
 
@@ -86,8 +94,12 @@ def net_speech(wave: np.ndarray, rate: int = DETECTOR_RATE) -> SpeechActivity:
     power = float(np.mean(centred**2))
     level = 10 * np.log10(power) if power > 0 else -np.inf
     seconds = len(wave) / rate
-    full_scale = max(1.0, float(np.abs(centred).max()))  # samples in another scale must not overflow
-    spans = speech_spans(speech_probabilities((centred / full_scale).astype(np.float32), rate), seconds)
+    full_scale = max(
+        1.0, float(np.abs(centred).max())
+    )  # samples in another scale must not overflow
+    spans = speech_spans(
+        speech_probabilities((centred / full_scale).astype(np.float32), rate), seconds
+    )
     return SpeechActivity(seconds, float(level), spans)
 
 
@@ -98,17 +110,28 @@ def speech_probabilities(wave: np.ndarray, rate: int = DETECTOR_RATE) -> np.ndar
     count = -(-len(wave) // FRAME)
     padded = np.zeros(CONTEXT + count * FRAME, np.float32)
     padded[CONTEXT : CONTEXT + len(wave)] = wave
-    frames = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + FRAME)[::FRAME] if count else padded[:0]
+    frames = (
+        np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + FRAME)[::FRAME]
+        if count
+        else padded[:0]
+    )
     weights = _weights()
-    parts = [_features(frames[low : low + FRAMES_AT_ONCE], weights) for low in range(0, count, FRAMES_AT_ONCE)]
+    parts = [
+        _features(frames[low : low + FRAMES_AT_ONCE], weights)
+        for low in range(0, count, FRAMES_AT_ONCE)
+    ]
     if not parts:
         return np.zeros(0, np.float32)
     hidden = np.maximum(_lstm(np.concatenate(parts), weights), 0)
-    return _sigmoid(hidden @ weights["decoder.decoder.2.weight"][0, :, 0] + weights["decoder.decoder.2.bias"][0])
+    return _sigmoid(
+        hidden @ weights["decoder.decoder.2.weight"][0, :, 0] + weights["decoder.decoder.2.bias"][0]
+    )
 
 
 def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
-    """Return the stretches of speech, (start, end) in seconds, of probabilities of frames of 32 ms."""
+    """Return the stretches of speech, (start, end) in seconds, of probabilities of frames of 32
+    ms.
+    """
     spans: list[list[float]] = []
     speaking = False
     for frame, probability in enumerate(probabilities.tolist()):
@@ -126,11 +149,14 @@ def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
     return tuple((start, end) for start, end in spans if end - start >= MIN_SPEECH)
 
 
-def shorten_pauses(wave: np.ndarray, spans: Sequence[Span], max_pause: float, rate: int = DETECTOR_RATE) -> np.ndarray:
+def shorten_pauses(
+    wave: np.ndarray, spans: Sequence[Span], max_pause: float, rate: int = DETECTOR_RATE
+) -> np.ndarray:
     """Return the recording with every stretch of non-speech cut down to ``max_pause`` seconds.
 
-    A longer pause between two stretches of speech loses its middle; before the first and after the last, what is
-    farthest from the speech goes. A recording without longer pauses comes back as it is.
+    A longer pause between two stretches of speech loses its middle; before the first and after the
+    last, what is farthest from the speech goes. A recording without longer pauses comes back as it
+    is.
 
     Args:
         wave: (samples,).
@@ -144,7 +170,8 @@ def shorten_pauses(wave: np.ndarray, spans: Sequence[Span], max_pause: float, ra
     pieces = []
     first = max(0, round(spans[0][0] * rate) - keep)
     for (_, end), (start, _) in zip(spans, spans[1:]):
-        stop, again = round(end * rate), round(start * rate)
+        stop = round(end * rate)
+        again = round(start * rate)
         if again - stop > keep:
             pieces.append(wave[first : stop + keep // 2])
             first = again - (keep - keep // 2)
@@ -161,12 +188,20 @@ def _weights() -> Weights:
     folders = list(found.submodule_search_locations or ()) if found else []
     path = Path(folders[0]) / "data" / "silero_vad.jit" if folders else None
     if path is None or not path.exists():
-        raise SasvError("the speech detector needs silero-vad 6.2 or newer; pip install -U silero-vad")
+        raise SasvError(
+            "the speech detector needs silero-vad 6.2 or newer; pip install -U silero-vad"
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the format is deprecated, and the only one with these weights
+        warnings.simplefilter(
+            "ignore"
+        )  # the format is deprecated, and the only one with these weights
         entries = torch.jit.load(str(path), map_location="cpu").state_dict()
     prefix = "_model."
-    return {name.removeprefix(prefix): entries[name].numpy() for name in entries if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): entries[name].numpy()
+        for name in entries
+        if name.startswith(prefix)
+    }
 
 
 def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:
@@ -203,7 +238,9 @@ def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: 
 
 
 def _lstm(inputs: np.ndarray, weights: Weights) -> np.ndarray:
-    """Return the hidden states, (frames, 128), of an LSTM that starts at zero; gates in the order of torch."""
+    """Return the hidden states, (frames, 128), of an LSTM that starts at zero; gates in the order
+    of torch.
+    """
     bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
     gates = inputs @ weights["decoder.rnn.weight_ih"].T + bias
     recurrent = np.ascontiguousarray(weights["decoder.rnn.weight_hh"])

@@ -1,8 +1,8 @@
 """The seven augmentations of the published Stage 1, one of them drawn uniformly for each crop.
 
-None; reverberation; music at 5-15 dB; babble of 3-7 speech files at 13-20 dB each; noise at 0-15 dB; babble plus
-music; speed 0.95 or 1.05. Those whose files are not given are not drawn. A telephone or codec condition may follow
-(not published).
+None; reverberation; music at 5-15 dB; babble of 3-7 speech files at 13-20 dB each; noise at 0-15
+dB; babble plus music; speed 0.95 or 1.05. Those whose files are not given are not drawn. A
+telephone or codec condition may follow (not published).
 """
 
 from collections.abc import Sequence
@@ -42,20 +42,25 @@ class Augmenter:
     """Draws and applies one augmentation a crop.
 
     Args:
-        noises: a MUSAN-style folder with ``noise``, ``speech`` and ``music`` in it (whole or split files), or any
-            folder of noise; "" for none.
+        noises: a MUSAN-style folder with ``noise``, ``speech`` and ``music`` in it (whole or split
+            files), or any folder of noise; "" for none.
         rirs: a folder of room impulse responses; "" for none.
         codecs: telephone and codec conditions (sasv.audio.codecs.CODECS) ...
         codec_share: ... one of which a crop passes with this probability.
     """
 
-    def __init__(self, noises: str = "", rirs: str = "", codecs: Sequence[str] = (), codec_share: float = 0.5):
+    def __init__(
+        self, noises: str = "", rirs: str = "", codecs: Sequence[str] = (), codec_share: float = 0.5
+    ):
         check_codecs(list(codecs))
         self.codecs, self.codec_share = list(codecs), codec_share
         self.files: dict[str, list[str]] = {}
         if noises:
             parts = {kind: Path(noises) / kind for kind in SNR if (Path(noises) / kind).is_dir()}
-            self.files = {kind: audio_files(folder) for kind, folder in (parts or {"noise": Path(noises)}).items()}
+            self.files = {
+                kind: audio_files(folder)
+                for kind, folder in (parts or {"noise": Path(noises)}).items()
+            }
         self.rirs = audio_files(rirs) if rirs else []
         have = {"none", "speed", *self.files}
         if self.rirs:
@@ -66,7 +71,9 @@ class Augmenter:
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the crop, changed; same length."""
-        wave = self.apply(self.choices[rng.integers(len(self.choices))], wave, rng).astype(np.float32)
+        wave = self.apply(self.choices[rng.integers(len(self.choices))], wave, rng).astype(
+            np.float32
+        )
         if self.codecs and rng.random() < self.codec_share:
             wave = transmit(wave, self.codecs[rng.integers(len(self.codecs))], rng)
         return wave
@@ -90,7 +97,9 @@ class Augmenter:
     def add(self, wave: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndarray:
         """Add noise, music, or several speakers at random signal-to-noise ratios."""
         count = int(rng.integers(BABBLE[0], BABBLE[1] + 1)) if kind == "speech" else 1
-        picks = rng.choice(len(self.files[kind]), size=min(count, len(self.files[kind])), replace=False)
+        picks = rng.choice(
+            len(self.files[kind]), size=min(count, len(self.files[kind])), replace=False
+        )
         total = wave.copy()
         for pick in picks:
             noise = read_audio(self.files[kind][pick], samples=len(wave), place=rng.random())
@@ -103,18 +112,25 @@ class Augmenter:
         return convolve(wave, rir / max(float(np.sqrt(np.square(rir).sum())), 1e-9))
 
     def change_speed(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Play at 0.95 or 1.05 of the speed (pitch moves along); cropped or wrapped to the old length."""
+        """Play at 0.95 or 1.05 of the speed (pitch moves along); cropped or wrapped to the old
+        length.
+        """
         outputs, inputs = SPEEDS[rng.integers(2)]
         return np.resize(soxr.resample(wave, inputs, outputs), len(wave))
 
 
 def at_snr(wave: np.ndarray, noise: np.ndarray, decibels: float) -> np.ndarray:
     """Scale noise so that the wave's power is ``decibels`` above it; silent noise stays silent."""
-    power, other = float(np.square(wave).mean()), float(np.square(noise).mean())
-    return noise * np.float32(np.sqrt(power / (other * 10 ** (decibels / 10)))) if other > 0 else noise
+    power = float(np.square(wave).mean())
+    other = float(np.square(noise).mean())
+    return (
+        noise * np.float32(np.sqrt(power / (other * 10 ** (decibels / 10)))) if other > 0 else noise
+    )
 
 
 def convolve(wave: np.ndarray, rir: np.ndarray) -> np.ndarray:
     """Linear convolution by FFT, cut to the length of the wave."""
     size = 1 << (len(wave) + len(rir) - 2).bit_length()
-    return np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(rir, size), size)[: len(wave)].astype(np.float32)
+    return np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(rir, size), size)[: len(wave)].astype(
+        np.float32
+    )

@@ -1,4 +1,6 @@
-"""Crops of utterances for training: only the part needed is read, every draw is seeded by where it stands."""
+"""Crops of utterances for training: only the part needed is read, every draw is seeded by where it
+stands.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -18,7 +20,8 @@ from sasv.tables import Utterances
 
 logger = logging.getLogger("sasv")
 
-HOP, WINDOW_REST = 160, 240
+HOP = 160
+WINDOW_REST = 240
 
 T = TypeVar("T")
 
@@ -29,7 +32,9 @@ def crop_samples(frames: int) -> int:
 
 
 class Paths:
-    """File names in two tensors: forked workers share them, spawned workers map them; nobody copies."""
+    """File names in two tensors: forked workers share them, spawned workers map them; nobody
+    copies.
+    """
 
     def __init__(self, utterances: Utterances):
         encoded = [path.encode("utf-8", "surrogateescape") for path in utterances.paths]
@@ -38,7 +43,12 @@ class Paths:
 
     def __getitem__(self, row: int) -> str:
         start = int(self.stops[row - 1]) if row else 0
-        return self.data[start : int(self.stops[row])].numpy().tobytes().decode("utf-8", "surrogateescape")
+        return (
+            self.data[start : int(self.stops[row])]
+            .numpy()
+            .tobytes()
+            .decode("utf-8", "surrogateescape")
+        )
 
 
 class Item(NamedTuple):
@@ -68,7 +78,9 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         self.said: set[str] = set()
 
     def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:
-        """Return ((2, samples) crops, class), or None where neither file can be read (said in a line)."""
+        """Return ((2, samples) crops, class), or None where neither file can be read (said in a
+        line).
+        """
         rng = np.random.default_rng(list(item.seed))
         crops = self._pair(item.first, item.second, rng)
         if crops is None:
@@ -81,12 +93,17 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         places = rng.random(2)
         if first == second:
             return self._try(partial(self._two_of_one, first, places))
-        crops = [self._try(partial(self._crop, row, place)) for row, place in zip((first, second), places)]
+        crops = [
+            self._try(partial(self._crop, row, place))
+            for row, place in zip((first, second), places)
+        ]
         good = [crop for crop in crops if crop is not None]
         # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
         return [good[0], good[-1]] if good else None
 
-    def _augmented(self, augmenter: Augmenter, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _augmented(
+        self, augmenter: Augmenter, crop: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         changed = self._try(partial(augmenter, crop, rng))
         return crop if changed is None else changed
 
@@ -103,18 +120,26 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         return self.channel_names[int(self.channels[row])]
 
     def _crop(self, row: int, place: float) -> np.ndarray:
-        crop = read_audio(self.paths[row], samples=self.samples, place=place, channel=self._channel(row))
+        crop = read_audio(
+            self.paths[row], samples=self.samples, place=place, channel=self._channel(row)
+        )
         return wrap(crop, self.samples)
 
     def _two_of_one(self, row: int, places: np.ndarray) -> list[np.ndarray]:
-        """Two crops of one utterance that do not overlap; halves of it where it is too short for that."""
-        path, channel = self.paths[row], self._channel(row)
+        """Two crops of one utterance that do not overlap; halves of it where it is too short for
+        that.
+        """
+        path = self.paths[row]
+        channel = self._channel(row)
         info = measure(path)
         total = -(-info.samples * RATE // info.rate)
         size = min(self.samples, max(total // 2, 1))
         free = total - 2 * size
         low, high = sorted(int(place * (free + 1)) for place in places)
-        crops = [wrap(read_audio(path, start, size, channel=channel), self.samples) for start in (low, high + size)]
+        crops = [
+            wrap(read_audio(path, start, size, channel=channel), self.samples)
+            for start in (low, high + size)
+        ]
         return crops if places[0] < places[1] else crops[::-1]
 
 
@@ -124,10 +149,15 @@ def wrap(wave: np.ndarray, samples: int) -> np.ndarray:
 
 
 class PlanSampler:
-    """Gives a DataLoader the items of a plan, batch by batch from ``first`` on; knows its length."""
+    """Gives a DataLoader the items of a plan, batch by batch from ``first`` on; knows its
+    length.
+    """
 
     def __init__(self, plan: EpochPlan, seed: int, epoch: int, first: int = 0):
-        self.plan, self.seed, self.epoch, self.first = plan, seed, epoch, first
+        self.plan = plan
+        self.seed = seed
+        self.epoch = epoch
+        self.first = first
 
     def __len__(self) -> int:
         return len(self.plan) - self.first
@@ -135,13 +165,20 @@ class PlanSampler:
     def __iter__(self) -> Iterator[list[Item]]:
         for batch in range(self.first, len(self.plan)):
             items = zip(
-                self.plan.rows[batch].tolist(), self.plan.labels[batch].tolist(), self.plan.keys[batch].tolist()
+                self.plan.rows[batch].tolist(),
+                self.plan.labels[batch].tolist(),
+                self.plan.keys[batch].tolist(),
             )
-            yield [Item(one, two, label, (self.seed, self.epoch, *key)) for (one, two), label, key in items]
+            yield [
+                Item(one, two, label, (self.seed, self.epoch, *key))
+                for (one, two), label, key in items
+            ]
 
 
 def collate(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Tensor, Tensor]:
-    """Stack items to (items, 2, samples) and labels (items,); those that could not be read are left out."""
+    """Stack items to (items, 2, samples) and labels (items,); those that could not be read are left
+    out.
+    """
     good = [item for item in items if item is not None]
     if not good:
         return torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long)

@@ -1,8 +1,8 @@
 """Batches of a plan, read by DataLoader workers that cannot hang or outlive the training.
 
-Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd and ``timeout`` send to the whole process group: the
-main process decides when they end. Before the first batch the space in /dev/shm and the limit of open files are
-compared with what the workers need.
+Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd and ``timeout`` send to the
+whole process group: the main process decides when they end. Before the first batch the space in
+/dev/shm and the limit of open files are compared with what the workers need.
 """
 
 import contextlib
@@ -42,7 +42,8 @@ RESUMES = "the same command goes on from the last saved state"
 
 
 class BatchLoader:
-    """Reads batches, in this process or in workers. The batches do not depend on the number of workers.
+    """Reads batches, in this process or in workers. The batches do not depend on the number of
+    workers.
 
     Args:
         dataset: reads one pair.
@@ -82,13 +83,15 @@ class BatchLoader:
         limit = raise_file_limit(shared_files)
         if limit < files:
             raise SasvError(
-                f"the limit of open files is {limit}, and --num-workers {self.num_workers} needs about {files}; raise "
+                f"the limit of open files is {limit}, and --num-workers {self.num_workers} needs "
+                f"about {files}; raise "
                 "it (ulimit -n 4096), or use --num-workers 0"
             )
         why = ""
         if free is not None and free < needed:
             why = (
-                f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free and {self.num_workers} workers may need "
+                f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free and {self.num_workers} workers may "
+                "need "
                 f"{needed / 1e6:.0f} MB (docker run --shm-size 8g gives more)"
             )
         elif limit < shared_files:
@@ -99,14 +102,18 @@ class BatchLoader:
 
     @contextlib.contextmanager
     def batches(self, sampler: PlanSampler) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-        """Give the batches of a sampler within the block; workers end with the block, however it ends."""
+        """Give the batches of a sampler within the block; workers end with the block, however it
+        ends.
+        """
         before = set(multiprocessing.active_children())
         try:
             loader: DataLoader[Any] = DataLoader(
                 self.dataset,
                 batch_sampler=sampler,
                 num_workers=self.num_workers,
-                collate_fn=partial(collate if self.shared_memory else _collate_arrays, samples=self.dataset.samples),
+                collate_fn=partial(
+                    collate if self.shared_memory else _collate_arrays, samples=self.dataset.samples
+                ),
                 pin_memory=self.pin,
                 worker_init_fn=_begin_worker if self.num_workers else None,
                 timeout=self.timeout if self.num_workers else 0,
@@ -162,9 +169,11 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def failures_explained() -> Iterator[None]:
-    """Turn failures of workers, and a lack of memory or files, into a SasvError that says what to do.
+    """Turn failures of workers, and a lack of memory or files, into a SasvError that says what to
+    do.
 
-    Around everything that is done while workers live: torch raises the death of a worker wherever the main thread is.
+    Around everything that is done while workers live: torch raises the death of a worker wherever
+    the main thread is.
     """
     try:
         yield
@@ -176,16 +185,22 @@ def failures_explained() -> Iterator[None]:
 
 
 def explanation(error: BaseException) -> str | None:
-    """Return what a failure of loading or computing means and what to do, None where it is of another kind."""
+    """Return what a failure of loading or computing means and what to do, None where it is of
+    another kind.
+    """
     text = " ".join(str(error).split())
     number = getattr(error, "errno", None)
     if "DataLoader timed out" in text:
         return (
-            f"no batch came within the time of --loader-timeout ({text}): a worker is stuck or stopped, a disk does "
+            f"no batch came within the time of --loader-timeout ({text}): a worker is stuck or "
+            "stopped, a disk does "
             f"not answer, or {SHARED_MEMORY} is full; {RESUMES}"
         )
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancdata" in text:
-        return f"too many open files; raise the limit (ulimit -n 4096) or use fewer --num-workers; {RESUMES}"
+        return (
+            "too many open files; raise the limit (ulimit -n 4096) or use fewer "
+            f"--num-workers; {RESUMES}"
+        )
     if (
         isinstance(error, MemoryError)
         or number in (errno.ENOMEM, errno.EAGAIN)
@@ -193,14 +208,22 @@ def explanation(error: BaseException) -> str | None:
         or "can't allocate memory" in text
         or "Caught MemoryError" in text
     ):
-        return f"not enough memory; use fewer --pairs, fewer --crop-frames or fewer --num-workers; {RESUMES}"
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        return (
+            "not enough memory; use fewer --pairs, fewer --crop-frames or fewer "
+            f"--num-workers; {RESUMES}"
+        )
+    if "DataLoader worker" in text and (
+        "killed by signal" in text or "exited unexpectedly" in text
+    ):
         return _died(text)
     return None
 
 
 def _died(reason: str) -> str:
-    return f"a DataLoader worker died ({reason}); often memory is short, try fewer --num-workers; {RESUMES}"
+    return (
+        f"a DataLoader worker died ({reason}); often memory is short, try fewer "
+        f"--num-workers; {RESUMES}"
+    )
 
 
 def free_shared_memory() -> int | None:
@@ -212,7 +235,9 @@ def free_shared_memory() -> int | None:
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Raise this process's limit of open files to ``wanted`` where that is allowed; return the limit."""
+    """Raise this process's limit of open files to ``wanted`` where that is allowed; return the
+    limit.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -227,7 +252,9 @@ def raise_file_limit(wanted: int) -> int:
 
 
 def _begin_worker(worker: int) -> None:
-    """Prepare a worker: one thread, and no signal but that of its parent's end (torch watches for it) ends it."""
+    """Prepare a worker: one thread, and no signal but that of its parent's end (torch watches for
+    it) ends it.
+    """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

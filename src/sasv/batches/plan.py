@@ -1,7 +1,7 @@
 """The plan of an epoch: pairs of utterances, batch by batch, known before the first file is opened.
 
-A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each process of many
-takes its part of the same plan.
+A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each
+process of many takes its part of the same plan.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,11 @@ class EpochPlan:
     """Batches of one epoch.
 
     Attributes:
-        rows: (batches, items, 2) table rows; where both are the same row the pair is two crops of one utterance.
+        rows: (batches, items, 2) table rows; where both are the same row the pair is two crops of
+            one utterance.
         labels: (batches, items) class of each item.
-        keys: (batches, items, 2) number of the batch and place in it, in the whole plan: they seed an item's draws.
+        keys: (batches, items, 2) number of the batch and place in it, in the whole plan: they seed
+            an item's draws.
     """
 
     rows: np.ndarray
@@ -37,8 +39,8 @@ class EpochPlan:
     def split(self, rank: int, world: int, speakers: int) -> "EpochPlan":
         """Return the part of every batch that one process of ``world`` takes.
 
-        ``speakers`` is how many items of a batch, the first, are bona fide; bona fide and spoofed items are both
-        dealt out evenly.
+        ``speakers`` is how many items of a batch, the first, are bona fide; bona fide and spoofed
+        items are both dealt out evenly.
         """
         spoofs = self.rows.shape[1] - speakers
         bona_fide = rank * (speakers // world) + np.arange(speakers // world)
@@ -50,8 +52,9 @@ class EpochPlan:
 class PairPlanner:
     """Plans batches of utterance pairs.
 
-    Stage 1: ``speakers`` pairs a batch, all of different speakers. Stages 2 and 3: as many pairs of bona fide
-    speech, plus ``spoofs`` pairs of spoofed speech, each pair of one speaker and one attack.
+    Stage 1: ``speakers`` pairs a batch, all of different speakers. Stages 2 and 3: as many pairs of
+    bona fide speech, plus ``spoofs`` pairs of spoofed speech, each pair of one speaker and one
+    attack.
 
     Args:
         speaker: (rows,) speaker class of each row.
@@ -61,8 +64,8 @@ class PairPlanner:
         speakers: bona fide items a batch, all of different speakers.
         spoofs: spoofed items a batch.
         most: at most so many utterances of a speaker an epoch.
-        batches: batches an epoch: a number; "paper" stops when the pairs no longer fill a batch with different
-            speakers; "spoofs" takes all spoofed pairs once.
+        batches: batches an epoch: a number; "paper" stops when the pairs no longer fill a batch
+            with different speakers; "spoofs" takes all spoofed pairs once.
         seed: of all draws.
 
     Raises:
@@ -82,7 +85,10 @@ class PairPlanner:
         seed: int = 0,
     ):
         if speakers < 1 or spoofs < 0:
-            raise SasvError(f"a batch of {speakers} bona fide and {spoofs} spoofed pairs; --pairs must be at least 1")
+            raise SasvError(
+                f"a batch of {speakers} bona fide and {spoofs} spoofed pairs; --pairs must be at "
+                "least 1"
+            )
         self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
         self.spoof_groups: list[np.ndarray] = []
         if spoofs:
@@ -104,11 +110,18 @@ class PairPlanner:
                 f"{len(self.groups)} with bona fide speech{remedy}"
             )
         if spoofs and not self.spoof_groups:
-            raise SasvError("a batch wants spoofed pairs, but the training table has no row with label spoof")
+            raise SasvError(
+                "a batch wants spoofed pairs, but the training table has no row with label spoof"
+            )
         if batches == "spoofs" and not spoofs:
-            raise SasvError("--batches-per-epoch spoofs counts an epoch by its spoofed pairs; set --spoof-pairs too")
+            raise SasvError(
+                "--batches-per-epoch spoofs counts an epoch by its spoofed pairs; set "
+                "--spoof-pairs too"
+            )
         if isinstance(batches, int) and batches < 1:
-            raise SasvError(f"--batches-per-epoch {batches}: give a positive number, paper or spoofs")
+            raise SasvError(
+                f"--batches-per-epoch {batches}: give a positive number, paper or spoofs"
+            )
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the plan of an epoch, counted from 0; the last one is kept."""
@@ -140,7 +153,9 @@ class PairPlanner:
         return EpochPlan(rows, labels, np.moveaxis(np.indices(labels.shape), 0, 2))
 
     def _bona_fide(self, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
-        """Pair every speaker's utterances and fill batches; a pair whose speaker is in the batch waits for the next."""
+        """Pair every speaker's utterances and fill batches; a pair whose speaker is in the batch
+        waits for the next.
+        """
         pairs = np.concatenate([_pairs(group, rng, self.most) for group in self.groups])
         order = rng.permutation(len(pairs))
         owners = self.speaker[pairs[:, 0]][order].tolist()
@@ -162,7 +177,8 @@ class PairPlanner:
 
 
 class _Batcher:
-    """Fills batches with pairs of different speakers; a pair whose speaker is in the batch waits for a later one.
+    """Fills batches with pairs of different speakers; a pair whose speaker is in the batch waits
+    for a later one.
 
     Args:
         size: pairs of a batch, at least 1.

@@ -1,9 +1,11 @@
-"""Scores to log-likelihood ratios: calibration, quality measures as side information, fusion of two systems.
+"""Scores to log-likelihood ratios: calibration, quality measures as side information, fusion of two
+systems.
 
-Sources: Bruemmer and du Preez, "Application-independent evaluation of speaker detection", 2006 (prior-weighted logistic
-regression); Ferrer et al., "Calibration of speaker recognition with side information" (quality measures); Wang et al.,
-"Revisiting and improving scoring fusion for spoofing-aware speaker verification using compositional data analysis",
-Interspeech 2024 (non-linear fusion of calibrated LLRs).
+Sources: Bruemmer and du Preez, "Application-independent evaluation of speaker detection", 2006
+(prior-weighted logistic regression); Ferrer et al., "Calibration of speaker recognition with side
+information" (quality measures); Wang et al., "Revisiting and improving scoring fusion for
+spoofing-aware speaker verification using compositional data analysis", Interspeech 2024 (non-linear
+fusion of calibrated LLRs).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,9 @@ from sasv.tables.labels import TRIAL_LABELS
 
 KINDS = ("logistic", "sum", "nonlinear")
 RIDGE = 1e-6
-"""Of the standardised weights, so that scores that part the classes perfectly still give finite ones."""
+"""Of the standardised weights, so that scores that part the classes perfectly still give finite
+ones.
+"""
 
 
 @dataclass
@@ -34,17 +38,21 @@ class Linear:
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return (trials,) of columns of (trials,)."""
-        return self.offset + np.array(self.weights) @ np.stack([columns[name] for name in self.columns])
+        return self.offset + np.array(self.weights) @ np.stack(
+            [columns[name] for name in self.columns]
+        )
 
 
 @dataclass
 class Backend:
     """Turns the scores of a trial into one: a log-likelihood ratio, but for the kind ``sum``.
 
-    The LLR is that of a target against the mixture of nontargets and spoofs in which each weighs as in the cost model.
+    The LLR is that of a target against the mixture of nontargets and spoofs in which each weighs as
+    in the cost model.
 
     Attributes:
-        kind: logistic (one or more columns), sum, or nonlinear (columns: a speaker score and a countermeasure's).
+        kind: logistic (one or more columns), sum, or nonlinear (columns: a speaker score and a
+            countermeasure's).
         columns: what it reads.
         costs: the cost model it was fitted for.
         parts: the fitted sums: one of logistic; speaker and countermeasure of nonlinear.
@@ -71,7 +79,8 @@ class Backend:
         missing = [name for name in self.columns if name not in columns]
         if missing:
             raise SasvError(
-                f"the back-end needs the column {', '.join(missing)}; the scores have: {', '.join(columns)}"
+                f"the back-end needs the column {', '.join(missing)}; the scores have: "
+                f"{', '.join(columns)}"
             )
         if self.kind == "sum":
             return np.sum([columns[name] for name in self.columns], axis=0)
@@ -94,7 +103,9 @@ class Backend:
             parts = [Linear(**part) for part in values["parts"]]
             return cls(**(dict(values) | {"costs": CostModel(**values["costs"]), "parts": parts}))
         except (TypeError, KeyError) as error:
-            raise SasvError(f"no back-end of scores ({error}); make it again by sasv calibrate") from error
+            raise SasvError(
+                f"no back-end of scores ({error}); make it again by sasv calibrate"
+            ) from error
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
@@ -123,10 +134,11 @@ def fit_backend(
     Args:
         columns: name -> (trials,), in order: the scores (nonlinear: speaker, then countermeasure).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
-        costs: priors and costs that matter: they weigh nontargets against spoofs, and around their threshold the fit
-            is best.
+        costs: priors and costs that matter: they weigh nontargets against spoofs, and around their
+            threshold the fit is best.
         kind: one of KINDS.
-        quality: columns among them that are side information (seconds, number of enrolment files ...).
+        quality: columns among them that are side information (seconds, number of enrolment files
+            ...).
         source: what to say of the trials.
 
     Raises:
@@ -136,7 +148,9 @@ def fit_backend(
     if kind not in KINDS:
         raise SasvError(f"'{kind}' is no back-end; use one of: {', '.join(KINDS)}")
     if kind == "nonlinear" and len(names) != 2:
-        raise SasvError(f"the nonlinear fusion takes two scores, speaker and countermeasure, not {len(names)}")
+        raise SasvError(
+            f"the nonlinear fusion takes two scores, speaker and countermeasure, not {len(names)}"
+        )
     found = Backend(kind, list(columns), costs, source=source)
     if kind == "sum":
         return found
@@ -160,8 +174,11 @@ def fit_backend(
     return found
 
 
-def fit_linear(columns: Mapping[str, np.ndarray], labels: np.ndarray, weights: Mapping[int, float]) -> Linear:
-    """Fit a weighted sum that is a log-likelihood ratio of class 0 against the others, by logistic regression.
+def fit_linear(
+    columns: Mapping[str, np.ndarray], labels: np.ndarray, weights: Mapping[int, float]
+) -> Linear:
+    """Fit a weighted sum that is a log-likelihood ratio of class 0 against the others, by logistic
+    regression.
 
     Args:
         columns: name -> (trials,).
@@ -173,42 +190,60 @@ def fit_linear(columns: Mapping[str, np.ndarray], labels: np.ndarray, weights: M
     """
     features = np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
     if not np.isfinite(features).all():
-        raise SasvError(f"a column of {', '.join(columns)} holds NaN or infinity; mend the score file")
+        raise SasvError(
+            f"a column of {', '.join(columns)} holds NaN or infinity; mend the score file"
+        )
     counts = {kind: int((labels == kind).sum()) for kind in weights}
     if not all(counts.values()):
         lacking = [TRIAL_LABELS[kind] for kind, count in counts.items() if not count]
-        raise SasvError(f"calibration needs {' and '.join(lacking)} trials among the development trials")
+        raise SasvError(
+            f"calibration needs {' and '.join(lacking)} trials among the development trials"
+        )
     total = sum(weights.values())
-    weight = sum((labels == kind) * (share / total / counts[kind]) for kind, share in weights.items())
+    weight = sum(
+        (labels == kind) * (share / total / counts[kind]) for kind, share in weights.items()
+    )
     prior = np.log(weights[TARGET] / (total - weights[TARGET]))
-    centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-12)
+    centre = features.mean(axis=0)
+    scale = np.maximum(features.std(axis=0), 1e-12)
     inputs = np.column_stack(((features - centre) / scale, np.ones(len(features))))
     solved = _logistic(inputs, (labels == TARGET).astype(np.float64), weight, prior)
     slopes = solved[:-1] / scale
     return Linear(list(columns), slopes.tolist(), float(solved[-1] - slopes @ centre))
 
 
-def _logistic(inputs: np.ndarray, wanted: np.ndarray, weight: np.ndarray, prior: float) -> np.ndarray:
-    """Minimise the weighted cross-entropy of sigmoid(inputs @ x + prior) by Newton's method with halved steps."""
+def _logistic(
+    inputs: np.ndarray, wanted: np.ndarray, weight: np.ndarray, prior: float
+) -> np.ndarray:
+    """Minimise the weighted cross-entropy of sigmoid(inputs @ x + prior) by Newton's method with
+    halved steps.
+    """
     used = weight > 0
-    inputs, wanted, weight = inputs[used], wanted[used], weight[used]
+    inputs = inputs[used]
+    wanted = wanted[used]
+    weight = weight[used]
     ridge = RIDGE * np.append(np.ones(inputs.shape[1] - 1), 0.0)
 
     def loss(x: np.ndarray) -> float:
         logits = inputs @ x + prior
-        return float(weight @ np.logaddexp(0, np.where(wanted > 0, -logits, logits)) + ridge @ x**2 / 2)
+        return float(
+            weight @ np.logaddexp(0, np.where(wanted > 0, -logits, logits)) + ridge @ x**2 / 2
+        )
 
     x = np.zeros(inputs.shape[1])
     value = loss(x)
     for _ in range(100):
         share = 0.5 * (1 + np.tanh((inputs @ x + prior) / 2))
         gradient = inputs.T @ (weight * (share - wanted)) + ridge * x
-        curvature = inputs.T @ (inputs * (weight * share * (1 - share))[:, None]) + np.diag(ridge + 1e-12)
+        curvature = inputs.T @ (inputs * (weight * share * (1 - share))[:, None]) + np.diag(
+            ridge + 1e-12
+        )
         step = np.linalg.solve(curvature, gradient)
         size = 1.0
         while (after := loss(x - size * step)) > value and size > 1e-6:
             size /= 2
         if after >= value - 1e-14:
             break
-        x, value = x - size * step, after
+        x = x - size * step
+        value = after
     return x

@@ -5,4 +5,11 @@ from sasv.checkpoints.heads import restore_head
 from sasv.checkpoints.store import load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.models.specification import Specification
 
-__all__ = ["Checkpoint", "Specification", "load_checkpoint", "restore_head", "save_checkpoint", "spawn_encoder"]
+__all__ = [
+    "Checkpoint",
+    "Specification",
+    "load_checkpoint",
+    "restore_head",
+    "save_checkpoint",
+    "spawn_encoder",
+]

@@ -1,8 +1,9 @@
-"""Check the files of torch before they are loaded: what is in the archive, and what its pickle asks for.
+"""Check the files of torch before they are loaded: what is in the archive, and what its pickle asks
+for.
 
-``torch.load(weights_only=True)`` runs no code, but it inflates compressed members, ignores checksums, and lets a
-pickle of sixty bytes allocate as much memory as it likes. What passes here has tensors and plain values alone, is not
-larger in memory than on disk, and is what was written.
+``torch.load(weights_only=True)`` runs no code, but it inflates compressed members, ignores
+checksums, and lets a pickle of sixty bytes allocate as much memory as it likes. What passes here
+has tensors and plain values alone, is not larger in memory than on disk, and is what was written.
 """
 
 import io
@@ -17,9 +18,28 @@ from sasv.core.errors import CheckpointError
 ALLOWED = {
     "collections": ("OrderedDict", "defaultdict", "Counter"),
     "_codecs": ("encode",),
-    "torch": ("Size", "device", "BoolStorage", "ByteStorage", "CharStorage", "ShortStorage", "IntStorage")
+    "torch": (
+        "Size",
+        "device",
+        "BoolStorage",
+        "ByteStorage",
+        "CharStorage",
+        "ShortStorage",
+        "IntStorage",
+    )
     + ("LongStorage", "HalfStorage", "BFloat16Storage", "FloatStorage", "DoubleStorage")
-    + ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"),
+    + (
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+    ),
     "torch._utils": ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"),
     "torch.storage": ("UntypedStorage", "TypedStorage", "_LegacyStorage"),
 }
@@ -29,14 +49,17 @@ REFUSED = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "BYTEARRAY8", 
 LARGEST_PICKLE = 256 * 1024**2
 """Bytes: the pickle of a file holds names and shapes, not weights."""
 LEGACY_PICKLES = 5
-"""Pickles in a row at the start of a file of the older torch format: magic number, version, system, state, keys."""
+"""Pickles in a row at the start of a file of the older torch format: magic number, version, system,
+state, keys.
+"""
 
 
 def check_archive(path: Path) -> None:
     """Check a torch file: a zip archive, or the older format of pickles in a row.
 
     Raises:
-        CheckpointError: damaged, of another kind, compressed, or with a pickle that asks for more than weights.
+        CheckpointError: damaged, of another kind, compressed, or with a pickle that asks for more
+            than weights.
     """
     with open(path, "rb") as stream:
         if stream.read(2) != b"PK":
@@ -48,52 +71,73 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: truncated or broken checkpoint ({reason}); fetch it again") from error
+        raise CheckpointError(
+            f"{path}: truncated or broken checkpoint ({reason}); fetch it again"
+        ) from error
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
     members = archive.infolist()
     names = [member.filename for member in members]
     if any(name.endswith(".npy") for name in names):
-        raise CheckpointError(f"{path}: a NumPy archive, not a checkpoint; save a state dict of tensors with torch")
+        raise CheckpointError(
+            f"{path}: a NumPy archive, not a checkpoint; save a state dict of tensors with torch"
+        )
     if any(name.endswith("constants.pkl") for name in names):
         raise CheckpointError(
-            f"{path}: a TorchScript archive, not a checkpoint; save its model.state_dict() with torch"
+            f"{path}: a TorchScript archive, not a checkpoint; save its model.state_dict() with "
+            "torch"
         )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise CheckpointError(
-                f"{path}: refused: its member {member.filename} is compressed, which torch never writes; save it anew"
+                f"{path}: refused: its member {member.filename} is compressed, which torch never "
+                "writes; save it anew"
             )
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(f"{path}: refused: its members claim more bytes than the file has")
     broken = archive.testzip()
     if broken is not None:
-        raise CheckpointError(f"{path}: broken: the checksum of its member {broken} is wrong; fetch it again")
+        raise CheckpointError(
+            f"{path}: broken: the checksum of its member {broken} is wrong; fetch it again"
+        )
     pickles = [member for member in members if member.filename.endswith(".pkl")]
     if not pickles:
         raise CheckpointError(f"{path}: a zip archive without a pickle of torch, so no checkpoint")
     for member in pickles:
         if member.file_size > LARGEST_PICKLE:
             raise CheckpointError(
-                f"{path}: refused: the pickle {member.filename} is far too large for names and shapes"
+                f"{path}: refused: the pickle {member.filename} is far too large for names and "
+                "shapes"
             )
         _check_pickle(path, io.BytesIO(archive.read(member)))
 
 
 def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
-    """Check one pickle and leave the stream behind it; return False where it is cut short (torch will say so).
+    """Check one pickle and leave the stream behind it; return False where it is cut short (torch
+    will say so).
 
-    The stream is memory or a mapped file: asked for more bytes than are left, these take no memory for the others.
+    The stream is memory or a mapped file: asked for more bytes than are left, these take no memory
+    for the others.
     """
     try:
         for instruction, argument, _ in pickletools.genops(stream):
-            if instruction.name in REFUSED or (instruction.name == "GLOBAL" and not _allowed(str(argument))):
+            if instruction.name in REFUSED or (
+                instruction.name == "GLOBAL" and not _allowed(str(argument))
+            ):
                 wanted = f": {argument}" if instruction.name == "GLOBAL" else ""
                 raise CheckpointError(
-                    f"{path}: refused: a pickle with more than weights in it{wanted} (it could run code or fill the "
+                    f"{path}: refused: a pickle with more than weights in it{wanted} (it could "
+                    "run code or fill the "
                     "memory); ask for a plain state dict"
                 )
     except ValueError:

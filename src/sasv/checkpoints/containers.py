@@ -39,7 +39,11 @@ def read_contents(path: Path) -> Contents:
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
-    return len(start) >= 9 and start[8:9] == b"{" and 8 < struct.unpack("<Q", start[:8])[0] < max(size, LARGEST_HEADER)
+    return (
+        len(start) >= 9
+        and start[8:9] == b"{"
+        and 8 < struct.unpack("<Q", start[:8])[0] < max(size, LARGEST_HEADER)
+    )
 
 
 def _read_safetensors(path: Path) -> Contents:
@@ -48,7 +52,9 @@ def _read_safetensors(path: Path) -> Contents:
             metadata = file.metadata() or {}
             entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: truncated or broken safetensors file ({error}); fetch it again") from error
+        raise CheckpointError(
+            f"{path}: truncated or broken safetensors file ({error}); fetch it again"
+        ) from error
     if "sasv" not in metadata:
         entries = unwrapped(entries, path)[0]
     return Contents(path, entries, metadata)
@@ -60,20 +66,31 @@ def _read_torch(path: Path) -> Contents:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: a pickle with more than weights in it (it could run code); ask for a plain state dict"
+            f"{path}: refused: a pickle with more than weights in it (it could run code); ask for "
+            "a plain state dict"
         ) from error
     except Exception as error:  # a damaged pickle may end in any of them
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path}: truncated or broken checkpoint ({reason}); fetch it again") from error
+        raise CheckpointError(
+            f"{path}: truncated or broken checkpoint ({reason}); fetch it again"
+        ) from error
     entries, extras = unwrapped(found, path)
     for key, value in entries.items():
-        if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise CheckpointError(f"{path}: entry {key} {tuple(value.shape)} is larger than what the file holds for it")
+        if (
+            value.layout != torch.strided
+            or value.numel() * value.element_size() > value.untyped_storage().nbytes()
+        ):
+            raise CheckpointError(
+                f"{path}: entry {key} {tuple(value.shape)} is larger than what the file holds for "
+                "it"
+            )
     return Contents(path, entries, extras=extras)
 
 
 def torch_bytes(value: Any) -> bytes:
-    """Return what torch.save would write. Its own writer does not survive a full disk with a clear error."""
+    """Return what torch.save would write. Its own writer does not survive a full disk with a clear
+    error.
+    """
     stream = io.BytesIO()
     torch.save(value, stream)
     data = stream.getvalue()

@@ -11,10 +11,11 @@ from sasv.checkpoints.checkpoint import Checkpoint
 def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> list[str]:
     """Load the loss entries that fit and say which were kept, dropped or start anew, a line each.
 
-    Where ``classes`` names those of the head, the entries that have a row for each class keep the rows of the classes
-    that the checkpoint has too, by name; the other rows start anew.
+    Where ``classes`` names those of the head, the entries that have a row for each class keep the
+    rows of the classes that the checkpoint has too, by name; the other rows start anew.
     """
-    wanted, known = head.state_dict(), checkpoint.specification.classes
+    wanted = head.state_dict()
+    known = checkpoint.specification.classes
     place = {name: row for row, name in enumerate(known)}
     shared = [(row, place[name]) for row, name in enumerate(classes) if name in place]
     rows, sources = torch.tensor(shared, dtype=torch.long).reshape(-1, 2).T
@@ -22,24 +23,37 @@ def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]
     fitting = {}
     for key, value in checkpoint.head.items():
         there = f"head {key} {tuple(value.shape)}"
-        axis = _class_axis(wanted[key], value, len(classes), len(known)) if classes and key in wanted else None
+        axis = (
+            _class_axis(wanted[key], value, len(classes), len(known))
+            if classes and key in wanted
+            else None
+        )
         if key not in wanted:
             notes.append(f"dropped {there}: this loss has no such entry")
         elif axis is not None:
             fitting[key] = wanted[key].index_copy(axis, rows, value.index_select(axis, sources))
-            notes.append(f"kept {len(shared)} of the {len(known)} classes of {there}; this training has {len(classes)}")
+            notes.append(
+                f"kept {len(shared)} of the {len(known)} classes of {there}; this training has "
+                f"{len(classes)}"
+            )
         elif wanted[key].shape == value.shape:
             fitting[key] = value
             notes.append(f"kept {there}")
         else:
             notes.append(f"dropped {there}: this training wants {tuple(wanted[key].shape)}")
-    notes += [f"new head {key} {tuple(value.shape)}" for key, value in wanted.items() if key not in fitting]
+    notes += [
+        f"new head {key} {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key not in fitting
+    ]
     head.load_state_dict(fitting, strict=False)
     return notes
 
 
 def _class_axis(new: Tensor, old: Tensor, classes: int, known: int) -> int | None:
-    """Return the one axis along which both entries hold their classes; None where none or two would do."""
+    """Return the one axis along which both entries hold their classes; None where none or two would
+    do.
+    """
     shape = tuple(old.shape)
     found = [
         axis

@@ -8,9 +8,13 @@ from typing import Any
 from torch.nn.modules import module
 
 ALWAYS = 100
-"""So many parameters are made in any case, that a checkpoint which lacks some entries is told which."""
+"""So many parameters are made in any case, that a checkpoint which lacks some entries is told
+which.
+"""
 PARTS_PER_PARAMETER = 10
-"""Modules without parameters (activations, containers) that a network may have beside each parameter."""
+"""Modules without parameters (activations, containers) that a network may have beside each
+parameter.
+"""
 
 
 class TooManyParts(Exception):
@@ -19,10 +23,11 @@ class TooManyParts(Exception):
 
 @contextmanager
 def at_most(entries: int) -> Iterator[None]:
-    """Stop the making of modules in this thread once they have far more parameters than there are entries.
+    """Stop the making of modules in this thread once they have far more parameters than there are
+    entries.
 
-    The options of a checkpoint of a few kilobytes can ask for millions of layers: this is found out after about
-    as many layers as the checkpoint has, whatever the encoder.
+    The options of a checkpoint of a few kilobytes can ask for millions of layers: this is found out
+    after about as many layers as the checkpoint has, whatever the encoder.
 
     Raises:
         TooManyParts: that was so.
@@ -37,10 +42,14 @@ def at_most(entries: int) -> Iterator[None]:
             return
         made[kind] += 1
         if made[kind] > limits[kind]:
-            raise TooManyParts(f"its options ask for a larger network than its {entries} entries are of")
+            raise TooManyParts(
+                f"its options ask for a larger network than its {entries} entries are of"
+            )
 
     handles = [
-        module.register_module_parameter_registration_hook(lambda _, __, value: count("parameters", value)),
+        module.register_module_parameter_registration_hook(
+            lambda _, __, value: count("parameters", value)
+        ),
         module.register_module_module_registration_hook(lambda _, __, value: count("parts", value)),
     ]
     try:

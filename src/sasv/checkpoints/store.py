@@ -22,7 +22,9 @@ def formats() -> list[WeightFormat]:
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: ``.safetensors`` is our format, ``.model`` the published one."""
+    """Write a checkpoint atomically: ``.safetensors`` is our format, ``.model`` the published
+    one.
+    """
     check_weights(checkpoint)
     suffix = Path(path).suffix
     for layout in formats():
@@ -36,18 +38,20 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of any known format and check every entry of the encoder.
 
     Args:
-        path: file, name of ``sasv models``, or hub id ``org/name`` (see weights.resolve; nothing is fetched).
+        path: file, name of ``sasv models``, or hub id ``org/name`` (see weights.resolve; nothing is
+            fetched).
 
     Raises:
-        CheckpointError: the file is missing, truncated, a pickle with code in it, of another model, or has
-            missing, unexpected or mis-shaped entries (all of them are listed), weights that are not finite or all
-            zero, or a specification with a wrong field.
+        CheckpointError: the file is missing, truncated, a pickle with code in it, of another model,
+            or has missing, unexpected or mis-shaped entries (all of them are listed), weights that
+            are not finite or all zero, or a specification with a wrong field.
     """
     contents = read_contents(Path(resolve(path)))
     layout = next((layout for layout in formats() if layout.recognises(contents)), None)
     if layout is None:
         raise CheckpointError(
-            f"{contents.path}: of another model or program: none of the known formats ({', '.join(FORMATS)}) has such "
+            f"{contents.path}: of another model or program: none of the known formats "
+            f"({', '.join(FORMATS)}) has such "
             f"entries: {some(sorted(contents.entries), 5)}"
         )
     checkpoint = layout.read(contents)
@@ -57,8 +61,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def check_entries(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint has the entries of its encoder. CheckpointError lists all that do not fit."""
-    expected = {key: tuple(value.shape) for key, value in spawn_encoder(checkpoint, fill=False).state_dict().items()}
+    """Check that a checkpoint has the entries of its encoder. CheckpointError lists all that do not
+    fit.
+    """
+    expected = {
+        key: tuple(value.shape)
+        for key, value in spawn_encoder(checkpoint, fill=False).state_dict().items()
+    }
     found = {key: tuple(value.shape) for key, value in checkpoint.encoder.items()}
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
@@ -70,20 +79,30 @@ def check_entries(checkpoint: Checkpoint) -> None:
     kinds = {"missing": missing, "unexpected": unexpected, "mis-shaped": shapes}
     faults = [f"{kind}: {', '.join(keys)}" for kind, keys in kinds.items() if keys]
     if faults:
-        raise CheckpointError(f"{checkpoint.name}: entries do not fit the encoder: {'; '.join(faults)}")
+        raise CheckpointError(
+            f"{checkpoint.name}: entries do not fit the encoder: {'; '.join(faults)}"
+        )
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
     """Check that weights are finite and not all zero. CheckpointError names the entries."""
-    entries = {**checkpoint.encoder, **{f"head {name}": value for name, value in checkpoint.head.items()}}
+    entries = {
+        **checkpoint.encoder,
+        **{f"head {name}": value for name, value in checkpoint.head.items()},
+    }
     floating = {name: value for name, value in entries.items() if value.is_floating_point()}
     broken = [name for name, value in floating.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CheckpointError(
-            f"{checkpoint.name}: weights that are not finite in {some(broken)}; the training diverged or the file is "
+            f"{checkpoint.name}: weights that are not finite in {some(broken)}; the training "
+            "diverged or the file is "
             "damaged"
         )
-    matrices = [value for name, value in checkpoint.encoder.items() if value.dim() > 1 and "torchfbank" not in name]
+    matrices = [
+        value
+        for name, value in checkpoint.encoder.items()
+        if value.dim() > 1 and "torchfbank" not in name
+    ]
     if matrices and not any(bool(value.any()) for value in matrices):
         raise CheckpointError(f"{checkpoint.name}: all weights are 0; this is no trained model")
 
@@ -92,23 +111,28 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
     """Make the encoder of a checkpoint; without ``fill`` only its shapes, on the meta device.
 
     Raises:
-        CheckpointError: an unknown encoder or front-end, options that do not fit, another sample rate than that of the
-            front-end, or options that ask for a network with more parts than the checkpoint has entries.
+        CheckpointError: an unknown encoder or front-end, options that do not fit, another sample
+            rate than that of the front-end, or options that ask for a network with more parts than
+            the checkpoint has entries.
     """
     spec = checkpoint.specification
     with torch.device("cpu" if fill else "meta"), at_most(len(checkpoint.encoder)):
         try:
-            encoder = make_encoder(spec.encoder, spec.encoder_options, spec.frontend, spec.frontend_options)
+            encoder = make_encoder(
+                spec.encoder, spec.encoder_options, spec.frontend, spec.frontend_options
+            )
         except (SasvError, TooManyParts) as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
         except (RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"{checkpoint.name}: no {spec.encoder} can be made with its options {spec.encoder_options} ({reason})"
+                f"{checkpoint.name}: no {spec.encoder} can be made with its options "
+                f"{spec.encoder_options} ({reason})"
             ) from error
     if encoder.frontend.sample_rate != spec.sample_rate:
         raise CheckpointError(
-            f"{checkpoint.name}: is for {spec.sample_rate} Hz, but its front-end {spec.frontend} for "
+            f"{checkpoint.name}: is for {spec.sample_rate} Hz, but its front-end {spec.frontend} "
+            "for "
             f"{encoder.frontend.sample_rate} Hz"
         )
     spec.min_samples = max(spec.min_samples, encoder.min_samples)

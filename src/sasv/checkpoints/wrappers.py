@@ -1,4 +1,6 @@
-"""Take off what training code wraps around a state dict, so that formats see the names of the network alone."""
+"""Take off what training code wraps around a state dict, so that formats see the names of the
+network alone.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +10,28 @@ from torch import Tensor
 
 from sasv.core.errors import CheckpointError, some
 
-NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "embedding_model")
-"""Keys under which a training state holds its weights (Lightning: ``state_dict``), tried in this order."""
+NESTED = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "embedding_model",
+)
+"""Keys under which a training state holds its weights (Lightning: ``state_dict``), tried in this
+order.
+"""
 ANYWHERE = "_orig_mod."
-"""What ``torch.compile`` puts before the names of a module, at whatever depth that module stands."""
+"""What ``torch.compile`` puts before the names of a module, at whatever depth that module
+stands.
+"""
 LEADING = "module."
 """What ``DataParallel`` and ``DistributedDataParallel`` put before all names."""
 SHARED = ("model.", "net.", "network.", "backbone.", "embedding_model.")
-"""Attributes of a training module that hold the network; taken off where all names begin with the same one."""
+"""Attributes of a training module that hold the network; taken off where all names begin with the
+same one.
+"""
 
 
 def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -31,10 +47,14 @@ def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     extras: dict[str, Any] = {}
     while not _is_state_dict(found):
         names = list(found) if isinstance(found, Mapping) else []
-        inner = next((key for key in NESTED if key in names and isinstance(found[key], Mapping)), None)
+        inner = next(
+            (key for key in NESTED if key in names and isinstance(found[key], Mapping)), None
+        )
         if inner is None:
             held = f"; it holds {some(sorted(map(str, names)))}" if names else ""
-            raise CheckpointError(f"{path}: not a plain state dict of tensors{held}; save model.state_dict() alone")
+            raise CheckpointError(
+                f"{path}: not a plain state dict of tensors{held}; save model.state_dict() alone"
+            )
         extras |= {str(key): value for key, value in found.items() if key != inner}
         found = found[inner]
     entries: dict[str, Tensor] = {}
@@ -59,7 +79,12 @@ def _without_parallel(name: str) -> str:
 
 
 def _without_shared(entries: dict[str, Tensor]) -> dict[str, Tensor]:
-    shared = next((prefix for prefix in SHARED if entries and all(key.startswith(prefix) for key in entries)), None)
+    shared = next(
+        (prefix for prefix in SHARED if entries and all(key.startswith(prefix) for key in entries)),
+        None,
+    )
     if shared is None:
         return entries
-    return _without_shared({_without_parallel(key.removeprefix(shared)): value for key, value in entries.items()})
+    return _without_shared(
+        {_without_parallel(key.removeprefix(shared)): value for key, value in entries.items()}
+    )

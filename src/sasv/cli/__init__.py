@@ -1,4 +1,6 @@
-"""The command line: words to options to a command, and its result to text. The only room that prints."""
+"""The command line: words to options to a command, and its result to text. The only room that
+prints.
+"""
 
 from typing import Any
 

@@ -52,19 +52,25 @@ def parse_all(name: str, words: Sequence[str]) -> tuple[Any, bool]:
 def options_of(name: str) -> type:
     """Return the class of a command's options."""
     command = COMMANDS[name]
-    kind: type = getattr(importlib.import_module(f"sasv.commands.{command.module}"), command.options)
+    kind: type = getattr(
+        importlib.import_module(f"sasv.commands.{command.module}"), command.options
+    )
     return kind
 
 
 def helps_of(kind: type) -> dict[str, str]:
-    """Return the help of each option, from the docstrings of its class and of those it inherits from."""
+    """Return the help of each option, from the docstrings of its class and of those it inherits
+    from.
+    """
     import docstring_parser
 
     found: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         if dataclasses.is_dataclass(part):
             entries = docstring_parser.parse(part.__doc__ or "").params
-            found |= {entry.arg_name: " ".join((entry.description or "").split()) for entry in entries}
+            found |= {
+                entry.arg_name: " ".join((entry.description or "").split()) for entry in entries
+            }
     return found
 
 
@@ -74,7 +80,9 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
     description = command.summary
     if command.presets:
         module = importlib.import_module(command.presets.partition(":")[0])
-        description += f"; the first word may be a YAML file or a recipe: {', '.join(module.recipes())}"
+        description += (
+            f"; the first word may be a YAML file or a recipe: {', '.join(module.recipes())}"
+        )
     parser = jsonargparse.ArgumentParser(
         prog=f"sasv {name}",
         description=description,
@@ -89,7 +97,9 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
         hint = hints[field.name]
         text = helps.get(field.name, "").replace("%", "%%")
         if field.name in command.positionals:
-            many: dict[str, Any] = {"nargs": "+", "type": str} if kind_of(hint) is list else {"type": hint}
+            many: dict[str, Any] = (
+                {"nargs": "+", "type": str} if kind_of(hint) is list else {"type": hint}
+            )
             parser.add_argument(field.name, help=text, **many)
             continue
         more: dict[str, Any] = {"default": field.default}
@@ -105,7 +115,9 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
 
 
 def _formatter() -> type:
-    """Return a formatter of help pages that shows a number with its range as ``type: int, at least 1``."""
+    """Return a formatter of help pages that shows a number with its range as
+    ``type: int, at least 1``.
+    """
     import jsonargparse
 
     class Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]

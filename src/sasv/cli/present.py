@@ -1,7 +1,8 @@
 """What the command line prints of the result of each command.
 
-A command returns a result; here is the text that a person, or a program that reads ``--json``, sees of it.
-A command without an entry prints nothing on standard output: its messages go to standard error.
+A command returns a result; here is the text that a person, or a program that reads ``--json``, sees
+of it. A command without an entry prints nothing on standard output: its messages go to standard
+error.
 """
 
 import json
@@ -50,16 +51,21 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    shown = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
+    ]
     note = (
-        "published: SASV-EER on the ASVspoof2019 LA evaluation, or the EER on VoxCeleb1-O. Fetch: sasv download NAME. "
+        "published: SASV-EER on the ASVspoof2019 LA evaluation, or the EER on VoxCeleb1-O. Fetch: "
+        "sasv download NAME. "
         "Use: --model NAME."
     )
     return "\n".join([*shown, "", note])
 
 
 def verify_text(result: Mapping[str, Any], options: Any) -> str:
-    """Return a decision in a line, or as JSON. Without a verdict there is no line: the error says why."""
+    """Return a decision in a line, or as JSON. Without a verdict there is no line: the error says
+    why.
+    """
     if options.json:
         return json.dumps(result, ensure_ascii=False)
     score = result["score"]
@@ -70,7 +76,10 @@ def verify_text(result: Mapping[str, Any], options: Any) -> str:
     if threshold is not None:
         text += f" {'>=' if score >= threshold else '<'} threshold {threshold:.4f}"
     if "llr" in result:
-        text += f"; LLR {result['llr']:.2f}, accepted from {result['llr_threshold']:.2f} by the costs {result['costs']}"
+        text += (
+            f"; LLR {result['llr']:.2f}, accepted from {result['llr_threshold']:.2f} by the "
+            f"costs {result['costs']}"
+        )
     return text
 
 
@@ -89,7 +98,9 @@ def metrics_text(result: Mapping[str, Any], options: Any) -> str:
         return json.dumps(result, indent=1)
     text = format_metrics(dict(result))
     if options.against:
-        text += "\n" + format_differences(result["against"], options.scores, options.against, options.resample)
+        text += "\n" + format_differences(
+            result["against"], options.scores, options.against, options.resample
+        )
     return text
 
 

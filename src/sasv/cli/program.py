@@ -1,4 +1,6 @@
-"""The program ``sasv``: finds the command, runs it, prints its result, and turns every error into one line."""
+"""The program ``sasv``: finds the command, runs it, prints its result, and turns every error into
+one line.
+"""
 
 import contextlib
 import errno
@@ -22,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``sasv`` and return its exit status.
 
     Returns:
-        0 when the work is done, 1 for an error nobody foresaw, 2 for a mistake that one line explains,
-        130 when interrupted, 141 when the reader of the output has gone away.
+        0 when the work is done, 1 for an error nobody foresaw, 2 for a mistake that one line
+        explains, 130 when interrupted, 141 when the reader of the output has gone away.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
@@ -101,7 +103,8 @@ def _do(name: str, words: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[None]:
-    """Refuse outputs of a command that would destroy something, and mark the folders that it writes into.
+    """Refuse outputs of a command that would destroy something, and mark the folders that it writes
+    into.
 
     Raises:
         SasvError: see ``sasv.core.outputs.check_outputs``.
@@ -114,14 +117,19 @@ def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[No
 
     inputs = {option: _paths(getattr(options, option)) for option in command.inputs}
     speech = {option: getattr(options, option) for option in command.speech}
-    outputs = [(Output(option, files), getattr(options, option)) for option, files in command.outputs.items()]
+    outputs = [
+        (Output(option, files), getattr(options, option))
+        for option, files in command.outputs.items()
+    ]
     check_outputs(inputs, speech, outputs, force)
     with marked_outputs([path for output, path in outputs if output.files and path], name):
         yield
 
 
 def _paths(value: Any) -> list[str]:
-    """Return the paths in the value of an option, with and without a name and a column (NAME=PATH:COLUMN)."""
+    """Return the paths in the value of an option, with and without a name and a column
+    (NAME=PATH:COLUMN).
+    """
     if isinstance(value, dict):
         value = list(value.values())
     found = []
@@ -132,12 +140,16 @@ def _paths(value: Any) -> list[str]:
 
 
 def _parsed(name: str, words: Sequence[str]) -> tuple[Any, bool] | None:
-    """Return the options of a command and whether to force it, None where its help was asked for and is printed."""
+    """Return the options of a command and whether to force it, None where its help was asked for
+    and is printed.
+    """
     import io
 
     from sasv.cli.parser import parse_all
 
-    shown = io.StringIO()  # argparse would ignore it where standard output cannot take the help page
+    shown = (
+        io.StringIO()
+    )  # argparse would ignore it where standard output cannot take the help page
     try:
         with contextlib.redirect_stdout(shown):
             return parse_all(name, words)
@@ -154,13 +166,15 @@ def overview() -> str:
         [
             "usage: sasv COMMAND [options]",
             "",
-            "Spoofing-aware speaker verification: one embedding that accepts the claimed speaker and rejects",
+            "Spoofing-aware speaker verification: one embedding that accepts the claimed speaker "
+            "and rejects",
             "both other people and synthetic copies.",
             "",
             "commands:",
             *lines,
             "",
-            "sasv COMMAND --help shows its options; every option can also be set in a YAML file (--config FILE).",
+            "sasv COMMAND --help shows its options; every option can also be set in a YAML file "
+            "(--config FILE).",
         ]
     )
 
@@ -181,7 +195,9 @@ def _write(text: str) -> None:
 
 
 def _fail(name: str, message: str, status: int) -> int:
-    """Print one line on standard error, with a traceback where SASV_DEBUG asks for it; return the status."""
+    """Print one line on standard error, with a traceback where SASV_DEBUG asks for it; return the
+    status.
+    """
     from sasv.core.progress import write_line
 
     if debugging():
@@ -214,7 +230,9 @@ def _print_undecodable_names() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Keep descriptors 0 to 2 occupied, so that no file opened later is written to as standard output."""
+    """Keep descriptors 0 to 2 occupied, so that no file opened later is written to as standard
+    output.
+    """
     with contextlib.suppress(OSError):
         while True:
             descriptor = os.open(os.devnull, os.O_RDWR)
@@ -224,7 +242,9 @@ def _open_standard_streams() -> None:
 
 
 def _discard_stdout() -> None:
-    """Send what is still buffered for standard output nowhere, so that the end of Python stays silent."""
+    """Send what is still buffered for standard output nowhere, so that the end of Python stays
+    silent.
+    """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

@@ -1,6 +1,8 @@
-"""Everything the command line does, as typed functions: ``from sasv.commands import evaluate, EvaluateOptions``.
+"""Everything the command line does, as typed functions:
+``from sasv.commands import evaluate, EvaluateOptions``.
 
-Each command is a function that takes its dataclass of options, which is at once the YAML file and the flags.
+Each command is a function that takes its dataclass of options, which is at once the YAML file and
+the flags.
 """
 
 import importlib
@@ -20,8 +22,8 @@ class Command(NamedTuple):
         resumable: the same command goes on where it was interrupted.
         inputs: options that name what it reads: a path, several, or a mapping to paths.
         speech: options that name folders of speech, in which no output belongs.
-        outputs: option that names what it writes -> patterns of the files that it writes into that folder, none for
-            an option that names a file.
+        outputs: option that names what it writes -> patterns of the files that it writes into that
+            folder, none for an option that names a file.
     """
 
     module: str

@@ -28,27 +28,32 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class CalibrateOptions(Options):
-    """Scores to log-likelihood ratios, fitted on development trials; fusion of two systems; a threshold from costs.
+    """Scores to log-likelihood ratios, fitted on development trials; fusion of two systems; a
+    threshold from costs.
 
     Args:
         scores: score file of development trials.
         out: file for the fitted back-end (JSON).
-        kind: logistic (calibration, or linear fusion of several columns), sum, or nonlinear (fusion of calibrated
-            speaker and countermeasure scores).
+        kind: logistic (calibration, or linear fusion of several columns), sum, or nonlinear (fusion
+            of calibrated speaker and countermeasure scores).
         columns: score columns, separated by commas (asv_score,cm_score to fuse).
         quality: columns of side information, separated by commas (log_seconds,log_enrolments,norm).
-        costs: cost model by name, or six numbers: priors of target, nontarget, spoof, costs of their errors.
+        costs: cost model by name, or six numbers: priors of target, nontarget, spoof, costs of
+            their errors.
         key: trials with labels, where the score file has none.
-        cm: score file of a countermeasure beside that of a speaker system (columns asv_score, cm_score).
+        cm: score file of a countermeasure beside that of a speaker system (columns asv_score,
+            cm_score).
         apply: another score file to turn into the new scores.
         apply_key: its trials.
         apply_cm: its countermeasure scores.
         result: where the new scores go.
-        enrolment: how the scores were made, where nothing beside the score file says it: see sasv evaluate.
+        enrolment: how the scores were made, where nothing beside the score file says it: see sasv
+            evaluate.
         crops: likewise.
         crop_seconds: likewise.
         max_pause: likewise.
-        model: checkpoint whose scores these are: it gets the calibration, the costs and the threshold.
+        model: checkpoint whose scores these are: it gets the calibration, the costs and the
+            threshold.
         model_out: where the checkpoint that carries them goes.
     """
 
@@ -86,7 +91,9 @@ def calibrate(options: CalibrateOptions) -> Backend:
     scoring = assumed_scoring(options) if record is None else record[0]
     scores = read_scores(options.scores, options.key, column, options.cm)
     columns = columns_of(scores, [*names, *quality])
-    backend = fit_backend(columns, scores.labels, costs, options.kind, quality, Path(options.scores).name)
+    backend = fit_backend(
+        columns, scores.labels, costs, options.kind, quality, Path(options.scores).name
+    )
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
     logger.info(f"on the trials it was fitted to, {options.scores}:")
@@ -98,7 +105,8 @@ def calibrate(options: CalibrateOptions) -> Backend:
         other = load_scoring(options.apply)
         if record is not None and other is not None and not same_scoring(scoring, other[0]):
             raise SasvError(
-                f"{options.apply}: scores made by {described(other[0])}; the back-end holds for {options.scores}, "
+                f"{options.apply}: scores made by {described(other[0])}; the back-end holds for "
+                f"{options.scores}, "
                 f"made by {described(scoring)}"
             )
         applied = read_scores(options.apply, options.apply_key, column, options.apply_cm)
@@ -107,7 +115,8 @@ def calibrate(options: CalibrateOptions) -> Backend:
     if options.model:
         if record is None:
             logger.info(
-                f"{options.scores}: nothing beside it says how its scores were made; taken for {described(scoring)}"
+                f"{options.scores}: nothing beside it says how its scores were made; taken for "
+                f"{described(scoring)}"
             )
         into_checkpoint(backend, scoring, "" if record is None else record[1], options)
     return backend
@@ -116,7 +125,10 @@ def calibrate(options: CalibrateOptions) -> Backend:
 def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:
     """Return how scores were made, as the options say."""
     scoring = Scoring(
-        options.enrolment, crops=options.crops, crop_seconds=options.crop_seconds, max_pause=options.max_pause
+        options.enrolment,
+        crops=options.crops,
+        crop_seconds=options.crop_seconds,
+        max_pause=options.max_pause,
     )
     return scoring.to_dict()
 
@@ -128,7 +140,10 @@ def columns_of(scores: Scores, names: list[str]) -> dict[str, np.ndarray]:
         values = scores.numbers(name)
         if values is None:
             hint = "; sasv evaluate --quality writes it" if name in QUALITY else ""
-            raise SasvError(f"{scores.table.name}: no column '{name}'; it has: {', '.join(scores.table.columns)}{hint}")
+            raise SasvError(
+                f"{scores.table.name}: no column '{name}'; it has: "
+                f"{', '.join(scores.table.columns)}{hint}"
+            )
         found[name] = values
     return found
 
@@ -140,8 +155,11 @@ def write_scores(scores: Scores, values: np.ndarray, path: str) -> None:
     Table.build(cells, path).save(path)
 
 
-def into_checkpoint(backend: Backend, scoring: dict[str, Any], fingerprint: str, options: CalibrateOptions) -> None:
-    """Write the checkpoint anew with the calibration, its costs, its threshold, and the scores that they hold for.
+def into_checkpoint(
+    backend: Backend, scoring: dict[str, Any], fingerprint: str, options: CalibrateOptions
+) -> None:
+    """Write the checkpoint anew with the calibration, its costs, its threshold, and the scores that
+    they hold for.
 
     Args:
         backend: the calibration.
@@ -155,9 +173,12 @@ def into_checkpoint(backend: Backend, scoring: dict[str, Any], fingerprint: str,
     verifier = replace(verifier, limits=SpeechLimits.from_dict(decision.get("speech", {})))
     if fingerprint and fingerprint != Model(checkpoint).fingerprint:
         logger.info(
-            f"{options.scores}: made by another model than {options.model} (or by the same in another precision); the "
+            f"{options.scores}: made by another model than {options.model} (or by the same in "
+            "another precision); the "
             "calibration holds for that one"
         )
-    checkpoint.specification = replace(checkpoint.specification, scoring=scoring, decision=verifier.decision_record())
+    checkpoint.specification = replace(
+        checkpoint.specification, scoring=scoring, decision=verifier.decision_record()
+    )
     save_checkpoint(options.model_out, checkpoint)
     logger.info(f"model: {options.model_out}")

@@ -30,19 +30,27 @@ def resolve(call: Call, launcher: str = "") -> Resolved:
     function = getattr(module, call.name)
     preset = recipe_values(call.recipe) if call.recipe else {}
     options = kind(**(preset | dict(call.values)))
-    words = [call.name, *([call.recipe] if call.recipe else []), *words_of(options, command.positionals, preset)]
+    words = [
+        call.name,
+        *([call.recipe] if call.recipe else []),
+        *words_of(options, command.positionals, preset),
+    ]
     typed = ["sasv", *words]
     run: Callable[[], Any] = lambda: function(options)  # noqa: E731
     if call.launched and launcher:
         typed = [*shlex.split(launcher), "-m", "sasv", *words]
         run = lambda: launch(typed)  # noqa: E731
-    return Resolved(shlex.join(typed), run, values_of(options), defaults_of(kind), renamed_options(kind))
+    return Resolved(
+        shlex.join(typed), run, values_of(options), defaults_of(kind), renamed_options(kind)
+    )
 
 
 def check_launcher(launcher: str) -> None:
     """SasvError where the words of ``--launch`` start no launcher that is known."""
     if launcher and not shlex.split(launcher)[0].endswith(LAUNCHERS):
-        raise SasvError(f"--launch '{launcher}': give the words before -m sasv (torchrun --nproc-per-node 4)")
+        raise SasvError(
+            f"--launch '{launcher}': give the words before -m sasv (torchrun --nproc-per-node 4)"
+        )
 
 
 def launch(command: list[str]) -> None:
@@ -50,4 +58,7 @@ def launch(command: list[str]) -> None:
     if command[0] == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", *command[1:]]
     if subprocess.run(command).returncode != 0:
-        raise SasvError(f"failed, the reason is above: {shlex.join(command)}; the same command goes on from there")
+        raise SasvError(
+            f"failed, the reason is above: {shlex.join(command)}; the same command goes on from "
+            "there"
+        )

@@ -17,7 +17,8 @@ class ConvertOptions(Options):
     Args:
         source: published .model, or our .safetensors.
         result: .safetensors (ours) or .model (loads in the published code).
-        half: store weights in half precision (half the size; they are computed with in single precision all the same).
+        half: store weights in half precision (half the size; they are computed with in single
+            precision all the same).
     """
 
     source: str
@@ -31,13 +32,20 @@ def convert(options: ConvertOptions) -> Path:
     if options.half:
         for entries in (checkpoint.encoder, checkpoint.head):
             # matrices and kernels; what normalises, and the fixed front-end, keeps its precision
-            large = [name for name, value in entries.items() if value.ndim > 1 and "torchfbank" not in name]
+            large = [
+                name
+                for name, value in entries.items()
+                if value.ndim > 1 and "torchfbank" not in name
+            ]
             entries |= {name: entries[name].half() for name in large}
     save_checkpoint(options.result, checkpoint)
     spec = checkpoint.specification
     logger.info(
-        f"{options.result}: {spec.encoder}, {len(checkpoint.encoder)} encoder and {len(checkpoint.head)} head entries"
+        f"{options.result}: {spec.encoder}, {len(checkpoint.encoder)} encoder and "
+        f"{len(checkpoint.head)} head entries"
     )
     if Path(options.result).suffix != ".safetensors":
-        logger.info("the published format holds weights alone: threshold, classes and licence are not in it")
+        logger.info(
+            "the published format holds weights alone: threshold, classes and licence are not in it"
+        )
     return Path(options.result)

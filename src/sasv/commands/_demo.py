@@ -21,12 +21,12 @@ SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7
 
 @dataclass
 class DemoOptions(Options):
-    """Rows of the published table in small: train without and with each stage, test on unseen voices and an attack
-    that no stage has heard.
+    """Rows of the published table in small: train without and with each stage, test on unseen
+    voices and an attack that no stage has heard.
 
     Args:
-        corpus: speech: a LibriSpeech-style folder (SUBSET/SPEAKER/CHAPTER/NAME.flac), or one with utterances.tsv;
-            empty renders synthetic speakers.
+        corpus: speech: a LibriSpeech-style folder (SUBSET/SPEAKER/CHAPTER/NAME.flac), or one with
+            utterances.tsv; empty renders synthetic speakers.
         out: folder for everything; a second run goes on where the first stopped.
         voices: synthetic speakers to render.
         epochs: of every stage, in place of those of its recipe.
@@ -34,8 +34,8 @@ class DemoOptions(Options):
         pairs: speakers (pairs of utterances) a batch, in place of those of the recipe.
         seed: of everything.
         device: cpu, cuda, or auto.
-        redo: do a step again where its options or inputs have changed; its old folder is kept as NAME.old-1, or the
-            next free number.
+        redo: do a step again where its options or inputs have changed; its old folder is kept as
+            NAME.old-1, or the next free number.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"batches": "batches_per_epoch"}
@@ -56,19 +56,34 @@ def demo(options: DemoOptions) -> Reproduction:
     started = time.monotonic()
     results = reproduce(
         ReproduceOptions(
-            rows=",".join(map(str, SHOWN)), encoder="ecapa-tdnn", train_set="train", scale="tiny", out=options.out,
-            corpus=options.corpus, voices=options.voices, epochs=options.epochs,
-            batches_per_epoch=options.batches_per_epoch, pairs=options.pairs, seed=options.seed,
-            device=options.device, redo=options.redo,
+            rows=",".join(map(str, SHOWN)),
+            encoder="ecapa-tdnn",
+            train_set="train",
+            scale="tiny",
+            out=options.out,
+            corpus=options.corpus,
+            voices=options.voices,
+            epochs=options.epochs,
+            batches_per_epoch=options.batches_per_epoch,
+            pairs=options.pairs,
+            seed=options.seed,
+            device=options.device,
+            redo=options.redo,
             licence="that of the training speech" if options.corpus else "CC0-1.0",
         )
-    )  # fmt: skip
+    )
     out = Path(options.out)
-    shown = sorted(results, key=lambda result: result.row != 2)  # the paired tests are against Stage 1
+    shown = sorted(
+        results, key=lambda result: result.row != 2
+    )  # the paired tests are against Stage 1
     systems = [f"{SHOWN[result.row]}={result.metrics['folder']}" for result in shown]
     page = str(out / "report")
     try:
-        report(ReportOptions(systems, page, title="sasv demo: what each stage adds", intervals=200, worst=5))
+        report(
+            ReportOptions(
+                systems, page, title="sasv demo: what each stage adds", intervals=200, worst=5
+            )
+        )
     except MissingExtra as error:
         logger.info(f"no report: {error}")
     took = duration(time.monotonic() - started)
@@ -80,13 +95,18 @@ def opening(options: DemoOptions) -> str:
     speech = options.corpus or f"{options.voices} synthetic speakers (espeak-ng), rendered here"
     rows = "\n".join(f"  row {row:2}  {name}" for row, name in SHOWN.items())
     return (
-        "Spoofing-aware speaker verification: one embedding has to accept the claimed speaker and to reject both\n"
+        "Spoofing-aware speaker verification: one embedding has to accept the claimed speaker and "
+        "to reject both\n"
         f"other people and synthetic copies. Speech: {speech}.\n"
-        "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 spoofed speech of a small\n"
-        "second corpus. Five rows of the published table are trained, with and without each stage:\n"
+        "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 "
+        "spoofed speech of a small\n"
+        "second corpus. Five rows of the published table are trained, with and without each "
+        "stage:\n"
         f"{rows}\n"
-        "and tested on voices and on an attack (a source-filter vocoder) that none of them has heard.\n"
-        "This takes seven to nine minutes on two cores; stopped, the same command goes on where it was."
+        "and tested on voices and on an attack (a source-filter vocoder) that none of them has "
+        "heard.\n"
+        "This takes seven to nine minutes on two cores; stopped, the same command goes on where "
+        "it was."
     )
 
 
@@ -98,11 +118,18 @@ def closing(options: DemoOptions, results: list[Result], took: str) -> str:
     verdict = (
         "each stage lowers the error on copies that it has never heard"
         if falls
-        else "here not every stage lowers the error; a few speakers and minutes do not always suffice"
+        else "here not every stage lowers the error; a few speakers and minutes do not always "
+        "suffice"
     )
     row = next(result for result in results if result.row == 7)
-    counts = ", ".join(f"{row.metrics[name]} {name}" for name in ("targets", "nontargets", "spoofs"))
-    note = "" if options.corpus else " The voices are synthetic: this shows how it works, not how well."
+    counts = ", ".join(
+        f"{row.metrics[name]} {name}" for name in ("targets", "nontargets", "spoofs")
+    )
+    note = (
+        ""
+        if options.corpus
+        else " The voices are synthetic: this shows how it works, not how well."
+    )
     lines = [
         "",
         f"SASV-EER of Stage 1, Stages 1 and 2, all three: {ladder}: {verdict}.",
@@ -117,6 +144,7 @@ def closing(options: DemoOptions, results: list[Result], took: str) -> str:
         lines.append("  make demo CORPUS=/path/to/LibriSpeech")
     lines += [
         "  sasv verify ENROL.wav TEST.wav                     with the model that comes with sasv",
-        "  sasv reproduce --row 7 --voxceleb2 DIR --asvspoof2019 DIR --dry-run   the published system",
+        "  sasv reproduce --row 7 --voxceleb2 DIR --asvspoof2019 DIR --dry-run   the published "
+        "system",
     ]
     return "\n".join(lines)

@@ -14,7 +14,8 @@ class DownloadOptions(Options):
 
     Args:
         names: of ``sasv models`` (all: every released one), or hub ids ``org/name``.
-        mirror: URL or folder that holds the files, in place of Google Drive; of a hub id the URL of another hub.
+        mirror: URL or folder that holds the files, in place of Google Drive; of a hub id the URL of
+            another hub.
         renew: accept a file that differs from the one that came first.
         retries: of a transfer that breaks off or stalls.
         timeout: seconds without a byte that count as stalled.

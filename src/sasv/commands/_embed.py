@@ -27,11 +27,13 @@ class EmbedOptions(Options):
         where: only the rows with this ``column=value``.
         crops: multi-crop: this many crops an utterance; 0 for whole utterances.
         crop_seconds: length of a crop.
-        max_pause: cut stretches without speech down to so many seconds first; left out, utterances are embedded whole.
+        max_pause: cut stretches without speech down to so many seconds first; left out, utterances
+            are embedded whole.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
-        channel: of recordings with several channels, where the table has no such column: mean, loudest, or a number
-            from 0 on; auto takes the mean, and the loudest where the channels cancel.
+        channel: of recordings with several channels, where the table has no such column: mean,
+            loudest, or a number from 0 on; auto takes the mean, and the loudest where the channels
+            cancel.
         shard: this part of the work, ``i/n``; empty takes torchrun's rank.
         device: cpu, cuda, or auto.
     """
@@ -60,10 +62,13 @@ def embed(options: EmbedOptions) -> Embeddings | None:
     refuse_inside_speech(options.out, utterances.paths)
     result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
     if result is not None:
-        logger.info(f"{options.out}/embeddings.npy: {result.vectors.shape[0]} x {result.vectors.shape[1]}")
+        logger.info(
+            f"{options.out}/embeddings.npy: {result.vectors.shape[0]} x {result.vectors.shape[1]}"
+        )
         if result.failures:
             raise SasvError(
-                f"{len(result.failures)} utterances have no embedding ({some(list(result.failures.values()), 3)}); "
+                f"{len(result.failures)} utterances have no embedding "
+                f"({some(list(result.failures.values()), 3)}); "
                 f"the others are saved; all are in {options.out}/failed.tsv"
             )
     return result

@@ -26,29 +26,33 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class EvaluateOptions(Options):
-    """Score a protocol: score file, metrics and plot. Without trials: the model as a countermeasure.
+    """Score a protocol: score file, metrics and plot. Without trials: the model as a
+    countermeasure.
 
     Args:
         utterances: utterance table.
         out: folder for scores.tsv, metrics.json, scores.png and the embeddings.
-        enrolments: enrolment table; empty, with empty trials, scores every utterance as bona fide or spoofed.
+        enrolments: enrolment table; empty, with empty trials, scores every utterance as bona fide
+            or spoofed.
         trials: trial table.
         model: checkpoint; may be left out where ``embeddings`` is given.
         embeddings: folder that sasv embed wrote, instead of embedding now.
         where: of a countermeasure: only the utterances with this ``column=value``.
-        enrolment: of several recordings: mean (of raw embeddings, as published), normalised (mean of normalised
-            ones), scores (mean of the scores against each).
-        crops: multi-crop: this many crops an utterance, the score the mean over all pairs; 0 for whole utterances.
+        enrolment: of several recordings: mean (of raw embeddings, as published), normalised (mean
+            of normalised ones), scores (mean of the scores against each).
+        crops: multi-crop: this many crops an utterance, the score the mean over all pairs; 0 for
+            whole utterances.
         crop_seconds: length of a crop.
-        max_pause: cut stretches without speech down to so many seconds first; left out, utterances are embedded whole,
-            as in the published protocols.
+        max_pause: cut stretches without speech down to so many seconds first; left out, utterances
+            are embedded whole, as in the published protocols.
         cohort: utterance table of other people for adaptive s-norm.
         cohort_where: only its utterances with this ``column=value``.
         cohort_by: utterance, or speaker (the mean of each speaker's embeddings).
         top: cohort scores that count; 0 takes all.
-        quality: write the quality measures log_seconds, log_enrolments and norm into the score file.
-        spoof_share: of a model of the three-class loss, whose score file has the column ``llr``: share of spoofs among
-            the trials that are not of the target.
+        quality: write the quality measures log_seconds, log_enrolments and norm into the score
+            file.
+        spoof_share: of a model of the three-class loss, whose score file has the column ``llr``:
+            share of spoofs among the trials that are not of the target.
         by: columns whose values are measured apart.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
@@ -85,14 +89,17 @@ class EvaluateOptions(Options):
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Embed, score and measure a protocol; return the metrics.
 
-    Started by torchrun, the processes embed together, the main one does the rest; the others return nothing.
+    Started by torchrun, the processes embed together, the main one does the rest; the others return
+    nothing.
     """
     if not (options.model or options.embeddings):
         raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
     settings = MeasureSettings(by=split_names(options.by), repeats=options.intervals)
     model = None
     if options.model:
-        extraction = Extraction(options.max_seconds, options.crops, options.crop_seconds, options.max_pause)
+        extraction = Extraction(
+            options.max_seconds, options.crops, options.crop_seconds, options.max_pause
+        )
         model = load_model(options.model, options.device, extraction)
     elif options.cohort:
         raise SasvError("s-norm needs --model, to embed the cohort")
@@ -101,12 +108,16 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     out = Path(options.out)
     cohort = None
-    with contextlib.nullcontext(Processes()) if model is None else joined(model.device) as processes:
+    with (
+        contextlib.nullcontext(Processes()) if model is None else joined(model.device) as processes
+    ):
         if options.embeddings:
             embeddings = Embeddings.load(options.embeddings)
         else:
             assert model is not None
-            embeddings = embed_shared(model, protocol.utterances, out / "embeddings", options.batch_seconds, processes)
+            embeddings = embed_shared(
+                model, protocol.utterances, out / "embeddings", options.batch_seconds, processes
+            )
         if options.cohort and options.trials:
             assert model is not None
             cohort = embed_cohort(
@@ -127,8 +138,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         spoofing = None
         if model is not None and head is not None:
             spoofing = SpoofColumns(head, model.trial_classes(), options.spoof_share)
-        scoring = Scoring(options.enrolment, cohort, options.top, made.crops, made.crop_seconds, made.max_pause)
-        scores = score_claims(protocol, embeddings, Verifier(scoring), path, options.quality, spoofing)
+        scoring = Scoring(
+            options.enrolment, cohort, options.top, made.crops, made.crop_seconds, made.max_pause
+        )
+        scores = score_claims(
+            protocol, embeddings, Verifier(scoring), path, options.quality, spoofing
+        )
         if cohort is not None:
             cohort.save(out / "cohort" / "cohort.npz")
     else:

@@ -13,25 +13,28 @@ from sasv.tables import load_utterances
 
 @dataclass
 class MetricsOptions(Options):
-    """Metrics of a score file: ours, or that of a challenge or another toolkit (docs/metrics.md lists them).
+    """Metrics of a score file: ours, or that of a challenge or another toolkit (docs/metrics.md
+    lists them).
 
     Args:
         scores: score file.
         key: trials with labels, where the score file has none.
         cm: score file of a countermeasure beside that of a speaker system: t-DCF and t-EER.
         column: which score is meant where the file holds several.
-        where: measure only the trials with this ``column=value``; empty takes the subset eval of a key with several
-            subsets (ASVspoof 2021), and all trials elsewhere.
-        columns: names of the columns of a score file whose layout is unknown, separated by commas, ``-`` for one that
-            is not read: speaker,utterance,label,score.
+        where: measure only the trials with this ``column=value``; empty takes the subset eval of a
+            key with several subsets (ASVspoof 2021), and all trials elsewhere.
+        columns: names of the columns of a score file whose layout is unknown, separated by commas,
+            ``-`` for one that is not read: speaker,utterance,label,score.
         labels: meaning of labels that are numbers or unknown words: 0=spoof,1=bonafide.
         task: sasv, cm (bona fide against spoofed), or auto: cm where the labels say bonafide.
         by: columns whose values are measured apart, separated by commas.
-        utterances: utterance table that has such a column (codec, gender) where the score file has not.
+        utterances: utterance table that has such a column (codec, gender) where the score file has
+            not.
         costs: cost model by name, or six numbers; empty takes the usual ones.
         llr: the scores are log-likelihood ratios: actual costs and Cllr as well.
         threshold: actual costs at this threshold.
-        asv_errors: of the t-DCF: own (from the scores), asvspoof5 (its organisers' system), or miss,nontarget,spoof.
+        asv_errors: of the t-DCF: own (from the scores), asvspoof5 (its organisers' system), or
+            miss,nontarget,spoof.
         against: score file of another system on the same trials: paired test of every metric.
         intervals: bootstrap samples for 95 % intervals; 0 for none.
         resample: speakers (the claimed ones; their trials move together) or trials.
@@ -82,7 +85,9 @@ def split_names(text: str) -> list[str]:
 
 
 def asv_errors(text: str) -> AsvRates | None:
-    """Return error rates of a verification system: None for ``own``, by name, or of three numbers."""
+    """Return error rates of a verification system: None for ``own``, by name, or of three
+    numbers.
+    """
     if text in ("own", "asvspoof5"):
         return None if text == "own" else ASVSPOOF5_ASV
     try:
@@ -90,12 +95,17 @@ def asv_errors(text: str) -> AsvRates | None:
     except (TypeError, ValueError):
         rates = AsvRates(-1, -1, -1)
     if min(rates) < 0 or max(rates) > 1:
-        raise SasvError(f"'{text}' are no ASV error rates: own, asvspoof5, or three fractions miss,nontarget,spoof")
+        raise SasvError(
+            f"'{text}' are no ASV error rates: own, asvspoof5, or three fractions "
+            "miss,nontarget,spoof"
+        )
     return rates
 
 
 def metrics(options: MetricsOptions) -> dict[str, Any]:
-    """Return the metrics of a score file, and the paired test against another system where one is given."""
+    """Return the metrics of a score file, and the paired test against another system where one is
+    given.
+    """
     settings = settings_of(options)
     layout = {"where": options.where, "columns": options.columns, "labels": options.labels}
     scores = read_scores(options.scores, options.key, options.column, options.cm, **layout)

@@ -10,7 +10,8 @@ from sasv.weights.place import here, home, place_of
 
 @dataclass
 class ModelsOptions(Options):
-    """List the weights that have a name: ours, those released with the paper, public ones of other toolkits.
+    """List the weights that have a name: ours, those released with the paper, public ones of other
+    toolkits.
 
     Args:
         here: only those on this machine.
@@ -27,7 +28,11 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
     for entry in catalogue().values():
         path = place_of(entry.name) if here(entry) else None
         where = (
-            f"Google Drive {entry.drive}" if entry.drive else "in the package" if entry.bundled else "never released"
+            f"Google Drive {entry.drive}"
+            if entry.drive
+            else "in the package"
+            if entry.bundled
+            else "never released"
         )
         where = entry.source or where
         row = asdict(entry) | {"source": where, "path": str(path) if path else None}

@@ -20,18 +20,20 @@ class PrepareOptions(Options):
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: {corpora}. kaldi is a data folder with wav.scp and utt2spk, folder has one subfolder a speaker, table is
-            a table of your own, and copies is copy-synthesised speech and its list.
+        corpus: {corpora}. kaldi is a data folder with wav.scp and utt2spk, folder has one subfolder
+            a speaker, table is a table of your own, and copies is copy-synthesised speech and its
+            list.
         folder: the corpus as unpacked.
         out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
         protocol: list of the copies; empty takes the only one in their folder.
         allow_missing: leave out missing and unreadable files instead of failing.
-        seconds: read every header for the column seconds (checks the files as well); files whose header does not
-            say how long they are get decoded once.
-        channel: which channel of recordings with several is meant: mean, loudest, or a number from 0 on, as a column
-            of the table; auto takes the mean, and the loudest where the channels cancel or all others are silent.
-        check_speech: measure the speech in each recording (reads every file), for the column speech_seconds, and name
-            those that hold too little.
+        seconds: read every header for the column seconds (checks the files as well); files whose
+            header does not say how long they are get decoded once.
+        channel: which channel of recordings with several is meant: mean, loudest, or a number from
+            0 on, as a column of the table; auto takes the mean, and the loudest where the channels
+            cancel or all others are silent.
+        check_speech: measure the speech in each recording (reads every file), for the column
+            speech_seconds, and name those that hold too little.
     """
 
     corpus: str
@@ -50,23 +52,32 @@ def prepare(options: PrepareOptions) -> Prepared:
     if not Path(options.folder).exists():
         raise SasvError(f"{options.folder}: no such folder; check the path")
     if options.protocol and options.corpus != "copies":
-        raise SasvError(f"--protocol is for copies; {options.corpus} has its lists where it is unpacked")
+        raise SasvError(
+            f"--protocol is for copies; {options.corpus} has its lists where it is unpacked"
+        )
     check_channel(options.channel)
     given = (Path(options.protocol),) if options.protocol else ()
     lists = reader(Path(options.folder), *given)
     for note in lists.notes:
         logger.info(note)
     result = write_tables(
-        lists, Path(options.out), options.allow_missing, options.seconds, options.channel, options.check_speech
+        lists,
+        Path(options.out),
+        options.allow_missing,
+        options.seconds,
+        options.channel,
+        options.check_speech,
     )
     if result.speechless:
         named = some(result.speechless, 3)
         logger.info(
-            f"{len(result.speechless)} recordings hold less than {MIN_SPEECH} s of speech ({named}); "
+            f"{len(result.speechless)} recordings hold less than {MIN_SPEECH} s of speech "
+            f"({named}); "
             f"they have a low speech_seconds in {result.utterances.name}"
         )
     trials = ", ".join(path.name for path in result.trials.values()) or "no trials"
     logger.info(
-        f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} utterances); {trials}"
+        f"{result.utterances} ({len(lists.utterances) - result.missing - result.unreadable} "
+        f"utterances); {trials}"
     )
     return result

@@ -21,12 +21,14 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class PushOptions(Options):
-    """Publish a model with its card, so that ``--model org/name`` works elsewhere after ``sasv download org/name``.
+    """Publish a model with its card, so that ``--model org/name`` works elsewhere after
+    ``sasv download org/name``.
 
     Args:
         model: checkpoint.
         repository: hub id ``org/name``.
-        card: Markdown with data, training, figures and limits; empty writes one from the specification.
+        card: Markdown with data, training, figures and limits; empty writes one from the
+            specification.
         metrics: metrics.json of sasv evaluate, for the figures of a written card.
         licence: for a model that does not state its own.
         private: make the repository private.
@@ -43,7 +45,9 @@ class PushOptions(Options):
 
 
 def push(options: PushOptions) -> str:
-    """Publish a model; return its address (or the folder). SasvError where it may not or cannot be published."""
+    """Publish a model; return its address (or the folder). SasvError where it may not or cannot be
+    published.
+    """
     if not is_hub_id(options.repository):
         raise SasvError(f"{options.repository}: a repository is org/name")
     checkpoint = load_checkpoint(options.model)
@@ -51,10 +55,17 @@ def push(options: PushOptions) -> str:
     if options.licence:
         specification.licence = options.licence
     if specification.licence in ("", "unknown"):
-        raise SasvError(f"{options.model}: states no licence; say under which it may be used: --licence cc-by-4.0")
+        raise SasvError(
+            f"{options.model}: states no licence; say under which it may be used: --licence "
+            "cc-by-4.0"
+        )
     remedy = "give the metrics.json of sasv evaluate"
     figures: dict[str, Any] = read_json(options.metrics, remedy=remedy) if options.metrics else {}
-    text = read_card(options.card) if options.card else card(options.repository, specification, figures)
+    text = (
+        read_card(options.card)
+        if options.card
+        else card(options.repository, specification, figures)
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.out or temporary)
         save_checkpoint(folder / HUB_FILE, checkpoint)
@@ -76,17 +87,25 @@ def upload(options: PushOptions, folder: Path) -> str:
     try:
         api = HfApi()
         api.create_repo(options.repository, private=options.private, exist_ok=True)
-        api.upload_folder(repo_id=options.repository, folder_path=folder, commit_message="Model of sasv, with its card")
+        api.upload_folder(
+            repo_id=options.repository,
+            folder_path=folder,
+            commit_message="Model of sasv, with its card",
+        )
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SasvError(f"{options.repository}: the hub refused it ({reason}); log in first: hf auth login") from error
+        raise SasvError(
+            f"{options.repository}: the hub refused it ({reason}); log in first: hf auth login"
+        ) from error
     address = f"https://huggingface.co/{options.repository}"
     logger.info(f"published: {address}")
     return address
 
 
 def front_matter(specification: Specification) -> str:
-    """Return the header that the hub reads: YAML, so that no text of a checkpoint becomes a line of its own."""
+    """Return the header that the hub reads: YAML, so that no text of a checkpoint becomes a line of
+    its own.
+    """
     import yaml
 
     values = {
@@ -102,7 +121,9 @@ def read_card(path: str) -> str:
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SasvError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+        raise SasvError(
+            f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def card(name: str, specification: Specification, figures: dict[str, Any]) -> str:
@@ -111,18 +132,30 @@ def card(name: str, specification: Specification, figures: dict[str, Any]) -> st
     sizes = ", ".join(f"{key} {value}" for key, value in specification.encoder_options.items())
     parts = [
         f"# {name}",
-        "One embedding that accepts the claimed speaker and rejects other people and synthetic copies "
+        "One embedding that accepts the claimed speaker and rejects other people and synthetic "
+        "copies "
         "(spoofing-aware speaker verification), made by sasv.",
-        f"* encoder: {escaped(specification.encoder)} ({escaped(sizes)}); {specification.sample_rate} Hz",
+        f"* encoder: {escaped(specification.encoder)} ({escaped(sizes)}); "
+        f"{specification.sample_rate} Hz",
         f"* score: {escaped(described(specification.scoring))}",
         f"* classes: {len(specification.classes)}"
-        + (", the last one spoofed speech" if specification.spoof_index is not None else ", no spoofed speech"),
-        f"* threshold: {specification.threshold} ({escaped(specification.threshold_source or 'none was chosen')})",
+        + (
+            ", the last one spoofed speech"
+            if specification.spoof_index is not None
+            else ", no spoofed speech"
+        ),
+        f"* threshold: {specification.threshold} "
+        f"({escaped(specification.threshold_source or 'none was chosen')})",
         f"* licence: {escaped(specification.licence)}",
-        "* training: " + escaped(", ".join(f"{key} {value}" for key, value in specification.training.items())),
+        "* training: "
+        + escaped(", ".join(f"{key} {value}" for key, value in specification.training.items())),
     ]
     text = "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:]) + "\n"
-    names = [key for key in figures if is_metric(key) and figures[key] is not None and not key.endswith("_nearest")]
+    names = [
+        key
+        for key in figures
+        if is_metric(key) and figures[key] is not None and not key.endswith("_nearest")
+    ]
     if names:
         spans = figures.get("intervals") or {}
         rows = []
@@ -130,8 +163,15 @@ def card(name: str, specification: Specification, figures: dict[str, Any]) -> st
             span = spans.get(key)
             shown = f"{show(key, span[0])} to {show(key, span[1])}" if span else "-"
             rows.append(f"| {title(key)} | {show(key, figures[key])} | {shown} |")
-        counts = ", ".join(f"{figures[key]} {key}" for key in ("targets", "nontargets", "spoofs") if key in figures)
-        text += (
-            f"\n## Figures ({counts})\n\n| metric | value | 95 % interval |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        counts = ", ".join(
+            f"{figures[key]} {key}" for key in ("targets", "nontargets", "spoofs") if key in figures
         )
-    return text + f"\n## Use\n\n```\nsasv download {name}\nsasv verify ENROL.wav TEST.wav --model {name}\n```\n"
+        text += (
+            f"\n## Figures ({counts})\n\n| metric | value | 95 % interval |\n|---|---|---|\n"
+            + "\n".join(rows)
+            + "\n"
+        )
+    return (
+        text + f"\n## Use\n\n```\nsasv download {name}\nsasv verify ENROL.wav TEST.wav --model "
+        f"{name}\n```\n"
+    )

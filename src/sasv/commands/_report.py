@@ -19,11 +19,13 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class ReportOptions(Options):
-    """A page on one or more systems: curves, tables with intervals, worst errors; HTML, Markdown and PNG.
+    """A page on one or more systems: curves, tables with intervals, worst errors; HTML, Markdown
+    and PNG.
 
     Args:
-        systems: score files, or folders of sasv evaluate; NAME=PATH gives a name, and a column of a file that holds
-            several scores is NAME=PATH:COLUMN. The first is the baseline of the paired tests.
+        systems: score files, or folders of sasv evaluate; NAME=PATH gives a name, and a column of a
+            file that holds several scores is NAME=PATH:COLUMN. The first is the baseline of the
+            paired tests.
         out: folder for report.html, report.md, report.png, figures and report.json.
         title: of the page.
         key: trials with labels, where score files have none.
@@ -80,7 +82,8 @@ def load_system(text: str, key: str, settings: MeasureSettings) -> System:
     """Read and measure a system.
 
     Args:
-        text: its score file or the folder of its evaluation, as ``NAME=PATH:COLUMN`` or a part of it.
+        text: its score file or the folder of its evaluation, as ``NAME=PATH:COLUMN`` or a part of
+            it.
         key: trials with labels, where the score file has none.
         settings: what is measured.
     """
@@ -95,4 +98,6 @@ def load_system(text: str, key: str, settings: MeasureSettings) -> System:
     file = folder / "scores.tsv" if folder else Path(path)
     scores = read_scores(file, key, column)
     name = name or column or (folder.name if folder else file.stem)
-    return System(name, str(file), scores, measure_of(scores, settings), metrics_of(scores, settings), folder)
+    return System(
+        name, str(file), scores, measure_of(scores, settings), metrics_of(scores, settings), folder
+    )

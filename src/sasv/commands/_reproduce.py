@@ -1,4 +1,6 @@
-"""sasv reproduce: rows of the published table, planned, run, and set beside the published figures."""
+"""sasv reproduce: rows of the published table, planned, run, and set beside the published
+figures.
+"""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,29 +28,32 @@ __all__ = ["ReproduceOptions", "reproduce"]
 class ReproduceOptions(Options):
     """Run rows of the published table: tables, copies, the training of each stage, evaluation.
 
-    What is done is skipped, and what was interrupted goes on. Where the options or inputs of a step that was begun have
-    changed, nothing is done unless ``redo`` is given. At scale tiny without corpora the speech is synthetic, or that
-    of ``corpus``.
+    What is done is skipped, and what was interrupted goes on. Where the options or inputs of a step
+    that was begun have changed, nothing is done unless ``redo`` is given. At scale tiny without
+    corpora the speech is synthetic, or that of ``corpus``.
 
     Args:
         row: one row, 1 to 11.
         rows: several, separated by commas, or all.
         encoder: {encoders}; several separated by commas; empty takes mfa-conformer, of all
             rows the two of the table.
-        train_set: train, train+dev, or both separated by a comma; empty takes train+dev, of all rows both.
+        train_set: train, train+dev, or both separated by a comma; empty takes train+dev, of all
+            rows both.
         voxceleb2: corpus folder.
         asvspoof2019: corpus folder (LA).
-        voxceleb1: corpus folder; Stage 1 and Stage 2 on VoxCeleb2 are chosen on its list O, without it the last epoch
-            is the model.
+        voxceleb1: corpus folder; Stage 1 and Stage 2 on VoxCeleb2 are chosen on its list O, without
+            it the last epoch is the model.
         noises: MUSAN folder, for Stage 1 and Stage 2 on VoxCeleb2.
         rirs: folder of room impulse responses.
-        vocoders: makers of the copies of Stage 2; empty takes griffin-lim, source-filter and world, at scale tiny
-            without corpora griffin-lim and world.
+        vocoders: makers of the copies of Stage 2; empty takes griffin-lim, source-filter and world,
+            at scale tiny without corpora griffin-lim and world.
         weights: path of the weights of a vocoder, by its name.
         out: folder of all steps.
-        scale: full, or tiny: small encoders, few epochs, little data, so that the table runs anywhere;
-            without corpora, no more nontarget trials for a spoofed one than ASVspoof2019 LA has (33,327 to 63,882).
-        corpus: speech for scale tiny: a LibriSpeech-style folder, or one with utterances.tsv; empty renders it.
+        scale: full, or tiny: small encoders, few epochs, little data, so that the table runs
+            anywhere; without corpora, no more nontarget trials for a spoofed one than ASVspoof2019
+            LA has (33,327 to 63,882).
+        corpus: speech for scale tiny: a LibriSpeech-style folder, or one with utterances.tsv; empty
+            renders it.
         voices: synthetic speakers to render.
         attacks: vocoders of the spoofed speech of Stage 3, at scale tiny.
         unseen: vocoder of the spoofed test trials that no stage learns from, at scale tiny.
@@ -59,11 +64,12 @@ class ReproduceOptions(Options):
         precision: float32, bfloat16 or float16.
         num_workers: DataLoader workers of each training; at scale tiny one.
         device: cpu, cuda, or auto.
-        tflops: sustained speed for the estimates, TFLOP a second; 0 takes 100 for a GPU and 0.15 for a CPU.
+        tflops: sustained speed for the estimates, TFLOP a second; 0 takes 100 for a GPU and 0.15
+            for a CPU.
         seed: of everything.
         licence: of the models.
-        redo: do a step again where its options or inputs have changed; its old folder is kept as NAME.old-1, or the
-            next free number.
+        redo: do a step again where its options or inputs have changed; its old folder is kept as
+            NAME.old-1, or the next free number.
         dry_run: print the plan with hours, disk and commands; do nothing.
     """
 
@@ -101,7 +107,8 @@ class ReproduceOptions(Options):
 
 
 def reproduce(options: ReproduceOptions) -> Reproduction:
-    """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its cells.
+    """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its
+    cells.
 
     A dry run returns no cells, and the plan as their text.
     """
@@ -157,7 +164,9 @@ def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
         raise SasvError("say which rows: --row 7, --rows 3,7 or --rows all")
     rows = parse_rows(options.rows or str(options.row))
     everything = options.rows == "all"
-    encoders = _split(options.encoder) or (list(TABLE_ENCODERS) if everything else ["mfa-conformer"])
+    encoders = _split(options.encoder) or (
+        list(TABLE_ENCODERS) if everything else ["mfa-conformer"]
+    )
     train_sets = _split(options.train_set) or (list(TRAIN_SETS) if everything else ["train+dev"])
     unknown = [name for name in train_sets if name not in TRAIN_SETS]
     if unknown:
@@ -168,10 +177,14 @@ def chosen(options: ReproduceOptions) -> tuple[list[Row], list[str], list[str]]:
 def about(options: ReproduceOptions) -> str:
     """Return what the figures are, in a sentence."""
     if options.scale == "full":
-        return f"Full scale, seed {options.seed}; published: Interspeech 2023, ASVspoof2019 LA evaluation."
+        return (
+            f"Full scale, seed {options.seed}; published: Interspeech 2023, ASVspoof2019 LA "
+            "evaluation."
+        )
     speech = options.corpus or ("parts of the corpora" if options.voxceleb2 else "synthetic voices")
     return (
-        f"Tiny scale on {speech}, seed {options.seed}: it shows that every stage runs and what it is for; the "
+        f"Tiny scale on {speech}, seed {options.seed}: it shows that every stage runs and what it "
+        "is for; the "
         "published figures come from large encoders and the whole corpora and are no comparison."
     )
 

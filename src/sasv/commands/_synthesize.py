@@ -30,11 +30,12 @@ class SynthesizeOptions(Options):
     Args:
         utterances: table of speech; only its bona fide rows are copied.
         out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: {vocoders}. Those after cargan up to mimi are networks and need weights; those named after a codec or
-            a telephone band pass bona fide speech through it.
+        vocoders: {vocoders}. Those after cargan up to mimi are networks and need weights; those
+            named after a codec or a telephone band pass bona fide speech through it.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         where: copy only the rows with this ``column=value``.
-        trials: copy only the target utterances of these trials, and write trials.tsv with spoofed trials added.
+        trials: copy only the target utterances of these trials, and write trials.tsv with spoofed
+            trials added.
         choose: all vocoders for each utterance, or one of them at random.
         suffix: flac or wav.
         num_workers: processes; each works alone, on the CPU.
@@ -75,12 +76,19 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     trials: Trials | None = None
     if options.trials:
         trials = load_trials(options.trials)
-        targets = {trials.utterances[1][code] for code in np.unique(trials.utterances[0][trials.labels == 0])}
+        targets = {
+            trials.utterances[1][code]
+            for code in np.unique(trials.utterances[0][trials.labels == 0])
+        }
         chosen = chosen.take(np.array([name in targets for name in chosen.ids], bool))
     if not len(chosen):
-        raise SasvError(f"{options.utterances}: no bona fide utterance to copy; check --where and --trials")
+        raise SasvError(
+            f"{options.utterances}: no bona fide utterance to copy; check --where and --trials"
+        )
     makers, batch = _makers(options)
-    plan = plan_units(chosen, options.vocoders, out / "audio", options.seed, options.choose, options.suffix)
+    plan = plan_units(
+        chosen, options.vocoders, out / "audio", options.seed, options.choose, options.suffix
+    )
     keep_settings(out / "audio", makers, options.seed)
     parts = out / f"parts-{plan.signature[:12]}"
     if not parts.exists():
@@ -92,7 +100,8 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     failures = list(dict.fromkeys(failed.values()))
     if not made:
         raise SasvError(
-            f"{options.utterances}: nothing could be copied; first reason: {[*failures, 'the copies are gone'][0]}"
+            f"{options.utterances}: nothing could be copied; first reason: "
+            f"{[*failures, 'the copies are gone'][0]}"
         )
     copies = table_of(plan, made, chosen, str(out / "utterances.tsv"))
     joined(everything, copies).save(out / "utterances.tsv")
@@ -103,7 +112,8 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
         failures += check_copies(copies)
     if failures:
         raise SasvError(
-            f"{len(failures)} utterances could not be copied, or copies not read ({some(failures, 3)}); "
+            f"{len(failures)} utterances could not be copied, or copies not read "
+            f"({some(failures, 3)}); "
             "the others are done: mend these and run the same command again"
         )
     return copies
@@ -114,14 +124,20 @@ def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
     kinds = {name: VOCODERS.get(name) for name in options.vocoders}
     unknown = [name for name in options.weights if name not in kinds]
     if unknown:
-        raise SasvError(f"--weights names {some(unknown)}, which --vocoders does not; known here: {some(list(kinds))}")
+        raise SasvError(
+            f"--weights names {some(unknown)}, which --vocoders does not; known here: "
+            f"{some(list(kinds))}"
+        )
     device = options.device
-    if device == "auto" and (options.num_workers > 1 or not any(kind.neural for kind in kinds.values())):
+    if device == "auto" and (
+        options.num_workers > 1 or not any(kind.neural for kind in kinds.values())
+    ):
         device = "cpu"
     device = str(pick_device(device))
     batch = options.batch or (1 if device == "cpu" else 64)
     if options.num_workers > 1 and (device != "cpu" or batch > 1):
         raise SasvError(
-            "--num-workers are processes on the CPU that take one file each; leave out --device and --batch"
+            "--num-workers are processes on the CPU that take one file each; leave out --device "
+            "and --batch"
         )
     return Makers(options.vocoders, options.weights, device), batch

@@ -14,7 +14,8 @@ __all__ = ["TrainOptions", "train"]
 
 
 def train(options: TrainOptions) -> Path:
-    """Train an encoder; return the path of the final model. The same command goes on where it stopped.
+    """Train an encoder; return the path of the final model. The same command goes on where it
+    stopped.
 
     Started by torchrun, the processes train together.
     """

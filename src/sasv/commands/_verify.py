@@ -22,12 +22,15 @@ class VerifyOptions(Options):
     Args:
         recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide.
         model: checkpoint; left out, the model that comes with sasv.
-        threshold: accept from this score on; unset takes the calibration or the threshold of the checkpoint.
-        min_speech: seconds of speech that each recording has to hold, and the enrolment together; unset takes what the
-            checkpoint says (0.75 s each, 1 s of enrolment); 0 compares anything.
-        cohort: of a model whose threshold holds for s-norm scores: the cohort.npz that sasv evaluate wrote.
-        channel: of recordings with several channels: mean, loudest, or a number from 0 on; auto takes the mean, and the
-            loudest where the channels cancel.
+        threshold: accept from this score on; unset takes the calibration or the threshold of the
+            checkpoint.
+        min_speech: seconds of speech that each recording has to hold, and the enrolment together;
+            unset takes what the checkpoint says (0.75 s each, 1 s of enrolment); 0 compares
+            anything.
+        cohort: of a model whose threshold holds for s-norm scores: the cohort.npz that sasv
+            evaluate wrote.
+        channel: of recordings with several channels: mean, loudest, or a number from 0 on; auto
+            takes the mean, and the loudest where the channels cancel.
         json: print JSON.
         device: cpu, cuda, or auto.
     """
@@ -46,8 +49,8 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     """Compare a test recording with enrolment recordings; return the decision and what it rests on.
 
     Raises:
-        Undecided: the decision is inconclusive, because a recording holds too little speech or its embedding is
-            broken; nothing was compared.
+        Undecided: the decision is inconclusive, because a recording holds too little speech or its
+            embedding is broken; nothing was compared.
     """
     if len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
@@ -59,7 +62,8 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         verifier = verifier.with_threshold(options.threshold)
     if verifier.threshold is None and verifier.calibration is None:
         raise SasvError(
-            f"{options.model}: carries no threshold; give --threshold, or let sasv calibrate choose one on development "
+            f"{options.model}: carries no threshold; give --threshold, or let sasv calibrate "
+            "choose one on development "
             "trials"
         )
     if options.min_speech is not None:
@@ -81,5 +85,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
 
 
 def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:
-    """Return limits with another minimum of speech for each recording, and for the enrolment together."""
+    """Return limits with another minimum of speech for each recording, and for the enrolment
+    together.
+    """
     return replace(limits, min_test=min_speech, min_enrolment=min_speech)

@@ -40,7 +40,9 @@ class MissingExtra(SasvError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str):
-        super().__init__(f'{purpose} needs {package}, which is not installed; pip install "sasv[{extra}]"')
+        super().__init__(
+            f'{purpose} needs {package}, which is not installed; pip install "sasv[{extra}]"'
+        )
 
 
 def some(names: Sequence[object], most: int = 5) -> str:
@@ -50,7 +52,9 @@ def some(names: Sequence[object], most: int = 5) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line what an error is, for errors that no one foresaw: its kind, its file, its first words."""
+    """Say in one line what an error is, for errors that no one foresaw: its kind, its file, its
+    first words.
+    """
     if isinstance(error, MemoryError):
         return "not enough memory; use smaller batches or fewer workers"
     if isinstance(error, OSError):

@@ -27,12 +27,13 @@ TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)\.part(\.[^.]*)?")
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it into place on success, remove it on failure.
 
-    The temporary name keeps the suffix, because array and plot writers choose a format by it. The new file has the
-    permissions of the one that it replaces. Where ``path`` is a link, the file that it points to is replaced.
+    The temporary name keeps the suffix, because array and plot writers choose a format by it. The
+    new file has the permissions of the one that it replaces. Where ``path`` is a link, the file
+    that it points to is replaced.
 
     Raises:
-        SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission); any older file is
-            then as it was.
+        SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission);
+            any older file is then as it was.
     """
     target = Path(os.path.realpath(path)) if _is_link(path) else Path(path)
     temporary = temporary_path(target)
@@ -50,7 +51,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _keep_permissions(temporary, before)
         temporary.replace(target)
     except OSError as error:
-        raise SasvError(f"{path}: cannot write: {write_reason(error)}; nothing was changed") from error
+        raise SasvError(
+            f"{path}: cannot write: {write_reason(error)}; nothing was changed"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -65,7 +68,9 @@ def temporary_path(target: Path) -> Path:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Remove the temporary files in a folder that processes of this machine left behind when they were killed."""
+    """Remove the temporary files in a folder that processes of this machine left behind when they
+    were killed.
+    """
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             found = TEMPORARY.fullmatch(entry.name)
@@ -95,7 +100,9 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _keep_permissions(new: Path, before: os.stat_result) -> None:
-    """Give a file the permissions, and where this is allowed the owner, of the one that it replaces."""
+    """Give a file the permissions, and where this is allowed the owner, of the one that it
+    replaces.
+    """
     with contextlib.suppress(OSError, AttributeError):
         os.chown(new, before.st_uid, before.st_gid)
     with contextlib.suppress(OSError):
@@ -135,7 +142,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         before = re.split(r"[\n\t]", text[: error.start])[-1]
         after = re.split(r"[\n\t]", text[error.start :])[0]
         name = os.fsencode(before + after)
-        raise SasvError(f"{path}: the name {name!r} is not UTF-8 and cannot be written; rename it") from error
+        raise SasvError(
+            f"{path}: the name {name!r} is not UTF-8 and cannot be written; rename it"
+        ) from error
     write_bytes(path, data)
 
 
@@ -164,19 +173,24 @@ def read_json(
         remedy: what to do where the file is broken.
 
     Raises:
-        SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), or has another shape.
+        SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), or has
+            another shape.
     """
     try:
         value: Any = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise SasvError(f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}") from error
+        raise SasvError(
+            f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}"
+        ) from error
     if kind not in type(value).__mro__:
         raise SasvError(f"{path}: holds no {'object' if kind is dict else kind.__name__}; {remedy}")
     for key, allowed in (shape or {}).items():
         if key not in value:
             raise SasvError(f"{path}: has no '{key}'; {remedy}")
         types = allowed if isinstance(allowed, tuple) else (allowed,)
-        if not isinstance(value[key], types) or (isinstance(value[key], bool) and bool not in types):
+        if not isinstance(value[key], types) or (
+            isinstance(value[key], bool) and bool not in types
+        ):
             wanted = " or ".join(part.__name__ for part in types)
             raise SasvError(f"{path}: '{key}' is no {wanted}; {remedy}")
     return value
@@ -190,7 +204,8 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         most: bytes that such a file has at most, for files that cannot be large.
 
     Raises:
-        SasvError: the file is missing, cannot be read, is no regular file, or is larger than ``most``.
+        SasvError: the file is missing, cannot be read, is no regular file, or is larger than
+            ``most``.
     """
     try:
         status = Path(path).stat()
@@ -214,7 +229,9 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SasvError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+        raise SasvError(
+            f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})"
+        ) from error
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -227,7 +244,9 @@ def digest_of_bytes(*parts: bytes | str) -> str:
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits. SasvError where it cannot be read."""
+    """Return the SHA-256 of a file's bytes as hexadecimal digits. SasvError where it cannot be
+    read.
+    """
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -239,7 +258,8 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
 def locked(
     folder: Path, held: str = "another run is writing here; wait for it, or choose another --out"
 ) -> Iterator[None]:
-    """Hold a folder for this run. The lock ends with the process, however it ends; forked workers do not inherit it.
+    """Hold a folder for this run. The lock ends with the process, however it ends; forked workers
+    do not inherit it.
 
     Temporary files of processes that were killed are removed from the folder.
 
@@ -258,7 +278,9 @@ def locked(
         if path.is_symlink():
             raise SasvError(f"{path}: is a link, not the lock of a run; remove it")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on a file system without locks a file stands in for one
+            warnings.simplefilter(
+                "ignore"
+            )  # on a file system without locks a file stands in for one
             lock = FileLock(path).acquire(timeout=0)
     except Timeout:
         raise SasvError(f"{folder}: {held}") from None

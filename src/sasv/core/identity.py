@@ -1,4 +1,6 @@
-"""What identifies a file without reading it: its real path, its size and when it was last changed."""
+"""What identifies a file without reading it: its real path, its size and when it was last
+changed.
+"""
 
 import os
 import stat
@@ -12,19 +14,25 @@ BLOCK = 4096
 
 
 def file_identity(path: str | os.PathLike[str]) -> str:
-    """Return a text that changes when a path leads to another file, or the file is written again."""
+    """Return a text that changes when a path leads to another file, or the file is written
+    again.
+    """
     return _identity(os.fspath(path), {})
 
 
 def file_identities(paths: Sequence[str]) -> list[str]:
-    """Return the identity of each file (see file_identity), in threads: a million of them take seconds."""
+    """Return the identity of each file (see file_identity), in threads: a million of them take
+    seconds.
+    """
     folders: dict[str, str] = {}
 
     def block(start: int) -> list[str]:
         return [_identity(path, folders) for path in paths[start : start + BLOCK]]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return [identity for part in pool.map(block, range(0, len(paths), BLOCK)) for identity in part]
+        return [
+            identity for part in pool.map(block, range(0, len(paths), BLOCK)) for identity in part
+        ]
 
 
 def identity_digest(*parts: object) -> str:

@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory: large CPU tensors otherwise return their pages after every batch.
+    """Have glibc keep freed memory: large CPU tensors otherwise return their pages after every
+    batch.
 
     Training and embedding become about a fifth faster; other C libraries are left alone.
     """

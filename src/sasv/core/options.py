@@ -1,7 +1,9 @@
-"""Options of commands: each number declares its range beside its field, and one function checks them all.
+"""Options of commands: each number declares its range beside its field, and one function checks
+them all.
 
-``epochs: Annotated[int, Range(1)] = 100`` is a whole number of at least 1. A number that may be anything declares an
-empty ``Range()``; even then it must be finite. ``tests/core/test_options.py`` finds numbers without a range.
+``epochs: Annotated[int, Range(1)] = 100`` is a whole number of at least 1. A number that may be
+anything declares an empty ``Range()``; even then it must be finite. ``tests/core/test_options.py``
+finds numbers without a range.
 """
 
 import json
@@ -16,7 +18,8 @@ from sasv.core.errors import SasvError
 
 @dataclass(frozen=True, repr=False)
 class Range:
-    """Numbers that an option may be. It holds for the elements of a list and the values of a dictionary too.
+    """Numbers that an option may be. It holds for the elements of a list and the values of a
+    dictionary too.
 
     Attributes:
         least: the smallest allowed number.
@@ -44,7 +47,12 @@ class Range:
         """Say the range in words, for messages and help pages."""
         if self.least is not None and self.most is not None:
             return f"from {self.least} to {self.most}"
-        limits = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        limits = {
+            "at least": self.least,
+            "above": self.above,
+            "at most": self.most,
+            "below": self.below,
+        }
         words = [f"{words} {limit}" for words, limit in limits.items() if limit is not None]
         return " and ".join(words) or "any finite number"
 
@@ -72,13 +80,16 @@ Probability = Annotated[float, Range(0, 1)]
 
 
 class Options:
-    """Base of the options of a command, which are a dataclass. Their numbers are checked when they are made.
+    """Base of the options of a command, which are a dataclass. Their numbers are checked when they
+    are made.
 
     A group of options with more to check extends ``__post_init__`` and calls that of ``super()``.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}
-    """Old name -> present name of an option. Old names are accepted with a notice for one version."""
+    """Old name -> present name of an option. Old names are accepted with a notice for one
+    version.
+    """
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -88,7 +99,8 @@ def check_ranges(options: Any) -> None:
     """Check every number of a dataclass of options against the range that its field declares.
 
     Raises:
-        SasvError: a number is not finite or out of its range; the message names the flag and the range.
+        SasvError: a number is not finite or out of its range; the message names the flag and the
+            range.
     """
     for name, allowed in ranges_of(type(options)).items():
         for value in _numbers(getattr(options, name)):
@@ -97,7 +109,9 @@ def check_ranges(options: Any) -> None:
 
 
 def ranges_of(kind: type) -> dict[str, Range]:
-    """Return the range of every field of a dataclass; one that declares none is any finite number."""
+    """Return the range of every field of a dataclass; one that declares none is any finite
+    number.
+    """
     hints = typing.get_type_hints(kind, include_extras=True)
     return {field.name: declared_range(hints[field.name]) or Range() for field in fields(kind)}
 
@@ -112,7 +126,9 @@ def declared_range(hint: Any) -> Range | None:
 
 
 def renamed_options(kind: type) -> dict[str, str]:
-    """Return old name -> present name of the options of a class and of the groups that it consists of."""
+    """Return old name -> present name of the options of a class and of the groups that it consists
+    of.
+    """
     names: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         names |= vars(part).get("RENAMED", {})

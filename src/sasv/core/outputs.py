@@ -1,4 +1,6 @@
-"""Nothing of the user is overwritten unasked: one check of a command's inputs and outputs, before it begins."""
+"""Nothing of the user is overwritten unasked: one check of a command's inputs and outputs, before
+it begins.
+"""
 
 import contextlib
 import json
@@ -26,11 +28,18 @@ EARLIER_MARKS = {
     "parts-????????????": (),
     "embeddings/parts-????????????": (),
 }
-"""What versions without the mark left in their folders: pattern -> keys of the JSON; without keys, a folder."""
+"""What versions without the mark left in their folders: pattern -> keys of the JSON; without keys,
+a folder.
+"""
 PACKAGE = Path(__file__).resolve().parents[1]
 ZIP_COMMENT = b"sasv"
 """Comment of the zip archives (.model) that sasv writes."""
-HEADERS = ({"speaker", "utterance", "score"}, {"filename", "cm-score"}, {"utterance", "path"}, {"speaker", "utterance"})
+HEADERS = (
+    {"speaker", "utterance", "score"},
+    {"filename", "cm-score"},
+    {"utterance", "path"},
+    {"speaker", "utterance"},
+)
 """Columns by which a table that sasv wrote is recognised."""
 BACKEND_KEYS = ("kind", "columns", "costs")
 
@@ -40,7 +49,8 @@ class Output(NamedTuple):
 
     Attributes:
         option: the option that names it.
-        files: of a folder, patterns of the files that the command writes there; empty for an option that names a file.
+        files: of a folder, patterns of the files that the command writes there; empty for an option
+            that names a file.
     """
 
     option: str
@@ -59,17 +69,20 @@ def check_outputs(
         inputs: option -> paths that the command reads.
         speech: option -> folder of speech, into which no output belongs.
         outputs: each with the path that is given for it; one with an empty path is not written.
-        force: overwrite inputs and files of others all the same; never a device or a file of the package.
+        force: overwrite inputs and files of others all the same; never a device or a file of the
+            package.
 
     Raises:
-        SasvError: an output is an input, lies in a folder of speech, is a link, a device, a file of the package, or a
-            file that sasv did not write; or two outputs are the same file.
+        SasvError: an output is an input, lies in a folder of speech, is a link, a device, a file of
+            the package, or a file that sasv did not write; or two outputs are the same file.
     """
     given = [(output, Path(path)) for output, path in outputs if path]
     for number, (output, path) in enumerate(given):
         flag = _flag(output.option)
         if _inside(path, PACKAGE):
-            raise SasvError(f"{flag} {path}: lies in the package of sasv itself; choose another place")
+            raise SasvError(
+                f"{flag} {path}: lies in the package of sasv itself; choose another place"
+            )
         for other, another in given[:number]:
             if os.path.abspath(path) == os.path.abspath(another) or _same(path, another):
                 raise SasvError(f"{flag} and {_flag(other.option)} are both {path}; give two names")
@@ -81,7 +94,8 @@ def check_outputs(
         for option, folder in speech.items():
             if folder and Path(folder).is_dir() and _inside(path, Path(folder)):
                 raise SasvError(
-                    f"{flag} {path}: lies in the speech of {_flag(option)} {folder}, where it would be taken for "
+                    f"{flag} {path}: lies in the speech of {_flag(option)} {folder}, where it "
+                    "would be taken for "
                     "speech later; choose another place, or give --force"
                 )
         for target in targets:
@@ -89,7 +103,8 @@ def check_outputs(
                 for source in paths:
                     if source and _same(Path(source), target):
                         raise SasvError(
-                            f"{flag} {path}: {target} is also an input ({_flag(option)}); choose another name, or "
+                            f"{flag} {path}: {target} is also an input ({_flag(option)}); choose "
+                            "another name, or "
                             "give --force to overwrite it"
                         )
         _check_ours(flag, output, path, targets)
@@ -97,7 +112,8 @@ def check_outputs(
 
 @contextlib.contextmanager
 def marked_outputs(folders: Sequence[str], command: str) -> Iterator[None]:
-    """Note in folders, while a command writes into them and afterwards, that they are outputs of sasv.
+    """Note in folders, while a command writes into them and afterwards, that they are outputs of
+    sasv.
 
     Folders into which the command then wrote nothing are left as they were.
 
@@ -134,7 +150,10 @@ def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str])
     """
     for folder in {os.path.dirname(path) for path in recordings}:
         if folder not in ("", os.sep) and _inside(Path(out), Path(folder)):
-            raise SasvError(f"--out {out}: lies in {folder}, among the recordings themselves; choose another folder")
+            raise SasvError(
+                f"--out {out}: lies in {folder}, among the recordings themselves; choose another "
+                "folder"
+            )
 
 
 def _targets(output: Output, path: Path) -> list[Path]:
@@ -155,25 +174,31 @@ def _check_kind(flag: str, target: Path) -> None:
                 raise
             raise SasvError(f"{flag} {target}: {write_reason(error)}") from error
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise SasvError(f"{flag} {target}: is a device or a pipe, not a file; choose another name")
+            raise SasvError(
+                f"{flag} {target}: is a device or a pipe, not a file; choose another name"
+            )
 
 
 def _check_ours(flag: str, output: Output, path: Path, targets: Sequence[Path]) -> None:
     links = [target for target in targets if target.is_symlink()]
     if links:
-        raise SasvError(f"{flag} {links[0]}: is a link; give the file that it points to, or --force")
+        raise SasvError(
+            f"{flag} {links[0]}: is a link; give the file that it points to, or --force"
+        )
     if not output.files:
         if targets and path.is_dir():
             raise SasvError(f"{flag} {path}: is a folder, not a file")
         if targets and not written_by_sasv(path):
             raise SasvError(
-                f"{flag} {path}: is there already, and not written by sasv; choose another name, or give --force to "
+                f"{flag} {path}: is there already, and not written by sasv; choose another name, "
+                "or give --force to "
                 "replace it"
             )
         return
     if targets and not marked(path):
         raise SasvError(
-            f"{flag} {path}: holds {targets[0].name}, which sasv did not write there; choose another folder, or give "
+            f"{flag} {path}: holds {targets[0].name}, which sasv did not write there; choose "
+            "another folder, or give "
             "--force to replace it"
         )
 
@@ -199,7 +224,9 @@ def _has_keys(path: Path, keys: Sequence[str]) -> bool:
 
 
 def written_by_sasv(path: Path) -> bool:
-    """Whether a file looks like one that sasv writes: a table, a back-end, a checkpoint, or an empty file."""
+    """Whether a file looks like one that sasv writes: a table, a back-end, a checkpoint, or an
+    empty file.
+    """
     try:
         if path.stat().st_size == 0:
             return True

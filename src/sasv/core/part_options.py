@@ -1,8 +1,9 @@
 """Options of registered parts (encoders, front-ends) from JSON values, checked by type and range.
 
-The options are a frozen dataclass. Annotations may be ``int``, ``float``, ``bool``, ``str``, ``Literal``, a union with
-None, ``tuple[X, ...]``, ``list[X]`` or ``dict[str, Any]``, and numbers may declare a ``Range``; a whole number that
-declares none lies between 1 and a million, because no network has more of anything.
+The options are a frozen dataclass. Annotations may be ``int``, ``float``, ``bool``, ``str``,
+``Literal``, a union with None, ``tuple[X, ...]``, ``list[X]`` or ``dict[str, Any]``, and numbers
+may declare a ``Range``; a whole number that declares none lies between 1 and a million, because no
+network has more of anything.
 """
 
 import dataclasses
@@ -30,17 +31,22 @@ def parse_options(kind: type[T], values: Mapping[str, Any], owner: str) -> T:
         owner: what the options belong to, for the message.
 
     Raises:
-        SasvError: an unknown option, or a value of another type or out of its range; the message names the option.
+        SasvError: an unknown option, or a value of another type or out of its range; the message
+            names the option.
     """
     assert dataclasses.is_dataclass(kind)
     if not isinstance(values, Mapping):
-        raise SasvError(f"options of {owner} must be a mapping from names to values, not {_shown(values)}")
+        raise SasvError(
+            f"options of {owner} must be a mapping from names to values, not {_shown(values)}"
+        )
     known = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind, include_extras=True)
     parsed = {}
     for name, value in values.items():
         if name not in known:
-            raise SasvError(f"unknown option '{name}' of {owner}; known: {', '.join(known) or 'none'}")
+            raise SasvError(
+                f"unknown option '{name}' of {owner}; known: {', '.join(known) or 'none'}"
+            )
         parsed[name] = checked(value, hints[name], f"option {name} of {owner}")
     return kind(**parsed)
 
@@ -52,7 +58,9 @@ def json_values(options: Any) -> dict[str, Any]:
 
 
 def checked(value: Any, hint: Any, place: str, limits: Range | None = None) -> Any:
-    """Return a JSON value as its annotation wants it. SasvError, which names the ``place``, where it does not fit."""
+    """Return a JSON value as its annotation wants it. SasvError, which names the ``place``, where
+    it does not fit.
+    """
     if typing.get_origin(hint) is typing.Annotated:
         return checked(value, typing.get_args(hint)[0], place, declared_range(hint))
     origin = typing.get_origin(hint)
@@ -93,7 +101,9 @@ def _scalar(value: Any, hint: Any, place: str, limits: Range | None) -> Any:
     limits = limits or (WHOLE if whole else Range())
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or abs(value) > sys.float_info.max or value not in limits:
-        raise SasvError(f"{place} must be a {'whole ' if whole else ''}number, {limits}, not {_shown(value)}")
+        raise SasvError(
+            f"{place} must be a {'whole ' if whole else ''}number, {limits}, not {_shown(value)}"
+        )
     return hint(value)
 
 

@@ -1,7 +1,8 @@
 """Progress of long work: a bar on a terminal, a plain line now and then in a log.
 
-The library logs to ``logging.getLogger("sasv")`` and shows nothing by itself: the command line installs a handler, and
-who uses sasv as a library chooses what to see (``logging.basicConfig(level="INFO")``).
+The library logs to ``logging.getLogger("sasv")`` and shows nothing by itself: the command line
+installs a handler, and who uses sasv as a library chooses what to see
+(``logging.basicConfig(level="INFO")``).
 """
 
 import contextlib
@@ -58,21 +59,32 @@ class Progress:
         """Return the line that is logged now."""
         elapsed = max(time.monotonic() - self.started, 1e-9)
         rate = self.done / elapsed
-        left = duration((self.total - self.done) / rate) if rate and self.done < self.total else duration(0)
+        left = (
+            duration((self.total - self.done) / rate)
+            if rate and self.done < self.total
+            else duration(0)
+        )
         percent = 100 * self.done / max(self.total, 1)
         tail = f", {note}" if note else ""
-        return f"{self.name}: {self.done}/{self.total} {self.unit} ({percent:.0f}%), {rate:.1f}/s, {left} left{tail}"
+        return (
+            f"{self.name}: {self.done}/{self.total} {self.unit} ({percent:.0f}%), "
+            f"{rate:.1f}/s, {left} left{tail}"
+        )
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.close()
         if not self.quiet and kind is None:
             elapsed = time.monotonic() - self.started
             rate = self.done / max(elapsed, 1e-9)
-            logger.info("%s: %d %s in %s (%.1f/s)", self.name, self.done, self.unit, duration(elapsed), rate)
+            logger.info(
+                "%s: %d %s in %s (%.1f/s)", self.name, self.done, self.unit, duration(elapsed), rate
+            )
 
 
 def write_line(text: str) -> None:
@@ -93,4 +105,6 @@ def _on_terminal() -> bool:
 def _bar(name: str, total: int, unit: str) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=name, unit=f" {unit}", leave=False, dynamic_ncols=True, file=sys.stderr)
+    return tqdm(
+        total=total, desc=name, unit=f" {unit}", leave=False, dynamic_ncols=True, file=sys.stderr
+    )

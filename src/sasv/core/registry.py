@@ -1,12 +1,13 @@
 """Names to lazily imported classes or functions: one file and one line for each new member.
 
-Packages of other people register members of their own without a change here, by an entry point of the registry's
-group. In the ``pyproject.toml`` of such a package::
+Packages of other people register members of their own without a change here, by an entry point of
+the registry's group. In the ``pyproject.toml`` of such a package::
 
     [project.entry-points."sasv.encoders"]
     my-encoder = "my_package.my_module:MyEncoder"
 
-They are looked for when a name is unknown here, or when all names are asked for; a name of ours cannot be taken.
+They are looked for when a name is unknown here, or when all names are asked for; a name of ours
+cannot be taken.
 """
 
 import difflib
@@ -22,7 +23,8 @@ T = TypeVar("T", bound=type)
 
 
 class Registry:
-    """Maps a name to ``module:attribute``; the module is imported when the member is first asked for.
+    """Maps a name to ``module:attribute``; the module is imported when the member is first asked
+    for.
 
     Args:
         kind: what the members are, for messages.
@@ -52,8 +54,8 @@ class Registry:
         """Return the member called ``name``.
 
         Raises:
-            SasvError: there is none (the message says what there is), or the package of another that registers it
-                cannot be imported.
+            SasvError: there is none (the message says what there is), or the package of another
+                that registers it cannot be imported.
         """
         if name in self.members:
             module, _, attribute = self.members[name].partition(":")
@@ -76,18 +78,23 @@ class Registry:
             return entry.load()
         except (ImportError, AttributeError) as error:
             reason = " ".join(str(error).split())
-            raise SasvError(f"{self.kind} '{name}' of the package {package} cannot be imported: {reason}") from error
+            raise SasvError(
+                f"{self.kind} '{name}' of the package {package} cannot be imported: {reason}"
+            ) from error
 
 
 def listing(**registries: Registry) -> Callable[[T], T]:
-    """Decorate a class so that ``{name}`` in its docstring becomes the names of a registry's members.
+    """Decorate a class so that ``{name}`` in its docstring becomes the names of a registry's
+    members.
 
     Help texts are made from docstrings of options; none of them then lists names by hand.
     """
 
     def filled(kind: T) -> T:
         for name, registry in registries.items():
-            assert kind.__doc__ and f"{{{name}}}" in kind.__doc__, f"no {{{name}}} in the docstring of {kind}"
+            assert kind.__doc__ and f"{{{name}}}" in kind.__doc__, (
+                f"no {{{name}}} in the docstring of {kind}"
+            )
             kind.__doc__ = kind.__doc__.replace(f"{{{name}}}", registry.names())
         return kind
 

@@ -2,7 +2,8 @@
 
 One rule for each kind of option:
 
-* a number, a text or a choice is ``--max-seconds 9`` or ``--max-seconds=9`` (``--max_seconds`` as well);
+* a number, a text or a choice is ``--max-seconds 9`` or ``--max-seconds=9`` (``--max_seconds`` as
+  well);
 * a switch is ``--json``, ``--no-json``, or ``--json`` with true, false, yes or no;
 * a list is ``--vocoders a,b`` or ``--vocoders [a,b]``, and ``--vocoders+ c`` adds to it;
 * a mapping is ``--weights.hifi-gan PATH`` or ``--weights '{hifi-gan: PATH}'``.
@@ -36,7 +37,8 @@ class Words:
         values: option -> value as text, a list, or a mapping.
         positional: the words that are no options.
         passed_on: words that the parser itself understands (``--help``).
-        given: switches of the command line itself (``--force``) that were given; they are no options.
+        given: switches of the command line itself (``--force``) that were given; they are no
+            options.
     """
 
     def __init__(self, kind: type, positionals: Sequence[str] = (), switches: Sequence[str] = ()):
@@ -69,7 +71,9 @@ class Words:
         """Read a YAML file of options. SasvError for an unknown key."""
         found = read_yaml(path)
         if not isinstance(found, dict):
-            raise SasvError(f"{path}: holds no options; each line is a name and a value (epochs: 4)")
+            raise SasvError(
+                f"{path}: holds no options; each line is a name and a value (epochs: 4)"
+            )
         for key, value in found.items():
             name = self._current(str(key), path)
             if name not in self.names:
@@ -83,7 +87,9 @@ class Words:
     def canonical(self) -> list[str]:
         """Return the same as words of one form each, for the parser."""
         flags = [
-            f"--{dashed(name)}={text_of(value)}" for name, value in self.values.items() if name not in self.positionals
+            f"--{dashed(name)}={text_of(value)}"
+            for name, value in self.values.items()
+            if name not in self.positionals
         ]
         given = list(self.positional)
         if not given:  # they can be set in the file as well
@@ -105,7 +111,12 @@ class Words:
         added = name.endswith("+")
         name = self._current(name.removesuffix("+"))
         negated = name.removeprefix("no_")
-        if name not in self.names and negated in self.names and self.hints[negated] is bool and not equals:
+        if (
+            name not in self.names
+            and negated in self.names
+            and self.hints[negated] is bool
+            and not equals
+        ):
             self.values[negated] = False
             return
         if name not in self.names or name in self.positionals:
@@ -130,10 +141,15 @@ class Words:
             raise SasvError(f"--{dashed(name)} takes one value, not --{dashed(name)}.{key}")
         of_text = typing.get_args(plain(self.hints[name]))[1:] == (str,)
         before = self.values.get(name) or {}
-        self.values[name] = {**before, key: value if of_text else parse_yaml(value, f"--{dashed(name)}.{key}")}
+        self.values[name] = {
+            **before,
+            key: value if of_text else parse_yaml(value, f"--{dashed(name)}.{key}"),
+        }
 
     def _of_text(self, name: str, text: str) -> Any:
-        """Return the value that a text means for an option; what it cannot tell is left to the parser."""
+        """Return the value that a text means for an option; what it cannot tell is left to the
+        parser.
+        """
         hint = self.hints[name]
         kind = kind_of(hint)
         if hint is bool:
@@ -143,7 +159,9 @@ class Words:
         if kind is dict and text.strip() != "null":
             found = parse_yaml(text, f"--{dashed(name)}")
             if not isinstance(found, dict):
-                raise SasvError(f"--{dashed(name)}: '{text}' is no mapping; write --{dashed(name)}.KEY VALUE")
+                raise SasvError(
+                    f"--{dashed(name)}: '{text}' is no mapping; write --{dashed(name)}.KEY VALUE"
+                )
             return found
         return text
 
@@ -152,7 +170,11 @@ class Words:
         new = self.renamed.get(name)
         if new is None:
             return name
-        shown = f"{source}: {name} is now {new}" if source else f"--{dashed(name)} is now --{dashed(new)}"
+        shown = (
+            f"{source}: {name} is now {new}"
+            if source
+            else f"--{dashed(name)} is now --{dashed(new)}"
+        )
         logger.warning("%s; the old name will be removed in the next version", shown)
         return new
 
@@ -164,7 +186,13 @@ class Words:
     def _is_option(self, word: str) -> bool:
         if word in PASSED_ON:
             return True
-        name = word.partition("=")[0].partition(".")[0].removeprefix("--").replace("-", "_").removesuffix("+")
+        name = (
+            word.partition("=")[0]
+            .partition(".")[0]
+            .removeprefix("--")
+            .replace("-", "_")
+            .removesuffix("+")
+        )
         return word.startswith("--") and (
             name in self.names
             or name in self.renamed
@@ -181,13 +209,16 @@ class Words:
         return f"; did you mean {dashed(near[0])}?" if near else ""
 
 
-def words_of(options: Any, positionals: Sequence[str] = (), preset: Mapping[str, Any] | None = None) -> list[str]:
+def words_of(
+    options: Any, positionals: Sequence[str] = (), preset: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return the words that give a command these options: the inverse of ``sasv.cli.parse``.
 
     Args:
         options: options of a command.
         positionals: those that are given by position.
-        preset: values that need no words, for instance those of a recipe; of other options the defaults need none.
+        preset: values that need no words, for instance those of a recipe; of other options the
+            defaults need none.
     """
     positional: list[str] = []
     flags: list[str] = []
@@ -258,5 +289,6 @@ def _bare_key(key: Any) -> bool:
 def _bare_list(items: list[Any]) -> bool:
     """Whether a list reads the same when its items are only joined by commas."""
     return bool(items) and all(
-        isinstance(item, str) and item and item == item.strip() and not set(item) & set(",[]{}\"'") for item in items
+        isinstance(item, str) and item and item == item.strip() and not set(item) & set(",[]{}\"'")
+        for item in items
     )

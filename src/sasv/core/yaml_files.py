@@ -1,4 +1,6 @@
-"""YAML of options, read safely: no objects, no aliases that grow without bound, no bottomless nesting."""
+"""YAML of options, read safely: no objects, no aliases that grow without bound, no bottomless
+nesting.
+"""
 
 import json
 import os
@@ -18,7 +20,8 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     """Return what a YAML (or JSON) file holds; an empty file holds nothing (None).
 
     Raises:
-        SasvError: the file is missing, not UTF-8, no YAML, larger than MOST_BYTES, or nested deeper than DEEPEST.
+        SasvError: the file is missing, not UTF-8, no YAML, larger than MOST_BYTES, or nested deeper
+            than DEEPEST.
     """
     from sasv.core.files import read_bytes
 
@@ -26,7 +29,9 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     try:
         return parse_yaml(data.decode("utf-8-sig"), os.fspath(path))
     except UnicodeDecodeError as error:
-        raise SasvError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+        raise SasvError(
+            f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
@@ -49,7 +54,9 @@ def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise SasvError(f"{where}: uses a YAML alias (*{event.anchor}); write the value out")
+                raise SasvError(
+                    f"{where}: uses a YAML alias (*{event.anchor}); write the value out"
+                )
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
@@ -64,7 +71,9 @@ def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
 
 
 def _json(text: str) -> Any:
-    """Return a JSON list or object, None where the text is none; YAML cannot hold every text that JSON can."""
+    """Return a JSON list or object, None where the text is none; YAML cannot hold every text that
+    JSON can.
+    """
     if text.lstrip()[:1] not in ("[", "{"):
         return None
     try:

@@ -1,4 +1,6 @@
-"""ASVspoof 2019 logical access, as unpacked from LA.zip (Wang et al., Computer Speech & Language 2020)."""
+"""ASVspoof 2019 logical access, as unpacked from LA.zip (Wang et al., Computer Speech & Language
+2020).
+"""
 
 from pathlib import Path
 
@@ -15,11 +17,16 @@ GENDERS = ("female", "male")
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read whichever of the train, dev and eval parts are there. ``folder`` is ``LA`` or the folder above it."""
+    """Read whichever of the train, dev and eval parts are there. ``folder`` is ``LA`` or the folder
+    above it.
+    """
     root = folder / "LA" if (folder / "LA").is_dir() else folder
     cm = root / "ASVspoof2019_LA_cm_protocols"
     if not cm.is_dir():
-        raise SasvError(f"{folder}: no ASVspoof2019_LA_cm_protocols in it; give the folder LA of the unpacked archive")
+        raise SasvError(
+            f"{folder}: no ASVspoof2019_LA_cm_protocols in it; give the folder LA of the unpacked "
+            "archive"
+        )
     lists = CorpusLists(root, [], files=set(audio_below(root)))
     for part, kind in PARTS.items():
         protocol = cm / f"{NAME}.cm.{kind}.txt"
@@ -43,7 +50,8 @@ def read(folder: Path) -> CorpusLists:
         lists.enrolments[part], lists.trials[part] = speakers, read_trials(trials)
         listed = {row.utterance for row in lists.utterances}
         lists.utterances += [
-            # not of the countermeasure list, on which the published system trains: a split of its own
+            # not of the countermeasure list, on which the published system trains: a split of its
+            # own
             Utterance(name, f"{audio}/{name}.flac", speaker, f"{part}-enrolment")
             for speaker, names in speakers.items()
             for name in names
@@ -53,11 +61,15 @@ def read(folder: Path) -> CorpusLists:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Return the trials of lines ``LA_0015 LA_E_1103494 bonafide target`` (third column the attack when spoofed)."""
+    """Return the trials of lines ``LA_0015 LA_E_1103494 bonafide target`` (third column the attack
+    when spoofed).
+    """
     trials = []
     for speaker, name, kind, label in read_fields(path, 4):
         if label not in ("target", "nontarget", "spoof"):
-            raise SasvError(f"{path}: unknown label '{label}' of {name}; expected target, nontarget or spoof")
+            raise SasvError(
+                f"{path}: unknown label '{label}' of {name}; expected target, nontarget or spoof"
+            )
         trials.append(Trial(speaker, name, label, kind if label == SPOOF else NONE))
     return trials
 

@@ -19,7 +19,9 @@ logger = logging.getLogger("sasv")
 READERS = 8
 
 MIN_SPEECH = 0.75
-"""Recordings with less speech than this, in seconds, are named by ``check_speech``; sasv verify refuses them."""
+"""Recordings with less speech than this, in seconds, are named by ``check_speech``; sasv verify
+refuses them.
+"""
 
 
 class Utterance(NamedTuple):
@@ -91,16 +93,22 @@ def write_tables(
     Args:
         lists: what a reader yields.
         out: folder for ``utterances.tsv``, ``enrolments_PART.tsv``, ``trials_PART.tsv``.
-        allow_missing: leave out missing and unreadable files (and the trials that need them) instead of failing.
-        seconds: read every header for the column ``seconds``; where a header does not say, the file is decoded once.
-        channel: which channel of each recording is meant, for the column ``channel``; ``auto`` writes none.
+        allow_missing: leave out missing and unreadable files (and the trials that need them)
+            instead of failing.
+        seconds: read every header for the column ``seconds``; where a header does not say, the file
+            is decoded once.
+        channel: which channel of each recording is meant, for the column ``channel``; ``auto``
+            writes none.
         check_speech: measure the speech of every recording, for the column ``speech_seconds``.
 
     Raises:
-        SasvError: files are missing or unreadable (``missing.txt`` in ``out`` lists all of them), or two have one name.
+        SasvError: files are missing or unreadable (``missing.txt`` in ``out`` lists all of them),
+            or two have one name.
     """
     if not lists.utterances:
-        raise SasvError(f"{lists.folder}: no utterances found; check that this is the unpacked corpus folder")
+        raise SasvError(
+            f"{lists.folder}: no utterances found; check that this is the unpacked corpus folder"
+        )
     _check_names(lists)
     present = set(audio_below(lists.folder)) if lists.files is None else lists.files
     missing = [row.path for row in lists.utterances if row.path not in present]
@@ -112,12 +120,17 @@ def write_tables(
         write_text(out / "missing.txt", "".join(f"{name}\n" for name in (*missing, *unreadable)))
         problems = []
         if missing:
-            problems.append(f"{len(missing)} of {len(lists.utterances)} listed files are missing ({some(missing, 3)})")
+            problems.append(
+                f"{len(missing)} of {len(lists.utterances)} listed files are missing "
+                f"({some(missing, 3)})"
+            )
         if unreadable:
             problems.append(f"{len(unreadable)} cannot be read ({some(unreadable, 2)})")
         advice = f"all are in {out / 'missing.txt'}"
         if not allow_missing:
-            raise SasvError(f"{lists.folder}: {'; '.join(problems)}; {advice}; mend them, or --allow-missing")
+            raise SasvError(
+                f"{lists.folder}: {'; '.join(problems)}; {advice}; mend them, or --allow-missing"
+            )
         logger.info(f"left out: {'; '.join(problems)}; {advice}")
     elif (out / "missing.txt").exists():
         (out / "missing.txt").unlink()
@@ -143,13 +156,20 @@ def write_tables(
         speechless = [row.utterance for row, found in zip(kept, speech) if found < MIN_SPEECH]
     utterances = Utterances(Table.build(columns, str(out / "utterances.tsv")))
     known = set(columns["utterance"])
-    enrolment_paths, trial_paths = {}, {}
+    enrolment_paths = {}
+    trial_paths = {}
     written: list[tuple[Path, Table]] = [(out / "utterances.tsv", utterances.table)]
     for part, speakers in lists.enrolments.items():
         path = out / f"enrolments_{part}.tsv"
-        usable = {name: [file for file in files if file in known] for name, files in speakers.items()}
-        usable = {name: files for name, files in usable.items() if files} if allow_missing else speakers
-        table = Table.build({"speaker": list(usable), "utterances": list(map(",".join, usable.values()))}, str(path))
+        usable = {
+            name: [file for file in files if file in known] for name, files in speakers.items()
+        }
+        usable = (
+            {name: files for name, files in usable.items() if files} if allow_missing else speakers
+        )
+        table = Table.build(
+            {"speaker": list(usable), "utterances": list(map(",".join, usable.values()))}, str(path)
+        )
         enrolments = Enrolments(table)
         written.append((path, table))
         enrolment_paths[part] = path
@@ -157,35 +177,61 @@ def write_tables(
             path = out / f"trials_{part}.tsv"
             trials = lists.trials[part]
             if allow_missing:
-                trials = [trial for trial in trials if trial.utterance in known and trial.speaker in usable]
-            table = Table.build({name: [getattr(trial, name) for trial in trials] for name in Trial._fields}, str(path))
+                trials = [
+                    trial
+                    for trial in trials
+                    if trial.utterance in known and trial.speaker in usable
+                ]
+            table = Table.build(
+                {name: [getattr(trial, name) for trial in trials] for name in Trial._fields},
+                str(path),
+            )
             check_trials(Trials(table), enrolments, utterances.rows)
             written.append((path, table))
             trial_paths[part] = path
     for path, table in written:
         table.save(path)
-    return Prepared(out / "utterances.tsv", enrolment_paths, trial_paths, len(missing), len(unreadable), speechless)
+    return Prepared(
+        out / "utterances.tsv",
+        enrolment_paths,
+        trial_paths,
+        len(missing),
+        len(unreadable),
+        speechless,
+    )
 
 
 def readable_name(name: str) -> str:
-    """Return a file name as an utterance may be called: no commas, and what is not UTF-8 written out (``\\xe9``)."""
-    return name.replace(",", "_").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a file name as an utterance may be called: no commas, and what is not UTF-8 written
+    out (``\\xe9``).
+    """
+    return (
+        name.replace(",", "_")
+        .encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+    )
 
 
 def _check_names(lists: CorpusLists) -> None:
     """SasvError where a name cannot stand in a table, or two files would have one name."""
-    broken = [row.path for row in lists.utterances if any(mark in row.path + row.speaker for mark in "\t\n\r")]
+    broken = [
+        row.path
+        for row in lists.utterances
+        if any(mark in row.path + row.speaker for mark in "\t\n\r")
+    ]
     if broken:
         shown = some([repr(path) for path in broken], 3)
         raise SasvError(
-            f"{lists.folder}: {len(broken)} names hold a tab or a line break ({shown}), which no table can; rename them"
+            f"{lists.folder}: {len(broken)} names hold a tab or a line break ({shown}), which no "
+            "table can; rename them"
         )
     first: dict[str, str] = {}
     for row in lists.utterances:
         other = first.setdefault(row.utterance, row.path)
         if other != row.path:
             raise SasvError(
-                f"{lists.folder}: {other} and {row.path} would both be called {row.utterance}; rename or remove one"
+                f"{lists.folder}: {other} and {row.path} would both be called {row.utterance}; "
+                "rename or remove one"
             )
 
 
@@ -212,7 +258,9 @@ def _speech_seconds(lists: CorpusLists, rows: list[Utterance], channel: str) -> 
 
 
 def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], list[str]]:
-    """Fill in the lengths that are not known; return (readable rows, messages of unreadable ones)."""
+    """Fill in the lengths that are not known; return (readable rows, messages of unreadable
+    ones).
+    """
 
     def measured(row: Utterance) -> Utterance | str:
         if row.seconds:
@@ -222,7 +270,8 @@ def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], lis
         except SasvError as error:
             return str(error)
 
-    kept, broken = [], []
+    kept = []
+    broken = []
     with ThreadPoolExecutor(READERS) as pool, Progress("headers", len(rows)) as progress:
         for result in pool.map(measured, rows, chunksize=256):
             progress.add()

@@ -1,4 +1,6 @@
-"""CN-Celeb 1 and 2 (Fan et al. 2020, Li et al. 2022): ``data/idNNNNN``, ``dev/dev.lst``, ``eval`` and its lists."""
+"""CN-Celeb 1 and 2 (Fan et al. 2020, Li et al. 2022): ``data/idNNNNN``, ``dev/dev.lst``, ``eval``
+and its lists.
+"""
 
 import re
 from pathlib import Path
@@ -16,8 +18,8 @@ EVALUATION = re.compile(r"(?:.*/)?eval/((?:enroll|test)/(id\d+)[^/]*)$")
 def read(folder: Path) -> CorpusLists:
     """Read the tree below ``data`` and ``eval``.
 
-    The split is ``train`` for the speakers of ``dev/dev.lst`` (all, where there is no such list), ``eval-speakers`` for
-    the others in ``data``, and ``eval`` for what is enrolled and tested.
+    The split is ``train`` for the speakers of ``dev/dev.lst`` (all, where there is no such list),
+    ``eval-speakers`` for the others in ``data``, and ``eval`` for what is enrolled and tested.
     """
     files = audio_below(folder)
     lists = CorpusLists(folder, [], files=set(files))
@@ -35,7 +37,10 @@ def read(folder: Path) -> CorpusLists:
             name = without_suffix(evaluation[1])
             lists.utterances.append(Utterance(name, path, evaluation[2], "eval"))
     if not lists.utterances:
-        raise SasvError(f"{folder}: no data/idNNNNN or eval/enroll audio in it; give the unpacked CN-Celeb folder")
+        raise SasvError(
+            f"{folder}: no data/idNNNNN or eval/enroll audio in it; give the unpacked CN-Celeb "
+            "folder"
+        )
     if listed is None:
         lists.notes.append("no dev/dev.lst: all speakers of data are taken for training")
     enrol = next(iter(sorted(folder.glob("**/eval/lists/enroll.lst"))), None)
@@ -43,7 +48,9 @@ def read(folder: Path) -> CorpusLists:
     if enrol is None or trials is None:
         lists.notes.append("no eval trials: eval/lists/enroll.lst or trials.lst is not there")
         return lists
-    lists.enrolments["eval"] = {name: [without_suffix(path)] for name, path in read_fields(enrol, 2)}
+    lists.enrolments["eval"] = {
+        name: [without_suffix(path)] for name, path in read_fields(enrol, 2)
+    }
     lists.trials["eval"] = [_trial(trials, *fields) for fields in read_fields(trials, 3)]
     return lists
 

@@ -1,9 +1,10 @@
 """Copy-synthesised corpora as their authors distribute them: a folder of audio and a list.
 
 Three kinds of list are read: lines of five fields as in the countermeasure protocols of ASVspoof
-(``LA_0079 hifigan_LA_T_1138215 - hifigan spoof``, the vocoded ASVspoof 2019 sets of Wang and Yamagishi, ICASSP 2023);
-a table with a header (columns utterance or path, speaker, and where known attack, label, source); or one path a line in
-a tree ``VOCODER/SPEAKER/...``, as copies of VoxCeleb2 are made.
+(``LA_0079 hifigan_LA_T_1138215 - hifigan spoof``, the vocoded ASVspoof 2019 sets of Wang and
+Yamagishi, ICASSP 2023); a table with a header (columns utterance or path, speaker, and where known
+attack, label, source); or one path a line in a tree ``VOCODER/SPEAKER/...``, as copies of VoxCeleb2
+are made.
 """
 
 from pathlib import Path
@@ -27,7 +28,8 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
         protocol: the list; None takes the only one at the top of the folder.
 
     Raises:
-        SasvError: no list or several, one of no known kind, or two files of one name where the list gives names alone.
+        SasvError: no list or several, one of no known kind, or two files of one name where the list
+            gives names alone.
     """
     protocol = protocol or _only_list(folder)
     files = audio_below(folder)
@@ -47,19 +49,27 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
                 twice.append(name)
             path = found[0] if found else name
         utterance = without_suffix(name) if path == name else name
-        lists.utterances.append(Utterance(utterance.replace(",", "_"), path, speaker, "all", label, attack))
+        lists.utterances.append(
+            Utterance(utterance.replace(",", "_"), path, speaker, "all", label, attack)
+        )
         sources[lists.utterances[-1].utterance] = source
     if twice:
-        raise SasvError(f"{folder}: several files are called {some(twice, 3)}; write paths into {protocol.name}")
+        raise SasvError(
+            f"{folder}: several files are called {some(twice, 3)}; write paths into {protocol.name}"
+        )
     lists.extras = {"source": sources}
     return lists
 
 
 def _only_list(folder: Path) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.suffix in LISTS) if folder.is_dir() else []
+    found = (
+        sorted(path for path in folder.iterdir() if path.suffix in LISTS) if folder.is_dir() else []
+    )
     if len(found) != 1:
         names = some([path.name for path in found]) if found else "none"
-        raise SasvError(f"{folder}: one list is needed at its top, found {names}; give it with --protocol")
+        raise SasvError(
+            f"{folder}: one list is needed at its top, found {names}; give it with --protocol"
+        )
     return found[0]
 
 
@@ -77,14 +87,19 @@ def _rows(protocol: Path) -> list[tuple[str, str, str, str, str]]:
         if row is not None:
             speaker, name, label, attack = row
             prefix = f"{attack}_"
-            source = name.removeprefix(prefix) if label == SPOOF and name.startswith(prefix) else NONE
+            source = (
+                name.removeprefix(prefix) if label == SPOOF and name.startswith(prefix) else NONE
+            )
             rows.append((name, speaker, label, attack, source))
         elif len(fields) == 1 and len(Path(fields[0]).parts) > 2:
             attack, speaker, *rest = Path(fields[0]).parts
-            rows.append((fields[0], speaker, SPOOF, attack, without_suffix("/".join((speaker, *rest)))))
+            rows.append(
+                (fields[0], speaker, SPOOF, attack, without_suffix("/".join((speaker, *rest))))
+            )
         else:
             raise SasvError(
-                f"{protocol}, line {number}: expected 'SPEAKER NAME - VOCODER spoof', a path VOCODER/SPEAKER/..., or a "
+                f"{protocol}, line {number}: expected 'SPEAKER NAME - VOCODER spoof', a path "
+                "VOCODER/SPEAKER/..., or a "
                 f"table with a header; found: {line[:60]}"
             )
     return rows

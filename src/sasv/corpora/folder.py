@@ -15,7 +15,12 @@ def read(folder: Path) -> CorpusLists:
     for path in files:
         speaker, slash, _ = path.partition("/")
         if slash:
-            rows.append(Utterance(readable_name(without_suffix(path)), path, readable_name(speaker), "all"))
+            rows.append(
+                Utterance(readable_name(without_suffix(path)), path, readable_name(speaker), "all")
+            )
     if not rows:
-        raise SasvError(f"{folder}: no SPEAKER/... audio in it; put each speaker's files into a folder of their own")
+        raise SasvError(
+            f"{folder}: no SPEAKER/... audio in it; put each speaker's files into a folder of "
+            "their own"
+        )
     return CorpusLists(folder, rows, files=set(files))

@@ -1,4 +1,6 @@
-"""In-the-Wild (Müller et al., Interspeech 2022): ``meta.csv`` (file, speaker, label) beside ``0.wav`` and so on."""
+"""In-the-Wild (Müller et al., Interspeech 2022): ``meta.csv`` (file, speaker, label) beside
+``0.wav`` and so on.
+"""
 
 from pathlib import Path
 
@@ -11,13 +13,17 @@ from sasv.tables.labels import SPOOF
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the folder ``release_in_the_wild``, or the folder above it. The attacks are not known."""
+    """Read the folder ``release_in_the_wild``, or the folder above it. The attacks are not
+    known.
+    """
     root = folder
     if not (root / "meta.csv").exists():
         root = folder / "release_in_the_wild"
     meta = root / "meta.csv"
     if not meta.exists():
-        raise SasvError(f"{folder}: no meta.csv in it; give the unpacked folder release_in_the_wild")
+        raise SasvError(
+            f"{folder}: no meta.csv in it; give the unpacked folder release_in_the_wild"
+        )
     lists = CorpusLists(root, [], files=set(audio_below(root)))
     for row in read_csv(meta, ("file", "speaker", "label")):
         label = label_of(meta, row["label"], row["file"])

@@ -9,22 +9,27 @@ from sasv.corpora.base import CorpusLists, Utterance
 from sasv.tables import NONE
 
 PARENTS = 3
-"""Relative paths of a wav.scp start from the folder of the recipe: so many folders above the data are tried."""
+"""Relative paths of a wav.scp start from the folder of the recipe: so many folders above the data
+are tried.
+"""
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read a data folder. Commands that only decode a file (``flac -c -d``, ``sph2pipe``, ``ffmpeg -i``) are read as
-    that file.
+    """Read a data folder. Commands that only decode a file (``flac -c -d``, ``sph2pipe``,
+    ``ffmpeg -i``) are read as that file.
 
     Raises:
         SasvError: no wav.scp or utt2spk, segments, archives, or another command.
     """
     for name in ("wav.scp", "utt2spk"):
         if not (folder / name).exists():
-            raise SasvError(f"{folder}: no {name} in it; give a Kaldi data folder with wav.scp and utt2spk")
+            raise SasvError(
+                f"{folder}: no {name} in it; give a Kaldi data folder with wav.scp and utt2spk"
+            )
     if (folder / "segments").exists():
         raise SasvError(
-            f"{folder}: has segments, and sasv reads files whole; cut them first (Kaldi: extract-segments scp:wav.scp "
+            f"{folder}: has segments, and sasv reads files whole; cut them first (Kaldi: "
+            "extract-segments scp:wav.scp "
             "segments ark,scp:..., then wav-copy to files), and give a wav.scp of the pieces"
         )
     recordings = _pairs(folder / "wav.scp")
@@ -46,7 +51,9 @@ def read(folder: Path) -> CorpusLists:
     genders = folder / "spk2gender"
     if genders.exists():
         of_speaker = _pairs(genders)
-        lists.extras["gender"] = {name: of_speaker.get(speaker, NONE) for name, speaker in speakers.items()}
+        lists.extras["gender"] = {
+            name: of_speaker.get(speaker, NONE) for name, speaker in speakers.items()
+        }
     left_out = len(recordings) - len(speakers)
     if left_out:
         lists.notes.append(f"{left_out} recordings of wav.scp are not in utt2spk, and left out")
@@ -57,9 +64,13 @@ def _pairs(path: Path) -> dict[str, str]:
     """Return key -> rest of each line."""
     pairs = {}
     for number, line in enumerate(read_lines(path), 1):
-        key, _, rest = line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
+        key, _, rest = (
+            line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
+        )
         if not rest.strip():
-            raise SasvError(f"{path}, line {number}: expected a name and a value; found: {line[:60]}")
+            raise SasvError(
+                f"{path}, line {number}: expected a name and a value; found: {line[:60]}"
+            )
         if key in pairs:
             raise SasvError(f"{path}, line {number}: {key} stands twice; keep one")
         pairs[key] = rest.strip()
@@ -71,11 +82,14 @@ def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
     path, channel = _decoded(recording) if recording.endswith("|") else (recording, "")
     if not path:
         raise SasvError(
-            f"{folder / 'wav.scp'}: {name} is the command '{recording[:60]}'; sasv runs no commands: write its output "
+            f"{folder / 'wav.scp'}: {name} is the command '{recording[:60]}'; sasv runs no "
+            "commands: write its output "
             "to files and list these"
         )
     if ".ark:" in path:
-        raise SasvError(f"{folder / 'wav.scp'}: {name} lies in an archive ({path}); copy it to files (wav-copy)")
+        raise SasvError(
+            f"{folder / 'wav.scp'}: {name} lies in an archive ({path}); copy it to files (wav-copy)"
+        )
     if not Path(path).is_absolute():
         for above in [folder, *folder.resolve().parents[:PARENTS]]:
             if (above / path).exists():
@@ -84,7 +98,9 @@ def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
 
 
 def _decoded(command: str) -> tuple[str, str]:
-    """Return (file, channel or "") of a command that only decodes a file; ("", "") for any other."""
+    """Return (file, channel or "") of a command that only decodes a file; ("", "") for any
+    other.
+    """
     try:
         words = shlex.split(command.rstrip("|"))
     except ValueError:
@@ -101,6 +117,10 @@ def _decoded(command: str) -> tuple[str, str]:
             channel = str(int(number) - 1) if number in ("1", "2") else ""  # sph2pipe counts from 1
         files = [word for word in words[1:] if not word.startswith("-")]
         return (files[-1] if files else ""), channel
-    if program == "ffmpeg" and "-i" in words[:-1] and not any(word in ("-ss", "-t", "-to", "-af") for word in words):
+    if (
+        program == "ffmpeg"
+        and "-i" in words[:-1]
+        and not any(word in ("-ss", "-t", "-to", "-af") for word in words)
+    ):
         return words[words.index("-i") + 1], ""
     return "", ""

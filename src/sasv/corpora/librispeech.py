@@ -1,4 +1,6 @@
-"""LibriSpeech (Panayotov et al. 2015) and what is laid out like it: ``SUBSET/SPEAKER/CHAPTER/NAME.flac``."""
+"""LibriSpeech (Panayotov et al. 2015) and what is laid out like it:
+``SUBSET/SPEAKER/CHAPTER/NAME.flac``.
+"""
 
 import re
 from pathlib import Path
@@ -20,5 +22,8 @@ def read(folder: Path) -> CorpusLists:
         if match is not None:
             rows.append(Utterance(match[3], path, match[2], match[1] or root.name))
     if not rows:
-        raise SasvError(f"{folder}: no SUBSET/SPEAKER/CHAPTER/NAME audio in it; give the unpacked LibriSpeech folder")
+        raise SasvError(
+            f"{folder}: no SUBSET/SPEAKER/CHAPTER/NAME audio in it; give the unpacked LibriSpeech "
+            "folder"
+        )
     return CorpusLists(root, rows, files=set(files))

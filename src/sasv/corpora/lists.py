@@ -23,27 +23,38 @@ LABELS = {
 
 
 def read_fields(path: Path, count: int) -> list[list[str]]:
-    """Return the fields of each line, separated by blanks; SasvError where a line has not ``count`` of them."""
+    """Return the fields of each line, separated by blanks; SasvError where a line has not ``count``
+    of them.
+    """
     rows = [line.split() for line in read_lines(path)]
     for number, row in enumerate(rows, 1):
         if len(row) != count:
-            raise SasvError(f"{path}, line {number}: {len(row)} fields instead of {count}; is it another protocol?")
+            raise SasvError(
+                f"{path}, line {number}: {len(row)} fields instead of {count}; is it another "
+                "protocol?"
+            )
     return rows
 
 
 def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
-    """Return (speaker, utterance, bonafide or spoof, attack) of each line ``LA_0079 LA_T_1138215 - - bonafide``."""
+    """Return (speaker, utterance, bonafide or spoof, attack) of each line
+    ``LA_0079 LA_T_1138215 - - bonafide``.
+    """
     rows = []
     for fields in read_fields(path, 5):
         row = countermeasure_row(fields)
         if row is None:
-            raise SasvError(f"{path}: unknown label '{fields[4]}' of {fields[1]}; expected bonafide or spoof")
+            raise SasvError(
+                f"{path}: unknown label '{fields[4]}' of {fields[1]}; expected bonafide or spoof"
+            )
         rows.append(row)
     return rows
 
 
 def countermeasure_row(fields: list[str]) -> tuple[str, str, str, str] | None:
-    """Return (speaker, utterance, bonafide or spoof, attack) of five fields; None where they are something else."""
+    """Return (speaker, utterance, bonafide or spoof, attack) of five fields; None where they are
+    something else.
+    """
     if len(fields) != 5 or fields[4] not in (BONA_FIDE, SPOOF):
         return None
     speaker, name, _, attack, label = fields
@@ -51,7 +62,8 @@ def countermeasure_row(fields: list[str]) -> tuple[str, str, str, str] | None:
 
 
 def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header (names without case, cells without blanks around them).
+    """Return the rows of a CSV file with a header (names without case, cells without blanks around
+    them).
 
     Raises:
         SasvError: a column is missing, or a row has another number of cells.
@@ -62,11 +74,15 @@ def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list
     header = [cell.strip().lower() for cell in lines[0]]
     missing = [column for column in columns if column not in header]
     if missing:
-        raise SasvError(f"{path}: column {some(missing)} is missing; the header has: {some(header, 20)}")
+        raise SasvError(
+            f"{path}: column {some(missing)} is missing; the header has: {some(header, 20)}"
+        )
     rows = []
     for number, cells in enumerate(lines[1:], 2):
         if len(cells) != len(header):
-            raise SasvError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}")
+            raise SasvError(
+                f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}"
+            )
         rows.append(dict(zip(header, (cell.strip() for cell in cells))))
     return rows
 
@@ -75,7 +91,9 @@ def label_of(path: Path, text: str, name: str) -> str:
     """Return bonafide or spoof for what a corpus calls it. SasvError where it is neither."""
     label = LABELS.get(text.lower())
     if label is None:
-        raise SasvError(f"{path}: unknown label '{text}' of {name}; known: {some(list(LABELS), 10)}")
+        raise SasvError(
+            f"{path}: unknown label '{text}' of {name}; known: {some(list(LABELS), 10)}"
+        )
     return label
 
 

@@ -1,4 +1,6 @@
-"""MLAAD (Müller et al., IJCNN 2024): ``fake/LANGUAGE/MODEL/*.wav``, each folder with a ``meta.csv``; all spoofed."""
+"""MLAAD (Müller et al., IJCNN 2024): ``fake/LANGUAGE/MODEL/*.wav``, each folder with a
+``meta.csv``; all spoofed.
+"""
 
 from pathlib import Path
 
@@ -15,12 +17,14 @@ GENDERS = ("female", "male", "mix")
 def read(folder: Path) -> CorpusLists:
     """Read the tree; ``folder`` is the unpacked corpus, or its folder ``fake``.
 
-    The attack is the folder of the model. The speaker is the reader of the original recording, as its path in
-    M-AILABS names him or her; where it does not, the model stands for the speaker.
+    The attack is the folder of the model. The speaker is the reader of the original recording, as
+    its path in M-AILABS names him or her; where it does not, the model stands for the speaker.
     """
     metas = sorted(folder.glob("**/meta.csv"))
     if not metas:
-        raise SasvError(f"{folder}: no LANGUAGE/MODEL/meta.csv in it; give the unpacked MLAAD folder")
+        raise SasvError(
+            f"{folder}: no LANGUAGE/MODEL/meta.csv in it; give the unpacked MLAAD folder"
+        )
     files = set(audio_below(folder))
     lists = CorpusLists(folder, [], files=files)
     columns: dict[str, dict[str, str]] = {"language": {}, "architecture": {}, "source": {}}
@@ -31,7 +35,9 @@ def read(folder: Path) -> CorpusLists:
             name = without_suffix(path)
             original = row.get("original_file", "")
             model = meta.parent.name
-            lists.utterances.append(Utterance(name, path, _speaker(original) or model, "all", SPOOF, model))
+            lists.utterances.append(
+                Utterance(name, path, _speaker(original) or model, "all", SPOOF, model)
+            )
             columns["language"][name] = row.get("language", "") or meta.parent.parent.name
             columns["architecture"][name] = row.get("architecture", "") or NONE
             columns["source"][name] = without_suffix(original) or NONE
@@ -40,7 +46,9 @@ def read(folder: Path) -> CorpusLists:
 
 
 def _speaker(original: str) -> str:
-    """Return the reader of ``en_US/by_book/female/mary_ann/midnight_passenger/wavs/...``, "" where none is named."""
+    """Return the reader of ``en_US/by_book/female/mary_ann/midnight_passenger/wavs/...``, "" where
+    none is named.
+    """
     parts = Path(original).parts
     for gender, reader in zip(parts, parts[1:-1]):
         if gender in GENDERS:

@@ -1,4 +1,6 @@
-"""A user's own tables: ``utterances.tsv``, and ``enrolments_PART.tsv`` and ``trials_PART.tsv`` beside it."""
+"""A user's own tables: ``utterances.tsv``, and ``enrolments_PART.tsv`` and ``trials_PART.tsv``
+beside it.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,8 @@ from sasv.tables import load_enrolments, load_trials, load_utterances
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tables of a folder, or a single utterance table; paths start from the folder of the table.
+    """Read the tables of a folder, or a single utterance table; paths start from the folder of the
+    table.
 
     Further columns are kept.
     """
@@ -18,7 +21,10 @@ def read(folder: Path) -> CorpusLists:
     table = load_utterances(path).table
     have = [name for name in Utterance._fields if name in table.columns]
     columns = {name: table.texts(name) for name in have}
-    rows = [Utterance(**{"split": "all", **dict(zip(have, values))}) for values in zip(*columns.values())]
+    rows = [
+        Utterance(**{"split": "all", **dict(zip(have, values))})
+        for values in zip(*columns.values())
+    ]
     root = path.parent
     files = {row.path for row in rows if (root / row.path).exists()}
     lists = CorpusLists(root, rows, files=files)
@@ -27,7 +33,9 @@ def read(folder: Path) -> CorpusLists:
     lists.extras = {column: dict(zip(names, table.texts(column))) for column in others}
     for found in sorted(root.glob("enrolments_*.tsv")):
         enrolments = load_enrolments(found)
-        lists.enrolments[found.stem.partition("_")[2]] = dict(zip(enrolments.speakers, enrolments.utterances))
+        lists.enrolments[found.stem.partition("_")[2]] = dict(
+            zip(enrolments.speakers, enrolments.utterances)
+        )
     for found in sorted(root.glob("trials_*.tsv")):
         part = found.stem.partition("_")[2]
         if part not in lists.enrolments:

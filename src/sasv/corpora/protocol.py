@@ -1,4 +1,6 @@
-"""A protocol for speech that has none: speakers split, enrolments and trials made, all from a seed."""
+"""A protocol for speech that has none: speakers split, enrolments and trials made, all from a
+seed.
+"""
 
 from dataclasses import dataclass
 
@@ -28,10 +30,12 @@ class ProtocolSizes:
 
 
 def add_protocol(lists: CorpusLists, seed: int = 0, sizes: ProtocolSizes | None = None) -> None:
-    """Split the speakers of ``lists`` into train, dev and test (no speaker in two), and add enrolments and trials.
+    """Split the speakers of ``lists`` into train, dev and test (no speaker in two), and add
+    enrolments and trials.
 
     Raises:
-        SasvError: fewer than four speakers have six utterances, or fewer than two are left to train on.
+        SasvError: fewer than four speakers have six utterances, or fewer than two are left to train
+            on.
     """
     sizes = sizes or ProtocolSizes()
     by_speaker: dict[str, list[str]] = {}
@@ -41,19 +45,30 @@ def add_protocol(lists: CorpusLists, seed: int = 0, sizes: ProtocolSizes | None 
     held = min(len(able), max(4, round(sizes.share * len(by_speaker))))
     if held < 4 or len(by_speaker) - held < 2:
         raise SasvError(
-            f"{lists.folder}: {len(able)} of {len(by_speaker)} speakers have {LEAST} utterances; evaluation needs four "
+            f"{lists.folder}: {len(able)} of {len(by_speaker)} speakers have {LEAST} utterances; "
+            "evaluation needs four "
             "of them and training two others"
         )
     rng = np.random.default_rng([seed, 7])
     chosen = [able[index] for index in rng.permutation(len(able))[:held]]
-    parts = {"dev": sorted(chosen[: max(2, held // 3)]), "test": sorted(chosen[max(2, held // 3) :])}
+    parts = {
+        "dev": sorted(chosen[: max(2, held // 3)]),
+        "test": sorted(chosen[max(2, held // 3) :]),
+    }
     split = {name: part for part, names in parts.items() for name in names}
-    lists.utterances = [row._replace(split=split.get(row.speaker, "train")) for row in lists.utterances]
+    lists.utterances = [
+        row._replace(split=split.get(row.speaker, "train")) for row in lists.utterances
+    ]
     for part, names in parts.items():
-        drawn = {name: [by_speaker[name][index] for index in rng.permutation(len(by_speaker[name]))] for name in names}
+        drawn = {
+            name: [by_speaker[name][index] for index in rng.permutation(len(by_speaker[name]))]
+            for name in names
+        }
         tests = {name: rows[ENROL : ENROL + sizes.tests] for name, rows in drawn.items()}
         lists.enrolments[part] = {name: rows[:ENROL] for name, rows in drawn.items()}
-        lists.trials[part] = [Trial(name, row, "target") for name in names for row in tests[name]] + [
+        lists.trials[part] = [
+            Trial(name, row, "target") for name in names for row in tests[name]
+        ] + [
             Trial(name, row, "nontarget")
             for name in names
             for other in names

@@ -1,4 +1,6 @@
-"""SpoofCeleb (Jung et al. 2025), as unpacked: flac, metadata, protocol. Its speakers are those of VoxCeleb1."""
+"""SpoofCeleb (Jung et al. 2025), as unpacked: flac, metadata, protocol. Its speakers are those of
+VoxCeleb1.
+"""
 
 import csv
 from pathlib import Path
@@ -18,10 +20,13 @@ BONA_FIDE_ATTACK = "a00"
 def read(folder: Path) -> CorpusLists:
     """Read whichever of the train, development and evaluation parts are there.
 
-    A claim is enrolled by a single utterance, so the claimed "speaker" of a trial is the name of that utterance.
+    A claim is enrolled by a single utterance, so the claimed "speaker" of a trial is the name of
+    that utterance.
     """
     if not (folder / "metadata").is_dir():
-        raise SasvError(f"{folder}: no metadata in it; give the folder that holds flac, metadata and protocol")
+        raise SasvError(
+            f"{folder}: no metadata in it; give the folder that holds flac, metadata and protocol"
+        )
     lists = CorpusLists(folder, [], files=set(audio_below(folder)))
     for part, long in PARTS.items():
         metadata = folder / "metadata" / f"{long}.csv"
@@ -31,7 +36,9 @@ def read(folder: Path) -> CorpusLists:
         for file, speaker, attack in _rows(metadata):
             spoofed = attack != BONA_FIDE_ATTACK
             label, shown = (SPOOF, attack) if spoofed else (BONA_FIDE, NONE)
-            lists.utterances.append(Utterance(_name(file), f"flac/{long}/{file}", speaker, part, label, shown))
+            lists.utterances.append(
+                Utterance(_name(file), f"flac/{long}/{file}", speaker, part, label, shown)
+            )
         protocol = folder / "protocol" / f"sasv_{long}_evaluation_protocol.csv"
         if not protocol.exists():
             if part != "train":
@@ -42,11 +49,14 @@ def read(folder: Path) -> CorpusLists:
         for claimed, _, label in rows:
             if claimed not in attacks or label not in ("target", "nontarget", "spoof"):
                 raise SasvError(
-                    f"{protocol}: claim '{claimed}' with label '{label}'; expected an utterance of {metadata.name} and "
+                    f"{protocol}: claim '{claimed}' with label '{label}'; expected an utterance "
+                    f"of {metadata.name} and "
                     "target, nontarget or spoof"
                 )
         lists.enrolments[part] = {claimed: [claimed] for claimed, _, _ in rows}
-        lists.trials[part] = [Trial(claimed, name, label, attacks.get(name, NONE)) for claimed, name, label in rows]
+        lists.trials[part] = [
+            Trial(claimed, name, label, attacks.get(name, NONE)) for claimed, name, label in rows
+        ]
     return lists
 
 

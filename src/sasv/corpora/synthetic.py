@@ -1,9 +1,10 @@
-"""The embedded corpus of the demonstration: synthetic speakers rendered by espeak-ng, laid out like LibriSpeech.
+"""The embedded corpus of the demonstration: synthetic speakers rendered by espeak-ng, laid out like
+LibriSpeech.
 
-espeak-ng's ready variants sound alike, so each speaker here is a voice file of our own: vocal tract length and single
-formants, their widths and heights, pitch and its range, breath, roughness, speed and accent. The parameters come from
-a low-discrepancy sequence, which keeps the speakers apart. The voices are synthetic: they show that the pipeline
-works, not how well it does on people.
+espeak-ng's ready variants sound alike, so each speaker here is a voice file of our own: vocal tract
+length and single formants, their widths and heights, pitch and its range, breath, roughness, speed
+and accent. The parameters come from a low-discrepancy sequence, which keeps the speakers apart. The
+voices are synthetic: they show that the pipeline works, not how well it does on people.
 """
 
 import ctypes
@@ -23,16 +24,36 @@ from sasv.audio import RATE, write_audio
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.progress import Progress
 
-ACCENTS = ("en", "en-US", "en-GB-scotland", "en-GB-x-rp", "en-029", "en-GB-x-gbclan", "en-GB-x-gbcwmd")
+ACCENTS = (
+    "en",
+    "en-US",
+    "en-GB-scotland",
+    "en-GB-x-rp",
+    "en-029",
+    "en-GB-x-gbclan",
+    "en-GB-x-gbcwmd",
+)
 FORMANTS = 9
 ROOT_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 
-NAMES = "Anna Ben Clara David Ella Frank Greta Henry Iris James Karen Louis Maria Noah Olive Peter Rosa Samuel"
-VERBS = "carried found painted sold borrowed counted forgot opened cleaned followed repaired watched moved"
+NAMES = (
+    "Anna Ben Clara David Ella Frank Greta Henry Iris James Karen Louis Maria Noah Olive "
+    "Peter Rosa Samuel"
+)
+VERBS = (
+    "carried found painted sold borrowed counted forgot opened cleaned followed repaired "
+    "watched moved"
+)
 SIZES = "small heavy yellow broken quiet ancient narrow golden empty wooden famous frozen silver"
-THINGS = "boat garden letter window violin bridge basket market mountain engine village picture ladder"
-PLACES = "by the river,near the station,behind the church,on the hill,under the old oak,across the road"
-TIMES = "before breakfast,last Thursday,in early spring,after the storm,every evening,for seven years"
+THINGS = (
+    "boat garden letter window violin bridge basket market mountain engine village picture ladder"
+)
+PLACES = (
+    "by the river,near the station,behind the church,on the hill,under the old oak,across the road"
+)
+TIMES = (
+    "before breakfast,last Thursday,in early spring,after the storm,every evening,for seven years"
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +67,16 @@ class Voice:
     def lines(self) -> str:
         """Return the espeak-ng voice file."""
         tract, pitch, span, width, tilt, breath, rough = self.values[:7]
-        scale = 82 + 40 * tract  # percent of the built-in formant frequencies: long to short vocal tract
+        scale = (
+            82 + 40 * tract
+        )  # percent of the built-in formant frequencies: long to short vocal tract
         # Short vocal tracts mostly come with high voices.
         low = 65 + 90 * pitch + 75 * tract
-        text = ["language variant", f"name {self.name}", f"pitch {low:.0f} {low * (1.15 + 0.55 * span):.0f}"]
+        text = [
+            "language variant",
+            f"name {self.name}",
+            f"pitch {low:.0f} {low * (1.15 + 0.55 * span):.0f}",
+        ]
         for number in range(FORMANTS):
             single = 12 * (self.values[7 + number % 5] - 0.5) if number else 0
             height = 100 + (60 * (tilt - 0.5) if number > 2 else 0)
@@ -72,7 +99,8 @@ def voices(count: int, seed: int = 0) -> list[Voice]:
     steps = np.sqrt(np.array(ROOT_PRIMES + (41,)))
     table = (rng.random(len(steps)) + np.arange(count)[:, None] * steps) % 1.0
     return [
-        Voice(f"sasv{index:04}", ACCENTS[index % len(ACCENTS)], tuple(row.tolist())) for index, row in enumerate(table)
+        Voice(f"sasv{index:04}", ACCENTS[index % len(ACCENTS)], tuple(row.tolist()))
+        for index, row in enumerate(table)
     ]
 
 
@@ -88,7 +116,9 @@ def sentence(rng: np.random.Generator) -> str:
 
 
 class Espeak:
-    """espeak-ng from the wheel ``espeakng-loader``, with voice files of our own. One at a time in a process."""
+    """espeak-ng from the wheel ``espeakng-loader``, with voice files of our own. One at a time in a
+    process.
+    """
 
     def __init__(self, speakers: list[Voice]):
         import espeakng_loader
@@ -111,9 +141,14 @@ class Espeak:
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         self.rate = self.library.espeak_Initialize(2, 0, self.folder.name.encode(), 0)
         if self.rate <= 0:
-            raise SasvError("espeak-ng did not start; reinstall it: pip install --force-reinstall espeakng-loader")
+            raise SasvError(
+                "espeak-ng did not start; reinstall it: pip install --force-reinstall "
+                "espeakng-loader"
+            )
         self.chunks: list[np.ndarray] = []
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        kind = ctypes.CFUNCTYPE(
+            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+        )
         self.callback = kind(self._receive)  # kept alive: the library holds no reference
         self.library.espeak_SetSynthCallback(self.callback)
 
@@ -142,10 +177,12 @@ class Espeak:
 
 
 def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -> Path:
-    """Render the corpus as ``out/LibriSpeech/synthetic/SPEAKER/0/SPEAKER-0-NNNN.flac`` and return that root.
+    """Render the corpus as ``out/LibriSpeech/synthetic/SPEAKER/0/SPEAKER-0-NNNN.flac`` and return
+    that root.
 
-    Nothing is done where all files are there. espeak-ng carries a state from one sentence to the next, so the work is
-    done in order by a process of its own: the same arguments give the same files.
+    Nothing is done where all files are there. espeak-ng carries a state from one sentence to the
+    next, so the work is done in order by a process of its own: the same arguments give the same
+    files.
     """
     root = out / "LibriSpeech"
     if all(path.exists() for _, path in _jobs(root, speakers, utterances, seed)):
@@ -167,7 +204,9 @@ def _jobs(root: Path, speakers: int, utterances: int, seed: int) -> list[tuple[V
 
 
 def _render(root: Path, speakers: int, utterances: int, seed: int) -> None:
-    """Render all files, in order. A little noise at 35 dB keeps pauses from being digital silence."""
+    """Render all files, in order. A little noise at 35 dB keeps pauses from being digital
+    silence.
+    """
     jobs = _jobs(root, speakers, utterances, seed)
     engine = Espeak(voices(speakers, seed))
     try:
@@ -176,7 +215,9 @@ def _render(root: Path, speakers: int, utterances: int, seed: int) -> None:
                 rng = np.random.default_rng([seed, index])
                 wave = engine.say(sentence(rng), voice, seed=1 + index)
                 level = float(np.sqrt(np.square(wave).mean()))
-                noisy = wave + rng.standard_normal(len(wave)).astype(np.float32) * level * 10 ** (-35 / 20)
+                noisy = wave + rng.standard_normal(len(wave)).astype(np.float32) * level * 10 ** (
+                    -35 / 20
+                )
                 write_audio(path, 0.5 * noisy / max(float(np.abs(noisy).max()), 1e-6))
                 progress.add()
     finally:

@@ -1,4 +1,6 @@
-"""The audio below a folder, in one walk: each real folder once, regular files only, and a word on what was skipped."""
+"""The audio below a folder, in one walk: each real folder once, regular files only, and a word on
+what was skipped.
+"""
 
 import logging
 import os
@@ -21,8 +23,9 @@ SHOWN_SUFFIXES = 6
 def audio_below(folder: Path) -> list[str]:
     """Return the audio files below a folder as sorted relative paths.
 
-    Links to folders are followed, but each folder is entered once. Names that begin with a dot and ``__MACOSX`` are
-    left out: they are temporary files and what macOS puts into archives. What is skipped is counted and logged.
+    Links to folders are followed, but each folder is entered once. Names that begin with a dot and
+    ``__MACOSX`` are left out: they are temporary files and what macOS puts into archives. What is
+    skipped is counted and logged.
 
     Raises:
         SasvError: no such folder, or one below it that may not be read.
@@ -34,7 +37,9 @@ def audio_below(folder: Path) -> list[str]:
     suffixes: Counter[str] = Counter()
     entered: set[tuple[int, int]] = set()
     waiting = [(str(folder), "")]
-    linked: list[tuple[str, str]] = []  # after all others, so that a file is listed under its own path
+    linked: list[
+        tuple[str, str]
+    ] = []  # after all others, so that a file is listed under its own path
     while waiting or linked:
         where, prefix = waiting.pop() if waiting else linked.pop(0)
         status = Path(where).stat()
@@ -67,7 +72,8 @@ def _entries(where: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise SasvError(
-            f"{where}: this folder cannot be read ({error.strerror or error}); give yourself access, or move it away"
+            f"{where}: this folder cannot be read ({error.strerror or error}); give yourself "
+            "access, or move it away"
         ) from error
 
 

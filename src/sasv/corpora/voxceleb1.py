@@ -1,4 +1,6 @@
-"""VoxCeleb1 (Nagrani et al. 2017): ``wav/idNNNNN/<video>/NNNNN.wav`` and the trial lists O, E and H."""
+"""VoxCeleb1 (Nagrani et al. 2017): ``wav/idNNNNN/<video>/NNNNN.wav`` and the trial lists O, E and
+H.
+"""
 
 from pathlib import Path
 
@@ -10,8 +12,18 @@ from sasv.corpora.voxceleb2 import LISTED, utterances_below
 
 TRIALS = {
     "o": ("veri_test2.txt", "veri_test_cleaned.txt", "vox1_O_cleaned.txt", "vox1-O-cleaned.txt"),
-    "e": ("list_test_all2.txt", "list_test_all_cleaned.txt", "vox1_E_cleaned.txt", "vox1-E-cleaned.txt"),
-    "h": ("list_test_hard2.txt", "list_test_hard_cleaned.txt", "vox1_H_cleaned.txt", "vox1-H-cleaned.txt"),
+    "e": (
+        "list_test_all2.txt",
+        "list_test_all_cleaned.txt",
+        "vox1_E_cleaned.txt",
+        "vox1-E-cleaned.txt",
+    ),
+    "h": (
+        "list_test_hard2.txt",
+        "list_test_hard_cleaned.txt",
+        "vox1_H_cleaned.txt",
+        "vox1-H-cleaned.txt",
+    ),
     "o-original": ("veri_test.txt", "vox1_O.txt"),
     "e-original": ("list_test_all.txt", "vox1_E.txt"),
     "h-original": ("list_test_hard.txt", "vox1_H.txt"),
@@ -33,7 +45,9 @@ def read(folder: Path) -> CorpusLists:
         path = next((place for place in places if place.exists()), None)
         if path is None:
             if not part.endswith("-original"):
-                lists.notes.append(f"no VoxCeleb1-{part.upper()} trials: {names[0]} does not lie in the folder")
+                lists.notes.append(
+                    f"no VoxCeleb1-{part.upper()} trials: {names[0]} does not lie in the folder"
+                )
             continue
         trials = read_trials(path)
         lists.trials[part] = trials
@@ -44,7 +58,8 @@ def read(folder: Path) -> CorpusLists:
 def read_trials(path: Path) -> list[Trial]:
     """Return the trials of lines ``1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav``.
 
-    The label may also be the last field (target, nontarget), the suffixes may be missing, and folders may stand before.
+    The label may also be the last field (target, nontarget), the suffixes may be missing, and
+    folders may stand before.
     """
     trials = []
     for number, line in enumerate(read_lines(path), 1):
@@ -54,7 +69,9 @@ def read_trials(path: Path) -> list[Trial]:
         elif len(fields) == 3 and fields[2] in ("target", "nontarget"):
             *names, label = fields
         else:
-            raise SasvError(f"{path}, line {number}: expected '1 ENROLMENT.wav TEST.wav' with 0 or 1 first")
+            raise SasvError(
+                f"{path}, line {number}: expected '1 ENROLMENT.wav TEST.wav' with 0 or 1 first"
+            )
         enrolment, test = (_utterance(name) for name in names)
         trials.append(Trial(enrolment, test, LABELS[label]))
     return trials

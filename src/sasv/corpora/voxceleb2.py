@@ -1,4 +1,6 @@
-"""VoxCeleb2 (Chung et al. 2018): ``dev/aac/idNNNNN/<video>/NNNNN.m4a`` as downloaded, or the same tree converted."""
+"""VoxCeleb2 (Chung et al. 2018): ``dev/aac/idNNNNN/<video>/NNNNN.m4a`` as downloaded, or the same
+tree converted.
+"""
 
 import re
 from pathlib import Path
@@ -20,7 +22,9 @@ LIST_NAMES = ("train_list.txt", "meta/train_list.txt")
 
 
 def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[str]]:
-    """Return the utterances of a VoxCeleb tree, named ``idNNNNN/<video>/NNNNN``, and all audio paths."""
+    """Return the utterances of a VoxCeleb tree, named ``idNNNNN/<video>/NNNNN``, and all audio
+    paths.
+    """
     rows: dict[str, Utterance] = {}
     files = audio_below(folder)
     for path in files:
@@ -31,17 +35,22 @@ def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[st
         if other is not None and suffix_of(path) in VIDEO:
             continue
         if other is not None and suffix_of(other.path) not in VIDEO:
-            raise SasvError(f"{folder}: {match[1]} is there twice ({other.path}, {path}); keep one copy")
+            raise SasvError(
+                f"{folder}: {match[1]} is there twice ({other.path}, {path}); keep one copy"
+            )
         split = "test" if "test" in path.split("/")[:-3] else "dev"
         rows[match[1]] = Utterance(match[1], path, match[2], split)
     if not rows:
-        raise SasvError(f"{folder}: no idNNNNN/<video>/NNNNN audio in it; give the unpacked {corpus} folder")
+        raise SasvError(
+            f"{folder}: no idNNNNN/<video>/NNNNN audio in it; give the unpacked {corpus} folder"
+        )
     return list(rows.values()), set(files)
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree; where ``train_list.txt`` lies in the folder or in ``meta``, its lines are the corpus, and what it
-    names must exist. The official order (``id00012 id00012/21Uxsk56VDQ/00001.wav``) and the other one are read."""
+    """Read the tree; where ``train_list.txt`` lies in the folder or in ``meta``, its lines are the
+    corpus, and what it names must exist. The official order
+    (``id00012 id00012/21Uxsk56VDQ/00001.wav``) and the other one are read."""
     utterances, files = utterances_below(folder, "VoxCeleb2")
     lists = CorpusLists(folder, utterances, files=files)
     listed = next((folder / name for name in LIST_NAMES if (folder / name).exists()), None)
@@ -55,10 +64,13 @@ def read(folder: Path) -> CorpusLists:
         named = [(field, match) for field, match in paths if match is not None]
         if len(fields) not in (1, 2) or len(named) != 1:
             raise SasvError(
-                f"{listed}, line {number}: expected 'idNNNNN idNNNNN/<video>/NNNNN.wav'; found: {line[:60]}"
+                f"{listed}, line {number}: expected 'idNNNNN idNNNNN/<video>/NNNNN.wav'; found: "
+                f"{line[:60]}"
             )
         path, match = named[0]
         rows.append(found.get(match[1], Utterance(match[1], path, match[2], "dev")))
     lists.utterances = rows
-    lists.notes.append(f"{listed.name} names {len(rows)} of the {len(found)} utterances in the tree")
+    lists.notes.append(
+        f"{listed.name} names {len(rows)} of the {len(found)} utterances in the tree"
+    )
     return lists

@@ -8,8 +8,8 @@ from typing import Any
 class Outcome(StrEnum):
     """The verdict on a recording.
 
-    A model with one score cannot tell who is wrong, the speaker or the speech, and says REJECT. A model with a score
-    for spoofing beside that for the speaker says which of the two it was.
+    A model with one score cannot tell who is wrong, the speaker or the speech, and says REJECT. A
+    model with a score for spoofing beside that for the speaker says which of the two it was.
     """
 
     ACCEPT = "accept"
@@ -31,7 +31,8 @@ class Reason:
     Attributes:
         code: for programs: one of the codes in docs/verification.md.
         text: for people: one sentence that names the recording.
-        fatal: nothing may be compared, so the outcome is inconclusive. Otherwise it is a warning or an explanation.
+        fatal: nothing may be compared, so the outcome is inconclusive. Otherwise it is a warning or
+            an explanation.
     """
 
     code: str
@@ -78,7 +79,11 @@ class Decision:
             "threshold_source": self.threshold_source,
         }
         if SASV in self.llrs:
-            values |= {"llr": self.llrs[SASV], "llr_threshold": self.llr_thresholds[SASV], "costs": self.costs}
+            values |= {
+                "llr": self.llrs[SASV],
+                "llr_threshold": self.llr_thresholds[SASV],
+                "costs": self.costs,
+            }
         values["reasons"] = [{"code": reason.code, "text": reason.text} for reason in self.reasons]
         return values
 

@@ -1,4 +1,6 @@
-"""The one road from embeddings to a verdict: scoring, calibration, costs and threshold in one object."""
+"""The one road from embeddings to a verdict: scoring, calibration, costs and threshold in one
+object.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +26,10 @@ class Verifier:
 
     Attributes:
         scoring: how embeddings become scores.
-        calibration: scores, with quality measures where it reads them, to log-likelihood ratios; None without one.
-        threshold: scores of at least this are accepted; None where only log-likelihood ratios decide.
+        calibration: scores, with quality measures where it reads them, to log-likelihood ratios;
+            None without one.
+        threshold: scores of at least this are accepted; None where only log-likelihood ratios
+            decide.
         threshold_source: data and rule that gave the threshold.
         given: the threshold was chosen by the caller: it decides, whatever the calibration says.
         limits: what recordings have to hold to be compared at all.
@@ -40,7 +44,10 @@ class Verifier:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not np.isfinite(self.threshold):
-            raise SasvError(f"the threshold is {self.threshold}, which accepts or rejects everything; give a number")
+            raise SasvError(
+                f"the threshold is {self.threshold}, which accepts or rejects everything; give a "
+                "number"
+            )
         if self.calibration is not None:
             parts = self.calibration.parts
             values = [value for part in parts for value in (*part.weights, part.offset)]
@@ -60,8 +67,10 @@ class Verifier:
 
         Args:
             scoring: how the scores were made for which the decision holds (see Scoring.to_dict).
-            decision: calibration, threshold and limits (see ``decision_record``), or None where nobody chose any.
-            cohort: the people of s-norm, where the record names a cohort: a checkpoint does not hold them.
+            decision: calibration, threshold and limits (see ``decision_record``), or None where
+                nobody chose any.
+            cohort: the people of s-norm, where the record names a cohort: a checkpoint does not
+                hold them.
             name: the model, for errors.
 
         Raises:
@@ -88,12 +97,15 @@ class Verifier:
                 limits=SpeechLimits.from_dict(decision.get("speech", {})),
             )
         except (TypeError, ValueError, AttributeError) as error:
-            raise SasvError(f"{name}: what it says of its scores is broken ({error}); calibrate it again") from error
+            raise SasvError(
+                f"{name}: what it says of its scores is broken ({error}); calibrate it again"
+            ) from error
         except SasvError as error:
             raise SasvError(f"{name}: {error}") from error
         if wanted is not None and cohort is None:
             raise SasvError(
-                f"{name}: its threshold holds for scores made by {described(scoring)}; give that cohort "
+                f"{name}: its threshold holds for scores made by {described(scoring)}; give that "
+                "cohort "
                 "(--cohort FILE, the cohort.npz that sasv evaluate wrote)"
             )
         verifier.check_scoring(scoring, name)
@@ -120,30 +132,46 @@ class Verifier:
         """
         if not same_scoring(self.scoring.to_dict(), scoring):
             raise SasvError(
-                f"{name}: scores made by {described(scoring)}; calibration and threshold hold for scores made by "
+                f"{name}: scores made by {described(scoring)}; calibration and threshold hold for "
+                "scores made by "
                 f"{self.scoring.describe()}"
             )
 
     def calibrated(self, backend: Backend) -> "Verifier":
-        """Return it with another calibration; threshold and source are replaced as well, never kept.
+        """Return it with another calibration; threshold and source are replaced as well, never
+        kept.
 
         Raises:
-            SasvError: the calibration reads other columns than the score and quality measures, or takes high scores
-                for nontargets.
+            SasvError: the calibration reads other columns than the score and quality measures, or
+                takes high scores for nontargets.
         """
-        if backend.kind != "logistic" or backend.columns[0] != SCORE or set(backend.columns[1:]) - set(QUALITY):
-            raise SasvError("a checkpoint carries the calibration of its own score (kind logistic, columns score)")
+        if (
+            backend.kind != "logistic"
+            or backend.columns[0] != SCORE
+            or set(backend.columns[1:]) - set(QUALITY)
+        ):
+            raise SasvError(
+                "a checkpoint carries the calibration of its own score (kind logistic, columns "
+                "score)"
+            )
         if backend.parts[0].weights[0] <= 0:
-            raise SasvError(f"{backend.source}: higher scores are not for targets there; is that the right score file?")
+            raise SasvError(
+                f"{backend.source}: higher scores are not for targets there; is that the right "
+                "score file?"
+            )
         source = f"costs {backend.costs.describe()}; calibrated on {backend.source}"
         threshold = None
         if len(backend.columns) == 1:
             linear = backend.parts[0]
             threshold = (backend.costs.bayes_threshold - linear.offset) / linear.weights[0]
-        return replace(self, calibration=backend, threshold=threshold, threshold_source=source, given=False)
+        return replace(
+            self, calibration=backend, threshold=threshold, threshold_source=source, given=False
+        )
 
     def with_threshold(self, threshold: float) -> "Verifier":
-        """Return it with a threshold that the caller chose, which decides instead of the calibration."""
+        """Return it with a threshold that the caller chose, which decides instead of the
+        calibration.
+        """
         return replace(self, threshold=threshold, threshold_source="given", given=True)
 
     def score(self, enrolment: Sequence[np.ndarray], test: np.ndarray) -> float:
@@ -165,8 +193,9 @@ class Verifier:
     def decide(self, enrolment: Sequence[Recording], test: Recording) -> Decision:
         """Compare a test recording with enrolment recordings.
 
-        Nothing is compared, and the outcome is inconclusive, where a recording holds too little speech or its embedding
-        is broken; where a score or a log-likelihood ratio is not finite, no verdict is given either.
+        Nothing is compared, and the outcome is inconclusive, where a recording holds too little
+        speech or its embedding is broken; where a score or a log-likelihood ratio is not finite, no
+        verdict is given either.
 
         Raises:
             SasvError: there is neither a threshold nor a calibration to decide by.
@@ -180,7 +209,9 @@ class Verifier:
         score = self.score([one.vector for one in enrolment if one.vector is not None], test.vector)
         warnings = self.limits.disagreements(enrolment)
         if not np.isfinite(score):
-            return self._undecided([Reason("broken_score", "the score is not finite", True), *warnings])
+            return self._undecided(
+                [Reason("broken_score", "the score is not finite", True), *warnings]
+            )
         llr = None
         if self.calibration is not None:
             llr = self._llr(score, len(enrolment), test)
@@ -192,7 +223,9 @@ class Verifier:
     def _llr(self, score: float, enrolments: int, test: Recording) -> float:
         """Return the calibrated log-likelihood ratio of a score."""
         assert self.calibration is not None and test.vector is not None
-        measures = quality_measures(np.array([test.seconds]), np.array([enrolments]), test.vector[None])
+        measures = quality_measures(
+            np.array([test.seconds]), np.array([enrolments]), test.vector[None]
+        )
         return float(self.calibration({SCORE: np.array([score])} | measures)[0])
 
     def _verdict(self, score: float, llr: float | None, warnings: Sequence[Reason]) -> Decision:

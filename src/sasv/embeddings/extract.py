@@ -1,7 +1,8 @@
 """Embeddings of a whole table: length-bucketed batches, sharded, resumable.
 
-The plan (which files form a batch, which batches a chunk) depends on the table alone. A chunk is the unit that a
-process does and saves, so any number of shards, killed and started again at will, ends with the same bits.
+The plan (which files form a batch, which batches a chunk) depends on the table alone. A chunk is
+the unit that a process does and saves, so any number of shards, killed and started again at will,
+ends with the same bits.
 """
 
 import contextlib
@@ -56,9 +57,14 @@ class Embeddings:
     model: str = ""
 
     def save(
-        self, folder: str | Path, signature: str = "", settings: str = "", files: Sequence[str] | None = None
+        self,
+        folder: str | Path,
+        signature: str = "",
+        settings: str = "",
+        files: Sequence[str] | None = None,
     ) -> None:
-        """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where some failed.
+        """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where
+        some failed.
 
         ``embeddings.json``, which says that the folder is complete, goes first and comes last.
 
@@ -72,7 +78,10 @@ class Embeddings:
         (folder / "embeddings.json").unlink(missing_ok=True)
         with atomic_path(folder / "embeddings.npy") as temporary:
             np.save(temporary, self.vectors)
-        columns: dict[str, Sequence[object]] = {"row": range(len(self.utterances)), "utterance": self.utterances}
+        columns: dict[str, Sequence[object]] = {
+            "row": range(len(self.utterances)),
+            "utterance": self.utterances,
+        }
         if files is not None:
             columns["file"] = files
         Table.build(columns).save(folder / "index.tsv")
@@ -99,23 +108,34 @@ class Embeddings:
         try:
             vectors = np.load(folder / "embeddings.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise SasvError(f"{folder}/embeddings.npy: cannot read ({error}); run sasv embed again") from error
+            raise SasvError(
+                f"{folder}/embeddings.npy: cannot read ({error}); run sasv embed again"
+            ) from error
         index = Table.load(folder / "index.tsv")
         index.require("utterance")
         if len(index) != len(vectors):
-            raise SasvError(f"{folder}: {len(vectors)} embeddings, {len(index)} index rows; run sasv embed again")
+            raise SasvError(
+                f"{folder}: {len(vectors)} embeddings, {len(index)} index rows; run sasv embed "
+                "again"
+            )
         failed = folder / "failed.tsv"
         failures: dict[str, str] = {}
         if failed.exists():
             table = Table.load(failed)
             failures = dict(zip(table.texts("utterance"), table.texts("reason")))
         about = read_json(folder / "embeddings.json", remedy="run sasv embed again")
-        known = {name: about[name] for name in ("crops", "crop_seconds", "max_pause") if name in about}
-        return cls(vectors, index.texts("utterance"), failures, Extraction(**known), about.get("model", ""))
+        known = {
+            name: about[name] for name in ("crops", "crop_seconds", "max_pause") if name in about
+        }
+        return cls(
+            vectors, index.texts("utterance"), failures, Extraction(**known), about.get("model", "")
+        )
 
 
 def plan_batches(seconds: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
-    """Group rows of similar length so that no padded batch exceeds ``batch_seconds`` (longest times count)."""
+    """Group rows of similar length so that no padded batch exceeds ``batch_seconds`` (longest times
+    count).
+    """
     batches: list[np.ndarray] = []
     order = np.argsort(seconds, kind="stable")[::-1]
     position = 0
@@ -141,7 +161,9 @@ def plan_chunks(batches: Sequence[np.ndarray], seconds: np.ndarray) -> list[list
 
 
 def utterance_seconds(utterances: Utterances) -> np.ndarray:
-    """Lengths from the table, or from the headers where the table does not say; 0 where a header is broken."""
+    """Lengths from the table, or from the headers where the table does not say; 0 where a header is
+    broken.
+    """
     if utterances.seconds is not None:
         return utterances.seconds
 
@@ -158,7 +180,9 @@ def utterance_seconds(utterances: Utterances) -> np.ndarray:
 def embed_rows(
     model: Model, utterances: Utterances, batches: Sequence[np.ndarray], progress: Progress
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Embed batches of rows; return (row -> embedding, row -> reason of failure). Reading runs ahead in threads."""
+    """Embed batches of rows; return (row -> embedding, row -> reason of failure). Reading runs
+    ahead in threads.
+    """
     vectors: dict[int, np.ndarray] = {}
     failures: dict[int, str] = {}
 
@@ -201,13 +225,17 @@ def _ahead(
         yield waiting[0], [future.result() for future in waiting[1]]
 
 
-def embed_table(model: Model, utterances: Utterances, batch_seconds: float = 0.0, quiet: bool = True) -> Embeddings:
+def embed_table(
+    model: Model, utterances: Utterances, batch_seconds: float = 0.0, quiet: bool = True
+) -> Embeddings:
     """Embed all rows in memory, in one process (see extract for a job that is saved as it goes)."""
     keep_memory()
     seconds = utterance_seconds(utterances)
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
     with Progress("embed", len(utterances), quiet=quiet) as progress:
-        vectors, failures = embed_rows(model, utterances, plan_batches(seconds, batch_seconds), progress)
+        vectors, failures = embed_rows(
+            model, utterances, plan_batches(seconds, batch_seconds), progress
+        )
     return _collect(utterances, vectors, failures, model)
 
 
@@ -221,8 +249,8 @@ def extract(
 ) -> Embeddings | None:
     """Embed a table into a folder, doing only what is not there yet.
 
-    Embeddings of an earlier run are kept where the file (real path, size, date), the model and the settings are the
-    same. What failed is tried again.
+    Embeddings of an earlier run are kept where the file (real path, size, date), the model and the
+    settings are the same. What failed is tried again.
 
     Args:
         model: a loaded model.
@@ -233,7 +261,8 @@ def extract(
         quiet: no progress.
 
     Returns:
-        All embeddings where this process found the last part done, None while other shards still work.
+        All embeddings where this process found the last part done, None while other shards still
+        work.
     """
     keep_memory()
     out = Path(out)
@@ -248,23 +277,36 @@ def extract(
         _clear_parts(out)
         return Embeddings.load(out)
     if kept:
-        logger.info(f"{out}: {len(kept)} of {len(utterances)} embeddings are there already; doing the others")
+        logger.info(
+            f"{out}: {len(kept)} of {len(utterances)} embeddings are there already; doing the "
+            "others"
+        )
     seconds = utterance_seconds(utterances.take(wanted))
-    parts = out / f"parts-{_digest(signature, str(batch_seconds), wanted.tobytes(), seconds.tobytes())[:12]}"
+    work = _digest(signature, str(batch_seconds), wanted.tobytes(), seconds.tobytes())
+    parts = out / f"parts-{work[:12]}"
     index, count = parse_shard(shard)
     batches = [wanted[batch] for batch in plan_batches(seconds, batch_seconds)]
     lengths = np.zeros(len(utterances))
     lengths[wanted] = seconds
     chunks = plan_chunks(batches, lengths)
-    mine, todo = outstanding(len(chunks), index, count, lambda number: _part(parts, number).exists())
+    mine, todo = outstanding(
+        len(chunks), index, count, lambda number: _part(parts, number).exists()
+    )
     if len(todo) < len(mine):
-        logger.info(f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the others")
+        logger.info(
+            f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the "
+            "others"
+        )
     total = sum(len(batch) for number in todo for batch in chunks[number])
     with Progress("embed", total, quiet=quiet) as progress:
         for number in todo:
             vectors, failures = embed_rows(model, utterances, chunks[number], progress)
             with atomic_path(_part(parts, number)) as temporary:
-                stacked = np.stack(list(vectors.values())) if vectors else np.zeros((0, model.dimension), np.float32)
+                stacked = (
+                    np.stack(list(vectors.values()))
+                    if vectors
+                    else np.zeros((0, model.dimension), np.float32)
+                )
                 np.savez(
                     temporary,
                     rows=np.array(list(vectors), np.int64),
@@ -272,7 +314,9 @@ def extract(
                     failures=np.array(json.dumps(failures)),
                 )
     if not all(_part(parts, number).exists() for number in range(len(chunks))):
-        logger.info(f"{out}: shard {index + 1}/{count} is done; the last shard to finish joins the parts")
+        logger.info(
+            f"{out}: shard {index + 1}/{count} is done; the last shard to finish joins the parts"
+        )
         return None
     try:
         vectors, failures = _join(parts, len(chunks))
@@ -284,7 +328,8 @@ def extract(
         vectors |= {row: old.vectors[rows[utterances.ids[row]]] for row in kept}
     if len(vectors) + len(failures) != len(utterances):
         raise SasvError(
-            f"{out}: {len(vectors)} embeddings and {len(failures)} failures of {len(utterances)} utterances; another "
+            f"{out}: {len(vectors)} embeddings and {len(failures)} failures of {len(utterances)} "
+            "utterances; another "
             "run changed the folder: run the same command again"
         )
     result = _collect(utterances, vectors, failures, model)
@@ -313,16 +358,23 @@ def _files(utterances: Utterances) -> list[str]:
     """Return a digest of what each row is made of: its file (real path, size, date) and channel."""
     codes, names = utterances.channels
     paths = [os.path.abspath(path) for path in utterances.paths]
-    return [identity_digest(identity, names[code]) for identity, code in zip(file_identities(paths), codes.tolist())]
+    return [
+        identity_digest(identity, names[code])
+        for identity, code in zip(file_identities(paths), codes.tolist())
+    ]
 
 
 def _digest(*parts: str | bytes) -> str:
-    encoded = (part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts)
+    encoded = (
+        part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts
+    )
     return digest_of_bytes(*(len(part).to_bytes(8, "little") + part for part in encoded))
 
 
 def _mark(out: Path) -> dict[str, Any]:
-    """Return what a finished folder says about itself, empty where it is not finished or says nothing sensible."""
+    """Return what a finished folder says about itself, empty where it is not finished or says
+    nothing sensible.
+    """
     path = out / "embeddings.json"
     if not path.exists():
         return {}
@@ -334,7 +386,9 @@ def _mark(out: Path) -> dict[str, Any]:
 
 
 def _kept_rows(out: Path, settings: str, names: Sequence[str], files: Sequence[str]) -> set[int]:
-    """Return the rows whose embedding an earlier run left in the folder, made of the same file in the same way."""
+    """Return the rows whose embedding an earlier run left in the folder, made of the same file in
+    the same way.
+    """
     if _mark(out).get("settings") != settings:
         return set()
     try:
@@ -365,7 +419,9 @@ def _join(parts: Path, count: int) -> tuple[dict[int, np.ndarray], dict[int, str
     for number in range(count):
         with np.load(_part(parts, number), allow_pickle=False) as part:
             vectors.update(zip(part["rows"].tolist(), part["vectors"]))
-            failures.update({int(row): reason for row, reason in json.loads(str(part["failures"])).items()})
+            failures.update(
+                {int(row): reason for row, reason in json.loads(str(part["failures"])).items()}
+            )
     return vectors, failures
 
 
@@ -377,7 +433,11 @@ def _collect(
     utterances: Utterances, vectors: dict[int, np.ndarray], failures: dict[int, str], model: Model
 ) -> Embeddings:
     rows = sorted(vectors)
-    stacked = np.stack([vectors[row] for row in rows]) if rows else np.zeros((0, model.dimension), np.float32)
+    stacked = (
+        np.stack([vectors[row] for row in rows])
+        if rows
+        else np.zeros((0, model.dimension), np.float32)
+    )
     names = utterances.ids
     failed = {names[row]: failures[row] for row in sorted(failures)}
     return Embeddings(stacked, [names[row] for row in rows], failed, model.extraction)

@@ -33,12 +33,13 @@ class Extraction:
 
     Attributes:
         max_seconds: longer recordings are refused.
-        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean of theirs,
-            normalised (multi-crop: see crop_vectors).
+        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean
+            of theirs, normalised (multi-crop: see crop_vectors).
         crop_seconds: length of a crop; shorter utterances are repeated up to it.
-        max_pause: longer stretches without speech are first cut down to so many seconds; None embeds whole utterances.
-        channel: of recordings with several channels: auto (the mean, or the loudest where they cancel), mean, loudest,
-            or a number from 0 on.
+        max_pause: longer stretches without speech are first cut down to so many seconds; None
+            embeds whole utterances.
+        channel: of recordings with several channels: auto (the mean, or the loudest where they
+            cancel), mean, loudest, or a number from 0 on.
     """
 
     max_seconds: float = MAX_SECONDS
@@ -50,18 +51,28 @@ class Extraction:
     @classmethod
     def of(cls, scoring: Mapping[str, Any]) -> "Extraction":
         """Return that of a record of how scores are made (see Scoring.to_dict)."""
-        known = {name: scoring[name] for name in ("crops", "crop_seconds", "max_pause") if name in scoring}
+        known = {
+            name: scoring[name]
+            for name in ("crops", "crop_seconds", "max_pause")
+            if name in scoring
+        }
         return cls(**known)
 
     def __post_init__(self) -> None:
         check_channel(self.channel)
         if self.crops < 0:
-            raise SasvError(f"{self.crops} crops: take 0 for whole utterances, or a positive number")
+            raise SasvError(
+                f"{self.crops} crops: take 0 for whole utterances, or a positive number"
+            )
         for name in ("max_seconds", "crop_seconds"):
             if not 0 < getattr(self, name) < np.inf:
-                raise SasvError(f"{name} is {getattr(self, name)}; it has to be a positive number of seconds")
+                raise SasvError(
+                    f"{name} is {getattr(self, name)}; it has to be a positive number of seconds"
+                )
         if self.max_pause is not None and not 0 <= self.max_pause < np.inf:
-            raise SasvError(f"max_pause is {self.max_pause}; it has to be a number of seconds from 0 on")
+            raise SasvError(
+                f"max_pause is {self.max_pause}; it has to be a number of seconds from 0 on"
+            )
 
 
 Speech = str | os.PathLike[str] | np.ndarray | Tensor
@@ -74,7 +85,8 @@ class Model:
         specification: what the checkpoint says of itself.
         encoder: the torch module.
         device: where it runs.
-        extraction: how an utterance becomes an embedding; left out, as the specification says of its scores.
+        extraction: how an utterance becomes an embedding; left out, as the specification says of
+            its scores.
     """
 
     def __init__(
@@ -93,7 +105,9 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the specification's encoder and of all its weights."""
-        parts = [value.detach().cpu().numpy().tobytes() for value in self.encoder.state_dict().values()]
+        parts = [
+            value.detach().cpu().numpy().tobytes() for value in self.encoder.state_dict().values()
+        ]
         return digest_of_bytes(self.specification.encoder, *parts)
 
     @property
@@ -102,7 +116,8 @@ class Model:
         return self.encoder.dimension
 
     def read(self, speech: Speech, name: str = "waveform", channel: str = AUTO) -> np.ndarray:
-        """Return checked mono samples of a file (any format and rate) or of a waveform (already at the model's rate).
+        """Return checked mono samples of a file (any format and rate) or of a waveform (already at
+        the model's rate).
 
         Raises:
             AudioError: unreadable, too short, too long, silent, or not finite.
@@ -110,52 +125,78 @@ class Model:
         wave = self._read_whole(speech, name, channel)
         if self.extraction.max_pause is None:
             return wave
-        return self._shortened(wave, net_speech(wave, self.specification.sample_rate), self.extraction.max_pause)
+        return self._shortened(
+            wave, net_speech(wave, self.specification.sample_rate), self.extraction.max_pause
+        )
 
-    def _shortened(self, wave: np.ndarray, activity: SpeechActivity, max_pause: float | None) -> np.ndarray:
-        """Return a waveform with its pauses cut down, or whole where too little would be left to embed."""
+    def _shortened(
+        self, wave: np.ndarray, activity: SpeechActivity, max_pause: float | None
+    ) -> np.ndarray:
+        """Return a waveform with its pauses cut down, or whole where too little would be left to
+        embed.
+        """
         if max_pause is None:
             return wave
         shortened = shorten_pauses(wave, activity.spans, max_pause, self.specification.sample_rate)
         return shortened if len(shortened) >= self.specification.min_samples else wave
 
     def _read_whole(self, speech: Speech, name: str, channel: str = AUTO) -> np.ndarray:
-        """Return checked samples, nothing cut away; ``auto`` leaves the channel to ``extraction``."""
+        """Return checked samples, nothing cut away; ``auto`` leaves the channel to
+        ``extraction``.
+        """
         spec = self.specification
         if channel == AUTO:
             channel = self.extraction.channel
         if isinstance(speech, str | os.PathLike):
-            return read_speech(speech, spec.min_samples, self.extraction.max_seconds, spec.sample_rate, channel)
-        wave = np.asarray(speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32)
+            return read_speech(
+                speech, spec.min_samples, self.extraction.max_seconds, spec.sample_rate, channel
+            )
+        wave = np.asarray(
+            speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32
+        )
         if wave.ndim == 1 and len(wave) > self.extraction.max_seconds * spec.sample_rate:
             seconds = len(wave) / spec.sample_rate
-            raise AudioError(f"{name}: {seconds:.0f} s long, over the limit of {self.extraction.max_seconds:.0f} s")
+            raise AudioError(
+                f"{name}: {seconds:.0f} s long, over the limit of "
+                f"{self.extraction.max_seconds:.0f} s"
+            )
         return check_speech(wave, name, spec.min_samples, spec.sample_rate)
 
     def embed(self, speech: Speech, rate: int | None = None) -> np.ndarray:
-        """Return the raw embedding, float32 of shape (dimension,), of an audio file or of a waveform.
+        """Return the raw embedding, float32 of shape (dimension,), of an audio file or of a
+        waveform.
 
         Args:
             speech: a path, or a waveform of shape (samples,), values in [-1, 1].
             rate: samples per second of a waveform, where it is not the model's (16 kHz).
         """
         if rate is not None and not isinstance(speech, str | os.PathLike):
-            speech = soxr.resample(np.asarray(speech, np.float32), rate, self.specification.sample_rate)
+            speech = soxr.resample(
+                np.asarray(speech, np.float32), rate, self.specification.sample_rate
+            )
         vector = self.embed_many([self.read(speech)])[0]
         if not np.isfinite(vector).all():
             named = os.fspath(speech) if isinstance(speech, str | os.PathLike) else "waveform"
-            raise AudioError(f"{named}: the embedding by {self.name} is not finite; check the audio and the model")
+            raise AudioError(
+                f"{named}: the embedding by {self.name} is not finite; check the audio and the "
+                "model"
+            )
         return vector
 
     def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to single calls."""
+        """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to
+        single calls.
+        """
         if self.extraction.crops:
             return crop_vectors(np.stack([self._embed_crops(wave) for wave in waves]))
         return self._embed(waves)
 
     def _embed_crops(self, wave: np.ndarray) -> np.ndarray:
         """Return the embeddings (crops, dimension) of crops at evenly spaced starts."""
-        size = max(self.specification.min_samples, round(self.extraction.crop_seconds * self.specification.sample_rate))
+        size = max(
+            self.specification.min_samples,
+            round(self.extraction.crop_seconds * self.specification.sample_rate),
+        )
         wave = np.resize(wave, max(len(wave), size))
         starts = np.linspace(0, len(wave) - size, self.extraction.crops).astype(int)
         return self._embed([wave[start : start + size] for start in starts])
@@ -171,10 +212,11 @@ class Model:
             return self.encoder(batch, unequal).float().cpu().numpy()
 
     def bona_fide_scores(self, vectors: np.ndarray) -> np.ndarray:
-        """Score embeddings (files, dimension) as a countermeasure does: float (files,), high for bona fide speech.
+        """Score embeddings (files, dimension) as a countermeasure does: float (files,), high for
+        bona fide speech.
 
-        A model that was trained with a spoof head has that, a countermeasure (AASIST) has a layer; of another model it
-        is how far the embedding points away from spoofed speech.
+        A model that was trained with a spoof head has that, a countermeasure (AASIST) has a layer;
+        of another model it is how far the embedding points away from spoofed speech.
 
         Raises:
             SasvError: see spoof_direction.
@@ -187,30 +229,46 @@ class Model:
             found: np.ndarray = -(unit(vectors) @ self.spoof_direction())
             return found
         with torch.inference_mode():
-            scores: np.ndarray = layer(torch.from_numpy(vectors).to(self.device)).float().cpu().numpy()
+            scores: np.ndarray = (
+                layer(torch.from_numpy(vectors).to(self.device)).float().cpu().numpy()
+            )
         return scores
 
     def spoof_direction(self) -> np.ndarray:
-        """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof class.
+        """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof
+        class.
 
         Raises:
-            SasvError: the model was trained without spoofed speech, or its head is not in the checkpoint.
+            SasvError: the model was trained without spoofed speech, or its head is not in the
+                checkpoint.
         """
         weight = self._loss.class_directions(self.head)
         index = self.specification.spoof_index
-        if index is None or weight is None or weight.shape[1:] != (self.dimension,) or index >= len(weight):
-            raise SasvError(f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a countermeasure")
+        if (
+            index is None
+            or weight is None
+            or weight.shape[1:] != (self.dimension,)
+            or index >= len(weight)
+        ):
+            raise SasvError(
+                f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a "
+                "countermeasure"
+            )
         return unit(weight[index].float().numpy())
 
     def spoof_head(self) -> SpoofHead | None:
-        """Return the spoof head that was trained beside the speaker loss; None where there is none."""
+        """Return the spoof head that was trained beside the speaker loss; None where there is
+        none.
+        """
         found = self._loss.countermeasure(self.head)
         if found is None or found[0].shape != (self.dimension,):
             return None
         return SpoofHead(found[0].numpy(), found[1])
 
     def trial_classes(self) -> TrialClasses | None:
-        """Return the three classes of trials of a model that was trained with the three-class loss; else None."""
+        """Return the three classes of trials of a model that was trained with the three-class loss;
+        else None.
+        """
         find = getattr(self._loss, "trial_classifier", None)
         found = None if find is None else find(self.head)
         if found is None or self.spoof_head() is None:
@@ -231,15 +289,20 @@ class Model:
             cohort: the people of s-norm, where the specification names a cohort.
         """
         specification = self.specification
-        return Verifier.from_records(specification.scoring, specification.decision, cohort, self.name)
+        return Verifier.from_records(
+            specification.scoring, specification.decision, cohort, self.name
+        )
 
-    def recording(self, speech: Speech, limits: SpeechLimits | None = None, name: str = "waveform") -> Recording:
-        """Measure the speech in a recording, shorten its pauses, and embed it: what a verifier takes.
+    def recording(
+        self, speech: Speech, limits: SpeechLimits | None = None, name: str = "waveform"
+    ) -> Recording:
+        """Measure the speech in a recording, shorten its pauses, and embed it: what a verifier
+        takes.
 
         Args:
             speech: a path, or a waveform of shape (samples,) at the model's rate.
-            limits: how much speech there has to be, and how long a pause may be; left out, SpeechLimits(). A recording
-                with too little speech is not embedded.
+            limits: how much speech there has to be, and how long a pause may be; left out,
+                SpeechLimits(). A recording with too little speech is not embedded.
             name: of a waveform, for messages.
 
         Raises:
@@ -258,10 +321,13 @@ class Model:
             wave = self._shortened(whole, activity, limits.max_pause if own is None else own)
             seconds = len(wave) / rate
             vector = self.embed_many([wave])[0]
-        return Recording(name, vector, seconds, activity.net_seconds, activity.share, activity.level)
+        return Recording(
+            name, vector, seconds, activity.net_seconds, activity.share, activity.level
+        )
 
     def enrol(self, recordings: Sequence[Speech], limits: SpeechLimits | None = None) -> np.ndarray:
-        """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment recordings.
+        """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment
+        recordings.
 
         Args:
             recordings: paths, or waveforms at the model's rate.
@@ -287,7 +353,8 @@ class Model:
 
 
 def crop_vectors(crops: np.ndarray) -> np.ndarray:
-    """Return (utterances, dimension): the mean of the normalised embeddings (utterances, crops, dimension).
+    """Return (utterances, dimension): the mean of the normalised embeddings (utterances, crops,
+    dimension).
 
     The inner product of two such vectors is the mean cosine over all pairs of their crops.
     """
@@ -295,14 +362,17 @@ def crop_vectors(crops: np.ndarray) -> np.ndarray:
 
 
 def load_model(
-    path: str | os.PathLike[str], device: str | torch.device = "auto", extraction: Extraction | None = None
+    path: str | os.PathLike[str],
+    device: str | torch.device = "auto",
+    extraction: Extraction | None = None,
 ) -> Model:
     """Load a checkpoint (ours or a published ``.model``) for inference.
 
     Args:
         path: checkpoint file.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
-        extraction: how utterances become embeddings; left out, as the specification says of its scores (most: whole).
+        extraction: how utterances become embeddings; left out, as the specification says of its
+            scores (most: whole).
 
     Raises:
         CheckpointError: see load_checkpoint.

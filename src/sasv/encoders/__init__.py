@@ -42,12 +42,12 @@ def make_encoder(
         name: registry name.
         options: options that differ from the published ones.
         frontend: registry name of the front-end; empty takes that of the encoder's publication.
-        frontend_options: options of the front-end that differ from its defaults (from the publication's, where
-            ``frontend`` is empty).
+        frontend_options: options of the front-end that differ from its defaults (from the
+            publication's, where ``frontend`` is empty).
 
     Raises:
-        SasvError: an unknown name or option, a value of another type or out of its range, or values that do not fit
-            each other.
+        SasvError: an unknown name or option, a value of another type or out of its range, or values
+            that do not fit each other.
     """
     from sasv.core.part_options import parse_options
     from sasv.frontends import make_frontend
@@ -62,7 +62,9 @@ def make_encoder(
 
 
 def preset(name: str, size: str) -> dict[str, Any]:
-    """Return the options of a preset of the encoder ``name``: "published", "tiny", "test", or another of its own."""
+    """Return the options of a preset of the encoder ``name``: "published", "tiny", "test", or
+    another of its own.
+    """
     presets = ENCODERS.get(name).presets
     if size not in presets:
         raise SasvError(f"encoder {name} has no preset '{size}'; it has: {', '.join(presets)}")

@@ -1,8 +1,9 @@
-"""AASIST and AASIST-L (Jung et al., ICASSP 2022): a countermeasure by graph attention over spectrum and time.
+"""AASIST and AASIST-L (Jung et al., ICASSP 2022): a countermeasure by graph attention over spectrum
+and time.
 
-It takes the waveform, of which it sees about four seconds: longer ones are cut, shorter ones repeated. The embedding
-is the hidden vector before the last layer; ``scores`` applies that layer, which tells bona fide speech from spoofed.
-Entry names are those of the authors.
+It takes the waveform, of which it sees about four seconds: longer ones are cut, shorter ones
+repeated. The embedding is the hidden vector before the last layer; ``scores`` applies that layer,
+which tells bona fide speech from spoofed. Entry names are those of the authors.
 """
 
 import math
@@ -23,8 +24,13 @@ FILTERS = 70
 RATE = 16000
 POOLED_FILTERS = FILTERS // 3
 VIEWS = 5
-"""Parts of the embedding: maximum and mean over the nodes of time and of spectrum, and the master node."""
-INPUT_DROPOUT, GRAPH_DROPOUT, WAY_DROPOUT, OUTPUT_DROPOUT = 0.2, 0.3, 0.2, 0.5
+"""Parts of the embedding: maximum and mean over the nodes of time and of spectrum, and the master
+node.
+"""
+INPUT_DROPOUT = 0.2
+GRAPH_DROPOUT = 0.3
+WAY_DROPOUT = 0.2
+OUTPUT_DROPOUT = 0.5
 BONA_FIDE = 1
 """Class whose logit is the score."""
 
@@ -39,8 +45,10 @@ class AasistOptions(EncoderOptions):
         kernel: taps of the band-pass filters; an even number is raised by one.
         channels: channels of the convolutions, in the first half of the blocks and in the second.
         graph_units: width of the graphs over spectrum and time together.
-        ratios: shares of nodes that are kept in the graph over the spectrum, over time, and in those of both.
-        temperatures: of the attention in the graph over the spectrum, over time, and in those of both.
+        ratios: shares of nodes that are kept in the graph over the spectrum, over time, and in
+            those of both.
+        temperatures: of the attention in the graph over the spectrum, over time, and in those of
+            both.
     """
 
     embedding: int = 160
@@ -53,16 +61,23 @@ class AasistOptions(EncoderOptions):
 
     def __post_init__(self) -> None:
         if self.embedding != VIEWS * self.graph_units:
-            raise SasvError(f"embedding ({self.embedding}) must be {VIEWS} times graph_units ({self.graph_units})")
+            raise SasvError(
+                f"embedding ({self.embedding}) must be {VIEWS} times graph_units "
+                f"({self.graph_units})"
+            )
         if len(self.channels) != 2 or len(self.ratios) != 3 or len(self.temperatures) != 3:
             raise SasvError("AASIST has 2 numbers of channels, 3 ratios and 3 temperatures")
 
 
 def band_pass_filters(kernel: int) -> Tensor:
-    """Return the filters of the first layer, windowed sinc functions with edges on the mel scale: (70, 1, taps)."""
+    """Return the filters of the first layer, windowed sinc functions with edges on the mel scale:
+    (70, 1, taps).
+    """
     taps = kernel + 1 - kernel % 2
     top = 2595.0 * math.log10(1.0 + (RATE / 2) / 700.0)
-    edges = 700.0 * (10.0 ** (torch.linspace(0.0, top, FILTERS + 1, dtype=torch.float64) / 2595.0) - 1.0)
+    edges = 700.0 * (
+        10.0 ** (torch.linspace(0.0, top, FILTERS + 1, dtype=torch.float64) / 2595.0) - 1.0
+    )
     time = torch.arange(taps, dtype=torch.float64) - taps // 2
     cutoffs = 2.0 * edges[:, None] / RATE
     low_pass = cutoffs * torch.sinc(cutoffs * time)
@@ -122,7 +137,9 @@ class _GraphAttention(nn.Module):
 
 
 class _HeterogeneousAttention(nn.Module):
-    """Attention between nodes of two kinds, each pair of kinds with weights of its own, and a master node."""
+    """Attention between nodes of two kinds, each pair of kinds with weights of its own, and a
+    master node.
+    """
 
     def __init__(self, inputs: int, outputs: int, temperature: float) -> None:
         super().__init__()
@@ -196,7 +213,9 @@ class Aasist(Encoder):
     def __init__(self, options: AasistOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)
         if frontend.feature_size != 1 or frontend.sample_rate != RATE:
-            raise SasvError(f"AASIST takes the waveform at {RATE} Hz; choose the front-end waveform")
+            raise SasvError(
+                f"AASIST takes the waveform at {RATE} Hz; choose the front-end waveform"
+            )
         o = options
         narrow, wide = o.channels
         self.register_buffer("filters", band_pass_filters(o.kernel), persistent=False)
@@ -210,7 +229,10 @@ class Aasist(Encoder):
             (wide, wide),
         ]
         self.encoder = nn.Sequential(
-            *[nn.Sequential(_ResidualBlock(*pair, first=index == 0)) for index, pair in enumerate(widths)]
+            *[
+                nn.Sequential(_ResidualBlock(*pair, first=index == 0))
+                for index, pair in enumerate(widths)
+            ]
         )
         self.pos_S = nn.Parameter(torch.randn(1, POOLED_FILTERS, wide))
         self.master1 = nn.Parameter(torch.randn(1, 1, wide))
@@ -262,7 +284,9 @@ class Aasist(Encoder):
         return [self.drop_way(a + b) for a, b in zip(nodes, second(*nodes))]
 
     def _excerpt(self, waves: Tensor, mask: Tensor | None) -> Tensor:
-        """Cut or repeat each waveform of (batch, 1, samples), so that it fills what the network sees."""
+        """Cut or repeat each waveform of (batch, 1, samples), so that it fills what the network
+        sees.
+        """
         at = torch.arange(self.options.samples, device=waves.device)[None, None, :]
         lengths = waves.shape[2] if mask is None else mask.sum(dim=2, keepdim=True)
         return torch.gather(waves, 2, (at % lengths).expand(waves.shape[0], 1, -1))

@@ -24,7 +24,9 @@ class EncoderOptions:
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters that share a learning rate: ``lr_scale`` times that of the schedule; with 0 they are frozen."""
+    """Parameters that share a learning rate: ``lr_scale`` times that of the schedule; with 0 they
+    are frozen.
+    """
 
     name: str
     parameters: list[nn.Parameter]
@@ -34,18 +36,20 @@ class ParameterGroup(NamedTuple):
 class Encoder(nn.Module):
     """Waveforms to embeddings.
 
-    A subclass is one file and one line in ``sasv.encoders``. It lists its options, makes its layers in ``__init__``
-    from ``self.options`` and ``frontend.feature_size``, and implements ``network``. ``sasv.encoders.make_encoder``
-    makes an encoder with its front-end from names and plain values.
+    A subclass is one file and one line in ``sasv.encoders``. It lists its options, makes its layers
+    in ``__init__`` from ``self.options`` and ``frontend.feature_size``, and implements ``network``.
+    ``sasv.encoders.make_encoder`` makes an encoder with its front-end from names and plain values.
 
     Attributes:
         name: registry name.
-        Options: frozen dataclass of the options, of any JSON types (see ``sasv.core.part_options``).
-        presets: options by name. "published" is that of the publication, "tiny" trains on two CPU cores, and "test"
-            takes well under a second a step; all three must be there.
+        Options: frozen dataclass of the options, of any JSON types (see
+            ``sasv.core.part_options``).
+        presets: options by name. "published" is that of the publication, "tiny" trains on two CPU
+            cores, and "test" takes well under a second a step; all three must be there.
         default_frontend: registry name of the front-end of the publication.
         default_frontend_options: its options, where they are not its defaults.
-        frontend_attribute: name of the front-end among the parts of the module, and so in the state dict.
+        frontend_attribute: name of the front-end among the parts of the module, and so in the state
+            dict.
         options: what this encoder was made with.
     """
 
@@ -81,36 +85,46 @@ class Encoder(nn.Module):
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms.
 
-        Nothing here depends on the values of its inputs, so that ``torch.export`` can trace it and no GPU waits.
+        Nothing here depends on the values of its inputs, so that ``torch.export`` can trace it and
+        no GPU waits.
 
         Args:
-            waves: (batch, samples) in [-1, 1] at ``frontend.sample_rate``, padded at the end where the waveforms are
-                unequal in length; what stands in the padding does not matter.
-            lengths: samples of each waveform, integers (batch,); None where all rows are full, which is faster.
+            waves: (batch, samples) in [-1, 1] at ``frontend.sample_rate``, padded at the end where
+                the waveforms are unequal in length; what stands in the padding does not matter.
+            lengths: samples of each waveform, integers (batch,); None where all rows are full,
+                which is faster.
 
         Returns:
             (batch, dimension) embeddings, not normalised, each equal to that of the waveform alone.
         """
         return self.embed_features(*self.features(waves, lengths))
 
-    def features(self, waves: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the features (batch, feature_size, frames), and the frames of each waveform (None: all are real)."""
+    def features(
+        self, waves: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the features (batch, feature_size, frames), and the frames of each waveform (None:
+        all are real).
+        """
         frontend = self.frontend
         return frontend(waves, lengths), None if lengths is None else frontend.frames(lengths)
 
     def embed_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
         """Embed what ``features`` returned: (batch, feature_size, frames) to (batch, dimension)."""
-        return self.network(features, None if frames is None else frame_mask(frames, features.shape[2]))
+        return self.network(
+            features, None if frames is None else frame_mask(frames, features.shape[2])
+        )
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Turn (batch, feature_size, frames) into (batch, dimension); ``mask`` is that of sasv.frontends.masks."""
+        """Turn (batch, feature_size, frames) into (batch, dimension); ``mask`` is that of
+        sasv.frontends.masks.
+        """
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the parameters by learning rate: here one group of all.
 
-        An encoder overrides this where a part of it, such as a pretrained backbone, is frozen or learns more slowly.
-        Every parameter belongs to one group.
+        An encoder overrides this where a part of it, such as a pretrained backbone, is frozen or
+        learns more slowly. Every parameter belongs to one group.
         """
         return [ParameterGroup("encoder", list(self.parameters()))]
 

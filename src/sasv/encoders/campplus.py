@@ -1,6 +1,8 @@
-"""CAM++ (Wang et al., Interspeech 2023): densely connected time-delay layers with context-aware masks.
+"""CAM++ (Wang et al., Interspeech 2023): densely connected time-delay layers with context-aware
+masks.
 
-Layers and entry names are those of 3D-Speaker, which WeSpeaker shares. The first time-delay layer halves the frames.
+Layers and entry names are those of 3D-Speaker, which WeSpeaker shares. The first time-delay layer
+halves the frames.
 """
 
 from collections import OrderedDict
@@ -26,7 +28,8 @@ DILATIONS = (1, 2, 2)
 
 @dataclass(frozen=True)
 class CampplusOptions(EncoderOptions):
-    """Options of CAM++; the defaults are those of 3D-Speaker for 200,000 speakers (6,848,544 parameters).
+    """Options of CAM++; the defaults are those of 3D-Speaker for 200,000 speakers (6,848,544
+    parameters).
 
     Attributes:
         channels: channels of the two-dimensional convolutions.
@@ -34,7 +37,8 @@ class CampplusOptions(EncoderOptions):
         growth: channels that a dense layer adds.
         bottleneck: channels inside a dense layer, an even number.
         layers: layers of the three dense blocks.
-        variance_epsilon: is added to the variance that is pooled, before its root; 1e-7 in WeSpeaker.
+        variance_epsilon: is added to the variance that is pooled, before its root; 1e-7 in
+            WeSpeaker.
     """
 
     channels: int = 32
@@ -48,7 +52,9 @@ class CampplusOptions(EncoderOptions):
         if self.bottleneck % 2:
             raise SasvError(f"bottleneck ({self.bottleneck}) must be even")
         if len(self.layers) != len(DILATIONS):
-            raise SasvError(f"layers must be those of {len(DILATIONS)} blocks, not of {len(self.layers)}")
+            raise SasvError(
+                f"layers must be those of {len(DILATIONS)} blocks, not of {len(self.layers)}"
+            )
 
 
 class _ResidualBlock(nn.Module):
@@ -99,7 +105,9 @@ class _ContextAwareMask(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
-        self.linear_local = nn.Conv1d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
+        self.linear_local = nn.Conv1d(
+            inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False
+        )
         self.linear1 = nn.Conv1d(inputs, inputs // 2, 1)
         self.linear2 = nn.Conv1d(inputs // 2, outputs, 1)
 
@@ -122,9 +130,13 @@ class _DenseLayer(nn.Module):
 
 
 class _DenseBlock(nn.ModuleDict):
-    """Layers each of which sees what went into the block and the outputs of all layers before it."""
+    """Layers each of which sees what went into the block and the outputs of all layers before
+    it.
+    """
 
-    def __init__(self, layers: int, inputs: int, growth: int, bottleneck: int, dilation: int) -> None:
+    def __init__(
+        self, layers: int, inputs: int, growth: int, bottleneck: int, dilation: int
+    ) -> None:
         widths = [inputs + index * growth for index in range(layers)]
         parts = [_DenseLayer(width, growth, bottleneck, dilation) for width in widths]
         super().__init__({f"tdnnd{number}": part for number, part in enumerate(parts, 1)})
@@ -142,11 +154,22 @@ class Campplus(Encoder):
     Options = CampplusOptions
     presets = {
         "published": {},
-        "tiny": {"channels": 16, "initial": 64, "growth": 16, "bottleneck": 64, "layers": (4, 6, 4)},
-        "test": {
-            "channels": 4, "initial": 16, "growth": 8, "bottleneck": 16, "layers": (2, 2, 2), "embedding": 24,
+        "tiny": {
+            "channels": 16,
+            "initial": 64,
+            "growth": 16,
+            "bottleneck": 64,
+            "layers": (4, 6, 4),
         },
-    }  # fmt: skip
+        "test": {
+            "channels": 4,
+            "initial": 16,
+            "growth": 8,
+            "bottleneck": 16,
+            "layers": (2, 2, 2),
+            "embedding": 24,
+        },
+    }
     default_frontend = "kaldi"
 
     def __init__(self, options: CampplusOptions, frontend: Frontend) -> None:
@@ -165,7 +188,9 @@ class Campplus(Encoder):
             parts[f"block{number}"] = _DenseBlock(layers, width, o.growth, o.bottleneck, dilation)
             width += layers * o.growth
             linear = nn.Conv1d(width, width // 2, 1, bias=False)
-            parts[f"transit{number}"] = nn.Sequential(OrderedDict(nonlinear=_norm(width), linear=linear))
+            parts[f"transit{number}"] = nn.Sequential(
+                OrderedDict(nonlinear=_norm(width), linear=linear)
+            )
             width //= 2
         parts["out_nonlinear"] = _norm(width)
         dense = nn.Conv1d(2 * width, o.embedding, 1, bias=False)

@@ -1,6 +1,8 @@
-"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), sizes and names of the published system.
+"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), sizes and names of the
+published system.
 
-Published system: Mun et al., *Towards single integrated spoofing-aware speaker verification embeddings*, Interspeech
+Published system: Mun et al., *Towards single integrated spoofing-aware speaker verification
+embeddings*, Interspeech
 2023. Their released weights state no licence.
 """
 
@@ -52,7 +54,10 @@ class TdnnTrunk(Encoder):
         self.conv1 = nn.Conv1d(inputs, s.channels, 5, padding=2)
         self.relu = nn.ReLU()
         self.bn1 = nn.BatchNorm1d(s.channels)
-        blocks = [Res2Block(s.channels, RES2_KERNEL, dilation, s.scale, s.bottleneck) for dilation in RES2_DILATIONS]
+        blocks = [
+            Res2Block(s.channels, RES2_KERNEL, dilation, s.scale, s.bottleneck)
+            for dilation in RES2_DILATIONS
+        ]
         self.layer1, self.layer2, self.layer3 = blocks
         self.layer4 = nn.Conv1d(3 * s.channels, s.pooled, 1)
         self.attention = attention_network(s.pooled, s.attention)
@@ -80,9 +85,14 @@ class EcapaTdnn(TdnnTrunk):
         "published": {},
         "tiny": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
         "test": {
-            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+            "channels": 32,
+            "scale": 4,
+            "bottleneck": 8,
+            "pooled": 48,
+            "attention": 16,
+            "embedding": 24,
         },
-    }  # fmt: skip
+    }
 
     def __init__(self, options: EcapaOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)

@@ -1,7 +1,8 @@
-"""ECAPA-TDNN as SpeechBrain lays it out: its blocks in a row, frames mirrored at the ends of a waveform.
+"""ECAPA-TDNN as SpeechBrain lays it out: its blocks in a row, frames mirrored at the ends of a
+waveform.
 
-The layers are those of the published system (``sasv.encoders.layers``), and so are most entry names;
-``sasv.checkpoints.formats`` brings SpeechBrain's to them.
+The layers are those of the published system (``sasv.encoders.layers``), and so are most entry
+names; ``sasv.checkpoints.formats`` brings SpeechBrain's to them.
 """
 
 import math
@@ -23,7 +24,8 @@ VARIANCE_FLOOR = 1e-12
 
 @dataclass(frozen=True)
 class EcapaSpeechBrainOptions(EncoderOptions):
-    """Options of SpeechBrain's ECAPA-TDNN; the defaults are those of its VoxCeleb model (20,767,552 parameters).
+    """Options of SpeechBrain's ECAPA-TDNN; the defaults are those of its VoxCeleb model (20,767,552
+    parameters).
 
     Attributes:
         channels: channels of the convolutions.
@@ -41,11 +43,15 @@ class EcapaSpeechBrainOptions(EncoderOptions):
 
     def __post_init__(self) -> None:
         if self.channels % self.scale:
-            raise SasvError(f"channels ({self.channels}) must be a multiple of scale ({self.scale})")
+            raise SasvError(
+                f"channels ({self.channels}) must be a multiple of scale ({self.scale})"
+            )
 
 
 def mirrored(x: Tensor, mask: Tensor | None, width: int) -> Tensor:
-    """Extend (batch, channels, frames) by ``width`` frames at both ends, each row mirrored at its own end."""
+    """Extend (batch, channels, frames) by ``width`` frames at both ends, each row mirrored at its
+    own end.
+    """
     padded = F.pad(x, (width, width), "reflect")
     if mask is None:
         return padded
@@ -64,7 +70,9 @@ def convolve_mirrored(layer: nn.Conv1d, x: Tensor, mask: Tensor | None) -> Tenso
 
 
 class MirroredRes2Block(Res2Block):
-    """SE-Res2 block whose convolutions see mirrored frames, and whose first group of channels passes unchanged."""
+    """SE-Res2 block whose convolutions see mirrored frames, and whose first group of channels
+    passes unchanged.
+    """
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         groups = torch.split(self.bn1(self.relu(self.conv1(x))), self.width, dim=1)
@@ -86,9 +94,14 @@ class EcapaSpeechBrain(Encoder):
         "published": {},
         "tiny": {"channels": 128, "pooled": 384, "attention": 64, "bottleneck": 64},
         "test": {
-            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+            "channels": 32,
+            "scale": 4,
+            "bottleneck": 8,
+            "pooled": 48,
+            "attention": 16,
+            "embedding": 24,
         },
-    }  # fmt: skip
+    }
     default_frontend = "speechbrain"
 
     def __init__(self, options: EcapaSpeechBrainOptions, frontend: Frontend) -> None:
@@ -97,7 +110,8 @@ class EcapaSpeechBrain(Encoder):
         self.conv1 = nn.Conv1d(frontend.feature_size, o.channels, 5)
         self.bn1 = nn.BatchNorm1d(o.channels)
         blocks = [
-            MirroredRes2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck) for dilation in RES2_DILATIONS
+            MirroredRes2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck)
+            for dilation in RES2_DILATIONS
         ]
         self.layer1, self.layer2, self.layer3 = blocks
         self.layer4 = nn.Conv1d(3 * o.channels, o.pooled, 1)

@@ -1,7 +1,8 @@
-"""ECAPA-TDNN as WeSpeaker lays it out: its blocks in a row, and a pooling without batch norm in its attention.
+"""ECAPA-TDNN as WeSpeaker lays it out: its blocks in a row, and a pooling without batch norm in its
+attention.
 
-The Res2 blocks are those of the published system (``sasv.encoders.layers``); ``sasv.checkpoints.formats`` brings
-WeSpeaker's entry names to ours.
+The Res2 blocks are those of the published system (``sasv.encoders.layers``);
+``sasv.checkpoints.formats`` brings WeSpeaker's entry names to ours.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from sasv.frontends.masks import keep
 
 @dataclass(frozen=True)
 class EcapaWespeakerOptions(EncoderOptions):
-    """Options of WeSpeaker's ECAPA-TDNN; the defaults are those of its larger model (14,657,088 parameters).
+    """Options of WeSpeaker's ECAPA-TDNN; the defaults are those of its larger model (14,657,088
+    parameters).
 
     Attributes:
         channels: channels of the convolutions; 512 in the smaller model (6,190,720 parameters).
@@ -43,7 +45,9 @@ class EcapaWespeakerOptions(EncoderOptions):
 
     def __post_init__(self) -> None:
         if self.channels % self.scale:
-            raise SasvError(f"channels ({self.channels}) must be a multiple of scale ({self.scale})")
+            raise SasvError(
+                f"channels ({self.channels}) must be a multiple of scale ({self.scale})"
+            )
 
 
 class EcapaWespeaker(Encoder):
@@ -56,9 +60,14 @@ class EcapaWespeaker(Encoder):
         "512": {"channels": 512},
         "tiny": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
         "test": {
-            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+            "channels": 32,
+            "scale": 4,
+            "bottleneck": 8,
+            "pooled": 48,
+            "attention": 16,
+            "embedding": 24,
         },
-    }  # fmt: skip
+    }
     default_frontend = "kaldi"
     default_frontend_options = {"window": "hamming", "scale": 32768.0}
 
@@ -67,7 +76,10 @@ class EcapaWespeaker(Encoder):
         o = options
         self.conv1 = nn.Conv1d(frontend.feature_size, o.channels, 5, padding=2)
         self.bn1 = nn.BatchNorm1d(o.channels)
-        blocks = [Res2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck) for dilation in RES2_DILATIONS]
+        blocks = [
+            Res2Block(o.channels, RES2_KERNEL, dilation, o.scale, o.bottleneck)
+            for dilation in RES2_DILATIONS
+        ]
         self.layer1, self.layer2, self.layer3 = blocks
         self.layer4 = nn.Conv1d(3 * o.channels, o.pooled, 1)
         self.pooling = TanhAttentiveStatistics(o.pooled, o.attention, o.context)

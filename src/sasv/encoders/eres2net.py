@@ -1,4 +1,5 @@
-"""ERes2NetV2 (Chen et al., Interspeech 2024): Res2Net blocks whose groups, and last two stages, are fused by attention.
+"""ERes2NetV2 (Chen et al., Interspeech 2024): Res2Net blocks whose groups, and last two stages, are
+fused by attention.
 
 The second, third and fourth stage halve bands and frames. Entry names are those of 3D-Speaker.
 """
@@ -31,7 +32,8 @@ class Eres2netOptions(EncoderOptions):
     """Options of ERes2NetV2; the defaults are those of 3D-Speaker (17,859,632 parameters).
 
     Attributes:
-        channels: channels of the first stage before expansion; each further stage has twice as many.
+        channels: channels of the first stage before expansion; each further stage has twice as
+            many.
         base_width: width of the groups for 64 channels.
         scale: groups of channels of a block.
         expansion: a block puts out so many times its channels.
@@ -77,7 +79,9 @@ class _Fusion(nn.Module):
 class _Block(nn.Module):
     """Res2Net block; the strided convolution is the first, of width one."""
 
-    def __init__(self, inputs: int, channels: int, stride: int, options: Eres2netOptions, fused: bool) -> None:
+    def __init__(
+        self, inputs: int, channels: int, stride: int, options: Eres2netOptions, fused: bool
+    ) -> None:
         super().__init__()
         self.width = math.floor(channels * options.base_width / 64)
         inside = self.width * options.scale
@@ -85,7 +89,8 @@ class _Block(nn.Module):
         self.conv1 = nn.Conv2d(inputs, inside, 1, stride, bias=False)
         self.bn1 = nn.BatchNorm2d(inside)
         self.convs = nn.ModuleList(
-            nn.Conv2d(self.width, self.width, 3, padding=1, bias=False) for _ in range(options.scale)
+            nn.Conv2d(self.width, self.width, 3, padding=1, bias=False)
+            for _ in range(options.scale)
         )
         self.bns = nn.ModuleList(nn.BatchNorm2d(self.width) for _ in range(options.scale))
         if fused:

@@ -1,6 +1,7 @@
 """Heads of self-supervised backbones: the outputs of all layers to one embedding.
 
-Each takes a list of (batch, frames, units), one for each layer, and the mask of sasv.frontends.masks.
+Each takes a list of (batch, frames, units), one for each layer, and the mask of
+sasv.frontends.masks.
 """
 
 import torch
@@ -11,7 +12,8 @@ from sasv.frontends.masks import keep
 
 
 class StatisticsHead(nn.Module):
-    """Average of the layers with learnt weights, mean and standard deviation over time, a linear layer.
+    """Average of the layers with learnt weights, mean and standard deviation over time, a linear
+    layer.
 
     Args:
         layers: layers that come in.
@@ -32,8 +34,8 @@ class StatisticsHead(nn.Module):
 class MhfaHead(nn.Module):
     """Multi-head factorised attentive pooling (Peng et al., SLT 2022).
 
-    Keys and values are averages of the layers with weights of their own; every head weighs the frames by the keys and
-    averages the values.
+    Keys and values are averages of the layers with weights of their own; every head weighs the
+    frames by the keys and averages the values.
 
     Args:
         layers: layers that come in.
@@ -43,7 +45,9 @@ class MhfaHead(nn.Module):
         compression: width of keys and values.
     """
 
-    def __init__(self, layers: int, units: int, embedding: int, heads: int, compression: int) -> None:
+    def __init__(
+        self, layers: int, units: int, embedding: int, heads: int, compression: int
+    ) -> None:
         super().__init__()
         self.weights_k = nn.Parameter(torch.ones(layers))
         self.weights_v = nn.Parameter(torch.ones(layers))
@@ -61,7 +65,8 @@ class MhfaHead(nn.Module):
 
 
 class AdapterMfaHead(nn.Module):
-    """Multi-layer feature aggregation with adapters (Li et al. 2025): each layer narrowed, all side by side, pooled.
+    """Multi-layer feature aggregation with adapters (Li et al. 2025): each layer narrowed, all side
+    by side, pooled.
 
     Args:
         layers: layers that come in.

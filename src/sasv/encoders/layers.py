@@ -29,16 +29,21 @@ class SqueezeExcitation(nn.Module):
 
 
 class Res2Block(nn.Module):
-    """SE-Res2 block of ECAPA-TDNN (Desplanques et al. 2020), convolution -> ReLU -> BatchNorm throughout."""
+    """SE-Res2 block of ECAPA-TDNN (Desplanques et al. 2020), convolution -> ReLU -> BatchNorm
+    throughout.
+    """
 
-    def __init__(self, channels: int, kernel: int, dilation: int, scale: int, bottleneck: int) -> None:
+    def __init__(
+        self, channels: int, kernel: int, dilation: int, scale: int, bottleneck: int
+    ) -> None:
         super().__init__()
         self.width = channels // scale
         self.conv1 = nn.Conv1d(channels, self.width * scale, 1)
         self.bn1 = nn.BatchNorm1d(self.width * scale)
         padding = kernel // 2 * dilation
         self.convs = nn.ModuleList(
-            nn.Conv1d(self.width, self.width, kernel, dilation=dilation, padding=padding) for _ in range(scale - 1)
+            nn.Conv1d(self.width, self.width, kernel, dilation=dilation, padding=padding)
+            for _ in range(scale - 1)
         )
         self.bns = nn.ModuleList(nn.BatchNorm1d(self.width) for _ in range(scale - 1))
         self.conv3 = nn.Conv1d(self.width * scale, channels, 1)
@@ -58,7 +63,9 @@ class Res2Block(nn.Module):
 
 
 def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
-    """Network of the attentive statistics pooling: three times the channels in, one weight a channel out."""
+    """Network of the attentive statistics pooling: three times the channels in, one weight a
+    channel out.
+    """
     return nn.Sequential(
         nn.Conv1d(3 * channels, bottleneck, 1),
         nn.ReLU(),
@@ -70,10 +77,12 @@ def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
 
 
 def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | None) -> Tensor:
-    """Pool (batch, channels, frames) to (batch, 2 * channels): weighted mean and standard deviation.
+    """Pool (batch, channels, frames) to (batch, 2 * channels): weighted mean and standard
+    deviation.
 
-    The attention sees each frame beside the mean and the unbiased standard deviation of the whole file. Statistics
-    are taken in float32, also under autocast: differences of squares do not survive half precision.
+    The attention sees each frame beside the mean and the unbiased standard deviation of the whole
+    file. Statistics are taken in float32, also under autocast: differences of squares do not
+    survive half precision.
     """
     x = x.float()
     frames = x.shape[2]

@@ -1,4 +1,5 @@
-"""MFA-Conformer (Zhang et al., Interspeech 2022): the outputs of all Conformer blocks, concatenated and pooled.
+"""MFA-Conformer (Zhang et al., Interspeech 2022): the outputs of all Conformer blocks, concatenated
+and pooled.
 
 Published system and licence: see ``sasv.encoders.ecapa``.
 """
@@ -55,7 +56,10 @@ class _Subsampling(nn.Module):
     def __init__(self, mels: int, units: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(1, units, 3, padding=1), nn.ReLU(), nn.Conv2d(units, units, 3, stride=2), nn.ReLU()
+            nn.Conv2d(1, units, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(units, units, 3, stride=2),
+            nn.ReLU(),
         )
         # Index 1 of the published layer is its position table, which has no weights.
         self.out = nn.Sequential(nn.Linear(units * ((mels - 1) // 2), units))
@@ -75,7 +79,8 @@ class _Attention(nn.Module):
 
     def __init__(self, units: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.width = heads, units // heads
+        self.heads = heads
+        self.width = units // heads
         self.linear_q = nn.Linear(units, units)
         self.linear_k = nn.Linear(units, units)
         self.linear_v = nn.Linear(units, units)
@@ -90,16 +95,22 @@ class _Attention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.view(y.shape[0], -1, self.heads, self.width).transpose(1, 2)
 
-        q, k, v = split(self.linear_q(x)), split(self.linear_k(x)), split(self.linear_v(x))
+        q = split(self.linear_q(x))
+        k = split(self.linear_k(x))
+        v = split(self.linear_v(x))
         p = split(self.linear_pos(table)[None]).expand(batch, -1, -1, -1)
-        # (q + u) k + (q + v) p is one product of twice the width, so the fused kernel applies and its memory
-        # grows with the frames and not with their square.
+        # (q + u) k + (q + v) p is one product of twice the width, so the fused kernel applies and
+        # its memory grows with the frames and not with their square.
         query = torch.cat((q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]), dim=3)
         key = torch.cat((k, p), dim=3)
         value = F.pad(v, (0, self.width))  # fused kernels want equal widths
         allowed = None if mask is None else mask[:, None]
-        mixed = F.scaled_dot_product_attention(query, key, value, allowed, scale=1 / math.sqrt(self.width))
-        return self.linear_out(mixed[..., : self.width].transpose(1, 2).reshape(batch, frames, units))
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, allowed, scale=1 / math.sqrt(self.width)
+        )
+        return self.linear_out(
+            mixed[..., : self.width].transpose(1, 2).reshape(batch, frames, units)
+        )
 
 
 class _FeedForward(nn.Module):
@@ -180,9 +191,14 @@ class MfaConformer(Encoder):
         "published": {},
         "tiny": {"units": 64, "heads": 2, "blocks": 2, "feedforward": 128, "attention": 32},
         "test": {
-            "units": 32, "heads": 2, "blocks": 2, "feedforward": 48, "attention": 16, "embedding": 24,
+            "units": 32,
+            "heads": 2,
+            "blocks": 2,
+            "feedforward": 48,
+            "attention": 16,
+            "embedding": 24,
         },
-    }  # fmt: skip
+    }
     frontend_attribute = "torchfbank"
 
     def __init__(self, options: MfaOptions, frontend: Frontend) -> None:
@@ -195,7 +211,8 @@ class MfaConformer(Encoder):
         self.conformer = _Conformer(s, frontend.feature_size)
         self.bn = nn.BatchNorm1d(2 * s.blocks * s.units)
         self.fc = nn.Linear(2 * s.blocks * s.units, s.embedding)
-        # The fingerprint of a model depends on the published order of the parts: the front-end comes here.
+        # The fingerprint of a model depends on the published order of the parts: the front-end
+        # comes here.
         self.torchfbank = self._modules.pop("torchfbank")
         self.attention = attention_network(s.blocks * s.units, s.attention)
 

@@ -1,6 +1,7 @@
 """Poolings over time that several encoders share; ``mask`` is that of sasv.frontends.masks.
 
-Statistics are taken in float32, also under autocast: differences of squares do not survive half precision.
+Statistics are taken in float32, also under autocast: differences of squares do not survive half
+precision.
 """
 
 import math
@@ -13,7 +14,8 @@ from sasv.frontends.masks import keep, masked_mean, masked_variance
 
 
 def samples_of_frames(frontend: Frontend, frames: int) -> int:
-    """Return the samples of the shortest waveform that the front-end takes and that has so many frames.
+    """Return the samples of the shortest waveform that the front-end takes and that has so many
+    frames.
 
     A standard deviation over time needs two frames where it is taken.
     """
@@ -24,19 +26,24 @@ def samples_of_frames(frontend: Frontend, frames: int) -> int:
 
 
 def temporal_statistics(x: Tensor, mask: Tensor | None, epsilon: float) -> Tensor:
-    """Pool (batch, channels, frames) to (batch, 2 * channels): mean, and root of the variance plus ``epsilon``."""
+    """Pool (batch, channels, frames) to (batch, 2 * channels): mean, and root of the variance plus
+    ``epsilon``.
+    """
     x = x.float()
     deviation = (masked_variance(x, mask) + epsilon).sqrt()
     return torch.cat((masked_mean(x, mask), deviation), dim=1).squeeze(2)
 
 
 def softmax_over_time(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Return weights (batch, channels, frames) that sum to one over the real frames and are zero in the padding."""
+    """Return weights (batch, channels, frames) that sum to one over the real frames and are zero in
+    the padding.
+    """
     return torch.softmax(keep(logits.float(), mask, -math.inf), dim=2)
 
 
 def weighted_statistics(x: Tensor, weights: Tensor, floor: float) -> Tensor:
-    """Pool (batch, channels, frames) to weighted mean and standard deviation, the variance being at least ``floor``.
+    """Pool (batch, channels, frames) to weighted mean and standard deviation, the variance being at
+    least ``floor``.
 
     ``x`` must be finite in the padding too; the weights of a channel sum to one.
     """
@@ -46,7 +53,8 @@ def weighted_statistics(x: Tensor, weights: Tensor, floor: float) -> Tensor:
 
 
 class AttentiveStatistics(nn.Module):
-    """Attentive statistics pooling (Okabe et al. 2018): one weight a channel, from two convolutions of width one.
+    """Attentive statistics pooling (Okabe et al. 2018): one weight a channel, from two convolutions
+    of width one.
 
     Args:
         channels: channels of the features.
@@ -69,12 +77,14 @@ class AttentiveStatistics(nn.Module):
 
 
 class TanhAttentiveStatistics(nn.Module):
-    """Attentive statistics pooling of WeSpeaker: a hyperbolic tangent between two convolutions of width one.
+    """Attentive statistics pooling of WeSpeaker: a hyperbolic tangent between two convolutions of
+    width one.
 
     Args:
         channels: channels of the features.
         bottleneck: channels between the two convolutions.
-        context: whether the attention sees each frame beside the mean and the standard deviation over time.
+        context: whether the attention sees each frame beside the mean and the standard deviation
+            over time.
     """
 
     def __init__(self, channels: int, bottleneck: int, context: bool) -> None:

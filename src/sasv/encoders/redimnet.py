@@ -1,8 +1,10 @@
-"""ReDimNet (Yakovlev et al., Interspeech 2024): two-dimensional and one-dimensional blocks in turn, of one size.
+"""ReDimNet (Yakovlev et al., Interspeech 2024): two-dimensional and one-dimensional blocks in turn,
+of one size.
 
-Every stage puts out a map of the same size, which is (channels, bands, frames) for its two-dimensional blocks and
-(bands times channels, frames) for its one-dimensional block; every stage is fed a learnt average of the outputs of all
-before it. Time is never reduced. Entry names are those of the authors.
+Every stage puts out a map of the same size, which is (channels, bands, frames) for its
+two-dimensional blocks and (bands times channels, frames) for its one-dimensional block; every stage
+is fed a learnt average of the outputs of all before it. Time is never reduced. Entry names are
+those of the authors.
 """
 
 from collections.abc import Sequence
@@ -32,7 +34,8 @@ PARALLEL_KERNELS = (7, 15, 31)
 
 @dataclass(frozen=True)
 class RedimnetOptions(EncoderOptions):
-    """Options of ReDimNet; the defaults are those of the size M of its authors (4,234,193 parameters).
+    """Options of ReDimNet; the defaults are those of the size M of its authors (4,234,193
+    parameters).
 
     Attributes:
         channels: channels of the first stage.
@@ -41,8 +44,8 @@ class RedimnetOptions(EncoderOptions):
         strides: for each stage, by which number bands are divided and channels multiplied.
         blocks: for each stage, the two-dimensional blocks.
         expansions: for each stage, how many times as many channels its two-dimensional blocks have.
-        reductions: for each stage, by which number channels are divided inside its one-dimensional block; None for
-            no such block.
+        reductions: for each stage, by which number channels are divided inside its one-dimensional
+            block; None for no such block.
         group_width: channels of a group of the convolutions; None for convolutions without groups.
         output_channels: channels that are pooled; None for all, without a further convolution.
         context: whether the attention of the pooling sees mean and standard deviation over time.
@@ -51,7 +54,9 @@ class RedimnetOptions(EncoderOptions):
 
     channels: int = 16
     block_1d: Literal["fc", "conv", "att", "conv+att"] = "att"
-    block_2d: Literal["convnext_like", "convnext_like_relu", "basic_resnet", "basic_resnet_fwse"] = "convnext_like"
+    block_2d: Literal[
+        "convnext_like", "convnext_like_relu", "basic_resnet", "basic_resnet_fwse"
+    ] = "convnext_like"
     strides: tuple[int, ...] = (1, 2, 1, 2, 1, 2)
     blocks: tuple[int, ...] = (2, 2, 3, 4, 4, 4)
     expansions: tuple[PositiveFloat, ...] = (1, 1, 1, 1, 1, 1)
@@ -81,11 +86,14 @@ class _ChannelNorm(nn.Module):
 
 
 class _Aggregation(nn.Module):
-    """Average of maps (batch, features, frames) with learnt weights, one for each map and feature."""
+    """Average of maps (batch, features, frames) with learnt weights, one for each map and
+    feature.
+    """
 
     def __init__(self, maps: int, features: int) -> None:
         super().__init__()
-        # The average of one map is that map: its weight stands in published files and is not learnt.
+        # The average of one map is that map: its weight stands in published files and is not
+        # learnt.
         shape = (1, maps, features if maps > 1 else 1, 1)
         self.w = nn.Parameter(torch.zeros(shape), requires_grad=maps > 1)
 
@@ -98,7 +106,9 @@ class _Aggregation(nn.Module):
 
 
 class _ConvNext(nn.Module):
-    """Grouped convolutions side by side, batch norm, activation, a convolution of width one, and a skip connection."""
+    """Grouped convolutions side by side, batch norm, activation, a convolution of width one, and a
+    skip connection.
+    """
 
     def __init__(
         self,
@@ -110,10 +120,13 @@ class _ConvNext(nn.Module):
     ) -> None:
         super().__init__()
         convolution: type[nn.Conv1d | nn.Conv2d] = nn.Conv1d if axes == 1 else nn.Conv2d
-        norm: type[nn.BatchNorm1d | nn.BatchNorm2d] = nn.BatchNorm1d if axes == 1 else nn.BatchNorm2d
+        norm: type[nn.BatchNorm1d | nn.BatchNorm2d] = (
+            nn.BatchNorm1d if axes == 1 else nn.BatchNorm2d
+        )
         inside = channels * len(kernels)
         self.dwconvs = nn.ModuleList(
-            convolution(channels, channels, kernel, padding=kernel // 2, groups=groups) for kernel in kernels
+            convolution(channels, channels, kernel, padding=kernel // 2, groups=groups)
+            for kernel in kernels
         )
         self.norm = norm(inside)
         self.act: nn.Module = nn.ReLU() if activation == "relu" else nn.GELU()
@@ -140,9 +153,13 @@ class _BandExcitation(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions, each followed by one of width one where they are grouped, and a skip connection."""
+    """Two 3x3 convolutions, each followed by one of width one where they are grouped, and a skip
+    connection.
+    """
 
-    def __init__(self, channels: int, bands: int, groups: int, pointwise: bool, excite: bool) -> None:
+    def __init__(
+        self, channels: int, bands: int, groups: int, pointwise: bool, excite: bool
+    ) -> None:
         super().__init__()
 
         def wide() -> nn.Conv2d:
@@ -191,14 +208,18 @@ def groups_of(channels: int, group_width: int | None) -> int:
     if group_width is None:
         return 1
     if channels % group_width:
-        raise SasvError(f"group_width ({group_width}) does not divide {channels} channels; choose another")
+        raise SasvError(
+            f"group_width ({group_width}) does not divide {channels} channels; choose another"
+        )
     return channels // group_width
 
 
 class _PositionalConvolution(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels, channels, POSITION_KERNEL, padding=POSITION_KERNEL // 2, groups=channels)
+        self.conv = nn.Conv1d(
+            channels, channels, POSITION_KERNEL, padding=POSITION_KERNEL // 2, groups=channels
+        )
         self.norm = _ChannelNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -215,7 +236,8 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (
-            layer(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+            layer(x).unflatten(2, (HEADS, -1)).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
         allowed = None if mask is None else mask[:, None]
         mixed = F.scaled_dot_product_attention(q, k, v, allowed)
@@ -250,13 +272,16 @@ class _Transformer(nn.Module):
 
 
 class _Block1d(nn.Module):
-    """A one-dimensional block of one of four kinds between two convolutions of width one, and a skip connection."""
+    """A one-dimensional block of one of four kinds between two convolutions of width one, and a
+    skip connection.
+    """
 
     def __init__(self, kind: str, features: int, units: int) -> None:
         super().__init__()
         if kind.endswith("att") and units % HEADS:
             raise SasvError(
-                f"a stage has {units} channels in its attention, which {HEADS} heads cannot share; change reductions"
+                f"a stage has {units} channels in its attention, which {HEADS} heads cannot "
+                "share; change reductions"
             )
         self.red_dim_conv = nn.Sequential(nn.Conv1d(features, units, 1), _ChannelNorm(units))
         parts: list[nn.Module]
@@ -303,7 +328,9 @@ class _Stage(nn.Module):
         number = 3
         self.middle: list[str] = []
         for _ in range(o.blocks[stage]):
-            self.add_module(str(number), _Block2d(o.block_2d, inside, bands // stride, o.group_width))
+            self.add_module(
+                str(number), _Block2d(o.block_2d, inside, bands // stride, o.group_width)
+            )
             self.middle.append(str(number))
             number += 1
         self.squeeze = ""
@@ -316,7 +343,9 @@ class _Stage(nn.Module):
         reduction = o.reductions[stage]
         if reduction is not None:
             self.context = str(number + 1)
-            self.add_module(self.context, _Block1d(o.block_1d, features, max(features // reduction, 1)))
+            self.add_module(
+                self.context, _Block1d(o.block_1d, features, max(features // reduction, 1))
+            )
 
     def forward(self, maps: Sequence[Tensor], mask: Tensor | None) -> Tensor:
         parts = self._modules
@@ -333,7 +362,10 @@ class _Stage(nn.Module):
 
 def _squeeze(inputs: int, outputs: int, groups: int) -> nn.Sequential:
     if inputs % groups or outputs % groups:
-        raise SasvError(f"a stage cannot bring {inputs} channels to {outputs} in {groups} groups; change expansions")
+        raise SasvError(
+            f"a stage cannot bring {inputs} channels to {outputs} in {groups} groups; change "
+            "expansions"
+        )
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups),
         nn.BatchNorm2d(outputs, eps=EPSILON),
@@ -351,7 +383,10 @@ class _Backbone(nn.Module):
         self.stages: list[str] = []
         for stage, stride in enumerate(o.strides):
             if bands % stride:
-                raise SasvError(f"stage {stage + 1} cannot divide {bands} bands by {stride}; change strides or mels")
+                raise SasvError(
+                    f"stage {stage + 1} cannot divide {bands} bands by {stride}; change strides "
+                    "or mels"
+                )
             self.stages.append(f"stage{stage}")
             self.add_module(self.stages[-1], _Stage(o, stage, channels, bands))
             channels *= stride
@@ -378,20 +413,28 @@ class Redimnet(Encoder):
     presets = {
         "published": {},
         "tiny": {
-            "channels": 8, "strides": (1, 2, 2), "blocks": (1, 1, 2), "expansions": (1, 1, 1),
+            "channels": 8,
+            "strides": (1, 2, 2),
+            "blocks": (1, 1, 2),
+            "expansions": (1, 1, 1),
             "reductions": (12, 12, 8),
         },
         "test": {
-            "channels": 4, "strides": (1, 2), "blocks": (1, 1), "expansions": (1, 1), "reductions": (24, 24),
+            "channels": 4,
+            "strides": (1, 2),
+            "blocks": (1, 1),
+            "expansions": (1, 1),
+            "reductions": (24, 24),
             "embedding": 24,
         },
-    }  # fmt: skip
+    }
     default_frontend_options = {"mels": 72}
 
     def __init__(self, options: RedimnetOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)
         for part in frontend.modules():
-            # The tensors of the log-mel front-end follow from its options; only published checkpoints store them.
+            # The tensors of the log-mel front-end follow from its options; only published
+            # checkpoints store them.
             part._non_persistent_buffers_set.update(part._buffers)
         self.backbone = _Backbone(options, frontend.feature_size)
         width = self.backbone.width

@@ -1,9 +1,11 @@
-"""Residual networks of WeSpeaker: ResNet 18 to 293 with temporal or attentive statistics, SimAM as an option.
+"""Residual networks of WeSpeaker: ResNet 18 to 293 with temporal or attentive statistics, SimAM as
+an option.
 
-The second, third and fourth stage halve bands and frames. Entry names are those of WeSpeaker's ResNet;
-``sasv.checkpoints.formats`` brings those of its SimAM-ResNet to them.
+The second, third and fourth stage halve bands and frames. Entry names are those of WeSpeaker's
+ResNet; ``sasv.checkpoints.formats`` brings those of its SimAM-ResNet to them.
 
-Sources: He et al. 2016; for speakers Zeinali et al. 2019; SimAM: Yang et al. 2021, for speakers Qin et al. 2022.
+Sources: He et al. 2016; for speakers Zeinali et al. 2019; SimAM: Yang et al. 2021, for speakers Qin
+et al. 2022.
 """
 
 from dataclasses import dataclass
@@ -35,12 +37,14 @@ LEAST_FRAMES = 9
 
 @dataclass(frozen=True)
 class ResnetOptions(EncoderOptions):
-    """Options of a residual network; the defaults are those of WeSpeaker's ResNet34 (6,634,336 parameters).
+    """Options of a residual network; the defaults are those of WeSpeaker's ResNet34 (6,634,336
+    parameters).
 
     Attributes:
         depth: convolutions in a row.
         channels: channels of the first stage; each further stage has twice as many.
-        pooling: mean and standard deviation over time (``statistics``), or both weighted by attention.
+        pooling: mean and standard deviation over time (``statistics``), or both weighted by
+            attention.
         attention: channels inside the attention, where the pooling is attentive.
         simam: whether each block weighs its outputs by SimAM.
     """
@@ -54,7 +58,9 @@ class ResnetOptions(EncoderOptions):
 
 
 def simam(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Weigh each entry of (batch, channels, bands, frames) by how far it is from the mean of its channel."""
+    """Weigh each entry of (batch, channels, bands, frames) by how far it is from the mean of its
+    channel.
+    """
     squares = (x - masked_mean(x, mask, (2, -1))).square()
     frames = x.shape[3] if mask is None else fitted(mask, x).sum(dim=3, keepdim=True)
     variance = keep(squares, mask).sum(dim=(2, 3), keepdim=True) / (frames * x.shape[2] - 1)

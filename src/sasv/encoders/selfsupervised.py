@@ -1,7 +1,8 @@
-"""What encoders on a self-supervised backbone of ``transformers`` share: loading, heads, fine-tuning, learning rates.
+"""What encoders on a self-supervised backbone of ``transformers`` share: loading, heads,
+fine-tuning, learning rates.
 
-The backbone comes from a folder or a hub id whose files are on this machine, or is made anew from a configuration. Its
-configuration is an option, so that a checkpoint says all that its encoder needs.
+The backbone comes from a folder or a hub id whose files are on this machine, or is made anew from a
+configuration. Its configuration is an option, so that a checkpoint says all that its encoder needs.
 """
 
 import json
@@ -24,22 +25,25 @@ class BackboneOptions(EncoderOptions):
     """Options of an encoder on a self-supervised backbone.
 
     Attributes:
-        backbone: folder or hub id of the pretrained backbone; empty for a backbone of random weights.
-        config: configuration of the backbone as ``transformers`` has it; empty takes that of ``backbone``. Where it
-            is given, nothing is loaded from ``backbone``: a checkpoint holds the weights.
-        head: from the outputs of all layers to the embedding: weighted layers and statistics pooling
-            (``statistics``), multi-head factorised attention (``mhfa``), or adapters and attentive pooling
-            (``adapter-mfa``).
+        backbone: folder or hub id of the pretrained backbone; empty for a backbone of random
+            weights.
+        config: configuration of the backbone as ``transformers`` has it; empty takes that of
+            ``backbone``. Where it is given, nothing is loaded from ``backbone``: a checkpoint holds
+            the weights.
+        head: from the outputs of all layers to the embedding: weighted layers and statistics
+            pooling (``statistics``), multi-head factorised attention (``mhfa``), or adapters and
+            attentive pooling (``adapter-mfa``).
         heads: heads of ``mhfa``.
         compression: width of keys and values of ``mhfa``.
         adapter: width of the adapters of ``adapter-mfa``.
-        training: which part of the backbone is trained: none (``frozen``), its last layers (``partial``), adapters of
-            low rank (``lora``), or all of it (``whole``).
+        training: which part of the backbone is trained: none (``frozen``), its last layers
+            (``partial``), adapters of low rank (``lora``), or all of it (``whole``).
         last_layers: layers that ``partial`` trains.
         lora_rank: rank of the adapters of ``lora``.
         lora_alpha: scale of the adapters of ``lora``.
         lr_scale: learning rate of the backbone, as a share of that of the head.
-        layer_decay: factor on the learning rate from each layer of the backbone to the one below it.
+        layer_decay: factor on the learning rate from each layer of the backbone to the one below
+            it.
     """
 
     embedding: int = 192
@@ -67,14 +71,16 @@ def transformers() -> Any:
 
 
 class BackboneEncoder(Encoder):
-    """Encoder on a self-supervised backbone. A family implements ``hidden_states`` and names its model types.
+    """Encoder on a self-supervised backbone. A family implements ``hidden_states`` and names its
+    model types.
 
     Attributes:
-        model_types: of the configurations that the family takes; the first is that of a configuration without one.
+        model_types: of the configurations that the family takes; the first is that of a
+            configuration without one.
         layers_attribute: where the backbone has its layers, from below.
-        export_extra_row: whether an exported program runs the backbone with one waveform more than it is given. The
-            attention of ``transformers`` merges batch and frames, and ``torch.export`` would then refuse a batch of
-            one.
+        export_extra_row: whether an exported program runs the backbone with one waveform more than
+            it is given. The attention of ``transformers`` merges batch and frames, and
+            ``torch.export`` would then refuse a batch of one.
     """
 
     Options = BackboneOptions
@@ -109,7 +115,9 @@ class BackboneEncoder(Encoder):
             self.head = AdapterMfaHead(layers, units, size, options.adapter)
 
     def adapted_layers(self, model_type: str) -> tuple[str, ...]:
-        """Return the names of the linear layers that ``lora`` adapts: those of queries and values."""
+        """Return the names of the linear layers that ``lora`` adapts: those of queries and
+        values.
+        """
         return ("q_proj", "v_proj")
 
     def layers(self) -> Sequence[nn.Module]:
@@ -117,11 +125,14 @@ class BackboneEncoder(Encoder):
         found: Any = self.backbone.get_submodule(self.layers_attribute)
         return list(found)
 
-    def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+    def hidden_states(
+        self, features: Tensor, mask: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
         """Return what goes into the layers of the backbone and what each puts out, and their mask.
 
         Returns:
-            Tensors (batch, frames, units), one more than there are layers, and the mask (batch, 1, frames).
+            Tensors (batch, frames, units), one more than there are layers, and the mask (batch, 1,
+            frames).
         """
         raise NotImplementedError
 
@@ -146,7 +157,9 @@ class BackboneEncoder(Encoder):
         return self
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the head, and the layers of the backbone with their own learning rates; 0 for what is frozen."""
+        """Return the head, and the layers of the backbone with their own learning rates; 0 for what
+        is frozen.
+        """
         o = self.options
         inside = {id(parameter) for parameter in self.backbone.parameters()}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in inside]
@@ -160,13 +173,19 @@ class BackboneEncoder(Encoder):
             trained = o.training == "whole" or (o.training == "partial" and above < o.last_layers)
             scale = o.lr_scale * o.layer_decay**above
             groups += self._split(f"backbone layer {number + 1}", parameters, scale, trained)
-        below = [parameter for parameter in self.backbone.parameters() if id(parameter) not in taken]
+        below = [
+            parameter for parameter in self.backbone.parameters() if id(parameter) not in taken
+        ]
         scale = o.lr_scale * o.layer_decay ** len(layers)
         groups += self._split("backbone below its layers", below, scale, o.training == "whole")
         return [group for group in groups if group.parameters]
 
-    def _split(self, name: str, parameters: list[nn.Parameter], scale: float, trained: bool) -> list[ParameterGroup]:
-        """Part the adapters of low rank, which learn like the head, from the weights that they adapt."""
+    def _split(
+        self, name: str, parameters: list[nn.Parameter], scale: float, trained: bool
+    ) -> list[ParameterGroup]:
+        """Part the adapters of low rank, which learn like the head, from the weights that they
+        adapt.
+        """
         if self.options.training != "lora":
             return [ParameterGroup(name, parameters, scale if trained else 0.0)]
         adapters = {id(value) for key, value in self.backbone.named_parameters() if ".lora_" in key}
@@ -186,7 +205,9 @@ class BackboneEncoder(Encoder):
             return self.part_of(package.AutoModel.from_config(parsed, dtype=torch.float32))
         except (ValueError, TypeError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise SasvError(f"encoder {self.name}: impossible config of the backbone: {reason}") from error
+            raise SasvError(
+                f"encoder {self.name}: impossible config of the backbone: {reason}"
+            ) from error
 
     def _pretrained(self, name: str) -> Any:
         """Read a backbone from a folder or the cache of the hub."""
@@ -195,21 +216,27 @@ class BackboneEncoder(Encoder):
             parsed = package.AutoConfig.from_pretrained(name, local_files_only=True)
         except (OSError, ValueError) as error:
             raise SasvError(
-                f"{name}: no backbone on this machine (a folder with config.json and weights, or a hub id that was "
+                f"{name}: no backbone on this machine (a folder with config.json and weights, or "
+                "a hub id that was "
                 f"fetched: hf download {name})"
             ) from error
         self._check_type(parsed.model_type, name)
         try:
-            model = package.AutoModel.from_pretrained(name, local_files_only=True, dtype=torch.float32)
+            model = package.AutoModel.from_pretrained(
+                name, local_files_only=True, dtype=torch.float32
+            )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise SasvError(f"{name}: has a configuration, but no weights that fit it ({reason})") from error
+            raise SasvError(
+                f"{name}: has a configuration, but no weights that fit it ({reason})"
+            ) from error
         return self.part_of(model)
 
     def _check_type(self, kind: str, place: str) -> None:
         if kind not in self.model_types:
             raise SasvError(
-                f"{place}: a backbone of type {kind}; encoder {self.name} takes {', '.join(self.model_types)}"
+                f"{place}: a backbone of type {kind}; encoder {self.name} takes "
+                f"{', '.join(self.model_types)}"
             )
 
     def part_of(self, model: Any) -> Any:
@@ -232,13 +259,18 @@ def _add_lora(backbone: Any, options: BackboneOptions, layers: tuple[str, ...]) 
     except ImportError as error:
         raise MissingExtra("peft", "peft", "adapters of low rank") from error
     settings = peft.LoraConfig(
-        r=options.lora_rank, lora_alpha=options.lora_alpha, lora_dropout=0.0, target_modules=list(layers)
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(layers),
     )
     peft.inject_adapter_in_model(settings, backbone)
 
 
 class LayerOutputs:
-    """Collects what goes into the first of some layers and what each puts out, while a block of code runs them."""
+    """Collects what goes into the first of some layers and what each puts out, while a block of
+    code runs them.
+    """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         self.layers = layers
@@ -253,7 +285,9 @@ class LayerOutputs:
         for handle in self.handles:
             handle.remove()
 
-    def _before(self, layer: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def _before(
+        self, layer: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
         self.found.append(arguments[0] if arguments else options["hidden_states"])
 
     def _after(self, layer: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:

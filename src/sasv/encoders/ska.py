@@ -1,4 +1,5 @@
-"""SKA-TDNN (Mun et al., SLT 2022): selective-kernel attention over frequency and channels before the TDNN trunk.
+"""SKA-TDNN (Mun et al., SLT 2022): selective-kernel attention over frequency and channels before
+the TDNN trunk.
 
 Published system and licence: see ``sasv.encoders.ecapa``.
 """
@@ -93,13 +94,23 @@ class SkaTdnn(TdnnTrunk):
     presets = {
         "published": {},
         "tiny": {
-            "channels": 64, "scale": 4, "bottleneck": 32, "pooled": 128, "attention": 32, "front": 16,
+            "channels": 64,
+            "scale": 4,
+            "bottleneck": 32,
+            "pooled": 128,
+            "attention": 32,
+            "front": 16,
         },
         "test": {
-            "channels": 32, "scale": 4, "bottleneck": 8, "pooled": 48, "attention": 16, "embedding": 24,
+            "channels": 32,
+            "scale": 4,
+            "bottleneck": 8,
+            "pooled": 48,
+            "attention": 16,
+            "embedding": 24,
             "front": 8,
         },
-    }  # fmt: skip
+    }
 
     def __init__(self, options: SkaOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)

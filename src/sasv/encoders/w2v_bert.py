@@ -1,4 +1,6 @@
-"""Encoders on w2v-BERT 2.0 (Barrault et al. 2023), whose frames are pairs of normalised filter banks."""
+"""Encoders on w2v-BERT 2.0 (Barrault et al. 2023), whose frames are pairs of normalised filter
+banks.
+"""
 
 import torch
 from torch import Tensor
@@ -11,9 +13,13 @@ from sasv.frontends.base import Frontend
 STRIDE = 2
 """Frames of the front-end that make one of the backbone."""
 TINY = {
-    "model_type": "wav2vec2-bert", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "intermediate_size": 128, "add_adapter": False,
-}  # fmt: skip
+    "model_type": "wav2vec2-bert",
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "add_adapter": False,
+}
 """A backbone of random weights for trials."""
 
 
@@ -34,20 +40,29 @@ class W2vBert(BackboneEncoder):
         super().__init__(options, frontend)
         wanted = self.backbone.config.feature_projection_input_dim
         if frontend.feature_size * STRIDE != wanted:
-            raise SasvError(f"the backbone takes pairs of {wanted // STRIDE} bands, not of {frontend.feature_size}")
+            raise SasvError(
+                f"the backbone takes pairs of {wanted // STRIDE} bands, not of "
+                f"{frontend.feature_size}"
+            )
 
     def adapted_layers(self, model_type: str) -> tuple[str, ...]:
-        """Return the names of the linear layers that ``lora`` adapts: those of queries and values."""
+        """Return the names of the linear layers that ``lora`` adapts: those of queries and
+        values.
+        """
         return ("linear_q", "linear_v")
 
-    def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
-        # As in the original, the last frame of an odd number is paired with zeros; it is pooled, but nothing attends
-        # to it.
+    def hidden_states(
+        self, features: Tensor, mask: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        # As in the original, the last frame of an odd number is paired with zeros; it is pooled,
+        # but nothing attends to it.
         frames = features.shape[2]
         odd = frames % STRIDE
         pairs = F.pad(features, (0, odd)).transpose(1, 2).unflatten(1, (-1, STRIDE)).flatten(2)
         if mask is None:
-            mask = torch.ones(features.shape[0], 1, frames, dtype=torch.bool, device=features.device)
+            mask = torch.ones(
+                features.shape[0], 1, frames, dtype=torch.bool, device=features.device
+            )
         halves = F.pad(mask, (0, odd)).unflatten(2, (-1, STRIDE))
         projected = self.backbone.feature_projection(pairs)
         projected = projected[0] if isinstance(projected, tuple) else projected

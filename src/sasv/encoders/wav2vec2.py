@@ -1,4 +1,6 @@
-"""Encoders on wav2vec 2.0, HuBERT, WavLM and XLS-R (Baevski et al. 2020; Hsu et al. 2021; Chen et al. 2022)."""
+"""Encoders on wav2vec 2.0, HuBERT, WavLM and XLS-R (Baevski et al. 2020; Hsu et al. 2021; Chen et
+al. 2022).
+"""
 
 import warnings
 
@@ -9,10 +11,18 @@ from sasv.encoders.selfsupervised import BackboneEncoder, LayerOutputs
 from sasv.frontends.masks import keep, masked_mean, masked_variance, reduced
 
 TINY = {
-    "model_type": "wavlm", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "intermediate_size": 128, "conv_dim": [32, 32, 32], "conv_kernel": [10, 8, 4], "conv_stride": [5, 8, 4],
-    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "num_feat_extract_layers": 3,
-}  # fmt: skip
+    "model_type": "wavlm",
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": [32, 32, 32],
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [5, 8, 4],
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "num_feat_extract_layers": 3,
+}
 """A backbone of random weights for trials; XLS-R has the type wav2vec2."""
 
 
@@ -34,11 +44,15 @@ class Wav2Vec2(BackboneEncoder):
 
     def adapted_layers(self, model_type: str) -> tuple[str, ...]:
         """Return the names of the linear layers that ``lora`` adapts."""
-        if model_type == "wavlm":  # its attention reads the weights of its layers past their adapters
+        if (
+            model_type == "wavlm"
+        ):  # its attention reads the weights of its layers past their adapters
             return ("intermediate_dense", "output_dense")
         return super().adapted_layers(model_type)
 
-    def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+    def hidden_states(
+        self, features: Tensor, mask: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
         x = features
         for layer in self.backbone.feature_extractor.conv_layers:
             x = layer.conv(keep(x, mask))
@@ -60,7 +74,9 @@ class Wav2Vec2(BackboneEncoder):
 
 
 def _normed_over_time(norm: nn.GroupNorm, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Apply a group norm of one channel a group, whose statistics are taken over the real frames alone."""
+    """Apply a group norm of one channel a group, whose statistics are taken over the real frames
+    alone.
+    """
     if mask is None or norm.num_groups != norm.num_channels:
         return norm(x)
     deviation = (masked_variance(x, mask, correction=0) + norm.eps).sqrt()

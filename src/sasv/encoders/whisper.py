@@ -1,4 +1,6 @@
-"""Encoders on the encoder of Whisper (Radford et al. 2022), for utterances of any length up to 30 s."""
+"""Encoders on the encoder of Whisper (Radford et al. 2022), for utterances of any length up to 30
+s.
+"""
 
 from typing import Any
 
@@ -12,18 +14,28 @@ from sasv.frontends.base import Frontend
 from sasv.frontends.masks import convolve
 
 TINY = {
-    "model_type": "whisper", "d_model": 64, "encoder_layers": 3, "encoder_attention_heads": 4,
-    "encoder_ffn_dim": 128, "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 64,
-    "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3,
-}  # fmt: skip
+    "model_type": "whisper",
+    "d_model": 64,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64,
+    "vocab_size": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
+}
 """A backbone of random weights for trials."""
 
 
 class Whisper(BackboneEncoder):
     """Log-mels, two convolutions, a transformer, and a head over the outputs of its layers.
 
-    Utterances are not extended to 30 s by silence, as Whisper's own are: positions are counted as there, and longer
-    utterances are cut.
+    Utterances are not extended to 30 s by silence, as Whisper's own are: positions are counted as
+    there, and longer utterances are cut.
     """
 
     name = "whisper"
@@ -42,14 +54,17 @@ class Whisper(BackboneEncoder):
         wanted = self.backbone.config.num_mel_bins
         if frontend.feature_size != wanted:
             raise SasvError(
-                f"the backbone takes {wanted} bands, not {frontend.feature_size}; set mels of the front-end"
+                f"the backbone takes {wanted} bands, not {frontend.feature_size}; set mels of the "
+                "front-end"
             )
 
     def part_of(self, model: Any) -> Any:
         """Return the encoder of Whisper; its decoder is not used."""
         return model.encoder
 
-    def hidden_states(self, features: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+    def hidden_states(
+        self, features: Tensor, mask: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
         backbone = self.backbone
         most = 2 * backbone.config.max_source_positions
         mask = None if mask is None else mask[..., :most]
@@ -62,7 +77,9 @@ class Whisper(BackboneEncoder):
         if mask is not None:
             frames = x.shape[1]
             allowed = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
-            allowed = allowed.masked_fill(~mask, torch.finfo(x.dtype).min)[:, None].expand(-1, 1, frames, -1)
+            allowed = allowed.masked_fill(~mask, torch.finfo(x.dtype).min)[:, None].expand(
+                -1, 1, frames, -1
+            )
         hidden = [x]
         for layer in backbone.layers:
             x = layer(x, attention_mask=allowed)

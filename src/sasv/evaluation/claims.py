@@ -20,8 +20,8 @@ class SpoofColumns:
 
     Attributes:
         head: scores the tested utterance as bona fide or spoofed: the column ``cm_score``.
-        classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It is of cosines, as in
-            training; scores that are normalised by a cohort get none.
+        classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It
+            is of cosines, as in training; scores that are normalised by a cohort get none.
         spoof_share: of the ratio: share of spoofs among the trials that are not of the target.
     """
 
@@ -70,7 +70,12 @@ def score_claims(
     utterances, enrolments, trials = protocol
     assert enrolments is not None and trials is not None
     values = score_embeddings(
-        embeddings.vectors, embeddings.utterances, enrolments, trials, embeddings.failures, verifier.scoring
+        embeddings.vectors,
+        embeddings.utterances,
+        enrolments,
+        trials,
+        embeddings.failures,
+        verifier.scoring,
     )
     codes, names = trials.utterances
     rows = np.array([utterances.rows[name] for name in names])[codes]
@@ -89,7 +94,11 @@ def score_claims(
 
 
 def trial_quality(
-    enrolments: Enrolments, trials: Trials, utterances: Utterances, embeddings: Embeddings, rows: np.ndarray
+    enrolments: Enrolments,
+    trials: Trials,
+    utterances: Utterances,
+    embeddings: Embeddings,
+    rows: np.ndarray,
 ) -> dict[str, list[str]]:
     """Return the quality measures of each trial as cells, by name.
 
@@ -104,6 +113,8 @@ def trial_quality(
     sizes = dict(zip(enrolments.speakers, map(len, enrolments.utterances)))
     counts = np.array([sizes[name] for name in speakers])[codes]
     place = {name: row for row, name in enumerate(embeddings.utterances)}
-    vectors = embeddings.vectors[[place[name] for name in trials.utterances[1]]][trials.utterances[0]]
+    vectors = embeddings.vectors[[place[name] for name in trials.utterances[1]]][
+        trials.utterances[0]
+    ]
     found = quality_measures(utterance_seconds(utterances)[rows], counts, vectors)
     return {name: [f"{value:.6g}" for value in values] for name, values in found.items()}

@@ -14,7 +14,8 @@ REPEATS = 1000
 
 
 def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[str, dict[str, Any]]:
-    """Return the paired test of two systems: metric -> first, second, interval of second - first, p-value.
+    """Return the paired test of two systems: metric -> first, second, interval of second - first,
+    p-value.
 
     Raises:
         SasvError: the trials or their labels are not the same.
@@ -24,7 +25,8 @@ def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[st
         at = int(np.argmax(first.labels != second.labels[rows]))
         trial = f"{first.table.text('speaker', at)} {first.table.text('utterance', at)}"
         raise SasvError(
-            f"{second.table.name}: the trial {trial} has another label than in {first.table.name}; give both one key"
+            f"{second.table.name}: the trial {trial} has another label than in "
+            f"{first.table.name}; give both one key"
         )
     speakers = resampled_speakers(first, settings.resample)
     found = paired_test(
@@ -38,10 +40,12 @@ def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[st
 
 
 def aligned(first: Scores, second: Scores) -> np.ndarray:
-    """Return the row of the second system for each trial of the first: the same speaker and utterance.
+    """Return the row of the second system for each trial of the first: the same speaker and
+    utterance.
 
     Raises:
-        SasvError: a system lacks trials of the other, or lists a trial more than once in another order.
+        SasvError: a system lacks trials of the other, or lists a trial more than once in another
+            order.
     """
     names = ("speaker", "utterance")
     one = list(zip(*(first.table.texts(name) for name in names)))
@@ -55,9 +59,12 @@ def aligned(first: Scores, second: Scores) -> np.ndarray:
         lacking = some(missing or [" ".join(trial) for trial in sorted(extra)], 3)
         where = second.table.name if missing else first.table.name
         raise SasvError(
-            f"{second.table.name}: not the trials of {first.table.name}: {len(missing)} are missing and {len(extra)} "
+            f"{second.table.name}: not the trials of {first.table.name}: {len(missing)} are "
+            f"missing and {len(extra)} "
             f"are new; {where} lacks {lacking}. Score both on one table"
         )
     if len(set(one)) < len(one) or len(one) != len(other):
-        raise SasvError(f"{second.table.name}: trials stand more than once, in another order; keep one of each")
+        raise SasvError(
+            f"{second.table.name}: trials stand more than once, in another order; keep one of each"
+        )
     return np.array([places[trial] for trial in one], np.int64)

@@ -14,14 +14,16 @@ from sasv.tables.labels import BONA_FIDE
 Scorer = Callable[[np.ndarray], np.ndarray]
 
 
-def score_utterances(utterances: Utterances, embeddings: Embeddings, score: Scorer, path: Path) -> Scores:
+def score_utterances(
+    utterances: Utterances, embeddings: Embeddings, score: Scorer, path: Path
+) -> Scores:
     """Score every utterance as bona fide (high) or spoofed (low); write and return the score file.
 
     Args:
         utterances: with the labels bonafide and spoof.
         embeddings: of all of them.
-        score: embeddings (utterances, dimension) to scores (utterances,), high for bona fide speech (see
-            Model.bona_fide_scores).
+        score: embeddings (utterances, dimension) to scores (utterances,), high for bona fide speech
+            (see Model.bona_fide_scores).
         path: of the score file.
 
     Raises:
@@ -30,7 +32,8 @@ def score_utterances(utterances: Utterances, embeddings: Embeddings, score: Scor
     if embeddings.failures:
         reasons = [f"{name}: {reason}" for name, reason in embeddings.failures.items()]
         raise SasvError(
-            f"{utterances.table.name}: {len(reasons)} utterances could not be embedded ({some(reasons, 3)}); "
+            f"{utterances.table.name}: {len(reasons)} utterances could not be embedded "
+            f"({some(reasons, 3)}); "
             "mend the files or drop their rows"
         )
     values = score(embeddings.vectors)
@@ -41,7 +44,9 @@ def score_utterances(utterances: Utterances, embeddings: Embeddings, score: Scor
         "attack": utterances.attack_texts,
         "score": [f"{value:.9g}" for value in values],
     }
-    cells |= {name: utterances.table.texts(name) for name in CARRIED if name in utterances.table.columns}
+    cells |= {
+        name: utterances.table.texts(name) for name in CARRIED if name in utterances.table.columns
+    }
     table = Table.build(cells, str(path))
     table.save(path)
     return Scores(table)

@@ -60,7 +60,8 @@ def embed_cohort(
     if found.failures and processes.main:
         reasons = [f"{name}: {reason}" for name, reason in found.failures.items()]
         logger.info(
-            f"{table}: s-norm goes without {len(reasons)} of {len(people)} cohort utterances ({some(reasons, 3)})"
+            f"{table}: s-norm goes without {len(reasons)} of {len(people)} cohort utterances "
+            f"({some(reasons, 3)})"
         )
     return cohort_of(found, people, by, Path(table).name)
 

@@ -30,11 +30,13 @@ class MeasureSettings:
         costs: cost models; none takes the usual ones.
         llr: the scores are log-likelihood ratios: actual costs and Cllr as well.
         threshold: actual costs at this threshold.
-        asv_errors: of the t-DCF: error rates of a verification system; None takes those of the scores.
+        asv_errors: of the t-DCF: error rates of a verification system; None takes those of the
+            scores.
         by: columns whose values are measured apart.
         utterances: utterance table that has such a column where the scores have not.
         repeats: bootstrap samples for 95 % intervals; 0 for none.
-        resample: one of RESAMPLED: speakers (the claimed ones; their trials move together) or trials.
+        resample: one of RESAMPLED: speakers (the claimed ones; their trials move together) or
+            trials.
         seed: of the bootstrap.
     """
 
@@ -53,12 +55,16 @@ class MeasureSettings:
         if self.resample not in RESAMPLED:
             raise SasvError(f"'{self.resample}' cannot be resampled; use speakers or trials")
         if self.repeats < 0:
-            raise SasvError(f"{self.repeats} bootstrap samples: take 0 for no intervals, or a positive number")
+            raise SasvError(
+                f"{self.repeats} bootstrap samples: take 0 for no intervals, or a positive number"
+            )
         if self.threshold is not None and not np.isfinite(self.threshold):
             raise SasvError(f"the threshold is {self.threshold}; give a number")
 
 
-def measure_of(scores: Scores, settings: MeasureSettings, rows: np.ndarray | None = None) -> Measure:
+def measure_of(
+    scores: Scores, settings: MeasureSettings, rows: np.ndarray | None = None
+) -> Measure:
     """Return what is measured of scores.
 
     Args:
@@ -106,10 +112,13 @@ def metrics_of(scores: Scores, settings: MeasureSettings) -> dict[str, Any]:
     return result
 
 
-def groups_of(scores: Scores, measure: Measure, column: str, settings: MeasureSettings) -> dict[str, dict[str, Any]]:
+def groups_of(
+    scores: Scores, measure: Measure, column: str, settings: MeasureSettings
+) -> dict[str, dict[str, Any]]:
     """Return the EERs and the first cost of the trials of each value of a column.
 
-    Spoofs of each attack are set against all bona fide trials; of other columns each value has its own trials.
+    Spoofs of each attack are set against all bona fide trials; of other columns each value has its
+    own trials.
     """
     codes, names = column_of(scores, column, settings.utterances)
     spoofed = measure.labels == SPOOF
@@ -136,7 +145,9 @@ def groups_of(scores: Scores, measure: Measure, column: str, settings: MeasureSe
             speakers = resampled_speakers(scores, settings.resample)
             mine_speakers = None if speakers is None else speakers[mine]
             repeats = min(settings.repeats, GROUP_REPEATS)
-            result[names[index]]["intervals"] = intervals(part, mine_speakers, repeats, seed=settings.seed)
+            result[names[index]]["intervals"] = intervals(
+                part, mine_speakers, repeats, seed=settings.seed
+            )
     return result
 
 
@@ -146,15 +157,20 @@ def counts_of(labels: np.ndarray) -> dict[str, int]:
     return {name: int(sizes[kind]) for name, kind in zip(COUNTS, (TARGET, NONTARGET, SPOOF))}
 
 
-def column_of(scores: Scores, column: str, utterances: Utterances | None = None) -> tuple[np.ndarray, list[str]]:
-    """Return (code per trial, values) of a column of the scores, or of the tested utterances in an utterance table."""
+def column_of(
+    scores: Scores, column: str, utterances: Utterances | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Return (code per trial, values) of a column of the scores, or of the tested utterances in an
+    utterance table.
+    """
     if column == "attack":
         return scores.attacks
     if column in scores.table.columns:
         return scores.table.codes(column)
     if utterances is None:
         raise SasvError(
-            f"{scores.table.name}: no column '{column}'; give the utterance table that has it (--utterances)"
+            f"{scores.table.name}: no column '{column}'; give the utterance table that has it "
+            "(--utterances)"
         )
     utterances.table.require(column)
     values = dict(zip(utterances.ids, utterances.table.texts(column)))

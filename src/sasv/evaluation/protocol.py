@@ -1,4 +1,6 @@
-"""What an evaluation scores: utterances, and, unless it is of a countermeasure, enrolments and trials."""
+"""What an evaluation scores: utterances, and, unless it is of a countermeasure, enrolments and
+trials.
+"""
 
 from typing import NamedTuple
 
@@ -14,18 +16,24 @@ from sasv.tables import (
 )
 
 CARRIED = ("codec", "gender")
-"""Columns of the utterance table that go into the score file, so that metrics can be grouped by them."""
+"""Columns of the utterance table that go into the score file, so that metrics can be grouped by
+them.
+"""
 
 
 class Protocol(NamedTuple):
-    """The utterances that are needed, and, unless it is of a countermeasure, enrolments and trials."""
+    """The utterances that are needed, and, unless it is of a countermeasure, enrolments and
+    trials.
+    """
 
     utterances: Utterances
     enrolments: Enrolments | None = None
     trials: Trials | None = None
 
 
-def load_protocol(utterances: str, enrolments: str = "", trials: str = "", where: str = "") -> Protocol:
+def load_protocol(
+    utterances: str, enrolments: str = "", trials: str = "", where: str = ""
+) -> Protocol:
     """Read the tables of a protocol, each once.
 
     Args:
@@ -35,10 +43,13 @@ def load_protocol(utterances: str, enrolments: str = "", trials: str = "", where
         where: of a countermeasure: only the utterances with this ``column=value``.
 
     Raises:
-        SasvError: trials without enrolments, enrolments without trials, or trials that name what is not there.
+        SasvError: trials without enrolments, enrolments without trials, or trials that name what is
+            not there.
     """
     if bool(enrolments) != bool(trials):
-        raise SasvError("trials and enrolments belong together: give both, or neither for a countermeasure")
+        raise SasvError(
+            "trials and enrolments belong together: give both, or neither for a countermeasure"
+        )
     if where and trials:
         raise SasvError("--where chooses utterances of a countermeasure; trials name theirs")
     if not trials:

@@ -22,7 +22,9 @@ FRONTENDS = Registry(
 
 
 def make_frontend(name: str, options: Mapping[str, Any] | None = None) -> "Frontend":
-    """Make the front-end called ``name``. SasvError names an unknown front-end or option, or a wrong value."""
+    """Make the front-end called ``name``. SasvError names an unknown front-end or option, or a
+    wrong value.
+    """
     from sasv.core.part_options import parse_options
 
     kind = FRONTENDS.get(name)

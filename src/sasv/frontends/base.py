@@ -18,9 +18,9 @@ class FrontendOptions:
 class Frontend(nn.Module):
     """Waveforms to features.
 
-    A subclass sets the attributes, implements ``frames`` and ``forward``, and lists its options in ``Options``.
-    Tensors that can be computed from the options are buffers with ``persistent=False``, so that a checkpoint need
-    not hold them.
+    A subclass sets the attributes, implements ``frames`` and ``forward``, and lists its options in
+    ``Options``. Tensors that can be computed from the options are buffers with
+    ``persistent=False``, so that a checkpoint need not hold them.
 
     Attributes:
         name: registry name.
@@ -41,19 +41,22 @@ class Frontend(nn.Module):
         self.options = self.Options() if options is None else options
 
     def frames(self, samples: Samples) -> Samples:
-        """Return how many frames a waveform of so many samples has: an integer, or integers (batch,)."""
+        """Return how many frames a waveform of so many samples has: an integer, or integers
+        (batch,).
+        """
         raise NotImplementedError
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Compute features.
 
         Args:
-            waves: (batch, samples) in [-1, 1], padded at the end where the waveforms are unequal in length.
+            waves: (batch, samples) in [-1, 1], padded at the end where the waveforms are unequal in
+                length.
             lengths: samples of each waveform, integers (batch,); None where all rows are full.
 
         Returns:
-            (batch, feature_size, frames), the features of each waveform equal to those of the waveform alone, and
-            0 past its end.
+            (batch, feature_size, frames), the features of each waveform equal to those of the
+            waveform alone, and 0 past its end.
         """
         raise NotImplementedError
 

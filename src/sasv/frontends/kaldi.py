@@ -1,8 +1,9 @@
 """Kaldi's log mel filter banks, which WeSpeaker, 3D-Speaker and most public speaker encoders take.
 
-Each frame on its own: its mean is subtracted, it is pre-emphasised and multiplied by a window; then the power
-spectrum, triangular filters of peak 1 on Kaldi's mel scale (1127 ln(1 + f / 700)) and the natural logarithm. The
-defaults are Kaldi's with 80 bands. There is no dither, so that a waveform always has the same features.
+Each frame on its own: its mean is subtracted, it is pre-emphasised and multiplied by a window; then
+the power spectrum, triangular filters of peak 1 on Kaldi's mel scale (1127 ln(1 + f / 700)) and the
+natural logarithm. The defaults are Kaldi's with 80 bands. There is no dither, so that a waveform
+always has the same features.
 
 Source: ``feat/feature-window.cc`` and ``feat/mel-computations.cc`` of Kaldi (Povey et al. 2011).
 """
@@ -32,16 +33,18 @@ class KaldiOptions(FrontendOptions):
     Attributes:
         mels: mel bands.
         window: shape of the window.
-        scale: factor of the samples, which are in [-1, 1]: 32768 for models that were trained on 16-bit numbers.
+        scale: factor of the samples, which are in [-1, 1]: 32768 for models that were trained on
+            16-bit numbers.
         low_hz: lower edge of the lowest band.
         high_hz: upper edge of the highest band; zero or less counts from half the sample rate.
         pre_emphasis: coefficient of the pre-emphasis.
         remove_dc: whether the mean of each frame is subtracted.
-        snip_edges: whether only frames that lie wholly inside the waveform count; otherwise there is one frame for
-            each shift, and the waveform is mirrored at both ends.
+        snip_edges: whether only frames that lie wholly inside the waveform count; otherwise there
+            is one frame for each shift, and the waveform is mirrored at both ends.
         log_floor: least energy before the logarithm.
         subtract_mean: whether the mean over time is subtracted from each band.
-        normalise_variance: whether each band is divided by its standard deviation over time, as w2v-BERT 2.0 wants.
+        normalise_variance: whether each band is divided by its standard deviation over time, as
+            w2v-BERT 2.0 wants.
         frame_length_ms: length of a frame in milliseconds.
         frame_shift_ms: distance of two frames in milliseconds.
         sample_rate: samples per second.
@@ -65,7 +68,8 @@ class KaldiOptions(FrontendOptions):
     def __post_init__(self) -> None:
         if not self.low_hz < self.top_hz <= self.sample_rate / 2:
             raise SasvError(
-                f"bands from {self.low_hz:g} to {self.top_hz:g} Hz: low_hz must be below high_hz, and both below half "
+                f"bands from {self.low_hz:g} to {self.top_hz:g} Hz: low_hz must be below high_hz, "
+                "and both below half "
                 f"the sample rate ({self.sample_rate / 2:g} Hz)"
             )
 
@@ -112,8 +116,11 @@ def hertz_to_mel(hertz: float) -> float:
 
 
 def mel_filters(options: KaldiOptions) -> Tensor:
-    """Return the triangular filters, (n_fft // 2 + 1, mels); their sides are straight on the mel scale."""
-    low, high = hertz_to_mel(options.low_hz), hertz_to_mel(options.top_hz)
+    """Return the triangular filters, (n_fft // 2 + 1, mels); their sides are straight on the mel
+    scale.
+    """
+    low = hertz_to_mel(options.low_hz)
+    high = hertz_to_mel(options.top_hz)
     points = torch.linspace(low, high, options.mels + 2, dtype=torch.float64)
     spacing = options.sample_rate / options.n_fft
     bins = [hertz_to_mel(number * spacing) for number in range(options.n_fft // 2 + 1)]
@@ -175,12 +182,18 @@ class KaldiFilterBanks(Frontend):
             return keep(bands, mask)
 
     def _mirrored(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
-        """Extend each waveform at both ends by its mirror image, the sample at the end being repeated (Kaldi)."""
+        """Extend each waveform at both ends by its mirror image, the sample at the end being
+        repeated (Kaldi).
+        """
         o = self.options
         samples = waves.shape[1]
         start = o.shift // 2 - o.length // 2
         end = start + (self.frames(samples) - 1) * o.shift + o.length
-        size = torch.full((1, 1), samples, device=waves.device) if lengths is None else lengths[:, None]
+        size = (
+            torch.full((1, 1), samples, device=waves.device)
+            if lengths is None
+            else lengths[:, None]
+        )
         # The waveform and its mirror image repeat after twice its length.
         at = torch.remainder(torch.arange(start, end, device=waves.device)[None, :], 2 * size)
         at = torch.where(at >= size, 2 * size - 1 - at, at)

@@ -1,12 +1,13 @@
 """The log-mel front-end of the published system.
 
-Pre-emphasis 0.97, n_fft 512, window 400 (periodic Hamming), hop 160, 80 HTK mel bands from 20 to 7600 Hz, natural
-log, mean over time removed per band. Always float32 and without gradient. Entries of the state dict carry the
-published names (``torchfbank.*``).
+Pre-emphasis 0.97, n_fft 512, window 400 (periodic Hamming), hop 160, 80 HTK mel bands from 20 to
+7600 Hz, natural log, mean over time removed per band. Always float32 and without gradient. Entries
+of the state dict carry the published names (``torchfbank.*``).
 
-The spectrogram is ``torch.stft`` in training and inference. While the module is exported or compiled it is a product
-with the windowed cosines and sines, which needs no complex numbers and equals the other to single precision: a
-fast Fourier transform is faster than that product, but few runtimes have complex tensors.
+The spectrogram is ``torch.stft`` in training and inference. While the module is exported or
+compiled it is a product with the windowed cosines and sines, which needs no complex numbers and
+equals the other to single precision: a fast Fourier transform is faster than that product, but few
+runtimes have complex tensors.
 """
 
 import math
@@ -20,8 +21,12 @@ from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
 
 SAMPLE_RATE = 16000
-N_FFT, WINDOW, HOP, MELS = 512, 400, 160, 80
-LOW_HZ, HIGH_HZ = 20.0, 7600.0
+N_FFT = 512
+WINDOW = 400
+HOP = 160
+MELS = 80
+LOW_HZ = 20.0
+HIGH_HZ = 7600.0
 LOG_FLOOR = 1e-6
 PRE_EMPHASIS = 0.97
 NORMALISE_EPSILON = 1e-6
@@ -50,7 +55,9 @@ def hertz_to_mel(hertz: float) -> float:
 
 
 def mel_filters(mels: int = MELS, rate: int = SAMPLE_RATE) -> Tensor:
-    """Return triangular HTK mel filters of shape (n_fft // 2 + 1, mels), peaks of 1, no area normalisation."""
+    """Return triangular HTK mel filters of shape (n_fft // 2 + 1, mels), peaks of 1, no area
+    normalisation.
+    """
     bins = torch.linspace(0, rate // 2, N_FFT // 2 + 1)
     points = torch.linspace(hertz_to_mel(LOW_HZ), hertz_to_mel(HIGH_HZ), mels + 2)
     edges = 700.0 * (10.0 ** (points / 2595.0) - 1.0)
@@ -76,7 +83,9 @@ class _PreEmphasis(nn.Module):
 
 
 class _Spectrogram(nn.Module):
-    """Power spectrogram of padded waveforms: (batch, samples) to (batch, frames, n_fft // 2 + 1)."""
+    """Power spectrogram of padded waveforms: (batch, samples) to (batch, frames, n_fft // 2 +
+    1).
+    """
 
     window: Tensor
     waves: Tensor
@@ -89,7 +98,9 @@ class _Spectrogram(nn.Module):
 
     def forward(self, padded: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
-            spectrum = torch.stft(padded, N_FFT, self.hop, WINDOW, self.window, center=False, return_complex=True)
+            spectrum = torch.stft(
+                padded, N_FFT, self.hop, WINDOW, self.window, center=False, return_complex=True
+            )
             return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
         edge = (N_FFT - WINDOW) // 2  # the window stands in the middle of the transform
         frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, self.hop) * self.window
@@ -97,8 +108,11 @@ class _Spectrogram(nn.Module):
 
 
 def fourier_basis() -> Tensor:
-    """Return cosines, then sines, of each frequency over a window: (window, 2 * (n_fft // 2 + 1))."""
-    # The product of sample and frequency is reduced as an integer: its cosine is then exact to single precision.
+    """Return cosines, then sines, of each frequency over a window: (window, 2 * (n_fft // 2 +
+    1)).
+    """
+    # The product of sample and frequency is reduced as an integer: its cosine is then exact to
+    # single precision.
     turns = torch.outer(torch.arange(WINDOW), torch.arange(N_FFT // 2 + 1)) % N_FFT
     angles = turns * (2 * math.pi / N_FFT)
     return torch.cat((torch.cos(angles), torch.sin(angles)), dim=1)
@@ -141,7 +155,9 @@ def normalised(waves: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 class LogMel(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // hop + 1)."""
+    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // hop +
+    1).
+    """
 
     name = "log-mel"
     Options = LogMelOptions

@@ -1,13 +1,16 @@
-"""Masks keep padding out, so that an utterance in a batch of unequal lengths gives what it gives alone.
+"""Masks keep padding out, so that an utterance in a batch of unequal lengths gives what it gives
+alone.
 
-A mask is None where every frame is real (training crops, single utterances), or a boolean tensor of shape
-(batch, 1, frames): True where the frame belongs to the utterance, False where it is padding. Features have time as
-their last axis: (batch, channels, frames) or (batch, channels, bands, frames).
+A mask is None where every frame is real (training crops, single utterances), or a boolean tensor of
+shape (batch, 1, frames): True where the frame belongs to the utterance, False where it is padding.
+Features have time as their last axis: (batch, channels, frames) or (batch, channels, bands,
+frames).
 
-A layer that changes the number of frames changes the mask with them: ``convolve`` applies such a layer and returns
-both, ``reduced`` returns the mask alone. Every layer that looks at neighbouring frames (``keep``, ``convolve``),
-averages or normalises over time (``masked_mean``, ``masked_variance``, ``segment_mean``) takes the mask; pointwise
-layers and batch norm in evaluation mode need none.
+A layer that changes the number of frames changes the mask with them: ``convolve`` applies such a
+layer and returns both, ``reduced`` returns the mask alone. Every layer that looks at neighbouring
+frames (``keep``, ``convolve``), averages or normalises over time (``masked_mean``,
+``masked_variance``, ``segment_mean``) takes the mask; pointwise layers and batch norm in evaluation
+mode need none.
 """
 
 import math
@@ -30,7 +33,8 @@ def fitted(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def keep(x: Tensor, mask: Tensor | None, padding: float = 0.0) -> Tensor:
-    """Set the padding to 0: a convolution then sees at an utterance's end what zero padding would show it.
+    """Set the padding to 0: a convolution then sees at an utterance's end what zero padding would
+    show it.
 
     Before a maximum over time ``padding`` is ``-math.inf``, as it is in torch's own max pooling.
     """
@@ -59,7 +63,9 @@ def reduced(mask: Tensor | None, layer: Layer, axis: int = -1) -> Tensor | None:
     # A window that goes beyond the end counts, but only where it begins before it.
     most = (frames + padding - 1) // stride + 1
     after = torch.minimum((frames + missing + stride - 1) // stride + 1, most)
-    return frame_mask(after, min((length + missing + stride - 1) // stride, (length + padding - 1) // stride) + 1)
+    return frame_mask(
+        after, min((length + missing + stride - 1) // stride, (length + padding - 1) // stride) + 1
+    )
 
 
 def _along(value: object, axis: int) -> int:
@@ -68,7 +74,9 @@ def _along(value: object, axis: int) -> int:
     return number
 
 
-def convolve(layer: Layer, x: Tensor, mask: Tensor | None, axis: int = -1) -> tuple[Tensor, Tensor | None]:
+def convolve(
+    layer: Layer, x: Tensor, mask: Tensor | None, axis: int = -1
+) -> tuple[Tensor, Tensor | None]:
     """Apply a convolution or a pooling layer, padding kept out; return the result and its mask.
 
     ``axis`` says which axis of the layer is time, which is the last axis of ``x`` all the same.
@@ -81,7 +89,9 @@ def masked_mean(x: Tensor, mask: Tensor | None, dims: tuple[int, ...] = (-1,)) -
     """Mean over ``dims`` (time, -1, among them) of the real frames, dimensions kept."""
     if mask is None:
         return x.mean(dim=dims, keepdim=True)
-    count = fitted(mask, x).sum(dim=-1, keepdim=True) * math.prod(x.shape[dim] for dim in dims if dim != -1)
+    count = fitted(mask, x).sum(dim=-1, keepdim=True) * math.prod(
+        x.shape[dim] for dim in dims if dim != -1
+    )
     return keep(x, mask).sum(dim=dims, keepdim=True) / count
 
 
@@ -95,9 +105,11 @@ def masked_variance(x: Tensor, mask: Tensor | None, correction: int = 1) -> Tens
 
 
 def segment_mean(x: Tensor, mask: Tensor | None, size: int) -> Tensor:
-    """Replace every frame by the mean over the real frames of its segment of ``size`` frames, shape kept.
+    """Replace every frame by the mean over the real frames of its segment of ``size`` frames, shape
+    kept.
 
-    What average pooling in segments (``ceil_mode=True``) followed by repetition gives; the last segment may be short.
+    What average pooling in segments (``ceil_mode=True``) followed by repetition gives; the last
+    segment may be short.
     """
     frames = x.shape[-1]
     if mask is None:

@@ -1,4 +1,6 @@
-"""The power spectrum of frames, in single precision and without complex numbers where a model is exported."""
+"""The power spectrum of frames, in single precision and without complex numbers where a model is
+exported.
+"""
 
 import math
 
@@ -7,18 +9,22 @@ from torch import Tensor, nn
 
 
 def fourier_basis(length: int, n_fft: int) -> Tensor:
-    """Return cosines, then sines, of each frequency over a frame: (length, 2 * (n_fft // 2 + 1))."""
-    # The product of sample and frequency is reduced as an integer: its cosine is then exact to single precision.
+    """Return cosines, then sines, of each frequency over a frame: (length, 2 * (n_fft // 2 +
+    1)).
+    """
+    # The product of sample and frequency is reduced as an integer: its cosine is then exact to
+    # single precision.
     turns = torch.outer(torch.arange(length), torch.arange(n_fft // 2 + 1)) % n_fft
     angles = turns * (2 * math.pi / n_fft)
     return torch.cat((torch.cos(angles), torch.sin(angles)), dim=1)
 
 
 class PowerSpectrum(nn.Module):
-    """Frames (batch, frames, length) to the power of their spectrum (batch, frames, n_fft // 2 + 1).
+    """Frames (batch, frames, length) to the power of their spectrum (batch, frames, n_fft // 2 +
+    1).
 
-    A fast Fourier transform; while the module is exported or compiled a product with cosines and sines, because few
-    runtimes have complex tensors.
+    A fast Fourier transform; while the module is exported or compiled a product with cosines and
+    sines, because few runtimes have complex tensors.
 
     Args:
         length: samples of a frame.

@@ -1,8 +1,10 @@
-"""The log mel filter banks of SpeechBrain (``Fbank`` with its defaults), which its ECAPA-TDNN takes.
+"""The log mel filter banks of SpeechBrain (``Fbank`` with its defaults), which its ECAPA-TDNN
+takes.
 
-A centred power spectrum of 400 points (periodic Hamming window of 25 ms every 10 ms, the waveform extended by zeros),
-triangular filters of which both sides are as wide as the distance to the band below, decibels, everything more than
-80 dB below the loudest band of the waveform raised to that level, and the mean over time subtracted from each band.
+A centred power spectrum of 400 points (periodic Hamming window of 25 ms every 10 ms, the waveform
+extended by zeros), triangular filters of which both sides are as wide as the distance to the band
+below, decibels, everything more than 80 dB below the loudest band of the waveform raised to that
+level, and the mean over time subtracted from each band.
 
 Source: ``speechbrain.processing.features`` 1.1 (Ravanelli et al. 2021).
 """
@@ -18,8 +20,10 @@ from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean
 from sasv.frontends.spectrum import PowerSpectrum
 
-N_FFT, HOP = 400, 160
-LOW_HZ, HIGH_HZ = 0.0, 8000.0
+N_FFT = 400
+HOP = 160
+LOW_HZ = 0.0
+HIGH_HZ = 8000.0
 FLOOR = 1e-10
 RANGE_DB = 80.0
 
@@ -49,7 +53,9 @@ def mel_filters(mels: int) -> Tensor:
 
 
 class SpeechBrainFilterBanks(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to bands in decibels (batch, mels, samples // 160 + 1)."""
+    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to bands in decibels (batch, mels, samples //
+    160 + 1).
+    """
 
     name = "speechbrain"
     Options = SpeechBrainOptions
@@ -76,7 +82,9 @@ class SpeechBrainFilterBanks(Frontend):
                 waves = keep(waves[:, None], frame_mask(lengths, waves.shape[1]))[:, 0]
             padded = F.pad(waves.float(), (N_FFT // 2, N_FFT // 2))
             power = self.spectrum(padded.unfold(1, N_FFT, HOP) * self.window)
-            bands = 10.0 * torch.matmul(power, self.filters).clamp(min=FLOOR).log10().transpose(1, 2)
+            bands = 10.0 * torch.matmul(power, self.filters).clamp(min=FLOOR).log10().transpose(
+                1, 2
+            )
             mask = None
             if lengths is not None:
                 mask = frame_mask(self.frames(lengths), bands.shape[2])

@@ -18,8 +18,8 @@ class WaveformOptions(FrontendOptions):
     """Options of the waveform.
 
     Attributes:
-        normalise: whether each waveform is brought to mean 0 and variance 1, as the feature extractors of most
-            self-supervised models do.
+        normalise: whether each waveform is brought to mean 0 and variance 1, as the feature
+            extractors of most self-supervised models do.
         sample_rate: samples per second.
     """
 

@@ -1,8 +1,9 @@
 """The log-mel front-end of Whisper (Radford et al. 2022), for waveforms of any length up to 30 s.
 
-A centred power spectrum of 400 points (periodic Hann window of 25 ms every 10 ms), mel bands on Slaney's scale with
-equal areas, decimal logarithm, everything more than 8 (80 dB) below the loudest band raised to that level, then
-(x + 4) / 4. Whisper itself extends each waveform to 30 s by silence; here it stays as long as it is.
+A centred power spectrum of 400 points (periodic Hann window of 25 ms every 10 ms), mel bands on
+Slaney's scale with equal areas, decimal logarithm, everything more than 8 (80 dB) below the loudest
+band raised to that level, then (x + 4) / 4. Whisper itself extends each waveform to 30 s by
+silence; here it stays as long as it is.
 """
 
 import math
@@ -15,12 +16,15 @@ from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep
 from sasv.frontends.spectrum import PowerSpectrum
 
-N_FFT, HOP, RATE = 400, 160, 16000
+N_FFT = 400
+HOP = 160
+RATE = 16000
 FLOOR = 1e-10
 RANGE = 8.0
 LINEAR_HZ = 200.0 / 3
 """Hertz a mel below 1 kHz on Slaney's scale."""
-BREAK_HZ, BREAK_MEL = 1000.0, 15.0
+BREAK_HZ = 1000.0
+BREAK_MEL = 15.0
 LOG_STEP = math.log(6.4) / 27
 """Logarithm of the ratio of two frequencies that are a mel apart, above 1 kHz."""
 

@@ -1,4 +1,6 @@
-"""Losses on embeddings of shape (items, 2 utterances, dimension). One family a file, one line here."""
+"""Losses on embeddings of shape (items, 2 utterances, dimension). One family a file, one line
+here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -51,7 +53,8 @@ def make_loss(
         own: further options of this loss.
 
     Raises:
-        SasvError: an unknown loss, or an option that it does not have or that has an impossible value.
+        SasvError: an unknown loss, or an option that it does not have or that has an impossible
+            value.
     """
     kind: type[Loss] = LOSSES.get(name)
     known = [field.name for field in fields(kind.Options)]

@@ -33,7 +33,9 @@ class ADcfOptions(TrialOptions):
 
     def __post_init__(self) -> None:
         if abs(self.target_prior + self.nontarget_prior + self.spoof_prior - 1) > 1e-9:
-            raise SasvError("the loss adcf: target_prior, nontarget_prior and spoof_prior must add up to 1")
+            raise SasvError(
+                "the loss adcf: target_prior, nontarget_prior and spoof_prior must add up to 1"
+            )
         if not self.normaliser:
             raise SasvError("the loss adcf: neither misses nor false acceptances may be free")
 
@@ -53,13 +55,17 @@ class ADcfOptions(TrialOptions):
 
 
 class ADcf(TrialLoss):
-    """The normalised a-DCF of the trials of a batch at a learnt threshold, a sigmoid in place of each decision.
+    """The normalised a-DCF of the trials of a batch at a learnt threshold, a sigmoid in place of
+    each decision.
 
-    A kind of trial that a batch lacks costs nothing. As the slope grows, the value nears the a-DCF itself.
+    A kind of trial that a batch lacks costs nothing. As the slope grows, the value nears the a-DCF
+    itself.
 
-    Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust speaker
-    verification", Odyssey 2024; Kurnaz et al., "Optimizing a-DCF for spoofing-robust speaker verification", IEEE Signal
-    Processing Letters, 2025, who train with soft counts and a learnt threshold beside a classification.
+    Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust
+        speaker
+    verification", Odyssey 2024; Kurnaz et al., "Optimizing a-DCF for spoofing-robust speaker
+    verification", IEEE Signal Processing Letters, 2025, who train with soft counts and a learnt
+    threshold beside a classification.
     """
 
     Options = ADcfOptions
@@ -79,4 +85,6 @@ class ADcf(TrialLoss):
             + spoof * mean_where(accepted, trials.kinds == SPOOF)
         )
         right = ((above.detach() > 0) == (trials.kinds == TARGET)).float()
-        return LossOutput(value / self.options.normaliser, 100.0 * right.sum() / max(right.numel(), 1))
+        return LossOutput(
+            value / self.options.normaliser, 100.0 * right.sum() / max(right.numel(), 1)
+        )

@@ -26,7 +26,8 @@ class MarginOptions:
     """A margin between classes.
 
     Attributes:
-        margin: AAM-softmax: an angle in radians; AM-softmax: in cosine; triplet loss: in squared distance.
+        margin: AAM-softmax: an angle in radians; AM-softmax: in cosine; triplet loss: in squared
+            distance.
     """
 
     margin: float = 0.2
@@ -46,8 +47,8 @@ class ScaledMarginOptions(MarginOptions):
 class Loss(nn.Module):
     """A loss head. Entries of its state dict carry the published names.
 
-    Beside its own parameters a loss may have a spoof head, ``spoof_head`` (see sasv.losses.spoof_head), whose loss
-    ``total`` adds.
+    Beside its own parameters a loss may have a spoof head, ``spoof_head`` (see
+    sasv.losses.spoof_head), whose loss ``total`` adds.
 
     Args:
         dimension: dimension of the embeddings.
@@ -91,7 +92,8 @@ class Loss(nn.Module):
 
     @classmethod
     def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the weight of each class in the space of embeddings, (classes, dimension), not normalised.
+        """Return the weight of each class in the space of embeddings, (classes, dimension), not
+        normalised.
 
         Args:
             entries: state dict of such a head.
@@ -103,7 +105,8 @@ class Loss(nn.Module):
 
     @classmethod
     def countermeasure(cls, entries: Mapping[str, Tensor]) -> tuple[Tensor, float] | None:
-        """Return (weight, bias) of the spoof head: ``weight @ x / |x| + bias`` is high for bona fide speech.
+        """Return (weight, bias) of the spoof head: ``weight @ x / |x| + bias`` is high for bona
+        fide speech.
 
         Args:
             entries: state dict of such a head.
@@ -122,7 +125,11 @@ class Loss(nn.Module):
 
 def inside(entries: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     """Return the entries of the part called so, without its prefix."""
-    return {key.removeprefix(part + "."): value for key, value in entries.items() if key.startswith(part + ".")}
+    return {
+        key.removeprefix(part + "."): value
+        for key, value in entries.items()
+        if key.startswith(part + ".")
+    }
 
 
 def precise(values: Tensor) -> Tensor:
@@ -142,7 +149,9 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 def flatten(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return (items * 2, dimension) and the label of each."""
-    return embeddings.reshape(-1, embeddings.shape[2]), labels.repeat_interleave(embeddings.shape[1])
+    return embeddings.reshape(-1, embeddings.shape[2]), labels.repeat_interleave(
+        embeddings.shape[1]
+    )
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:

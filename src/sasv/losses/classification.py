@@ -1,4 +1,6 @@
-"""Losses that classify speakers: softmax, AM-softmax (Wang et al. 2018), AAM-softmax (Deng et al. 2019)."""
+"""Losses that classify speakers: softmax, AM-softmax (Wang et al. 2018), AAM-softmax (Deng et al.
+2019).
+"""
 
 import math
 from collections.abc import Mapping
@@ -79,7 +81,9 @@ class AamSoftmax(Loss):
 
 
 def angle_raised(cosine: Tensor, margin: float) -> Tensor:
-    """Return the cosine of an angle raised by a margin in radians; past pi it goes on along a line, always falling."""
+    """Return the cosine of an angle raised by a margin in radians; past pi it goes on along a line,
+    always falling.
+    """
     # The square root has no finite slope at |cos| = 1: the floor keeps the gradient finite there.
     sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
     shifted = cosine * math.cos(margin) - sine * math.sin(margin)

@@ -25,7 +25,9 @@ class SoftmaxPrototypical(Loss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         classified = self.softmax(embeddings, labels)
-        return LossOutput(classified.value + self.angleproto(embeddings, labels).value, classified.accuracy)
+        return LossOutput(
+            classified.value + self.angleproto(embeddings, labels).value, classified.accuracy
+        )
 
 
 class AamPrototypical(Loss):
@@ -45,11 +47,15 @@ class AamPrototypical(Loss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
         classified = self.aamsoftmax(embeddings, labels)
-        return LossOutput(classified.value + self.angleproto(embeddings, labels).value, classified.accuracy)
+        return LossOutput(
+            classified.value + self.angleproto(embeddings, labels).value, classified.accuracy
+        )
 
 
 class Sasv(Loss):
-    """AAM-softmax over speakers and the spoof class (the last), plus the one-directional loss: Stages 2 and 3."""
+    """AAM-softmax over speakers and the spoof class (the last), plus the one-directional loss:
+    Stages 2 and 3.
+    """
 
     Options = ScaledMarginOptions
     spoof_aware = True
@@ -75,8 +81,12 @@ class Sasv(Loss):
 
 
 class SasvSymmetric(Sasv):
-    """The same with the metric loss taken both ways, utterances 0 against 1 and 1 against 0 (not published)."""
+    """The same with the metric loss taken both ways, utterances 0 against 1 and 1 against 0 (not
+    published).
+    """
 
     def metric(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
         """Return the mean of both ways."""
-        return (super().metric(embeddings, spoofed) + super().metric(embeddings.flip(1), spoofed)) / 2
+        return (
+            super().metric(embeddings, spoofed) + super().metric(embeddings.flip(1), spoofed)
+        ) / 2

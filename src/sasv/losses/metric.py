@@ -1,4 +1,6 @@
-"""Losses that compare embeddings: prototypical, angular prototypical (Chung et al. 2020), GE2E (Wan et al. 2018)."""
+"""Losses that compare embeddings: prototypical, angular prototypical (Chung et al. 2020), GE2E (Wan
+et al. 2018).
+"""
 
 import math
 from typing import Any
@@ -14,28 +16,35 @@ LEAST_SCALE = 1e-6
 
 def cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """Cosine of every row with every column, (rows, columns), in float32."""
-    return F.normalize(precise(rows), dim=-1) @ F.normalize(precise(columns), dim=-1).transpose(-1, -2)
+    return F.normalize(precise(rows), dim=-1) @ F.normalize(precise(columns), dim=-1).transpose(
+        -1, -2
+    )
 
 
 class Prototypical(Loss):
-    """Negative squared distance of utterance 0 to the mean of the others of each item (Snell et al. 2017)."""
+    """Negative squared distance of utterance 0 to the mean of the others of each item (Snell et al.
+    2017).
+    """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
-        query, prototype = embeddings[:, 0].float(), embeddings[:, 1:].float().mean(dim=1)
+        query = embeddings[:, 0].float()
+        prototype = embeddings[:, 1:].float().mean(dim=1)
         logits = -(query[:, None] - prototype[None]).square().sum(dim=2)
         own = own_column(len(logits), logits.device)
         return LossOutput(F.cross_entropy(logits, own), accuracy(logits, own))
 
 
 class ReleasedPrototypical(Loss):
-    """What the released code computes under the name ``proto``; kept to reproduce it, not to train with.
+    """What the released code computes under the name ``proto``; kept to reproduce it, not to train
+    with.
 
-    Its distance runs over the items instead of the dimensions (a change of axis in torch's pairwise distance), so
-    the "logits" are (items, dimension). ``Prototypical`` is the loss that was meant.
+    Its distance runs over the items instead of the dimensions (a change of axis in torch's pairwise
+    distance), so the "logits" are (items, dimension). ``Prototypical`` is the loss that was meant.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
-        query, prototype = embeddings[:, 0].float(), embeddings[:, 1:].float().mean(dim=1)
+        query = embeddings[:, 0].float()
+        prototype = embeddings[:, 1:].float().mean(dim=1)
         offset = 1e-6  # added by torch's pairwise distance
         logits = -(query[:, :, None] - prototype.T[None] + offset).square().sum(dim=2)
         own = own_column(len(logits), logits.device)
@@ -58,7 +67,9 @@ class AngularPrototypical(Loss):
 
 
 class Triplet(Loss):
-    """Hinge on squared distances of unit vectors, hardest negative in the batch (Schroff et al. 2015)."""
+    """Hinge on squared distances of unit vectors, hardest negative in the batch (Schroff et al.
+    2015).
+    """
 
     Options = MarginOptions
 
@@ -100,7 +111,8 @@ class Ge2e(Loss):
 class OneDirectional(nn.Module):
     """The metric loss of the SASV system: spoofed speech only ever serves as negatives.
 
-    Rows are utterance 0 of the bona fide items; columns are utterance 1 of the bona fide, then of the spoofed items.
+    Rows are utterance 0 of the bona fide items; columns are utterance 1 of the bona fide, then of
+    the spoofed items.
     """
 
     def __init__(self) -> None:

@@ -32,7 +32,8 @@ class OcSoftmaxOptions:
 class OcSoftmax(Loss):
     """OC-softmax over all utterances; see OneClassSpoofHead. Who speaks plays no part.
 
-    To train it beside a speaker loss, attach it to that loss as a spoof head (``--spoof-head ocsoftmax``).
+    To train it beside a speaker loss, attach it to that loss as a spoof head
+    (``--spoof-head ocsoftmax``).
     """
 
     Options = OcSoftmaxOptions

@@ -1,4 +1,6 @@
-"""SphereFace2 (Wen et al. 2022; Han et al. 2023 for speakers): one binary classification for each class."""
+"""SphereFace2 (Wen et al. 2022; Han et al. 2023 for speakers): one binary classification for each
+class.
+"""
 
 import math
 from collections.abc import Mapping
@@ -18,8 +20,10 @@ class SphereFace2Options(ScaledMarginOptions):
     """Options of SphereFace2.
 
     Attributes:
-        balance: weight of the own class against the others together with 1 - balance for each of these (lambda).
-        exponent: exponent t of the adjustment of cosines, which spreads the scores of other classes.
+        balance: weight of the own class against the others together with 1 - balance for each of
+            these (lambda).
+        exponent: exponent t of the adjustment of cosines, which spreads the scores of other
+            classes.
     """
 
     balance: Annotated[float, Range(above=0, below=1)] = 0.7
@@ -29,14 +33,16 @@ class SphereFace2Options(ScaledMarginOptions):
 class SphereFace2(Loss):
     """SphereFace2 with the additive margin of type C.
 
-    With g(z) = 2 ((z + 1) / 2)^t - 1, scale r, margin m, weight lambda and learnt bias b, each utterance costs
+    With g(z) = 2 ((z + 1) / 2)^t - 1, scale r, margin m, weight lambda and learnt bias b, each
+    utterance costs
 
         lambda / r * log(1 + exp(-r (g(cos_y) - m) - b))
         + (1 - lambda) / r * sum over the other classes c of log(1 + exp(r (g(cos_c) + m) + b))
 
-    Source: Wen, Liu, Weller, Raj, Singh, "SphereFace2: Binary classification is all you need for deep face
-    recognition", ICLR 2022; Han, Chen, Qian, "Exploring binary classification loss for speaker verification",
-    ICASSP 2023 (t = 3, lambda = 0.7, m = 0.2).
+    Source: Wen, Liu, Weller, Raj, Singh, "SphereFace2: Binary classification is all you need for
+        deep face
+    recognition", ICLR 2022; Han, Chen, Qian, "Exploring binary classification loss for speaker
+    verification", ICASSP 2023 (t = 3, lambda = 0.7, m = 0.2).
     """
 
     Options = SphereFace2Options
@@ -49,7 +55,9 @@ class SphereFace2(Loss):
         self.bias = nn.Parameter(torch.tensor(self._first_bias()))
 
     def _first_bias(self) -> float:
-        """Return the bias at which the loss is least where all cosines are 0, as they nearly are at the start."""
+        """Return the bias at which the loss is least where all cosines are 0, as they nearly are at
+        the start.
+        """
         if self.classes < 2:
             return 0.0
         ratio = self.options.balance / ((1 - self.options.balance) * (self.classes - 1))
@@ -57,7 +65,11 @@ class SphereFace2(Loss):
         other = self.scale * (float(self._adjusted(torch.zeros(()))) + self.margin)
         root = math.sqrt((1 - ratio) ** 2 + 4 * ratio * math.exp(own - other))
         # 1 - ratio + root, without cancellation where the ratio is large
-        total = 1 - ratio + root if ratio < 1 else 4 * ratio * math.exp(own - other) / (ratio - 1 + root)
+        total = (
+            1 - ratio + root
+            if ratio < 1
+            else 4 * ratio * math.exp(own - other) / (ratio - 1 + root)
+        )
         return math.log(2 * ratio) - other - math.log(total)
 
     @classmethod

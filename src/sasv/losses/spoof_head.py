@@ -10,8 +10,9 @@ from sasv.losses.base import mean_where, precise
 class LinearSpoofHead(nn.Module):
     """A linear layer on the normalised embedding, trained with the cross-entropy of two classes.
 
-    Both classes weigh the same, however many spoofs a batch holds. The score is therefore a log-likelihood ratio of
-    bona fide against spoofed speech, as far as the training data are like the speech to come.
+    Both classes weigh the same, however many spoofs a batch holds. The score is therefore a
+    log-likelihood ratio of bona fide against spoofed speech, as far as the training data are like
+    the speech to come.
 
     Args:
         dimension: dimension of the embeddings.
@@ -40,9 +41,11 @@ class LinearSpoofHead(nn.Module):
 
 
 class OneClassSpoofHead(nn.Module):
-    """OC-softmax: bona fide speech lies within a cone about one direction, spoofed speech anywhere outside a wider one.
+    """OC-softmax: bona fide speech lies within a cone about one direction, spoofed speech anywhere
+    outside a wider one.
 
-    Source: Zhang, Jiang, Duan, "One-class learning towards synthetic voice spoofing detection", IEEE Signal Processing
+    Source: Zhang, Jiang, Duan, "One-class learning towards synthetic voice spoofing detection",
+        IEEE Signal Processing
     Letters 28, 2021.
 
     Args:
@@ -66,7 +69,9 @@ class OneClassSpoofHead(nn.Module):
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(dimension), std=dimension**-0.5))
 
     def score(self, embeddings: Tensor) -> Tensor:
-        """Return the cosine (...) of embeddings (..., dimension) with the direction of bona fide speech."""
+        """Return the cosine (...) of embeddings (..., dimension) with the direction of bona fide
+        speech.
+        """
         return F.normalize(precise(embeddings), dim=-1) @ F.normalize(precise(self.weight), dim=0)
 
     def forward(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
@@ -77,7 +82,9 @@ class OneClassSpoofHead(nn.Module):
             spoofed: (items,) boolean.
         """
         scores = self.score(embeddings)
-        missing = torch.where(spoofed[:, None], scores - self.spoof_margin, self.bona_fide_margin - scores)
+        missing = torch.where(
+            spoofed[:, None], scores - self.spoof_margin, self.bona_fide_margin - scores
+        )
         return F.softplus(self.alpha * missing).mean()
 
 

@@ -32,11 +32,13 @@ class SubcentreOptions(ScaledMarginOptions):
 class SubcentreAamSoftmax(Loss):
     """Sub-centre AAM-softmax with the inter-top-k penalty.
 
-    The cosine of a class is the largest over its sub-centres, so that noisy or unusual utterances of a speaker can have
-    a centre of their own. The angle to the own class is raised by ``margin``, those to the ``top_k`` nearest other
-    classes are lowered by ``penalty``. With one sub-centre and ``top_k`` 0 it is AAM-softmax.
+    The cosine of a class is the largest over its sub-centres, so that noisy or unusual utterances
+    of a speaker can have a centre of their own. The angle to the own class is raised by ``margin``,
+    those to the ``top_k`` nearest other classes are lowered by ``penalty``. With one sub-centre and
+    ``top_k`` 0 it is AAM-softmax.
 
-    Source: Deng, Guo, Liu, Gong, Zafeiriou, "Sub-center ArcFace", ECCV 2020; Zhao, Ma, Liu, Xu, "Multi-query
+    Source: Deng, Guo, Liu, Gong, Zafeiriou, "Sub-center ArcFace", ECCV 2020; Zhao, Ma, Liu, Xu,
+        "Multi-query
     multi-head attention pooling and inter-topK penalty for speaker verification", ICASSP 2022.
     """
 
@@ -54,8 +56,8 @@ class SubcentreAamSoftmax(Loss):
     def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
         """Return the dominant sub-centre of each class: the one with the longest weight.
 
-        The gradient of a cosine is orthogonal to the weight, so every update makes a weight longer, and the sub-centre
-        that most utterances of the class chose grows most.
+        The gradient of a cosine is orthogonal to the weight, so every update makes a weight longer,
+        and the sub-centre that most utterances of the class chose grows most.
         """
         weight = entries.get("weight")
         if weight is None or weight.dim() != 3:
@@ -80,11 +82,15 @@ class SubcentreAamSoftmax(Loss):
             return cosine
         others = cosine.detach().scatter(1, labels[:, None], -math.inf)
         nearest = others.topk(count, dim=1).indices
-        return cosine.scatter(1, nearest, angle_lowered(cosine.gather(1, nearest), self.options.penalty))
+        return cosine.scatter(
+            1, nearest, angle_lowered(cosine.gather(1, nearest), self.options.penalty)
+        )
 
 
 def angle_lowered(cosine: Tensor, penalty: float) -> Tensor:
-    """Return the cosine of an angle lowered by a penalty in radians; below angle 0 it goes on along a line, rising."""
+    """Return the cosine of an angle lowered by a penalty in radians; below angle 0 it goes on along
+    a line, rising.
+    """
     sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
     shifted = cosine * math.cos(penalty) + sine * math.sin(penalty)
     return torch.where(cosine < math.cos(penalty), shifted, cosine + 1.0 - math.cos(penalty))

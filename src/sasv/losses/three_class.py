@@ -13,7 +13,9 @@ from sasv.losses.trials import NONTARGET, SPOOF, TARGET, BatchTrials, TrialLoss
 
 
 class TrialClassifier(nn.Module):
-    """Three logits of a trial, linear in its cosine and in the spoof head's score of the tested speech."""
+    """Three logits of a trial, linear in its cosine and in the spoof head's score of the tested
+    speech.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +24,9 @@ class TrialClassifier(nn.Module):
         self.bias = nn.Parameter(torch.tensor([-5.0, 0.0, -2.5]))
 
     def forward(self, cosine: Tensor, spoof_score: Tensor) -> Tensor:
-        """Return logits (..., 3), in the order of the kinds of trial, of features of one shape (...)."""
+        """Return logits (..., 3), in the order of the kinds of trial, of features of one shape
+        (...).
+        """
         features = torch.stack(torch.broadcast_tensors(cosine, spoof_score), dim=-1)
         return features @ self.weight.to(features.dtype).T + self.bias.to(features.dtype)
 
@@ -30,15 +34,17 @@ class TrialClassifier(nn.Module):
 class ThreeClass(TrialLoss):
     """Cross-entropy of three classes over the trials of a batch, each class weighing a third.
 
-    This is multi-class logistic regression (Brümmer, van Leeuwen, "On calibration of language recognition scores",
-    Odyssey 2006) on the scores of speaker and countermeasure, trained together with the embedding. Because the classes
-    weigh the same, the logits are log-likelihoods of the three classes up to a common number. The log-likelihood ratio
-    of a decision sets the target against the mixture of the other two,
+    This is multi-class logistic regression (Brümmer, van Leeuwen, "On calibration of language
+    recognition scores", Odyssey 2006) on the scores of speaker and countermeasure, trained together
+    with the embedding. Because the classes weigh the same, the logits are log-likelihoods of the
+    three classes up to a common number. The log-likelihood ratio of a decision sets the target
+    against the mixture of the other two,
 
         z_target - log((1 - share) exp(z_nontarget) + share exp(z_spoof)),
 
-    as in Wang, Kinnunen, Lee, Noé, Yamagishi, "Revisiting and improving scoring fusion for spoofing-aware speaker
-    verification using compositional data analysis", Interspeech 2024; see ``sasv.scores.TrialClasses``.
+    as in Wang, Kinnunen, Lee, Noé, Yamagishi, "Revisiting and improving scoring fusion for
+    spoofing-aware speaker verification using compositional data analysis", Interspeech 2024; see
+    ``sasv.scores.TrialClasses``.
     """
 
     def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
@@ -48,7 +54,9 @@ class ThreeClass(TrialLoss):
 
     @classmethod
     def trial_classifier(cls, entries: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return weight (3, 2) and bias (3,) of the logits; None where the entries do not hold them."""
+        """Return weight (3, 2) and bias (3,) of the logits; None where the entries do not hold
+        them.
+        """
         weight = entries.get("trial_classes.weight")
         bias = entries.get("trial_classes.bias")
         return None if weight is None or bias is None else (weight, bias)
@@ -58,6 +66,12 @@ class ThreeClass(TrialLoss):
         logits = self.trial_classes(trials.cosines, self.spoof_head.score(trials.tests)[None])
         costs = F.cross_entropy(logits.flatten(0, 1), trials.kinds.flatten(), reduction="none")
         kinds = trials.kinds.flatten()
-        value = sum((mean_where(costs, kinds == kind) for kind in (TARGET, NONTARGET, SPOOF)), costs.new_zeros(())) / 3
+        value = (
+            sum(
+                (mean_where(costs, kinds == kind) for kind in (TARGET, NONTARGET, SPOOF)),
+                costs.new_zeros(()),
+            )
+            / 3
+        )
         right = (logits.detach().argmax(dim=-1) == trials.kinds).float()
         return LossOutput(value, 100.0 * right.sum() / max(right.numel(), 1))

@@ -18,12 +18,14 @@ SPOOF = 2
 
 
 class BatchTrials(NamedTuple):
-    """Trials of a batch: every bona fide item enrolled by its utterance 0, against utterance 1 of all items.
+    """Trials of a batch: every bona fide item enrolled by its utterance 0, against utterance 1 of
+    all items.
 
     Attributes:
         cosines: (bona fide items, items).
-        kinds: (bona fide items, items): TARGET (the same speaker), NONTARGET (bona fide speech of another) or SPOOF
-            (any spoofed speech, as in the published protocols, where most is of the claimed speaker).
+        kinds: (bona fide items, items): TARGET (the same speaker), NONTARGET (bona fide speech of
+            another) or SPOOF (any spoofed speech, as in the published protocols, where most is of
+            the claimed speaker).
         tests: (items, dimension): the tested embeddings.
     """
 
@@ -52,14 +54,17 @@ class TrialOptions(ScaledMarginOptions):
     """Options of a loss over trials; margin and scale are those of its AAM-softmax.
 
     Attributes:
-        classification_weight: weight of AAM-softmax over the speakers and the spoof class; 0: trials alone.
+        classification_weight: weight of AAM-softmax over the speakers and the spoof class; 0:
+            trials alone.
     """
 
     classification_weight: NonNegativeFloat = 1.0
 
 
 class TrialLoss(Loss):
-    """A loss over the trials of a batch, plus AAM-softmax over speakers and the spoof class, as in the SASV loss."""
+    """A loss over the trials of a batch, plus AAM-softmax over speakers and the spoof class, as in
+    the SASV loss.
+    """
 
     Options = TrialOptions
     spoof_aware = True
@@ -83,5 +88,7 @@ class TrialLoss(Loss):
         return LossOutput(weight * classified.value + found.value, classified.accuracy)
 
     def trial_loss(self, trials: BatchTrials) -> LossOutput:
-        """Return the loss of the trials, and the share of trials that are classified rightly, in percent."""
+        """Return the loss of the trials, and the share of trials that are classified rightly, in
+        percent.
+        """
         raise NotImplementedError

@@ -9,6 +9,22 @@ from sasv.metrics.summary import Measure
 from sasv.metrics.tandem import ASVSPOOF5_ASV, AsvRates, asv_rates, min_t_dcf, t_eer
 
 __all__ = [
-    "ASVSPOOF5_ASV", "AsvRates", "COST_MODELS", "CostModel", "Curve", "Eer", "Measure", "Points", "asv_rates",
-    "cllr", "cost_model", "eer", "intervals", "min_cllr", "min_t_dcf", "paired_test", "sasv_eers", "t_eer",
-]  # fmt: skip
+    "ASVSPOOF5_ASV",
+    "AsvRates",
+    "COST_MODELS",
+    "CostModel",
+    "Curve",
+    "Eer",
+    "Measure",
+    "Points",
+    "asv_rates",
+    "cllr",
+    "cost_model",
+    "eer",
+    "intervals",
+    "min_cllr",
+    "min_t_dcf",
+    "paired_test",
+    "sasv_eers",
+    "t_eer",
+]

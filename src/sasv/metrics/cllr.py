@@ -1,7 +1,7 @@
 """Cost of log-likelihood ratios in bits: Cllr, and its minimum over all monotone calibrations.
 
-Source: Bruemmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech & Language
-2006; the minimum by pool-adjacent-violators, which is the convex hull of the ROC.
+Source: Bruemmer and du Preez, "Application-independent evaluation of speaker detection", Computer
+Speech & Language 2006; the minimum by pool-adjacent-violators, which is the convex hull of the ROC.
 """
 
 import numpy as np
@@ -26,7 +26,8 @@ def cllr(llrs: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = No
 
 
 def mean_loss(losses: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the Cllr of losses that are known: the mean over positives and that over negatives, averaged.
+    """Return the Cllr of losses that are known: the mean over positives and that over negatives,
+    averaged.
 
     Raises:
         SasvError: no positives or no negatives.
@@ -48,7 +49,8 @@ def min_cllr(miss: np.ndarray, alarms: np.ndarray) -> float:
     x, y = hull(1 - alarms, miss)
     negative, positive = np.diff(x), np.diff(y)  # share of each in a step of constant LLR
     both = (negative > 0) & (positive > 0)
-    negative, positive = negative[both], positive[both]
+    negative = negative[both]
+    positive = positive[both]
     ratio = np.log(positive) - np.log(negative)
     loss = positive * np.logaddexp(0, -ratio) + negative * np.logaddexp(0, ratio)
     return float(loss.sum() / (2 * np.log(2)))
@@ -57,17 +59,19 @@ def min_cllr(miss: np.ndarray, alarms: np.ndarray) -> float:
 def hull(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower convex hull of points whose x and y both rise.
 
-    A point on or above the line between its neighbours is no corner, so all such points go at once, again and again;
-    where few go at a time, one walk over the rest ends it.
+    A point on or above the line between its neighbours is no corner, so all such points go at once,
+    again and again; where few go at a time, one walk over the rest ends it.
     """
     while len(x) > 2:
-        dx, dy = np.diff(x), np.diff(y)
+        dx = np.diff(x)
+        dy = np.diff(y)
         keep = np.concatenate(([True], dx[:-1] * dy[1:] > dx[1:] * dy[:-1], [True]))
         left = int(keep.sum())
         if left == len(x):
             break
         few = left > 0.9 * len(x)
-        x, y = x[keep], y[keep]
+        x = x[keep]
+        y = y[keep]
         if few:
             return _walk(x, y)
     return x, y

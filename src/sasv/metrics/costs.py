@@ -1,7 +1,9 @@
-"""Detection costs with named cost models: DCF of two classes and the architecture-agnostic a-DCF of three.
+"""Detection costs with named cost models: DCF of two classes and the architecture-agnostic a-DCF of
+three.
 
-Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust speaker verification",
-Odyssey 2024; evaluation plan of ASVspoof 5 (DCF of track 1, a-DCF of track 2); NIST SRE (DCF).
+Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust
+speaker verification", Odyssey 2024; evaluation plan of ASVspoof 5 (DCF of track 1, a-DCF of track
+2); NIST SRE (DCF).
 """
 
 from dataclasses import asdict, dataclass
@@ -26,7 +28,8 @@ class CostModel:
 
     Attributes:
         name: printed with every figure; two models give figures that cannot be compared.
-        target, nontarget, spoof: priors, adding up to 1. Of a countermeasure "target" is bona fide speech.
+        target, nontarget, spoof: priors, adding up to 1. Of a countermeasure "target" is bona fide
+            speech.
         miss: cost of rejecting a target.
         false_nontarget, false_spoof: cost of accepting the other kinds.
     """
@@ -44,12 +47,18 @@ class CostModel:
         if min(values) < 0 or abs(self.target + self.nontarget + self.spoof - 1) > 1e-9:
             raise SasvError(f"cost model {self.name}: priors add up to 1, and nothing is negative")
         if not self.weights[0] or not sum(self.weights[1:]):
-            raise SasvError(f"cost model {self.name}: neither misses nor false acceptances may be free")
+            raise SasvError(
+                f"cost model {self.name}: neither misses nor false acceptances may be free"
+            )
 
     @property
     def weights(self) -> tuple[float, float, float]:
         """Cost of the share of targets rejected, nontargets accepted, spoofs accepted."""
-        return self.miss * self.target, self.false_nontarget * self.nontarget, self.false_spoof * self.spoof
+        return (
+            self.miss * self.target,
+            self.false_nontarget * self.nontarget,
+            self.false_spoof * self.spoof,
+        )
 
     @property
     def default(self) -> float:
@@ -58,7 +67,9 @@ class CostModel:
 
     @property
     def bayes_threshold(self) -> float:
-        """Threshold of log-likelihood ratios of target against the mixture of the others (weighted as their costs)."""
+        """Threshold of log-likelihood ratios of target against the mixture of the others (weighted
+        as their costs).
+        """
         return float(np.log(sum(self.weights[1:]) / self.weights[0]))
 
     def costs(self, curve: Curve) -> np.ndarray:
@@ -72,27 +83,39 @@ class CostModel:
             if weight:
                 rates = getattr(curve, name)
                 if rates is None:
-                    raise SasvError(f"cost model {self.name} needs {name} trials, and there are none")
+                    raise SasvError(
+                        f"cost model {self.name} needs {name} trials, and there are none"
+                    )
                 total = total + weight * rates
         return total / self.default
 
     def minimum(self, curve: Curve) -> Cost:
-        """Return the least cost over all thresholds; the threshold lies midway between the scores it parts."""
+        """Return the least cost over all thresholds; the threshold lies midway between the scores
+        it parts.
+        """
         costs = self.costs(curve)
         at = int(costs.argmin())
-        low, high = curve.thresholds[max(0, at - 1)], curve.thresholds[at]
-        threshold = np.nextafter(low, np.inf) if np.isinf(high) else min(max(low + (high - low) / 2, low), high)
+        low = curve.thresholds[max(0, at - 1)]
+        high = curve.thresholds[at]
+        threshold = (
+            np.nextafter(low, np.inf)
+            if np.isinf(high)
+            else min(max(low + (high - low) / 2, low), high)
+        )
         return Cost(float(costs[at]), float(threshold if threshold > low else high))
 
     def actual(self, curve: Curve, threshold: float | None = None) -> Cost:
-        """Return the cost at a threshold; where none is given, at the Bayes threshold of log-likelihood ratios."""
+        """Return the cost at a threshold; where none is given, at the Bayes threshold of
+        log-likelihood ratios.
+        """
         threshold = self.bayes_threshold if threshold is None else threshold
         return Cost(float(self.costs(curve)[curve.at(threshold)]), threshold)
 
     def describe(self) -> str:
         """Return the model in a line."""
         return (
-            f"{self.name}: priors target {self.target:g}, nontarget {self.nontarget:g}, spoof {self.spoof:g}; costs "
+            f"{self.name}: priors target {self.target:g}, nontarget {self.nontarget:g}, spoof "
+            f"{self.spoof:g}; costs "
             f"miss {self.miss:g}, nontarget {self.false_nontarget:g}, spoof {self.false_spoof:g}"
         )
 
@@ -107,13 +130,19 @@ COST_MODELS = {
         CostModel("sre-0.05", 0.05, 0.95, 0.0, 1, 1, 0),
     )
 }
-"""asvspoof5: a-DCF of track 2; a-dcf-paper: its paper's default; track1: countermeasures of ASVspoof 5; sre: minDCF."""
+"""asvspoof5: a-DCF of track 2; a-dcf-paper: its paper's default; track1: countermeasures of
+ASVspoof 5; sre: minDCF.
+"""
 
-SASV_MODELS, SV_MODELS, CM_MODELS = ("asvspoof5", "a-dcf-paper"), ("sre-0.01", "sre-0.05"), ("track1",)
+SASV_MODELS = ("asvspoof5", "a-dcf-paper")
+SV_MODELS = ("sre-0.01", "sre-0.05")
+CM_MODELS = ("track1",)
 
 
 def cost_model(text: str) -> CostModel:
-    """Return a cost model by name, or of ``target,nontarget,spoof,miss,false_nontarget,false_spoof`` as numbers."""
+    """Return a cost model by name, or of
+    ``target,nontarget,spoof,miss,false_nontarget,false_spoof`` as numbers.
+    """
     if text in COST_MODELS:
         return COST_MODELS[text]
     try:
@@ -122,7 +151,8 @@ def cost_model(text: str) -> CostModel:
         values = []
     if len(values) != 6:
         raise SasvError(
-            f"'{text}' is no cost model; known: {', '.join(COST_MODELS)}; or give six numbers: priors of target, "
+            f"'{text}' is no cost model; known: {', '.join(COST_MODELS)}; or give six numbers: "
+            "priors of target, "
             "nontarget, spoof, then costs of a miss, of an accepted nontarget, of an accepted spoof"
         )
     return CostModel(text, *values)

@@ -10,7 +10,9 @@ import numpy as np
 
 from sasv.core.errors import SasvError
 
-TARGET, NONTARGET, SPOOF = 0, 1, 2
+TARGET = 0
+NONTARGET = 1
+SPOOF = 2
 
 
 class Eer(NamedTuple):
@@ -21,7 +23,8 @@ class Eer(NamedTuple):
 
 
 class Points:
-    """The distinct scores of some trials as thresholds, and how many trials of each class lie below each.
+    """The distinct scores of some trials as thresholds, and how many trials of each class lie below
+    each.
 
     Args:
         scores: (trials,), higher for target.
@@ -37,7 +40,9 @@ class Points:
         self.scores, self.labels = np.asarray(scores, np.float64), labels
         kinds = [np.sort(self.scores[labels == kind]) for kind in (TARGET, NONTARGET, SPOOF)]
         if not all(np.isfinite(kind[[0, -1]]).all() for kind in kinds if len(kind)):
-            raise SasvError("scores must be finite; NaN or infinite scores have no EER: mend the score file")
+            raise SasvError(
+                "scores must be finite; NaN or infinite scores have no EER: mend the score file"
+            )
         whole = np.sort(np.concatenate(kinds))
         distinct = np.append(True, whole[1:] != whole[:-1])
         self.thresholds = np.append(whole[distinct], np.inf)
@@ -52,22 +57,30 @@ class Points:
         return [rows[np.argsort(self.scores[rows], kind="stable")] for rows in members]
 
     def curve(self, weights: np.ndarray | None = None) -> "Curve":
-        """Return the error rates; each trial counts ``weights`` times (trials,), once where left out."""
+        """Return the error rates; each trial counts ``weights`` times (trials,), once where left
+        out.
+        """
         if weights is None:
             rejected: list[np.ndarray] = list(self.below)
             sizes: list[float] = list(map(float, self.sizes))
         else:
-            sums = [np.append(0.0, np.cumsum(weights[rows], dtype=np.float64)) for rows in self.rows]
-            rejected, sizes = [total[at] for total, at in zip(sums, self.below)], [float(total[-1]) for total in sums]
+            sums = [
+                np.append(0.0, np.cumsum(weights[rows], dtype=np.float64)) for rows in self.rows
+            ]
+            rejected = [total[at] for total, at in zip(sums, self.below)]
+            sizes = [float(total[-1]) for total in sums]
         if not sizes[TARGET]:
             raise SasvError("no target trials: metrics need trials of all kinds they compare")
         alarms = [1 - part / size if size else None for part, size in zip(rejected[1:], sizes[1:])]
-        return Curve(self.thresholds, rejected[TARGET] / sizes[TARGET], alarms[0], alarms[1], tuple(sizes))
+        return Curve(
+            self.thresholds, rejected[TARGET] / sizes[TARGET], alarms[0], alarms[1], tuple(sizes)
+        )
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Error rates of the decision "accept where score >= threshold", thresholds ascending, the last one infinite.
+    """Error rates of the decision "accept where score >= threshold", thresholds ascending, the last
+    one infinite.
 
     Attributes:
         thresholds: (points,).
@@ -83,7 +96,9 @@ class Curve:
     sizes: tuple[float, ...]
 
     def alarms(self, kinds: Sequence[int]) -> np.ndarray | None:
-        """Return the false acceptance of some kinds (1 nontarget, 2 spoof) pooled; None where one is missing."""
+        """Return the false acceptance of some kinds (1 nontarget, 2 spoof) pooled; None where one
+        is missing.
+        """
         found = [(self.nontarget, self.spoof)[kind - 1] for kind in kinds]
         parts = [part for part in found if part is not None]
         if len(parts) < len(kinds):
@@ -94,35 +109,45 @@ class Curve:
         return (parts[0] * sizes[0] + parts[1] * sizes[1]) / sizes.sum()
 
     def eer(self, *kinds: int) -> Eer | None:
-        """Return the EER of targets against some kinds by linear interpolation of the ROC; None where one is missing.
+        """Return the EER of targets against some kinds by linear interpolation of the ROC; None
+        where one is missing.
 
-        The EER is where the line between two neighbouring points of the ROC meets miss = false alarm.
+        The EER is where the line between two neighbouring points of the ROC meets miss = false
+        alarm.
         """
         alarms = self.alarms(kinds)
         if alarms is None:
             return None
         at = self.crossing(alarms)
-        above, below = self.miss[at] - alarms[at], self.miss[at - 1] - alarms[at - 1]
+        above = self.miss[at] - alarms[at]
+        below = self.miss[at - 1] - alarms[at - 1]
         share = above / (above - below)
         rate = alarms[at] + share * (alarms[at - 1] - alarms[at])
-        low, high = self.thresholds[at - 1], self.thresholds[at]
+        low = self.thresholds[at - 1]
+        high = self.thresholds[at]
         return Eer(float(rate), float(low if np.isinf(high) else high + share * (low - high)))
 
     def eer_nearest(self, *kinds: int) -> Eer | None:
-        """Return the EER by the nearest point: the mean of both rates where they differ least (ASVspoof packages).
+        """Return the EER by the nearest point: the mean of both rates where they differ least
+        (ASVspoof packages).
 
-        Equal scores are taken one after the other, those of targets first, as these packages do with their stable
-        sort of target scores followed by the others: where targets and others tie, this is the least favourable order.
-        The threshold is the one of these packages: the highest score that is rejected.
+        Equal scores are taken one after the other, those of targets first, as these packages do
+        with their stable sort of target scores followed by the others: where targets and others
+        tie, this is the least favourable order. The threshold is the one of these packages: the
+        highest score that is rejected.
         """
         alarms = self.alarms(kinds)
         if alarms is None:
             return None
         at = self.crossing(alarms)
-        low, high = (float(self.miss[at - 1]), float(self.miss[at]))
-        first, last = (float(alarms[at - 1]), float(alarms[at]))
-        targets, others = self.sizes[TARGET], sum(self.sizes[kind] for kind in kinds)
-        # Among the trials that tie at the crossing misses rise first, one target at a time, then false alarms fall.
+        low = float(self.miss[at - 1])
+        high = float(self.miss[at])
+        first = float(alarms[at - 1])
+        last = float(alarms[at])
+        targets = self.sizes[TARGET]
+        others = sum(self.sizes[kind] for kind in kinds)
+        # Among the trials that tie at the crossing misses rise first, one target at a time, then
+        # false alarms fall.
         steps = [(low, first)]
         steps += [(miss, first) for miss in _around(low, high, first, targets)]
         steps += [(high, alarm) for alarm in reversed(_around(last, first, high, others))]
@@ -133,7 +158,9 @@ class Curve:
         return Eer(sum(best) / 2, float(threshold))
 
     def crossing(self, alarms: np.ndarray) -> int:
-        """Return the first point at which misses are at least as frequent as false alarms; never the first of all."""
+        """Return the first point at which misses are at least as frequent as false alarms; never
+        the first of all.
+        """
         return int(np.searchsorted(self.miss - alarms, 0.0))
 
     def at(self, threshold: float) -> int:
@@ -142,7 +169,9 @@ class Curve:
 
 
 def _around(low: float, high: float, wanted: float, size: float) -> list[float]:
-    """Return the rates next to ``wanted``, ascending, among those from ``low`` to ``high`` in steps of one trial."""
+    """Return the rates next to ``wanted``, ascending, among those from ``low`` to ``high`` in steps
+    of one trial.
+    """
     steps = round((high - low) * size)
     near = (wanted - low) * size
     found = {min(max(step, 0), steps) for step in (math.floor(near), math.ceil(near))}

@@ -27,7 +27,8 @@ def eer(positives: np.ndarray, *negatives: np.ndarray) -> Eer:
 def sasv_eers(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | int | None]:
     """Return SASV-, SV- and SPF-EER in percent, their thresholds and the counts of trials.
 
-    SASV: target against nontarget and spoof; SV: target against nontarget; SPF: target against spoof. A rate whose
+    SASV: target against nontarget and spoof; SV: target against nontarget; SPF: target against
+        spoof. A rate whose
     negatives are missing is None (SASV needs both kinds).
 
     Args:

@@ -1,8 +1,9 @@
-"""Uncertainty by bootstrap: intervals of any metric, and a paired test of two systems on the same trials.
+"""Uncertainty by bootstrap: intervals of any metric, and a paired test of two systems on the same
+trials.
 
-A resample is a weight per trial, so nothing is sorted again. Source: Efron and Tibshirani, "An introduction to the
-bootstrap", 1993 (percentile intervals); Ferrer and Riera, "Confidence intervals for evaluation in machine learning",
-2022 (resampling speakers, whose trials move together).
+A resample is a weight per trial, so nothing is sorted again. Source: Efron and Tibshirani, "An
+introduction to the bootstrap", 1993 (percentile intervals); Ferrer and Riera, "Confidence intervals
+for evaluation in machine learning", 2022 (resampling speakers, whose trials move together).
 """
 
 from collections.abc import Iterator
@@ -14,10 +15,13 @@ from sasv.core.errors import SasvError
 from sasv.metrics.summary import Measure, Values
 
 Interval = tuple[float, float]
-REPEATS, LEVEL = 1000, 0.95
+REPEATS = 1000
+LEVEL = 0.95
 
 
-def resamples(labels: np.ndarray, speakers: np.ndarray | None, repeats: int, seed: int) -> Iterator[np.ndarray]:
+def resamples(
+    labels: np.ndarray, speakers: np.ndarray | None, repeats: int, seed: int
+) -> Iterator[np.ndarray]:
     """Yield the weight of each trial, (trials,), in each resample.
 
     Args:
@@ -37,7 +41,9 @@ def resamples(labels: np.ndarray, speakers: np.ndarray | None, repeats: int, see
     for _ in range(repeats):
         weights = np.zeros(len(labels), np.int64)
         for mine in rows:
-            weights[mine] = np.bincount(rng.integers(len(mine), size=len(mine)), minlength=len(mine))
+            weights[mine] = np.bincount(
+                rng.integers(len(mine), size=len(mine)), minlength=len(mine)
+            )
         yield weights
 
 
@@ -52,7 +58,8 @@ def intervals(
 
     Args:
         measure: what is measured of which trials.
-        speakers: (trials,) index of the claimed speaker, resampled with replacement; None resamples trials.
+        speakers: (trials,) index of the claimed speaker, resampled with replacement; None resamples
+            trials.
         repeats: number of resamples.
         level: share of resamples inside.
         seed: of the resampling.
@@ -99,7 +106,8 @@ def paired_test(
     wholes = first(), second()
     result = {}
     for name in wholes[0]:
-        low, high = wholes[0][name], wholes[1].get(name)
+        low = wholes[0][name]
+        high = wholes[1].get(name)
         pairs = list(zip(one.get(name, []), other.get(name, [])))
         changes = [b - a for a, b in pairs if a is not None and b is not None]
         if low is None or high is None or len(changes) <= repeats // 2:
@@ -114,7 +122,9 @@ def paired_test(
 def _samples(
     measures: list[Measure], speakers: np.ndarray | None, repeats: int, seed: int
 ) -> list[dict[str, list[float | None]]]:
-    """Return metric -> its value in each resample, for each measure; resamples without a target are left out."""
+    """Return metric -> its value in each resample, for each measure; resamples without a target are
+    left out.
+    """
     found: list[dict[str, list[float | None]]] = [{} for _ in measures]
     for weights in resamples(measures[0].labels, speakers, repeats, seed):
         try:
@@ -127,10 +137,16 @@ def _samples(
     return found
 
 
-def _percentiles(samples: dict[str, list[float | None]], repeats: int, level: float) -> dict[str, Interval | None]:
+def _percentiles(
+    samples: dict[str, list[float | None]], repeats: int, level: float
+) -> dict[str, Interval | None]:
     result: dict[str, Interval | None] = {}
     for name, values in samples.items():
         have = [value for value in values if value is not None]
-        edges = np.percentile(have, [50 * (1 - level), 50 * (1 + level)]).tolist() if len(have) > repeats // 2 else None
+        edges = (
+            np.percentile(have, [50 * (1 - level), 50 * (1 + level)]).tolist()
+            if len(have) > repeats // 2
+            else None
+        )
         result[name] = None if edges is None else (edges[0], edges[1])
     return result

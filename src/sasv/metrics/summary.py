@@ -21,22 +21,26 @@ TASKS = ("sasv", "cm")
 
 @dataclass
 class Measure:
-    """What is measured of some trials; calling it gives the metrics by name, None where trials of a kind are missing.
+    """What is measured of some trials; calling it gives the metrics by name, None where trials of a
+    kind are missing.
 
-    Rates are in percent, costs normalised, Cllr in bits. Names: ``sasv_eer``, ``sv_eer``, ``spf_eer`` (interpolated),
-    the same with ``_nearest``; ``min_a_dcf.MODEL``, ``act_a_dcf.MODEL``; ``min_dcf.MODEL``, ``act_dcf.MODEL``;
-    ``cllr``, ``min_cllr``; with two scores ``min_t_dcf``, ``min_t_dcf_legacy``, ``t_eer``. The task ``cm`` sets bona
-    fide against spoofed speech (``cm_eer``).
+    Rates are in percent, costs normalised, Cllr in bits. Names: ``sasv_eer``, ``sv_eer``,
+    ``spf_eer`` (interpolated), the same with ``_nearest``; ``min_a_dcf.MODEL``,
+    ``act_a_dcf.MODEL``; ``min_dcf.MODEL``, ``act_dcf.MODEL``; ``cllr``, ``min_cllr``; with two
+    scores ``min_t_dcf``, ``min_t_dcf_legacy``, ``t_eer``. The task ``cm`` sets bona fide against
+    spoofed speech (``cm_eer``).
 
     Attributes:
         scores: (trials,), higher for target (for bona fide, task cm).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
         task: sasv, or cm for the scores of a countermeasure.
         costs: cost models in place of the usual ones.
-        llr: the scores are log-likelihood ratios: actual costs at the Bayes threshold and Cllr have a meaning.
+        llr: the scores are log-likelihood ratios: actual costs at the Bayes threshold and Cllr have
+            a meaning.
         threshold: of the actual costs, in place of the Bayes threshold.
         asv, cm: (trials,) scores of both systems of a tandem, or None.
-        asv_errors: error rates of the verification system of the t-DCF; None takes those of ``asv``.
+        asv_errors: error rates of the verification system of the t-DCF; None takes those of
+            ``asv``.
         brief: EERs and the first cost alone.
     """
 
@@ -81,7 +85,9 @@ class Measure:
         return {"cm": (SPOOF,)} if self.task == "cm" else EERS
 
     def __call__(self, weights: np.ndarray | None = None) -> Values:
-        """Return the metrics; each trial counts ``weights`` times (trials,), once where left out."""
+        """Return the metrics; each trial counts ``weights`` times (trials,), once where left
+        out.
+        """
         curve = self.points.curve(weights)
         found: Values = {}
         for name, kinds in self.eers.items():
@@ -100,7 +106,9 @@ class Measure:
         others = tuple(kind for kind in (NONTARGET, SPOOF) if curve.sizes[kind])
         alarms = curve.alarms(others) if others else None
         if self.llr:
-            found["cllr"] = None if alarms is None else mean_loss(self.losses, self.labels == TARGET, weights)
+            found["cllr"] = (
+                None if alarms is None else mean_loss(self.losses, self.labels == TARGET, weights)
+            )
         found["min_cllr"] = None if alarms is None else min_cllr(curve.miss, alarms)
         if self.tandem is not None:
             found |= self._tandem(weights)
@@ -139,7 +147,10 @@ def thresholds(curve: Curve, task: str = "sasv") -> Values:
     """Return the interpolated EER thresholds: ``sasv_threshold`` and so on."""
     kinds = {"cm": (SPOOF,)} if task == "cm" else EERS
     points = {name: curve.eer(*kind) for name, kind in kinds.items()}
-    return {f"{name}_threshold": None if point is None else point.threshold for name, point in points.items()}
+    return {
+        f"{name}_threshold": None if point is None else point.threshold
+        for name, point in points.items()
+    }
 
 
 def _cost(function: Callable[..., Cost], *arguments: Any) -> float | None:

@@ -1,8 +1,9 @@
 """Metrics of a countermeasure before a speaker verification system: t-DCF and t-EER.
 
-Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification:
-fundamentals", IEEE/ACM TASLP 2020 (t-DCF; legacy: ASVspoof 2019 evaluation plan); Kinnunen et al., "t-EER:
-parameter-free tandem evaluation of countermeasures and biometric comparators", IEEE TPAMI 2023.
+Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker
+verification: fundamentals", IEEE/ACM TASLP 2020 (t-DCF; legacy: ASVspoof 2019 evaluation plan);
+Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric
+comparators", IEEE TPAMI 2023.
 """
 
 from typing import NamedTuple
@@ -30,7 +31,9 @@ ASVSPOOF5_ASV = AsvRates(0.01880141010575793, 0.01881016557566423, 0.46070829076
 
 
 def asv_rates(curve: Curve) -> AsvRates:
-    """Return the rates at the nearest-point EER threshold of a verification system, as the ASVspoof packages do."""
+    """Return the rates at the nearest-point EER threshold of a verification system, as the ASVspoof
+    packages do.
+    """
     point = curve.eer_nearest(NONTARGET)
     if point is None or curve.spoof is None:
         raise SasvError("ASV error rates need target, nontarget and spoofed trials")
@@ -55,13 +58,18 @@ def min_t_dcf(countermeasure: Curve, asv: AsvRates, model: CostModel, legacy: bo
     if countermeasure.spoof is None:
         raise SasvError("a t-DCF needs spoofed trials")
     without = miss * asv.miss + nontarget * asv.nontarget
-    missed, accepted = miss - without, spoof * asv.spoof
+    missed = miss - without
+    accepted = spoof * asv.spoof
     if missed < 0 or accepted < 0:
-        raise SasvError(f"t-DCF: the verification system errs too often ({asv}); are its rates fractions?")
+        raise SasvError(
+            f"t-DCF: the verification system errs too often ({asv}); are its rates fractions?"
+        )
     base = 0.0 if legacy else without
     default = base + min(missed, accepted)
     if not default:
-        raise SasvError("t-DCF: the verification system accepts no spoof; a countermeasure has nothing to do")
+        raise SasvError(
+            "t-DCF: the verification system accepts no spoof; a countermeasure has nothing to do"
+        )
     costs = (base + missed * countermeasure.miss + accepted * countermeasure.spoof) / default
     at = int(costs.argmin())
     return Cost(float(costs[at]), float(countermeasure.thresholds[at]))
@@ -76,11 +84,13 @@ class TandemEer(NamedTuple):
 
 
 class TandemPath(NamedTuple):
-    """Where tandem misses and false acceptances are equal, for each threshold of the verification system.
+    """Where tandem misses and false acceptances are equal, for each threshold of the verification
+    system.
 
     Attributes:
         asv, cm: (points,) positions on the two curves.
-        rate: (points,) mean of both tandem error rates; NaN where no countermeasure threshold makes them equal.
+        rate: (points,) mean of both tandem error rates; NaN where no countermeasure threshold makes
+            them equal.
     """
 
     asv: np.ndarray
@@ -88,11 +98,14 @@ class TandemPath(NamedTuple):
     rate: np.ndarray
 
 
-def t_eer_path(asv: Curve, cm: Curve, spoofs: float = 0.5, points: np.ndarray | None = None) -> TandemPath:
+def t_eer_path(
+    asv: Curve, cm: Curve, spoofs: float = 0.5, points: np.ndarray | None = None
+) -> TandemPath:
     """Return the t-EER path for a share of spoofs among the negatives (0 to 1).
 
-    For each point of the verification system the countermeasure's is found by bisection, because the tandem's misses
-    only grow and its false acceptances only shrink with the countermeasure's threshold.
+    For each point of the verification system the countermeasure's is found by bisection, because
+    the tandem's misses only grow and its false acceptances only shrink with the countermeasure's
+    threshold.
 
     Args:
         asv: verification system: target, nontarget and spoofed trials.
@@ -104,18 +117,21 @@ def t_eer_path(asv: Curve, cm: Curve, spoofs: float = 0.5, points: np.ndarray | 
         raise SasvError("a t-EER needs target, nontarget and spoofed trials")
     points = np.arange(len(asv.thresholds)) if points is None else points
     missed = asv.miss[points]
-    nontarget, spoof = (1 - spoofs) * asv.nontarget[points], spoofs * asv.spoof[points]
+    nontarget = (1 - spoofs) * asv.nontarget[points]
+    spoof = spoofs * asv.spoof[points]
     alarm = cm.spoof
 
     def gap(at: np.ndarray) -> np.ndarray:
         passed = 1 - cm.miss[at]
         return 1 - passed * (1 - missed) - (passed * nontarget + alarm[at] * spoof)
 
-    low, high = np.zeros(len(points), np.int64), np.full(len(points), len(cm.thresholds) - 1)
+    low = np.zeros(len(points), np.int64)
+    high = np.full(len(points), len(cm.thresholds) - 1)
     while (low < high).any():
         middle = (low + high) // 2
         reached = gap(middle) >= 0
-        low, high = np.where(reached, low, np.minimum(middle + 1, high)), np.where(reached, middle, high)
+        low = np.where(reached, low, np.minimum(middle + 1, high))
+        high = np.where(reached, middle, high)
     before = np.maximum(low - 1, 0)
     best = np.where(np.abs(gap(before)) <= np.abs(gap(low)), before, low)
     passed = 1 - cm.miss[best]
@@ -124,14 +140,15 @@ def t_eer_path(asv: Curve, cm: Curve, spoofs: float = 0.5, points: np.ndarray | 
 
 
 def t_eer(asv: Curve, cm: Curve, exact: bool = True) -> TandemEer:
-    """Return the concurrent t-EER: the point of the path at which nontargets and spoofs pass the tandem equally often.
+    """Return the concurrent t-EER: the point of the path at which nontargets and spoofs pass the
+    tandem equally often.
 
     There the t-EER is the same whatever the share of spoofs.
 
     Args:
         asv, cm: as in t_eer_path.
-        exact: look at every threshold of the verification system; otherwise at some, then at those around the best
-            (for resamples).
+        exact: look at every threshold of the verification system; otherwise at some, then at those
+            around the best (for resamples).
     """
     points = np.arange(len(asv.thresholds))
     if not exact and len(points) > 4 * COARSE:
@@ -142,17 +159,25 @@ def t_eer(asv: Curve, cm: Curve, exact: bool = True) -> TandemEer:
     path = t_eer_path(asv, cm, points=points)
     distance = _distance(asv, cm, path)
     if np.isnan(distance).all():
-        raise SasvError("the t-EER does not exist for these scores: no thresholds make the tandem's errors equal")
+        raise SasvError(
+            "the t-EER does not exist for these scores: no thresholds make the tandem's errors "
+            "equal"
+        )
     at = int(np.nanargmin(distance))
     assert asv.spoof is not None and cm.spoof is not None
     rate = asv.spoof[path.asv[at]] * cm.spoof[path.cm[at]]
-    return TandemEer(float(rate), float(asv.thresholds[path.asv[at]]), float(cm.thresholds[path.cm[at]]))
+    return TandemEer(
+        float(rate), float(asv.thresholds[path.asv[at]]), float(cm.thresholds[path.cm[at]])
+    )
 
 
 def _distance(asv: Curve, cm: Curve, path: TandemPath) -> np.ndarray:
-    """Return how far apart the tandem's acceptance of nontargets and of spoofs is on a path; NaN where undefined."""
+    """Return how far apart the tandem's acceptance of nontargets and of spoofs is on a path; NaN
+    where undefined.
+    """
     assert asv.nontarget is not None and asv.spoof is not None and cm.spoof is not None
-    spoof, passed = asv.spoof[path.asv], 1 - cm.miss[path.cm]
+    spoof = asv.spoof[path.asv]
+    passed = 1 - cm.miss[path.cm]
     valid = ~np.isnan(path.rate) & (spoof > 0) & (passed > 0)
     result = np.full(len(spoof), np.nan)
     np.divide(asv.nontarget[path.asv], spoof, out=result, where=valid)

@@ -15,9 +15,15 @@ DEEPEST = 64
 FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
 """Fields of format 1 that have another name now."""
 
-WHOLE_UTTERANCES = {"measure": "cosine", "enrolment": "mean", "crops": 0, "max_pause": None, "cohort": None}
-"""How the scores of a model were made that does not say it: the cosine with the mean of the raw enrolment embeddings,
-whole utterances, no s-norm."""
+WHOLE_UTTERANCES = {
+    "measure": "cosine",
+    "enrolment": "mean",
+    "crops": 0,
+    "max_pause": None,
+    "cohort": None,
+}
+"""How the scores of a model were made that does not say it: the cosine with the mean of the raw
+enrolment embeddings, whole utterances, no s-norm."""
 
 
 @dataclass
@@ -31,13 +37,17 @@ class Specification:
         frontend_options: options of the front-end.
         sample_rate: samples per second of the audio that the front-end takes.
         min_samples: shortest waveform that gives an embedding.
-        classes: names of the training classes, in the order of the head; names of unknown speakers are their numbers.
-        spoof_index: class of spoofed speech (always the last), or None where the model was trained without.
+        classes: names of the training classes, in the order of the head; names of unknown speakers
+            are their numbers.
+        spoof_index: class of spoofed speech (always the last), or None where the model was trained
+            without.
         loss: registry name of the loss whose head is stored, or "".
-        scoring: how the scores are made that ``decision`` holds for: enrolment rule, crops, cohort of s-norm (see
-            scores.scoring.Scoring.to_dict). A high score means bona fide speech of the claimed speaker.
-        decision: calibration with its cost model, threshold with its source, and what recordings have to hold to be
-            compared (see decision.Verifier.decision_record); None where nothing was chosen.
+        scoring: how the scores are made that ``decision`` holds for: enrolment rule, crops, cohort
+            of s-norm (see scores.scoring.Scoring.to_dict). A high score means bona fide speech of
+            the claimed speaker.
+        decision: calibration with its cost model, threshold with its source, and what recordings
+            have to hold to be compared (see decision.Verifier.decision_record); None where nothing
+            was chosen.
         licence: licence of the weights.
         training: what made the model (stage, data, seed, version).
         format: version of this layout.
@@ -78,7 +88,9 @@ class Specification:
         try:
             return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
         except ValueError as error:
-            raise SasvError(f"the specification of {self.encoder} holds a number that is not finite") from error
+            raise SasvError(
+                f"the specification of {self.encoder} holds a number that is not finite"
+            ) from error
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Specification":
@@ -91,7 +103,9 @@ class Specification:
                 f"{name}: its specification is not JSON ({error}); convert the model again"
             ) from error
         if too_deep or not isinstance(values, dict):
-            raise CheckpointError(f"{name}: its specification is not a mapping of fields; convert the model again")
+            raise CheckpointError(
+                f"{name}: its specification is not a mapping of fields; convert the model again"
+            )
         try:
             return cls._from_values(values, name)
         except CheckpointError:
@@ -103,7 +117,9 @@ class Specification:
     def _from_values(cls, values: dict[str, Any], name: str) -> "Specification":
         version = checked(values.get("format", 1), int, "format of the specification")
         if version > FORMAT:
-            raise CheckpointError(f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv")
+            raise CheckpointError(
+                f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv"
+            )
         if version == 1:
             values = _from_format_1(values)
         if isinstance(values.get("scoring", ""), str):  # before scoring and decision were recorded
@@ -112,15 +128,21 @@ class Specification:
         unknown = sorted(set(values) - known)
         missing = sorted({"encoder", "encoder_options"} - set(values))
         if unknown or missing:
-            raise CheckpointError(f"{name}: specification with unknown keys {unknown} and missing keys {missing}")
+            raise CheckpointError(
+                f"{name}: specification with unknown keys {unknown} and missing keys {missing}"
+            )
         hints = get_type_hints(cls, include_extras=True)
         specification = cls(
-            **{key: checked(value, hints[key], f"{key} of the specification") for key, value in values.items()}
+            **{
+                key: checked(value, hints[key], f"{key} of the specification")
+                for key, value in values.items()
+            }
         )
         index = specification.spoof_index
         if index is not None and index >= len(specification.classes):
             raise SasvError(
-                f"spoof_index of the specification is {index}, but it has {len(specification.classes)} classes"
+                f"spoof_index of the specification is {index}, but it has "
+                f"{len(specification.classes)} classes"
             )
         return specification
 
@@ -148,8 +170,12 @@ def _depth(value: Any) -> int:
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of format 1 under the names of today. The size of the front-end was one of the encoder."""
-    renamed = {FORMAT_1_NAMES.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
+    """Return the values of format 1 under the names of today. The size of the front-end was one of
+    the encoder.
+    """
+    renamed = {FORMAT_1_NAMES.get(key, key): value for key, value in values.items()} | {
+        "format": FORMAT
+    }
     options = renamed.get("encoder_options")
     if isinstance(options, dict) and "mels" in options:
         renamed["encoder_options"] = {key: value for key, value in options.items() if key != "mels"}
@@ -158,10 +184,16 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_decision(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of an older specification, whose calibration and threshold were fields of their own."""
+    """Return the values of an older specification, whose calibration and threshold were fields of
+    their own.
+    """
     old = ("scoring", "direction", "threshold", "threshold_source", "calibration")
     result = {key: value for key, value in values.items() if key not in old}
-    decision = {key: values[key] for key in ("calibration", "threshold", "threshold_source") if values.get(key)}
+    decision = {
+        key: values[key]
+        for key in ("calibration", "threshold", "threshold_source")
+        if values.get(key)
+    }
     threshold = checked(values.get("threshold"), float | None, "threshold of the specification")
     if threshold is not None:
         decision["threshold"] = threshold

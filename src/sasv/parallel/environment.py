@@ -1,4 +1,6 @@
-"""What the launcher (torchrun, SLURM) says in the environment. This is the only reader of these variables."""
+"""What the launcher (torchrun, SLURM) says in the environment. This is the only reader of these
+variables.
+"""
 
 import os
 from dataclasses import dataclass
@@ -33,15 +35,21 @@ def launcher() -> Launcher:
     if world_size == 1:
         return Launcher(local_rank=_number("LOCAL_RANK", 0))
     if "RANK" not in os.environ:
-        raise SasvError(f"WORLD_SIZE is {world_size} but RANK is not set; start the processes with torchrun")
+        raise SasvError(
+            f"WORLD_SIZE is {world_size} but RANK is not set; start the processes with torchrun"
+        )
     rank = _number("RANK", 0)
     if not 0 <= rank < world_size:
-        raise SasvError(f"RANK is {rank}, but WORLD_SIZE is {world_size}; start the processes with torchrun")
+        raise SasvError(
+            f"RANK is {rank}, but WORLD_SIZE is {world_size}; start the processes with torchrun"
+        )
     return Launcher(rank, world_size, _number("LOCAL_RANK", 0))
 
 
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
-        raise SasvError(f"the environment variable {name} is '{text}', which is not a whole number; unset it")
+        raise SasvError(
+            f"the environment variable {name} is '{text}', which is not a whole number; unset it"
+        )
     return int(text)

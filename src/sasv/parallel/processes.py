@@ -1,4 +1,6 @@
-"""The processes that do one job together: one, or as many as torchrun started, on one node or on several."""
+"""The processes that do one job together: one, or as many as torchrun started, on one node or on
+several.
+"""
 
 import contextlib
 import gc
@@ -33,7 +35,9 @@ class Processes:
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes (no gradient), for a tensor of the same shape in each."""
+        """Return the sum over all processes (no gradient), for a tensor of the same shape in
+        each.
+        """
         if self.world > 1:
             dist.all_reduce(values)
         return values
@@ -65,7 +69,9 @@ class Processes:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Yield this process among those that torchrun started (gloo on a CPU, NCCL on GPUs), or alone."""
+    """Yield this process among those that torchrun started (gloo on a CPU, NCCL on GPUs), or
+    alone.
+    """
     world = launcher().world_size
     if world == 1:
         yield Processes()

@@ -1,4 +1,6 @@
-"""Which part of a long job this process does: by torchrun's rank, or by ``--shard i/n`` in a job array."""
+"""Which part of a long job this process does: by torchrun's rank, or by ``--shard i/n`` in a job
+array.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +9,9 @@ from sasv.parallel.environment import launcher
 
 
 def parse_shard(text: str = "") -> tuple[int, int]:
-    """Return (index from 0, count). ``text`` is ``i/n`` with i from 1; empty takes RANK and WORLD_SIZE, else 0 of 1."""
+    """Return (index from 0, count). ``text`` is ``i/n`` with i from 1; empty takes RANK and
+    WORLD_SIZE, else 0 of 1.
+    """
     if not text:
         started = launcher()
         return started.rank, started.world_size
@@ -17,7 +21,11 @@ def parse_shard(text: str = "") -> tuple[int, int]:
     return int(index) - 1, int(count)
 
 
-def outstanding(total: int, index: int, count: int, done: Callable[[int], bool]) -> tuple[list[int], list[int]]:
-    """Return the units of work (numbers below ``total``) of one shard, and those of them that are not done."""
+def outstanding(
+    total: int, index: int, count: int, done: Callable[[int], bool]
+) -> tuple[list[int], list[int]]:
+    """Return the units of work (numbers below ``total``) of one shard, and those of them that are
+    not done.
+    """
     mine = list(range(index, total, count))
     return mine, [number for number in mine if not done(number)]

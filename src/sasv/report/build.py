@@ -16,8 +16,11 @@ from sasv.report.sections.metrics import summary
 from sasv.report.systems import System, counted
 
 
-def build_report(systems: Sequence[System], settings: MeasureSettings, out: Path, title: str, most_errors: int) -> None:
-    """Write the report of some systems: HTML, Markdown with its figures, PNG, and the numbers as JSON.
+def build_report(
+    systems: Sequence[System], settings: MeasureSettings, out: Path, title: str, most_errors: int
+) -> None:
+    """Write the report of some systems: HTML, Markdown with its figures, PNG, and the numbers as
+    JSON.
 
     Args:
         systems: the first is the baseline of the paired tests.
@@ -41,4 +44,7 @@ def build_report(systems: Sequence[System], settings: MeasureSettings, out: Path
     sections.append(configuration(systems, settings.repeats, settings.resample, settings.seed))
     number = "1 system" if len(systems) == 1 else f"{len(systems)} systems"
     write_report(title, f"{number} on {counted(systems[0])}.", sections, out)
-    write_json(out / "report.json", {one.name: one.metrics | {"against_first": one.tests} for one in systems})
+    write_json(
+        out / "report.json",
+        {one.name: one.metrics | {"against_first": one.tests} for one in systems},
+    )

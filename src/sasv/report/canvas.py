@@ -1,4 +1,6 @@
-"""Figures of matplotlib without pyplot: no display, no backend of a notebook, no mathematics read into names."""
+"""Figures of matplotlib without pyplot: no display, no backend of a notebook, no mathematics read
+into names.
+"""
 
 import io
 import logging
@@ -31,7 +33,9 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 
 
 def load_matplotlib() -> Any:
-    """Import matplotlib, whatever backend the environment names (that of a notebook may not exist here)."""
+    """Import matplotlib, whatever backend the environment names (that of a notebook may not exist
+    here).
+    """
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
@@ -48,7 +52,8 @@ def load_matplotlib() -> Any:
 
 
 def render(figure: Any, dots: int = 100) -> bytes:
-    """Return a figure as a PNG file. Texts are drawn as they are: a dollar sign in a name is a dollar sign.
+    """Return a figure as a PNG file. Texts are drawn as they are: a dollar sign in a name is a
+    dollar sign.
 
     Args:
         figure: of ``new_figure``.
@@ -70,7 +75,8 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dots: int) -> None:
 
 
 def attempt(draw: Callable[..., Any], *arguments: Any) -> bytes | None:
-    """Return the figure that a function draws as a PNG file; None, with a warning, where drawing fails.
+    """Return the figure that a function draws as a PNG file; None, with a warning, where drawing
+    fails.
 
     Hours of work must not end because a plot of its result cannot be drawn.
 
@@ -82,5 +88,7 @@ def attempt(draw: Callable[..., Any], *arguments: Any) -> bytes | None:
     except (SasvError, MemoryError):
         raise
     except Exception as error:
-        logger.warning("%s: this plot is left out: %s", draw.__name__.replace("_", " "), reason_of(error))
+        logger.warning(
+            "%s: this plot is left out: %s", draw.__name__.replace("_", " "), reason_of(error)
+        )
         return None

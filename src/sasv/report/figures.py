@@ -24,7 +24,10 @@ def stack(images: Sequence[bytes]) -> bytes:
     image = load_matplotlib().image
     parts = [image.imread(io.BytesIO(data))[:, :, :3] for data in images]
     width = max(part.shape[1] for part in parts)
-    padded = [np.pad(part, ((0, 12), (0, width - part.shape[1]), (0, 0)), constant_values=1.0) for part in parts]
+    padded = [
+        np.pad(part, ((0, 12), (0, width - part.shape[1]), (0, 0)), constant_values=1.0)
+        for part in parts
+    ]
     stream = io.BytesIO()
     image.imsave(stream, np.concatenate(padded), format="png")
     return stream.getvalue()
@@ -43,7 +46,8 @@ def histograms(systems: Mapping[str, Measure], thresholds: Mapping[str, float | 
     """Return the scores of each class, a panel a system, with the threshold of the least cost."""
     figure, axes = _panels(len(systems))
     for axis, (name, measure) in zip(axes, systems.items()):
-        scores, labels = measure.scores, measure.labels
+        scores = measure.scores
+        labels = measure.labels
         low, high = np.percentile(scores, [0.05, 99.95])
         edges = np.linspace(low, max(high, low + 1e-6), 61)
         for kind, (title, colour) in enumerate(CLASSES):
@@ -52,24 +56,44 @@ def histograms(systems: Mapping[str, Measure], thresholds: Mapping[str, float | 
                 title = "bona fide" if measure.task == "cm" and not kind else title
                 weights = np.full(len(mine), 100 / len(mine))
                 label = f"{title} ({len(mine):,})"
-                axis.hist(np.clip(mine, low, high), edges, weights=weights, alpha=0.55, color=colour, label=label)
+                axis.hist(
+                    np.clip(mine, low, high),
+                    edges,
+                    weights=weights,
+                    alpha=0.55,
+                    color=colour,
+                    label=label,
+                )
         threshold = thresholds.get(name)
         if threshold is not None:
-            axis.axvline(threshold, color="black", ls="--", lw=1, label=f"least cost: {threshold:.3f}")
+            axis.axvline(
+                threshold, color="black", ls="--", lw=1, label=f"least cost: {threshold:.3f}"
+            )
         axis.set(xlabel="score", ylabel="share of the class (%)", title=name)
         axis.legend(frameon=False, fontsize=8)
     return figure
 
 
 def det_curves(systems: Mapping[str, Measure]) -> Any:
-    """Return detection error trade-offs: a panel against nontargets and one against spoofs, a line a system."""
+    """Return detection error trade-offs: a panel against nontargets and one against spoofs, a line
+    a system.
+    """
     kinds = [(kind, name) for kind, (name, _) in enumerate(CLASSES) if kind]
-    kinds = [(kind, name) for kind, name in kinds if any((one.labels == kind).any() for one in systems.values())]
+    kinds = [
+        (kind, name)
+        for kind, name in kinds
+        if any((one.labels == kind).any() for one in systems.values())
+    ]
     figure, axes = _panels(len(kinds))
     for axis, (kind, title) in zip(axes, kinds):
         for name, measure in systems.items():
             if (measure.labels == kind).any():
-                _det(axis, measure.scores[measure.labels == 0], measure.scores[measure.labels == kind], name)
+                _det(
+                    axis,
+                    measure.scores[measure.labels == 0],
+                    measure.scores[measure.labels == kind],
+                    name,
+                )
         first = "bona fide" if all(one.task == "cm" for one in systems.values()) else "target"
         _det_axes(axis, f"{first} against {title}")
     return figure
@@ -95,21 +119,35 @@ def cost_curves(systems: Mapping[str, Measure], model: CostModel) -> Any:
         keep = _thinned(len(curve.thresholds) - 1)
         costs = model.costs(curve)
         axis.plot(curve.thresholds[keep], costs[keep], color="black", label="cost")
-        for rates, weight, (title, colour) in zip((curve.miss, curve.nontarget, curve.spoof), model.weights, CLASSES):
+        for rates, weight, (title, colour) in zip(
+            (curve.miss, curve.nontarget, curve.spoof), model.weights, CLASSES
+        ):
             if rates is not None and weight:
                 part = weight * rates[keep] / model.default
-                axis.plot(curve.thresholds[keep], part, color=colour, lw=0.9, label=f"of {title} trials")
+                axis.plot(
+                    curve.thresholds[keep], part, color=colour, lw=0.9, label=f"of {title} trials"
+                )
         best = model.minimum(curve)
-        axis.plot([best.threshold], [best.value], "o", color="black", label=f"least: {best.value:.4f}")
+        axis.plot(
+            [best.threshold], [best.value], "o", color="black", label=f"least: {best.value:.4f}"
+        )
         low, high = np.percentile(measure.scores, [0.05, 99.95])
-        axis.set(xlabel="threshold", ylabel=f"cost [{model.name}]", title=name, ylim=(0, 1.2), xlim=(low, high))
+        axis.set(
+            xlabel="threshold",
+            ylabel=f"cost [{model.name}]",
+            title=name,
+            ylim=(0, 1.2),
+            xlim=(low, high),
+        )
         axis.legend(frameon=False, fontsize=8)
         axis.grid(alpha=0.3)
     return figure
 
 
 def tandem_path(name: str, points: tuple[Points, Points]) -> Any:
-    """Return the t-EER path: the thresholds of both systems at which the tandem's errors are equal, and that rate."""
+    """Return the t-EER path: the thresholds of both systems at which the tandem's errors are equal,
+    and that rate.
+    """
     asv, cm = (one.curve() for one in points)
     figure, (left, right) = _panels(2)
     for share, label in ((0.0, "nontargets alone"), (0.5, "half spoofs"), (1.0, "spoofs alone")):
@@ -121,8 +159,12 @@ def tandem_path(name: str, points: tuple[Points, Points]) -> Any:
         right.plot(where, 100 * path.rate[good], label=label)
     point = t_eer(asv, cm)
     left.plot([point.asv_threshold], [point.cm_threshold], "ko")
-    right.plot([point.asv_threshold], [100 * point.rate], "ko", label=f"t-EER {100 * point.rate:.2f}%")
-    left.set(xlabel="speaker threshold", ylabel="countermeasure threshold", title=f"{name}: t-EER path")
+    right.plot(
+        [point.asv_threshold], [100 * point.rate], "ko", label=f"t-EER {100 * point.rate:.2f}%"
+    )
+    left.set(
+        xlabel="speaker threshold", ylabel="countermeasure threshold", title=f"{name}: t-EER path"
+    )
     right.set(xlabel="speaker threshold", ylabel="tandem EER (%)", title="rate along the path")
     for axis in (left, right):
         axis.grid(alpha=0.3)
@@ -130,7 +172,9 @@ def tandem_path(name: str, points: tuple[Points, Points]) -> Any:
     return figure
 
 
-def embedding_map(name: str, vectors: np.ndarray, speakers: Sequence[str], spoofed: np.ndarray) -> Any:
+def embedding_map(
+    name: str, vectors: np.ndarray, speakers: Sequence[str], spoofed: np.ndarray
+) -> Any:
     """Return embeddings on their two main axes, coloured by speaker and by spoof.
 
     Args:
@@ -155,15 +199,25 @@ def embedding_map(name: str, vectors: np.ndarray, speakers: Sequence[str], spoof
         for mask, marker in ((~spoofed, "o"), (spoofed, "x")):
             rows = (owners == speaker) & mask
             label = speaker if marker == "o" else None
-            left.scatter(*flat[rows].T, s=14, marker=marker, color=colour, linewidths=0.8, label=label)
+            left.scatter(
+                *flat[rows].T, s=14, marker=marker, color=colour, linewidths=0.8, label=label
+            )
     left.legend(fontsize=7, ncol=2)
     left.set_title(f"{name}: by speaker (x: spoofed)")
-    for mask, label, colour in ((~spoofed, "bona fide", CLASSES[0][1]), (spoofed, "spoofed", CLASSES[2][1])):
-        right.scatter(*flat[mask].T, s=6, alpha=0.6, color=colour, label=f"{label} ({mask.sum():,})")
+    for mask, label, colour in (
+        (~spoofed, "bona fide", CLASSES[0][1]),
+        (spoofed, "spoofed", CLASSES[2][1]),
+    ):
+        right.scatter(
+            *flat[mask].T, s=6, alpha=0.6, color=colour, label=f"{label} ({mask.sum():,})"
+        )
     right.legend(fontsize=8)
     right.set_title("by spoof")
     for axis in (left, right):
-        axis.set(xlabel=f"main axis ({share[0]:.0f}% of the variance)", ylabel=f"second axis ({share[1]:.0f}%)")
+        axis.set(
+            xlabel=f"main axis ({share[0]:.0f}% of the variance)",
+            ylabel=f"second axis ({share[1]:.0f}%)",
+        )
     return figure
 
 
@@ -196,6 +250,12 @@ def _det_axes(axis: Any, title: str) -> None:
     ticks = probit(np.array(TICKS) / 100)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in TICKS])
     axis.set_yticks(ticks, [f"{tick:g}" for tick in TICKS])
-    axis.set(xlabel="false acceptance (%)", ylabel="false rejection (%)", title=title, xlim=ends, ylim=ends)
+    axis.set(
+        xlabel="false acceptance (%)",
+        ylabel="false rejection (%)",
+        title=title,
+        xlim=ends,
+        ylim=ends,
+    )
     axis.grid(alpha=0.3)
     axis.legend(loc="upper right", fontsize=8)

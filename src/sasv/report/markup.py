@@ -1,4 +1,6 @@
-"""Names of others in pages: no name becomes a link, a tag, a table cell, or a command to a terminal."""
+"""Names of others in pages: no name becomes a link, a tag, a table cell, or a command to a
+terminal.
+"""
 
 import unicodedata
 
@@ -7,8 +9,13 @@ SPECIAL = frozenset("\\`*_[]<>|&~$")
 
 
 def plain(text: object) -> str:
-    """Return a text as one line without control characters, such as those that move a terminal's cursor."""
-    kept = (letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs") else " " for letter in str(text))
+    """Return a text as one line without control characters, such as those that move a terminal's
+    cursor.
+    """
+    kept = (
+        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs") else " "
+        for letter in str(text)
+    )
     return " ".join("".join(kept).split())
 
 

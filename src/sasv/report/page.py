@@ -83,7 +83,8 @@ class Section:
         widths = [max(map(len, column)) for column in zip(*table)]
         for row in table:
             cells = [
-                cell.ljust(width) if not at else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))
+                cell.ljust(width) if not at else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(row, widths))
             ]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
@@ -106,7 +107,9 @@ def write_report(title: str, about: str, sections: Sequence[Section], out: Path)
 @cache
 def _html() -> Environment:
     """Return the templates of HTML, in which every value is escaped."""
-    found = Environment(loader=PackageLoader("sasv.report"), autoescape=True, undefined=StrictUndefined)
+    found = Environment(
+        loader=PackageLoader("sasv.report"), autoescape=True, undefined=StrictUndefined
+    )
     found.filters["base64"] = lambda data: base64.b64encode(data).decode()
     found.finalize = lambda value: value if isinstance(value, Markup) else _utf8(plain(value))
     return found
@@ -114,10 +117,16 @@ def _html() -> Environment:
 
 @cache
 def _markdown() -> Environment:
-    """Return the templates of Markdown, in which every value is escaped unless it passes ``raw``."""
-    found = Environment(loader=PackageLoader("sasv.report"), autoescape=False, undefined=StrictUndefined)
+    """Return the templates of Markdown, in which every value is escaped unless it passes
+    ``raw``.
+    """
+    found = Environment(
+        loader=PackageLoader("sasv.report"), autoescape=False, undefined=StrictUndefined
+    )
     found.filters["raw"] = Markup
-    found.finalize = lambda value: value if isinstance(value, Markup) else _utf8(escape_markdown(value))
+    found.finalize = lambda value: (
+        value if isinstance(value, Markup) else _utf8(escape_markdown(value))
+    )
     return found
 
 
@@ -127,4 +136,6 @@ def _utf8(text: str) -> str:
 
 def table_rows(rows: Sequence[Sequence[Any]]) -> list[list[Cell]]:
     """Return plain values as cells."""
-    return [[value if isinstance(value, Cell) else Cell(str(value)) for value in row] for row in rows]
+    return [
+        [value if isinstance(value, Cell) else Cell(str(value)) for value in row] for row in rows
+    ]

@@ -25,7 +25,9 @@ class System:
 
     @property
     def threshold(self) -> float | None:
-        """Threshold of the least cost of the first cost model; None where trials are missing that it needs."""
+        """Threshold of the least cost of the first cost model; None where trials are missing that
+        it needs.
+        """
         try:
             return self.measure.models[0].minimum(self.measure.points.curve()).threshold
         except SasvError:

@@ -17,10 +17,20 @@ MEANING = {
     "t_eer": "tandem EER",
 }
 SHOWN = {
-    "sasv_eer": "SASV-EER", "sv_eer": "SV-EER", "spf_eer": "SPF-EER", "cm_eer": "EER", "cllr": "Cllr",
-    "min_cllr": "min Cllr", "min_t_dcf": "min t-DCF", "min_t_dcf_legacy": "min t-DCF", "t_eer": "t-EER",
-    "min_a_dcf": "min a-DCF", "act_a_dcf": "act a-DCF", "min_dcf": "min DCF", "act_dcf": "act DCF",
-}  # fmt: skip
+    "sasv_eer": "SASV-EER",
+    "sv_eer": "SV-EER",
+    "spf_eer": "SPF-EER",
+    "cm_eer": "EER",
+    "cllr": "Cllr",
+    "min_cllr": "min Cllr",
+    "min_t_dcf": "min t-DCF",
+    "min_t_dcf_legacy": "min t-DCF",
+    "t_eer": "t-EER",
+    "min_a_dcf": "min a-DCF",
+    "act_a_dcf": "act a-DCF",
+    "min_dcf": "min DCF",
+    "act_dcf": "act DCF",
+}
 
 
 def title(metric: str) -> str:
@@ -29,7 +39,13 @@ def title(metric: str) -> str:
     shown = SHOWN.get(kind.removesuffix("_nearest"), kind)
     if kind.endswith("_nearest"):
         shown += " (nearest point)"
-    return f"{shown} [{model}]" if model else f"{shown} (legacy)" if kind.endswith("_legacy") else shown
+    return (
+        f"{shown} [{model}]"
+        if model
+        else f"{shown} (legacy)"
+        if kind.endswith("_legacy")
+        else shown
+    )
 
 
 def is_rate(metric: str) -> bool:
@@ -43,7 +59,9 @@ def is_metric(name: str) -> bool:
 
 
 def show(metric: str, value: float | None) -> str:
-    """Return a value as text: rates with two decimals and a percent sign, costs with four decimals."""
+    """Return a value as text: rates with two decimals and a percent sign, costs with four
+    decimals.
+    """
     if value is None:
         return "-"
     return f"{value:.2f}%" if is_rate(metric) else f"{value:.4f}"
@@ -54,20 +72,32 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     if metrics.get("task") == "cm":
         lines = [f"trials: {metrics['bonafide']} bona fide, {metrics['spoofs']} spoof"]
     else:
-        lines = [f"trials: {metrics['targets']} target, {metrics['nontargets']} nontarget, {metrics['spoofs']} spoof"]
+        lines = [
+            f"trials: {metrics['targets']} target, {metrics['nontargets']} nontarget, "
+            f"{metrics['spoofs']} spoof"
+        ]
     spans = metrics.get("intervals") or {}
     names = [name for name in metrics if is_metric(name) and not name.endswith("_nearest")]
     width = max(len(title(name)) for name in names)
     for name in names:
-        value, span = metrics[name], spans.get(name)
-        shown = f" [{show(name, span[0]).rstrip('%')}, {show(name, span[1]).rstrip('%')}]" if span else ""
+        value = metrics[name]
+        span = spans.get(name)
+        shown = (
+            f" [{show(name, span[0]).rstrip('%')}, {show(name, span[1]).rstrip('%')}]"
+            if span
+            else ""
+        )
         meaning = MEANING.get(name) or _cost_line(metrics, name)
         lines.append(f"{title(name):{width}} {show(name, value):>8}{shown}  {meaning}".rstrip())
     for column, groups in (metrics.get("groups") or {}).items():
         for value, found in groups.items():
             # the groups of a column differ in spoofs (attacks) or in everything
             wanted = [name for name in found if is_metric(name) and found[name] is not None]
-            wanted = [name for name in wanted if column != "attack" or name in ("spf_eer", "cm_eer") or "dcf" in name]
+            wanted = [
+                name
+                for name in wanted
+                if column != "attack" or name in ("spf_eer", "cm_eer") or "dcf" in name
+            ]
             cells = ", ".join(f"{title(name)} {show(name, found[name])}" for name in wanted)
             lines.append(f"  {column} {value}: {cells}")
     return "\n".join(lines)
@@ -75,19 +105,27 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
 
 def _cost_line(metrics: Mapping[str, Any], name: str) -> str:
     model = name.partition(".")[2]
-    known = (metrics.get("costs") or {}).get(model) or (COST_MODELS[model].describe() if model in COST_MODELS else "")
+    known = (metrics.get("costs") or {}).get(model) or (
+        COST_MODELS[model].describe() if model in COST_MODELS else ""
+    )
     return known.partition(": ")[2]
 
 
-def format_differences(found: Mapping[str, Mapping[str, Any]], first: str, second: str, resample: str) -> str:
+def format_differences(
+    found: Mapping[str, Mapping[str, Any]], first: str, second: str, resample: str
+) -> str:
     """Return the paired test of two systems, a line a metric."""
-    lines = [f"paired test, resampling {resample}: {second} minus {first}, 95 % interval, p of no difference"]
+    lines = [
+        f"paired test, resampling {resample}: {second} minus {first}, 95 % interval, p of no "
+        "difference"
+    ]
     width = max((len(title(name)) for name in found), default=0)
     for name, row in found.items():
         low, high = row["interval"]
         digits = 2 if is_rate(name) else 4
         lines.append(
             f"  {title(name):{width}} {show(name, row['first'])} -> {show(name, row['second'])}: "
-            f"{row['second'] - row['first']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], p = {row['p']:.3f}"
+            f"{row['second'] - row['first']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], "
+            f"p = {row['p']:.3f}"
         )
     return "\n".join(lines)

@@ -26,11 +26,14 @@ def check_output(out: Path) -> None:
         write_text(probe, "")
         probe.unlink()
     except OSError as error:
-        raise SasvError(f"{out}: cannot write: {write_reason(error)}; choose another --out") from error
+        raise SasvError(
+            f"{out}: cannot write: {write_reason(error)}; choose another --out"
+        ) from error
 
 
 def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = "") -> None:
-    """Check what the steps that are not done will need: corpora, augmentations, vocoders, launcher, device, packages.
+    """Check what the steps that are not done will need: corpora, augmentations, vocoders, launcher,
+    device, packages.
 
     Args:
         settings: what the plan is made for.
@@ -47,11 +50,16 @@ def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = 
         pick_device(settings.device)
         if settings.corpora.noises or settings.corpora.rirs:
             Augmenter(settings.corpora.noises, settings.corpora.rirs)
-        for vocoder in dict.fromkeys(name for step in waiting for name in step.options.get("vocoders", ())):
+        for vocoder in dict.fromkeys(
+            name for step in waiting for name in step.options.get("vocoders", ())
+        ):
             make_vocoder(vocoder, settings.weights.get(vocoder, ""))
         _say_space(waiting)
     if importlib.util.find_spec("matplotlib") is None:
-        logger.info(f"note: {MissingExtra('matplotlib', 'plots', 'the image of the table')}; it will be left out")
+        logger.info(
+            f"note: {MissingExtra('matplotlib', 'plots', 'the image of the table')}; it will be "
+            "left out"
+        )
 
 
 def _check_folders(corpora: Corpora, speech: str) -> None:
@@ -75,5 +83,6 @@ def _say_space(waiting: Sequence[Step]) -> None:
     free = shutil.disk_usage(place).free / 1e9
     if free < needed:
         logger.info(
-            f"note: the steps write about {needed:.2f} GB, estimated; {free:.2f} GB are free on the disk of {place}"
+            f"note: the steps write about {needed:.2f} GB, estimated; {free:.2f} GB are free on "
+            f"the disk of {place}"
         )

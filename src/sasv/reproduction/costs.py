@@ -1,6 +1,7 @@
 """What a plan costs: named constants with their sources, and the estimates made of them.
 
-Times that were measured stand in docs/results.md. Estimates of hours are for the plan alone; nothing depends on them.
+Times that were measured stand in docs/results.md. Estimates of hours are for the plan alone;
+nothing depends on them.
 """
 
 VOXCELEB2_HOURS = 2360.0
@@ -10,7 +11,9 @@ VOXCELEB2_UTTERANCES = 1_092_009
 """Utterances of VoxCeleb2 dev."""
 
 ASVSPOOF2019_HOURS = 6.0
-"""Hours of bona fide speech in ASVspoof2019 LA, train and dev (Wang et al., Computer Speech and Language 2020)."""
+"""Hours of bona fide speech in ASVspoof2019 LA, train and dev (Wang et al., Computer Speech and
+Language 2020).
+"""
 
 SMALL_HOURS = 1.0
 """Hours of speech that are copied at scale tiny, at most."""
@@ -25,7 +28,9 @@ SMALL_EVALUATION_UTTERANCES = 500
 """The same at scale tiny."""
 
 FLAC_BYTES_PER_SECOND = 16.9e3
-"""Of a copy at 16 kHz as 16-bit FLAC, measured on copies of speech by the vocoders that need no weights."""
+"""Of a copy at 16 kHz as 16-bit FLAC, measured on copies of speech by the vocoders that need no
+weights.
+"""
 
 COPY_SPEED = 40.0
 """Times real time at which a vocoder copies on one core (docs/results.md)."""

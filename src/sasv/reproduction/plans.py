@@ -18,15 +18,36 @@ from sasv.training.recipes import recipe_values
 from sasv.vocoders import ALWAYS
 
 FREE = {
-    "num_workers", "loader_timeout", "device", "out", "model", "utterances", "enrolments", "trials", "init", "licence",
-    "batch_seconds", "dev_utterances", "dev_enrolments", "dev_trials", "embeddings",
-}  # fmt: skip
+    "num_workers",
+    "loader_timeout",
+    "device",
+    "out",
+    "model",
+    "utterances",
+    "enrolments",
+    "trials",
+    "init",
+    "licence",
+    "batch_seconds",
+    "dev_utterances",
+    "dev_enrolments",
+    "dev_trials",
+    "embeddings",
+}
 """Options that a step's outputs do not depend on, or depend on through the files that they name."""
 
 PLACES = {"noises", "rirs", "weights", "folder"}
 """Options that name folders or weights: inputs, compared by content."""
 
-TRAINING_INPUTS = ("utterances", "init", "dev_utterances", "dev_enrolments", "dev_trials", "noises", "rirs")
+TRAINING_INPUTS = (
+    "utterances",
+    "init",
+    "dev_utterances",
+    "dev_enrolments",
+    "dev_trials",
+    "noises",
+    "rirs",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,8 @@ class Product:
 
 
 class Planner:
-    """Collects steps, each once, in an order in which each finds its inputs. See the classes below for the scales.
+    """Collects steps, each once, in an order in which each finds its inputs. See the classes below
+    for the scales.
 
     Args:
         settings: what the plan is made for.
@@ -103,11 +125,15 @@ class Planner:
         raise NotImplementedError
 
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
-        """Return the folder and part of the development trials; None where nothing is left to choose a model by."""
+        """Return the folder and part of the development trials; None where nothing is left to
+        choose a model by.
+        """
         raise NotImplementedError
 
     def _copies_of(self, corpus: str) -> tuple[str, float]:
-        """Return which vocoders copy an utterance in Stage 2 (``all`` or ``one``), and the hours that are copied."""
+        """Return which vocoders copy an utterance in Stage 2 (``all`` or ``one``), and the hours
+        that are copied.
+        """
         raise NotImplementedError
 
     def _training_gigabytes(self) -> float:
@@ -120,15 +146,25 @@ class Planner:
 
     # What they have in common.
 
-    def _copy(self, table: Path, product: Product, vocoders: Sequence[str], which: Mapping[str, str]) -> None:
+    def _copy(
+        self, table: Path, product: Product, vocoders: Sequence[str], which: Mapping[str, str]
+    ) -> None:
         """Add spoofed copies of the utterances of a table."""
         settings = self.settings
         weights = {name: path for name, path in settings.weights.items() if name in vocoders}
         values = {
-            "utterances": str(table), "out": str(product.folder), "vocoders": list(vocoders), "weights": weights,
-            **which, "seed": settings.seed, "device": settings.device,
-        }  # fmt: skip
-        inputs = {**product.inputs, **{f"weights.{name}": Path(path) for name, path in weights.items()}}
+            "utterances": str(table),
+            "out": str(product.folder),
+            "vocoders": list(vocoders),
+            "weights": weights,
+            **which,
+            "seed": settings.seed,
+            "device": settings.device,
+        }
+        inputs = {
+            **product.inputs,
+            **{f"weights.{name}": Path(path) for name, path in weights.items()},
+        }
         product = Product(product.folder, product.outputs, inputs, product.hours, product.gigabytes)
         self._by_command(Call("synthesize", values, launched=True), product)
 
@@ -139,33 +175,55 @@ class Planner:
         choose, hours = self._copies_of(corpus)
         which = {"where": "split=dev" if corpus == "vox2" else "split=train,dev", "choose": choose}
         cost = costs.copy_cost(hours, 1 if choose == "one" else len(self.vocoders))
-        self._copy(table, Product(folder, ["utterances.tsv"], {"utterances": table}, *cost), self.vocoders, which)
+        self._copy(
+            table,
+            Product(folder, ["utterances.tsv"], {"utterances": table}, *cost),
+            self.vocoders,
+            which,
+        )
         return folder / "utterances.tsv"
 
     def _train(self, encoder: str, stages: Sequence[Stage]) -> None:
         """Add the last of some stages."""
-        stage, settings, corpora = stages[-1], self.settings, self.settings.corpora
+        stage = stages[-1]
+        settings = self.settings
+        corpora = self.settings.corpora
         table = (
-            self._stage2_copies(stage.corpus) if stage.number == 2 else self.tables / stage.corpus / "utterances.tsv"
+            self._stage2_copies(stage.corpus)
+            if stage.number == 2
+            else self.tables / stage.corpus / "utterances.tsv"
         )
         folder = self.model(encoder, stages).parent
         recipe = self._recipe(stage)
         by_recipe = recipe_values(recipe)
         values: dict[str, Any] = {
-            "utterances": str(table), "out": str(folder), "encoder": encoder, "seed": settings.seed,
-            "init": str(self.model(encoder, stages[:-1])) if len(stages) > 1 else "", "device": settings.device,
-            "precision": settings.training.precision, "licence": settings.training.licence, "where": self._where(stage),
-        }  # fmt: skip
-        values |= {"num_workers": self._num_workers(), "encoder_options": self._encoder_options(encoder)}
+            "utterances": str(table),
+            "out": str(folder),
+            "encoder": encoder,
+            "seed": settings.seed,
+            "init": str(self.model(encoder, stages[:-1])) if len(stages) > 1 else "",
+            "device": settings.device,
+            "precision": settings.training.precision,
+            "licence": settings.training.licence,
+            "where": self._where(stage),
+        }
+        values |= {
+            "num_workers": self._num_workers(),
+            "encoder_options": self._encoder_options(encoder),
+        }
         values |= self._overrides(by_recipe) | self._selection(stage)
         if stage.corpus == "vox2":
             values |= {"noises": corpora.noises, "rirs": corpora.rirs}
         inputs = {name: Path(values[name]) for name in TRAINING_INPUTS if values.get(name)}
         whole = by_recipe | values
         cost = gflop(encoder, self._encoder_options(encoder))
-        hours = costs.train_hours(cost, whole["epochs"], _crops(whole, stage), whole["crop_frames"], self.tflops)
+        hours = costs.train_hours(
+            cost, whole["epochs"], _crops(whole, stage), whole["crop_frames"], self.tflops
+        )
         product = Product(folder, ["model.safetensors"], inputs, hours, self._training_gigabytes())
-        self._by_command(Call("train", values, recipe, True), product, f"train {encoder}, {model_name(stages)}")
+        self._by_command(
+            Call("train", values, recipe, True), product, f"train {encoder}, {model_name(stages)}"
+        )
 
     def _where(self, stage: Stage) -> str:
         """Return which rows of its table a stage trains on."""
@@ -202,7 +260,8 @@ class Planner:
         }
 
     def _evaluate(self, encoder: str, stages: Sequence[Stage]) -> None:
-        la, folder = self.tables / "la", self.evaluation(encoder, stages)
+        la = self.tables / "la"
+        folder = self.evaluation(encoder, stages)
         inputs = {
             "utterances": la / "utterances.tsv",
             "enrolments": la / "enrolments_eval.tsv",
@@ -213,15 +272,23 @@ class Planner:
         values |= {"out": str(folder), "device": self.settings.device}
         cost = gflop(encoder, self._encoder_options(encoder))
         hours = costs.evaluation_hours(cost, self._evaluated_utterances(), self.tflops)
-        product = Product(folder, ["metrics.json", "scores.tsv"], inputs, hours, costs.EVALUATION_GIGABYTES)
-        self._by_command(Call("evaluate", values), product, f"evaluate {encoder}, {model_name(stages)}")
+        product = Product(
+            folder, ["metrics.json", "scores.tsv"], inputs, hours, costs.EVALUATION_GIGABYTES
+        )
+        self._by_command(
+            Call("evaluate", values), product, f"evaluate {encoder}, {model_name(stages)}"
+        )
 
     def _prepare_corpus(self, corpus: str, folder: str, out: Path, outputs: Sequence[str]) -> None:
         """Add the tables of a corpus."""
         values = {"corpus": corpus, "folder": folder, "out": str(out)}
         product = Product(
-            out, outputs, {"folder": Path(folder)}, costs.PREPARE_HOURS[corpus], costs.TABLE_GIGABYTES
-        )  # fmt: skip
+            out,
+            outputs,
+            {"folder": Path(folder)},
+            costs.PREPARE_HOURS[corpus],
+            costs.TABLE_GIGABYTES,
+        )
         self._by_command(Call("prepare", values), product)
 
     def _prepare_corpora(self, tables: Path) -> None:
@@ -229,7 +296,9 @@ class Planner:
         corpora = self.settings.corpora
         missing = [name for name in ("voxceleb2", "asvspoof2019") if not getattr(corpora, name)]
         if missing:
-            raise SasvError(f"give the corpora: --{' and --'.join(missing)}; or --scale tiny, which needs none")
+            raise SasvError(
+                f"give the corpora: --{' and --'.join(missing)}; or --scale tiny, which needs none"
+            )
         self._prepare_corpus("voxceleb2", corpora.voxceleb2, tables / "vox2", ["utterances.tsv"])
         outputs = ["utterances.tsv", "enrolments_eval.tsv", "trials_eval.tsv"]
         self._prepare_corpus("asvspoof2019", corpora.asvspoof2019, tables / "la", outputs)
@@ -244,13 +313,19 @@ class Planner:
         found = self.resolve(call)
         self.steps.append(
             Step(
-                label or f"{call.name} {product.folder.parent.name} {product.folder.name}", found.command, found.run,
-                product.folder, product.outputs,
+                label or f"{call.name} {product.folder.parent.name} {product.folder.name}",
+                found.command,
+                found.run,
+                product.folder,
+                product.outputs,
                 {name: value for name, value in found.options.items() if name not in FREE | PLACES},
-                product.inputs, product.hours, product.gigabytes,
-                {name: value for name, value in found.defaults.items() if name not in FREE}, found.renamed,
+                product.inputs,
+                product.hours,
+                product.gigabytes,
+                {name: value for name, value in found.defaults.items() if name not in FREE},
+                found.renamed,
             )
-        )  # fmt: skip
+        )
 
     def _by_function(self, step: Step) -> None:
         """Add a step that no command does."""
@@ -273,7 +348,9 @@ class Full(Planner):
 
     def __init__(self, settings: Settings, resolve: Resolve):
         if settings.speech.corpus:
-            raise SasvError("--corpus is for --scale tiny; the full table takes --voxceleb2 and --asvspoof2019")
+            raise SasvError(
+                "--corpus is for --scale tiny; the full table takes --voxceleb2 and --asvspoof2019"
+            )
         super().__init__(settings, resolve)
 
     def _prepare(self) -> None:
@@ -296,7 +373,11 @@ class Full(Planner):
         return None if stage.train_set == "train+dev" else (self.tables / "la", "dev")
 
     def _copies_of(self, corpus: str) -> tuple[str, float]:
-        return ("one", costs.VOXCELEB2_HOURS) if corpus == "vox2" else ("all", costs.ASVSPOOF2019_HOURS)
+        return (
+            ("one", costs.VOXCELEB2_HOURS)
+            if corpus == "vox2"
+            else ("all", costs.ASVSPOOF2019_HOURS)
+        )
 
     def _training_gigabytes(self) -> float:
         return costs.MODEL_GIGABYTES
@@ -336,7 +417,9 @@ class Tiny(Planner):
 
 
 class TinyParts(Tiny):
-    """Parts of the published corpora: that every stage runs on them. The last epoch is the model."""
+    """Parts of the published corpora: that every stage runs on them. The last epoch is the
+    model.
+    """
 
     def _prepare(self) -> None:
         whole = self.tables / "whole"
@@ -347,49 +430,85 @@ class TinyParts(Tiny):
             folder = self.tables / name
             run = partial(small.reduce, whole / name, folder, seed)
             command = _within(f"part of {name}", folder)
-            self._by_function(Step(f"part of {name}", command, run, folder, ["utterances.tsv"], {"seed": seed}, inputs))
+            self._by_function(
+                Step(
+                    f"part of {name}",
+                    command,
+                    run,
+                    folder,
+                    ["utterances.tsv"],
+                    {"seed": seed},
+                    inputs,
+                )
+            )
 
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
         return None
 
 
 class TinySynthetic(Tiny):
-    """Synthetic voices, or any speech, split into two corpora; spoofed speech is made by vocoders."""
+    """Synthetic voices, or any speech, split into two corpora; spoofed speech is made by
+    vocoders.
+    """
 
     default_vocoders = ("griffin-lim", "world")
 
     def _prepare(self) -> None:
-        settings, given = self.settings, self.settings.speech
+        settings = self.settings
+        given = self.settings.speech
         if given.unseen in (*given.attacks, *self.vocoders):
-            raise SasvError(f"--unseen {given.unseen} is also among --vocoders or --attacks: then it is not unseen")
-        protocol = [f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")]
-        speech, rendered = self.tables / "speech", settings.out / "speech"
+            raise SasvError(
+                f"--unseen {given.unseen} is also among --vocoders or --attacks: then it is not "
+                "unseen"
+            )
+        protocol = [
+            f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")
+        ]
+        speech = self.tables / "speech"
+        rendered = settings.out / "speech"
         self._by_function(
             Step(
-                "speech and its protocol", _within("speech and its protocol", speech),
+                "speech and its protocol",
+                _within("speech and its protocol", speech),
                 partial(small.speech, given.corpus, given.voices, settings.seed, rendered, speech),
-                speech, ["vox2.tsv", "utterances.tsv", *protocol],
-                {"voices": given.voices, "seed": settings.seed}, {"corpus": Path(given.corpus)} if given.corpus else {},
-                costs.RENDER_HOURS, costs.RENDER_GIGABYTES, {"corpus": ""},
+                speech,
+                ["vox2.tsv", "utterances.tsv", *protocol],
+                {"voices": given.voices, "seed": settings.seed},
+                {"corpus": Path(given.corpus)} if given.corpus else {},
+                costs.RENDER_HOURS,
+                costs.RENDER_GIGABYTES,
+                {"corpus": ""},
                 beside=[] if given.corpus else [rendered],
             )
-        )  # fmt: skip
+        )
         self._spoof(speech)
         spoofed = settings.out / "spoofed"
         inputs = {"speech": speech / "utterances.tsv"}
         inputs |= {part: spoofed / part / "utterances.tsv" for part in ("train", "dev", "eval")}
-        name, la = "tables of both corpora in small", self.tables / "la"
+        name = "tables of both corpora in small"
+        la = self.tables / "la"
         self._by_function(
             Step(
-                name, _within(name, la), partial(small.assemble, speech, spoofed, self.tables), la,
-                ["../vox2/utterances.tsv", "utterances.tsv", *protocol], {}, inputs, beside=[self.tables / "vox2"],
+                name,
+                _within(name, la),
+                partial(small.assemble, speech, spoofed, self.tables),
+                la,
+                ["../vox2/utterances.tsv", "utterances.tsv", *protocol],
+                {},
+                inputs,
+                beside=[self.tables / "vox2"],
             )
-        )  # fmt: skip
+        )
 
     def _spoof(self, speech: Path) -> None:
         """Add the spoofed speech of the three parts of the small corpus."""
-        given, table = self.settings.speech, speech / "utterances.tsv"
-        for part, vocoders in (("train", given.attacks), ("dev", given.attacks), ("eval", [given.unseen])):
+        given = self.settings.speech
+        table = speech / "utterances.tsv"
+        for part, vocoders in (
+            ("train", given.attacks),
+            ("dev", given.attacks),
+            ("eval", [given.unseen]),
+        ):
             inputs = {"utterances": table}
             outputs = ["utterances.tsv"]
             which = {"where": "split=train"}
@@ -410,7 +529,9 @@ def _within(name: str, folder: Path) -> str:
 
 
 def planner_of(scale: str, settings: Settings, resolve: Resolve) -> Planner:
-    """Return the planner of a scale: full, or tiny on parts of the corpora that are given, else on other speech."""
+    """Return the planner of a scale: full, or tiny on parts of the corpora that are given, else on
+    other speech.
+    """
     if scale == "full":
         return Full(settings, resolve)
     kind = TinyParts if settings.corpora.given else TinySynthetic

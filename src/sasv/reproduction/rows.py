@@ -1,6 +1,7 @@
 """The published table: its rows, and the stages of each.
 
-Source: *Towards single integrated spoofing-aware speaker verification embeddings*, Interspeech 2023.
+Source: *Towards single integrated spoofing-aware speaker verification embeddings*, Interspeech
+2023.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ class Stage:
     """One training.
 
     Attributes:
-        number: 1 (speakers), 2 (speakers and copies of their speech) or 3 (spoofed speech of ASVspoof2019 LA).
+        number: 1 (speakers), 2 (speakers and copies of their speech) or 3 (spoofed speech of
+            ASVspoof2019 LA).
         corpus: vox2 (VoxCeleb2) or la (ASVspoof2019 LA).
         train_set: of ASVspoof2019 LA: train or train+dev; empty for VoxCeleb2.
     """
@@ -34,17 +36,23 @@ class Stage:
             return "stage1"
         if self.number == 3:
             return f"stage3-{self.train_set}"
-        return f"stage2-{self.corpus}-{self.train_set}" if self.train_set else f"stage2-{self.corpus}"
+        return (
+            f"stage2-{self.corpus}-{self.train_set}" if self.train_set else f"stage2-{self.corpus}"
+        )
 
 
 def model_name(stages: Sequence[Stage]) -> str:
-    """Return the name of the model that has gone through these stages, which is that of its folder."""
+    """Return the name of the model that has gone through these stages, which is that of its
+    folder.
+    """
     return "_".join(stage.name for stage in stages)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its number; Stage 1; Stage 2 on VoxCeleb2 ("vox2"), ASVspoof2019 LA ("la") or not (""); Stage 3."""
+    """A row: its number; Stage 1; Stage 2 on VoxCeleb2 ("vox2"), ASVspoof2019 LA ("la") or not
+    (""); Stage 3.
+    """
 
     number: int
     stage1: bool
@@ -99,4 +107,6 @@ def parse_rows(text: str) -> list[Row]:
     try:
         return [ROWS[int(part)] for part in text.split(",")]
     except (ValueError, KeyError) as error:
-        raise SasvError(f"'{text}' is no row of the published table; use numbers from 1 to 11, or all") from error
+        raise SasvError(
+            f"'{text}' is no row of the published table; use numbers from 1 to 11, or all"
+        ) from error

@@ -1,4 +1,6 @@
-"""What a plan is made for: the values that ``sasv reproduce`` and ``sasv demo`` give to a planner."""
+"""What a plan is made for: the values that ``sasv reproduce`` and ``sasv demo`` give to a
+planner.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path

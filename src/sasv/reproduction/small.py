@@ -1,4 +1,6 @@
-"""Both corpora of the published table in small: of synthetic voices, of any speech, or parts of the real ones."""
+"""Both corpora of the published table in small: of synthetic voices, of any speech, or parts of the
+real ones.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +16,21 @@ from sasv.tables import Table, Trials, Utterances, load_enrolments, load_trials,
 from sasv.tables.labels import TRIAL_LABELS
 
 SMALL_SHARE = 3
-"""The small part (it plays ASVspoof2019 LA, the other training speakers VoxCeleb2) has at most this fraction (a third)
-of the training speakers."""
+"""The small part (it plays ASVspoof2019 LA, the other training speakers VoxCeleb2) has at most this
+fraction (a third) of the training speakers."""
 
 SMALL_SPEAKERS = 40
-"""Speakers of the small part, as in train+dev of ASVspoof2019 LA; more until it has SMALL_UTTERANCES."""
+"""Speakers of the small part, as in train+dev of ASVspoof2019 LA; more until it has
+SMALL_UTTERANCES.
+"""
 
 SMALL_UTTERANCES = 400
 """Bona fide utterances of the small part, at least."""
 
 NONTARGETS = 33_327 / 63_882
-"""Nontarget trials for each spoofed one, as in the evaluation list of ASVspoof2019 LA (both sexes, attacks A07-A19)."""
+"""Nontarget trials for each spoofed one, as in the evaluation list of ASVspoof2019 LA (both sexes,
+attacks A07-A19).
+"""
 
 MOST_UTTERANCES = 20
 """Utterances that are taken of a speaker and attack of the real corpora."""
@@ -40,7 +46,8 @@ MOST_TRIALS = 300
 
 
 def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> None:
-    """Write the tables of the speech: ``vox2.tsv``, and ``utterances.tsv`` with dev and eval protocols.
+    """Write the tables of the speech: ``vox2.tsv``, and ``utterances.tsv`` with dev and eval
+    protocols.
 
     Args:
         corpus: folder of speech; "" renders synthetic speakers.
@@ -53,7 +60,9 @@ def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> No
     lists = _read(root, seed)
     small = small_speakers(lists, seed)
     bona_fide = [
-        row._replace(split="dev") for row in lists.utterances if row.split == "train" and row.speaker not in small
+        row._replace(split="dev")
+        for row in lists.utterances
+        if row.split == "train" and row.speaker not in small
     ]
     large = CorpusLists(lists.folder, bona_fide, files=lists.files)
     write_tables(large, out / "large", allow_missing=True)
@@ -89,8 +98,8 @@ def _renamed(lists: CorpusLists, old: str, new: str) -> CorpusLists:
 def small_speakers(lists: CorpusLists, seed: int) -> set[str]:
     """Return the training speakers of the small part.
 
-    The next speaker comes from the folder of the corpus whose utterances it has fewest of, so that the part resembles
-    the test: first those with spoofed speech, then those with most utterances.
+    The next speaker comes from the folder of the corpus whose utterances it has fewest of, so that
+    the part resembles the test: first those with spoofed speech, then those with most utterances.
     """
     spoofed: dict[str, int] = {}
     bona_fide: dict[str, int] = {}
@@ -106,7 +115,9 @@ def small_speakers(lists: CorpusLists, seed: int) -> set[str]:
     taken = dict.fromkeys((folders[name] for name in order), 0)
     most = min(len(order), max(2, len(order) // SMALL_SHARE))
     small: set[str] = set()
-    while len(small) < most and (len(small) < SMALL_SPEAKERS or sum(taken.values()) < SMALL_UTTERANCES):
+    while len(small) < most and (
+        len(small) < SMALL_SPEAKERS or sum(taken.values()) < SMALL_UTTERANCES
+    ):
         name = min(order, key=lambda name: taken[folders[name]])
         order.remove(name)
         small.add(name)
@@ -121,17 +132,26 @@ def assemble(speech_tables: Path, spoofed: Path, tables: Path) -> None:
     parts = [load_utterances(speech_tables / "utterances.tsv")]
     for part in ("train", "dev", "eval"):
         copies = load_utterances(spoofed / part / "utterances.tsv")
-        parts.append(copies.take(np.array([name not in parts[0].rows for name in copies.ids], bool)))
+        parts.append(
+            copies.take(np.array([name not in parts[0].rows for name in copies.ids], bool))
+        )
     Utterances(joined(*parts)).save(tables / "la" / "utterances.tsv")
     for part in ("dev", "eval"):
-        load_enrolments(speech_tables / f"enrolments_{part}.tsv").save(tables / "la" / f"enrolments_{part}.tsv")
-        balanced(load_trials(spoofed / part / "trials.tsv")).save(tables / "la" / f"trials_{part}.tsv")
+        load_enrolments(speech_tables / f"enrolments_{part}.tsv").save(
+            tables / "la" / f"enrolments_{part}.tsv"
+        )
+        balanced(load_trials(spoofed / part / "trials.tsv")).save(
+            tables / "la" / f"trials_{part}.tsv"
+        )
 
 
 def balanced(trials: Trials) -> Table:
-    """Return the trials with ``NONTARGETS`` nontarget ones for each spoofed one: what is too many, taken out evenly."""
+    """Return the trials with ``NONTARGETS`` nontarget ones for each spoofed one: what is too many,
+    taken out evenly.
+    """
     of = {kind: np.flatnonzero(trials.labels == code) for code, kind in enumerate(TRIAL_LABELS)}
-    many, wanted = len(of["nontarget"]), round(NONTARGETS * len(of["spoof"]))
+    many = len(of["nontarget"])
+    wanted = round(NONTARGETS * len(of["spoof"]))
     if 0 < wanted < many:
         of["nontarget"] = of["nontarget"][np.arange(wanted) * many // wanted]
     return trials.table.take(np.sort(np.concatenate(list(of.values()))))
@@ -148,31 +168,45 @@ def reduce(whole: Path, out: Path, seed: int) -> None:
 
 
 def _reduce_protocol(whole: Path, part: str, out: Path, rng: np.random.Generator) -> set[str]:
-    """Write some trials of a part, and the enrolments that they need; return the utterances of both."""
+    """Write some trials of a part, and the enrolments that they need; return the utterances of
+    both.
+    """
     enrolments = load_enrolments(whole / f"enrolments_{part}.tsv")
     trials = load_trials(whole / f"trials_{part}.tsv")
     speakers = set(rng.permutation(sorted(enrolments.speakers))[:MOST_CLAIMED].tolist())
     codes, names = trials.speakers
     claimed = np.array([name in speakers for name in names], bool)[codes]
-    rows = [rng.permutation(np.flatnonzero(claimed & (trials.labels == kind)))[:MOST_TRIALS] for kind in range(3)]
+    rows = [
+        rng.permutation(np.flatnonzero(claimed & (trials.labels == kind)))[:MOST_TRIALS]
+        for kind in range(3)
+    ]
     kept = trials.table.take(np.sort(np.concatenate(rows)))
     members: Sequence[tuple[str, Sequence[str]]] = [
-        (name, files) for name, files in zip(enrolments.speakers, enrolments.utterances) if name in speakers
+        (name, files)
+        for name, files in zip(enrolments.speakers, enrolments.utterances)
+        if name in speakers
     ]
-    columns = {"speaker": [name for name, _ in members], "utterances": [",".join(files) for _, files in members]}
+    columns = {
+        "speaker": [name for name, _ in members],
+        "utterances": [",".join(files) for _, files in members],
+    }
     Table.build(columns).save(out / f"enrolments_{part}.tsv")
     kept.save(out / f"trials_{part}.tsv")
     return {name for _, files in members for name in files} | set(kept.texts("utterance"))
 
 
 def _kept(utterances: Utterances, needed: set[str], rng: np.random.Generator) -> np.ndarray:
-    """Return whether each utterance is in the part: those needed, and some of some speakers to train on."""
+    """Return whether each utterance is in the part: those needed, and some of some speakers to
+    train on.
+    """
     codes, names = utterances.speakers
     chosen = set(rng.permutation(len(names))[:MOST_SPEAKERS].tolist())
     seen: dict[tuple[int, str], int] = {}
     splits = utterances.table.texts("split")
     keep = []
-    for code, attack, split, name in zip(codes.tolist(), utterances.attack_texts, splits, utterances.ids):
+    for code, attack, split, name in zip(
+        codes.tolist(), utterances.attack_texts, splits, utterances.ids
+    ):
         trained = split in ("train", "dev")
         place = (code, attack if trained else "-")
         wanted = name in needed

@@ -1,8 +1,10 @@
-"""Steps with a memory: each keeps in its folder what it depended on (options, inputs, version of sasv).
+"""Steps with a memory: each keeps in its folder what it depended on (options, inputs, version of
+sasv).
 
-Finished work is never removed. A step whose options or inputs are other than those on record is not done again unless
-that is asked for (``redo``), and then its old folder is renamed to ``NAME.old-1`` (or the next free number). The record
-says "done" only after all outputs are written, and ceases to say it before the first of them may change.
+Finished work is never removed. A step whose options or inputs are other than those on record is not
+done again unless that is asked for (``redo``), and then its old folder is renamed to ``NAME.old-1``
+(or the next free number). The record says "done" only after all outputs are written, and ceases to
+say it before the first of them may change.
 """
 
 import json
@@ -30,7 +32,8 @@ class State(NamedTuple):
     """What is to be done with a step.
 
     Attributes:
-        action: done, new, resume (begun by the same options and inputs), or changed (the folder holds other work).
+        action: done, new, resume (begun by the same options and inputs), or changed (the folder
+            holds other work).
         why: the reason, in words.
         notes: differences that are no reason to do it again.
     """
@@ -51,11 +54,12 @@ class Step:
         folder: where its outputs lie.
         outputs: files in the folder that are there when it is done.
         options: what it depends on besides its inputs.
-        inputs: role -> file or folder that it reads. An option that names one has its own name as role, and
-            ``OPTION.KEY`` where it is a dictionary.
+        inputs: role -> file or folder that it reads. An option that names one has its own name as
+            role, and ``OPTION.KEY`` where it is a dictionary.
         hours: how long it takes, estimated.
         gigabytes: how much disk it takes, estimated.
-        defaults: values of options, for those that a record of another version does not have or has too many.
+        defaults: values of options, for those that a record of another version does not have or has
+            too many.
         renamed: old name -> today's name of options.
         beside: other folders that it alone writes into; they are moved aside with its own.
     """
@@ -81,13 +85,18 @@ class Step:
     def facts(self) -> dict[str, Any]:
         """Return what the step depends on now."""
         inputs = {role: content_of(path) for role, path in self.inputs.items()}
-        return {"options": json.loads(json.dumps(self.options)), "inputs": inputs, "sasv": __version__}
+        return {
+            "options": json.loads(json.dumps(self.options)),
+            "inputs": inputs,
+            "sasv": __version__,
+        }
 
     def state(self, waiting: frozenset[Path] = frozenset()) -> State:
         """Return what is to be done and why.
 
         Args:
-            waiting: files that an earlier step has yet to write; nothing is concluded from inputs among them.
+            waiting: files that an earlier step has yet to write; nothing is concluded from inputs
+                among them.
         """
         try:
             kept = self._record()
@@ -97,7 +106,9 @@ class Step:
             taken = [str(folder) for folder in (self.folder, *self.beside) if _holds_files(folder)]
             if not taken:
                 return State("new", "not begun")
-            return State("changed", f"{' and '.join(taken)}: files, but no {RECORD} that says what made them")
+            return State(
+                "changed", f"{' and '.join(taken)}: files, but no {RECORD} that says what made them"
+            )
         changes, notes = self._differences(kept, waiting)
         if changes:
             return State("changed", "; ".join(changes), notes)
@@ -115,8 +126,8 @@ class Step:
     def move_aside(self) -> list[Path]:
         """Rename the folders of the step to ``NAME.old-N``; return the new names.
 
-        The folder with the record goes last: whatever is interrupted here, the record still tells that the folder
-        holds other work, or that its work is not done.
+        The folder with the record goes last: whatever is interrupted here, the record still tells
+        that the folder holds other work, or that its work is not done.
         """
         moved = []
         folders = [folder for folder in (*self.beside, self.folder) if os.path.lexists(folder)]
@@ -133,7 +144,9 @@ class Step:
             try:
                 folder.rename(_aside(folder, number))
             except OSError as error:
-                raise SasvError(f"{folder}: cannot be renamed: {write_reason(error)}; nothing was removed") from error
+                raise SasvError(
+                    f"{folder}: cannot be renamed: {write_reason(error)}; nothing was removed"
+                ) from error
             moved.append(_aside(folder, number))
         return moved
 
@@ -154,12 +167,18 @@ class Step:
             raise SasvError(f"{path}: broken (not a record of a step)")
         return kept
 
-    def _differences(self, kept: Mapping[str, Any], waiting: frozenset[Path]) -> tuple[list[str], list[str]]:
-        """Return in words what changed since the record, and what is other but no reason to do the step again."""
+    def _differences(
+        self, kept: Mapping[str, Any], waiting: frozenset[Path]
+    ) -> tuple[list[str], list[str]]:
+        """Return in words what changed since the record, and what is other but no reason to do the
+        step again.
+        """
         facts = kept["facts"]
         options = {self.renamed.get(name, name): value for name, value in facts["options"].items()}
         before: Mapping[str, Any] = (
-            facts["inputs"] if kept.get("format") == FORMAT else _old_inputs(facts["inputs"], options, self.inputs)
+            facts["inputs"]
+            if kept.get("format") == FORMAT
+            else _old_inputs(facts["inputs"], options, self.inputs)
         )
         changes: list[str] = []
         notes: list[str] = []
@@ -172,11 +191,19 @@ class Step:
                 continue
             found = compare(content, path)
             if found == "changed":
-                was = f" (was {content['path']})" if content["path"] != os.path.abspath(path) else ""
+                was = (
+                    f" (was {content['path']})" if content["path"] != os.path.abspath(path) else ""
+                )
                 changes.append(f"{role}: {path} {'changed' if path.exists() else 'is gone'}{was}")
             elif found == "unknown":
-                notes.append(f"{role} was {content['path']}, which is gone; {path} is taken for the same")
-        changes += [f"{role} was {_path_of(before[role])}, now none" for role in before if role not in self.inputs]
+                notes.append(
+                    f"{role} was {content['path']}, which is gone; {path} is taken for the same"
+                )
+        changes += [
+            f"{role} was {_path_of(before[role])}, now none"
+            for role in before
+            if role not in self.inputs
+        ]
         changes += self._option_changes(options, notes)
         if facts.get("sasv") != __version__:
             notes.append(f"made by sasv {facts.get('sasv')}, this is {__version__}")
@@ -207,7 +234,8 @@ def _path_of(content: Any) -> str:
 def _old_inputs(
     digests: Mapping[str, Any], options: dict[str, Any], roles: Mapping[str, Path]
 ) -> dict[str, dict[str, str]]:
-    """Return role -> content for a record of the first format; takes what is an input out of its options.
+    """Return role -> content for a record of the first format; takes what is an input out of its
+    options.
 
     A file is recognised by its digest, else by the longest equal end of its path.
     """
@@ -287,8 +315,10 @@ def check_unchanged(steps: Sequence[Step], redo: bool = False) -> None:
 def refusal(step: Step, state: State) -> str:
     """Return why a step is not done again unless it is asked for, and how to ask."""
     return (
-        f"{step.name}: {step.folder} holds other work ({state.why}); nothing was changed. Choose another --out, or add "
-        f"--redo: the old folder is then kept as {_aside(step.folder, 1).name}, or the next free number, and the step "
+        f"{step.name}: {step.folder} holds other work ({state.why}); nothing was changed. Choose "
+        "another --out, or add "
+        f"--redo: the old folder is then kept as {_aside(step.folder, 1).name}, or the next free "
+        "number, and the step "
         "is done again"
     )
 
@@ -298,7 +328,8 @@ def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
 
     Args:
         steps: each after those whose outputs it reads.
-        redo: where a folder holds other work, move it aside and do the step again, instead of stopping.
+        redo: where a folder holds other work, move it aside and do the step again, instead of
+            stopping.
 
     Raises:
         SasvError: of the step that failed, or that holds other work; the same call goes on there.
@@ -316,7 +347,9 @@ def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
             if not redo:
                 raise SasvError(refusal(step, state))
             kept = " and ".join(map(str, step.move_aside()))
-            logger.info(f"\n{head}: {state.why}; again from its beginning, what was there is kept in {kept}")
+            logger.info(
+                f"\n{head}: {state.why}; again from its beginning, what was there is kept in {kept}"
+            )
         elif state.action == "resume":
             logger.info(f"\n{head}: {state.why}, going on")
         else:
@@ -336,7 +369,9 @@ def _do(step: Step) -> None:
 
 
 def plan_lines(steps: Sequence[Step]) -> list[str]:
-    """Return the plan: what each step would do and why, its estimated time and disk, its command, and the sums."""
+    """Return the plan: what each step would do and why, its estimated time and disk, its command,
+    and the sums.
+    """
     waiting: set[Path] = set()
     lines = []
     hours = 0.0

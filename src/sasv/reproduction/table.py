@@ -29,7 +29,9 @@ class Result:
 
 
 class Reproduction(list[Result]):
-    """The cells of the table, and what there is to say of them: the table as text, or the plan of a dry run."""
+    """The cells of the table, and what there is to say of them: the table as text, or the plan of a
+    dry run.
+    """
 
     def __init__(self, cells: Iterable[Result] = (), text: str = ""):
         super().__init__(cells)
@@ -39,7 +41,9 @@ class Reproduction(list[Result]):
 def add_cells(
     planner: Planner, rows: Sequence[Row], encoders: Sequence[str], train_sets: Sequence[str]
 ) -> list[tuple[Row, str, str]]:
-    """Add the steps of all cells of the table to a plan; return the cells: row, encoder, training set."""
+    """Add the steps of all cells of the table to a plan; return the cells: row, encoder, training
+    set.
+    """
     cells: list[tuple[Row, str, str]] = []
     for encoder in encoders:
         for row in rows:
@@ -57,16 +61,20 @@ def results_of(planner: Planner, cells: Sequence[tuple[Row, str, str]]) -> list[
     for row, encoder, train_set in cells:
         stages = row.stages(train_set)
         folder = planner.evaluation(encoder, stages)
-        metrics = read_json(folder / "metrics.json", {"sasv_eer": (float, int, type(None))}) | {"folder": str(folder)}
+        metrics = read_json(folder / "metrics.json", {"sasv_eer": (float, int, type(None))}) | {
+            "folder": str(folder)
+        }
         published = find(row.number, encoder, train_set if row.needs_train_set() else "train+dev")
         value = published.published if published else None
-        results.append(Result(row.number, encoder, train_set, planner.model(encoder, stages), metrics, value))
+        results.append(
+            Result(row.number, encoder, train_set, planner.model(encoder, stages), metrics, value)
+        )
     return results
 
 
 def table_of(results: Sequence[Result], rows: Sequence[Row]) -> Section:
-    """Return the table: a line a row, for each encoder and training set our figure, the published one, and how
-    they differ."""
+    """Return the table: a line a row, for each encoder and training set our figure, the published
+    one, and how they differ."""
     columns = list(dict.fromkeys((result.encoder, result.train_set) for result in results))
     found = {(result.row, result.encoder, result.train_set): result for result in results}
     header = ["row", "Stage 1", "Stage 2", "Stage 3"]
@@ -94,8 +102,12 @@ def _figures(result: Result | None) -> list[Cell]:
 
 
 def write_table(results: Sequence[Result], table: Section, about: str, out: Path) -> None:
-    """Write the table as JSON and as a page below ``out``. A page that lacks its image is no error."""
-    write_json(out / "table.json", [vars(result) | {"model": str(result.model)} for result in results])
+    """Write the table as JSON and as a page below ``out``. A page that lacks its image is no
+    error.
+    """
+    write_json(
+        out / "table.json", [vars(result) | {"model": str(result.model)} for result in results]
+    )
     try:
         write_report("Rows of the published table", about, [table], out / "table")
     except MissingExtra as error:

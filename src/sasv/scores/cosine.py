@@ -10,7 +10,9 @@ from sasv.scores.scoring import Scoring, products
 from sasv.tables import Enrolments, Trials, check_trials, needed_names
 
 
-def score_trials(left: np.ndarray, right: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray) -> np.ndarray:
+def score_trials(
+    left: np.ndarray, right: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray
+) -> np.ndarray:
     """Return the cosine of each trial.
 
     Args:
@@ -44,8 +46,8 @@ def score_embeddings(
         scoring: how to score; left out, the cosine with the mean of the enrolment embeddings.
 
     Raises:
-        TableError: a trial or an enrolment names what is not there, or an utterance whose embedding failed or cannot
-            be compared (zero, or not finite).
+        TableError: a trial or an enrolment names what is not there, or an utterance whose embedding
+            failed or cannot be compared (zero, or not finite).
     """
     needed = needed_names(enrolments, trials)
     reasons = dict(failures or {})
@@ -54,7 +56,8 @@ def score_embeddings(
     lost = [f"{name}: {reasons[name]}" for name in sorted(needed.intersection(reasons))]
     if lost:
         raise TableError(
-            f"{trials.table.name}: {len(lost)} utterances that it needs could not be embedded ({some(lost, 3)}); "
+            f"{trials.table.name}: {len(lost)} utterances that it needs could not be embedded "
+            f"({some(lost, 3)}); "
             "mend the files or drop their rows"
         )
     known = {name: row for row, name in enumerate(utterances)}

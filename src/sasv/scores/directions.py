@@ -10,7 +10,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Return vectors divided by their lengths, (..., dimension), in the same dtype.
 
     Args:
-        vectors: (..., dimension). A vector of length zero stays zero, so its products are zero, not NaN.
+        vectors: (..., dimension). A vector of length zero stays zero, so its products are zero, not
+            NaN.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)

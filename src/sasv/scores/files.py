@@ -1,4 +1,5 @@
-"""Score and key files of challenges and other toolkits, read into score tables; ASVspoof 5 submissions, written.
+"""Score and key files of challenges and other toolkits, read into score tables; ASVspoof 5
+submissions, written.
 
 ``sasv.scores.layouts`` lists what is known; docs/metrics.md shows it.
 """
@@ -30,7 +31,9 @@ Columns = dict[str, list[str]]
 SCORE_COLUMNS = ("score", "asv_score", "cm_score")
 TRACK_2 = ("spk", "filename", "cm-score", "asv-score", "sasv-score")
 EVALUATION_SUBSET = "eval"
-"""What is measured of a key with several subsets (ASVspoof 2021), where nothing else is asked for."""
+"""What is measured of a key with several subsets (ASVspoof 2021), where nothing else is asked
+for.
+"""
 
 
 def read_scores(
@@ -47,17 +50,19 @@ def read_scores(
     Args:
         path: the score file.
         key: the trials with their labels, where the score file has none.
-        column: which score is meant where the file holds several; empty takes ``score``, or the only one.
+        column: which score is meant where the file holds several; empty takes ``score``, or the
+            only one.
         cm: score file of a countermeasure, one score per utterance, to go beside as ``cm_score``.
-        where: keep the trials with this ``column=value`` (several values separated by commas); empty keeps the
-            subset ``eval`` where a column ``subset`` has it, and all trials elsewhere.
-        columns: names of the columns of the score file, separated by commas, ``-`` for one that is not read;
-            empty recognises them.
+        where: keep the trials with this ``column=value`` (several values separated by commas);
+            empty keeps the subset ``eval`` where a column ``subset`` has it, and all trials
+            elsewhere.
+        columns: names of the columns of the score file, separated by commas, ``-`` for one that is
+            not read; empty recognises them.
         labels: meaning of labels that are numbers or unknown words: ``0=spoof,1=bonafide``.
 
     Raises:
-        TableError: an unknown layout, labels whose meaning is not stated, a trial without a score, two scores of one
-            trial, a key of another protocol.
+        TableError: an unknown layout, labels whose meaning is not stated, a trial without a score,
+            two scores of one trial, a key of another protocol.
     """
     if not (key or column or cm or where or columns or labels) and _is_ours(path):
         found = load_scores(path)
@@ -67,30 +72,40 @@ def read_scores(
     scores = [name for name in SCORE_COLUMNS if name in cells]
     if not scores:
         raise TableError(
-            f"{path}: no column of scores; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score ...); "
+            f"{path}: no column of scores; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score "
+            "...); "
             "--columns names the columns of a file"
         )
     if key:
         cells = _joined(path, cells, scores, key, _columns(Path(key), "", meaning))
     if "label" not in cells:
-        raise TableError(f"{path}: it does not say which trials are targets; give the key file or trial table (--key)")
+        raise TableError(
+            f"{path}: it does not say which trials are targets; give the key file or trial table "
+            "(--key)"
+        )
     if cm:
         _add_countermeasure(cells, scores[0], cm, path)
     if column and column not in cells:
         raise TableError(f"{path}: no column '{column}'; it has: {', '.join(cells)}")
     if not column and "score" not in cells and len(scores) > 1:
-        raise TableError(f"{path}: holds {' and '.join(scores)}; say which is meant (--column {scores[0]})")
+        raise TableError(
+            f"{path}: holds {' and '.join(scores)}; say which is meant (--column {scores[0]})"
+        )
     cells["score"] = cells[column or ("score" if "score" in cells else scores[0])]
     rows = len(cells["score"])
     cells.setdefault("speaker", [NONE] * rows)
     cells.setdefault("utterance", list(map(str, range(1, rows + 1))))
     cells.setdefault("attack", [NONE] * rows)
-    table = Table.build({name: values for name, values in cells.items() if name != "cm_label"}, str(path))
+    table = Table.build(
+        {name: values for name, values in cells.items() if name != "cm_label"}, str(path)
+    )
     return _subset(Scores(table), where)
 
 
 def _subset(scores: Scores, where: str) -> Scores:
-    """Return the trials that fulfil a condition; without one, the evaluation subset where there are several."""
+    """Return the trials that fulfil a condition; without one, the evaluation subset where there are
+    several.
+    """
     if not where:
         if "subset" not in scores.table.columns:
             return scores
@@ -100,7 +115,10 @@ def _subset(scores: Scores, where: str) -> Scores:
         where = f"subset={EVALUATION_SUBSET}"
         others = ", ".join(name for name in names if name != EVALUATION_SUBSET)
         logger.info(
-            "%s: measuring the trials with %s; it also holds %s (--where subset=...)", scores.table.name, where, others
+            "%s: measuring the trials with %s; it also holds %s (--where subset=...)",
+            scores.table.name,
+            where,
+            others,
         )
     return Scores(scores.table.where(where))
 
@@ -109,12 +127,16 @@ def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | 
     """Put the scores of a countermeasure beside those of a speaker system."""
     other = _columns(Path(cm))
     if "utterance" not in other or "utterance" not in cells:
-        raise TableError(f"{cm}: scores of a countermeasure need the name of the utterance beside each")
+        raise TableError(
+            f"{cm}: scores of a countermeasure need the name of the utterance beside each"
+        )
     name = "score" if "score" in other else "cm_score"
     if name not in other:
         raise TableError(f"{cm}: no column of scores")
     found = _by_name(cm, list(zip(other["utterance"])), other[name])
-    cells["cm_score"] = [found[one] for one in _all_in(found, list(zip(cells["utterance"])), cm, path)]
+    cells["cm_score"] = [
+        found[one] for one in _all_in(found, list(zip(cells["utterance"])), cm, path)
+    ]
     cells.setdefault("asv_score", cells[score])
 
 
@@ -147,8 +169,10 @@ def _columns(path: Path, named: str = "", meaning: dict[str, str] | None = None)
         layout = layout_of(rows)
         if layout is None:
             raise TableError(
-                f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line such as "
-                "'speaker utterance label score', separated by tabs, or name the columns by --columns"
+                f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line "
+                "such as "
+                "'speaker utterance label score', separated by tabs, or name the columns by "
+                "--columns"
             )
         names = list(layout.columns)
         numbers = dict(layout.numbers) | numbers
@@ -157,7 +181,9 @@ def _columns(path: Path, named: str = "", meaning: dict[str, str] | None = None)
             raise TableError(f"{path}, line {number}: {len(row)} cells instead of {len(names)}")
     repeated = [name for name in set(names) - {SKIP} if names.count(name) > 1]
     if repeated:
-        raise TableError(f"{path}: two columns are called {repeated[0]}; name the columns by --columns")
+        raise TableError(
+            f"{path}: two columns are called {repeated[0]}; name the columns by --columns"
+        )
     columns = {name: [row[at] for row in rows] for at, name in enumerate(names)}
     columns.pop(SKIP, None)
     for name in SCORE_COLUMNS:
@@ -168,7 +194,9 @@ def _columns(path: Path, named: str = "", meaning: dict[str, str] | None = None)
     if "label" in columns:
         columns["label"] = _labels(path, columns["label"], numbers)
     if "attack" in columns:
-        columns["attack"] = [NONE if label_of(cell) == BONA_FIDE else cell for cell in columns["attack"]]
+        columns["attack"] = [
+            NONE if label_of(cell) == BONA_FIDE else cell for cell in columns["attack"]
+        ]
     for name in ("speaker", "utterance"):
         if name in columns:
             columns[name] = [_stem(cell) for cell in columns[name]]
@@ -184,24 +212,29 @@ def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
     unknown = sorted(cell for cell, label in meanings.items() if label is None)
     if unknown and all(is_number(cell) for cell in unknown):
         raise TableError(
-            f"{path}: the labels are numbers ({some(unknown)}) and the file does not say what they mean; "
+            f"{path}: the labels are numbers ({some(unknown)}) and the file does not say what "
+            "they mean; "
             "say it by --labels 0=spoof,1=bonafide or --labels 0=nontarget,1=target"
         )
     if unknown:
         raise TableError(
-            f"{path}: unknown label {some(unknown)}; known: {', '.join(WORDS)}; --labels gives the meaning of others"
+            f"{path}: unknown label {some(unknown)}; known: {', '.join(WORDS)}; --labels gives "
+            "the meaning of others"
         )
     return [str(meanings[cell]) for cell in cells]
 
 
-def _joined(path: str | Path, columns: Columns, scores: list[str], key: str | Path, wanted: Columns) -> Columns:
+def _joined(
+    path: str | Path, columns: Columns, scores: list[str], key: str | Path, wanted: Columns
+) -> Columns:
     """Return the trials of a key with the scores of a file."""
     if "label" not in wanted or "utterance" not in wanted:
         raise TableError(f"{key}: no key: it needs the name and the label of each trial")
     if "utterance" not in columns:
         if columns.get("label") != wanted["label"]:
             raise TableError(
-                f"{path}: it names no trials, and its labels are not those of {key} row by row; is that another key?"
+                f"{path}: it names no trials, and its labels are not those of {key} row by row; "
+                "is that another key?"
             )
         return wanted | {score: columns[score] for score in scores}
     by = ["speaker", "utterance"] if "speaker" in columns and "speaker" in wanted else ["utterance"]
@@ -217,33 +250,47 @@ def _joined(path: str | Path, columns: Columns, scores: list[str], key: str | Pa
     return result
 
 
-def _by_name(path: str | Path, names: list[tuple[str, ...]], cells: list[str]) -> dict[tuple[str, ...], str]:
+def _by_name(
+    path: str | Path, names: list[tuple[str, ...]], cells: list[str]
+) -> dict[tuple[str, ...], str]:
     """Return name -> cell; TableError where a name has two that differ."""
     found = dict(zip(names, cells))
     if len(found) < len(names):
         for name, cell in zip(names, cells):
             if found[name] != cell:
-                raise TableError(f"{path}: {' '.join(name)} has two scores, {cell} and {found[name]}; keep one")
+                raise TableError(
+                    f"{path}: {' '.join(name)} has two scores, {cell} and {found[name]}; keep one"
+                )
     return found
 
 
 def _all_in(
-    found: dict[tuple[str, ...], str], trials: list[tuple[str, ...]], path: str | Path, key: str | Path
+    found: dict[tuple[str, ...], str],
+    trials: list[tuple[str, ...]],
+    path: str | Path,
+    key: str | Path,
 ) -> list[tuple[str, ...]]:
     missing = [" ".join(trial) for trial in trials if trial not in found]
     if len(missing) == len(trials):
-        raise TableError(f"{path}: it has no trial of {key} ({some(missing, 2)}); is that the key of another protocol?")
+        raise TableError(
+            f"{path}: it has no trial of {key} ({some(missing, 2)}); is that the key of another "
+            "protocol?"
+        )
     if missing:
-        raise TableError(f"{path}: {len(missing)} of {len(trials)} trials of {key} have no score ({some(missing, 3)})")
+        raise TableError(
+            f"{path}: {len(missing)} of {len(trials)} trials of {key} have no score "
+            f"({some(missing, 3)})"
+        )
     return trials
 
 
 def write_submission(scores: Scores, path: str | Path, track: int = 2) -> None:
-    """Write scores as ASVspoof 5 wants them: tab-separated, ``-`` where there is no score of a kind.
+    """Write scores as ASVspoof 5 wants them: tab-separated, ``-`` where there is no score of a
+    kind.
 
     Args:
-        scores: with ``score`` (track 2: the SASV score; track 1: the countermeasure's) and, for track 2, ``asv_score``
-            and ``cm_score`` where the system is a tandem.
+        scores: with ``score`` (track 2: the SASV score; track 1: the countermeasure's) and, for
+            track 2, ``asv_score`` and ``cm_score`` where the system is a tandem.
         path: file to write.
         track: 1 (``filename cm-score``) or 2.
     """

@@ -32,10 +32,38 @@ LABEL_WORDS = {word: label for label, words in WORDS.items() for word in words}
 """Labels as others write them, in small letters with hyphens -> our labels."""
 
 HEADER_WORDS = {
-    "speaker": ("speaker", "spk", "speaker_id", "spk_id", "claimed_speaker", "model", "modelid", "model_id",
-                "enrol", "enroll", "enrolment", "enrollment"),
-    "utterance": ("utterance", "utt", "utterance_id", "utt_id", "filename", "file", "file_name", "file_id", "path",
-                  "segment", "segmentid", "segment_id", "test", "trial", "audio", "wav"),
+    "speaker": (
+        "speaker",
+        "spk",
+        "speaker_id",
+        "spk_id",
+        "claimed_speaker",
+        "model",
+        "modelid",
+        "model_id",
+        "enrol",
+        "enroll",
+        "enrolment",
+        "enrollment",
+    ),
+    "utterance": (
+        "utterance",
+        "utt",
+        "utterance_id",
+        "utt_id",
+        "filename",
+        "file",
+        "file_name",
+        "file_id",
+        "path",
+        "segment",
+        "segmentid",
+        "segment_id",
+        "test",
+        "trial",
+        "audio",
+        "wav",
+    ),
     "label": ("label", "key", "target", "trial_type", "asv_label", "sasv_label"),
     "cm_label": ("cm_label",),
     "score": ("score", "sasv_score", "llr", "similarity", "cosine"),
@@ -43,7 +71,7 @@ HEADER_WORDS = {
     "cm_score": ("cm_score",),
     "attack": ("attack", "attack_id", "spoof_type"),
     "subset": ("subset", "partition", "phase"),
-}  # fmt: skip
+}
 HEADER_NAMES = {word: name for name, words in HEADER_WORDS.items() for word in words}
 """Column names as others write them, in small letters with underscores -> ours."""
 
@@ -60,8 +88,8 @@ class Layout:
     Attributes:
         name: where such files come from.
         columns: our name of each column, SKIP for those that are not read.
-        kinds: what each column holds: ``n`` a number, ``l`` a label in words, ``c`` bona fide or spoof
-            in words, ``b`` 0 or 1, ``o`` the word "Output", ``.`` no number, ``?`` anything.
+        kinds: what each column holds: ``n`` a number, ``l`` a label in words, ``c`` bona fide or
+            spoof in words, ``b`` 0 or 1, ``o`` the word "Output", ``.`` no number, ``?`` anything.
         numbers: meaning of labels written as numbers.
     """
 
@@ -80,7 +108,18 @@ class Layout:
 LAYOUTS = (
     Layout(
         "ASVspoof 2021 DF key",
-        ("speaker", "utterance", "codec", "source", "attack", "label", "trim", "subset", "vocoder", *[SKIP] * 4),
+        (
+            "speaker",
+            "utterance",
+            "codec",
+            "source",
+            "attack",
+            "label",
+            "trim",
+            "subset",
+            "vocoder",
+            *[SKIP] * 4,
+        ),
         ".....l.......",
     ),
     Layout(
@@ -98,16 +137,30 @@ LAYOUTS = (
         ("speaker", "utterance", "codec", "transmission", "attack", "label", "trim", "subset"),
         ".....l..",
     ),
-    Layout("ASVspoof 2019 list of a countermeasure", ("speaker", "utterance", SKIP, "attack", "label"), "...?c"),
-    Layout("ASVspoof 5 list of track 2", ("speaker", "utterance", "gender", "attack", "label"), "..??l"),
-    Layout("scores of SpeechBrain", ("speaker", "utterance", "label", "score"), "??bn", TARGET_OR_NOT),
+    Layout(
+        "ASVspoof 2019 list of a countermeasure",
+        ("speaker", "utterance", SKIP, "attack", "label"),
+        "...?c",
+    ),
+    Layout(
+        "ASVspoof 5 list of track 2", ("speaker", "utterance", "gender", "attack", "label"), "..??l"
+    ),
+    Layout(
+        "scores of SpeechBrain", ("speaker", "utterance", "label", "score"), "??bn", TARGET_OR_NOT
+    ),
     Layout("log of ASVspoof 2021 baselines", (SKIP, "utterance", SKIP, "score"), "o?bn"),
-    Layout("scores of ASVspoof 2019 countermeasures", ("utterance", "attack", "label", "score"), "??ln"),
+    Layout(
+        "scores of ASVspoof 2019 countermeasures", ("utterance", "attack", "label", "score"), "??ln"
+    ),
     Layout("scores with labels", ("speaker", "utterance", "score", "label"), "??nl"),
-    Layout("ASVspoof 2019 list of verification", ("speaker", "utterance", "attack", "label"), "???l"),
+    Layout(
+        "ASVspoof 2019 list of verification", ("speaker", "utterance", "attack", "label"), "???l"
+    ),
     Layout("scores of ASVspoof 2019 verification", ("attack", "label", "score"), "?ln"),
     Layout("scores of a countermeasure with labels", ("utterance", "score", "label"), "?nc"),
-    Layout("scores of a countermeasure with labels as numbers", ("utterance", "label", "score"), ".bn"),
+    Layout(
+        "scores of a countermeasure with labels as numbers", ("utterance", "label", "score"), ".bn"
+    ),
     Layout("list of VoxCeleb", ("label", "speaker", "utterance"), "b..", TARGET_OR_NOT),
     Layout("scores", ("speaker", "utterance", "score"), "??n"),
     Layout("trials", ("speaker", "utterance", "label"), "??l"),
@@ -175,7 +228,9 @@ def parse_numbers(text: str) -> dict[str, str]:
         written, _, label = part.partition("=")
         meant = label_of(label)
         if not written or meant is None:
-            raise TableError(f"'{part}': write the meaning of a label as 0=spoof; labels are {', '.join(WORDS)}")
+            raise TableError(
+                f"'{part}': write the meaning of a label as 0=spoof; labels are {', '.join(WORDS)}"
+            )
         found[written.strip()] = meant
     return found
 

@@ -1,7 +1,7 @@
 """Adaptive symmetric score normalisation (s-norm) against a cohort of other people.
 
-Source: Matejka et al., "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017
-(adaptive s-norm 1: the top scores of each side).
+Source: Matejka et al., "Analysis of score normalization in multilingual speaker recognition",
+Interspeech 2017 (adaptive s-norm 1: the top scores of each side).
 """
 
 import json
@@ -21,7 +21,9 @@ NO_SPREAD = 1e-6
 """Cohort scores (cosines) that differ by less are equal but for rounding."""
 
 BLOCK = 1024
-"""Rows multiplied with the cohort at once, so that the memory of a million utterances is that of a block."""
+"""Rows multiplied with the cohort at once, so that the memory of a million utterances is that of a
+block.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,26 @@ class Cohort:
 
         Args:
             vectors: (utterances, dimension), raw (or multi-crop).
-            speakers: speaker of each row, to average the embeddings of each; None keeps utterances apart.
+            speakers: speaker of each row, to average the embeddings of each; None keeps utterances
+                apart.
             crops: the embeddings are multi-crop: they are not normalised.
             source: where they come from, for records and errors.
             names: names of the utterances, for the digest.
 
         Raises:
-            SasvError: fewer than two members, members that cannot be compared, or members that are all the same.
+            SasvError: fewer than two members, members that cannot be compared, or members that are
+                all the same.
         """
         where = f" of {source}" if source else ""
         if len(vectors) < 2:
-            raise SasvError(f"a cohort of {len(vectors)}{where}: s-norm needs at least two, better hundreds")
+            raise SasvError(
+                f"a cohort of {len(vectors)}{where}: s-norm needs at least two, better hundreds"
+            )
         broken = int(without_direction(vectors).sum())
         if broken:
             raise SasvError(
-                f"a cohort{where} with {broken} embeddings that are zero or not finite; s-norm needs others"
+                f"a cohort{where} with {broken} embeddings that are zero or not finite; s-norm "
+                "needs others"
             )
         if speakers is not None:
             _, index = np.unique(np.array(speakers), return_inverse=True)
@@ -75,11 +82,14 @@ class Cohort:
             np.add.at(sums, index, vectors)
             vectors = (sums / np.bincount(index)[:, None]).astype(vectors.dtype)
             if len(vectors) < 2:
-                raise SasvError(f"a cohort of one speaker{where}: s-norm needs at least two, better hundreds")
+                raise SasvError(
+                    f"a cohort of one speaker{where}: s-norm needs at least two, better hundreds"
+                )
         directions = vectors if crops else unit(vectors)
         if float(np.abs(directions - directions[0]).max()) < NO_SPREAD:
             raise SasvError(
-                f"a cohort{where} of {len(directions)} equal embeddings has no spread; s-norm needs different people"
+                f"a cohort{where} of {len(directions)} equal embeddings has no spread; s-norm "
+                "needs different people"
             )
         digest = digest_of_bytes("\n".join(names)) if names else ""
         return cls(directions, source, "utterance" if speakers is None else "speaker", digest)
@@ -87,7 +97,11 @@ class Cohort:
     def save(self, path: str | Path) -> None:
         """Write it as ``.npz``."""
         with atomic_path(path) as temporary:
-            np.savez(temporary, vectors=self.vectors, about=np.array(json.dumps([self.source, self.by, self.digest])))
+            np.savez(
+                temporary,
+                vectors=self.vectors,
+                about=np.array(json.dumps([self.source, self.by, self.digest])),
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "Cohort":
@@ -101,11 +115,19 @@ class Cohort:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what identifies it, as plain values."""
-        return {"source": self.source, "by": self.by, "size": len(self.vectors), "digest": self.digest}
+        return {
+            "source": self.source,
+            "by": self.by,
+            "size": len(self.vectors),
+            "digest": self.digest,
+        }
 
 
-def cohort_statistics(directions: np.ndarray, cohort: Cohort, top: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and unbiased standard deviation of the highest cohort scores of each row, both (rows,).
+def cohort_statistics(
+    directions: np.ndarray, cohort: Cohort, top: int = 300
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and unbiased standard deviation of the highest cohort scores of each row, both
+    (rows,).
 
     Args:
         directions: (rows, dimension).
@@ -119,7 +141,8 @@ def cohort_statistics(directions: np.ndarray, cohort: Cohort, top: int = 300) ->
     top = min(top, size) if top else size
     if top < 2:
         raise SasvError("s-norm needs at least the two highest cohort scores (top 2)")
-    means, deviations = np.empty(len(directions)), np.empty(len(directions))
+    means = np.empty(len(directions))
+    deviations = np.empty(len(directions))
     for low in range(0, len(directions), BLOCK):
         part = slice(low, low + BLOCK)
         scores = (directions[part] @ cohort.vectors.T).astype(np.float64)
@@ -129,8 +152,10 @@ def cohort_statistics(directions: np.ndarray, cohort: Cohort, top: int = 300) ->
     flat = int((deviations < NO_SPREAD).sum())
     if flat:
         raise SasvError(
-            f"s-norm divides by the spread of the {top} highest cohort scores, and for {flat} of {len(directions)} "
-            "embeddings these are all equal; take a cohort of different people, or more of it (--top)"
+            f"s-norm divides by the spread of the {top} highest cohort scores, and for {flat} of "
+            f"{len(directions)} "
+            "embeddings these are all equal; take a cohort of different people, or more of it "
+            "(--top)"
         )
     return means, deviations
 
@@ -144,7 +169,8 @@ def s_norm(
     cohort: Cohort,
     top: int = 300,
 ) -> np.ndarray:
-    """Return adaptively normalised scores: the mean of the score standardised on both sides, (trials,).
+    """Return adaptively normalised scores: the mean of the score standardised on both sides,
+    (trials,).
 
     Args:
         scores: (trials,) inner products.

@@ -1,4 +1,6 @@
-"""Quality of a trial as side information for calibration: how much speech there is, how sure the encoder is."""
+"""Quality of a trial as side information for calibration: how much speech there is, how sure the
+encoder is.
+"""
 
 from collections.abc import Sequence
 
@@ -7,13 +9,16 @@ import numpy as np
 QUALITY = ("log_seconds", "log_enrolments", "norm")
 
 
-def quality_measures(seconds: np.ndarray, enrolments: np.ndarray, vectors: np.ndarray) -> dict[str, np.ndarray]:
+def quality_measures(
+    seconds: np.ndarray, enrolments: np.ndarray, vectors: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return the measures of trials by name, (trials,) each.
 
     Args:
         seconds: (trials,) length of the test utterance.
         enrolments: (trials,) number of enrolment utterances.
-        vectors: (trials, dimension), raw embedding of the test utterance; its norm is the third measure.
+        vectors: (trials, dimension), raw embedding of the test utterance; its norm is the third
+            measure.
     """
     values: Sequence[np.ndarray] = (
         np.log(np.maximum(seconds, 1e-3)),

@@ -14,8 +14,9 @@ from sasv.scores.directions import unit, without_direction
 from sasv.scores.normalise import Cohort, s_norm
 
 ENROLMENTS = ("mean", "normalised", "scores")
-"""What represents a speaker with several recordings: the mean of the raw embeddings (as published), the mean of the
-normalised ones, or no vector at all: the mean of the scores against each recording."""
+"""What represents a speaker with several recordings: the mean of the raw embeddings (as published),
+the mean of the normalised ones, or no vector at all: the mean of the scores against each
+recording."""
 
 GATHERED = 1 << 16
 """Trials per step where each pair is multiplied on its own."""
@@ -35,10 +36,12 @@ class Scoring:
         enrolment: one of ENROLMENTS.
         cohort: embeddings of other people for adaptive s-norm; None leaves the scores as they are.
         top: cohort scores that count, on each side; 0 takes all.
-        crops: where not 0, each embedding is the mean of the normalised embeddings of so many crops (multi-crop). Such
-            embeddings are not normalised again, so a score is the mean over all pairs of crops.
+        crops: where not 0, each embedding is the mean of the normalised embeddings of so many crops
+            (multi-crop). Such embeddings are not normalised again, so a score is the mean over all
+            pairs of crops.
         crop_seconds: length of a crop.
-        max_pause: pauses were cut down to so many seconds before embedding; None: utterances were embedded whole.
+        max_pause: pauses were cut down to so many seconds before embedding; None: utterances were
+            embedded whole.
     """
 
     enrolment: str = "mean"
@@ -50,10 +53,15 @@ class Scoring:
 
     def __post_init__(self) -> None:
         if self.enrolment not in ENROLMENTS:
-            raise SasvError(f"'{self.enrolment}' is no enrolment; use one of: {', '.join(ENROLMENTS)}")
+            raise SasvError(
+                f"'{self.enrolment}' is no enrolment; use one of: {', '.join(ENROLMENTS)}"
+            )
 
-    def directions(self, vectors: np.ndarray, members: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Return (speakers, dimension) and (utterances, dimension) whose inner products are the scores.
+    def directions(
+        self, vectors: np.ndarray, members: Sequence[Sequence[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (speakers, dimension) and (utterances, dimension) whose inner products are the
+        scores.
 
         Args:
             vectors: (utterances, dimension), raw embeddings.
@@ -81,7 +89,8 @@ class Scoring:
             utterance: (trials,) test utterance of each trial, a row of ``vectors``.
 
         Raises:
-            SasvError: an embedding is not finite or has length zero, so that a comparison would mean nothing.
+            SasvError: an embedding is not finite or has length zero, so that a comparison would
+                mean nothing.
         """
         used = np.zeros(len(vectors), bool)
         used[utterance] = True
@@ -96,12 +105,20 @@ class Scoring:
         return s_norm(scores, left, right, enrolment, utterance, self.cohort, self.top)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values: what is stored in checkpoints and beside score files, without embeddings."""
-        values: dict[str, Any] = {"measure": "cosine", "enrolment": self.enrolment, "crops": self.crops}
+        """Return it as plain values: what is stored in checkpoints and beside score files, without
+        embeddings.
+        """
+        values: dict[str, Any] = {
+            "measure": "cosine",
+            "enrolment": self.enrolment,
+            "crops": self.crops,
+        }
         if self.crops:
             values["crop_seconds"] = self.crop_seconds
         values["max_pause"] = self.max_pause
-        values["cohort"] = None if self.cohort is None else self.cohort.to_dict() | {"top": self.top}
+        values["cohort"] = (
+            None if self.cohort is None else self.cohort.to_dict() | {"top": self.top}
+        )
         return values
 
     def describe(self) -> str:
@@ -113,7 +130,9 @@ def described(record: Mapping[str, Any]) -> str:
     """Return what Scoring.to_dict gave in words."""
     crops = record.get("crops", 0)
     pieces = [f"cosine, enrolment {record.get('enrolment', 'mean')}"]
-    pieces.append(f"{crops} crops of {record.get('crop_seconds', 4.0):g} s" if crops else "whole utterances")
+    pieces.append(
+        f"{crops} crops of {record.get('crop_seconds', 4.0):g} s" if crops else "whole utterances"
+    )
     if record.get("max_pause") is not None:
         pieces.append(f"pauses cut to {record['max_pause']:g} s")
     cohort = record.get("cohort")
@@ -122,21 +141,26 @@ def described(record: Mapping[str, Any]) -> str:
     else:
         top = cohort.get("top", 0) or "all"
         pieces.append(
-            f"s-norm (top {top} of {cohort.get('size')} {cohort.get('by', 'utterance')} embeddings of "
+            f"s-norm (top {top} of {cohort.get('size')} {cohort.get('by', 'utterance')} "
+            "embeddings of "
             f"{cohort.get('source') or 'a cohort'}, {str(cohort.get('digest', ''))[:8]})"
         )
     return ", ".join(pieces)
 
 
 def same_scoring(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two records (see Scoring.to_dict) mean scores that can be held against one threshold."""
+    """Whether two records (see Scoring.to_dict) mean scores that can be held against one
+    threshold.
+    """
     return _identity(first) == _identity(second)
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
     crops = record.get("crops", 0)
     cohort = record.get("cohort")
-    normalised = None if cohort is None else (cohort.get("digest"), cohort.get("by"), cohort.get("top"))
+    normalised = (
+        None if cohort is None else (cohort.get("digest"), cohort.get("by"), cohort.get("top"))
+    )
     return (
         record.get("enrolment", "mean"),
         crops,
@@ -147,9 +171,13 @@ def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def sidecar(scores: str | Path) -> Path:
-    """Return the path of the record beside a score file: ``scores.tsv`` -> ``scores.scoring.json``."""
+    """Return the path of the record beside a score file: ``scores.tsv`` ->
+    ``scores.scoring.json``.
+    """
     path = Path(scores)
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".tsv").removesuffix(".txt") + SIDECAR)
+    return path.with_name(
+        path.name.removesuffix(".gz").removesuffix(".tsv").removesuffix(".txt") + SIDECAR
+    )
 
 
 def save_scoring(scores: str | Path, scoring: Mapping[str, Any], model: str = "") -> None:
@@ -164,7 +192,8 @@ def save_scoring(scores: str | Path, scoring: Mapping[str, Any], model: str = ""
 
 
 def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
-    """Return (scoring, fingerprint of the model) of a score file; None where nothing is recorded beside it.
+    """Return (scoring, fingerprint of the model) of a score file; None where nothing is recorded
+    beside it.
 
     Raises:
         SasvError: the record is broken.
@@ -178,7 +207,9 @@ def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
         model = str(values.get("model", ""))
         _identity(scoring)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise SasvError(f"{path}: not a record of how scores were made; remove it or score again") from error
+        raise SasvError(
+            f"{path}: not a record of how scores were made; remove it or score again"
+        ) from error
     return scoring, model
 
 
@@ -187,7 +218,9 @@ def enrolment_vectors(vectors: np.ndarray, members: Sequence[Sequence[int]]) -> 
     return np.stack([vectors[list(rows)].mean(axis=0) for rows in members])
 
 
-def products(left: np.ndarray, right: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray) -> np.ndarray:
+def products(
+    left: np.ndarray, right: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray
+) -> np.ndarray:
     """Return the inner product of each trial, (trials,) in [-1, 1].
 
     Args:

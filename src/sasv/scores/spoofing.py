@@ -1,4 +1,6 @@
-"""Scores of the heads that tell spoofed from bona fide speech, from embeddings; no PyTorch is needed."""
+"""Scores of the heads that tell spoofed from bona fide speech, from embeddings; no PyTorch is
+needed.
+"""
 
 from dataclasses import dataclass
 
@@ -21,14 +23,17 @@ class SpoofHead:
     bias: float = 0.0
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the score of each embedding (utterances, dimension), (utterances,); higher: bona fide."""
+        """Return the score of each embedding (utterances, dimension), (utterances,); higher: bona
+        fide.
+        """
         found: np.ndarray = unit(vectors) @ self.weight + self.bias
         return found
 
 
 @dataclass(frozen=True)
 class TrialClasses:
-    """The three classes of a trial (target, other speaker, spoof), linear in its cosine and in its ``cm_score``.
+    """The three classes of a trial (target, other speaker, spoof), linear in its cosine and in its
+    ``cm_score``.
 
     Attributes:
         weight: (3, 2).
@@ -38,8 +43,11 @@ class TrialClasses:
     weight: np.ndarray
     bias: np.ndarray
 
-    def llr(self, cosines: np.ndarray, cm_scores: np.ndarray, spoof_share: float = 0.5) -> np.ndarray:
-        """Return the log-likelihood ratio of the target against both others, of the shape of the cosines.
+    def llr(
+        self, cosines: np.ndarray, cm_scores: np.ndarray, spoof_share: float = 0.5
+    ) -> np.ndarray:
+        """Return the log-likelihood ratio of the target against both others, of the shape of the
+        cosines.
 
         Args:
             cosines: cosine of each trial.

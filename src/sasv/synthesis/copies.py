@@ -9,7 +9,18 @@ from sasv.synthesis.plan import Plan
 from sasv.tables import NONE, Table, Trials, Utterances
 from sasv.vocoders import VOCODERS
 
-COLUMNS = ("utterance", "path", "speaker", "split", "label", "attack", "seconds", "source", "sha256", "codec")
+COLUMNS = (
+    "utterance",
+    "path",
+    "speaker",
+    "split",
+    "label",
+    "attack",
+    "seconds",
+    "source",
+    "sha256",
+    "codec",
+)
 
 
 def copy_name(utterance: str, vocoder: str) -> str:
@@ -18,7 +29,8 @@ def copy_name(utterance: str, vocoder: str) -> str:
 
 
 def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: str) -> Utterances:
-    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest of the file.
+    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest
+    of the file.
 
     What went through a transmission condition stays bona fide; the column codec names it.
     """
@@ -32,9 +44,13 @@ def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: st
         copy = made[number]
         source = names[unit.row]
         start = (copy_name(source, unit.vocoder), unit.path, speakers[unit.row], splits[unit.row])
-        label, attack, codec = ("spoof", unit.vocoder, NONE)
+        label = "spoof"
+        attack = unit.vocoder
+        codec = NONE
         if VOCODERS.get(unit.vocoder).condition:
-            label, attack, codec = ("bonafide", NONE, unit.vocoder)
+            label = "bonafide"
+            attack = NONE
+            codec = unit.vocoder
         rows.append((*start, label, attack, f"{copy.seconds:.3f}", source, copy.digest, codec))
     return Utterances(Table.build(dict(zip(COLUMNS, zip(*rows))), name))
 
@@ -46,7 +62,10 @@ def check_copies(copies: Utterances) -> list[str]:
         for path, digest in zip(copies.paths, copies.table.texts("sha256")):
             try:
                 if digest_of_file(path) != digest:
-                    faults.append(f"{path}: changed since it was written; remove it and run the same command again")
+                    faults.append(
+                        f"{path}: changed since it was written; remove it and run the same "
+                        "command again"
+                    )
             except OSError as error:
                 faults.append(f"{path}: cannot be read ({error.strerror or error})")
             progress.add()
@@ -56,20 +75,32 @@ def check_copies(copies: Utterances) -> list[str]:
 def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
     """Return the trials, and those with copies.
 
-    A copy of a target trial's utterance makes a spoofed trial; bona fide speech through a codec keeps its label.
+    A copy of a target trial's utterance makes a spoofed trial; bona fide speech through a codec
+    keeps its label.
     """
     sources: dict[str, list[tuple[str, str, bool]]] = {}
-    for source, *copy in zip(copies.table.texts("source"), copies.ids, copies.attack_texts, copies.spoofed.tolist()):
+    for source, *copy in zip(
+        copies.table.texts("source"), copies.ids, copies.attack_texts, copies.spoofed.tolist()
+    ):
         sources.setdefault(source, []).append(tuple(copy))
     table = trials.table
-    rows = list(zip(table.texts("speaker"), table.texts("utterance"), table.texts("label"), trials.attack_texts))
+    rows = list(
+        zip(
+            table.texts("speaker"),
+            table.texts("utterance"),
+            table.texts("label"),
+            trials.attack_texts,
+        )
+    )
     added = [
         (speaker, name, "spoof" if spoofed else label, attack)
         for speaker, utterance, label, _ in rows
         for name, attack, spoofed in sources.get(utterance, [])
         if label == "target" or (label == "nontarget" and not spoofed)
     ]
-    return Table.build(dict(zip(("speaker", "utterance", "label", "attack"), zip(*rows, *added))), "trials")
+    return Table.build(
+        dict(zip(("speaker", "utterance", "label", "attack"), zip(*rows, *added))), "trials"
+    )
 
 
 def joined(*tables: Utterances) -> Table:

@@ -21,8 +21,12 @@ TRIED = 20
 """So many sources are tried for that speech."""
 
 
-def estimate(plan: Plan, makers: Makers, utterances: Utterances, workers: int, batch: int = 1) -> str:
-    """Return in words how long the whole plan takes and how much disk, from a few seconds of its own speech."""
+def estimate(
+    plan: Plan, makers: Makers, utterances: Utterances, workers: int, batch: int = 1
+) -> str:
+    """Return in words how long the whole plan takes and how much disk, from a few seconds of its
+    own speech.
+    """
     known = utterances.seconds
     total = 0.0 if known is None else float(known[[unit.row for unit in plan.units]].sum())
     if not total:
@@ -43,8 +47,10 @@ def estimate(plan: Plan, makers: Makers, utterances: Utterances, workers: int, b
     processes = max(workers, 1)
     needed = total * float(np.mean(spent)) / processes
     return (
-        f"{len(plan.units):,} copies of {duration(total)} of speech: about {duration(needed)} on {processes} "
-        f"process{'es' if processes > 1 else ''} and {total * float(np.mean(bytes_each)) / 1e9:.2f} GB"
+        f"{len(plan.units):,} copies of {duration(total)} of speech: about {duration(needed)} on "
+        f"{processes} "
+        f"process{'es' if processes > 1 else ''} and "
+        f"{total * float(np.mean(bytes_each)) / 1e9:.2f} GB"
     )
 
 

@@ -1,7 +1,8 @@
-"""What is known of copies that were made: a log for each shard, which survives a kill at any moment.
+"""What is known of copies that were made: a log for each shard, which survives a kill at any
+moment.
 
-A line is ``[unit, seconds, digest, origin, bytes, path]``, written when a copy is whole; before a copy is begun, a line
-``[path]`` says so. Logs of older versions have the first three cells alone.
+A line is ``[unit, seconds, digest, origin, bytes, path]``, written when a copy is whole; before a
+copy is begun, a line ``[path]`` says so. Logs of older versions have the first three cells alone.
 """
 
 import json
@@ -18,7 +19,9 @@ from sasv.core.identity import identity_digest
 from sasv.synthesis.plan import Makers, Unit
 
 TEMPORARY = re.compile(r"\..*\.(\d+)\.part(\.\w+)?$")
-"""What a file is called while it is written (``core.files.atomic_path``); the number is that of the process."""
+"""What a file is called while it is written (``core.files.atomic_path``); the number is that of the
+process.
+"""
 
 FOREIGN_SECONDS = 3600.0
 """A temporary file of another machine is taken for abandoned after this time."""
@@ -65,7 +68,9 @@ class Known:
 
 
 def origin_of(unit: Unit, source: str, makers_identity: str) -> str:
-    """Return a digest of what a copy is made of: the identity of its source, channel, vocoder, seed and weights."""
+    """Return a digest of what a copy is made of: the identity of its source, channel, vocoder, seed
+    and weights.
+    """
     return identity_digest(source, unit.channel, unit.vocoder, unit.seed, makers_identity)
 
 
@@ -74,14 +79,17 @@ def read_logs(out: Path, parts: Path, units: Sequence[Unit]) -> Known:
 
     Args:
         out: folder of the job.
-        parts: folder of this plan's logs; in lines of older versions, which name no path, the unit is of this plan.
+        parts: folder of this plan's logs; in lines of older versions, which name no path, the unit
+            is of this plan.
         units: those of the plan.
     """
     known = Known()
     for log in sorted(out.glob("parts-*/*/made.jsonl")):
         own = log.parent.parent == parts
         text = log.read_text(encoding="utf-8", errors="surrogateescape")
-        for line in text[: text.rfind("\n") + 1].splitlines():  # a last line without its end was cut
+        for line in text[
+            : text.rfind("\n") + 1
+        ].splitlines():  # a last line without its end was cut
             cells = _cells(line)
             if len(cells) == 1 and isinstance(cells[0], str):
                 known.begun.add(cells[0])
@@ -121,7 +129,9 @@ def relative(path: str, out: Path) -> str:
 
 
 def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) -> Made | None:
-    """Return the copy that is there and was made of this very source, None where it has to be made."""
+    """Return the copy that is there and was made of this very source, None where it has to be
+    made.
+    """
     records = known.made.get(relative(unit.path, out))
     if not records:
         return None
@@ -183,7 +193,8 @@ def clear_temporaries(folders: set[str], alone: bool, now: float) -> int:
 
     Args:
         folders: where copies are written.
-        alone: no other machine works on this job; else only old files of processes that are not here are removed.
+        alone: no other machine works on this job; else only old files of processes that are not
+            here are removed.
         now: time in seconds.
     """
     removed = 0
@@ -214,19 +225,27 @@ def _alive(process: int) -> bool:
 
 
 def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
-    """Note what makes the copies of a folder; SasvError where there are copies by another seed or other weights."""
+    """Note what makes the copies of a folder; SasvError where there are copies by another seed or
+    other weights.
+    """
     for name in makers.names:
         settings = {"seed": seed, "weights": makers.identity(name)}
         path = folder / name / "settings.json"
         there = list(path.parent.iterdir()) if path.parent.is_dir() else []
-        if not any(other != path and not other.name.startswith(".") for other in there):  # no copy yet: begin anew
+        if not any(
+            other != path and not other.name.startswith(".") for other in there
+        ):  # no copy yet: begin anew
             write_json(path, settings)
             continue
         if not path.exists():
             raise SasvError(
-                f"{path.parent}: holds files but no settings.json, so nothing says what made them; move the folder "
+                f"{path.parent}: holds files but no settings.json, so nothing says what made "
+                "them; move the folder "
                 "away, or choose another --out"
             )
         kept = read_json(path, remedy=f"remove the folder {path.parent}, or choose another --out")
         if kept != settings:
-            raise SasvError(f"{path.parent}: holds copies by another seed or other weights; choose another --out")
+            raise SasvError(
+                f"{path.parent}: holds copies by another seed or other weights; choose another "
+                "--out"
+            )

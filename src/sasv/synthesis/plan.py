@@ -57,7 +57,9 @@ class Makers:
     device: str = "cpu"
 
     def identity(self, name: str) -> str:
-        """Return what identifies the weights of a vocoder: the digest of a file, the path of a folder."""
+        """Return what identifies the weights of a vocoder: the digest of a file, the path of a
+        folder.
+        """
         weights = Path(self.weights.get(name, ""))
         return digest_of_bytes(read_bytes(weights)) if weights.is_file() else str(weights)
 
@@ -102,14 +104,18 @@ def plan_units(
             units.append(Unit(row, paths[row], vocoder, path, drawn, utterances.channel(row)))
     _check_once(units)
     lines = (f"{unit.source}\t{unit.path}\t{unit.seed}\n" for unit in units)
-    return Plan(units, digest_of_bytes(*(line.encode("utf-8", "surrogateescape") for line in lines)))
+    return Plan(
+        units, digest_of_bytes(*(line.encode("utf-8", "surrogateescape") for line in lines))
+    )
 
 
 def _check_apart(paths: Sequence[str], speakers: Sequence[str], root: str, out: Path) -> None:
-    """SasvError where the copies would lie in the folder of the speech, and be taken for speech later.
+    """SasvError where the copies would lie in the folder of the speech, and be taken for speech
+    later.
 
-    That is a folder which holds sources themselves or folders named by their speakers, or the common root of sources
-    that are all equally deep. The common root of several corpora (another depth each) is no folder of speech.
+    That is a folder which holds sources themselves or folders named by their speakers, or the
+    common root of sources that are all equally deep. The common root of several corpora (another
+    depth each) is no folder of speech.
     """
     if any(out.parent.glob("parts-*")):  # a job of an older version, which may go on
         return
@@ -117,15 +123,22 @@ def _check_apart(paths: Sequence[str], speakers: Sequence[str], root: str, out: 
     refused = {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
     for path, speaker in zip(paths, speakers):
         above, found, _ = path.rpartition(f"{os.sep}{speaker}{os.sep}")
-        if found and above and (above == os.path.dirname(root) or f"{above}{os.sep}".startswith(f"{root}{os.sep}")):
+        if (
+            found
+            and above
+            and (above == os.path.dirname(root) or f"{above}{os.sep}".startswith(f"{root}{os.sep}"))
+        ):
             refused.add(os.path.realpath(above))
     depths = {path.count(os.sep) for path in paths}
     if len(depths) == 1 and root != os.sep and not f"{Path.cwd()}".startswith(f"{root}{os.sep}"):
         refused.add(os.path.realpath(root))
-    inside = next((str(folder) for folder in (copies, *copies.parents) if str(folder) in refused), None)
+    inside = next(
+        (str(folder) for folder in (copies, *copies.parents) if str(folder) in refused), None
+    )
     if inside is not None:
         raise SasvError(
-            f"{out}: lies in the folder of the speech ({inside}), where the copies would be taken for speech; choose "
+            f"{out}: lies in the folder of the speech ({inside}), where the copies would be taken "
+            "for speech; choose "
             "an --out elsewhere"
         )
 
@@ -136,4 +149,6 @@ def _check_once(units: Sequence[Unit]) -> None:
     for unit in units:
         other = first.setdefault(unit.path, unit)
         if other is not unit:
-            raise SasvError(f"{unit.source}: two rows of the table are this file and this channel; keep one")
+            raise SasvError(
+                f"{unit.source}: two rows of the table are this file and this channel; keep one"
+            )

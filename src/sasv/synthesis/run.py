@@ -1,7 +1,8 @@
 """Copies of a whole table: many processes, shards of a job array, killed and started again at will.
 
-A unit is one copy of one utterance. Which units there are depends on the table, the vocoders and the seed alone; a
-copy is written whole or not at all and then noted in the log of its shard, so a later run does only what is missing.
+A unit is one copy of one utterance. Which units there are depends on the table, the vocoders and
+the seed alone; a copy is written whole or not at all and then noted in the log of its shard, so a
+later run does only what is missing.
 """
 
 import logging
@@ -9,7 +10,13 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
@@ -69,10 +76,12 @@ def run(
         batch: utterances that a vocoder is given at once, in this process.
 
     Returns:
-        Unit -> what was made, and unit -> why not, where this process found all shards done; None while others work.
+        Unit -> what was made, and unit -> why not, where this process found all shards done; None
+        while others work.
 
     Raises:
-        SasvError: the disk is full, a worker was killed, another run works on this shard, or copies were lost.
+        SasvError: the disk is full, a worker was killed, another run works on this shard, or copies
+            were lost.
     """
     index, count = parse_shard(shard)
     folder = parts / f"{index + 1}-of-{count}"
@@ -87,8 +96,13 @@ def run(
 
         mine, todo = outstanding(len(plan.units), index, count, done)
         if len(todo) < len(mine):
-            logger.info(f"{len(mine) - len(todo)} of {len(mine)} copies are there already; making the others")
-        clear_temporaries({os.path.dirname(plan.units[number].path) for number in mine}, count == 1, time.time())
+            logger.info(
+                f"{len(mine) - len(todo)} of {len(mine)} copies are there already; making the "
+                "others"
+            )
+        clear_temporaries(
+            {os.path.dirname(plan.units[number].path) for number in mine}, count == 1, time.time()
+        )
         failures = _make(plan, todo, origins, known, makers, folder, job, workers, batch)
         write_json(folder / "done.json", failures)
     marks = [parts / f"{other + 1}-of-{count}" / "done.json" for other in range(count)]
@@ -102,7 +116,9 @@ def _origins(plan: Plan, makers: Makers) -> list[str]:
     """Return what each copy is made of."""
     weights = {name: makers.identity(name) for name in makers.names}
     sources = file_identities([unit.source for unit in plan.units])
-    return [origin_of(unit, source, weights[unit.vocoder]) for unit, source in zip(plan.units, sources)]
+    return [
+        origin_of(unit, source, weights[unit.vocoder]) for unit, source in zip(plan.units, sources)
+    ]
 
 
 def _make(
@@ -116,7 +132,9 @@ def _make(
     workers: int,
     batch: int,
 ) -> dict[int, str]:
-    """Make copies and note them in the log; return unit -> reason of those that could not be made."""
+    """Make copies and note them in the log; return unit -> reason of those that could not be
+    made.
+    """
     failures: dict[int, str] = {}
     log = Log(folder / "made.jsonl")
     try:
@@ -142,7 +160,16 @@ def _make(
                     failures[task.number] = copy
                 else:
                     place = relative(task.unit.path, job)
-                    log.add(Made(task.number, copy.seconds, copy.digest, origins[task.number], copy.size, place))
+                    log.add(
+                        Made(
+                            task.number,
+                            copy.seconds,
+                            copy.digest,
+                            origins[task.number],
+                            copy.size,
+                            place,
+                        )
+                    )
                 progress.add()
     finally:
         log.close()
@@ -175,7 +202,8 @@ def _outcome(
         for path in marks:
             path.unlink(missing_ok=True)
         raise SasvError(
-            f"{len(lost)} of {len(plan.units)} copies are neither there nor failed (the first: {lost[0]}): they were "
+            f"{len(lost)} of {len(plan.units)} copies are neither there nor failed (the first: "
+            f"{lost[0]}): they were "
             "removed, or their sources changed meanwhile; run the same command again"
         )
     return made, failures
@@ -190,7 +218,9 @@ def _here(tasks: Iterable[Task], makers: Makers) -> Iterator[Result]:
 
 def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterator[Result]:
     """Yield what became of each task as worker processes finish."""
-    context = multiprocessing.get_context("spawn")  # a fork would share torch's thread pool, and hang
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would share torch's thread pool, and hang
     with ProcessPoolExecutor(workers, context, start_process, (makers,)) as pool:
         waiting: dict[Future[Copy | str], Task] = {}
         try:
@@ -203,7 +233,8 @@ def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterat
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
             raise SasvError(
-                f"a worker process died ({error}); often memory is short: the same command goes on, "
+                f"a worker process died ({error}); often memory is short: the same command goes "
+                "on, "
                 "try fewer --num-workers"
             ) from error
         finally:
@@ -211,7 +242,9 @@ def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterat
 
 
 def _batched(tasks: Iterable[Task], makers: Makers, batch: int) -> Iterator[Result]:
-    """Yield what became of each task; threads read the next batch and write the last one meanwhile."""
+    """Yield what became of each task; threads read the next batch and write the last one
+    meanwhile.
+    """
     worker = Worker(makers)
     tasks = iter(tasks)
     with ThreadPoolExecutor(THREADS) as pool:

@@ -16,7 +16,9 @@ from sasv.synthesis.plan import Makers, Unit
 from sasv.vocoders import make_vocoder
 
 SINGLE_FAILURES = (36, 22, 84)
-"""ENAMETOOLONG, EINVAL, EILSEQ: this one copy cannot be written; any other error of writing ends the job."""
+"""ENAMETOOLONG, EINVAL, EILSEQ: this one copy cannot be written; any other error of writing ends
+the job.
+"""
 
 
 class Task(NamedTuple):
@@ -45,7 +47,10 @@ class Worker:
     """Makes copies, each vocoder being made once a process."""
 
     def __init__(self, makers: Makers):
-        self.vocoders = {name: make_vocoder(name, makers.weights.get(name, ""), makers.device) for name in makers.names}
+        self.vocoders = {
+            name: make_vocoder(name, makers.weights.get(name, ""), makers.device)
+            for name in makers.names
+        }
 
     def copy(self, task: Task) -> Copy:
         """Make one copy.
@@ -75,7 +80,8 @@ def read_source(task: Task) -> np.ndarray:
 def write_copy(task: Task, wave: np.ndarray) -> Copy:
     """Write a copy and read its length, digest and size.
 
-    A file that no log knows is left alone: it is kept as the copy where it is the very same, else it is somebody's own.
+    A file that no log knows is left alone: it is kept as the copy where it is the very same, else
+    it is somebody's own.
 
     Raises:
         AudioError: a file of somebody else is in its place, or its name cannot be written.
@@ -96,7 +102,8 @@ def write_copy(task: Task, wave: np.ndarray) -> Copy:
         beside.unlink()
         if not same:
             raise AudioError(
-                f"{path}: changed since it was written, or no copy of sasv at all; move it away and run the same "
+                f"{path}: changed since it was written, or no copy of sasv at all; move it away "
+                "and run the same "
                 "command again"
             )
     return Copy(probe(path).seconds, digest_of_file(path), path.stat().st_size)

@@ -1,4 +1,6 @@
-"""Tables as TSV files that a person can open: utterances, enrolments, trials, scores (docs/tables.md)."""
+"""Tables as TSV files that a person can open: utterances, enrolments, trials, scores
+(docs/tables.md).
+"""
 
 from sasv.tables.join import check_trials, needed_names, needed_utterances
 from sasv.tables.labels import BONA_FIDE, NONE, TRIAL_LABELS

@@ -1,7 +1,9 @@
-"""What a file or folder holds, whatever its path is called: how finished work recognises its inputs.
+"""What a file or folder holds, whatever its path is called: how finished work recognises its
+inputs.
 
-A record keeps the absolute path and a digest of the content. A path that is spelt differently, a link, or a copy on
-another disk is then the same input, and a file that was replaced in place is another one.
+A record keeps the absolute path and a digest of the content. A path that is spelt differently, a
+link, or a copy on another disk is then the same input, and a file that was replaced in place is
+another one.
 """
 
 import os
@@ -16,14 +18,18 @@ from sasv.tables.table import Table
 from sasv.tables.utterances import Utterances
 
 Content = dict[str, str]
-"""``path`` (absolute), and ``sha256`` of a file, ``rows`` of an utterance table, or ``listing`` of a folder."""
+"""``path`` (absolute), and ``sha256`` of a file, ``rows`` of an utterance table, or ``listing`` of
+a folder.
+"""
 
 Comparison = Literal["same", "moved", "unknown", "changed"]
-"""How an input compares with the one on record. ``unknown``: an older version of sasv kept no digest, and what stood
-at the old path is no longer there."""
+"""How an input compares with the one on record. ``unknown``: an older version of sasv kept no
+digest, and what stood at the old path is no longer there."""
 
 CODED_COLUMNS = ("speaker", "label", "attack", "split")
-"""Columns of an utterance table on which training and copying depend, besides the names and the audio."""
+"""Columns of an utterance table on which training and copying depend, besides the names and the
+audio.
+"""
 
 
 def content_of(path: str | Path) -> Content | None:
@@ -46,7 +52,8 @@ def compare(kept: Mapping[str, str], path: str | Path) -> Comparison:
         kept: what ``content_of`` gave, or only its ``path`` where no digest was kept.
         path: file or folder now.
     """
-    old, now = Path(kept["path"]), Path(path)
+    old = Path(kept["path"])
+    now = Path(path)
     if now.is_dir() or "listing" in kept:
         return _compare_folders(kept, old, now)
     if not now.is_file():
@@ -76,7 +83,9 @@ def _compare_folders(kept: Mapping[str, str], old: Path, now: Path) -> Compariso
 
 
 def listing_digest(folder: str | Path) -> str:
-    """Return the digest of the relative names and sizes of the files below a folder, hidden ones left out."""
+    """Return the digest of the relative names and sizes of the files below a folder, hidden ones
+    left out.
+    """
     lines = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -91,7 +100,9 @@ def listing_digest(folder: str | Path) -> str:
 
 
 def table_rows_digest(path: str | Path) -> str:
-    """Return ``rows_digest`` of a file that is an utterance table, and an empty text for any other file."""
+    """Return ``rows_digest`` of a file that is an utterance table, and an empty text for any other
+    file.
+    """
     if not str(path).endswith((".tsv", ".tsv.gz", ".parquet")):
         return ""
     try:
@@ -104,8 +115,8 @@ def table_rows_digest(path: str | Path) -> str:
 def rows_digest(utterances: Utterances) -> str:
     """Return a digest of the rows that stays the same when the audio moves to another disk.
 
-    Of the paths only the part below their common folder counts, for each attack on its own, because copies by a
-    vocoder usually lie elsewhere than their sources.
+    Of the paths only the part below their common folder counts, for each attack on its own, because
+    copies by a vocoder usually lie elsewhere than their sources.
     """
     table = utterances.table
     parts = [_joined(utterances.ids)]

@@ -18,11 +18,14 @@ class TrialRows:
     utterance: np.ndarray
 
 
-def check_trials(trials: Trials, enrolments: Enrolments, known: Sequence[str] | dict[str, int]) -> TrialRows:
+def check_trials(
+    trials: Trials, enrolments: Enrolments, known: Sequence[str] | dict[str, int]
+) -> TrialRows:
     """Join trials with enrolments and known utterances.
 
     Raises:
-        TableError: a trial names a speaker who is not enrolled or an unknown utterance, or an enrolment does.
+        TableError: a trial names a speaker who is not enrolled or an unknown utterance, or an
+            enrolment does.
     """
     rows = known if isinstance(known, dict) else {name: row for row, name in enumerate(known)}
     enrolled = {name: row for row, name in enumerate(enrolments.speakers)}
@@ -44,12 +47,20 @@ def needed_names(enrolments: Enrolments, trials: Trials) -> set[str]:
 
 
 def needed_utterances(everything: Utterances, enrolments: Enrolments, trials: Trials) -> Utterances:
-    """Return the rows that a protocol needs, in the order of the table. TableError as check_trials."""
+    """Return the rows that a protocol needs, in the order of the table. TableError as
+    check_trials.
+    """
     check_trials(trials, enrolments, everything.rows)
-    return everything.take(np.array(sorted(everything.rows[name] for name in needed_names(enrolments, trials))))
+    return everything.take(
+        np.array(sorted(everything.rows[name] for name in needed_names(enrolments, trials)))
+    )
 
 
-def _all_known(table: str, what: str, names: Sequence[str], known: dict[str, int], where: str) -> None:
+def _all_known(
+    table: str, what: str, names: Sequence[str], known: dict[str, int], where: str
+) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise TableError(f"{table}: {what} {some(unknown)} is not in {where}; add it there or drop its rows")
+        raise TableError(
+            f"{table}: {what} {some(unknown)} is not in {where}; add it there or drop its rows"
+        )

@@ -7,7 +7,9 @@ TARGET = "target"
 NONTARGET = "nontarget"
 SPOOF = "spoof"
 BONA_FIDE = "bonafide"
-"""Label of what a countermeasure should accept; its score files have it in place of target and nontarget."""
+"""Label of what a countermeasure should accept; its score files have it in place of target and
+nontarget.
+"""
 
 UTTERANCE_LABELS = (BONA_FIDE, SPOOF)
 TRIAL_LABELS = (TARGET, NONTARGET, SPOOF)

@@ -15,8 +15,8 @@ from sasv.tables.trials import Trials
 class Scores(Trials):
     """Trials with a score column; the higher, the more the claim is believed.
 
-    Further columns: ``asv_score`` and ``cm_score`` of the parts of a tandem, and whatever describes the trials (codec,
-    gender). The scores of a countermeasure have the labels bonafide and spoof.
+    Further columns: ``asv_score`` and ``cm_score`` of the parts of a tandem, and whatever describes
+    the trials (codec, gender). The scores of a countermeasure have the labels bonafide and spoof.
     """
 
     known = (*TRIAL_LABELS, BONA_FIDE)
@@ -42,20 +42,27 @@ class Scores(Trials):
         return self.table.numbers(column) if column in self.table.columns else None
 
     def check_unique(self) -> None:
-        """TableError where a trial stands twice with different scores or labels; the same twice counts twice."""
+        """TableError where a trial stands twice with different scores or labels; the same twice
+        counts twice.
+        """
         (speakers, _), (utterances, names) = self.speakers, self.utterances
-        if set(names) == {NONE} or self.table.text("speaker", 0) == NONE == self.table.text("utterance", 0):
+        if set(names) == {NONE} or self.table.text("speaker", 0) == NONE == self.table.text(
+            "utterance", 0
+        ):
             return
         pairs = speakers.astype(np.int64) * len(names) + utterances
         order = np.argsort(pairs, kind="stable")
         same = pairs[order[1:]] == pairs[order[:-1]]
         for at in np.flatnonzero(same).tolist():
-            one, other = int(order[at]), int(order[at + 1])
+            one = int(order[at])
+            other = int(order[at + 1])
             if self.values[one] != self.values[other] or self.labels[one] != self.labels[other]:
                 raise self.table.bad_cell(
-                    "utterance", other, f"stands twice for one speaker (first in line {self.table.line(one)}), with "
+                    "utterance",
+                    other,
+                    f"stands twice for one speaker (first in line {self.table.line(one)}), with "
                     "another score or label; keep one",
-                )  # fmt: skip
+                )
 
 
 def load_scores(path: str | Path) -> Scores:
@@ -64,10 +71,17 @@ def load_scores(path: str | Path) -> Scores:
 
 
 def save_scores(
-    path: str | Path, trials: Trials, scores: np.ndarray, extras: Mapping[str, Sequence[str]] | None = None
+    path: str | Path,
+    trials: Trials,
+    scores: np.ndarray,
+    extras: Mapping[str, Sequence[str]] | None = None,
 ) -> Scores:
-    """Write a score file (speaker, utterance, label, attack, score, and further columns) and return it."""
-    cells: dict[str, Sequence[str]] = {name: trials.table.texts(name) for name in ("speaker", "utterance", "label")}
+    """Write a score file (speaker, utterance, label, attack, score, and further columns) and return
+    it.
+    """
+    cells: dict[str, Sequence[str]] = {
+        name: trials.table.texts(name) for name in ("speaker", "utterance", "label")
+    }
     cells["attack"] = trials.attack_texts
     cells["score"] = [f"{score:.9g}" for score in scores]
     others = [name for name in trials.table.columns if name not in cells]

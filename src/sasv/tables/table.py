@@ -84,7 +84,9 @@ class Table:
         first = data.lstrip(b"\r\n").splitlines()[0]
         header = first.decode("utf-8", "replace").split("\t")
         if len(set(header)) < len(header):
-            raise TableError(f"{name}: a column name stands twice in the header: {some(header, 20)}")
+            raise TableError(
+                f"{name}: a column name stands twice in the header: {some(header, 20)}"
+            )
         wrong: list[pyarrow.csv.InvalidRow] = []
 
         def keep_first(row: pyarrow.csv.InvalidRow) -> str:
@@ -92,13 +94,21 @@ class Table:
                 wrong.append(row)
             return "skip"
 
-        parse = pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False, invalid_row_handler=keep_first)
-        convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(header, CELL), strings_can_be_null=False)
-        read = pyarrow.csv.ReadOptions(column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES)
+        parse = pyarrow.csv.ParseOptions(
+            delimiter="\t", quote_char=False, invalid_row_handler=keep_first
+        )
+        convert = pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(header, CELL), strings_can_be_null=False
+        )
+        read = pyarrow.csv.ReadOptions(
+            column_names=header, skip_rows=0, use_threads=False, block_size=BLOCK_BYTES
+        )
         try:
             cells = pyarrow.csv.read_csv(pa.BufferReader(data), read, parse, convert)
         except pa.ArrowInvalid as error:  # the row that is wrong is not UTF-8
-            raise TableError(f"{name}: damaged, or not tab-separated text ({_first_words(error)})") from error
+            raise TableError(
+                f"{name}: damaged, or not tab-separated text ({_first_words(error)})"
+            ) from error
         if wrong:
             row = wrong[0]
             raise TableError(
@@ -111,7 +121,9 @@ class Table:
     def _from_parquet(cls, data: bytes, name: str) -> "Table":
         try:
             found = pyarrow.parquet.read_table(pa.BufferReader(data))
-            columns = [_one_chunk(column.cast(pa.large_string()).cast(CELL)) for column in found.columns]
+            columns = [
+                _one_chunk(column.cast(pa.large_string()).cast(CELL)) for column in found.columns
+            ]
         except pa.ArrowException as error:
             raise TableError(f"{name}: not a Parquet table of plain columns ({error})") from error
         cells = pa.table([pc.fill_null(column, b"-") for column in columns], found.column_names)
@@ -135,7 +147,9 @@ class Table:
             broken = pc.match_substring_regex(array, SEPARATORS)
             if pc.any(broken).as_py():
                 cell = values[pc.index(broken, True).as_py()]
-                raise TableError(f"{name}: the {column} {cell!r} holds a tab or a line end; rename it")
+                raise TableError(
+                    f"{name}: the {column} {cell!r} holds a tab or a line end; rename it"
+                )
             arrays.append(array)
         cells = pa.table(arrays, names=list(texts))
         return cls(name, cells, np.arange(2, len(cells) + 2))
@@ -172,7 +186,9 @@ class Table:
         return self.cells.column(column)[row].as_py().decode("utf-8", "surrogateescape")
 
     def texts(self, column: str) -> list[str]:
-        """Return a column as Python strings; bytes that are not UTF-8 are escaped as in file names."""
+        """Return a column as Python strings; bytes that are not UTF-8 are escaped as in file
+        names.
+        """
         array = self.column(column)
         try:
             return array.cast(pa.large_string()).to_pylist()
@@ -197,13 +213,17 @@ class Table:
         for part in filter(None, map(str.strip, condition.split(";"))):
             column, _, wanted = part.partition("=")
             if not wanted:
-                raise TableError(f"'{part}': write a condition as column=value, for instance split=train")
+                raise TableError(
+                    f"'{part}': write a condition as column=value, for instance split=train"
+                )
             chosen.require(column)
             codes, names = chosen.codes(column)
             values = wanted.split(",")
             kept = np.isin(codes, [code for code, name in enumerate(names) if name in values])
             if not kept.any():
-                raise TableError(f"{self.name}: no row has {part}; values of {column}: {some(names, 10)}")
+                raise TableError(
+                    f"{self.name}: no row has {part}; values of {column}: {some(names, 10)}"
+                )
             chosen = chosen.take(kept)
         return chosen
 
@@ -237,13 +257,17 @@ class Table:
         return codes, self.take(first).texts(column)
 
     def numbers(self, column: str) -> np.ndarray:
-        """Return a column as float64. TableError names the first cell that is not a finite number."""
+        """Return a column as float64. TableError names the first cell that is not a finite
+        number.
+        """
         array = self.column(column)
         self._check_lengths(column, array)
         try:
             parsed = pc.utf8_trim_whitespace(array.cast(pa.large_string())).cast(pa.float64())
             values = parsed.to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:  # Python reads a few more spellings, and finds the one that is wrong
+        except (
+            pa.ArrowInvalid
+        ):  # Python reads a few more spellings, and finds the one that is wrong
             values = np.array([self._number(column, row) for row in range(len(self))], np.float64)
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values)))
@@ -267,11 +291,15 @@ class Table:
 
     def bad_cell(self, column: str, row: int, problem: str) -> TableError:
         """Make the error for a wrong cell."""
-        return TableError(f"{self.name}, line {self.line(row)}: {column} '{self.text(column, row)}' {problem}")
+        return TableError(
+            f"{self.name}, line {self.line(row)}: {column} '{self.text(column, row)}' {problem}"
+        )
 
 
 def text_digest(path: str | Path) -> str:
-    """Return the hex SHA-256 of the text of a table, without a byte order mark and with a last line end."""
+    """Return the hex SHA-256 of the text of a table, without a byte order mark and with a last line
+    end.
+    """
     data = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
     return digest_of_bytes(data if data.endswith(b"\n") else data + b"\n")
 

@@ -31,7 +31,9 @@ class Enrolments(TableView):
 
 
 class Trials(TableView):
-    """Claims to decide: columns speaker, utterance, label (target, nontarget, spoof) and attack (optional)."""
+    """Claims to decide: columns speaker, utterance, label (target, nontarget, spoof) and attack
+    (optional).
+    """
 
     known: tuple[str, ...] = TRIAL_LABELS
 

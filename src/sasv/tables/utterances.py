@@ -13,7 +13,8 @@ from sasv.tables.view import TableView, check_filled, check_known, check_unique
 
 
 class Utterances(TableView):
-    """Audio files: columns utterance, path, speaker, and where known label, attack, seconds and any others.
+    """Audio files: columns utterance, path, speaker, and where known label, attack, seconds and any
+    others.
 
     A relative path starts from the folder of the table.
     """
@@ -51,7 +52,9 @@ class Utterances(TableView):
         return os.path.dirname(self.table.name)
 
     def save(self, path: str | Path) -> None:
-        """Write as TSV, atomically. Relative paths are rewritten so that they name the same files."""
+        """Write as TSV, atomically. Relative paths are rewritten so that they name the same
+        files.
+        """
         folder = os.path.abspath(os.path.dirname(path))
         if folder == os.path.abspath(self.folder):
             self.table.save(path)
@@ -89,14 +92,18 @@ class Utterances(TableView):
 
     @cached_property
     def channels(self) -> tuple[np.ndarray, list[str]]:
-        """(index of each row, channels of the recordings); ``auto`` where the table has no such column or cell."""
+        """(index of each row, channels of the recordings); ``auto`` where the table has no such
+        column or cell.
+        """
         if "channel" not in self.table.columns:
             return np.zeros(len(self), np.int32), [AUTO]
         codes, names = self.table.codes("channel")
         for code, name in enumerate(names):
             if name != NONE and not is_channel(name):
                 row = int(np.flatnonzero(codes == code)[0])
-                raise self.table.bad_cell("channel", row, "is unknown; use auto, mean, loudest, or a number from 0 on")
+                raise self.table.bad_cell(
+                    "channel", row, "is unknown; use auto, mean, loudest, or a number from 0 on"
+                )
         return codes, [AUTO if name == NONE else name for name in names]
 
     def channel(self, row: int) -> str:
@@ -114,5 +121,7 @@ class Utterances(TableView):
 
 
 def load_utterances(path: str | Path, where: str = "") -> Utterances:
-    """Read and validate an utterance table; ``where`` keeps the rows that fulfil ``column=value``."""
+    """Read and validate an utterance table; ``where`` keeps the rows that fulfil
+    ``column=value``.
+    """
     return Utterances(Table.load(path)).where(where)

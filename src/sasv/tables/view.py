@@ -44,7 +44,9 @@ def check_unique(table: Table, column: str) -> None:
     if len(first) < len(codes):
         row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         before = int(first[codes[row]])
-        raise table.bad_cell(column, row, f"stands twice (first in line {table.line(before)}); names must be unique")
+        raise table.bad_cell(
+            column, row, f"stands twice (first in line {table.line(before)}); names must be unique"
+        )
     check_filled(table, column)
 
 
@@ -53,7 +55,9 @@ def check_filled(table: Table, *columns: str) -> None:
     for column in columns:
         empty = table.empty(column)
         if len(empty):
-            raise TableError(f"{table.name}, line {table.line(int(empty[0]))}: the {column} is empty; fill it in")
+            raise TableError(
+                f"{table.name}, line {table.line(int(empty[0]))}: the {column} is empty; fill it in"
+            )
 
 
 def check_known(table: Table, column: str, wanted: Sequence[str]) -> None:

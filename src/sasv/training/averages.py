@@ -16,8 +16,8 @@ class Averages:
 
     Args:
         system: the system.
-        kind: ema (exponential, after every step; Polyak and Juditsky 1992) or swa (equal weights, after every epoch;
-            Izmailov et al. 2018).
+        kind: ema (exponential, after every step; Polyak and Juditsky 1992) or swa (equal weights,
+            after every epoch; Izmailov et al. 2018).
         decay: of ema.
         first: epoch, counted from 1, after which averaging begins; the weights before do not count.
     """

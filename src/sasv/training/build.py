@@ -39,7 +39,9 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
     data = load_training_data(options, options, options.seed, processes, pin=device.type == "cuda")
     development = DevelopmentSet.load(options, options.utterances)
     engine, notes = build_engine(options, data.classes, device, processes)
-    folder = RunFolder(Path(options.out), options, data.utterances, processes.world, options.allow_changed)
+    folder = RunFolder(
+        Path(options.out), options, data.utterances, processes.world, options.allow_changed
+    )
     return Trainer(
         settings=TrainerSettings(
             epochs=options.epochs,
@@ -54,7 +56,9 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
         development=development,
         engine=engine,
         schedule=schedule,
-        margin=MarginWarmup(start=options.margin_start, end=options.margin, epochs=options.margin_warmup_epochs),
+        margin=MarginWarmup(
+            start=options.margin_start, end=options.margin, epochs=options.margin_warmup_epochs
+        ),
         folder=folder,
         record=ModelRecord(loss=options.loss, licence=options.licence, init=options.init),
         processes=processes,
@@ -82,7 +86,9 @@ def build_engine(
     encoder, head, notes = make_modules(options, options, classes)
     if options.sync_batch_norm and processes.world > 1:
         normalise_globally(encoder, device)
-    system = System(encoder, head, options.precision, options.gather_batches, processes, options.augment)
+    system = System(
+        encoder, head, options.precision, options.gather_batches, processes, options.augment
+    )
     system.to(device)
     if options.channels_last:
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -76,7 +76,8 @@ class TrainingData:
         share = plan.share(rank, world)
         if not len(share):
             raise SasvError(
-                f"an epoch has {len(plan)} batches, fewer than processes; use --gather-batches or fewer processes"
+                f"an epoch has {len(plan)} batches, fewer than processes; use --gather-batches or "
+                "fewer processes"
             )
         return share
 
@@ -117,7 +118,10 @@ def load_training_data(
         utterances = utterances.take(~utterances.spoofed)
     classes, labels = class_list(utterances)
     if batch.spoof_pairs and classes[-1] != SPOOF_CLASS:
-        raise SasvError(f"{data.utterances}: no row has label spoof, but --spoof-pairs {batch.spoof_pairs} wants some")
+        raise SasvError(
+            f"{data.utterances}: no row has label spoof, but --spoof-pairs {batch.spoof_pairs} "
+            "wants some"
+        )
     # A gathered batch is planned as a whole, for all processes.
     parts = processes.world if batch.gather_batches else 1
     planner = PairPlanner(

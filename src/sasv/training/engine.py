@@ -1,4 +1,6 @@
-"""One optimiser step after the other: precision, processes, accumulation, skipped steps, averages."""
+"""One optimiser step after the other: precision, processes, accumulation, skipped steps,
+averages.
+"""
 
 import contextlib
 import math
@@ -75,11 +77,15 @@ class Engine:
             torch.backends.cudnn.benchmark = True  # crops are all of one length
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate; a parameter group with an ``lr_scale`` gets that times the rate."""
+        """Set the learning rate; a parameter group with an ``lr_scale`` gets that times the
+        rate.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
-    def backward(self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True) -> Seen:
+    def backward(
+        self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True
+    ) -> Seen:
         """Add the gradients of a batch.
 
         Args:
@@ -107,7 +113,8 @@ class Engine:
         totals = torch.tensor([*own, float(not finite)]).to(self.device)
         losses, accuracies, count, all_pairs, broken = self.processes.total(totals).tolist()
         if broken or not pairs:
-            # A step that will be skipped, or silence: batch-norm statistics must not keep it either.
+            # A step that will be skipped, or silence: batch-norm statistics must not keep it
+            # either.
             for buffer, before in zip(self.statistics, kept):
                 buffer.copy_(before)
         if broken or not count:
@@ -166,7 +173,8 @@ class Engine:
         most = MAX_SKIPPED_STEPS_SCALED if self.scaler.is_enabled() else MAX_SKIPPED_STEPS
         if self.skipped >= most:
             raise SasvError(
-                f"{self.skipped} steps in a row without a finite gradient, up to epoch {epoch + 1}; "
+                f"{self.skipped} steps in a row without a finite gradient, up to epoch "
+                f"{epoch + 1}; "
                 "the last checkpoint is kept: lower --max-lr, set --max-grad-norm 5, or use "
                 "--precision float32"
             )

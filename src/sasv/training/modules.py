@@ -64,11 +64,16 @@ class System(nn.Module):
             SasvError: a CPU and no C++ compiler.
         """
         if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
-            raise SasvError("--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it out")
+            raise SasvError(
+                "--compile needs a C++ compiler on a CPU and none is here; install g++ or leave "
+                "it out"
+            )
         self.compiled = torch.compile(self.encoder.embed_features)
 
     def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
-        """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose files all exist."""
+        """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose
+        files all exist.
+        """
         items = waves.shape[0]
         with torch.autocast(waves.device.type, self.low, enabled=self.low is not None):
             embeddings = self.embed(flat_pairs(waves)).reshape(2, items, -1).transpose(0, 1).float()
@@ -77,7 +82,9 @@ class System(nn.Module):
         return self.head.total(embeddings, labels)
 
     def embed(self, waves: Tensor) -> Tensor:
-        """Embed waveforms (batch, samples) of equal length; in training mode their features are augmented."""
+        """Embed waveforms (batch, samples) of equal length; in training mode their features are
+        augmented.
+        """
         features, frames = self.encoder.features(waves)
         if self.training and self.augment:
             features = spec_augment(features)
@@ -88,22 +95,27 @@ class System(nn.Module):
         """Return the items of all processes; gradients flow back to each."""
         room = self.processes.world * wanted
         rows = torch.arange(len(labels), device=labels.device) + self.processes.rank * wanted
-        everything = embeddings.new_zeros(room, *embeddings.shape[1:]).index_copy(0, rows, embeddings)
+        everything = embeddings.new_zeros(room, *embeddings.shape[1:]).index_copy(
+            0, rows, embeddings
+        )
         classes = labels.new_zeros(room).index_copy(0, rows, labels + 1)
         found = self.processes.total(classes) - 1
         return total_with_gradient(everything)[found >= 0], found[found >= 0]
 
 
 def flat_pairs(waves: Tensor) -> Tensor:
-    """Return (items, 2, samples) as (2 * items, samples): first all utterances 0, then all utterances 1."""
+    """Return (items, 2, samples) as (2 * items, samples): first all utterances 0, then all
+    utterances 1.
+    """
     return waves.transpose(0, 1).reshape(2 * len(waves), -1)
 
 
 def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
-    """Return (speakers with bona fide speech sorted, the spoof class last where there is any; class of each row).
+    """Return (speakers with bona fide speech sorted, the spoof class last where there is any; class
+    of each row).
 
-    A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of its speaker among
-    all speakers of the table, by which spoofed pairs are grouped.
+    A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of
+    its speaker among all speakers of the table, by which spoofed pairs are grouped.
     """
     codes, names = utterances.speakers
     order = np.argsort(np.array(names))
@@ -119,7 +131,9 @@ def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
     return classes, rank[codes]
 
 
-def make_modules(model: ModelOptions, loss: LossOptions, classes: Sequence[str]) -> tuple[Encoder, Loss, list[str]]:
+def make_modules(
+    model: ModelOptions, loss: LossOptions, classes: Sequence[str]
+) -> tuple[Encoder, Loss, list[str]]:
     """Make encoder and loss head, from a checkpoint where one is named.
 
     Args:
@@ -140,7 +154,9 @@ def make_modules(model: ModelOptions, loss: LossOptions, classes: Sequence[str])
         check_wanted(model, checkpoint, encoder)
         notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {model.init}")
     else:
-        encoder = make_encoder(model.encoder, model.encoder_options, model.frontend, model.frontend_options)
+        encoder = make_encoder(
+            model.encoder, model.encoder_options, model.frontend, model.frontend_options
+        )
     common = {"margin": loss.margin, "scale": loss.scale}
     head = make_loss(loss.loss, encoder.dimension, len(classes), common, loss.loss_options)
     if loss.spoof_head != "none":
@@ -163,12 +179,17 @@ def attach_spoof_head(head: Loss, loss: str, kind: str, weight: float) -> None:
 
 
 def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
-    """Check that a loss and a spoof head can be trained without spoofed speech. SasvError says which cannot."""
+    """Check that a loss and a spoof head can be trained without spoofed speech. SasvError says
+    which cannot.
+    """
     if spoof_head != "none":
-        raise SasvError("--spoof-head learns from spoofed speech, and --spoof-pairs is 0; set --spoof-pairs")
+        raise SasvError(
+            "--spoof-head learns from spoofed speech, and --spoof-pairs is 0; set --spoof-pairs"
+        )
     if LOSSES.get(loss).spoof_aware:
         raise SasvError(
-            f"the loss {loss} takes its last class for that of spoofed speech, and --spoof-pairs is 0; set "
+            f"the loss {loss} takes its last class for that of spoofed speech, and --spoof-pairs "
+            "is 0; set "
             "--spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
         )
 
@@ -182,7 +203,10 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
             f"set --encoder {specification.encoder}"
         )
     frontend = options.frontend or specification.frontend
-    wanted = {"encoder_options": options.encoder_options, "frontend_options": options.frontend_options}
+    wanted = {
+        "encoder_options": options.encoder_options,
+        "frontend_options": options.frontend_options,
+    }
     found = encoder.description()
     differing = [
         f"{name} {found[part].get(name)} and not {value}"
@@ -193,7 +217,10 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
     if frontend != specification.frontend:
         differing.append(f"front-end {specification.frontend} and not {frontend}")
     if differing:
-        raise SasvError(f"{options.init}: has {', '.join(differing)}; leave out what the checkpoint says by itself")
+        raise SasvError(
+            f"{options.init}: has {', '.join(differing)}; leave out what the checkpoint says by "
+            "itself"
+        )
 
 
 def set_margin(head: Loss, margin: float) -> None:

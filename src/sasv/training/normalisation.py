@@ -7,7 +7,9 @@ from sasv.parallel.processes import total_with_gradient
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose statistics in training are those of all processes together; entries as in torch's."""
+    """Batch norm whose statistics in training are those of all processes together; entries as in
+    torch's.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         return
@@ -15,7 +17,11 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        )
         x = input.float()
         axes = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
@@ -27,7 +33,11 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         variance = total_with_gradient(centred.square().sum(axes)) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            step = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+            step = (
+                self.momentum
+                if self.momentum is not None
+                else 1.0 / float(self.num_batches_tracked)
+            )
             self.running_mean.lerp_(mean, step)
             self.running_var.lerp_(variance * (count / (count - 1)), step)
         scaled = centred * (variance + self.eps).rsqrt().view(shape)

@@ -16,20 +16,28 @@ MOMENTUM = 0.9
 def parameter_groups(encoder: Encoder, head: nn.Module) -> list[dict[str, Any]]:
     """Return the parameter groups of a training, as torch's optimisers take them.
 
-    The learning rate of each is that of the schedule times its ``lr_scale``; frozen groups are left out. Where all
-    learn at the same rate they are one group, in the order of the modules.
+    The learning rate of each is that of the schedule times its ``lr_scale``; frozen groups are left
+    out. Where all learn at the same rate they are one group, in the order of the modules.
     """
     groups = [group for group in encoder.parameter_groups() if group.lr_scale > 0]
     if len(groups) == 1 and groups[0].lr_scale == 1.0:
         return [{"params": [*groups[0].parameters, *head.parameters()]}]
     groups.append(ParameterGroup("head", list(head.parameters())))
-    return [{"params": group.parameters, "name": group.name, "lr_scale": group.lr_scale} for group in groups]
+    return [
+        {"params": group.parameters, "name": group.name, "lr_scale": group.lr_scale}
+        for group in groups
+    ]
 
 
 def make_optimiser(
-    name: str, parameters: Iterable[nn.Parameter] | list[dict[str, Any]], rate: float, weight_decay: float
+    name: str,
+    parameters: Iterable[nn.Parameter] | list[dict[str, Any]],
+    rate: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Return the optimiser called ``name``, torch's own fused. MissingExtra where AdamP's package is missing."""
+    """Return the optimiser called ``name``, torch's own fused. MissingExtra where AdamP's package
+    is missing.
+    """
     common: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay}
     if name == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **common)

@@ -1,7 +1,8 @@
-"""Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook passes.
+"""Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook
+passes.
 
-They come in groups. ``TrainOptions`` inherits from all of them, so that flags and keys stay flat, and a function that
-wants, say, a ``ScheduleOptions`` can be given the ``TrainOptions``.
+They come in groups. ``TrainOptions`` inherits from all of them, so that flags and keys stay flat,
+and a function that wants, say, a ``ScheduleOptions`` can be given the ``TrainOptions``.
 """
 
 from dataclasses import dataclass, field
@@ -33,17 +34,20 @@ class DataOptions(Options):
 
     Args:
         utterances: training table (TSV).
-        where: train on the rows with this ``column=value``, for instance ``split=train``; several conditions are
-            separated by ``;``.
+        where: train on the rows with this ``column=value``, for instance ``split=train``; several
+            conditions are separated by ``;``.
         crop_frames: length of a training crop, in feature frames of 10 ms.
         augment: apply SpecAugment, and the waveform augmentations whose folders are given.
         noises: folder of noise to add: MUSAN (noise, speech, music), or any folder of audio.
         rirs: folder of room impulse responses.
-        codecs: telephone and codec conditions: 8khz, mulaw, alaw (nothing more is needed), g722, opus, mp3 (these need
-            sasv[m4a]). A crop passes through one of them with the probability codec_share.
+        codecs: telephone and codec conditions: 8khz, mulaw, alaw (nothing more is needed), g722,
+            opus, mp3 (these need sasv[m4a]). A crop passes through one of them with the probability
+            codec_share.
         codec_share: probability that a crop passes through one of the codecs.
-        num_workers: DataLoader workers: processes that read and augment audio; 0 reads in the training process.
-        loader_timeout: seconds without a batch after which training ends with an error; 0 waits for ever.
+        num_workers: DataLoader workers: processes that read and augment audio; 0 reads in the
+            training process.
+        loader_timeout: seconds without a batch after which training ends with an error; 0 waits for
+            ever.
     """
 
     utterances: str
@@ -65,15 +69,18 @@ class ModelOptions(Options):
 
     Args:
         encoder: {encoders}, or one that another package registers.
-        encoder_options: options of the encoder that differ from the published ones, for instance ``{channels: 256}``.
+        encoder_options: options of the encoder that differ from the published ones, for instance
+            ``{channels: 256}``.
         frontend: front-end of the encoder ({frontends}); empty takes that of its publication.
         frontend_options: options of the front-end that differ from its defaults.
         init: checkpoint to start from (of sasv, or as published).
-        keep_classes: keep the loss head's rows of the classes (speakers and spoof, by name) that the checkpoint given
-            by init has too. Without it a head with other classes starts anew as a whole, as published.
+        keep_classes: keep the loss head's rows of the classes (speakers and spoof, by name) that
+            the checkpoint given by init has too. Without it a head with other classes starts anew
+            as a whole, as published.
         precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
         compile: compile the encoder with torch.compile (takes half a minute at the start).
-        channels_last: use the channels-last memory format for two-dimensional convolutions (SKA-TDNN).
+        channels_last: use the channels-last memory format for two-dimensional convolutions
+            (SKA-TDNN).
     """
 
     encoder: str = "ecapa-tdnn"
@@ -99,8 +106,9 @@ class LossOptions(Options):
         margin_warmup_epochs: epochs over which the margin rises to its value.
         scale: scale of the cosines before the softmax.
         loss_options: further options of the loss, for those that have any.
-        spoof_head: a second head on the embedding, trained beside the loss, which scores speech as bona fide or
-            spoofed: linear, or ocsoftmax (one-class). ``sasv evaluate`` writes its score as cm_score.
+        spoof_head: a second head on the embedding, trained beside the loss, which scores speech as
+            bona fide or spoofed: linear, or ocsoftmax (one-class). ``sasv evaluate`` writes its
+            score as cm_score.
         spoof_head_weight: weight of the loss of the spoof head.
     """
 
@@ -121,11 +129,11 @@ class BatchOptions(Options):
     Args:
         pairs: bona fide pairs per batch and process, all of different speakers.
         spoof_pairs: spoofed pairs per batch and process (Stages 2 and 3).
-        batches_per_epoch: a number; or paper: until the pairs left no longer fill a batch with different speakers, as
-            published; or spoofs: one whole pass over the spoofed pairs.
+        batches_per_epoch: a number; or paper: until the pairs left no longer fill a batch with
+            different speakers, as published; or spoofs: one whole pass over the spoofed pairs.
         max_utterances_per_speaker: maximum number of utterances per speaker and epoch; 0 takes all.
-        gather_batches: with several processes, compute the loss over the gathered batch of all of them; its bona fide
-            pairs are then all of different speakers.
+        gather_batches: with several processes, compute the loss over the gathered batch of all of
+            them; its bona fide pairs are then all of different speakers.
         sync_batch_norm: with several processes, compute batch-norm statistics over all of them.
     """
 
@@ -140,11 +148,14 @@ class BatchOptions(Options):
         super().__post_init__()
         if self.batches_per_epoch == "spoofs" and not self.spoof_pairs:
             raise SasvError(
-                "--batches-per-epoch spoofs counts an epoch by its spoofed pairs, and --spoof-pairs is 0; set "
+                "--batches-per-epoch spoofs counts an epoch by its spoofed pairs, and "
+                "--spoof-pairs is 0; set "
                 "--spoof-pairs, or use --batches-per-epoch paper"
             )
         if self.max_utterances_per_speaker == 1:
-            raise SasvError("--max-utterances-per-speaker is 1; a pair needs at least 2 (0 takes all)")
+            raise SasvError(
+                "--max-utterances-per-speaker is 1; a pair needs at least 2 (0 takes all)"
+            )
 
 
 @dataclass(kw_only=True)
@@ -157,7 +168,8 @@ class ScheduleOptions(Options):
         max_lr: peak learning rate.
         min_lr: lowest learning rate.
         cycle_epochs: epochs of a cycle of the schedule.
-        warmup_epochs: epochs of linear warm-up: of each cycle with cosine, at the start with step and exponential.
+        warmup_epochs: epochs of linear warm-up: of each cycle with cosine, at the start with step
+            and exponential.
         lr_decay: factor by which the peak shrinks with each cycle.
     """
 
@@ -192,11 +204,13 @@ class AverageOptions(Options):
     """Averaged weights.
 
     Args:
-        weight_average: ema averages the weights after every step, swa after every epoch. The averaged weights are the
-            ones that are evaluated and saved, with batch-norm statistics computed for them.
+        weight_average: ema averages the weights after every step, swa after every epoch. The
+            averaged weights are the ones that are evaluated and saved, with batch-norm statistics
+            computed for them.
         ema_decay: decay of ema.
         average_start_epoch: number of epochs before averaging begins.
-        batch_norm_batches: number of batches over which the batch-norm statistics of averaged weights are computed.
+        batch_norm_batches: number of batches over which the batch-norm statistics of averaged
+            weights are computed.
     """
 
     weight_average: Literal["none", "ema", "swa"] = "none"
@@ -210,11 +224,12 @@ class SelectionOptions(Options):
     """How the best epoch is chosen.
 
     Args:
-        dev_utterances: table of the development utterances; empty takes the training table with all its rows.
+        dev_utterances: table of the development utterances; empty takes the training table with all
+            its rows.
         dev_enrolments: development enrolments; without them the last epoch is the model.
         dev_trials: development trials.
-        metric: development metric that chooses the model; auto takes SASV-EER where there are spoofed trials, else
-            SV-EER.
+        metric: development metric that chooses the model; auto takes SASV-EER where there are
+            spoofed trials, else SV-EER.
         evaluate_every: number of epochs between evaluations on the development trials.
     """
 
@@ -227,7 +242,9 @@ class SelectionOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.dev_trials) != bool(self.dev_enrolments):
-            raise SasvError("development trials and enrolments belong together: give both or neither")
+            raise SasvError(
+                "development trials and enrolments belong together: give both or neither"
+            )
 
 
 @dataclass(kw_only=True)
@@ -236,8 +253,10 @@ class RunOptions(Options):
 
     Args:
         out: run folder; the model becomes ``model.safetensors`` in it.
-        save_minutes: minutes between saved states within an epoch (the end of each epoch is saved too).
-        allow_changed: go on although options changed since the last state; its epoch then starts anew.
+        save_minutes: minutes between saved states within an epoch (the end of each epoch is saved
+            too).
+        allow_changed: go on although options changed since the last state; its epoch then starts
+            anew.
         tensorboard: write TensorBoard files into the run folder (needs sasv[tensorboard]).
         device: cpu, cuda, or auto.
         seed: seed of everything random.

@@ -13,7 +13,9 @@ PACKAGES = ("sasv", "torch", "numpy", "soundfile", "soxr", "safetensors")
 
 
 def environment() -> dict[str, Any]:
-    """Return versions of the packages, the machine, and the git commit of the code where there is one."""
+    """Return versions of the packages, the machine, and the git commit of the code where there is
+    one.
+    """
     versions = {}
     for name in PACKAGES:
         try:
@@ -31,17 +33,23 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit of the code, with ``+`` behind it where files differ from it; None outside a checkout."""
+    """Return the commit of the code, with ``+`` behind it where files differ from it; None outside
+    a checkout.
+    """
     folder = Path(__file__).parent
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     found = git("rev-parse", "HEAD")
-    if found is None or git("ls-files", "--error-unmatch", __file__) is None:  # installed below another checkout
+    if (
+        found is None or git("ls-files", "--error-unmatch", __file__) is None
+    ):  # installed below another checkout
         return None
     return found + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")

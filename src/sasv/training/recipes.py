@@ -8,7 +8,9 @@ from sasv.core.errors import SasvError
 
 def recipes() -> dict[str, Path]:
     """Return name -> file of the recipes that come with sasv."""
-    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
+    return {
+        path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    }
 
 
 def recipe(name: str) -> str:

@@ -1,4 +1,6 @@
-"""What a run keeps in its folder: options, environment, state, log. Every file is written whole or not at all."""
+"""What a run keeps in its folder: options, environment, state, log. Every file is written whole or
+not at all.
+"""
 
 import csv
 import io
@@ -22,11 +24,22 @@ from sasv.weights import resolve
 
 logger = logging.getLogger("sasv")
 
-FREE = {"out", "num_workers", "loader_timeout", "device", "epochs", "save_minutes", "allow_changed", "tensorboard"}
+FREE = {
+    "out",
+    "num_workers",
+    "loader_timeout",
+    "device",
+    "epochs",
+    "save_minutes",
+    "allow_changed",
+    "tensorboard",
+}
 """Options that may change when a run goes on."""
 
 INPUTS = ("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init", "noises", "rirs")
-"""Options that name files or folders; what these hold is compared, not how their paths are spelt."""
+"""Options that name files or folders; what these hold is compared, not how their paths are
+spelt.
+"""
 
 MEND = "restore it, or remove it and go on from the last state with --allow-changed"
 
@@ -38,7 +51,8 @@ class RunFolder:
 
     Args:
         path: the folder.
-        options: all options of the run; they are recorded, and compared with those of an earlier run.
+        options: all options of the run; they are recorded, and compared with those of an earlier
+            run.
         utterances: rows that are trained on.
         processes: number of processes that train together.
         allow_changed: whether a run may go on although options changed.
@@ -76,12 +90,15 @@ class RunFolder:
         try:
             return torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise CheckpointError(f"{self.state}: broken training state ({error}); remove it to begin anew") from error
+            raise CheckpointError(
+                f"{self.state}: broken training state ({error}); remove it to begin anew"
+            ) from error
 
     def changed(self) -> list[str]:
         """Return how options, inputs and number of processes differ from those of the earlier run.
 
-        An option that the earlier run did not know had its default then. Inputs are compared by content.
+        An option that the earlier run did not know had its default then. Inputs are compared by
+        content.
 
         Raises:
             SasvError: the record of the earlier run is broken.
@@ -92,7 +109,9 @@ class RunFolder:
             return ["its options.json is missing"]
         facts = self._read("environment.json").get("facts", {})
         if not isinstance(facts, dict):
-            raise SasvError(f"{self.path / 'environment.json'}: broken (facts are no object); {MEND}")
+            raise SasvError(
+                f"{self.path / 'environment.json'}: broken (facts are no object); {MEND}"
+            )
         defaults = defaults_of(self.kind)
         found = []
         for name, now in self.values.items():
@@ -105,7 +124,9 @@ class RunFolder:
             found.append(f"processes was {facts['processes']!r}, now {self.processes!r}")
         return found
 
-    def _input_changes(self, name: str, before: Any, now: Any, old: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    def _input_changes(
+        self, name: str, before: Any, now: Any, old: dict[str, Any], facts: dict[str, Any]
+    ) -> list[str]:
         """Return how a file or folder that an option names differs from that of the earlier run."""
         if not now or not before:
             return [f"{name} was {before!r}, now {now!r}"] if before != now else []
@@ -117,15 +138,20 @@ class RunFolder:
             now = _weights(now)
         found = compare(kept, now)
         if found == "changed":
-            return [f"{name} was {before!r}, now {now!r}" if before != now else f"{name}: {now} changed"]
+            return [
+                f"{name} was {before!r}, now {now!r}" if before != now else f"{name}: {now} changed"
+            ]
         if found == "unknown":
             self.notes.append(f"{name} was {before}, which is gone; {now} is taken for the same")
         return []
 
-    def _table_changes(self, kept: Content, old: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    def _table_changes(
+        self, kept: Content, old: dict[str, Any], facts: dict[str, Any]
+    ) -> list[str]:
         """Return how the training table differs, apart from the folders in which its audio lies.
 
-        Before rows had a digest of their own, the digest of the whole table file was kept (``table_sha256``).
+        Before rows had a digest of their own, the digest of the whole table file was kept
+        (``table_sha256``).
         """
         rows = rows_digest(self.utterances)
         if "rows" in kept:
@@ -156,13 +182,16 @@ class RunFolder:
         changed = "; ".join(self.changed())
         if changed and not self.allow_changed:
             raise SasvError(
-                f"{self.path}: holds a run with other options ({changed}); choose another --out, remove it, or go on "
+                f"{self.path}: holds a run with other options ({changed}); choose another --out, "
+                "remove it, or go on "
                 "from its last state with --allow-changed"
             )
         return bool(changed)
 
     def describe(self) -> None:
-        """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``; say what was noted."""
+        """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``; say
+        what was noted.
+        """
         for note in self.notes:
             logger.info(note)
         table = os.path.abspath(self.values["utterances"])
@@ -177,7 +206,9 @@ class RunFolder:
         write_json(self.path / "environment.json", environment() | {"facts": facts})
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write the log and the state; the state last, so that a run which is cut in between writes both again."""
+        """Write the log and the state; the state last, so that a run which is cut in between writes
+        both again.
+        """
         text = io.StringIO()
         names = list(dict.fromkeys(name for entry in history for name in entry))
         writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -187,7 +218,9 @@ class RunFolder:
         write_bytes(self.state, torch_bytes(state | {"history": history}))
 
     def _read(self, name: str) -> dict[str, Any]:
-        """Return a JSON object of the earlier run, empty where there is none. SasvError where it is broken."""
+        """Return a JSON object of the earlier run, empty where there is none. SasvError where it is
+        broken.
+        """
         path = self.path / name
         if not path.exists():
             return {}
@@ -201,7 +234,9 @@ class RunFolder:
 
 
 def _weights(name: str) -> str:
-    """Return the file of a checkpoint that may be given by its name; the name itself where it is not here."""
+    """Return the file of a checkpoint that may be given by its name; the name itself where it is
+    not here.
+    """
     try:
         return str(resolve(name))
     except CheckpointError:

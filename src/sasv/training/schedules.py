@@ -43,16 +43,19 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineRestarts(Schedule):
-    """Each cycle climbs linearly from the lowest rate to the peak, then falls along a cosine to the lowest rate.
+    """Each cycle climbs linearly from the lowest rate to the peak, then falls along a cosine to the
+    lowest rate.
 
-    Published Stage 1: the defaults; Stage 3: cycles of 8, peak 1e-4, lowest 0, no warm-up, decay 0.8.
+    Published Stage 1: the defaults; Stage 3: cycles of 8, peak 1e-4, lowest 0, no warm-up, decay
+    0.8.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warmup_epochs >= self.cycle_epochs:
             raise SasvError(
-                f"--warmup-epochs {self.warmup_epochs} leaves nothing of a cycle of {self.cycle_epochs} epochs, so "
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of a cycle of "
+                f"{self.cycle_epochs} epochs, so "
                 "that the peak is never reached; set fewer, or more --cycle-epochs"
             )
 
@@ -68,7 +71,9 @@ class CosineRestarts(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDecay(Schedule):
-    """After the warm-up the rate is multiplied by the decay once a cycle, down to the lowest rate."""
+    """After the warm-up the rate is multiplied by the decay once a cycle, down to the lowest
+    rate.
+    """
 
     def __call__(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
@@ -80,7 +85,9 @@ class StepDecay(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """After the warm-up the rate falls smoothly, by the decay per cycle, down to the lowest rate."""
+    """After the warm-up the rate falls smoothly, by the decay per cycle, down to the lowest
+    rate.
+    """
 
     def __call__(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 0."""
@@ -92,13 +99,16 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cyclic(Schedule):
-    """Triangles between the lowest rate and a peak that shrinks with each cycle (Smith 2017); it has no warm-up."""
+    """Triangles between the lowest rate and a peak that shrinks with each cycle (Smith 2017); it
+    has no warm-up.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warmup_epochs:
             raise SasvError(
-                f"--schedule cyclic has no warm-up, and --warmup-epochs is {self.warmup_epochs}; set --warmup-epochs 0"
+                f"--schedule cyclic has no warm-up, and --warmup-epochs is {self.warmup_epochs}; "
+                "set --warmup-epochs 0"
             )
 
     def __call__(self, epoch: int) -> float:

@@ -1,4 +1,6 @@
-"""Choosing the model and its threshold on development trials. Evaluation sets are never opened here."""
+"""Choosing the model and its threshold on development trials. Evaluation sets are never opened
+here.
+"""
 
 from dataclasses import dataclass
 
@@ -11,12 +13,22 @@ from sasv.embeddings.model import Model
 from sasv.metrics import sasv_eers
 from sasv.parallel.processes import Processes
 from sasv.scores import score_embeddings
-from sasv.tables import Enrolments, Trials, Utterances, load_enrolments, load_trials, load_utterances, needed_utterances
+from sasv.tables import (
+    Enrolments,
+    Trials,
+    Utterances,
+    load_enrolments,
+    load_trials,
+    load_utterances,
+    needed_utterances,
+)
 from sasv.training.options import SelectionOptions
 
 
 def check_readable(utterances: Utterances, source: str) -> None:
-    """Open every file, so that one that cannot be read is known before the first epoch. SasvError names them."""
+    """Open every file, so that one that cannot be read is known before the first epoch. SasvError
+    names them.
+    """
     failures = []
     for path in utterances.paths:
         try:
@@ -25,7 +37,8 @@ def check_readable(utterances: Utterances, source: str) -> None:
             failures.append(str(error))
     if failures:
         raise SasvError(
-            f"{source}: {len(failures)} of {len(utterances)} development files cannot be read ({some(failures, 3)}); "
+            f"{source}: {len(failures)} of {len(utterances)} development files cannot be read "
+            f"({some(failures, 3)}); "
             "mend them or drop their rows"
         )
 
@@ -43,7 +56,8 @@ class DevelopmentSet:
     def load(cls, options: SelectionOptions, utterances: str) -> "DevelopmentSet | None":
         """Read the tables that the options name; None where none are named.
 
-        What an evaluation needs is checked here: that the trials give the metric, and that every file can be read.
+        What an evaluation needs is checked here: that the trials give the metric, and that every
+        file can be read.
 
         Args:
             options: see SelectionOptions.
@@ -63,17 +77,24 @@ class DevelopmentSet:
         rates = sasv_eers(np.linspace(0, 1, len(trials)), trials.labels)
         if rates[metric] is None:
             counts = ", ".join(f"{count:,} {label}" for label, count in trials.counts().items())
-            raise SasvError(f"{options.dev_trials}: its trials ({counts}) give no {metric}; choose another --metric")
+            raise SasvError(
+                f"{options.dev_trials}: its trials ({counts}) give no {metric}; choose another "
+                "--metric"
+            )
         needed = needed_utterances(everything, enrolments, trials)
         check_readable(needed, options.dev_trials)
         return cls(needed, enrolments, trials, metric)
 
     def evaluate(self, model: Model, processes: Processes) -> dict[str, float | int | None]:
-        """Return the EERs and thresholds of a model on these trials; each process embeds a part of the utterances."""
+        """Return the EERs and thresholds of a model on these trials; each process embeds a part of
+        the utterances.
+        """
         share = np.arange(len(self.utterances)) % processes.world == processes.rank
         own = embed_table(model, self.utterances.take(share))
         parts = processes.gather((own.vectors, own.utterances, own.failures))
         vectors, names, failures = zip(*parts)
         reasons = {name: reason for part in failures for name, reason in part.items()}
-        scores = score_embeddings(np.concatenate(vectors), sum(names, []), self.enrolments, self.trials, reasons)
+        scores = score_embeddings(
+            np.concatenate(vectors), sum(names, []), self.enrolments, self.trials, reasons
+        )
         return sasv_eers(scores, self.trials.labels)

@@ -12,7 +12,10 @@ def spec_augment(features: Tensor) -> Tensor:
     """Set up to 9 frames, then up to 7 bands of each (bands, frames) matrix to 0."""
     batch, bands, frames = features.shape
     device = features.device
-    for size, limit, shape in ((frames, FRAMES, (batch, 1, frames)), (bands, BANDS, (batch, bands, 1))):
+    for size, limit, shape in (
+        (frames, FRAMES, (batch, 1, frames)),
+        (bands, BANDS, (batch, bands, 1)),
+    ):
         width = torch.randint(0, limit, (batch, 1), device=device)
         start = (torch.rand(batch, 1, device=device) * (size - width).clamp(min=1)).long()
         position = torch.arange(size, device=device)[None, :]

@@ -1,4 +1,6 @@
-"""SIGTERM and Ctrl-C as wishes that a training heeds: it saves after the present batch, then ends."""
+"""SIGTERM and Ctrl-C as wishes that a training heeds: it saves after the present batch, then
+ends.
+"""
 
 import contextlib
 import signal

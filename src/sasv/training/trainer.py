@@ -1,8 +1,9 @@
-"""The trainer of all stages, on one process or many: batches -> encoder -> loss, selection by development trials.
+"""The trainer of all stages, on one process or many: batches -> encoder -> loss, selection by
+development trials.
 
-Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a run that is killed
-and started again by the same command goes on at the last saved batch and ends with the same weights.
-``sasv.training.build`` makes a trainer from options.
+Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a
+run that is killed and started again by the same command goes on at the last saved batch and ends
+with the same weights. ``sasv.training.build`` makes a trainer from options.
 """
 
 import contextlib
@@ -45,7 +46,9 @@ BOARD_STEPS = 10
 
 def no_sums() -> dict[str, float]:
     """Return the sums of an epoch that has not begun."""
-    return dict.fromkeys(("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0)
+    return dict.fromkeys(
+        ("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0
+    )
 
 
 @dataclass
@@ -180,7 +183,9 @@ class Trainer:
             except Stopped:
                 if self.stop.signal == signal.SIGINT:
                     raise KeyboardInterrupt from None
-                raise SasvError(f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here") from None
+                raise SasvError(
+                    f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here"
+                ) from None
 
     def _open_board(self, step: int) -> None:
         """Begin the TensorBoard files, where they are wanted; ``step`` is the first to come."""
@@ -188,7 +193,8 @@ class Trainer:
             self.board = Board(self.out / "tensorboard", step)
 
     def _run_epochs(self, length: int) -> None:
-        """Train and evaluate the epochs that are left. Each is saved before it is evaluated, and after it.
+        """Train and evaluate the epochs that are left. Each is saved before it is evaluated, and
+        after it.
 
         Args:
             length: batches of an epoch.
@@ -234,7 +240,8 @@ class Trainer:
         self._say(
             f"{encoder.name}, {parameters_of(encoder):,} parameters, on {self.engine.device}; "
             f"{len(self.data.utterances):,} utterances, {self.data.speakers} speakers; "
-            f"{self.settings.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} pairs{many}"
+            f"{self.settings.epochs} epochs of {len(plan)} batches of {plan.rows.shape[1]} "
+            f"pairs{many}"
         )
         if self.data.augmentations:
             self._say(f"augmentations: {', '.join(self.data.augmentations)}")
@@ -275,7 +282,9 @@ class Trainer:
                 at.sums["seconds"] += time.monotonic() - started
                 started = time.monotonic()
                 means = mean_values(at.sums)
-                progress.add(1, f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1f}%, lr {lr:.2e}")
+                progress.add(
+                    1, f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1f}%, lr {lr:.2e}"
+                )
                 if at.batch % BOARD_STEPS == 0:
                     self.board.add(at.epoch * len(plan) + at.batch, means | {"lr": lr}, "step")
                 if stepped:
@@ -301,13 +310,18 @@ class Trainer:
         return last
 
     def _check_epoch(self) -> None:
-        """Say how many steps of the epoch were skipped. SasvError where nothing of it could be read."""
+        """Say how many steps of the epoch were skipped. SasvError where nothing of it could be
+        read.
+        """
         sums = self.at.sums
         if not sums["pairs"] and not sums["skipped"]:
-            raise SasvError(f"{self.data.source}: no training file could be read; the reasons are above")
+            raise SasvError(
+                f"{self.data.source}: no training file could be read; the reasons are above"
+            )
         if sums["skipped"]:
             self._say(
-                f"epoch {self.at.epoch + 1}: {sums['skipped']:.0f} steps skipped, their gradients were not finite"
+                f"epoch {self.at.epoch + 1}: {sums['skipped']:.0f} steps skipped, their gradients "
+                "were not finite"
             )
 
     def _seed(self, batch: int, purpose: int) -> None:
@@ -348,7 +362,9 @@ class Trainer:
         specification.training[f"dev_{metric}"] = result[metric]
 
     def checkpoint(self) -> Checkpoint:
-        """Return the present model, its weights averaged where that is wanted, with its specification."""
+        """Return the present model, its weights averaged where that is wanted, with its
+        specification.
+        """
         self.processes.spread(self.engine.statistics)  # each has those of its own batches
         system = self.engine.system
         average = "none"
@@ -372,10 +388,14 @@ class Trainer:
                 "average": average,
             },
         )
-        return Checkpoint(specification, detached(system.encoder), detached(system.head), str(self.out))
+        return Checkpoint(
+            specification, detached(system.encoder), detached(system.head), str(self.out)
+        )
 
     def _averaged_system(self) -> System:
-        """Return the averaged system, with batch-norm statistics from the last batches of the epoch to come."""
+        """Return the averaged system, with batch-norm statistics from the last batches of the epoch
+        to come.
+        """
         averages = self.engine.averages
         assert averages is not None
         self._seed(0, 3)
@@ -400,7 +420,9 @@ class Trainer:
             raise Stopped
 
     def _save(self) -> None:
-        """Write state and log. Where that fails the run goes on, with the last state that was written."""
+        """Write state and log. Where that fails the run goes on, with the last state that was
+        written.
+        """
         self.saved = time.monotonic()
         if not self.processes.main:
             return
@@ -414,7 +436,10 @@ class Trainer:
         state = self.folder.load()
         where = None if state is None else (state["epoch"], state["batch"])
         if len(set(self.processes.gather(where))) > 1:
-            raise SasvError(f"{self.out}: processes see different states here; --out must be on a disk they all share")
+            raise SasvError(
+                f"{self.out}: processes see different states here; --out must be on a disk they "
+                "all share"
+            )
         if state is None:
             return False
         changed = self.folder.check()
@@ -424,7 +449,8 @@ class Trainer:
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise SasvError(
-                f"{self.folder.state}: of another model, or broken ({reason}); choose another --out, "
+                f"{self.folder.state}: of another model, or broken ({reason}); choose another "
+                "--out, "
                 "and --init to start from its weights"
             ) from error
         self.history = [_renamed(row) for row in state["history"]]
@@ -470,7 +496,9 @@ def mean_values(sums: dict[str, float]) -> dict[str, float]:
 
 
 def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
-    """Return the row of the log of an epoch, counted from 1, from its learning rate and its sums."""
+    """Return the row of the log of an epoch, counted from 1, from its learning rate and its
+    sums.
+    """
     return {
         "epoch": epoch,
         **mean_values(sums),
@@ -483,13 +511,19 @@ def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the log with today's column names; an older version wrote ``rate`` for ``lr``."""
+    """Return a row of the log with today's column names; an older version wrote ``rate`` for
+    ``lr``.
+    """
     return {"lr" if name == "rate" else name: value for name, value in row.items()}
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
     """Return the line that is said after an epoch."""
-    parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.3f}", f"accuracy {row['accuracy']:.1f}%"]
+    parts = [
+        f"epoch {row['epoch']}/{epochs}",
+        f"loss {row['loss']:.3f}",
+        f"accuracy {row['accuracy']:.1f}%",
+    ]
     parts += [
         f"dev {name.removesuffix('_eer').upper()}-EER {row[name]:.2f}%"
         for name in ("sasv_eer", "sv_eer", "spf_eer")

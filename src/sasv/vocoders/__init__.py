@@ -1,4 +1,5 @@
-"""Vocoders: real speech analysed and resynthesised, as spoofed copies; codecs as transmission conditions.
+"""Vocoders: real speech analysed and resynthesised, as spoofed copies; codecs as transmission
+conditions.
 
 One vocoder a file, one line here.
 """

@@ -8,7 +8,8 @@ import soxr
 
 from sasv.audio import RATE
 
-PIECE_SECONDS, OVERLAP_SECONDS = 60.0, 0.25
+PIECE_SECONDS = 60.0
+OVERLAP_SECONDS = 0.25
 """Longer recordings are copied in pieces, so that the memory of an hour is that of a minute."""
 
 
@@ -38,7 +39,8 @@ class Vocoder:
     condition: ClassVar[bool] = False
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
-        self.weights, self.device = weights, device
+        self.weights = weights
+        self.device = device
 
     def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
         """Return the copy of float32 mono speech at ``rate``, about as long."""
@@ -54,21 +56,33 @@ class Vocoder:
         """
         return self.many([wave], rate, [seed])[0]
 
-    def many(self, waves: Sequence[np.ndarray], rate: int, seeds: Sequence[int]) -> list[np.ndarray]:
-        """Return the copies of several utterances, as each alone would be; batched where the vocoder can."""
+    def many(
+        self, waves: Sequence[np.ndarray], rate: int, seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Return the copies of several utterances, as each alone would be; batched where the
+        vocoder can.
+        """
         own = [resampled(wave, rate, self.rate) for wave in waves]
         copies = self.resynthesise_many(own, seeds)
-        return [self.fitted(wave, resampled(copy, self.rate, rate)) for wave, copy in zip(waves, copies)]
+        return [
+            self.fitted(wave, resampled(copy, self.rate, rate)) for wave, copy in zip(waves, copies)
+        ]
 
-    def resynthesise_many(self, waves: Sequence[np.ndarray], seeds: Sequence[int]) -> list[np.ndarray]:
-        """Return the raw copies of several utterances at ``rate``; a long one is done in pieces that fade over."""
+    def resynthesise_many(
+        self, waves: Sequence[np.ndarray], seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Return the raw copies of several utterances at ``rate``; a long one is done in pieces
+        that fade over.
+        """
         return [self._in_pieces(wave, seed) for wave, seed in zip(waves, seeds)]
 
     def _in_pieces(self, wave: np.ndarray, seed: int) -> np.ndarray:
-        size, over = int(PIECE_SECONDS * self.rate), int(OVERLAP_SECONDS * self.rate)
+        size = int(PIECE_SECONDS * self.rate)
+        over = int(OVERLAP_SECONDS * self.rate)
         if len(wave) <= size + over:
             return self.resynthesise(wave, seed)
-        whole, rising = np.zeros(len(wave), np.float32), np.linspace(0, 1, over, dtype=np.float32)
+        whole = np.zeros(len(wave), np.float32)
+        rising = np.linspace(0, 1, over, dtype=np.float32)
         for start in range(0, len(wave), size):
             piece = wave[start : start + size + over]
             copy = np.asarray(self.resynthesise(piece, seed + start), np.float32)
@@ -82,8 +96,11 @@ class Vocoder:
 
     def fitted(self, wave: np.ndarray, copy: np.ndarray) -> np.ndarray:
         """Give a copy the length and level of its original; nothing clips."""
-        copy = np.nan_to_num(np.pad(copy[: len(wave)], (0, max(0, len(wave) - len(copy)))).astype(np.float64))
-        level, found = np.sqrt(np.square(wave, dtype=np.float64).mean()), np.sqrt(np.square(copy).mean())
+        copy = np.nan_to_num(
+            np.pad(copy[: len(wave)], (0, max(0, len(wave) - len(copy)))).astype(np.float64)
+        )
+        level = np.sqrt(np.square(wave, dtype=np.float64).mean())
+        found = np.sqrt(np.square(copy).mean())
         if found > 0 and not self.condition:
             copy *= level / found
         peak = np.abs(copy).max(initial=0.0)

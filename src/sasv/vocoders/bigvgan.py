@@ -27,7 +27,11 @@ class BigVgan(NeuralVocoder):
             raise MissingExtra("bigvgan", "bigvgan", "the vocoder bigvgan") from error
         config = Path(weights).parent / "config.json"
         settings = read_settings(config, [*SETTINGS, "activation", "snake_logscale"])
-        self.rate, self.hop, self.features = settings["sampling_rate"], settings["hop_size"], mel_of(settings, config)
+        self.rate, self.hop, self.features = (
+            settings["sampling_rate"],
+            settings["hop_size"],
+            mel_of(settings, config),
+        )
         network = BigVGAN(AttrDict(settings))
         for module in network.modules():
             if hasattr(module, "weight_g"):

@@ -1,6 +1,8 @@
-"""CARGAN (Morrison et al., ICLR 2022): a neural vocoder that makes 2,048 samples from mels and the 512 before them.
+"""CARGAN (Morrison et al., ICLR 2022): a neural vocoder that makes 2,048 samples from mels and the
+512 before them.
 
-The weights come inside the package ``cargan``; nothing else of it is used, because importing it needs torchaudio.
+The weights come inside the package ``cargan``; nothing else of it is used, because importing it
+needs torchaudio.
 """
 
 import importlib.util
@@ -13,10 +15,14 @@ from torch import Tensor, nn
 from sasv.core.errors import SasvError
 from sasv.vocoders.neural import Mel, NeuralVocoder, load_into, read_weights
 
-CHUNK, MEMORY = 2048, 512
+CHUNK = 2048
+MEMORY = 512
 """Samples made at a time, and samples seen of those made before."""
 
-BANDS, HIDDEN, SUMMARY, WIDTH = 80, 256, 128, 768
+BANDS = 80
+HIDDEN = 256
+SUMMARY = 128
+WIDTH = 768
 
 
 def _convolution(ins: int, outs: int, size: int = 3, dilation: int = 1) -> nn.Conv1d:
@@ -24,7 +30,9 @@ def _convolution(ins: int, outs: int, size: int = 3, dilation: int = 1) -> nn.Co
 
 
 class _Block(nn.Module):
-    """Two residual pairs of convolutions with dilations 1, 3, 9, 27; the first may upsample (GAN-TTS)."""
+    """Two residual pairs of convolutions with dilations 1, 3, 9, 27; the first may upsample
+    (GAN-TTS).
+    """
 
     def __init__(self, ins: int, outs: int, up: int = 1):
         super().__init__()
@@ -62,7 +70,9 @@ class _Memory(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mels (batch, 80, frames) and samples before them (batch, 512) to waves (batch, frames * 256)."""
+    """Mels (batch, 80, frames) and samples before them (batch, 512) to waves (batch, frames *
+    256).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +119,9 @@ class Cargan(NeuralVocoder):
         mel = self.features(waves)
         made = [waves.new_zeros(len(waves), MEMORY)]
         for first in range(0, mel.shape[2], CHUNK // 256):
-            made.append(self.generator(mel[:, :, first : first + CHUNK // 256], made[-1][:, -MEMORY:]))
+            made.append(
+                self.generator(mel[:, :, first : first + CHUNK // 256], made[-1][:, -MEMORY:])
+            )
         return torch.cat(made[1:], dim=1)
 
 

@@ -1,4 +1,6 @@
-"""EnCodec (Defossez et al., TMLR 2023), a neural codec, through transformers from a local folder."""
+"""EnCodec (Defossez et al., TMLR 2023), a neural codec, through transformers from a local
+folder.
+"""
 
 from sasv.vocoders.neural_codec import NeuralCodec
 

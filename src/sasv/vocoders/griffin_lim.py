@@ -5,8 +5,10 @@ import torch
 
 from sasv.vocoders.base import Vocoder
 
-N_FFT, HOP = 1024, 256
-ROUNDS, MOMENTUM = 32, 0.99
+N_FFT = 1024
+HOP = 256
+ROUNDS = 32
+MOMENTUM = 0.99
 
 
 class GriffinLim(Vocoder):
@@ -31,4 +33,6 @@ class GriffinLim(Vocoder):
             angles = rebuilt - previous * (MOMENTUM / (1 + MOMENTUM))
             angles = angles / angles.abs().clamp(min=1e-9)
             previous = rebuilt
-        return torch.istft(magnitude * angles, N_FFT, HOP, window=window, length=len(signal)).numpy()
+        return torch.istft(
+            magnitude * angles, N_FFT, HOP, window=window, length=len(signal)
+        ).numpy()

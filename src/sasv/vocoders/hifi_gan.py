@@ -1,7 +1,8 @@
 """HiFi-GAN (Kong et al., NeurIPS 2020), V1 to V3, from the official generator checkpoints.
 
-transformers holds the network of V1 and V2 (a test compares); V3 has other residual blocks, and the NSF variant opens
-the network in the middle, so it is written out here. Entries carry the official names.
+transformers holds the network of V1 and V2 (a test compares); V3 has other residual blocks, and the
+NSF variant opens the network in the middle, so it is written out here. Entries carry the official
+names.
 """
 
 from collections.abc import Sequence
@@ -17,20 +18,38 @@ from sasv.vocoders.neural import Mel, NeuralVocoder, load_into, read_settings, r
 
 SLOPE = 0.1
 SETTINGS = (
-    *("resblock", "upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock_kernel_sizes"),
-    *("resblock_dilation_sizes", "num_mels", "n_fft", "hop_size", "win_size", "sampling_rate", "fmin", "fmax"),
+    *(
+        "resblock",
+        "upsample_rates",
+        "upsample_kernel_sizes",
+        "upsample_initial_channel",
+        "resblock_kernel_sizes",
+    ),
+    *(
+        "resblock_dilation_sizes",
+        "num_mels",
+        "n_fft",
+        "hop_size",
+        "win_size",
+        "sampling_rate",
+        "fmin",
+        "fmax",
+    ),
 )
 
 
 class _Residual(nn.Module):
-    """Residual block 1 (each dilated convolution followed by a plain one) of V1 and V2, or 2 (dilated alone) of V3."""
+    """Residual block 1 (each dilated convolution followed by a plain one) of V1 and V2, or 2
+    (dilated alone) of V3.
+    """
 
     def __init__(self, channels: int, size: int, dilations: Sequence[int], kind: str):
         super().__init__()
 
         def convolutions(widths: Sequence[int]) -> nn.ModuleList:
             return nn.ModuleList(
-                nn.Conv1d(channels, channels, size, dilation=width, padding=width * (size - 1) // 2) for width in widths
+                nn.Conv1d(channels, channels, size, dilation=width, padding=width * (size - 1) // 2)
+                for width in widths
             )
 
         self.kind = kind
@@ -55,18 +74,24 @@ class Generator(nn.Module):
     def __init__(self, settings: dict[str, Any]):
         super().__init__()
         channels = settings["upsample_initial_channel"]
-        rates, sizes = settings["upsample_rates"], settings["upsample_kernel_sizes"]
-        kernels, dilations = settings["resblock_kernel_sizes"], settings["resblock_dilation_sizes"]
+        rates = settings["upsample_rates"]
+        sizes = settings["upsample_kernel_sizes"]
+        kernels = settings["resblock_kernel_sizes"]
+        dilations = settings["resblock_dilation_sizes"]
         self.kernels = len(kernels)
         self.conv_pre = nn.Conv1d(settings["num_mels"], channels, 7, padding=3)
         self.widths: list[int] = []
         self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
         for rate, size in zip(rates, sizes):
-            self.ups.append(nn.ConvTranspose1d(channels, channels // 2, size, rate, padding=(size - rate) // 2))
+            self.ups.append(
+                nn.ConvTranspose1d(channels, channels // 2, size, rate, padding=(size - rate) // 2)
+            )
             channels //= 2
             self.widths.append(channels)
             for kernel, widths in zip(kernels, dilations):
-                self.resblocks.append(_Residual(channels, kernel, widths, str(settings["resblock"])))
+                self.resblocks.append(
+                    _Residual(channels, kernel, widths, str(settings["resblock"]))
+                )
         self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
 
     def added(self, stage: int, source: Tensor | None) -> Tensor | float:
@@ -83,7 +108,9 @@ class Generator(nn.Module):
 
 
 class HifiGan(NeuralVocoder):
-    """HiFi-GAN; ``weights`` is the official generator (``g_02500000``) with its config.json beside it."""
+    """HiFi-GAN; ``weights`` is the official generator (``g_02500000``) with its config.json beside
+    it.
+    """
 
     mel = "80 Slaney bands to 8 kHz, 1024/256 at 22.05 kHz, natural log (by its config.json)"
     licence = "MIT (official code and weights)"
@@ -93,7 +120,9 @@ class HifiGan(NeuralVocoder):
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         super().__init__(weights, device)
         settings = read_settings(Path(weights).parent / "config.json", SETTINGS)
-        self.settings, self.rate, self.hop = settings, settings["sampling_rate"], settings["hop_size"]
+        self.settings = settings
+        self.rate = settings["sampling_rate"]
+        self.hop = settings["hop_size"]
         self.features = mel_of(settings, Path(weights).parent / "config.json")
         self.generator = load_into(self.network(settings), read_weights(weights), weights, device)
 
@@ -102,9 +131,22 @@ class HifiGan(NeuralVocoder):
 
 
 def mel_of(settings: dict[str, Any], path: Path) -> Mel:
-    """Return the mel convention that a config.json of this family describes; CheckpointError where it contradicts."""
-    rate, hop = settings["sampling_rate"], settings["hop_size"]
+    """Return the mel convention that a config.json of this family describes; CheckpointError where
+    it contradicts.
+    """
+    rate = settings["sampling_rate"]
+    hop = settings["hop_size"]
     if torch.tensor(settings["upsample_rates"]).prod() != hop:
-        raise CheckpointError(f"{path}: upsample_rates {settings['upsample_rates']} do not multiply to hop_size {hop}")
+        raise CheckpointError(
+            f"{path}: upsample_rates {settings['upsample_rates']} do not multiply to hop_size {hop}"
+        )
     high = settings["fmax"] or rate / 2
-    return Mel(rate, settings["n_fft"], settings["win_size"], hop, settings["num_mels"], settings["fmin"], high)
+    return Mel(
+        rate,
+        settings["n_fft"],
+        settings["win_size"],
+        hop,
+        settings["num_mels"],
+        settings["fmin"],
+        high,
+    )

@@ -1,8 +1,8 @@
 """The harmonic-plus-noise neural source-filter model with trainable sinc filters (hn-sinc-NSF).
 
-Source: Wang and Yamagishi, "Neural harmonic-plus-noise waveform model with trainable maximum voice frequency for
-text-to-speech synthesis", SSW 2019. Sizes and names of entries are those of the NII's release; its mel convention is
-that of its feature scripts.
+Source: Wang and Yamagishi, "Neural harmonic-plus-noise waveform model with trainable maximum voice
+frequency for text-to-speech synthesis", SSW 2019. Sizes and names of entries are those of the NII's
+release; its mel convention is that of its feature scripts.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,27 @@ from torch.nn import functional as F
 from sasv.vocoders.neural import NeuralVocoder, load_into, read_weights
 from sasv.vocoders.nsf_hifi_gan import SINE, Source, import_pyworld, pitch
 
-RATE, HOP, BANDS, WIDTH, SINES, ORDER = 16000, 80, 80, 64, 8, 31
+RATE = 16000
+HOP = 80
+BANDS = 80
+WIDTH = 64
+SINES = 8
+ORDER = 31
 
 
 class _Conv(nn.Conv1d):
-    """Convolution that keeps the length of (batch, channels, samples), by what is before alone where causal."""
+    """Convolution that keeps the length of (batch, channels, samples), by what is before alone
+    where causal.
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, dilation: int = 1, causal: bool = False, bias: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        dilation: int = 1,
+        causal: bool = False,
+        bias: bool = True,
     ):
         super().__init__(inputs, outputs, size, dilation=dilation, bias=bias)
         reach = dilation * (size - 1)
@@ -66,7 +79,9 @@ class _Recurrent(nn.Module):
 
 
 class _Condition(nn.Module):
-    """Features of frames to the context of the filters and their cut-off, at the rate of samples."""
+    """Features of frames to the context of the filters and their cut-off, at the rate of
+    samples.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +91,8 @@ class _Condition(nn.Module):
         self.l_cut_f_smooth = _Smooth(1, 4 * HOP)
 
     def forward(self, features: Tensor, voiced: Tensor) -> tuple[Tensor, Tensor]:
-        """Return context (batch, 64, samples) and cut-off (batch, 1, samples) as a share of half the rate.
+        """Return context (batch, 64, samples) and cut-off (batch, 1, samples) as a share of half
+        the rate.
 
         Args:
             features: (batch, frames, 81), normalised; the last is F0.
@@ -94,8 +110,13 @@ class _Block(nn.Module):
     def __init__(self, layers: int):
         super().__init__()
         self.l_ff_1 = nn.Linear(1, WIDTH, bias=False)
-        self.l_convs = nn.ModuleList(_Conv(WIDTH, WIDTH, 3, 2**power, True, False) for power in range(layers))
-        self.l_ff_2, self.l_ff_3 = nn.Linear(WIDTH, WIDTH // 4, bias=False), nn.Linear(WIDTH // 4, 1, bias=False)
+        self.l_convs = nn.ModuleList(
+            _Conv(WIDTH, WIDTH, 3, 2**power, True, False) for power in range(layers)
+        )
+        self.l_ff_2, self.l_ff_3 = (
+            nn.Linear(WIDTH, WIDTH // 4, bias=False),
+            nn.Linear(WIDTH // 4, 1, bias=False),
+        )
         self.scale = nn.Parameter(torch.tensor([0.1]))
 
     def forward(self, signal: Tensor, context: Tensor) -> Tensor:
@@ -107,16 +128,22 @@ class _Block(nn.Module):
 
 
 def sinc_filters(cut: Tensor) -> tuple[Tensor, Tensor]:
-    """Return low- and high-pass filters (..., 31) at a cut-off (..., 1): Hamming-windowed sinc, gain 1 at the end."""
+    """Return low- and high-pass filters (..., 31) at a cut-off (..., 1): Hamming-windowed sinc,
+    gain 1 at the end.
+    """
     steps = torch.arange(ORDER, device=cut.device) - ORDER // 2
     window = 0.54 + 0.46 * torch.cos(2 * torch.pi * steps / ORDER)
     low = cut * torch.sinc(cut * steps) * window
     high = torch.sinc(steps.float()) * window - low
-    return low / low.sum(-1, keepdim=True), high / (high * (1 - 2 * (steps % 2))).sum(-1, keepdim=True)
+    return low / low.sum(-1, keepdim=True), high / (high * (1 - 2 * (steps % 2))).sum(
+        -1, keepdim=True
+    )
 
 
 def filtered(signal: Tensor, filters: Tensor) -> Tensor:
-    """Return (batch, samples): sample n of a signal is the sum over k of filter n at k times the signal at n - k."""
+    """Return (batch, samples): sample n of a signal is the sum over k of filter n at k times the
+    signal at n - k.
+    """
     past = F.pad(signal, (ORDER - 1, 0)).unfold(1, ORDER, 1)
     return (past * filters.flip(-1)).sum(-1)
 
@@ -140,8 +167,14 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.input_mean, self.input_std = nn.Parameter(torch.zeros(BANDS + 1)), nn.Parameter(torch.ones(BANDS + 1))
-        self.output_mean, self.output_std = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.ones(1))  # not used
+        self.input_mean, self.input_std = (
+            nn.Parameter(torch.zeros(BANDS + 1)),
+            nn.Parameter(torch.ones(BANDS + 1)),
+        )
+        self.output_mean, self.output_std = (
+            nn.Parameter(torch.zeros(1)),
+            nn.Parameter(torch.ones(1)),
+        )  # not used
         self.m_cond, self.m_source, self.m_filter = _Condition(), Source(SINES), _Filter()
 
     def forward(self, mel: Tensor, f0: Tensor, noise: Tensor, phases: Tensor) -> Tensor:
@@ -164,11 +197,13 @@ class HnNsf(NeuralVocoder):
     """hn-sinc-NSF of the NII; ``weights`` is its ``trained_network.pt``; F0 by WORLD's Harvest."""
 
     mel = (
-        "80 bands to 8 kHz (linear to 1 kHz, the first the mean), Blackman 400, 1024/80 at 16 kHz, natural log, 16-bit"
+        "80 bands to 8 kHz (linear to 1 kHz, the first the mean), Blackman 400, 1024/80 at 16 "
+        "kHz, natural log, 16-bit"
     )
     licence = "BSD-3-Clause (official code and weights)"
     source = "github.com/nii-yamagishilab/project-NN-Pytorch-scripts, project/01-nsf/hn-sinc-nsf-9"
-    rate, hop = RATE, HOP
+    rate = RATE
+    hop = HOP
     piece_seconds = 30.0  # the sines begin anew with a piece
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
@@ -183,9 +218,13 @@ class HnNsf(NeuralVocoder):
         edges = 700 * (np.exp(np.linspace(0, top, BANDS + 1) / 1127.01048) - 1)
         linear = int((edges < 1000).sum())
         edges[: linear + 1] = np.linspace(0, edges[linear], linear + 1)
-        bins, widths = np.linspace(0, RATE / 2, 513), np.diff(edges)[:, None]
-        rising, falling = (bins - edges[:-2, None]) / widths[:-1], (edges[2:, None] - bins) / widths[1:]
-        triangles = np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])[:, None]
+        bins = np.linspace(0, RATE / 2, 513)
+        widths = np.diff(edges)[:, None]
+        rising = (bins - edges[:-2, None]) / widths[:-1]
+        falling = (edges[2:, None] - bins) / widths[1:]
+        triangles = (
+            np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])[:, None]
+        )
         mean = np.zeros((1, 513))
         mean[0, 0] = 2 * 512 / RATE
         return torch.from_numpy(np.concatenate((mean, triangles)).astype(np.float32))
@@ -203,4 +242,6 @@ class HnNsf(NeuralVocoder):
         noise = self.noise((waves.shape[1], SINES + 1), seeds)
         phases = torch.special.ndtr(self.noise((SINES,), [seed + 1 for seed in seeds]))  # uniform
         phases[:, 0] = 0
-        return self.network(self.features(waves), torch.from_numpy(np.stack(pitches)).to(self.device), noise, phases)
+        return self.network(
+            self.features(waves), torch.from_numpy(np.stack(pitches)).to(self.device), noise, phases
+        )

@@ -1,7 +1,9 @@
-"""What vocoders with a network share: weights from a local file, mel features, batches of pieces of one length.
+"""What vocoders with a network share: weights from a local file, mel features, batches of pieces of
+one length.
 
-Speech is cut into pieces with context on both sides, wider than a network's receptive field, and silence beyond the
-ends. A piece is computed alone or in a batch alike, and the memory of an hour is that of a piece.
+Speech is cut into pieces with context on both sides, wider than a network's receptive field, and
+silence beyond the ends. A piece is computed alone or in a batch alike, and the memory of an hour is
+that of a piece.
 """
 
 import json
@@ -21,7 +23,8 @@ from sasv.vocoders.base import Vocoder
 
 @dataclass(frozen=True)
 class Mel:
-    """A log-mel convention: Slaney bands with Slaney areas of the magnitude spectrum, frames of hop samples.
+    """A log-mel convention: Slaney bands with Slaney areas of the magnitude spectrum, frames of hop
+    samples.
 
     Attributes:
         rate: samples per second.
@@ -46,7 +49,9 @@ class Mel:
 
     @cached_property
     def filters(self) -> Tensor:
-        """Triangles on Slaney's mel scale (linear below 1 kHz, then logarithmic), (bands, n_fft // 2 + 1)."""
+        """Triangles on Slaney's mel scale (linear below 1 kHz, then logarithmic), (bands, n_fft //
+        2 + 1).
+        """
         step = np.log(6.4) / 27
 
         def mel(hertz: float) -> float:
@@ -57,15 +62,21 @@ class Mel:
         bins = np.fft.rfftfreq(self.n_fft, 1 / self.rate)
         rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
         falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-        triangles = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+        triangles = (
+            np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+        )
         return torch.from_numpy(triangles.astype(np.float32))
 
     def __call__(self, waves: Tensor) -> Tensor:
         """Return log-mel features (batch, bands, samples // hop) of (batch, samples)."""
         sides = (self.n_fft - self.hop) // 2
-        padded = torch.nn.functional.pad(waves[:, None], (sides, self.n_fft - self.hop - sides), "reflect")[:, 0]
+        padded = torch.nn.functional.pad(
+            waves[:, None], (sides, self.n_fft - self.hop - sides), "reflect"
+        )[:, 0]
         window = torch.hann_window(self.window, device=waves.device)
-        spectrum = torch.stft(padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True)
+        spectrum = torch.stft(
+            padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True
+        )
         magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
         bands = (self.filters.to(waves.device) @ magnitude).clamp(min=self.floor)
         return torch.log10(bands) if self.decimal else torch.log(bands)
@@ -81,7 +92,8 @@ class NeuralVocoder(Vocoder):
         batch_seconds: speech computed at once on a GPU; on a CPU one piece.
     """
 
-    needs_weights, neural = True, True
+    needs_weights = True
+    neural = True
     hop: int = 256
     piece_seconds: ClassVar[float] = 4.0
     context_seconds: ClassVar[float] = 0.5
@@ -91,23 +103,36 @@ class NeuralVocoder(Vocoder):
         """Return the copies (batch, samples) of pieces (batch, samples), a multiple of ``hop``."""
         raise NotImplementedError
 
-    def resynthesise_many(self, waves: Sequence[np.ndarray], seeds: Sequence[int]) -> list[np.ndarray]:
-        size, side = self._aligned(self.piece_seconds), self._aligned(self.context_seconds)
+    def resynthesise_many(
+        self, waves: Sequence[np.ndarray], seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        size = self._aligned(self.piece_seconds)
+        side = self._aligned(self.context_seconds)
         jobs = []
         for number, wave in enumerate(waves):
             padded = np.pad(wave, (side, 2 * side + size))
             for start in range(0, len(wave), size):
-                length = min(size, -(-(len(wave) - start) // side) * side)  # few lengths, so that batches fill
+                length = min(
+                    size, -(-(len(wave) - start) // side) * side
+                )  # few lengths, so that batches fill
                 jobs.append((number, start, padded[start : start + length + 2 * side]))
         copies = [np.zeros(-(-len(wave) // size) * size, np.float32) for wave in waves]
-        most = 1 if self.device == "cpu" else max(1, int(self.batch_seconds * self.rate / (size + 2 * side)))
+        most = (
+            1
+            if self.device == "cpu"
+            else max(1, int(self.batch_seconds * self.rate / (size + 2 * side)))
+        )
         for length in sorted({len(piece) for *_, piece in jobs}):
             same = [job for job in jobs if len(job[2]) == length]
             for first in range(0, len(same), most):
                 part = same[first : first + most]
                 batch = torch.from_numpy(np.stack([piece for *_, piece in part])).to(self.device)
                 with torch.inference_mode():
-                    made = self.generate(batch, [seeds[number] + start for number, start, _ in part]).float().cpu()
+                    made = (
+                        self.generate(batch, [seeds[number] + start for number, start, _ in part])
+                        .float()
+                        .cpu()
+                    )
                 for (number, start, _), copy in zip(part, made.numpy()):
                     copies[number][start : start + length - 2 * side] = copy[side : length - side]
         return [copy[: len(wave)] for copy, wave in zip(copies, waves)]
@@ -116,13 +141,18 @@ class NeuralVocoder(Vocoder):
         return self.hop * max(1, round(seconds * self.rate / self.hop))
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Return normal noise of ``(batch, *shape)``, each item by its own seed, the same on any device."""
-        drawn = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        """Return normal noise of ``(batch, *shape)``, each item by its own seed, the same on any
+        device.
+        """
+        drawn = [
+            torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
         return torch.stack(drawn).to(self.device)
 
 
 def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
-    """Return the entries of a checkpoint (safetensors, or one of torch), weight normalisation folded in.
+    """Return the entries of a checkpoint (safetensors, or one of torch), weight normalisation
+    folded in.
 
     Args:
         path: the file.
@@ -140,11 +170,19 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as weights ({reason}); fetch the file again") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as weights ({reason}); fetch the file again"
+        ) from error
     found = found.get(key, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise CheckpointError(f"{path}: holds no '{key}' with tensors; give the checkpoint of the generator")
-    folded = {name: value for name, value in found.items() if not name.endswith(("weight_g", "weight_v"))}
+    if not isinstance(found, dict) or not all(
+        isinstance(value, Tensor) for value in found.values()
+    ):
+        raise CheckpointError(
+            f"{path}: holds no '{key}' with tensors; give the checkpoint of the generator"
+        )
+    folded = {
+        name: value for name, value in found.items() if not name.endswith(("weight_g", "weight_v"))
+    }
     for name, direction in found.items():
         if name.endswith("weight_v"):
             size = found[name[:-1] + "g"]
@@ -154,14 +192,20 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
 
 
 def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    """Return a JSON file of settings; CheckpointError where it is missing, no JSON, or lacks one that is wanted."""
+    """Return a JSON file of settings; CheckpointError where it is missing, no JSON, or lacks one
+    that is wanted.
+    """
     try:
         settings = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); put the settings beside the weights") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); put the settings beside the weights"
+        ) from error
     lacking = [name for name in wanted if name not in settings]
     if lacking:
-        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}; is it the settings file of another model?")
+        raise CheckpointError(
+            f"{path}: lacks {', '.join(lacking)}; is it the settings file of another model?"
+        )
     return settings
 
 
@@ -171,7 +215,9 @@ def load_into(network: torch.nn.Module, weights: dict[str, Tensor], path: str, d
         network.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: does not fit the network of its settings ({reason})") from error
+        raise CheckpointError(
+            f"{path}: does not fit the network of its settings ({reason})"
+        ) from error
     return network.eval().requires_grad_(False).to(device)
 
 
@@ -187,10 +233,14 @@ def from_transformers(name: str, folder: str, device: str) -> Any:
     except ImportError as error:
         raise MissingExtra("transformers", "neural", f"{name}") from error
     if not (Path(folder) / "config.json").exists():
-        raise CheckpointError(f"{folder}: no config.json in it; give the folder of a {name} as saved by transformers")
+        raise CheckpointError(
+            f"{folder}: no config.json in it; give the folder of a {name} as saved by transformers"
+        )
     transformers.utils.logging.disable_progress_bar()
     try:
-        model = getattr(transformers, name).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = getattr(transformers, name).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{folder}: cannot be loaded as {name} ({reason})") from error

@@ -1,4 +1,6 @@
-"""What neural codecs of transformers share: speech to codes and back, at the most codebooks that they have."""
+"""What neural codecs of transformers share: speech to codes and back, at the most codebooks that
+they have.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -28,4 +30,6 @@ class NeuralCodec(NeuralVocoder):
         self.options = {"bandwidth": max(bandwidths)} if bandwidths else {}
 
     def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        return self.network(waves[:, None], **self.options).audio_values.reshape(len(waves), -1)[:, : waves.shape[1]]
+        return self.network(waves[:, None], **self.options).audio_values.reshape(len(waves), -1)[
+            :, : waves.shape[1]
+        ]

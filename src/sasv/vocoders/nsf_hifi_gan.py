@@ -1,8 +1,10 @@
-"""NSF-HiFi-GAN: HiFi-GAN driven by the harmonic-plus-noise source of the neural source-filter model.
+"""NSF-HiFi-GAN: HiFi-GAN driven by the harmonic-plus-noise source of the neural source-filter
+model.
 
-Source: Wang, Takaki and Yamagishi, "Neural source-filter waveform models for statistical parametric speech synthesis",
-IEEE/ACM TASLP 2020, section III (sines at F0 and its harmonics, noise where unvoiced, one learnt mixture). Weights:
-the open NSF-HiFi-GAN checkpoints (``model.ckpt`` and ``config.json``); entries carry their names.
+Source: Wang, Takaki and Yamagishi, "Neural source-filter waveform models for statistical parametric
+speech synthesis", IEEE/ACM TASLP 2020, section III (sines at F0 and its harmonics, noise where
+unvoiced, one learnt mixture). Weights: the open NSF-HiFi-GAN checkpoints (``model.ckpt`` and
+``config.json``); entries carry their names.
 """
 
 from collections.abc import Sequence
@@ -17,8 +19,11 @@ from sasv.core.errors import MissingExtra
 from sasv.vocoders.hifi_gan import Generator, HifiGan
 
 HARMONICS = 8
-SINE, NOISE = 0.1, 0.003
-"""Amplitude of a sine, and of the noise beside it; where unvoiced the noise is a third of a sine."""
+SINE = 0.1
+NOISE = 0.003
+"""Amplitude of a sine, and of the noise beside it; where unvoiced the noise is a third of a
+sine.
+"""
 
 
 class Source(nn.Module):
@@ -48,7 +53,9 @@ class Source(nn.Module):
 
 
 class SourceGenerator(Generator):
-    """The generator of HiFi-GAN that adds the excitation, brought to its rate by a convolution, at every stage."""
+    """The generator of HiFi-GAN that adds the excitation, brought to its rate by a convolution, at
+    every stage.
+    """
 
     def __init__(self, settings: dict[str, Any]):
         super().__init__(settings)
@@ -70,7 +77,9 @@ def import_pyworld(name: str) -> Any:
     try:
         import pyworld
     except ImportError as error:
-        raise MissingExtra("pyworld-prebuilt", "vocoders", f"the vocoder {name} (for F0)") from error
+        raise MissingExtra(
+            "pyworld-prebuilt", "vocoders", f"the vocoder {name} (for F0)"
+        ) from error
     return pyworld
 
 
@@ -83,7 +92,10 @@ def pitch(pyworld: Any, wave: np.ndarray, rate: int, hop: int) -> np.ndarray:
 class NsfHifiGan(HifiGan):
     """NSF-HiFi-GAN; F0 by WORLD's Harvest."""
 
-    mel = "by its config.json (commonly 128 Slaney bands, 40 Hz to 16 kHz, 2048/512 at 44.1 kHz, natural log)"
+    mel = (
+        "by its config.json (commonly 128 Slaney bands, 40 Hz to 16 kHz, 2048/512 at 44.1 kHz, "
+        "natural log)"
+    )
     licence = "code ours; of the weights see their card (the open 44.1 kHz ones: CC BY-NC-SA 4.0)"
     source = "github.com/openvpi/vocoders releases, nsf_hifigan"
     network = SourceGenerator
@@ -94,7 +106,11 @@ class NsfHifiGan(HifiGan):
         super().__init__(weights, device)
 
     def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        pitches = np.stack([pitch(self.pyworld, wave, self.rate, self.hop) for wave in waves.cpu().numpy()])
-        f0 = F.interpolate(torch.from_numpy(pitches)[:, None], scale_factor=self.hop)[:, 0].to(self.device)
+        pitches = np.stack(
+            [pitch(self.pyworld, wave, self.rate, self.hop) for wave in waves.cpu().numpy()]
+        )
+        f0 = F.interpolate(torch.from_numpy(pitches)[:, None], scale_factor=self.hop)[:, 0].to(
+            self.device
+        )
         noise = self.noise((f0.shape[1], HARMONICS + 1), seeds)
         return self.generator(self.features(waves), self.generator.m_source(f0, noise, self.rate))

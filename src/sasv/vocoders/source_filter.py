@@ -1,16 +1,20 @@
-"""A source-filter vocoder: pulses and noise through the envelope of linear prediction (Atal and Hanauer 1971).
+"""A source-filter vocoder: pulses and noise through the envelope of linear prediction (Atal and
+Hanauer 1971).
 
-The speech is cut to frames of 32 ms. Each gives an F0 and a voicing by autocorrelation and an envelope by linear
-prediction; the copy is a new excitation (pulses at F0 below 4 kHz in voiced frames, noise elsewhere) through it.
+The speech is cut to frames of 32 ms. Each gives an F0 and a voicing by autocorrelation and an
+envelope by linear prediction; the copy is a new excitation (pulses at F0 below 4 kHz in voiced
+frames, noise elsewhere) through it.
 """
 
 import numpy as np
 
 from sasv.vocoders.base import Vocoder
 
-WINDOW, HOP = 512, 80
+WINDOW = 512
+HOP = 80
 ORDER = 22
-LOWEST_F0, HIGHEST_F0 = 60.0, 400.0
+LOWEST_F0 = 60.0
+HIGHEST_F0 = 400.0
 VOICED = 0.45
 """Least normalised autocorrelation of a voiced frame."""
 
@@ -30,11 +34,17 @@ class SourceFilter(Vocoder):
         frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * window
         f0, voicing = self.pitch(frames, window)
         count = len(padded)
-        voiced = np.interp(np.arange(count), HOP * np.arange(len(f0)) + WINDOW // 2, (voicing > VOICED).astype(float))
-        pulses, noise = self.pulses(f0, count) * voiced, rng.standard_normal(count)
+        voiced = np.interp(
+            np.arange(count),
+            HOP * np.arange(len(f0)) + WINDOW // 2,
+            (voicing > VOICED).astype(float),
+        )
+        pulses = self.pulses(f0, count) * voiced
+        noise = rng.standard_normal(count)
         envelope = all_pole(frames, ORDER)
         rolled = 1 / (1 + (np.fft.rfftfreq(WINDOW, 1 / self.rate) / NOISE_ABOVE) ** 8)
-        copy, weight = np.zeros(count), np.zeros(count)
+        copy = np.zeros(count)
+        weight = np.zeros(count)
         share = (voicing > VOICED)[:, None]
         for first in range(0, len(frames), 2000):  # bounds the memory of a long recording
             part = slice(first, first + 2000)
@@ -51,12 +61,19 @@ class SourceFilter(Vocoder):
         """Return F0 in Hz, smoothed, and voicing (normalised autocorrelation) of each frame."""
         correlation = autocorrelation(frames)
         own = autocorrelation(window[None])[0]
-        low, high = int(self.rate / HIGHEST_F0), min(int(self.rate / LOWEST_F0), WINDOW - 1)
-        normalised = correlation / np.maximum(correlation[:, :1], LEAST_POWER) / np.maximum(own / own[0], 0.05)
+        low = int(self.rate / HIGHEST_F0)
+        high = min(int(self.rate / LOWEST_F0), WINDOW - 1)
+        normalised = (
+            correlation
+            / np.maximum(correlation[:, :1], LEAST_POWER)
+            / np.maximum(own / own[0], 0.05)
+        )
         lags = low + normalised[:, low:high].argmax(axis=1)
         voicing = normalised[np.arange(len(lags)), lags]
         around = np.pad(self.rate / lags, SMOOTHED // 2, mode="edge")
-        return np.median(np.lib.stride_tricks.sliding_window_view(around, SMOOTHED), axis=1), voicing
+        return np.median(
+            np.lib.stride_tricks.sliding_window_view(around, SMOOTHED), axis=1
+        ), voicing
 
     def pulses(self, f0: np.ndarray, count: int) -> np.ndarray:
         """Return unit-power pulses at F0, (count,)."""
@@ -73,7 +90,9 @@ def autocorrelation(frames: np.ndarray) -> np.ndarray:
 
 
 def all_pole(frames: np.ndarray, order: int) -> np.ndarray:
-    """Return gain / A of each frame's linear prediction, complex (frames, bins), by Levinson-Durbin."""
+    """Return gain / A of each frame's linear prediction, complex (frames, bins), by
+    Levinson-Durbin.
+    """
     correlation = autocorrelation(frames)[:, : order + 1]
     correlation[:, 0] = correlation[:, 0] * (1 + 1e-5) + LEAST_POWER
     predictor = np.zeros((len(frames), order + 1))

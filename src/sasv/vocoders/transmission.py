@@ -1,6 +1,8 @@
-"""Telephone and internet codecs as transmission conditions: bona fide speech through them stays bona fide.
+"""Telephone and internet codecs as transmission conditions: bona fide speech through them stays
+bona fide.
 
-The labels of a table do not change, its column ``codec`` does. A bit rate is drawn for each utterance.
+The labels of a table do not change, its column ``codec`` does. A bit rate is drawn for each
+utterance.
 """
 
 from typing import ClassVar
@@ -46,22 +48,26 @@ class ALaw(Transmission):
 class G722(Transmission):
     """G.722 at 64 kbit/s."""
 
-    codec, licence = "g722", "LGPL/GPL (PyAV wheel)"
+    codec = "g722"
+    licence = "LGPL/GPL (PyAV wheel)"
 
 
 class Amr(Transmission):
     """AMR narrowband, 4.75 to 12.2 kbit/s."""
 
-    codec, licence = "amr", "LGPL/GPL (PyAV wheel)"
+    codec = "amr"
+    licence = "LGPL/GPL (PyAV wheel)"
 
 
 class Opus(Transmission):
     """Opus, 8 to 32 kbit/s."""
 
-    codec, licence = "opus", "LGPL/GPL (PyAV wheel)"
+    codec = "opus"
+    licence = "LGPL/GPL (PyAV wheel)"
 
 
 class Mp3(Transmission):
     """MP3, 16 to 64 kbit/s."""
 
-    codec, licence = "mp3", "LGPL/GPL (PyAV wheel)"
+    codec = "mp3"
+    licence = "LGPL/GPL (PyAV wheel)"

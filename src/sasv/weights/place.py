@@ -18,8 +18,8 @@ SUFFIXES = (".safetensors", ".model", ".pt", ".pth", ".bin", ".ckpt")
 def home() -> Path:
     """Return the folder of fetched weights: ``$SASV_HOME``, or ``sasv`` in the user's cache folder.
 
-    The cache folder is that of the operating system, unless only the folder of earlier versions (``~/.cache/sasv``)
-    is there.
+    The cache folder is that of the operating system, unless only the folder of earlier versions
+    (``~/.cache/sasv``) is there.
     """
     given = os.environ.get("SASV_HOME")
     if given:
@@ -64,9 +64,15 @@ def resolve(name: str | os.PathLike[str]) -> Path:
     if known and place_of(text).is_file():
         return place_of(text)
     if entry is not None and not (entry.bundled or entry.drive or entry.source):
-        raise CheckpointError(f"{text}: the authors never released these weights; train them: sasv reproduce")
+        raise CheckpointError(
+            f"{text}: the authors never released these weights; train them: sasv reproduce"
+        )
     if entry is not None or (known and not Path(text).parent.is_dir()):
         raise CheckpointError(f"{text}: not on this machine; fetch it: sasv download {text}")
     close = difflib.get_close_matches(text, list(catalogue()), 3, 0.75)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "; check the path (sasv models lists names)"
+    hint = (
+        f"; did you mean {' or '.join(close)}?"
+        if close
+        else "; check the path (sasv models lists names)"
+    )
     raise CheckpointError(f"{text}: no such checkpoint{hint}")

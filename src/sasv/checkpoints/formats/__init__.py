@@ -1,4 +1,5 @@
-"""Layouts of weight files. One layout a file, one line here; ``sasv`` is ours, the others are foreign.
+"""Layouts of weight files. One layout a file, one line here; ``sasv`` is ours, the others are
+foreign.
 
 A file is read without unpickling (``sasv.checkpoints.containers``), its wrappers are taken off
 (``sasv.checkpoints.wrappers``), and the first format here that recognises the entries reads them.

@@ -1,4 +1,6 @@
-"""AASIST and AASIST-L, as their authors release them (``AASIST.pth``; their ``.conf`` of the same name beside it)."""
+"""AASIST and AASIST-L, as their authors release them (``AASIST.pth``; their ``.conf`` of the same
+name beside it).
+"""
 
 from typing import Any
 

@@ -36,9 +36,10 @@ class Contents:
 class WeightFormat:
     """A layout of weight files: recognises one by its entries, and makes a checkpoint of it.
 
-    A format renames entries to those of the encoder, reads the encoder's options from shapes (and from settings in or
-    beside the file), and sets the front-end and licence. The loader checks afterwards that every entry of the encoder
-    is there with its shape and that the weights are finite: a format need not.
+    A format renames entries to those of the encoder, reads the encoder's options from shapes (and
+    from settings in or beside the file), and sets the front-end and licence. The loader checks
+    afterwards that every entry of the encoder is there with its shape and that the weights are
+    finite: a format need not.
 
     Attributes:
         name: registry name.
@@ -53,7 +54,9 @@ class WeightFormat:
         raise NotImplementedError
 
     def read(self, contents: Contents) -> Checkpoint:
-        """Make a checkpoint of a file that was recognised. CheckpointError where something is missing in it."""
+        """Make a checkpoint of a file that was recognised. CheckpointError where something is
+        missing in it.
+        """
         raise NotImplementedError
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:

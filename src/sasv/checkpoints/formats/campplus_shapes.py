@@ -17,7 +17,9 @@ def campplus_options(shapes: Shapes) -> dict[str, Any]:
         "initial": shapes["xvector.tdnn.linear.weight"][0],
         "growth": growth,
         "bottleneck": bottleneck,
-        "layers": [numbered(shapes, rf"xvector\.block{block}\.tdnnd(\d+)\.") for block in (1, 2, 3)],
+        "layers": [
+            numbered(shapes, rf"xvector\.block{block}\.tdnnd(\d+)\.") for block in (1, 2, 3)
+        ],
     }
 
 

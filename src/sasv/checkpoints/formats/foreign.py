@@ -1,4 +1,6 @@
-"""What the formats of other toolkits share: renamed entries, settings beside the file, and the specification."""
+"""What the formats of other toolkits share: renamed entries, settings beside the file, and the
+specification.
+"""
 
 import json
 import re
@@ -45,7 +47,9 @@ def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
         else:
             found[match.expand(replacement)] = value
     if strangers:
-        raise CheckpointError(f"{path}: entries that this format does not know: {', '.join(sorted(strangers))}")
+        raise CheckpointError(
+            f"{path}: entries that this format does not know: {', '.join(sorted(strangers))}"
+        )
     return found
 
 
@@ -55,7 +59,9 @@ def without(entries: Entries, prefixes: tuple[str, ...]) -> Entries:
 
 
 def numbered(shapes: Shapes, pattern: str) -> int:
-    """Return how many different numbers the first group of a pattern takes in the names that begin with it."""
+    """Return how many different numbers the first group of a pattern takes in the names that begin
+    with it.
+    """
     matches = (re.match(pattern, name) for name in shapes)
     return len({match[1] for match in matches if match})
 
@@ -87,11 +93,15 @@ def checkpoint_of(
 
 def missing_entry(contents: Contents, encoder: str, error: Exception) -> CheckpointError:
     """Return the error that an entry from which a size is read is missing or has another shape."""
-    return CheckpointError(f"{contents.path}: looks like {encoder}, but entry {error} is missing or has another shape")
+    return CheckpointError(
+        f"{contents.path}: looks like {encoder}, but entry {error} is missing or has another shape"
+    )
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads YAML with tags of its own, such as SpeechBrain's ``!new:``, as the plain values that they stand before."""
+    """Reads YAML with tags of its own, such as SpeechBrain's ``!new:``, as the plain values that
+    they stand before.
+    """
 
 
 def _untagged(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
@@ -106,18 +116,26 @@ _PlainLoader.add_multi_constructor("!", _untagged)
 
 
 def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return the settings in the first of the files ``names`` that stands beside ``path``; empty where none does."""
+    """Return the settings in the first of the files ``names`` that stands beside ``path``; empty
+    where none does.
+    """
     file = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
     if file is None:
         return {}
     try:
         text = file.read_text(encoding="utf-8")
-        found = json.loads(text) if file.suffix in (".json", ".conf") else yaml.load(text, _PlainLoader)
+        found = (
+            json.loads(text) if file.suffix in (".json", ".conf") else yaml.load(text, _PlainLoader)
+        )
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{file}: cannot be read ({reason}); fetch it again or remove it") from error
+        raise CheckpointError(
+            f"{file}: cannot be read ({reason}); fetch it again or remove it"
+        ) from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: settings of a model are names and values; fetch it again or remove it")
+        raise CheckpointError(
+            f"{file}: settings of a model are names and values; fetch it again or remove it"
+        )
     return found
 
 
@@ -139,13 +157,15 @@ def check_settings(path: Path, settings: Mapping[str, Any], expected: Mapping[st
         expected: what a setting must be, where it is there.
 
     Raises:
-        CheckpointError: settings that contradict the weights, or a sample rate of another kind of speech.
+        CheckpointError: settings that contradict the weights, or a sample rate of another kind of
+            speech.
     """
     faults = []
     for name, value in flattened(settings):
         if name in ("sample_rate", "resample_rate") and value != SAMPLE_RATE:
             raise CheckpointError(
-                f"{path}: its settings say {name} {value}; only models for {SAMPLE_RATE} Hz can be used"
+                f"{path}: its settings say {name} {value}; only models for {SAMPLE_RATE} Hz can "
+                "be used"
             )
         if name in expected and isinstance(value, type(expected[name])) and value != expected[name]:
             faults.append(f"{name} {value}, but the weights say {expected[name]}")

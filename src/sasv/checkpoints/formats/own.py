@@ -10,7 +10,8 @@ from sasv.checkpoints.formats.split import joined, split
 from sasv.core.files import write_bytes
 from sasv.models.specification import Specification
 
-ENCODER, HEAD = "encoder.", "head."
+ENCODER = "encoder."
+HEAD = "head."
 METADATA_KEY = "sasv"
 
 

@@ -1,7 +1,8 @@
-"""The ``.model`` layout of the published system: a plain state dict, encoder and loss head by prefix.
+"""The ``.model`` layout of the published system: a plain state dict, encoder and loss head by
+prefix.
 
-The prefixes are those of the released code. Code that it descends from writes ``speaker_encoder.`` and
-``speaker_loss.`` for the same networks. The released weights state no licence.
+The prefixes are those of the released code. Code that it descends from writes ``speaker_encoder.``
+and ``speaker_loss.`` for the same networks. The released weights state no licence.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -25,7 +26,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def family_of(names: Collection[str]) -> str | None:
-    """Return the registry name of the encoder that has entries of these names, None where there is none."""
+    """Return the registry name of the encoder that has entries of these names, None where there is
+    none.
+    """
     if "conformer.after_norm.weight" in names:
         return "mfa-conformer"
     if "frt_conv1.weight" in names:
@@ -38,7 +41,8 @@ def ecapa_options(shapes: Shapes) -> dict[str, Any]:
     return {
         "embedding": shapes["fc6.weight"][0],
         "channels": shapes["conv1.weight"][0],
-        "scale": sum(key.startswith("layer1.convs.") and key.endswith(".weight") for key in shapes) + 1,
+        "scale": sum(key.startswith("layer1.convs.") and key.endswith(".weight") for key in shapes)
+        + 1,
         "bottleneck": shapes["layer1.se.se.1.weight"][0],
         "pooled": shapes["layer4.weight"][0],
         "attention": shapes["attention.0.weight"][0],
@@ -81,9 +85,13 @@ class PublishedFormat(WeightFormat):
         return any(name.startswith(encoder) for name in contents.entries for encoder, _ in PREFIXES)
 
     def read(self, contents: Contents) -> Checkpoint:
-        """Tell the encoder by its entries, its options by their shapes, the loss by those of the head."""
+        """Tell the encoder by its entries, its options by their shapes, the loss by those of the
+        head.
+        """
         name = str(contents.path)
-        prefixes = next(pair for pair in PREFIXES if any(key.startswith(pair[0]) for key in contents.entries))
+        prefixes = next(
+            pair for pair in PREFIXES if any(key.startswith(pair[0]) for key in contents.entries)
+        )
         encoder, head = split(name, contents.entries, *prefixes)
         shapes = {key: tuple(value.shape) for key, value in encoder.items()}
         family = family_of(shapes)
@@ -96,8 +104,12 @@ class PublishedFormat(WeightFormat):
             options = OPTIONS[family](shapes)
             mels = shapes[MEL_FILTERS][1]
         except (KeyError, IndexError) as error:
-            raise CheckpointError(f"{name}: looks like {family}, but entry {error} is missing") from error
-        classes = next((len(value) for key, value in head.items() if key in CLASS_WEIGHTS and value.dim()), 0)
+            raise CheckpointError(
+                f"{name}: looks like {family}, but entry {error} is missing"
+            ) from error
+        classes = next(
+            (len(value) for key, value in head.items() if key in CLASS_WEIGHTS and value.dim()), 0
+        )
         specification = Specification(
             encoder=family,
             encoder_options=options,
@@ -114,7 +126,8 @@ class PublishedFormat(WeightFormat):
         specification = checkpoint.specification
         if specification.encoder not in OPTIONS or specification.frontend != "log-mel":
             raise CheckpointError(
-                f"{path}: the published format knows the encoders {', '.join(OPTIONS)} on log-mel, not "
+                f"{path}: the published format knows the encoders {', '.join(OPTIONS)} on "
+                "log-mel, not "
                 f"{specification.encoder} on {specification.frontend}; write a .safetensors"
             )
         write_bytes(path, torch_bytes(joined(checkpoint, *PREFIXES[0])))

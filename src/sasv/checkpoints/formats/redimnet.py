@@ -1,7 +1,7 @@
 """ReDimNet, as its authors release it: ``model_config`` beside ``state_dict``.
 
-The sizes are read from the shapes, and what shapes do not show (activation, hop, normalisation of the waveform) from
-``model_config``.
+The sizes are read from the shapes, and what shapes do not show (activation, hop, normalisation of
+the waveform) from ``model_config``.
 """
 
 from collections.abc import Mapping
@@ -34,10 +34,14 @@ UNSUPPORTED_SPECTRUM = {"do_preemph": (None, True), "spec_norm": (None, "mn"), "
 
 
 def network_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of the network from the shapes of its entries. KeyError names one that is missing."""
+    """Read the options of the network from the shapes of its entries. KeyError names one that is
+    missing.
+    """
     channels = shapes["backbone.stem.0.weight"][0]
     features = shapes["backbone.fin_wght1d.w"][2]
-    stages = [_stage(shapes, f"backbone.stage{index}.", features) for index in range(_stages(shapes))]
+    stages = [
+        _stage(shapes, f"backbone.stage{index}.", features) for index in range(_stages(shapes))
+    ]
     width = shapes["pool.linear1.weight"][1]
     pooled = shapes["linear.weight"][1] // 2
     options: dict[str, Any] = {
@@ -66,10 +70,14 @@ def _stages(shapes: Shapes) -> int:
 
 def _stage(shapes: Shapes, prefix: str, features: int) -> dict[str, Any]:
     inside, _, stride, _ = shapes[prefix + "2.weight"]
-    narrowed = next((shape[0] for name, shape in shapes.items() if _is_narrowing(name, prefix)), None)
+    narrowed = next(
+        (shape[0] for name, shape in shapes.items() if _is_narrowing(name, prefix)), None
+    )
     reduction = None
     if narrowed is not None:
-        reduction = next(number for number in range(1, features + 1) if features // number <= narrowed)
+        reduction = next(
+            number for number in range(1, features + 1) if features // number <= narrowed
+        )
     blocks = numbered(shapes, rf"{prefix.replace('.', chr(92) + '.')}(\d+)\.conv_block\.")
     return {"inside": inside, "stride": stride, "blocks": blocks, "reduction": reduction}
 
@@ -101,7 +109,9 @@ def _kinds(shapes: Shapes) -> dict[str, Any]:
         block_1d = "att"
     elif any(".tcm.0.dwconvs." in name for name in shapes):
         block_1d = "conv"
-    grouped = block_2d == "convnext_like" or any(name.endswith("conv_block.conv1pw.weight") for name in shapes)
+    grouped = block_2d == "convnext_like" or any(
+        name.endswith("conv_block.conv1pw.weight") for name in shapes
+    )
     group_width = wide[1] if grouped and wide[1] != wide[0] else None
     return {"block_1d": block_1d, "block_2d": block_2d, "group_width": group_width}
 
@@ -112,7 +122,10 @@ class RedimnetFormat(WeightFormat):
     name = "redimnet"
 
     def recognises(self, contents: Contents) -> bool:
-        return "backbone.stem.0.weight" in contents.entries and "backbone.fin_wght1d.w" in contents.entries
+        return (
+            "backbone.stem.0.weight" in contents.entries
+            and "backbone.fin_wght1d.w" in contents.entries
+        )
 
     def read(self, contents: Contents) -> Checkpoint:
         shapes = contents.shapes
@@ -123,21 +136,35 @@ class RedimnetFormat(WeightFormat):
             raise missing_entry(contents, ENCODER, error) from error
         config = contents.extras.get("model_config", {})
         if not isinstance(config, Mapping):
-            raise CheckpointError(f"{contents.path}: model_config must be names and values; fetch the file again")
+            raise CheckpointError(
+                f"{contents.path}: model_config must be names and values; fetch the file again"
+            )
         frontend = _check_config(contents, config, options, mels)
         entries = without(contents.entries, NOT_OURS)
         return checkpoint_of(contents, entries, ENCODER, options, "log-mel", frontend, LICENCE)
 
 
-def _check_config(contents: Contents, config: Mapping[str, Any], options: dict[str, Any], mels: int) -> dict[str, Any]:
-    """Check the configuration, complete the options from it, and return the options of the front-end."""
+def _check_config(
+    contents: Contents, config: Mapping[str, Any], options: dict[str, Any], mels: int
+) -> dict[str, Any]:
+    """Check the configuration, complete the options from it, and return the options of the
+    front-end.
+    """
     spectrum = config.get("spec_params") or {}
-    wrong = [f"{name} {config[name]}" for name, known in UNSUPPORTED.items() if config.get(name) not in known]
+    wrong = [
+        f"{name} {config[name]}"
+        for name, known in UNSUPPORTED.items()
+        if config.get(name) not in known
+    ]
     wrong += [
-        f"{name} {spectrum[name]}" for name, known in UNSUPPORTED_SPECTRUM.items() if spectrum.get(name) not in known
+        f"{name} {spectrum[name]}"
+        for name, known in UNSUPPORTED_SPECTRUM.items()
+        if spectrum.get(name) not in known
     ]
     if wrong:
-        raise CheckpointError(f"{contents.path}: settings in model_config that are not supported: {some(wrong)}")
+        raise CheckpointError(
+            f"{contents.path}: settings in model_config that are not supported: {some(wrong)}"
+        )
     expected = {
         "F": mels,
         "C": options["channels"],

@@ -41,7 +41,9 @@ RULES: Rules = [
 
 
 def ecapa_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is missing."""
+    """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is
+    missing.
+    """
     return {
         "embedding": shapes["fc6.weight"][0],
         "channels": shapes["conv1.weight"][0],
@@ -58,13 +60,18 @@ class SpeechBrainFormat(WeightFormat):
     name = "speechbrain"
 
     def recognises(self, contents: Contents) -> bool:
-        return "asp_bn.norm.weight" in contents.entries and "blocks.0.conv.conv.weight" in contents.entries
+        return (
+            "asp_bn.norm.weight" in contents.entries
+            and "blocks.0.conv.conv.weight" in contents.entries
+        )
 
     def read(self, contents: Contents) -> Checkpoint:
         entries = renamed(contents.entries, RULES, contents.path)
         last = entries.get("fc6.weight")
         if last is not None and last.dim() == 3:
-            entries["fc6.weight"] = last.squeeze(2)  # a convolution of width one is a linear layer here
+            entries["fc6.weight"] = last.squeeze(
+                2
+            )  # a convolution of width one is a linear layer here
         shapes = {name: tuple(value.shape) for name, value in entries.items()}
         try:
             options = ecapa_options(shapes)
@@ -79,4 +86,6 @@ class SpeechBrainFormat(WeightFormat):
             "dilations": DILATIONS,
         }
         check_settings(contents.path, settings_beside(contents.path, CONFIG), expected)
-        return checkpoint_of(contents, entries, ENCODER, options, "speechbrain", {"mels": mels}, LICENCE)
+        return checkpoint_of(
+            contents, entries, ENCODER, options, "speechbrain", {"mels": mels}, LICENCE
+        )

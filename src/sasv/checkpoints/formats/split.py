@@ -9,14 +9,21 @@ Entries = dict[str, Tensor]
 
 
 def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries, Entries]:
-    """Return the entries of encoder and head of file ``name``, prefixes taken off. CheckpointError lists others."""
+    """Return the entries of encoder and head of file ``name``, prefixes taken off. CheckpointError
+    lists others.
+    """
     strangers = [key for key in entries if not key.startswith((encoder, head))]
     if strangers:
         raise CheckpointError(
-            f"{name}: of another model: entries begin with neither {encoder} nor {head}: {some(strangers, 5)}"
+            f"{name}: of another model: entries begin with neither {encoder} nor {head}: "
+            f"{some(strangers, 5)}"
         )
     return (
-        {key.removeprefix(encoder): value for key, value in entries.items() if key.startswith(encoder)},
+        {
+            key.removeprefix(encoder): value
+            for key, value in entries.items()
+            if key.startswith(encoder)
+        },
         {key.removeprefix(head): value for key, value in entries.items() if key.startswith(head)},
     )
 

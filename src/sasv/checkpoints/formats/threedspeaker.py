@@ -1,4 +1,5 @@
-"""3D-Speaker: CAM++ and ERes2NetV2 (``.bin``, ``.ckpt``, ``.pt``; ``configuration.json`` of ModelScope beside it).
+"""3D-Speaker: CAM++ and ERes2NetV2 (``.bin``, ``.ckpt``, ``.pt``; ``configuration.json`` of
+ModelScope beside it).
 
 The front-end is Kaldi's with a Povey window, on samples in [-1, 1].
 """
@@ -24,7 +25,9 @@ ERES2NET_MARK = "layer3_ds.weight"
 
 
 def eres2net_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ERes2NetV2 from the shapes of its entries. KeyError names one that is missing."""
+    """Read the options of ERes2NetV2 from the shapes of its entries. KeyError names one that is
+    missing.
+    """
     channels = shapes["conv1.weight"][0]
     width = shapes["layer1.0.convs.0.weight"][0]
     return {
@@ -55,12 +58,11 @@ class ThreeDSpeakerFormat(WeightFormat):
         family = "campplus" if campplus_shapes.MARK in shapes else "eres2netv2"
         try:
             if family == "campplus":
-                options, mels = (
-                    campplus_shapes.campplus_options(shapes),
-                    campplus_shapes.campplus_mels(shapes),
-                )
+                options = campplus_shapes.campplus_options(shapes)
+                mels = campplus_shapes.campplus_mels(shapes)
             else:
-                options, mels = eres2net_options(shapes), eres2net_mels(shapes)
+                options = eres2net_options(shapes)
+                mels = eres2net_mels(shapes)
         except (KeyError, IndexError, ValueError) as error:
             raise missing_entry(contents, family, error) from error
         expected = {
@@ -69,4 +71,6 @@ class ThreeDSpeakerFormat(WeightFormat):
             "fbank_dim": mels,
         }
         check_settings(contents.path, settings_beside(contents.path, CONFIG), expected)
-        return checkpoint_of(contents, contents.entries, family, options, "kaldi", {"mels": mels}, LICENCE)
+        return checkpoint_of(
+            contents, contents.entries, family, options, "kaldi", {"mels": mels}, LICENCE
+        )

@@ -1,7 +1,9 @@
-"""WeSpeaker: ``avg_model.pt`` with ``config.yaml`` beside it, and ``pytorch_model.bin`` of hubs (prefix ``resnet.``).
+"""WeSpeaker: ``avg_model.pt`` with ``config.yaml`` beside it, and ``pytorch_model.bin`` of hubs
+(prefix ``resnet.``).
 
-CAM++, ResNet, SimAM-ResNet and ECAPA-TDNN. The front-end is Kaldi's with a Hamming window, on 16-bit numbers. CAM++ has
-the entry names of 3D-Speaker: it is of WeSpeaker where a ``config.yaml`` stands beside it.
+CAM++, ResNet, SimAM-ResNet and ECAPA-TDNN. The front-end is Kaldi's with a Hamming window, on
+16-bit numbers. CAM++ has the entry names of 3D-Speaker: it is of WeSpeaker where a ``config.yaml``
+stands beside it.
 """
 
 from collections.abc import Callable
@@ -73,7 +75,9 @@ def family_of(names: Entries) -> str | None:
 
 
 def resnet_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of a residual network from the shapes of its entries. KeyError names one that is missing."""
+    """Read the options of a residual network from the shapes of its entries. KeyError names one
+    that is missing.
+    """
     kind = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
     counts = tuple(numbered(shapes, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
     depth = next((depth for depth, layout in DEPTHS.items() if layout == (kind, counts)), 0)
@@ -99,7 +103,9 @@ def resnet_mels(shapes: Shapes) -> int:
 
 
 def ecapa_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is missing."""
+    """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is
+    missing.
+    """
     pooled = shapes["layer4.weight"][0]
     return {
         "embedding": shapes["fc6.weight"][0],
@@ -159,7 +165,9 @@ class WespeakerFormat(WeightFormat):
             options["simam"] = simam
             if not options["depth"]:
                 depths = ", ".join(map(str, DEPTHS))
-                raise CheckpointError(f"{contents.path}: a residual network of none of the depths {depths}")
+                raise CheckpointError(
+                    f"{contents.path}: a residual network of none of the depths {depths}"
+                )
         settings = settings_beside(contents.path, CONFIG)
         expected = {
             "embed_dim": options["embedding"],
@@ -169,7 +177,9 @@ class WespeakerFormat(WeightFormat):
         }
         check_settings(contents.path, settings, expected)
         _check_model(contents, settings, family, options)
-        return checkpoint_of(contents, entries, family, options, "kaldi", {**FRONTEND, "mels": mels})
+        return checkpoint_of(
+            contents, entries, family, options, "kaldi", {**FRONTEND, "mels": mels}
+        )
 
 
 def _plain(entries: Entries) -> Entries:
@@ -180,8 +190,14 @@ def _plain(entries: Entries) -> Entries:
 
 
 def _as_convolution(name: str, value: Any) -> Any:
-    """Return a linear layer of squeeze-excitation as the convolution of width one that it is here."""
-    return value[..., None] if ".se.se." in name and name.endswith(".weight") and value.dim() == 2 else value
+    """Return a linear layer of squeeze-excitation as the convolution of width one that it is
+    here.
+    """
+    return (
+        value[..., None]
+        if ".se.se." in name and name.endswith(".weight") and value.dim() == 2
+        else value
+    )
 
 
 MODELS = {
@@ -193,7 +209,9 @@ MODELS = {
 """Beginnings of the names that a configuration gives a model, to its encoder."""
 
 
-def _check_model(contents: Contents, settings: dict[str, Any], family: str, options: dict[str, Any]) -> None:
+def _check_model(
+    contents: Contents, settings: dict[str, Any], family: str, options: dict[str, Any]
+) -> None:
     named = settings.get("model")
     if not isinstance(named, str):
         return
@@ -202,6 +220,7 @@ def _check_model(contents: Contents, settings: dict[str, Any], family: str, opti
     depth = int(digits) if digits else options.get("depth")
     if expected != family or depth != options.get("depth"):
         raise CheckpointError(
-            f"{contents.path}: the settings beside it contradict it: model {named}, but the weights are of {family}"
+            f"{contents.path}: the settings beside it contradict it: model {named}, but the "
+            f"weights are of {family}"
             + (f" of depth {options['depth']}" if "depth" in options else "")
         )

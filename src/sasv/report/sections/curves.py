@@ -10,13 +10,20 @@ from sasv.tables import NONE
 
 
 def trade_offs(systems: Sequence[System]) -> Section:
-    """Return the detection error trade-offs of all systems, and of each system against each attack."""
+    """Return the detection error trade-offs of all systems, and of each system against each
+    attack.
+    """
     images = {"det": attempt(figures.det_curves, {one.name: one.measure for one in systems})}
     for number, one in enumerate(systems, 1):
         codes, names = one.scores.attacks
         if len(set(names) - {NONE}) > 1:  # a single attack is the curve against spoofs above
-            images[f"det-attacks-{number}"] = attempt(figures.attack_curves, one.name, one.measure, codes, names)
-    note = "Both axes on the scale of the normal distribution; nearer to the lower left corner is better."
+            images[f"det-attacks-{number}"] = attempt(
+                figures.attack_curves, one.name, one.measure, codes, names
+            )
+    note = (
+        "Both axes on the scale of the normal distribution; nearer to the lower left corner "
+        "is better."
+    )
     return Section("Detection error trade-off", note, figures=drawn(images))
 
 
@@ -25,15 +32,21 @@ def histograms(systems: Sequence[System]) -> Section:
     measures = {one.name: one.measure for one in systems}
     thresholds = {one.name: one.threshold for one in systems}
     images = {"scores": attempt(figures.histograms, measures, thresholds)}
-    return Section("Scores of the classes", "What overlaps across the line is an error.", figures=drawn(images))
+    return Section(
+        "Scores of the classes", "What overlaps across the line is an error.", figures=drawn(images)
+    )
 
 
 def costs(systems: Sequence[System]) -> list[Section]:
-    """Return the cost against the threshold; nothing where trials are missing that the cost model needs."""
+    """Return the cost against the threshold; nothing where trials are missing that the cost model
+    needs.
+    """
     if any(one.threshold is None for one in systems):
         return []
     model = systems[0].measure.models[0]
-    images = {"costs": attempt(figures.cost_curves, {one.name: one.measure for one in systems}, model)}
+    images = {
+        "costs": attempt(figures.cost_curves, {one.name: one.measure for one in systems}, model)
+    }
     note = f"{model.describe()}. 1 is the cost of accepting or of rejecting everything."
     return [Section("Cost against threshold", note, figures=drawn(images))]
 
@@ -53,7 +66,10 @@ def tandems(systems: Sequence[System]) -> list[Section]:
         images[f"t-eer-{number}"] = attempt(figures.tandem_path, one.name, tandem)
     if not images:
         return []
-    note = "Where the tandem of countermeasure and speaker system rejects targets as often as it accepts others."
+    note = (
+        "Where the tandem of countermeasure and speaker system rejects targets as often as it "
+        "accepts others."
+    )
     return [Section("t-EER path", note, figures=drawn(images))]
 
 

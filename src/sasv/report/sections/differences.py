@@ -18,21 +18,29 @@ def differences(systems: Sequence[System], resample: str) -> Section:
         resample: what was resampled, speakers or trials.
     """
     others = systems[1:]
-    names = list(dict.fromkeys(name for one in others for name in one.tests if not name.endswith("_nearest")))
+    names = list(
+        dict.fromkeys(name for one in others for name in one.tests if not name.endswith("_nearest"))
+    )
     rows = []
     for name in names:
-        cells = [difference(name, one.tests[name]) if name in one.tests else Cell("-") for one in others]
+        cells = [
+            difference(name, one.tests[name]) if name in one.tests else Cell("-") for one in others
+        ]
         rows.append([Cell(title(name)), *cells])
     note = (
-        f"Difference from {systems[0].name} on the same resamples ({resample}). Better or worse: p below "
-        f"{SIGNIFICANT} of there being no difference, not corrected for the number of tests; neither: no difference "
+        f"Difference from {systems[0].name} on the same resamples ({resample}). Better or worse: "
+        "p below "
+        f"{SIGNIFICANT} of there being no difference, not corrected for the number of tests; "
+        "neither: no difference "
         "is shown."
     )
     return Section("Paired tests", note, ["metric", *(one.name for one in others)], rows)
 
 
 def difference(name: str, test: Mapping[str, Any]) -> Cell:
-    """Return the difference of a metric with its interval, its p-value and what follows from them."""
+    """Return the difference of a metric with its interval, its p-value and what follows from
+    them.
+    """
     change = test["second"] - test["first"]
     verdict = ""
     if test["p"] < SIGNIFICANT:

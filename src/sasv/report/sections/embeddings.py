@@ -17,7 +17,9 @@ FEWEST = 3
 
 
 def maps(systems: Sequence[System]) -> list[Section]:
-    """Return the maps of the systems whose embeddings lie beside their scores; nothing where none do."""
+    """Return the maps of the systems whose embeddings lie beside their scores; nothing where none
+    do.
+    """
     images = drawn({f"embeddings-{number}": mapped(one) for number, one in enumerate(systems, 1)})
     if not images:
         return []
@@ -35,7 +37,9 @@ def mapped(system: System) -> bytes | None:
     codes, names = system.scores.utterances
     speaker_codes, speakers = system.scores.speakers
     known: dict[str, tuple[str, bool]] = {}
-    for code, speaker, label in zip(codes.tolist(), speaker_codes.tolist(), system.scores.labels.tolist()):
+    for code, speaker, label in zip(
+        codes.tolist(), speaker_codes.tolist(), system.scores.labels.tolist()
+    ):
         if names[code] in place and (label != 1 or names[code] not in known):
             known[names[code]] = (speakers[speaker] if label != 1 else NONE, label == 2)
     if len(known) < FEWEST:

@@ -13,7 +13,8 @@ ERRORS = ("rejected target", "accepted nontarget", "accepted spoof")
 
 
 def worst(system: System, table: Utterances | None, most: int) -> Section:
-    """Return the errors that lie farthest from the threshold, with their audio where an utterance table is given.
+    """Return the errors that lie farthest from the threshold, with their audio where an utterance
+    table is given.
 
     Args:
         system: its trials.
@@ -34,7 +35,9 @@ def worst(system: System, table: Utterances | None, most: int) -> Section:
         for row in farthest(system, label, limit)[:most].tolist():
             name = utterances[row]
             audio = table.path(table.rows[name]) if table is not None and name in table.rows else ""
-            rows.append([error, f"{scores[row]:.4f}", speakers[row], Cell(name, audio=audio), attacks[row]])
+            rows.append(
+                [error, f"{scores[row]:.4f}", speakers[row], Cell(name, audio=audio), attacks[row]]
+            )
     note = f"Errors at the threshold {limit:.4f}, the farthest first."
     if not rows:
         note += " There are none."
@@ -43,7 +46,9 @@ def worst(system: System, table: Utterances | None, most: int) -> Section:
 
 
 def farthest(system: System, label: int, limit: float) -> np.ndarray:
-    """Return the rows of the wrongly decided trials of a label, the farthest from the threshold first."""
+    """Return the rows of the wrongly decided trials of a label, the farthest from the threshold
+    first.
+    """
     scores = system.measure.scores
     wrong = scores < limit if label == 0 else scores >= limit
     rows = np.flatnonzero((system.measure.labels == label) & wrong)

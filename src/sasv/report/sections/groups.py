@@ -21,7 +21,11 @@ def groups(systems: Sequence[System], column: str) -> list[Section]:
     for name in wanted:
         rows = []
         for value, part in parts.items():
-            count = part["spoofs"] if column == "attack" else part["targets"] + part["nontargets"] + part["spoofs"]
+            count = (
+                part["spoofs"]
+                if column == "attack"
+                else part["targets"] + part["nontargets"] + part["spoofs"]
+            )
             cells = [interval(found[one.name].get(value, {}), name) for one in systems]
             rows.append([Cell(value), Cell(f"{count:,}"), *cells])
         header = [column, "trials", *(one.name for one in systems)]

@@ -18,14 +18,22 @@ def summary(systems: Sequence[System]) -> Section:
         if all(value is None for value in values):
             continue
         best = min(value for value in values if value is not None)
-        cells = [interval(one.metrics, name, len(systems) > 1 and one.metrics.get(name) == best) for one in systems]
+        cells = [
+            interval(one.metrics, name, len(systems) > 1 and one.metrics.get(name) == best)
+            for one in systems
+        ]
         rows.append([Cell(title(name)), *cells])
-    note = "Lower is better everywhere. Small: 95 % bootstrap intervals. In square brackets: the cost model."
+    note = (
+        "Lower is better everywhere. Small: 95 % bootstrap intervals. In square brackets: the "
+        "cost model."
+    )
     return Section("Metrics", note, ["metric", *(one.name for one in systems)], rows)
 
 
 def interval(metrics: Mapping[str, Any], name: str, best: bool = False) -> Cell:
     """Return a value with its interval."""
     span = (metrics.get("intervals") or {}).get(name)
-    shown = f"({show(name, span[0]).rstrip('%')} to {show(name, span[1]).rstrip('%')})" if span else ""
+    shown = (
+        f"({show(name, span[0]).rstrip('%')} to {show(name, span[1]).rstrip('%')})" if span else ""
+    )
     return Cell(show(name, metrics.get(name)), best, small=shown)
