@@ -15,10 +15,10 @@ from sasv.core.registry import listing
 from sasv.encoders import ENCODERS
 from sasv.reproduction import carry_out, check_unchanged, plan_lines
 from sasv.reproduction.beforehand import check_beforehand, check_output
-from sasv.reproduction.plans import planner_of
 from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, parse_rows
 from sasv.reproduction.settings import Corpora, Settings, SmallSpeech, TrainSettings
 from sasv.reproduction.table import Reproduction, add_cells, results_of, table_of, write_table
+from sasv.reproduction.tiny_plans import planner_of
 
 __all__ = ["ReproduceOptions", "reproduce"]
 

@@ -8,10 +8,9 @@ with the same weights. ``sasv.training.build`` makes a trainer from options.
 
 import contextlib
 import logging
-import math
 import signal
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_ch
 from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.core.memory import keep_memory
-from sasv.core.progress import Progress, duration
+from sasv.core.progress import Progress
 from sasv.core.version import __version__
 from sasv.decision import Verifier
 from sasv.embeddings.model import Model
@@ -33,6 +32,15 @@ from sasv.parallel.processes import Processes
 from sasv.training.data import TrainingData
 from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import System, detached, set_margin
+from sasv.training.position import (
+    Position,
+    describe,
+    log_row,
+    mean_values,
+    no_sums,
+    position_of,
+    renamed_row,
+)
 from sasv.training.run_folder import Board, RunFolder
 from sasv.training.schedules import MarginWarmup, Schedule
 from sasv.training.selection import DevelopmentSet
@@ -42,34 +50,6 @@ logger = logging.getLogger("sasv")
 
 BOARD_STEPS = 10
 """Steps between the values on TensorBoard."""
-
-
-def no_sums() -> dict[str, float]:
-    """Return the sums of an epoch that has not begun."""
-    return dict.fromkeys(
-        ("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0
-    )
-
-
-@dataclass
-class Position:
-    """Where a run is.
-
-    Attributes:
-        epoch: whole epochs that are trained.
-        batch: batches of the present epoch that are trained.
-        sums: sums over these.
-        best: best value of the development metric so far.
-        best_epoch: its epoch, counted from 1; 0 where none was evaluated.
-        evaluated: epochs whose evaluation, where one was due, is done.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    sums: dict[str, float] = field(default_factory=no_sums)
-    best: float = math.inf
-    best_epoch: int = 0
-    evaluated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -453,7 +433,7 @@ class Trainer:
                 "--out, "
                 "and --init to start from its weights"
             ) from error
-        self.history = [_renamed(row) for row in state["history"]]
+        self.history = [renamed_row(row) for row in state["history"]]
         if changed:
             self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
             self.at.batch = 0  # the plan of the epoch may be another
@@ -475,58 +455,3 @@ class Trainer:
         self._say(f"model: {final}")
         self.processes.wait()
         return final
-
-
-def position_of(state: dict[str, Any]) -> Position:
-    """Return the position that a saved state holds.
-
-    A state of the time when only evaluated epochs were saved does not say that they were.
-    """
-    values = {"evaluated": state["epoch"]}
-    for name in vars(Position()):
-        if name in state:
-            values[name] = state[name]
-    return Position(**values)
-
-
-def mean_values(sums: dict[str, float]) -> dict[str, float]:
-    """Return mean loss and accuracy of the batches that are summed."""
-    batches = max(sums["batches"], 1)
-    return {"loss": sums["loss"] / batches, "accuracy": sums["accuracy"] / batches}
-
-
-def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
-    """Return the row of the log of an epoch, counted from 1, from its learning rate and its
-    sums.
-    """
-    return {
-        "epoch": epoch,
-        **mean_values(sums),
-        "lr": lr,
-        "skipped": int(sums["skipped"]),
-        "pairs_per_second": sums["pairs"] / max(sums["seconds"], 1e-9),
-        "seconds": sums["seconds"],
-        "waited_for_data": sums["waited"],
-    }
-
-
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the log with today's column names; an older version wrote ``rate`` for
-    ``lr``.
-    """
-    return {"lr" if name == "rate" else name: value for name, value in row.items()}
-
-
-def describe(row: dict[str, Any], epochs: int) -> str:
-    """Return the line that is said after an epoch."""
-    parts = [
-        f"epoch {row['epoch']}/{epochs}",
-        f"loss {row['loss']:.3f}",
-        f"accuracy {row['accuracy']:.1f}%",
-    ]
-    parts += [
-        f"dev {name.removesuffix('_eer').upper()}-EER {row[name]:.2f}%"
-        for name in ("sasv_eer", "sv_eer", "spf_eer")
-        if row.get(name) is not None
-    ]
-    return ", ".join([*parts, duration(row["seconds"])])

@@ -1,0 +1,167 @@
+"""Planners of the table at tiny scale, and the choice among all planners."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sasv.core.errors import SasvError
+from sasv.encoders import preset
+from sasv.reproduction import costs, small
+from sasv.reproduction.calls import Resolve
+from sasv.reproduction.plans import Full, Planner, Product
+from sasv.reproduction.rows import Stage
+from sasv.reproduction.settings import Settings
+from sasv.reproduction.steps import Step
+
+
+class Tiny(Planner):
+    """What the tables of small encoders and little data have in common."""
+
+    def _recipe(self, stage: Stage) -> str:
+        return f"stage{stage.number}-tiny"
+
+    def _encoder_options(self, encoder: str) -> dict[str, Any]:
+        return preset(encoder, "tiny")
+
+    def _num_workers(self) -> int:
+        return 1
+
+    def _overrides(self, by_recipe: Mapping[str, Any]) -> dict[str, Any]:
+        values = super()._overrides(by_recipe)
+        if "epochs" in values:
+            epochs = values["epochs"]
+            values["cycle_epochs"] = epochs
+            values["warmup_epochs"] = min(by_recipe["warmup_epochs"], epochs - 1)
+        return values
+
+    def _copies_of(self, corpus: str) -> tuple[str, float]:
+        return "all", costs.SMALL_HOURS
+
+    def _training_gigabytes(self) -> float:
+        return costs.SMALL_MODEL_GIGABYTES
+
+    def _evaluated_utterances(self) -> int:
+        return costs.SMALL_EVALUATION_UTTERANCES
+
+
+class TinyParts(Tiny):
+    """Parts of the published corpora: that every stage runs on them. The last epoch is the
+    model.
+    """
+
+    def _prepare(self) -> None:
+        whole = self.tables / "whole"
+        self._prepare_corpora(whole)
+        seed = self.settings.seed
+        inputs = {name: whole / name / "utterances.tsv" for name in ("vox2", "la")}
+        for name in ("vox2", "la"):
+            folder = self.tables / name
+            run = partial(small.reduce, whole / name, folder, seed)
+            command = within(f"part of {name}", folder)
+            self._by_function(
+                Step(
+                    f"part of {name}",
+                    command,
+                    run,
+                    folder,
+                    ["utterances.tsv"],
+                    {"seed": seed},
+                    inputs,
+                )
+            )
+
+    def _development(self, stage: Stage) -> tuple[Path, str] | None:
+        return None
+
+
+class TinySynthetic(Tiny):
+    """Synthetic voices, or any speech, split into two corpora; spoofed speech is made by
+    vocoders.
+    """
+
+    default_vocoders = ("griffin-lim", "world")
+
+    def _prepare(self) -> None:
+        settings = self.settings
+        given = self.settings.speech
+        if given.unseen in (*given.attacks, *self.vocoders):
+            raise SasvError(
+                f"--unseen {given.unseen} is also among --vocoders or --attacks: then it is not "
+                "unseen"
+            )
+        protocol = [
+            f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")
+        ]
+        speech = self.tables / "speech"
+        rendered = settings.out / "speech"
+        self._by_function(
+            Step(
+                "speech and its protocol",
+                within("speech and its protocol", speech),
+                partial(small.speech, given.corpus, given.voices, settings.seed, rendered, speech),
+                speech,
+                ["vox2.tsv", "utterances.tsv", *protocol],
+                {"voices": given.voices, "seed": settings.seed},
+                {"corpus": Path(given.corpus)} if given.corpus else {},
+                costs.RENDER_HOURS,
+                costs.RENDER_GIGABYTES,
+                {"corpus": ""},
+                beside=[] if given.corpus else [rendered],
+            )
+        )
+        self._spoof(speech)
+        spoofed = settings.out / "spoofed"
+        inputs = {"speech": speech / "utterances.tsv"}
+        inputs |= {part: spoofed / part / "utterances.tsv" for part in ("train", "dev", "eval")}
+        name = "tables of both corpora in small"
+        la = self.tables / "la"
+        self._by_function(
+            Step(
+                name,
+                within(name, la),
+                partial(small.assemble, speech, spoofed, self.tables),
+                la,
+                ["../vox2/utterances.tsv", "utterances.tsv", *protocol],
+                {},
+                inputs,
+                beside=[self.tables / "vox2"],
+            )
+        )
+
+    def _spoof(self, speech: Path) -> None:
+        """Add the spoofed speech of the three parts of the small corpus."""
+        given = self.settings.speech
+        table = speech / "utterances.tsv"
+        for part, vocoders in (
+            ("train", given.attacks),
+            ("dev", given.attacks),
+            ("eval", [given.unseen]),
+        ):
+            inputs = {"utterances": table}
+            outputs = ["utterances.tsv"]
+            which = {"where": "split=train"}
+            if part != "train":
+                inputs["trials"] = speech / f"trials_{part}.tsv"
+                outputs.append("trials.tsv")
+                which = {"trials": str(inputs["trials"])}
+            cost = costs.copy_cost(costs.SMALL_SPOOFED_HOURS, len(vocoders))
+            folder = self.settings.out / "spoofed" / part
+            self._copy(table, Product(folder, outputs, inputs, *cost), vocoders, which)
+
+    def _development(self, stage: Stage) -> tuple[Path, str] | None:
+        return None if stage.train_set == "train+dev" else (self.tables / "la", "dev")
+
+
+def within(name: str, folder: Path) -> str:
+    return f"(within sasv reproduce) {name} -> {folder}"
+
+
+def planner_of(scale: str, settings: Settings, resolve: Resolve) -> Planner:
+    """Return the planner of a scale: full, or tiny on parts of the corpora that are given, else on
+    other speech.
+    """
+    if scale == "full":
+        return Full(settings, resolve)
+    kind = TinyParts if settings.corpora.given else TinySynthetic
+    return kind(settings, resolve)

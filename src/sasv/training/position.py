@@ -1,0 +1,90 @@
+"""Where a run stands, and the rows of its log."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from sasv.core.progress import duration
+
+
+def no_sums() -> dict[str, float]:
+    """Return the sums of an epoch that has not begun."""
+    return dict.fromkeys(
+        ("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0
+    )
+
+
+@dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        epoch: whole epochs that are trained.
+        batch: batches of the present epoch that are trained.
+        sums: sums over these.
+        best: best value of the development metric so far.
+        best_epoch: its epoch, counted from 1; 0 where none was evaluated.
+        evaluated: epochs whose evaluation, where one was due, is done.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] = field(default_factory=no_sums)
+    best: float = math.inf
+    best_epoch: int = 0
+    evaluated: int = 0
+
+
+def position_of(state: dict[str, Any]) -> Position:
+    """Return the position that a saved state holds.
+
+    A state of the time when only evaluated epochs were saved does not say that they were.
+    """
+    values = {"evaluated": state["epoch"]}
+    for name in vars(Position()):
+        if name in state:
+            values[name] = state[name]
+    return Position(**values)
+
+
+def mean_values(sums: dict[str, float]) -> dict[str, float]:
+    """Return mean loss and accuracy of the batches that are summed."""
+    batches = max(sums["batches"], 1)
+    return {"loss": sums["loss"] / batches, "accuracy": sums["accuracy"] / batches}
+
+
+def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
+    """Return the row of the log of an epoch, counted from 1, from its learning rate and its
+    sums.
+    """
+    return {
+        "epoch": epoch,
+        **mean_values(sums),
+        "lr": lr,
+        "skipped": int(sums["skipped"]),
+        "pairs_per_second": sums["pairs"] / max(sums["seconds"], 1e-9),
+        "seconds": sums["seconds"],
+        "waited_for_data": sums["waited"],
+    }
+
+
+def renamed_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the log with today's column names; an older version wrote ``rate`` for
+    ``lr``.
+    """
+    return {"lr" if name == "rate" else name: value for name, value in row.items()}
+
+
+def describe(row: dict[str, Any], epochs: int) -> str:
+    """Return the line that is said after an epoch."""
+    parts = [
+        f"epoch {row['epoch']}/{epochs}",
+        f"loss {row['loss']:.3f}",
+        f"accuracy {row['accuracy']:.1f}%",
+    ]
+    parts += [
+        f"dev {name.removesuffix('_eer').upper()}-EER {row[name]:.2f}%"
+        for name in ("sasv_eer", "sv_eer", "spf_eer")
+        if row.get(name) is not None
+    ]
+    return ", ".join([*parts, duration(row["seconds"])])
