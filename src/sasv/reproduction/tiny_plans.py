@@ -58,7 +58,7 @@ class TinyParts(Tiny):
         for name in ("vox2", "la"):
             folder = self.tables / name
             run = partial(small.reduce, whole / name, folder, seed)
-            command = within(f"part of {name}", folder)
+            command = _within(f"part of {name}", folder)
             self._by_function(
                 Step(
                     f"part of {name}",
@@ -98,7 +98,7 @@ class TinySynthetic(Tiny):
         self._by_function(
             Step(
                 "speech and its protocol",
-                within("speech and its protocol", speech),
+                _within("speech and its protocol", speech),
                 partial(small.speech, given.corpus, given.voices, settings.seed, rendered, speech),
                 speech,
                 ["vox2.tsv", "utterances.tsv", *protocol],
@@ -119,7 +119,7 @@ class TinySynthetic(Tiny):
         self._by_function(
             Step(
                 name,
-                within(name, la),
+                _within(name, la),
                 partial(small.assemble, speech, spoofed, self.tables),
                 la,
                 ["../vox2/utterances.tsv", "utterances.tsv", *protocol],
@@ -153,7 +153,7 @@ class TinySynthetic(Tiny):
         return None if stage.train_set == "train+dev" else (self.tables / "la", "dev")
 
 
-def within(name: str, folder: Path) -> str:
+def _within(name: str, folder: Path) -> str:
     return f"(within sasv reproduce) {name} -> {folder}"
 
 
