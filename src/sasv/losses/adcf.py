@@ -62,10 +62,9 @@ class ADcf(TrialLoss):
     itself.
 
     Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust
-        speaker
-    verification", Odyssey 2024; Kurnaz et al., "Optimizing a-DCF for spoofing-robust speaker
-    verification", IEEE Signal Processing Letters, 2025, who train with soft counts and a learnt
-    threshold beside a classification.
+    speaker verification", Odyssey 2024; Kurnaz et al., "Optimizing a-DCF for spoofing-robust
+    speaker verification", IEEE Signal Processing Letters, 2025, who train with soft counts and a
+    learnt threshold beside a classification.
     """
 
     Options = ADcfOptions

@@ -40,9 +40,8 @@ class SphereFace2(Loss):
         + (1 - lambda) / r * sum over the other classes c of log(1 + exp(r (g(cos_c) + m) + b))
 
     Source: Wen, Liu, Weller, Raj, Singh, "SphereFace2: Binary classification is all you need for
-        deep face
-    recognition", ICLR 2022; Han, Chen, Qian, "Exploring binary classification loss for speaker
-    verification", ICASSP 2023 (t = 3, lambda = 0.7, m = 0.2).
+    deep face recognition", ICLR 2022; Han, Chen, Qian, "Exploring binary classification loss for
+    speaker verification", ICASSP 2023 (t = 3, lambda = 0.7, m = 0.2).
     """
 
     Options = SphereFace2Options

@@ -45,8 +45,7 @@ class OneClassSpoofHead(nn.Module):
     outside a wider one.
 
     Source: Zhang, Jiang, Duan, "One-class learning towards synthetic voice spoofing detection",
-        IEEE Signal Processing
-    Letters 28, 2021.
+    IEEE Signal Processing Letters 28, 2021.
 
     Args:
         dimension: dimension of the embeddings.

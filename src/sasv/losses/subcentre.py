@@ -38,8 +38,8 @@ class SubcentreAamSoftmax(Loss):
     ``top_k`` 0 it is AAM-softmax.
 
     Source: Deng, Guo, Liu, Gong, Zafeiriou, "Sub-center ArcFace", ECCV 2020; Zhao, Ma, Liu, Xu,
-        "Multi-query
-    multi-head attention pooling and inter-topK penalty for speaker verification", ICASSP 2022.
+    "Multi-query multi-head attention pooling and inter-topK penalty for speaker verification",
+    ICASSP 2022.
     """
 
     Options = SubcentreOptions

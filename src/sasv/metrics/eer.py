@@ -28,8 +28,7 @@ def sasv_eers(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | int |
     """Return SASV-, SV- and SPF-EER in percent, their thresholds and the counts of trials.
 
     SASV: target against nontarget and spoof; SV: target against nontarget; SPF: target against
-        spoof. A rate whose
-    negatives are missing is None (SASV needs both kinds).
+    spoof. A rate whose negatives are missing is None (SASV needs both kinds).
 
     Args:
         scores: (trials,), higher for target.
