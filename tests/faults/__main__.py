@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,7 +46,10 @@ def main() -> int:
     torch.set_num_threads(1)
     started = time.monotonic()
     results = run(
-        chosen.seed, {name: getattr(chosen, name) for name in COUNTS}, print, chosen.commands
+        chosen.seed,
+        {name: getattr(chosen, name) for name in COUNTS},
+        partial(print, flush=True),
+        chosen.commands,
     )
     chosen.out.mkdir(parents=True, exist_ok=True)
     values = {name: figures.to_dict() for name, figures in results.items()}
@@ -90,11 +94,9 @@ def run(
         for name, make in parts.items():
             if not counts.get(name):
                 continue
-            seconds = 3 * kills.SECONDS if name in ("kills", "full") else 20.0
-            results[name] = run_trials(list(make(counts[name])), seconds)
+            seconds = 3 * kills.SECONDS if name in ("kills", "full") else 60.0
+            results[name] = run_trials(list(make(counts[name])), seconds, say)
             say(f"{TITLES[name]}: {results[name].tried} tried, {results[name].failed} failed")
-            for fault in results[name].faults:
-                say(f"  {fault['trial']}: {fault['outcome']}: {fault['words']}")
     return results
 
 

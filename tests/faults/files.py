@@ -18,6 +18,7 @@ import torch
 
 from conftest import buzz
 from faults import damage
+from faults.foreign import foreign_files
 from faults.running import NOT_FINITE, Fault, Trial
 from sasv.audio import measure, read_audio, read_speech, write_audio
 from sasv.checkpoints import Checkpoint, Specification, save_checkpoint
@@ -187,6 +188,17 @@ class Seeds:
         made["kaldi"] = ("".join(f"{row[0]} {row[1]} {row[4]} {row[2]}\n" for row in scored), " ")
         for name, (text, _) in made.items():
             (self.folder / f"good-{name}.tsv").write_text(text)
+        return made
+
+    @cached_property
+    def foreign(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Layout of others -> (text, separator) of its score file, and of its key where it has one;
+        written as ``LAYOUT-0`` and ``LAYOUT-1``.
+        """
+        made = foreign_files()
+        for name, files in made.items():
+            for number, (text, _) in enumerate(files):
+                (self.folder / f"{name}-{number}").write_text(text)
         return made
 
 
@@ -470,24 +482,67 @@ def try_table(path: Path, make: Callable[[], bytes], name: str, number: int, see
         path.unlink()
 
 
+def try_foreign(
+    path: Path, make: Callable[[], bytes], name: str, damaged: int, whole: bool, seeds: Seeds
+) -> None:
+    """Read scores of another toolkit or challenge of which one file is damaged.
+
+    Args:
+        path: where the damaged file goes.
+        make: returns its bytes.
+        name: of the layout.
+        damaged: 0 for the score file, 1 for its key.
+        whole: measure the scores as well.
+        seeds: the good files.
+    """
+    path.write_bytes(make())
+    files = [
+        str(path if number == damaged else seeds.folder / f"{name}-{number}")
+        for number in range(len(seeds.foreign[name]))
+    ]
+    key = files[1] if len(files) > 1 else ""
+    try:
+        if whole:
+            check_finite(metrics(MetricsOptions(files[0], key=key)), "metrics")
+        elif not np.isfinite(read_scores(files[0], key).values).all():
+            raise Fault(NOT_FINITE, "scores")
+    finally:
+        path.unlink()
+
+
 def table_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
-    """Yield trials of damaged tables and score files."""
+    """Yield trials of damaged tables and score files, every other one of a layout of others."""
     names = sorted(seeds.tables)
+    layouts = sorted(seeds.foreign)
+    kinds = list(damage.TABLE_DAMAGE)
     for number in range(count):
         rng = np.random.default_rng([seed, 3, number])
-        name = names[number % len(names)]
-        text, separator = seeds.tables[name]
-        kinds = list(damage.TABLE_DAMAGE)
         kind = kinds[int(rng.integers(len(kinds)))]
-        make = partial(damage.damaged_table, kind, text, separator, rng)
-        path = seeds.folder / f"damaged-{name}.tsv"
-        work = partial(try_table, path, make, name, number // len(names), seeds)
-        yield Trial(f"table {number}: {name}, {kind}", kind, work)
+        turn = number // 2
+        if number % 2:
+            name = layouts[turn % len(layouts)]
+            damaged = turn // len(layouts) % len(seeds.foreign[name])
+            text, separator = seeds.foreign[name][damaged]
+            make = partial(damage.damaged_table, kind, text, separator, rng)
+            path = seeds.folder / f"damaged-{name}"
+            whole = bool(rng.integers(2))
+            work = partial(try_foreign, path, make, name, damaged, whole, seeds)
+        else:
+            name = names[turn % len(names)]
+            text, separator = seeds.tables[name]
+            make = partial(damage.damaged_table, kind, text, separator, rng)
+            path = seeds.folder / f"damaged-{name}.tsv"
+            work = partial(try_table, path, make, name, turn // len(names), seeds)
+        group = f"scores of others, {kind}" if number % 2 else kind
+        yield Trial(f"table {number}: {name}, {kind}", group, work)
 
 
 def prepare(seeds: Seeds) -> None:
     """Make every seed and import all that the trials use, so that no child has to."""
-    _ = (seeds.audio, seeds.checkpoints, seeds.tables)
+    _ = (seeds.audio, seeds.checkpoints, seeds.tables, seeds.foreign)
     torch.set_num_threads(1)
     verify(VerifyOptions(seeds.recordings, model=seeds.model, min_speech=0, device="cpu"))
     metrics(MetricsOptions(str(seeds.folder / "good-scores.tsv")))
+    for name, files in seeds.foreign.items():
+        key = str(seeds.folder / f"{name}-1") if len(files) > 1 else ""
+        metrics(MetricsOptions(str(seeds.folder / f"{name}-0"), key=key))

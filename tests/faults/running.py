@@ -60,10 +60,12 @@ class Figures:
     Attributes:
         by_kind: kind of damage or command -> outcome -> number of trials.
         faults: name, outcome and words of each trial that went wrong.
+        say: told at once of each of these.
     """
 
     by_kind: dict[str, Counter[str]] = field(default_factory=dict)
     faults: list[dict[str, str]] = field(default_factory=list)
+    say: Callable[[str], object] | None = None
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -85,6 +87,8 @@ class Figures:
         self.by_kind.setdefault(kind, Counter())[outcome] += 1
         if outcome in FAULTS:
             self.faults.append({"trial": name, "outcome": outcome, "words": words})
+            if self.say is not None:
+                self.say(f"  {name}: {outcome}: {words}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -113,9 +117,17 @@ class Trial:
     work: Callable[[], object]
 
 
-def run_trials(trials: Sequence[Trial], seconds: float = 20.0) -> Figures:
-    """Run trials one after the other in forked children, none for longer than ``seconds``."""
-    figures = Figures()
+def run_trials(
+    trials: Sequence[Trial], seconds: float = 20.0, say: Callable[[str], object] | None = None
+) -> Figures:
+    """Run trials one after the other in forked children.
+
+    Args:
+        trials: what to try.
+        seconds: the longest time of a trial.
+        say: told at once of each trial that goes wrong.
+    """
+    figures = Figures(say=say)
     first = 0
     while first < len(trials):
         first += _run_child(trials[first:], seconds, figures)
@@ -136,13 +148,13 @@ def _run_child(trials: Sequence[Trial], seconds: float, figures: Figures) -> int
         finally:
             os._exit(0)
     os.close(writer)
+    over = 0
     with open(reader, "rb") as stream:
-        lines = stream.read().splitlines()
+        for trial, line in zip(trials, stream):
+            report = json.loads(line)
+            figures.add(trial.name, trial.kind, report["outcome"], report["words"])
+            over += 1
     _, status, usage = os.wait4(child, 0)
-    reports = [json.loads(line) for line in lines]
-    for trial, report in zip(trials, reports):
-        figures.add(trial.name, trial.kind, report["outcome"], report["words"])
-    over = len(reports)
     if over < len(trials) and status != 0:
         trial = trials[over]
         outcome, words = _death(status, usage.ru_maxrss * 1024 - before)

@@ -98,6 +98,7 @@ SCORE_FILES = {
         + lines("{s}\t{u}.sph\ta\t{l}"),
     ),
     "Kaldi": (lines("{v} {l}"), ""),
+    "log of an ASVspoof 2021 baseline": (lines("Output, {u}, 0, {v}"), lines("{s} {u} {a} {l}")),
     "with audio suffixes": (lines("{s} {u}.wav {v} {l}"), ""),
 }
 

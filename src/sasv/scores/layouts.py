@@ -145,10 +145,10 @@ LAYOUTS = (
     Layout(
         "ASVspoof 5 list of track 2", ("speaker", "utterance", "gender", "attack", "label"), "..??l"
     ),
+    Layout("log of ASVspoof 2021 baselines", (SKIP, "utterance", SKIP, "score"), "o?bn"),
     Layout(
         "scores of SpeechBrain", ("speaker", "utterance", "label", "score"), "??bn", TARGET_OR_NOT
     ),
-    Layout("log of ASVspoof 2021 baselines", (SKIP, "utterance", SKIP, "score"), "o?bn"),
     Layout(
         "scores of ASVspoof 2019 countermeasures", ("utterance", "attack", "label", "score"), "??ln"
     ),
