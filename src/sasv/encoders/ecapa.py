@@ -40,6 +40,12 @@ class EcapaOptions(EncoderOptions):
     pooled: int = 1536
     attention: int = 256
 
+    def __post_init__(self) -> None:
+        if self.channels % self.scale:
+            raise SasvError(
+                f"channels ({self.channels}) must be a multiple of scale ({self.scale})"
+            )
+
 
 class TdnnTrunk(Encoder):
     """The trunk that ECAPA-TDNN and SKA-TDNN share: three Res2 blocks, pooling, embedding."""
@@ -49,8 +55,6 @@ class TdnnTrunk(Encoder):
     def add_trunk(self, inputs: int) -> None:
         """Make the layers, ``inputs`` being the channels they are fed."""
         s = self.options
-        if s.channels % s.scale:
-            raise SasvError(f"channels ({s.channels}) must be a multiple of scale ({s.scale})")
         self.conv1 = nn.Conv1d(inputs, s.channels, 5, padding=2)
         self.relu = nn.ReLU()
         self.bn1 = nn.BatchNorm1d(s.channels)

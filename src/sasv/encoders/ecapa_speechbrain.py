@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.core.errors import SasvError
-from sasv.encoders.base import Encoder, EncoderOptions
-from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL
+from sasv.encoders.base import Encoder
+from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, EcapaOptions
 from sasv.encoders.layers import Res2Block, attention_network
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean, masked_variance
@@ -23,29 +22,13 @@ VARIANCE_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
-class EcapaSpeechBrainOptions(EncoderOptions):
+class EcapaSpeechBrainOptions(EcapaOptions):
     """Options of SpeechBrain's ECAPA-TDNN; the defaults are those of its VoxCeleb model (20,767,552
     parameters).
-
-    Attributes:
-        channels: channels of the convolutions.
-        scale: groups of channels of a Res2 block.
-        bottleneck: channels inside squeeze-excitation.
-        pooled: channels that are pooled over time.
-        attention: channels inside the attention of the pooling.
     """
 
-    channels: int = 1024
-    scale: int = 8
-    bottleneck: int = 128
     pooled: int = 3072
     attention: int = 128
-
-    def __post_init__(self) -> None:
-        if self.channels % self.scale:
-            raise SasvError(
-                f"channels ({self.channels}) must be a multiple of scale ({self.scale})"
-            )
 
 
 def mirrored(x: Tensor, mask: Tensor | None, width: int) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.core.errors import SasvError
-from sasv.encoders.base import Encoder, EncoderOptions
-from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL
+from sasv.encoders.base import Encoder
+from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, EcapaOptions
 from sasv.encoders.layers import Res2Block
 from sasv.encoders.pooling import TanhAttentiveStatistics
 from sasv.frontends.base import Frontend
@@ -21,33 +20,18 @@ from sasv.frontends.masks import keep
 
 
 @dataclass(frozen=True)
-class EcapaWespeakerOptions(EncoderOptions):
+class EcapaWespeakerOptions(EcapaOptions):
     """Options of WeSpeaker's ECAPA-TDNN; the defaults are those of its larger model (14,657,088
-    parameters).
+    parameters). The smaller one has 512 channels (6,190,720 parameters).
 
     Attributes:
-        channels: channels of the convolutions; 512 in the smaller model (6,190,720 parameters).
-        scale: groups of channels of a Res2 block.
-        bottleneck: channels inside squeeze-excitation.
-        pooled: channels that are pooled over time.
-        attention: channels inside the attention of the pooling.
         context: whether the attention sees mean and standard deviation over time.
         embedding_norm: whether batch norm ends the network.
     """
 
-    channels: int = 1024
-    scale: int = 8
-    bottleneck: int = 128
-    pooled: int = 1536
     attention: int = 128
     context: bool = True
     embedding_norm: bool = False
-
-    def __post_init__(self) -> None:
-        if self.channels % self.scale:
-            raise SasvError(
-                f"channels ({self.channels}) must be a multiple of scale ({self.scale})"
-            )
 
 
 class EcapaWespeaker(Encoder):

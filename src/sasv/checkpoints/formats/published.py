@@ -14,6 +14,8 @@ from torch import Tensor
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.containers import torch_bytes
 from sasv.checkpoints.formats.base import Contents, WeightFormat
+from sasv.checkpoints.formats.ecapa_shapes import ecapa_options
+from sasv.checkpoints.formats.foreign import Shapes
 from sasv.checkpoints.formats.split import joined, split
 from sasv.core.errors import CheckpointError, some
 from sasv.core.files import write_bytes
@@ -21,8 +23,6 @@ from sasv.models.specification import Specification
 
 PREFIXES = (("__S__.", "__L__."), ("speaker_encoder.", "speaker_loss."))
 MEL_FILTERS = "torchfbank.1.mel_scale.fb"
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def family_of(names: Collection[str]) -> str | None:
@@ -34,19 +34,6 @@ def family_of(names: Collection[str]) -> str | None:
     if "frt_conv1.weight" in names:
         return "ska-tdnn"
     return "ecapa-tdnn" if "layer4.weight" in names else None
-
-
-def ecapa_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ECAPA-TDNN from the shapes of its entries."""
-    return {
-        "embedding": shapes["fc6.weight"][0],
-        "channels": shapes["conv1.weight"][0],
-        "scale": sum(key.startswith("layer1.convs.") and key.endswith(".weight") for key in shapes)
-        + 1,
-        "bottleneck": shapes["layer1.se.se.1.weight"][0],
-        "pooled": shapes["layer4.weight"][0],
-        "attention": shapes["attention.0.weight"][0],
-    }
 
 
 def ska_options(shapes: Shapes) -> dict[str, Any]:

@@ -1,16 +1,13 @@
 """SpeechBrain: ECAPA-TDNN (``embedding_model.ckpt`` with ``hyperparams.yaml`` beside it)."""
 
-from typing import Any
-
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents, WeightFormat
+from sasv.checkpoints.formats.ecapa_shapes import ecapa_options
 from sasv.checkpoints.formats.foreign import (
     Rules,
-    Shapes,
     check_settings,
     checkpoint_of,
     missing_entry,
-    numbered,
     renamed,
     settings_beside,
 )
@@ -38,20 +35,6 @@ RULES: Rules = [
     (r"asp_bn\.norm\.(.*)", r"bn5.\1"),
     (r"fc\.conv\.(.*)", r"fc6.\1"),
 ]
-
-
-def ecapa_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is
-    missing.
-    """
-    return {
-        "embedding": shapes["fc6.weight"][0],
-        "channels": shapes["conv1.weight"][0],
-        "scale": numbered(shapes, r"layer1\.convs\.(\d+)\.") + 1,
-        "bottleneck": shapes["layer1.se.se.1.weight"][0],
-        "pooled": shapes["layer4.weight"][0],
-        "attention": shapes["attention.0.weight"][0],
-    }
 
 
 class SpeechBrainFormat(WeightFormat):

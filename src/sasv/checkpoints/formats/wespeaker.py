@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sasv.checkpoints.checkpoint import Checkpoint
-from sasv.checkpoints.formats import campplus_shapes
+from sasv.checkpoints.formats import campplus_shapes, ecapa_shapes
 from sasv.checkpoints.formats.base import Contents, WeightFormat
 from sasv.checkpoints.formats.foreign import (
     Entries,
@@ -106,15 +106,9 @@ def ecapa_options(shapes: Shapes) -> dict[str, Any]:
     """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is
     missing.
     """
-    pooled = shapes["layer4.weight"][0]
-    return {
-        "embedding": shapes["fc6.weight"][0],
-        "channels": shapes["conv1.weight"][0],
-        "scale": numbered(shapes, r"layer1\.convs\.(\d+)\.") + 1,
-        "bottleneck": shapes["layer1.se.se.1.weight"][0],
-        "pooled": pooled,
-        "attention": shapes["pooling.linear1.weight"][0],
-        "context": shapes["pooling.linear1.weight"][1] == 3 * pooled,
+    options = ecapa_shapes.ecapa_options(shapes, "pooling.linear1.weight")
+    return options | {
+        "context": shapes["pooling.linear1.weight"][1] == 3 * options["pooled"],
         "embedding_norm": "bn6.weight" in shapes,
     }
 
