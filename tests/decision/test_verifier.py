@@ -17,7 +17,7 @@ from sasv.corpora.base import MIN_SPEECH
 from sasv.decision import Outcome, Recording, SpeechLimits, Verifier
 from sasv.metrics import COST_MODELS
 from sasv.models import Specification
-from sasv.scores import Cohort, Scoring, score_trials
+from sasv.scores import Cohort, Scoring, SpoofHead, ThreeClass, TrialClasses, score_trials
 from sasv.weights.catalogue import DEFAULT
 
 RATE = 16000
@@ -67,6 +67,36 @@ def test_verdicts():
     assert given.outcome is Outcome.REJECT and "llr" in given.to_dict()
     with pytest.raises(SasvError, match="neither a threshold nor a calibration"):
         Verifier().decide([GOOD], GOOD)
+
+
+THREE = ThreeClass(
+    SpoofHead(np.array([0.0, 2.0]), 0.25),
+    TrialClasses(np.array([[8.0, 1.0], [0.0, 1.0], [4.0, -1.0]]), np.array([-4.0, 0.0, -2.0])),
+)
+
+
+def test_three_classes_decide_by_their_log_likelihood_ratio():
+    """Numbers computed by hand: cosine 0.6, spoof score 2 * 0.8 + 0.25 = 1.85, logits 2.65, 1.85,
+    -1.45.
+    """
+    costs = COST_MODELS["a-dcf-paper"]  # weights 0.9, 0.5, 1.0: two thirds of the others are spoofs
+    verifier = Verifier(three_class=THREE, costs=costs, threshold=0.9)
+    decision = verifier.decide([GOOD], recording([0.6, 0.8]))
+    expected = 2.65 - np.log(np.exp(1.85) / 3 + 2 * np.exp(-1.45) / 3)
+    assert decision.llrs["sasv"] == pytest.approx(expected, abs=1e-6)
+    assert decision.accepted and decision.llr_thresholds["sasv"] == pytest.approx(np.log(1.5 / 0.9))
+    assert not decision.thresholds and "three-class loss" in decision.threshold_source
+    other = verifier.decide([GOOD], recording([-0.6, 0.8]))
+    assert other.outcome is Outcome.REJECT_SPEAKER and other.outcome.decision == "reject"
+    spoof = verifier.decide([GOOD], recording([0.6, -0.8]))
+    assert spoof.outcome is Outcome.REJECT_SPOOF
+    given = verifier.with_threshold(0.7).decide([GOOD], recording([0.6, 0.8]))
+    assert given.outcome is Outcome.REJECT_SPEAKER and given.thresholds == {"sasv": 0.7}
+    calibrated = verifier.calibrated(calibration()).decide([GOOD], recording([0.6, 0.8]))
+    assert calibrated.costs.startswith("asvspoof5") and calibrated.thresholds
+    people = Cohort.build(np.eye(2), names=["a", "b"], source="people.tsv")
+    normalised = Verifier(Scoring(cohort=people, top=2), three_class=THREE)
+    assert not normalised.decides
 
 
 NEVER = {

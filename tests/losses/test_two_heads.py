@@ -2,16 +2,20 @@
 files.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from conftest import tiny_options
 from sasv.checkpoints import load_checkpoint
+from sasv.cli import main
 from sasv.commands import EvaluateOptions, evaluate, train
 from sasv.core.errors import SasvError
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import load_model
+from sasv.metrics import COST_MODELS, cllr
 from sasv.tables import load_scores
 
 
@@ -96,6 +100,32 @@ def test_the_three_classes_give_a_log_likelihood_ratio(corpus, tmp_path):
     cohort = {"cohort": str(corpus / "utterances.tsv"), "cohort_where": "split=train"}
     normalised, _ = evaluated(corpus, model, tmp_path / "normalised", **cohort)
     assert "cm_score" in normalised.table.columns and "llr" not in normalised.table.columns
+
+
+def test_a_model_of_three_classes_decides_by_their_log_likelihood_ratio(corpus, tmp_path, capsys):
+    """What verify compares is what evaluate wrote, and its metrics are those of the column."""
+    model = trained_with(corpus, tmp_path / "run", loss="three-class")
+    scores, _ = evaluated(corpus, model, tmp_path / "claims")
+    llrs = scores.numbers("llr")
+    metrics = json.loads((tmp_path / "claims" / "metrics.json").read_text())
+    assert metrics["llr"]["cllr"] == pytest.approx(cllr(llrs, scores.labels == 0), abs=1e-6)
+    row = int(np.argmin(llrs))
+    speaker, utterance = (scores.table.text(name, row) for name in ("speaker", "utterance"))
+    names = (f"{speaker}-0", f"{speaker}-1", utterance)
+    files = [str(corpus / "audio" / f"{name}.wav") for name in names]
+    arguments = ["verify", *files, "--model", str(model), "--device", "cpu", "--min-speech", "0"]
+    capsys.readouterr()
+    for costs, name in (([], "asvspoof5"), (["--costs", "a-dcf-paper"], "a-dcf-paper")):
+        assert main([*arguments, *costs, "--json", "true"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        bound = COST_MODELS[name].bayes_threshold
+        assert found["llr_threshold"] == bound and found["costs"].startswith(name)
+        assert found["threshold"] is None
+        assert found["decision"] == ("accept" if found["llr"] >= bound else "reject")
+        if not costs:
+            assert found["llr"] == pytest.approx(llrs[row], abs=1e-3)
+    assert main([*arguments, "--threshold", "0.999"]) == 0
+    assert capsys.readouterr().out.startswith(("reject spoof: score", "reject speaker: score"))
 
 
 def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):

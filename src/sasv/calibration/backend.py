@@ -57,6 +57,8 @@ class Backend:
         costs: the cost model it was fitted for.
         parts: the fitted sums: one of logistic; speaker and countermeasure of nonlinear.
         source: trials it was fitted on.
+        scores: how the scores of these trials were made: ``scoring`` (see Scoring.to_dict) and the
+            fingerprint of the ``model``; empty where it is not known.
     """
 
     kind: str
@@ -64,6 +66,7 @@ class Backend:
     costs: CostModel
     parts: list[Linear] = field(default_factory=list)
     source: str = ""
+    scores: dict[str, Any] = field(default_factory=dict)
 
     @property
     def threshold(self) -> float | None:
@@ -87,22 +90,28 @@ class Backend:
         if self.kind == "logistic":
             return self.parts[0](columns)
         speaker, bona_fide = (part(columns) for part in self.parts)
-        _, nontarget, spoof = self.costs.weights
-        share = spoof / (nontarget + spoof)
+        share = self.costs.spoof_share
         with np.errstate(divide="ignore"):
             return -np.logaddexp(np.log1p(-share) - speaker, np.log(share) - bona_fide)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.scores:
+            del values["scores"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Backend":
         """Make it of what to_dict gave. SasvError where that is something else."""
         try:
             parts = [Linear(**part) for part in values["parts"]]
-            return cls(**(dict(values) | {"costs": CostModel(**values["costs"]), "parts": parts}))
-        except (TypeError, KeyError) as error:
+            scores = dict(values.get("scores", {}))
+            if scores:
+                scores["scoring"] = dict(scores["scoring"])
+            made = {"costs": CostModel(**values["costs"]), "parts": parts, "scores": scores}
+            return cls(**(dict(values) | made))
+        except (TypeError, KeyError, ValueError) as error:
             raise SasvError(
                 f"no back-end of scores ({error}); make it again by sasv calibrate"
             ) from error

@@ -71,7 +71,7 @@ def verify_text(result: Mapping[str, Any], options: Any) -> str:
     score = result["score"]
     if score is None:
         return ""
-    text = f"{result['decision']}: score {score:.4f}"
+    text = f"{result['outcome'].replace('_', ' ')}: score {score:.4f}"
     threshold = result["threshold"]
     if threshold is not None:
         text += f" {'>=' if score >= threshold else '<'} threshold {threshold:.4f}"
@@ -87,7 +87,12 @@ def evaluate_text(result: Mapping[str, Any], options: Any) -> str:
     """Return the metrics of an evaluation; processes that only helped to embed have none."""
     from sasv.report.text import format_metrics
 
-    return format_metrics(dict(result)) if result else ""
+    if not result:
+        return ""
+    text = format_metrics(dict(result))
+    if "llr" in result:
+        text += f"\n\nof the column llr, by the three-class loss:\n{format_metrics(result['llr'])}"
+    return text
 
 
 def metrics_text(result: Mapping[str, Any], options: Any) -> str:

@@ -20,7 +20,7 @@ from sasv.metrics import Measure, cost_model
 from sasv.report.text import format_metrics
 from sasv.scores import Scoring, read_scores
 from sasv.scores.quality import QUALITY
-from sasv.scores.scoring import described, load_scoring, same_scoring
+from sasv.scores.scoring import described, load_scoring, same_scoring, unfused
 from sasv.tables import Scores, Table
 
 logger = logging.getLogger("sasv")
@@ -89,11 +89,19 @@ def calibrate(options: CalibrateOptions) -> Backend:
     column = "" if names[0] == SCORE else names[0]
     record = load_scoring(options.scores)
     scoring = assumed_scoring(options) if record is None else record[0]
+    if options.model and scoring.get("fusion") is not None:
+        raise SasvError(
+            f"{options.scores}: scores made by {described(scoring)}; a checkpoint carries the "
+            "calibration of its own score alone. Write it by --out FILE, and give that to sasv "
+            "evaluate --fusion"
+        )
     scores = read_scores(options.scores, options.key, column, options.cm)
     columns = columns_of(scores, [*names, *quality])
     backend = fit_backend(
         columns, scores.labels, costs, options.kind, quality, Path(options.scores).name
     )
+    if record is not None:
+        backend.scores = {"scoring": record[0], "model": record[1]}
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
     logger.info(f"on the trials it was fitted to, {options.scores}:")
@@ -103,7 +111,9 @@ def calibrate(options: CalibrateOptions) -> Backend:
         logger.info(f"back-end: {options.out}")
     if options.apply:
         other = load_scoring(options.apply)
-        if record is not None and other is not None and not same_scoring(scoring, other[0]):
+        # The columns of a fusion are what was fused, whatever made a score of them.
+        kept = dict if SCORE in names else unfused
+        if record and other and not same_scoring(kept(scoring), kept(other[0])):
             raise SasvError(
                 f"{options.apply}: scores made by {described(other[0])}; the back-end holds for "
                 f"{options.scores}, "
@@ -167,7 +177,7 @@ def into_checkpoint(
         fingerprint: of the model that made them; empty where it is not known.
         options: the checkpoint, and where it goes.
     """
-    verifier = Verifier().calibrated(backend)
+    verifier = Verifier().calibrated(replace(backend, scores={}))
     checkpoint = load_checkpoint(options.model)
     decision = checkpoint.specification.decision or {}
     verifier = replace(verifier, limits=SpeechLimits.from_dict(decision.get("speech", {})))

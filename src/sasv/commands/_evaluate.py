@@ -9,14 +9,17 @@ from typing import Annotated, Any
 from sasv.commands._metrics import split_names
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Probability, Range
+from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
-from sasv.embeddings.model import Extraction, load_model
+from sasv.embeddings.model import Extraction, Model, load_model
 from sasv.evaluation import MeasureSettings, load_protocol, metrics_of
-from sasv.evaluation.claims import SpoofColumns, score_claims
-from sasv.evaluation.countermeasure import score_utterances
+from sasv.evaluation.claims import Spoofing, score_claims
+from sasv.evaluation.countermeasure import countermeasure_scores, score_utterances
 from sasv.evaluation.embedding import embed_cohort, embed_shared
+from sasv.evaluation.fusion import SUM, Fusion, load_fusion
+from sasv.evaluation.measuring import counts_of
+from sasv.metrics import DEFAULT_COSTS, Measure
 from sasv.parallel.processes import Processes, joined
 from sasv.report import plot_scores
 from sasv.scores import Scoring
@@ -36,6 +39,11 @@ class EvaluateOptions(Options):
             or spoofed.
         trials: trial table.
         model: checkpoint; may be left out where ``embeddings`` is given.
+        countermeasure: checkpoint of a countermeasure (AASIST, or any that was trained with spoofed
+            speech) that scores the tested utterances as well: the score is a fusion of both.
+        fusion: sum (of asv_score and cm_score), or the file of a fusion that sasv calibrate fitted
+            to these columns; left out, sum where there is a countermeasure. Without one, the spoof
+            head of the model gives cm_score.
         embeddings: folder that sasv embed wrote, instead of embedding now.
         where: of a countermeasure: only the utterances with this ``column=value``.
         enrolment: of several recordings: mean (of raw embeddings, as published), normalised (mean
@@ -52,7 +60,8 @@ class EvaluateOptions(Options):
         quality: write the quality measures log_seconds, log_enrolments and norm into the score
             file.
         spoof_share: of a model of the three-class loss, whose score file has the column ``llr``:
-            share of spoofs among the trials that are not of the target.
+            share of spoofs among the trials that are not of the target; left out, that of the cost
+            model asvspoof5, by which sasv verify decides.
         by: columns whose values are measured apart.
         batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: refuse longer utterances.
@@ -66,6 +75,8 @@ class EvaluateOptions(Options):
     enrolments: str = ""
     trials: str = ""
     model: str = ""
+    countermeasure: str = ""
+    fusion: str = ""
     embeddings: str = ""
     where: str = ""
     enrolment: str = "mean"
@@ -77,7 +88,7 @@ class EvaluateOptions(Options):
     cohort_by: str = "utterance"
     top: Count = 300
     quality: bool = False
-    spoof_share: Probability = 0.5
+    spoof_share: Annotated[float | None, Range(0, 1)] = None
     by: str = "attack"
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
@@ -92,8 +103,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     Started by torchrun, the processes embed together, the main one does the rest; the others return
     nothing.
     """
-    if not (options.model or options.embeddings):
-        raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
+    check_together(options)
     settings = MeasureSettings(by=split_names(options.by), repeats=options.intervals)
     model = None
     if options.model:
@@ -101,15 +111,21 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             options.max_seconds, options.crops, options.crop_seconds, options.max_pause
         )
         model = load_model(options.model, options.device, extraction)
-    elif options.cohort:
-        raise SasvError("s-norm needs --model, to embed the cohort")
-    elif not options.trials:
-        raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
+    countermeasure = None
+    if options.countermeasure:
+        whole = Extraction(options.max_seconds)
+        countermeasure = load_model(options.countermeasure, options.device, whole)
+        countermeasure.check_countermeasure()
+    fusion = fusion_of(options, model, countermeasure)
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     out = Path(options.out)
     cohort = None
+    cm_scores: dict[str, float] = {}
+    loaded = model or countermeasure
     with (
-        contextlib.nullcontext(Processes()) if model is None else joined(model.device) as processes
+        contextlib.nullcontext(Processes())
+        if loaded is None
+        else joined(loaded.device) as processes
     ):
         if options.embeddings:
             embeddings = Embeddings.load(options.embeddings)
@@ -129,18 +145,25 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
                 options.batch_seconds,
                 processes,
             )
+        if countermeasure is not None:
+            cm_scores = countermeasure_scores(
+                countermeasure, protocol, out / "countermeasure", options.batch_seconds, processes
+            )
         if not processes.main:
             return {}
     path = out / "scores.tsv"
     if options.trials:
         made = embeddings.extraction
-        head = None if model is None else model.spoof_head()
-        spoofing = None
-        if model is not None and head is not None:
-            spoofing = SpoofColumns(head, model.trial_classes(), options.spoof_share)
         scoring = Scoring(
             options.enrolment, cohort, options.top, made.crops, made.crop_seconds, made.max_pause
         )
+        if fusion is not None:
+            fusion.check(scoring.to_dict(), embeddings.model, options.fusion)
+        spoofing = None
+        if countermeasure is not None:
+            spoofing = Spoofing(cm_scores, fusion)
+        elif model is not None:
+            spoofing = own_spoofing(model, embeddings, fusion, options.spoof_share)
         scores = score_claims(
             protocol, embeddings, Verifier(scoring), path, options.quality, spoofing
         )
@@ -148,8 +171,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             cohort.save(out / "cohort" / "cohort.npz")
     else:
         assert model is not None
-        scores = score_utterances(protocol.utterances, embeddings, model.bona_fide_scores, path)
+        scores = score_utterances(model, protocol.utterances, embeddings, path)
     result = metrics_of(scores, settings)
+    llrs = scores.numbers("llr")
+    if llrs is not None:
+        result["llr"] = Measure(llrs, scores.labels, llr=True)() | counts_of(scores.labels)
     write_json(out / "metrics.json", result)
     if options.plot:
         try:
@@ -158,3 +184,50 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             logger.warning(str(error))
     logger.info(f"scores: {path}")
     return result
+
+
+def check_together(options: EvaluateOptions) -> None:
+    """Check which options are given together. SasvError says which are missing."""
+    if not (options.model or options.embeddings):
+        raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
+    if options.cohort and not options.model:
+        raise SasvError("s-norm needs --model, to embed the cohort")
+    if options.trials:
+        return
+    if not options.model:
+        raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
+    if options.countermeasure or options.fusion:
+        raise SasvError(
+            "a fusion needs --enrolments and --trials; to score utterances by a countermeasure "
+            "alone, give it as --model"
+        )
+
+
+def fusion_of(
+    options: EvaluateOptions, model: Model | None, countermeasure: Model | None
+) -> Fusion | None:
+    """Return the fusion that is asked for, or None. SasvError where there is no countermeasure for
+    it.
+    """
+    if countermeasure is not None:
+        return load_fusion(options.fusion or SUM, countermeasure.fingerprint)
+    if not options.fusion:
+        return None
+    if model is None or model.spoof_head() is None:
+        raise SasvError(
+            "--fusion needs --countermeasure, or a --model that was trained with a spoof head"
+        )
+    return load_fusion(options.fusion, model.fingerprint)
+
+
+def own_spoofing(
+    model: Model, embeddings: Embeddings, fusion: Fusion | None, spoof_share: float | None
+) -> Spoofing | None:
+    """Return what a model itself says about spoofing; None where it has no spoof head."""
+    head = model.spoof_head()
+    if head is None:
+        return None
+    scores = dict(zip(embeddings.utterances, head.scores(embeddings.vectors).tolist()))
+    if spoof_share is None:
+        spoof_share = DEFAULT_COSTS.spoof_share
+    return Spoofing(scores, fusion, model.trial_classes(), spoof_share)

@@ -9,6 +9,7 @@ from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
 from sasv.decision import Outcome, SpeechLimits
 from sasv.embeddings.model import load_model
+from sasv.metrics import cost_model
 from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
 
@@ -24,6 +25,8 @@ class VerifyOptions(Options):
         model: checkpoint; left out, the model that comes with sasv.
         threshold: accept from this score on; unset takes the calibration or the threshold of the
             checkpoint.
+        costs: of a model of the three-class loss, which decides by its log-likelihood ratio: cost
+            model by name, or six numbers; empty takes asvspoof5.
         min_speech: seconds of speech that each recording has to hold, and the enrolment together;
             unset takes what the checkpoint says (0.75 s each, 1 s of enrolment); 0 compares
             anything.
@@ -38,6 +41,7 @@ class VerifyOptions(Options):
     recordings: list[str]
     model: str = DEFAULT
     threshold: Annotated[float | None, Range()] = None
+    costs: str = ""
     min_speech: Annotated[float | None, Range(0)] = None
     cohort: str = ""
     channel: str = AUTO
@@ -60,7 +64,14 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
     if options.threshold is not None:
         verifier = verifier.with_threshold(options.threshold)
-    if verifier.threshold is None and verifier.calibration is None:
+    if options.costs:
+        if verifier.calibration is not None or verifier.three_class is None:
+            raise SasvError(
+                f"{options.model}: --costs is for an uncalibrated model of the three-class loss; "
+                "of another, sasv calibrate --costs makes the calibration for them"
+            )
+        verifier = replace(verifier, costs=cost_model(options.costs))
+    if not verifier.decides:
         raise SasvError(
             f"{options.model}: carries no threshold; give --threshold, or let sasv calibrate "
             "choose one on development "

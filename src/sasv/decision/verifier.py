@@ -12,9 +12,11 @@ from sasv.calibration import Backend
 from sasv.core.errors import SasvError
 from sasv.decision.outcome import SASV, Decision, Outcome, Reason
 from sasv.decision.recording import Recording, SpeechLimits
+from sasv.metrics import DEFAULT_COSTS, CostModel
 from sasv.scores.normalise import Cohort
 from sasv.scores.quality import QUALITY, quality_measures
 from sasv.scores.scoring import Scoring, described, same_scoring
+from sasv.scores.spoofing import ThreeClass
 
 SCORE = "score"
 """Column of score files, and name in a calibration, of the score that decides."""
@@ -33,6 +35,10 @@ class Verifier:
         threshold_source: data and rule that gave the threshold.
         given: the threshold was chosen by the caller: it decides, whatever the calibration says.
         limits: what recordings have to hold to be compared at all.
+        three_class: of a model of the three-class loss: decides by its log-likelihood ratio where
+            there is no calibration, and says whether a spoof or another speaker is more likely. It
+            is of cosines: scores that a cohort normalises are not decided by it.
+        costs: of a decision by ``three_class``; a calibration has its own.
     """
 
     scoring: Scoring = field(default_factory=Scoring)
@@ -41,6 +47,8 @@ class Verifier:
     threshold_source: str = ""
     given: bool = False
     limits: SpeechLimits = field(default_factory=SpeechLimits)
+    three_class: ThreeClass | None = None
+    costs: CostModel = DEFAULT_COSTS
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not np.isfinite(self.threshold):
@@ -62,6 +70,7 @@ class Verifier:
         decision: Mapping[str, Any] | None,
         cohort: Cohort | None = None,
         name: str = "the model",
+        three_class: ThreeClass | None = None,
     ) -> "Verifier":
         """Make it of what a specification records.
 
@@ -72,6 +81,7 @@ class Verifier:
             cohort: the people of s-norm, where the record names a cohort: a checkpoint does not
                 hold them.
             name: the model, for errors.
+            three_class: of a model of the three-class loss.
 
         Raises:
             SasvError: the record is broken, or the cohort is missing or another one.
@@ -95,6 +105,7 @@ class Verifier:
                 threshold=None if threshold is None else float(threshold),
                 threshold_source=str(decision.get("threshold_source", "")),
                 limits=SpeechLimits.from_dict(decision.get("speech", {})),
+                three_class=three_class,
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise SasvError(
@@ -168,6 +179,30 @@ class Verifier:
             self, calibration=backend, threshold=threshold, threshold_source=source, given=False
         )
 
+    @property
+    def decides(self) -> bool:
+        """Whether there is anything to decide by."""
+        return (
+            self.threshold is not None
+            or self.calibration is not None
+            or self._by_three_class is not None
+        )
+
+    @property
+    def _by_three_class(self) -> ThreeClass | None:
+        """What gives the log-likelihood ratio where there is no calibration."""
+        usable = self.calibration is None and self.scoring.cohort is None
+        return self.three_class if usable else None
+
+    @property
+    def _llr_costs(self) -> CostModel | None:
+        """Return the cost model whose Bayes threshold holds for the log-likelihood ratio; None
+        where there is no ratio.
+        """
+        if self.calibration is not None:
+            return self.calibration.costs
+        return None if self._by_three_class is None else self.costs
+
     def with_threshold(self, threshold: float) -> "Verifier":
         """Return it with a threshold that the caller chose, which decides instead of the
         calibration.
@@ -200,7 +235,7 @@ class Verifier:
         Raises:
             SasvError: there is neither a threshold nor a calibration to decide by.
         """
-        if self.threshold is None and self.calibration is None:
+        if not self.decides:
             raise SasvError("neither a threshold nor a calibration to decide by")
         faults = self.limits.enrolment_faults(enrolment) + self.limits.faults(test)
         if faults:
@@ -212,27 +247,39 @@ class Verifier:
             return self._undecided(
                 [Reason("broken_score", "the score is not finite", True), *warnings]
             )
-        llr = None
-        if self.calibration is not None:
-            llr = self._llr(score, len(enrolment), test)
-            if not np.isfinite(llr):
-                text = "the log-likelihood ratio is not finite"
-                return self._undecided([Reason("broken_score", text, True), *warnings])
-        return self._verdict(score, llr, warnings)
+        llr = self._llr(score, len(enrolment), test)
+        if llr is not None and not np.isfinite(llr):
+            text = "the log-likelihood ratio is not finite"
+            return self._undecided([Reason("broken_score", text, True), *warnings])
+        rejection = Outcome.REJECT
+        if self.three_class is not None and self.scoring.cohort is None:
+            spoof = self.three_class.prefers_spoof(score, test.vector)
+            rejection = Outcome.REJECT_SPOOF if spoof else Outcome.REJECT_SPEAKER
+        return self._verdict(score, llr, warnings, rejection)
 
-    def _llr(self, score: float, enrolments: int, test: Recording) -> float:
-        """Return the calibrated log-likelihood ratio of a score."""
-        assert self.calibration is not None and test.vector is not None
+    def _llr(self, score: float, enrolments: int, test: Recording) -> float | None:
+        """Return the log-likelihood ratio of a trial; None where nothing gives one."""
+        assert test.vector is not None
+        three_class = self._by_three_class
+        if three_class is not None:
+            return three_class.llr(score, test.vector, self.costs.spoof_share)
+        if self.calibration is None:
+            return None
         measures = quality_measures(
             np.array([test.seconds]), np.array([enrolments]), test.vector[None]
         )
         return float(self.calibration({SCORE: np.array([score])} | measures)[0])
 
-    def _verdict(self, score: float, llr: float | None, warnings: Sequence[Reason]) -> Decision:
-        """Return the decision of a finite score."""
+    def _verdict(
+        self, score: float, llr: float | None, warnings: Sequence[Reason], rejection: Outcome
+    ) -> Decision:
+        """Return the decision of a finite score; ``rejection`` is the outcome where it is none of
+        acceptance.
+        """
+        costs = self._llr_costs
         if llr is not None and not self.given:
-            assert self.calibration is not None
-            bound = self.calibration.costs.bayes_threshold
+            assert costs is not None
+            bound = costs.bayes_threshold
             accepted = llr >= bound
             compared = f"log-likelihood ratio {llr:.2f} {'>=' if accepted else '<'} {bound:.2f}"
         else:
@@ -241,7 +288,7 @@ class Verifier:
             compared = f"score {score:.4f} {'>=' if accepted else '<'} {self.threshold:.4f}"
         why = Reason("above_threshold" if accepted else "below_threshold", compared)
         return Decision(
-            outcome=Outcome.ACCEPT if accepted else Outcome.REJECT,
+            outcome=Outcome.ACCEPT if accepted else rejection,
             scores={SASV: score},
             llrs={} if llr is None else {SASV: llr},
             reasons=(why, *warnings),
@@ -256,7 +303,11 @@ class Verifier:
         bounds: dict[str, Any] = {"threshold_source": self.threshold_source}
         if self.threshold is not None:
             bounds["thresholds"] = {SASV: self.threshold}
-        if self.calibration is not None:
-            bounds["llr_thresholds"] = {SASV: self.calibration.costs.bayes_threshold}
-            bounds["costs"] = self.calibration.costs.describe()
+        if self._by_three_class is not None and not self.given:
+            # The threshold of the checkpoint, if any, is one of cosines, which do not decide.
+            bounds = {"threshold_source": f"three-class loss; costs {self.costs.describe()}"}
+        costs = self._llr_costs
+        if costs is not None:
+            bounds["llr_thresholds"] = {SASV: costs.bayes_threshold}
+            bounds["costs"] = costs.describe()
         return bounds

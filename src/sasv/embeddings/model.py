@@ -21,7 +21,7 @@ from sasv.encoders.base import lengths_tensor
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss
 from sasv.parallel.devices import pick_device
-from sasv.scores import Cohort, SpoofHead, TrialClasses, unit
+from sasv.scores import Cohort, SpoofHead, ThreeClass, TrialClasses, unit
 
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
@@ -234,6 +234,18 @@ class Model:
             )
         return scores
 
+    def check_countermeasure(self) -> None:
+        """Check that ``bona_fide_scores`` can be computed. SasvError says why not."""
+        if self.spoof_head() is None and not self.scores_whole_utterances:
+            self.spoof_direction()
+
+    @property
+    def scores_whole_utterances(self) -> bool:
+        """Whether ``bona_fide_scores`` takes raw embeddings of whole utterances alone, not the mean
+        of those of crops: so it is where a layer of the encoder computes them.
+        """
+        return self.spoof_head() is None and hasattr(self.encoder, "scores")
+
     def spoof_direction(self) -> np.ndarray:
         """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof
         class.
@@ -289,8 +301,11 @@ class Model:
             cohort: the people of s-norm, where the specification names a cohort.
         """
         specification = self.specification
+        head = self.spoof_head()
+        classes = self.trial_classes()
+        three_class = None if head is None or classes is None else ThreeClass(head, classes)
         return Verifier.from_records(
-            specification.scoring, specification.decision, cohort, self.name
+            specification.scoring, specification.decision, cohort, self.name, three_class
         )
 
     def recording(

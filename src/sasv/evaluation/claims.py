@@ -1,5 +1,6 @@
 """Scores of claims: trials of a protocol through a verifier."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,46 +8,58 @@ import numpy as np
 
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings, utterance_seconds
+from sasv.evaluation.fusion import ASV, CM, Fusion
 from sasv.evaluation.protocol import CARRIED, Protocol
-from sasv.scores import Scoring, SpoofHead, TrialClasses, score_embeddings
+from sasv.scores import Scoring, TrialClasses, score_embeddings
 from sasv.scores.quality import quality_measures
 from sasv.scores.scoring import save_scoring
 from sasv.tables import Enrolments, Scores, Trials, Utterances, save_scores
 
 
 @dataclass(frozen=True)
-class SpoofColumns:
+class Spoofing:
     """What a score file says about spoofing beside the score.
 
     Attributes:
-        head: scores the tested utterance as bona fide or spoofed: the column ``cm_score``.
+        scores: utterance -> score of a countermeasure, high for bona fide speech: the column
+            ``cm_score``.
+        fusion: from the score of the speaker system, which then is the column ``asv_score``, and
+            ``cm_score`` to the score; None leaves the score as it is.
         classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It
             is of cosines, as in training; scores that are normalised by a cohort get none.
         spoof_share: of the ratio: share of spoofs among the trials that are not of the target.
     """
 
-    head: SpoofHead
+    scores: Mapping[str, float]
+    fusion: Fusion | None = None
     classes: TrialClasses | None = None
     spoof_share: float = 0.5
 
-    def cells(
-        self, trials: Trials, embeddings: Embeddings, scores: np.ndarray, scoring: Scoring
-    ) -> dict[str, list[str]]:
-        """Return the columns as cells, by name.
+    def columns(
+        self,
+        trials: Trials,
+        scores: np.ndarray,
+        scoring: Scoring,
+        quality: Mapping[str, np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Return columns of the score file by name, (trials,) each; ``score`` is among them where
+        there is a fusion.
 
         Args:
             trials: the trials.
-            embeddings: of their utterances.
-            scores: (trials,) their scores.
+            scores: (trials,) their scores by the speaker system.
             scoring: how these were made.
+            quality: quality measures of the trials, where the fusion reads them.
         """
         codes, names = trials.utterances
-        place = {name: row for row, name in enumerate(embeddings.utterances)}
-        cm_scores = self.head.scores(embeddings.vectors[[place[name] for name in names]])[codes]
-        columns = {"cm_score": cm_scores}
+        cm_scores = np.array([self.scores[name] for name in names], np.float64)[codes]
+        columns = {CM: cm_scores}
+        if self.fusion is not None:
+            columns = {ASV: np.asarray(scores, np.float64), CM: cm_scores}
+            columns["score"] = self.fusion({**columns, **quality})
         if self.classes is not None and scoring.cohort is None:
             columns["llr"] = self.classes.llr(scores, cm_scores, self.spoof_share)
-        return {name: [f"{value:.9g}" for value in values] for name, values in columns.items()}
+        return columns
 
 
 def score_claims(
@@ -55,7 +68,7 @@ def score_claims(
     verifier: Verifier,
     path: Path,
     quality: bool = False,
-    spoofing: SpoofColumns | None = None,
+    spoofing: Spoofing | None = None,
 ) -> Scores:
     """Score the claims of a protocol; write the score file, and beside it how the scores were made.
 
@@ -84,13 +97,25 @@ def score_claims(
         if column in utterances.table.columns and column not in trials.table.columns:
             cells = utterances.table.texts(column)
             extras[column] = [cells[row] for row in rows]
+    fusion = None if spoofing is None else spoofing.fusion
+    measures = {}
+    if quality or (fusion is not None and fusion.needs_quality):
+        measures = trial_quality(enrolments, trials, utterances, embeddings, rows)
     if quality:
-        extras |= trial_quality(enrolments, trials, utterances, embeddings, rows)
+        extras |= cells_of(measures, 6)
     if spoofing is not None:
-        extras |= spoofing.cells(trials, embeddings, values, verifier.scoring)
+        columns = spoofing.columns(trials, values, verifier.scoring, measures)
+        values = columns.pop("score", values)
+        extras |= cells_of(columns, 9)
     scores = save_scores(path, trials, values, extras)
-    save_scoring(path, verifier.scoring.to_dict(), embeddings.model)
+    record = verifier.scoring.to_dict()
+    save_scoring(path, record if fusion is None else fusion.record(record), embeddings.model)
     return scores
+
+
+def cells_of(columns: Mapping[str, np.ndarray], digits: int) -> dict[str, list[str]]:
+    """Return columns of numbers as cells with so many digits, by name."""
+    return {name: [f"{value:.{digits}g}" for value in values] for name, values in columns.items()}
 
 
 def trial_quality(
@@ -99,8 +124,8 @@ def trial_quality(
     utterances: Utterances,
     embeddings: Embeddings,
     rows: np.ndarray,
-) -> dict[str, list[str]]:
-    """Return the quality measures of each trial as cells, by name.
+) -> dict[str, np.ndarray]:
+    """Return the quality measures of each trial by name, (trials,) each.
 
     Args:
         enrolments: utterances of each speaker.
@@ -116,5 +141,4 @@ def trial_quality(
     vectors = embeddings.vectors[[place[name] for name in trials.utterances[1]]][
         trials.utterances[0]
     ]
-    found = quality_measures(utterance_seconds(utterances)[rows], counts, vectors)
-    return {name: [f"{value:.6g}" for value in values] for name, values in found.items()}
+    return quality_measures(utterance_seconds(utterances)[rows], counts, vectors)

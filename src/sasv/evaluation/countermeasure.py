@@ -1,52 +1,107 @@
 """A model as a countermeasure: every utterance scored as bona fide or spoofed, without a claim."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from sasv.core.errors import SasvError, some
 from sasv.embeddings.extract import Embeddings
-from sasv.evaluation.protocol import CARRIED
+from sasv.embeddings.model import Model
+from sasv.evaluation.embedding import embed_shared
+from sasv.evaluation.protocol import CARRIED, Protocol
+from sasv.parallel.processes import Processes
 from sasv.tables import Scores, Table, Utterances
 from sasv.tables.labels import BONA_FIDE
 
-Scorer = Callable[[np.ndarray], np.ndarray]
+
+def countermeasure_scores(
+    model: Model,
+    protocol: Protocol,
+    folder: Path,
+    batch_seconds: float,
+    processes: Processes,
+) -> dict[str, float]:
+    """Score the tested utterances of a protocol by a countermeasure: utterance -> score, high for
+    bona fide speech.
+
+    Args:
+        model: the countermeasure.
+        protocol: with trials.
+        folder: where its embeddings go; what is there already is not embedded again.
+        batch_seconds: padded audio per batch; 0 takes what suits the device.
+        processes: those that share the work; all but the main one return nothing.
+
+    Raises:
+        SasvError: the model is no countermeasure, or utterances could not be embedded.
+    """
+    assert protocol.trials is not None
+    tested = set(protocol.trials.utterances[1])
+    rows = np.array([name in tested for name in protocol.utterances.ids])
+    utterances = protocol.utterances.take(rows)
+    embeddings = embed_shared(model, utterances, folder, batch_seconds, processes)
+    if not processes.main:
+        return {}
+    values = bona_fide_scores(model, embeddings, utterances.table.name)
+    return dict(zip(embeddings.utterances, values.tolist()))
+
+
+def bona_fide_scores(model: Model, embeddings: Embeddings, name: str) -> np.ndarray:
+    """Return the countermeasure's score of each embedding (utterances,), high for bona fide speech.
+
+    Args:
+        model: the countermeasure.
+        embeddings: of all utterances that are to be scored.
+        name: of their table, for errors.
+
+    Raises:
+        SasvError: the model is no countermeasure, or utterances could not be embedded.
+    """
+    if embeddings.failures:
+        reasons = [f"{one}: {reason}" for one, reason in embeddings.failures.items()]
+        raise SasvError(
+            f"{name}: {len(reasons)} utterances could not be embedded "
+            f"({some(reasons, 3)}); "
+            "mend the files or drop their rows"
+        )
+    if embeddings.extraction.crops and model.scores_whole_utterances:
+        raise SasvError(
+            f"{model.name}: a countermeasure of whole utterances, not of crops; leave out --crops"
+        )
+    return model.bona_fide_scores(embeddings.vectors)
 
 
 def score_utterances(
-    utterances: Utterances, embeddings: Embeddings, score: Scorer, path: Path
+    model: Model, utterances: Utterances, embeddings: Embeddings, path: Path
 ) -> Scores:
     """Score every utterance as bona fide (high) or spoofed (low); write and return the score file.
 
     Args:
+        model: the countermeasure.
         utterances: with the labels bonafide and spoof.
         embeddings: of all of them.
-        score: embeddings (utterances, dimension) to scores (utterances,), high for bona fide speech
-            (see Model.bona_fide_scores).
         path: of the score file.
 
     Raises:
-        SasvError: utterances could not be embedded.
+        SasvError: the model is no countermeasure, or utterances have no embedding.
     """
-    if embeddings.failures:
-        reasons = [f"{name}: {reason}" for name, reason in embeddings.failures.items()]
+    name = utterances.table.name
+    values = bona_fide_scores(model, embeddings, name)
+    known = dict(zip(embeddings.utterances, values.tolist()))
+    missing = [one for one in utterances.ids if one not in known]
+    if missing:
         raise SasvError(
-            f"{utterances.table.name}: {len(reasons)} utterances could not be embedded "
-            f"({some(reasons, 3)}); "
-            "mend the files or drop their rows"
+            f"{name}: {len(missing)} utterances have no embedding ({some(missing, 3)}); run sasv "
+            "embed on this table"
         )
-    values = score(embeddings.vectors)
     cells = {
         "speaker": utterances.table.texts("speaker"),
         "utterance": utterances.ids,
         "label": ["spoof" if spoofed else BONA_FIDE for spoofed in utterances.spoofed],
         "attack": utterances.attack_texts,
-        "score": [f"{value:.9g}" for value in values],
+        "score": [f"{known[one]:.9g}" for one in utterances.ids],
     }
-    cells |= {
-        name: utterances.table.texts(name) for name in CARRIED if name in utterances.table.columns
-    }
+    columns = utterances.table.columns
+    cells |= {column: utterances.table.texts(column) for column in CARRIED if column in columns}
     table = Table.build(cells, str(path))
     table.save(path)
     return Scores(table)

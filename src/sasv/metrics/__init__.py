@@ -1,7 +1,7 @@
 """Metrics: scores and labels in, numbers out."""
 
 from sasv.metrics.cllr import cllr, min_cllr
-from sasv.metrics.costs import COST_MODELS, CostModel, cost_model
+from sasv.metrics.costs import COST_MODELS, DEFAULT_COSTS, CostModel, cost_model
 from sasv.metrics.curve import Curve, Eer, Points
 from sasv.metrics.eer import eer, sasv_eers
 from sasv.metrics.intervals import intervals, paired_test
@@ -13,6 +13,7 @@ __all__ = [
     "AsvRates",
     "COST_MODELS",
     "CostModel",
+    "DEFAULT_COSTS",
     "Curve",
     "Eer",
     "Measure",

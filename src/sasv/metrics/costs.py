@@ -66,6 +66,12 @@ class CostModel:
         return min(self.weights[0], sum(self.weights[1:]))
 
     @property
+    def spoof_share(self) -> float:
+        """Weight of spoofs in the mixture of spoofs and nontargets, in [0, 1]."""
+        _, nontarget, spoof = self.weights
+        return spoof / (nontarget + spoof)
+
+    @property
     def bayes_threshold(self) -> float:
         """Threshold of log-likelihood ratios of target against the mixture of the others (weighted
         as their costs).
@@ -133,6 +139,9 @@ COST_MODELS = {
 """asvspoof5: a-DCF of track 2; a-dcf-paper: its paper's default; track1: countermeasures of
 ASVspoof 5; sre: minDCF.
 """
+
+DEFAULT_COSTS = COST_MODELS["asvspoof5"]
+"""Of a decision or a calibration for which nobody named another."""
 
 SASV_MODELS = ("asvspoof5", "a-dcf-paper")
 SV_MODELS = ("sre-0.01", "sre-0.05")

@@ -10,7 +10,15 @@ import numpy as np
 
 from sasv.core.errors import SasvError
 from sasv.metrics.cllr import llr_losses, mean_loss, min_cllr
-from sasv.metrics.costs import CM_MODELS, COST_MODELS, SASV_MODELS, SV_MODELS, Cost, CostModel
+from sasv.metrics.costs import (
+    CM_MODELS,
+    COST_MODELS,
+    DEFAULT_COSTS,
+    SASV_MODELS,
+    SV_MODELS,
+    Cost,
+    CostModel,
+)
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET, Curve, Points
 from sasv.metrics.eer import EERS
 from sasv.metrics.tandem import AsvRates, asv_rates, min_t_dcf, t_eer
@@ -127,7 +135,7 @@ class Measure:
     def _tandem(self, weights: np.ndarray | None) -> Values:
         assert self.tandem is not None
         asv, cm = (points.curve(weights) for points in self.tandem)
-        model = (self.costs or [COST_MODELS["asvspoof5"]])[0]
+        model = (self.costs or [DEFAULT_COSTS])[0]
         found: Values = {"min_t_dcf": None, "min_t_dcf_legacy": None, "t_eer": None}
         with contextlib.suppress(SasvError):  # a resample may lack what these need
             found["t_eer"] = 100 * t_eer(asv, cm, exact=weights is None).rate

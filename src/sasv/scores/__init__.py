@@ -5,12 +5,13 @@ from sasv.scores.directions import unit
 from sasv.scores.files import read_scores, write_submission
 from sasv.scores.normalise import Cohort, cohort_statistics, s_norm
 from sasv.scores.scoring import Scoring, enrolment_vectors
-from sasv.scores.spoofing import SpoofHead, TrialClasses
+from sasv.scores.spoofing import SpoofHead, ThreeClass, TrialClasses
 
 __all__ = [
     "Cohort",
     "Scoring",
     "SpoofHead",
+    "ThreeClass",
     "TrialClasses",
     "cohort_statistics",
     "enrolment_vectors",

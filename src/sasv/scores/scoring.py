@@ -145,6 +145,9 @@ def described(record: Mapping[str, Any]) -> str:
             "embeddings of "
             f"{cohort.get('source') or 'a cohort'}, {str(cohort.get('digest', ''))[:8]})"
         )
+    fusion = record.get("fusion")
+    if fusion is not None:
+        pieces.append(f"fused with a countermeasure ({fusion.get('kind')})")
     return ", ".join(pieces)
 
 
@@ -155,18 +158,26 @@ def same_scoring(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return _identity(first) == _identity(second)
 
 
+def unfused(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of the speaker system's score alone, of one of fused scores."""
+    return {name: value for name, value in record.items() if name != "fusion"}
+
+
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
     crops = record.get("crops", 0)
     cohort = record.get("cohort")
     normalised = (
         None if cohort is None else (cohort.get("digest"), cohort.get("by"), cohort.get("top"))
     )
+    fusion = record.get("fusion")
+    fused = None if fusion is None else (fusion.get("digest"), fusion.get("countermeasure"))
     return (
         record.get("enrolment", "mean"),
         crops,
         record.get("crop_seconds", 4.0) if crops else None,
         record.get("max_pause"),
         normalised,
+        fused,
     )
 
 

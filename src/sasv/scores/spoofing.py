@@ -43,6 +43,14 @@ class TrialClasses:
     weight: np.ndarray
     bias: np.ndarray
 
+    def logits(self, cosines: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:
+        """Return the logits (..., 3) of the classes (target, other speaker, spoof), of cosines and
+        scores of the spoof head of one shape (...).
+        """
+        features = np.stack((cosines, cm_scores), axis=-1).astype(np.float64)
+        found: np.ndarray = features @ self.weight.T.astype(np.float64) + self.bias
+        return found
+
     def llr(
         self, cosines: np.ndarray, cm_scores: np.ndarray, spoof_share: float = 0.5
     ) -> np.ndarray:
@@ -59,9 +67,36 @@ class TrialClasses:
         """
         if not 0 <= spoof_share <= 1:
             raise SasvError(f"the share of spoofs is {spoof_share}; it must be from 0 to 1")
-        features = np.stack((cosines, cm_scores), axis=-1).astype(np.float64)
-        logits = features @ self.weight.T.astype(np.float64) + self.bias
+        logits = self.logits(cosines, cm_scores)
         with np.errstate(divide="ignore"):
             shares = np.log([1 - spoof_share, spoof_share])
         others = np.logaddexp(logits[..., 1] + shares[0], logits[..., 2] + shares[1])
         return np.asarray(logits[..., 0] - others)
+
+
+@dataclass(frozen=True)
+class ThreeClass:
+    """What a model of the three-class loss says of a trial.
+
+    Attributes:
+        head: gives the ``cm_score`` of the tested utterance.
+        classes: of cosine and ``cm_score``.
+    """
+
+    head: SpoofHead
+    classes: TrialClasses
+
+    def llr(self, cosine: float, test: np.ndarray, spoof_share: float) -> float:
+        """Return the log-likelihood ratio of the target against both others.
+
+        Args:
+            cosine: of the trial.
+            test: (dimension,), embedding of the tested utterance.
+            spoof_share: share of spoofs among the trials that are not of the target.
+        """
+        return float(self.classes.llr(np.array(cosine), self.head.scores(test), spoof_share))
+
+    def prefers_spoof(self, cosine: float, test: np.ndarray) -> bool:
+        """Whether a spoof is more likely than another speaker (see ``llr``)."""
+        _, other, spoof = self.classes.logits(np.array(cosine), self.head.scores(test))
+        return bool(spoof > other)

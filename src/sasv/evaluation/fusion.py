@@ -1,0 +1,125 @@
+"""A speaker system and a countermeasure as one score: their sum, or a fusion that was fitted.
+
+These are the baselines of SASV2022 (Jung et al., "SASV 2022: the first spoofing-aware speaker
+verification challenge", Interspeech 2022): the sum of both scores, and a trained combination of
+the two systems.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sasv.calibration import Backend
+from sasv.core.errors import SasvError
+from sasv.core.files import digest_of_bytes
+from sasv.metrics import DEFAULT_COSTS
+from sasv.scores.quality import QUALITY
+from sasv.scores.scoring import described, same_scoring, unfused
+
+logger = logging.getLogger("sasv")
+
+SUM = "sum"
+ASV = "asv_score"
+CM = "cm_score"
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the score of a speaker system and that of a countermeasure become one.
+
+    Attributes:
+        backend: computes it of the columns ``asv_score`` and ``cm_score``, and of quality measures
+            where it reads any.
+        countermeasure: fingerprint of the countermeasure.
+    """
+
+    backend: Backend
+    countermeasure: str
+
+    @property
+    def needs_quality(self) -> bool:
+        """Whether it reads quality measures."""
+        return bool(set(self.backend.columns) & set(QUALITY))
+
+    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the fused score of each trial, (trials,), of columns of (trials,)."""
+        return self.backend(columns)
+
+    def record(self, scoring: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record of the fused scores.
+
+        Args:
+            scoring: how the score of the speaker system was made (see Scoring.to_dict).
+        """
+        values = self.backend.to_dict()
+        fused = {
+            "kind": self.backend.kind,
+            "digest": digest_of_bytes(json.dumps(values, sort_keys=True))[:16],
+            "countermeasure": self.countermeasure,
+        }
+        return {**scoring, "fusion": fused}
+
+    def check(self, scoring: Mapping[str, Any], model: str, name: str) -> None:
+        """Check that the fusion was fitted to scores like those that it is to fuse.
+
+        Args:
+            scoring: how the score of the speaker system is made (see Scoring.to_dict).
+            model: fingerprint of the speaker system; empty where it is not known.
+            name: of the fusion, for messages.
+
+        Raises:
+            SasvError: it was fitted to scores that were made in another way.
+        """
+        fitted = self.backend.scores
+        if not fitted:
+            return
+        before = unfused(fitted["scoring"])
+        if not same_scoring(before, scoring):
+            raise SasvError(
+                f"{name}: fitted to scores made by {described(before)}, but these are made by "
+                f"{described(scoring)}; score both alike"
+            )
+        countermeasure = (fitted["scoring"].get("fusion") or {}).get("countermeasure")
+        pairs = {
+            "speaker system": (fitted.get("model"), model),
+            "countermeasure": (countermeasure, self.countermeasure),
+        }
+        for part, (then, now) in pairs.items():
+            if then and now and then != now:
+                logger.info(
+                    f"{name}: fitted to scores of another {part} (or of the same in another "
+                    "precision); it holds for that one"
+                )
+
+
+def load_fusion(name: str, countermeasure: str) -> Fusion:
+    """Return a fusion.
+
+    Args:
+        name: ``sum``, or a file that ``sasv calibrate --out`` wrote.
+        countermeasure: fingerprint of the countermeasure.
+
+    Raises:
+        SasvError: there is no such file, or it was fitted to other columns than the two scores.
+    """
+    if name == SUM:
+        backend = Backend(SUM, [ASV, CM], DEFAULT_COSTS)
+        return Fusion(backend, countermeasure)
+    backend = Backend.load(name)
+    check_columns(name, backend.columns)
+    return Fusion(backend, countermeasure)
+
+
+def check_columns(name: str, columns: Sequence[str]) -> None:
+    """Check that a back-end reads the two scores, and else quality measures alone. SasvError."""
+    missing = {ASV, CM}.difference(columns)
+    unknown = set(columns).difference([ASV, CM, *QUALITY])
+    if missing or unknown:
+        raise SasvError(
+            f"{name}: fitted to {', '.join(columns)}, which is no fusion of a speaker system with "
+            f"a countermeasure; make one by sasv calibrate --columns {ASV},{CM}"
+        )
