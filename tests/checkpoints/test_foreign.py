@@ -215,6 +215,32 @@ def test_every_redimnet_is_read_back_from_its_shapes(block_1d, block_2d, tmp_pat
     assert specification.frontend_options == {"mels": 72, "hop": 240, "normalise": True}
 
 
+ODD_SIZES = [
+    ("campplus", {"embedding": 20, "channels": 6, "initial": 18, "growth": 6, "bottleneck": 10}),
+    ("eres2netv2", {"embedding": 20, "channels": 10, "base_width": 27, "scale": 3}),
+    ("resnet", {"depth": 50, "channels": 3, "embedding": 20, "pooling": "attentive"}),
+    ("resnet", {"depth": 34, "channels": 2, "embedding": 20}),
+    ("aasist", {"channels": (6, 10), "graph_units": 6, "embedding": 30}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), ODD_SIZES)
+def test_odd_sizes_are_read_back_from_the_shapes(name, changes, tmp_path):
+    from sasv.encoders import make_encoder, preset
+
+    torch.manual_seed(0)
+    options = changes if name == "resnet" else preset(name, "test") | changes
+    made = make_encoder(name, options)
+    state = {
+        key: value for key, value in made.state_dict().items() if not key.startswith("frontend.")
+    }
+    torch.save(state, tmp_path / "weights.pt")
+    found = load_checkpoint(tmp_path / "weights.pt").specification.encoder_options
+    unseen = ("samples", "ratios", "temperatures", "variance_epsilon")  # shapes do not show these
+    expected = {key: value for key, value in made.option_values().items() if key not in unseen}
+    assert {key: found[key] for key in expected} == expected
+
+
 def speechbrain_entries():
     """A small ECAPA-TDNN in SpeechBrain's layout."""
     from sasv.encoders import make_encoder, preset

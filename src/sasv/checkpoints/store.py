@@ -1,6 +1,7 @@
 """Read and write checkpoints. Nothing is ever unpickled."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.containers import read_contents
 from sasv.checkpoints.formats import FORMATS
-from sasv.checkpoints.formats.base import WeightFormat
+from sasv.checkpoints.formats.base import Contents, WeightFormat
 from sasv.checkpoints.limits import TooManyParts, at_most
 from sasv.core.errors import CheckpointError, SasvError, some
 from sasv.encoders import make_encoder
@@ -38,8 +39,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of any known format and check every entry of the encoder.
 
     Args:
-        path: file, name of ``sasv models``, or hub id ``org/name`` (see weights.resolve; nothing is
-            fetched).
+        path: file, folder with one, name of ``sasv models``, or hub id ``org/name`` (see
+            weights.resolve; nothing is fetched).
 
     Raises:
         CheckpointError: the file is missing, truncated, a pickle with code in it, of another model,
@@ -47,17 +48,35 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             are not finite or all zero, or a specification with a wrong field.
     """
     contents = read_contents(Path(resolve(path)))
-    layout = next((layout for layout in formats() if layout.recognises(contents)), None)
+    layout = format_of(contents)
     if layout is None:
-        raise CheckpointError(
-            f"{contents.path}: of another model or program: none of the known formats "
-            f"({', '.join(FORMATS)}) has such "
-            f"entries: {some(sorted(contents.entries), 5)}"
-        )
+        raise CheckpointError(f"{contents.path}: {unknown(contents)}")
     checkpoint = layout.read(contents)
     check_entries(checkpoint)
     check_weights(checkpoint)
     return checkpoint
+
+
+def format_of(contents: Contents) -> WeightFormat | None:
+    """Return the format that recognises the contents of a file, None where none does."""
+    return next((layout for layout in formats() if layout.recognises(contents)), None)
+
+
+def unknown(contents: Contents) -> str:
+    """Say why no format recognises the contents of a file: an unknown wrapper, or another model."""
+    listed = some(sorted(contents.entries), 5)
+    wrapper = next(iter(contents.entries), "").partition(".")[0] + "."
+    if all(name.startswith(wrapper) for name in contents.entries):
+        inside = {name.removeprefix(wrapper): value for name, value in contents.entries.items()}
+        if format_of(replace(contents, entries=inside)) is not None:
+            return (
+                f"all its entries begin with the unknown prefix {wrapper} ({listed}); save the "
+                "state dict of the model inside"
+            )
+    return (
+        f"of another model or program: none of the known formats ({', '.join(FORMATS)}) has such "
+        f"entries: {listed}"
+    )
 
 
 def check_entries(checkpoint: Checkpoint) -> None:

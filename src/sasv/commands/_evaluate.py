@@ -105,6 +105,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """
     check_together(options)
     settings = MeasureSettings(by=split_names(options.by), repeats=options.intervals)
+    protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     model = None
     if options.model:
         extraction = Extraction(
@@ -117,7 +118,6 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         countermeasure = load_model(options.countermeasure, options.device, whole)
         countermeasure.check_countermeasure()
     fusion = fusion_of(options, model, countermeasure)
-    protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     out = Path(options.out)
     cohort = None
     cm_scores: dict[str, float] = {}

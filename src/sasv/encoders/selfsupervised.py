@@ -8,6 +8,7 @@ configuration. Its configuration is an option, so that a checkpoint says all tha
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -221,6 +222,7 @@ class BackboneEncoder(Encoder):
                 f"fetched: hf download {name})"
             ) from error
         self._check_type(parsed.model_type, name)
+        self.check_features(name, _features_of(package, name))
         try:
             model = package.AutoModel.from_pretrained(
                 name, local_files_only=True, dtype=torch.float32
@@ -239,9 +241,43 @@ class BackboneEncoder(Encoder):
                 f"{', '.join(self.model_types)}"
             )
 
+    def check_features(self, name: str, settings: dict[str, Any]) -> None:
+        """Check that a pretrained backbone heard what the front-end gives.
+
+        Args:
+            name: of the backbone.
+            settings: of the feature extractor beside it; empty where there is none.
+
+        Raises:
+            SasvError: it heard another sample rate.
+        """
+        rate = settings.get("sampling_rate", self.frontend.sample_rate)
+        if rate != self.frontend.sample_rate:
+            raise SasvError(
+                f"{name}: a backbone for {rate} Hz; only those for {self.frontend.sample_rate} Hz "
+                "can be used"
+            )
+
     def part_of(self, model: Any) -> Any:
         """Return the part of a loaded model that is the backbone."""
         return model
+
+
+def _features_of(package: Any, name: str) -> dict[str, Any]:
+    """Return the settings of the feature extractor of a backbone; empty where it has none."""
+    path = package.utils.cached_file(
+        name,
+        "preprocessor_config.json",
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    if path is None:
+        return {}
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SasvError(f"{path}: cannot be read ({error}); fetch it again") from error
+    return settings if isinstance(settings, dict) else {}
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -3,10 +3,12 @@ al. 2022).
 """
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sasv.core.errors import SasvError
 from sasv.encoders.selfsupervised import BackboneEncoder, LayerOutputs
 from sasv.frontends.masks import keep, masked_mean, masked_variance, reduced
 
@@ -49,6 +51,18 @@ class Wav2Vec2(BackboneEncoder):
         ):  # its attention reads the weights of its layers past their adapters
             return ("intermediate_dense", "output_dense")
         return super().adapted_layers(model_type)
+
+    def check_features(self, name: str, settings: dict[str, Any]) -> None:
+        """Check that a pretrained backbone heard what the front-end gives, at the same level."""
+        super().check_features(name, settings)
+        normalised = self.frontend.option_values().get("normalise")
+        wanted = settings.get("do_normalize", normalised)
+        if normalised is not None and wanted != normalised:
+            raise SasvError(
+                f"{name}: a backbone for waveforms that are "
+                f"{'normalised' if wanted else 'not normalised'}; set --frontend-options "
+                f"'{{normalise: {str(wanted).lower()}}}'"
+            )
 
     def hidden_states(
         self, features: Tensor, mask: Tensor | None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sasv.core.errors import CheckpointError
+from sasv.core.errors import CheckpointError, some
 from sasv.weights.catalogue import BUNDLED, Entry, catalogue
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -53,12 +53,17 @@ def here(entry: Entry) -> bool:
 def resolve(name: str | os.PathLike[str]) -> Path:
     """Return the file that a path, a name of ``sasv models`` or a hub id ``org/name`` stands for.
 
+    A folder, as toolkits and hubs distribute models, stands for the file of weights in it.
+
     Raises:
-        CheckpointError: it is not on this machine; the message says what fetches it.
+        CheckpointError: it is not on this machine; the message says what fetches it. Or a folder
+            holds no weights, or several files of them.
     """
     text = os.fspath(name)
     if Path(text).is_file():
         return Path(text)
+    if Path(text).is_dir() and text not in catalogue():
+        return weights_in(Path(text))
     entry = catalogue().get(text)
     known = entry is not None or is_hub_id(text)
     if known and place_of(text).is_file():
@@ -76,3 +81,19 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         else "; check the path (sasv models lists names)"
     )
     raise CheckpointError(f"{text}: no such checkpoint{hint}")
+
+
+def weights_in(folder: Path) -> Path:
+    """Return the file of weights in a folder: the only one, or ``model.safetensors``.
+    CheckpointError where there is none, or there are several.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(found) == 1:
+        return found[0]
+    if folder / HUB_FILE in found:
+        return folder / HUB_FILE
+    what = f"several ({some([path.name for path in found])})" if found else "none"
+    raise CheckpointError(
+        f"{folder}: a folder; it should hold one file of weights ({', '.join(SUFFIXES)}), and "
+        f"holds {what}; give the file"
+    )

@@ -13,10 +13,12 @@ FORMATS = Registry(
         "sasv": "sasv.checkpoints.formats.own:SasvFormat",
         "published": "sasv.checkpoints.formats.published:PublishedFormat",
         "wespeaker": "sasv.checkpoints.formats.wespeaker:WespeakerFormat",
+        "wespeaker-w2vbert": "sasv.checkpoints.formats.wespeaker_w2vbert:WespeakerW2vBertFormat",
         "3dspeaker": "sasv.checkpoints.formats.threedspeaker:ThreeDSpeakerFormat",
         "speechbrain": "sasv.checkpoints.formats.speechbrain:SpeechBrainFormat",
         "redimnet": "sasv.checkpoints.formats.redimnet:RedimnetFormat",
         "aasist": "sasv.checkpoints.formats.aasist:AasistFormat",
+        "transformers": "sasv.checkpoints.formats.backbone:BackboneFormat",
     },
     group="sasv.formats",
 )

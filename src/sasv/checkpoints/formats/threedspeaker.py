@@ -29,11 +29,15 @@ def eres2net_options(shapes: Shapes) -> dict[str, Any]:
     missing.
     """
     channels = shapes["conv1.weight"][0]
-    width = shapes["layer1.0.convs.0.weight"][0]
+    # The width of each stage is rounded down, so that the widest says most exactly what it was.
+    widths = (
+        -(-shapes[f"layer{stage + 1}.0.convs.0.weight"][0] * 64 // (channels * 2**stage))
+        for stage in range(4)
+    )
     return {
         "embedding": shapes["seg_1.weight"][0],
         "channels": channels,
-        "base_width": -(-width * 64 // channels),
+        "base_width": max(widths),
         "scale": numbered(shapes, r"layer1\.0\.convs\.(\d+)\."),
         "expansion": shapes["layer1.0.conv3.weight"][0] // channels,
         "blocks": [numbered(shapes, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
