@@ -235,3 +235,37 @@ def test_half_precision_halves_the_file_and_keeps_the_embedding(trained, tmp_pat
         entries["conv1.weight"].dtype == torch.float16
         and entries["torchfbank.1.mel_scale.fb"].dtype == torch.float32
     )
+
+
+def test_weights_are_mixed_with_those_of_another_model(tmp_path):
+    first = checkpoint_with(tmp_path / "first.safetensors", 0)
+    second = checkpoint_with(tmp_path / "second.safetensors", 1)
+    second.specification.decision = {"threshold": 0.5}
+    save_checkpoint(tmp_path / "second.safetensors", second)
+    words = {"mix_with": str(tmp_path / "first.safetensors"), "mix_share": 0.75}
+    out = tmp_path / "mixed.safetensors"
+    convert(ConvertOptions(str(tmp_path / "second.safetensors"), str(out), **words))
+    found = load_checkpoint(out)
+    for key, value in found.encoder.items():
+        if value.is_floating_point():
+            expected = 0.25 * first.encoder[key] + 0.75 * second.encoder[key]
+            torch.testing.assert_close(value, expected)
+    assert found.specification.decision is None
+    assert found.specification.training["mixed"].startswith("0.75 of these weights and 0.25 of")
+
+
+def test_weights_of_another_kind_of_encoder_are_not_mixed(tmp_path):
+    checkpoint_with(tmp_path / "one.safetensors", 0)
+    checkpoint_with(tmp_path / "two.safetensors", 0, "ska-tdnn")
+    words = {"mix_with": str(tmp_path / "two.safetensors")}
+    with pytest.raises(CheckpointError, match="not of the kind and sizes of that of"):
+        convert(ConvertOptions(str(tmp_path / "one.safetensors"), str(tmp_path / "o"), **words))
+
+
+def checkpoint_with(path, seed, encoder="ecapa-tdnn"):
+    """Write a small model with random weights; return it."""
+    torch.manual_seed(seed)
+    network = make_encoder(encoder, SMALL[encoder])
+    checkpoint = Checkpoint(Specification(**network.description()), network.state_dict())
+    save_checkpoint(path, checkpoint)
+    return checkpoint

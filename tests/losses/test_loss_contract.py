@@ -25,16 +25,17 @@ def head_of(name):
     return make_loss(name, 8, CLASSES)
 
 
-def batch(items):
+def batch(items, name="sasv"):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(items, 2, 8, generator=generator)
+    vectors = 5 if LOSSES.get(name).anchored else 2
+    return torch.randn(items, vectors, 8, generator=generator)
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
 @pytest.mark.parametrize("labels", [WITH_SPOOFS, WITHOUT_SPOOFS], ids=["spoofs", "no spoofs"])
 def test_value_and_gradient_are_finite(name, labels):
     head = head_of(name)
-    embeddings = batch(len(labels)).requires_grad_()
+    embeddings = batch(len(labels), name).requires_grad_()
     found = head.total(embeddings, labels)
     found.value.backward()
     assert found.value.shape == found.accuracy.shape == ()
@@ -50,7 +51,10 @@ def test_finite_where_embeddings_are_equal_or_opposite(name):
     head = head_of(name)
     directions = head.class_directions(head.state_dict())
     line = torch.ones(8) if directions is None else directions[0]
-    embeddings = torch.stack((line, -line)).repeat(len(WITH_SPOOFS), 1, 1).requires_grad_()
+    pattern = torch.stack((line, -line, line, -line, line))
+    if not LOSSES.get(name).anchored:
+        pattern = pattern[:2]
+    embeddings = pattern.repeat(len(WITH_SPOOFS), 1, 1).requires_grad_()
     value = head.total(embeddings, WITH_SPOOFS).value
     value.backward()
     assert value.isfinite() and embeddings.grad.isfinite().all()
@@ -63,7 +67,7 @@ def test_low_precision(name):
     exact value.
     """
     head = head_of(name)
-    embeddings = batch(len(WITH_SPOOFS)).bfloat16()
+    embeddings = batch(len(WITH_SPOOFS), name).bfloat16()
     exact = head.total(embeddings.float(), WITH_SPOOFS).value
     if name != "softmax" and not name.startswith(
         "softmaxproto"
@@ -82,7 +86,7 @@ def test_its_state_makes_the_same_loss_again(name):
     head = head_of(name)
     again = make_loss(name, 8, CLASSES)
     again.load_state_dict(copy.deepcopy(head.state_dict()))
-    embeddings = batch(len(WITH_SPOOFS))
+    embeddings = batch(len(WITH_SPOOFS), name)
     assert torch.equal(head(embeddings, WITH_SPOOFS).value, again(embeddings, WITH_SPOOFS).value)
 
 
@@ -103,10 +107,12 @@ def test_directions_and_countermeasure_come_from_the_state_alone(name):
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_it_trains_by_its_name(name, corpus, tmp_path):
+def test_it_trains_by_its_name(name, corpus, trained, tmp_path):
     """One step through the trainer changes the weights; the checkpoint holds the head."""
     changes = {"where": "", "spoof_pairs": 2} if LOSSES.get(name).spoof_aware else {}
     changes |= {"dev_enrolments": "", "dev_trials": ""}
+    if LOSSES.get(name).anchored:
+        changes |= {"init": str(trained / "model.safetensors"), "encoder_options": {}}
     trainer = build_trainer(
         tiny_options(corpus, tmp_path, loss=name, epochs=1, batches_per_epoch=1, **changes)
     )

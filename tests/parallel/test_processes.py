@@ -112,18 +112,21 @@ def assert_close(one, two, tolerance):
         assert (one[key] - two[key]).abs().max() <= tolerance * largest, key
 
 
-@pytest.mark.parametrize("loss", ["aamsoftmaxproto", "sasv"])
+@pytest.mark.parametrize("loss", ["aamsoftmaxproto", "sasv", "anchored"])
 def test_two_processes_give_the_gradients_of_one_on_the_same_global_batch(
-    corpus, tmp_path, loss, smooth
+    corpus, trained, tmp_path, loss, smooth
 ):
     """Negatives gathered, batch norm over both: 2 processes with 2 pairs each are 1 process with
     4.
     """
     spoofs = (
         {"loss": loss, "where": "", "spoof_pairs": 4, "spoof_head": "linear"}
-        if loss == "sasv"
+        if loss != "aamsoftmaxproto"
         else {}
     )
+    if loss == "anchored":
+        init = str(trained / "model.safetensors")
+        spoofs |= {"init": init, "encoder_options": {}, "freeze_batch_norm": True}
     one = tiny_options(corpus, tmp_path / "one", **STEP, **spoofs)
     half = {key: value // 2 for key, value in spoofs.items() if key == "spoof_pairs"}
     two = tiny_options(

@@ -225,6 +225,21 @@ def test_files_that_vanish_while_training_are_said_and_left_out(tmp_path, capsys
     assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())
 
 
+def test_a_share_of_the_crops_is_augmented_and_noise_can_be_milder(tmp_path):
+    rng = np.random.default_rng(0)
+    write_audio(tmp_path / "noise.wav", 0.1 * rng.standard_normal(32000).astype(np.float32))
+    wave = rng.standard_normal(8000).astype(np.float32)
+    mild = Augmenter(str(tmp_path), augment_share=0.25, snr_offset=20.0)
+    mild.choices = ["noise"]
+    changed = []
+    for _ in range(200):
+        noise = mild(wave, rng) - wave
+        if noise.any():
+            changed.append(10 * np.log10(np.square(wave).mean() / np.square(noise).mean()))
+    assert 30 <= len(changed) <= 70
+    assert 19.9 < min(changed) < 24 and 31 < max(changed) < 35.1
+
+
 @pytest.mark.parametrize("name", codecs.CODECS)
 def test_codecs_keep_length_and_place_and_change_the_sound(voice, name):
     wave = voice(32240)

@@ -47,13 +47,24 @@ class Augmenter:
         rirs: a folder of room impulse responses; "" for none.
         codecs: telephone and codec conditions (sasv.audio.codecs.CODECS) ...
         codec_share: ... one of which a crop passes with this probability.
+        augment_share: probability that one of the augmentations is drawn at all.
+        snr_offset: decibels by which all signal-to-noise ratios are raised.
     """
 
     def __init__(
-        self, noises: str = "", rirs: str = "", codecs: Sequence[str] = (), codec_share: float = 0.5
+        self,
+        noises: str = "",
+        rirs: str = "",
+        codecs: Sequence[str] = (),
+        codec_share: float = 0.5,
+        augment_share: float = 1.0,
+        snr_offset: float = 0.0,
     ):
         check_codecs(list(codecs))
-        self.codecs, self.codec_share = list(codecs), codec_share
+        self.codecs = list(codecs)
+        self.codec_share = codec_share
+        self.augment_share = augment_share
+        self.snr_offset = snr_offset
         self.files: dict[str, list[str]] = {}
         if noises:
             parts = {kind: Path(noises) / kind for kind in SNR if (Path(noises) / kind).is_dir()}
@@ -71,9 +82,10 @@ class Augmenter:
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the crop, changed; same length."""
-        wave = self.apply(self.choices[rng.integers(len(self.choices))], wave, rng).astype(
-            np.float32
-        )
+        # Without a share nothing more is drawn, so that earlier runs are repeated exactly.
+        if self.augment_share == 1 or rng.random() < self.augment_share:
+            name = self.choices[rng.integers(len(self.choices))]
+            wave = self.apply(name, wave, rng).astype(np.float32)
         if self.codecs and rng.random() < self.codec_share:
             wave = transmit(wave, self.codecs[rng.integers(len(self.codecs))], rng)
         return wave
@@ -103,7 +115,8 @@ class Augmenter:
         total = wave.copy()
         for pick in picks:
             noise = read_audio(self.files[kind][pick], samples=len(wave), place=rng.random())
-            total += at_snr(wave, np.resize(noise, len(wave)), rng.uniform(*SNR[kind]))
+            snr = rng.uniform(*SNR[kind]) + self.snr_offset
+            total += at_snr(wave, np.resize(noise, len(wave)), snr)
         return total
 
     def reverberate(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:

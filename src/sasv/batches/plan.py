@@ -19,7 +19,8 @@ class EpochPlan:
     Attributes:
         rows: (batches, items, 2) table rows; where both are the same row the pair is two crops of
             one utterance.
-        labels: (batches, items) class of each item.
+        labels: (batches, items) class of each item; with ``name_sources`` that of spoofed items is
+            the spoof class plus the number of the speaker that is imitated.
         keys: (batches, items, 2) number of the batch and place in it, in the whole plan: they seed
             an item's draws.
     """
@@ -67,6 +68,7 @@ class PairPlanner:
         batches: batches an epoch: a number; "paper" stops when the pairs no longer fill a batch
             with different speakers; "spoofs" takes all spoofed pairs once.
         seed: of all draws.
+        name_sources: whether the labels of spoofed items say whom they imitate.
 
     Raises:
         SasvError: fewer speakers than a batch wants, or no spoofed rows where some are wanted.
@@ -83,6 +85,7 @@ class PairPlanner:
         most: int = 600,
         batches: int | Literal["paper", "spoofs"] = "paper",
         seed: int = 0,
+        name_sources: bool = False,
     ):
         if speakers < 1 or spoofs < 0:
             raise SasvError(
@@ -102,6 +105,7 @@ class PairPlanner:
         self.most = most
         self.batches = batches
         self.seed = seed
+        self.name_sources = name_sources
         self.planned: tuple[int, EpochPlan] | None = None
         if len(self.groups) < speakers:
             remedy = f"; set --pairs {len(self.groups)} or fewer" if self.groups else ""
@@ -149,6 +153,8 @@ class PairPlanner:
             spoof_rows = spoof_rows.reshape(len(batches), self.spoofs, 2)
             rows = np.concatenate((rows, spoof_rows), axis=1)
             spoof_labels = np.full(spoof_rows.shape[:2], self.spoof_class, np.int64)
+            if self.name_sources:
+                spoof_labels += self.speaker[spoof_rows[:, :, 0]]
             labels = np.concatenate((labels, spoof_labels), axis=1)
         return EpochPlan(rows, labels, np.moveaxis(np.indices(labels.shape), 0, 2))
 

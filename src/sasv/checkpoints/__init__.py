@@ -2,6 +2,7 @@
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.heads import restore_head
+from sasv.checkpoints.mixing import mixed
 from sasv.checkpoints.store import load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.models.specification import Specification
 
@@ -9,6 +10,7 @@ __all__ = [
     "Checkpoint",
     "Specification",
     "load_checkpoint",
+    "mixed",
     "restore_head",
     "save_checkpoint",
     "spawn_encoder",

@@ -31,6 +31,7 @@ LOSSES = Registry(
         "ocsoftmax": "sasv.losses.ocsoftmax:OcSoftmax",
         "three-class": "sasv.losses.three_class:ThreeClass",
         "adcf": "sasv.losses.adcf:ADcf",
+        "anchored": "sasv.losses.anchored:Anchored",
     },
     group="sasv.losses",
 )

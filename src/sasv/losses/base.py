@@ -8,12 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+UTTERANCES = 2
+"""Utterances of an item."""
+
 
 class LossOutput(NamedTuple):
-    """Value to minimise, and classification accuracy in percent."""
+    """Value to minimise, and classification accuracy in percent.
+
+    ``anchor_cosine`` is the mean cosine of bona fide embeddings with those of the anchor; None for
+    a loss without one.
+    """
 
     value: Tensor
     accuracy: Tensor
+    anchor_cosine: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,11 @@ class Loss(nn.Module):
     spoof_aware: ClassVar[bool] = False
     """Whether the loss takes its last class as that of spoofed speech."""
 
+    anchored: ClassVar[bool] = False
+    """Whether the loss compares with a frozen twin of the encoder. It is then given three more
+    vectors for each item: the two utterances embedded by the twin, and the voiceprint of the
+    speaker."""
+
     spoof_head: nn.Module | None
     """Scores embeddings as bona fide or spoofed; None where there is none."""
 
@@ -87,8 +100,8 @@ class Loss(nn.Module):
         found = self(embeddings, labels)
         if self.spoof_head is None or not self.spoof_head_weight:
             return found
-        of_spoofs = self.spoof_head(embeddings, labels == self.classes - 1)
-        return LossOutput(found.value + self.spoof_head_weight * of_spoofs, found.accuracy)
+        of_spoofs = self.spoof_head(embeddings[:, :UTTERANCES], labels == self.classes - 1)
+        return found._replace(value=found.value + self.spoof_head_weight * of_spoofs)
 
     @classmethod
     def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:

@@ -51,7 +51,8 @@ class Averages:
         device: torch.device,
         processes: Processes,
     ) -> System:
-        """Return the averaged system, its batch-norm statistics those of ``batches``.
+        """Return the averaged system, its batch-norm statistics those of ``batches`` unless they
+        are frozen.
 
         Args:
             batches: waveforms (items, 2, samples) and classes (items,) of this process.
@@ -60,6 +61,8 @@ class Averages:
         """
         system = self.model.module
         assert isinstance(system, System)
+        if system.freeze_batch_norm:
+            return system
         waveforms = (flat_pairs(waves) for waves, labels in batches if len(labels))
         update_bn(waveforms, _Embedder(system), device)
         for module in system.encoder.modules():

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from sasv.core.errors import SasvError
+from sasv.losses import LOSSES
 from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
+from sasv.training.anchor import Anchor
 from sasv.training.averages import Averages
-from sasv.training.data import load_training_data
+from sasv.training.data import TrainingData, load_training_data
 from sasv.training.engine import Engine, seed_everything
 from sasv.training.modules import System, check_needs_no_spoofs, make_modules
 from sasv.training.normalisation import normalise_globally
@@ -36,9 +40,19 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
     seed_everything(options.seed)  # the weights of new modules depend on it
     if not options.spoof_pairs:
         check_needs_no_spoofs(options.loss, options.spoof_head)
-    data = load_training_data(options, options, options.seed, processes, pin=device.type == "cuda")
+    anchored = LOSSES.get(options.loss).anchored
+    check_anchor(options, anchored)
+    data = load_training_data(
+        options,
+        options,
+        options.seed,
+        processes,
+        pin=device.type == "cuda",
+        name_sources=anchored,
+    )
     development = DevelopmentSet.load(options, options.utterances)
-    engine, notes = build_engine(options, data.classes, device, processes)
+    anchor = make_anchor(options.init, data, device) if anchored else None
+    engine, notes = build_engine(options, data.classes, device, processes, anchor)
     folder = RunFolder(
         Path(options.out), options, data.utterances, processes.world, options.allow_changed
     )
@@ -51,6 +65,7 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
             save_minutes=options.save_minutes,
             tensorboard=options.tensorboard,
             seed=options.seed,
+            min_anchor_cosine=options.min_anchor_cosine,
         ),
         data=data,
         development=development,
@@ -66,8 +81,38 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
     )
 
 
+def check_anchor(options: TrainOptions, anchored: bool) -> None:
+    """Check that a loss has the anchor it needs, and a bound on the drift from one an anchor.
+
+    Raises:
+        SasvError: it has none.
+    """
+    if anchored and not options.init:
+        raise SasvError(
+            f"the loss {options.loss} keeps speech where an encoder puts it that is trained "
+            "already; give its checkpoint by --init"
+        )
+    if not anchored and options.min_anchor_cosine > -1:
+        raise SasvError(
+            f"--min-anchor-cosine bounds the drift from an anchor, and the loss {options.loss} has "
+            "none; leave it out, or use --loss anchored"
+        )
+
+
+def make_anchor(init: str, data: TrainingData, device: torch.device) -> Anchor:
+    """Return the twin of the encoder of a checkpoint, for the speakers of the training data."""
+    rows = np.flatnonzero(~data.utterances.spoofed)
+    return Anchor(
+        init, data.utterances.take(rows), data.planner.speaker[rows], data.speakers, device
+    )
+
+
 def build_engine(
-    options: TrainOptions, classes: Sequence[str], device: torch.device, processes: Processes
+    options: TrainOptions,
+    classes: Sequence[str],
+    device: torch.device,
+    processes: Processes,
+    anchor: Anchor | None = None,
 ) -> tuple[Engine, list[str]]:
     """Assemble modules, optimiser and averages into an engine.
 
@@ -76,6 +121,7 @@ def build_engine(
         classes: names of the training classes.
         device: where it runs.
         processes: this process among those that train together.
+        anchor: what the loss compares with, None where it needs none.
 
     Returns:
         the engine, and notes of what was taken from the checkpoint to start from.
@@ -87,7 +133,14 @@ def build_engine(
     if options.sync_batch_norm and processes.world > 1:
         normalise_globally(encoder, device)
     system = System(
-        encoder, head, options.precision, options.gather_batches, processes, options.augment
+        encoder,
+        head,
+        options.precision,
+        options.gather_batches,
+        processes,
+        augment=options.augment and options.spec_augment,
+        freeze_batch_norm=options.freeze_batch_norm,
+        anchor=anchor,
     )
     system.to(device)
     if options.channels_last:

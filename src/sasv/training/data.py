@@ -99,7 +99,12 @@ class TrainingData:
 
 
 def load_training_data(
-    data: DataOptions, batch: BatchOptions, seed: int, processes: Processes, pin: bool
+    data: DataOptions,
+    batch: BatchOptions,
+    seed: int,
+    processes: Processes,
+    pin: bool,
+    name_sources: bool = False,
 ) -> TrainingData:
     """Read the training table and prepare its batches.
 
@@ -109,6 +114,7 @@ def load_training_data(
         seed: seed of all draws.
         processes: this process among those that train together.
         pin: whether batches are copied to pinned memory, for a GPU.
+        name_sources: whether the labels of spoofed items say whom they imitate (see PairPlanner).
 
     Raises:
         SasvError: table and options do not fit each other.
@@ -134,8 +140,16 @@ def load_training_data(
         most=batch.max_utterances_per_speaker,
         batches=batch.batches_per_epoch,
         seed=seed,
+        name_sources=name_sources,
     )
-    augmenter = Augmenter(data.noises, data.rirs, data.codecs, data.codec_share)
+    augmenter = Augmenter(
+        data.noises,
+        data.rirs,
+        data.codecs,
+        data.codec_share,
+        augment_share=data.augment_share,
+        snr_offset=data.snr_offset,
+    )
     dataset = CropDataset(utterances, data.crop_frames, augmenter if data.augment else None)
     loader = BatchLoader(
         dataset,

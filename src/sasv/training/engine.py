@@ -26,11 +26,15 @@ MAX_SKIPPED_STEPS_SCALED = 20
 
 
 class Seen(NamedTuple):
-    """A batch of all processes: mean loss and accuracy (percent), and the pairs that count."""
+    """A batch of all processes: mean loss and accuracy (percent), and the pairs that count.
+
+    ``anchor_cosine`` is the mean cosine of bona fide speech with the anchor, None without one.
+    """
 
     loss: float
     accuracy: float
     pairs: float
+    anchor_cosine: float | None = None
 
 
 NOTHING_SEEN = Seen(loss=0.0, accuracy=0.0, pairs=0.0)
@@ -107,11 +111,15 @@ class Engine:
         output = self._add_gradients(waves, labels, wanted, group, last, silent=not pairs)
         loss = float(output.value.detach())
         finite = math.isfinite(loss)
-        own = [0.0, 0.0, 0.0, 0.0]
+        own = [0.0, 0.0, 0.0, 0.0, 0.0]
+        anchored = output.anchor_cosine is not None
         if finite and pairs:
-            own = [loss, float(output.accuracy), 1.0, float(pairs)]
+            cosine = 0.0 if output.anchor_cosine is None else float(output.anchor_cosine)
+            own = [loss, float(output.accuracy), cosine, 1.0, float(pairs)]
         totals = torch.tensor([*own, float(not finite)]).to(self.device)
-        losses, accuracies, count, all_pairs, broken = self.processes.total(totals).tolist()
+        losses, accuracies, cosines, count, all_pairs, broken = self.processes.total(
+            totals
+        ).tolist()
         if broken or not pairs:
             # A step that will be skipped, or silence: batch-norm statistics must not keep it
             # either.
@@ -119,7 +127,12 @@ class Engine:
                 buffer.copy_(before)
         if broken or not count:
             return NOTHING_SEEN
-        return Seen(losses / count, accuracies / count, all_pairs)
+        return Seen(
+            loss=losses / count,
+            accuracy=accuracies / count,
+            pairs=all_pairs,
+            anchor_cosine=cosines / count if anchored else None,
+        )
 
     def _add_gradients(
         self, waves: Tensor, labels: Tensor, wanted: int, group: int, last: bool, silent: bool

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from sasv.losses.base import Loss, LossOutput
 from sasv.losses.spoof_head import SPOOF_HEADS
 from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
+from sasv.training.anchor import Anchor
 from sasv.training.options import LossOptions, ModelOptions
 from sasv.training.spec_augment import spec_augment
 
@@ -34,6 +36,8 @@ class System(nn.Module):
         gather: whether the loss is that of the items of all processes.
         processes: those.
         augment: whether SpecAugment is applied in training mode.
+        freeze_batch_norm: whether batch norms keep their statistics in training mode.
+        anchor: the twin of the encoder that the loss compares with, None where it needs none.
 
     Attributes:
         compiled: ``encoder.embed_features`` after torch.compile, None where it is not compiled.
@@ -47,6 +51,8 @@ class System(nn.Module):
         gather: bool,
         processes: Processes,
         augment: bool = True,
+        freeze_batch_norm: bool = False,
+        anchor: Anchor | None = None,
     ):
         super().__init__()
         self.encoder = encoder
@@ -55,7 +61,18 @@ class System(nn.Module):
         self.gather = gather
         self.processes = processes
         self.augment = augment
+        self.freeze_batch_norm = freeze_batch_norm
+        self.anchor = anchor
         self.compiled: Callable[[Tensor, Tensor | None], Tensor] | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for part in self.encoder.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+        return self
 
     def compile_encoder(self, device: torch.device) -> None:
         """Compile the part of the encoder behind its front-end.
@@ -74,9 +91,17 @@ class System(nn.Module):
         """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose
         files all exist.
         """
-        items = waves.shape[0]
         with torch.autocast(waves.device.type, self.low, enabled=self.low is not None):
-            embeddings = self.embed(flat_pairs(waves)).reshape(2, items, -1).transpose(0, 1).float()
+            features, frames = self.encoder.features(flat_pairs(waves))
+            embeddings = as_pairs(self.embed_features(features, frames))
+            if self.anchor is not None:
+                anchored = as_pairs(self.anchor.embed(features, frames))
+                spoof = self.head.classes - 1
+                # The label of spoofed speech says whom it imitates.
+                speakers = torch.where(labels >= spoof, labels - spoof, labels)
+                voiceprints = self.anchor.voiceprints_of(speakers)[:, None]
+                embeddings = torch.cat((embeddings, anchored, voiceprints), dim=1)
+                labels = labels.clamp(max=spoof)
         if self.gather:
             embeddings, labels = self.gathered(embeddings, labels, wanted)
         return self.head.total(embeddings, labels)
@@ -85,7 +110,10 @@ class System(nn.Module):
         """Embed waveforms (batch, samples) of equal length; in training mode their features are
         augmented.
         """
-        features, frames = self.encoder.features(waves)
+        return self.embed_features(*self.encoder.features(waves))
+
+    def embed_features(self, features: Tensor, frames: Tensor | None) -> Tensor:
+        """Embed features (see Encoder.features); in training mode they are augmented."""
         if self.training and self.augment:
             features = spec_augment(features)
         embed_features = self.compiled or self.encoder.embed_features
@@ -108,6 +136,13 @@ def flat_pairs(waves: Tensor) -> Tensor:
     utterances 1.
     """
     return waves.transpose(0, 1).reshape(2 * len(waves), -1)
+
+
+def as_pairs(embeddings: Tensor) -> Tensor:
+    """Return embeddings (2 * items, dimension) of ``flat_pairs`` as (items, 2, dimension), in
+    float32.
+    """
+    return embeddings.reshape(2, len(embeddings) // 2, -1).transpose(0, 1).float()
 
 
 def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:

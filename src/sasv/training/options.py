@@ -38,6 +38,9 @@ class DataOptions(Options):
             conditions are separated by ``;``.
         crop_frames: length of a training crop, in feature frames of 10 ms.
         augment: apply SpecAugment, and the waveform augmentations whose folders are given.
+        augment_share: probability that a crop gets one of the waveform augmentations.
+        snr_offset: decibels by which the published signal-to-noise ratios are raised.
+        spec_augment: apply SpecAugment where augment is set; false leaves it out.
         noises: folder of noise to add: MUSAN (noise, speech, music), or any folder of audio.
         rirs: folder of room impulse responses.
         codecs: telephone and codec conditions: 8khz, mulaw, alaw (nothing more is needed), g722,
@@ -54,6 +57,9 @@ class DataOptions(Options):
     where: str = ""
     crop_frames: PositiveInt = 200
     augment: bool = True
+    augment_share: Probability = 1.0
+    snr_offset: Annotated[float, Range(-60, 60)] = 0.0
+    spec_augment: bool = True
     noises: str = ""
     rirs: str = ""
     codecs: list[str] = field(default_factory=list)
@@ -77,6 +83,8 @@ class ModelOptions(Options):
         keep_classes: keep the loss head's rows of the classes (speakers and spoof, by name) that
             the checkpoint given by init has too. Without it a head with other classes starts anew
             as a whole, as published.
+        freeze_batch_norm: keep the batch-norm statistics of the checkpoint given by init, and
+            normalise by them in training too.
         precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
         compile: compile the encoder with torch.compile (takes half a minute at the start).
         channels_last: use the channels-last memory format for two-dimensional convolutions
@@ -89,6 +97,7 @@ class ModelOptions(Options):
     frontend_options: dict[str, Any] = field(default_factory=dict)
     init: str = ""
     keep_classes: bool = False
+    freeze_batch_norm: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     channels_last: bool = False
@@ -100,7 +109,8 @@ class LossOptions(Options):
     """The loss.
 
     Args:
-        loss: aamsoftmaxproto (Stage 1), sasv (Stages 2 and 3), or another: {losses}.
+        loss: aamsoftmaxproto (Stage 1), sasv (Stages 2 and 3), anchored (Stage 2 from a strong
+            encoder on little data), or another: {losses}.
         margin: margin of the loss; for AAM-softmax an angle in radians.
         margin_start: margin from which it rises during its warm-up.
         margin_warmup_epochs: epochs over which the margin rises to its value.
@@ -231,6 +241,9 @@ class SelectionOptions(Options):
         metric: development metric that chooses the model; auto takes SASV-EER where there are
             spoofed trials, else SV-EER.
         evaluate_every: number of epochs between evaluations on the development trials.
+        min_anchor_cosine: with the loss anchored, training ends after an epoch in which the mean
+            cosine of bona fide speech with the anchor is lower, and the model is one of an epoch
+            before.
     """
 
     dev_utterances: str = ""
@@ -238,6 +251,7 @@ class SelectionOptions(Options):
     dev_trials: str = ""
     metric: Literal["auto", "sasv_eer", "sv_eer", "spf_eer"] = "auto"
     evaluate_every: PositiveInt = 1
+    min_anchor_cosine: Annotated[float, Range(-1, 1)] = -1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -48,9 +48,12 @@ def position_of(state: dict[str, Any]) -> Position:
 
 
 def mean_values(sums: dict[str, float]) -> dict[str, float]:
-    """Return mean loss and accuracy of the batches that are summed."""
+    """Return mean loss and accuracy of the batches that are summed, and the mean cosine of bona
+    fide speech with the anchor where there is one.
+    """
     batches = max(sums["batches"], 1)
-    return {"loss": sums["loss"] / batches, "accuracy": sums["accuracy"] / batches}
+    names = ("loss", "accuracy", "anchor_cosine")
+    return {name: sums[name] / batches for name in names if name in sums}
 
 
 def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
@@ -82,6 +85,8 @@ def describe(row: dict[str, Any], epochs: int) -> str:
         f"loss {row['loss']:.3f}",
         f"accuracy {row['accuracy']:.1f}%",
     ]
+    if row.get("anchor_cosine") is not None:
+        parts.append(f"bona fide at cosine {row['anchor_cosine']:.3f} to the anchor")
     parts += [
         f"dev {name.removesuffix('_eer').upper()}-EER {row[name]:.2f}%"
         for name in ("sasv_eer", "sv_eer", "spf_eer")

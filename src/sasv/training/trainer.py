@@ -64,6 +64,8 @@ class TrainerSettings:
         save_minutes: minutes between saved states within an epoch.
         tensorboard: whether TensorBoard files are written.
         seed: seed of the draws on the device.
+        min_anchor_cosine: mean cosine of bona fide speech with the anchor below which training
+            ends; -1 where there is no bound.
     """
 
     epochs: int
@@ -73,6 +75,7 @@ class TrainerSettings:
     save_minutes: float = 10.0
     tensorboard: bool = False
     seed: int = 0
+    min_anchor_cosine: float = -1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,8 @@ class Trainer:
             if self.processes.main:
                 self.folder.describe()
             self._introduce(resumed)
+            if self.engine.system.anchor is not None:
+                self.engine.system.anchor.prepare(self.out / "voiceprints", self.processes)
             length = len(self.data.plan(self.at.epoch))
             self._open_board(self.at.epoch * length + self.at.batch)
             try:
@@ -179,19 +184,46 @@ class Trainer:
         Args:
             length: batches of an epoch.
         """
-        while self.at.epoch < self.settings.epochs or self.at.evaluated < self.at.epoch:
+        while self._epochs_are_left():
             if self.at.evaluated == self.at.epoch:
                 self.history.append(self._train_epoch())
                 self._save()
             row = self.history[-1]
-            if self.development and self._evaluation_is_due():
+            if self._drifted():
+                self._note_drift(row)
+            elif self.development and self._evaluation_is_due():
                 with self._stopping_at_once():
                     self._evaluate(row)
+            elif not self.development and self.settings.min_anchor_cosine > -1:
+                self._keep()
             self.at.evaluated = self.at.epoch
             self._save()
             self.board.add(self.at.epoch * length, row, "epoch")
             self._say(describe(row, self.settings.epochs))
             self._stop_if_asked()
+
+    def _epochs_are_left(self) -> bool:
+        if self.at.evaluated < self.at.epoch:
+            return True
+        return self.at.epoch < self.settings.epochs and not self._drifted()
+
+    def _drifted(self) -> bool:
+        """Whether bona fide speech was too far from the anchor in the last epoch."""
+        bound = self.settings.min_anchor_cosine
+        return bool(self.history) and self.history[-1].get("anchor_cosine", 1.0) < bound
+
+    def _note_drift(self, row: dict[str, Any]) -> None:
+        """Say that training ends here. SasvError where no epoch before can be the model."""
+        found = (
+            f"epoch {row['epoch']}: bona fide speech is at cosine {row['anchor_cosine']:.3f} to "
+            f"the anchor, below {self.settings.min_anchor_cosine}"
+        )
+        if not self.at.best_epoch:
+            raise SasvError(
+                f"{self.out}: {found}, and there is no model of an epoch before; lower --max-lr or "
+                "the weights of spoofed speech in --loss-options, or evaluate more often"
+            )
+        self._say(f"{found}; the model is that of epoch {self.at.best_epoch}")
 
     def _evaluation_is_due(self) -> bool:
         last = self.at.epoch == self.settings.epochs
@@ -284,6 +316,9 @@ class Trainer:
             at.sums["accuracy"] += seen.accuracy
             at.sums["batches"] += 1.0
             at.sums["pairs"] += seen.pairs
+            if seen.anchor_cosine is not None:
+                summed = at.sums.get("anchor_cosine", 0.0)
+                at.sums["anchor_cosine"] = summed + seen.anchor_cosine
         at.batch += 1
         if last and not self.engine.step(at.epoch):
             at.sums["skipped"] += 1
@@ -324,6 +359,13 @@ class Trainer:
         self.at.best = float(value)
         self.at.best_epoch = self.at.epoch
         self._add_decision(checkpoint, result)
+        if self.processes.main:
+            save_checkpoint(self.out / "best.safetensors", checkpoint)
+
+    def _keep(self) -> None:
+        """Keep the present model, to be the final one if the next epochs drift too far."""
+        checkpoint = self.checkpoint()
+        self.at.best_epoch = self.at.epoch
         if self.processes.main:
             save_checkpoint(self.out / "best.safetensors", checkpoint)
 

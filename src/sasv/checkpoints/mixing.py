@@ -1,0 +1,42 @@
+"""Weights between those of two checkpoints of the same encoder."""
+
+import copy
+
+import torch
+
+from sasv.checkpoints.checkpoint import Checkpoint
+from sasv.core.errors import CheckpointError
+
+
+def mixed(checkpoint: Checkpoint, other: Checkpoint, share: float) -> Checkpoint:
+    """Return a checkpoint whose encoder has weights between those of two.
+
+    A model that was trained on from another keeps more of what that one knew (Wortsman et al.,
+    "Robust fine-tuning of zero-shot models", CVPR 2022). The loss head stays that of
+    ``checkpoint``. Its threshold and calibration hold for other scores and are left out.
+
+    Args:
+        checkpoint: the model that was trained on.
+        other: the model that it was trained from.
+        share: share of the weights of ``checkpoint``, from 0 to 1.
+
+    Raises:
+        CheckpointError: the encoders are not of the same kind and sizes.
+    """
+    shapes = {key: value.shape for key, value in checkpoint.encoder.items()}
+    if {key: value.shape for key, value in other.encoder.items()} != shapes:
+        raise CheckpointError(
+            f"{other.name}: its encoder is not of the kind and sizes of that of "
+            f"{checkpoint.name}; weights can only be mixed with those of the model that the "
+            "training started from"
+        )
+    encoder = dict(checkpoint.encoder)
+    for key, value in encoder.items():
+        if value.is_floating_point():
+            encoder[key] = torch.lerp(other.encoder[key].float(), value.float(), share)
+    specification = copy.deepcopy(checkpoint.specification)
+    specification.decision = None
+    specification.training["mixed"] = (
+        f"{share:g} of these weights and {1 - share:g} of those of {other.name}"
+    )
+    return Checkpoint(specification, encoder, dict(checkpoint.head), checkpoint.name)
