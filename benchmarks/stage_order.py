@@ -31,15 +31,15 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--rows", default=",".join(map(str, SHOWN)))
+    parser.add_argument("--rows", type=int, nargs="+", default=list(SHOWN))
     options = parser.parse_args()
     found = {}
     for seed in options.seeds:
         cells = reproduce(
             ReproduceOptions(
                 rows=options.rows,
-                encoder="ecapa-tdnn",
-                train_set="train",
+                encoder=["ecapa-tdnn"],
+                train_set=["train"],
                 scale="tiny",
                 corpus=options.speech,
                 out=f"{options.out}/seed{seed}",

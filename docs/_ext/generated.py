@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docstring_parser
 from sphinx.application import Sphinx
 
 import sasv
+from sasv.cli.parser import description_of, helps_of
 from sasv.commands import COMMANDS
+from sasv.core.options import renamed_options, type_words
 from sasv.training.recipes import recipes
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -90,7 +91,7 @@ def command_line() -> str:
     ]
     for name, command in COMMANDS.items():
         kind = getattr(importlib.import_module(f"sasv.commands.{command.module}"), command.options)
-        lines += [f"## sasv {name}", "", f"{sentence(command.summary)}", ""]
+        lines += [f"## sasv {name}", "", description_of(kind), ""]
         if name == "train":
             lines += [
                 "The first word may be a YAML file or a recipe: "
@@ -105,7 +106,7 @@ def command_line() -> str:
                 else f"--{option.name.replace('_', '-')}"
             )
             lines.append(f"| `{flag}` | {option.kind} | {option.default} | {option.help} |")
-        renamed = getattr(kind, "RENAMED", {})
+        renamed = renamed_options(kind)
         if renamed:
             lines += ["", "Old names that are still accepted, with a notice: "]
             lines[-1] += ", ".join(f"`{old}` (now `{new}`)" for old, new in renamed.items()) + "."
@@ -124,9 +125,8 @@ class Option(typing.NamedTuple):
 
 def options(kind: type, prefix: str = "") -> Iterator[Option]:
     """Yield the options of a dataclass; those of a group are named ``group.option``."""
-    hints = typing.get_type_hints(kind)
-    entries = docstring_parser.parse(kind.__doc__ or "").params
-    helps = {entry.arg_name: " ".join((entry.description or "").split()) for entry in entries}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    helps = helps_of(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
@@ -140,20 +140,10 @@ def options(kind: type, prefix: str = "") -> Iterator[Option]:
         )
         yield Option(
             prefix + field.name,
-            type_name(hint),
+            cell(type_words(hint)),
             cell(default),
-            cell(sentence(helps.get(field.name, ""))),
+            cell(helps.get(field.name, "")),
         )
-
-
-def type_name(hint: Any) -> str:
-    """Return a type as a reader of the table wants it."""
-    if typing.get_origin(hint) is typing.Literal:
-        return cell(" or ".join(f"`{value}`" for value in typing.get_args(hint)))
-    text = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-    for old, new in (("typing.", ""), ("NoneType", "None"), ("Literal", "one of ")):
-        text = text.replace(old, new)
-    return f"`{text}`".replace("|", "\\|")
 
 
 def sentence(text: str) -> str:

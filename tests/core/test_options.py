@@ -6,14 +6,14 @@ import dataclasses
 import importlib
 import math
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pytest
 
 from sasv.commands import COMMANDS
 from sasv.core.errors import SasvError
-from sasv.core.options import Options, Range, declared_range, ranges_of, renamed_options
+from sasv.core.options import Options, Range, declared_range, ranges_of, renamed_options, type_words
 
 KINDS = [
     getattr(importlib.import_module(f"sasv.commands.{entry.module}"), entry.options)
@@ -100,6 +100,40 @@ def test_ranges_in_words():
         Example(costs=[1.0, 0.0])
     with pytest.raises(SasvError, match=r"^--seconds is 11; it must be from 1 to 10$"):
         Larger(seconds=11.0)
+
+
+@dataclass
+class Lists(Options):
+    """Lists of text and of numbers."""
+
+    by: list[str] = field(default_factory=lambda: ["attack"])
+    rows: Annotated[list[int | Literal["all"]], Range(1, 11)] = field(default_factory=list)
+
+
+def test_a_list_may_be_given_as_one_text():
+    assert Lists(by="attack, codec", rows="3,7") == Lists(by=["attack", "codec"], rows=[3, 7])
+    assert Lists(by="", rows="all") == Lists(by=[], rows=["all"])
+    with pytest.raises(SasvError, match=r"^--rows is 12; it must be from 1 to 11$"):
+        Lists(rows="12")
+
+
+@pytest.mark.parametrize(
+    "hint, words",
+    [
+        (str, "text"),
+        (bool, "true or false"),
+        (float | None, "a number or null"),
+        (Annotated[int, Range(1)], "a whole number, at least 1"),
+        (
+            Annotated[int | Literal["a", "b"], Range(1)],
+            "a whole number, at least 1, or one of a, b",
+        ),
+        (list[Literal["a", "b"]], "a list, each item one of a, b"),
+        (dict[str, str], "a mapping"),
+    ],
+)
+def test_types_in_words(hint, words):
+    assert type_words(hint) == words
 
 
 def test_groups_bring_their_old_names():

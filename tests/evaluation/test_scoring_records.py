@@ -65,7 +65,7 @@ def test_calibrating_with_quality_leaves_no_stale_threshold(checkpoint, corpus, 
     first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
     calibrate(CalibrateOptions(scores, model=checkpoint, model_out=first))
     calibrate(
-        CalibrateOptions(scores, quality="norm", costs="sre-0.05", model=first, model_out=second)
+        CalibrateOptions(scores, quality=["norm"], costs="sre-0.05", model=first, model_out=second)
     )
     one, two = (load_checkpoint(path).specification for path in (first, second))
     assert one.threshold is not None and two.threshold is None

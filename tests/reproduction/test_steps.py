@@ -105,6 +105,16 @@ def test_what_is_done_is_skipped(work, capsys):
     )
 
 
+def test_a_list_that_was_recorded_as_text_is_no_change(work):
+    carry_out(work.steps(by=["attack", "codec"]))
+    rewrite(work.root / "a", options={"by": "attack,codec"})
+    carry_out(work.steps(by=["attack", "codec"]))
+    assert work.ran == ["first", "second"]
+    rewrite(work.root / "a", options={"by": "attack"})
+    with pytest.raises(SasvError, match=r"by was \['attack'\], now \['attack', 'codec'\]"):
+        carry_out(work.steps(by=["attack", "codec"]))
+
+
 def test_what_changed_stops_before_anything_is_done(work):
     carry_out(work.steps(mark=""))
     before = work.files()

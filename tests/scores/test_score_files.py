@@ -136,7 +136,7 @@ def test_a_countermeasure_file(write):
     assert metrics(MetricsOptions(track_1, key=key))["cm_eer"] == result["cm_eer"]
     protocol = write("protocol.txt", lines("{s} {u} F C01 1 2 AC1 {a} {c} -"))
     assert (
-        metrics(MetricsOptions(track_1, key=protocol, by="codec"))["groups"]["codec"]["C01"][
+        metrics(MetricsOptions(track_1, key=protocol, by=["codec"]))["groups"]["codec"]["C01"][
             "spoofs"
         ]
         == 2
@@ -150,18 +150,18 @@ def test_numbers_as_labels_need_a_stated_meaning(write):
         TableError, match="the labels are numbers .* say it by --labels 0=spoof,1=bonafide"
     ):
         read_scores(write("cm.txt", rows))
-    found = read_scores(write("cm.txt", rows), labels="0=spoof,1=bonafide")
+    found = read_scores(write("cm.txt", rows), labels=["0=spoof", "1=bonafide"])
     assert (found.task, found.labels.tolist()) == ("cm", [0, 2, 2])
     table = "utterance\tlabel\tscore\nu1\t1\t0.9\nu2\t0\t0.1\n"
     with pytest.raises(TableError, match="the labels are numbers"):
         read_scores(write("table.tsv", table))
     assert read_scores(
-        write("table.tsv", table), labels="0=nontarget,1=target"
+        write("table.tsv", table), labels=["0=nontarget", "1=target"]
     ).labels.tolist() == [0, 1]
     fusion = "asv_score,cm_score,sasv_score,sasv_label\n0,0,3,1\n0,0,1,0\n"
     assert read_scores(write("fusion.csv", fusion)).labels.tolist() == [0, 2]
     with pytest.raises(TableError, match="write the meaning of a label as 0=spoof"):
-        read_scores(write("cm.txt", rows), labels="spoof=0")
+        read_scores(write("cm.txt", rows), labels=["spoof=0"])
 
 
 def test_speechbrain_scores_say_what_is_a_target(write):
@@ -173,7 +173,9 @@ def test_columns_may_be_named(write):
     rows = "x 0.9 s1 u1 target 7\nx 0.1 s1 u2 spoof 7\n"
     with pytest.raises(TableError, match="unknown layout .* name the columns by --columns"):
         read_scores(write("odd.txt", rows))
-    found = read_scores(write("odd.txt", rows), columns="-,score,speaker,utterance,label,-")
+    found = read_scores(
+        write("odd.txt", rows), columns=["-", "score", "speaker", "utterance", "label", "-"]
+    )
     assert found.values.tolist() == [0.9, 0.1] and found.labels.tolist() == [0, 2]
 
 
@@ -310,11 +312,11 @@ def test_groups_by_a_column_of_the_utterance_table(write, tmp_path):
     )
     table = write("utterances.tsv", "utterance\tpath\tspeaker\tgender\n" + cells)
     scores = write("s.tsv", OURS)
-    found = metrics(MetricsOptions(scores, by="attack,gender", utterances=table))["groups"]
+    found = metrics(MetricsOptions(scores, by=["attack", "gender"], utterances=table))["groups"]
     assert (found["gender"]["m"]["targets"], found["gender"]["m"]["nontargets"]) == (1, 1)
     assert found["gender"]["f"]["spoofs"] == 2 and set(found["attack"]) == {"A01", "A02"}
     with pytest.raises(SasvError, match="no column 'gender'; give the utterance table"):
-        metrics(MetricsOptions(scores, by="gender"))
+        metrics(MetricsOptions(scores, by=["gender"]))
 
 
 def test_options_of_metrics(write, capsys):

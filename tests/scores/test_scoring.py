@@ -222,7 +222,7 @@ def test_quality_as_side_information(trained, corpus, tmp_path):
     backend = calibrate(
         CalibrateOptions(
             str(tmp_path / "scores.tsv"),
-            quality="log_seconds,norm",
+            quality=["log_seconds", "norm"],
             model=checkpoint,
             model_out=str(tmp_path / "calibrated.safetensors"),
             out=str(tmp_path / "b.json"),
@@ -286,11 +286,11 @@ def test_calibrate_refuses_what_a_checkpoint_cannot_carry(tmp_path):
     Table.build(rows | cells).save(path)
     model = {"model": "m.safetensors", "model_out": "n.safetensors"}
     with pytest.raises(SasvError, match="carries the calibration of its own score"):
-        calibrate(CalibrateOptions(str(path), columns="asv_score,cm_score", **model))
+        calibrate(CalibrateOptions(str(path), columns=["asv_score", "cm_score"], **model))
     with pytest.raises(SasvError, match="--apply FILE needs --result"):
         calibrate(CalibrateOptions(str(path), apply=str(path)))
     with pytest.raises(SasvError, match=r"no column 'norm'; .*; sasv evaluate --quality writes it"):
-        calibrate(CalibrateOptions(str(path), quality="norm"))
+        calibrate(CalibrateOptions(str(path), quality=["norm"]))
     falling = rows | {"score": [f"{-float(value):.6g}" for value in rows["score"]]}
     Table.build(falling).save(path)
     with pytest.raises(SasvError, match="higher scores are not for targets there"):
@@ -315,7 +315,7 @@ def test_calibrate_applies_to_another_file(tmp_path):
         CalibrateOptions(
             str(tmp_path / "dev.tsv"),
             kind="nonlinear",
-            columns="asv_score,cm_score",
+            columns=["asv_score", "cm_score"],
             apply=str(tmp_path / "eval.tsv"),
             result=str(fused),
         )

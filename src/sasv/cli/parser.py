@@ -4,12 +4,13 @@ import dataclasses
 import importlib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sasv.commands import COMMANDS, Command
 from sasv.core.errors import SasvError
-from sasv.core.words import Words, dashed, kind_of
+from sasv.core.options import kind_of, type_words
+from sasv.core.words import Words, dashed, text_of
 
 FORCE = "force"
 
@@ -44,6 +45,7 @@ def parse_all(name: str, words: Sequence[str]) -> tuple[Any, bool]:
         values = parser.parse_args(found.canonical()).as_dict()
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
+        text = _mistake(text, found, typing.get_type_hints(kind, include_extras=True))
         raise SasvError(f"{text} (sasv {name} --help shows the options)") from error
     options = kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
     return options, FORCE in found.given
@@ -74,14 +76,22 @@ def helps_of(kind: type) -> dict[str, str]:
     return found
 
 
+def description_of(kind: type) -> str:
+    """Return what a command does, from the docstring of the class of its options."""
+    import docstring_parser
+
+    parsed = docstring_parser.parse(kind.__doc__ or "")
+    return " ".join(f"{parsed.short_description} {parsed.long_description or ''}".split())
+
+
 def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
     import jsonargparse
 
-    description = command.summary
+    description = description_of(kind)
     if command.presets:
         module = importlib.import_module(command.presets.partition(":")[0])
         description += (
-            f"; the first word may be a YAML file or a recipe: {', '.join(module.recipes())}"
+            f" The first word may be a YAML file or a recipe: {', '.join(module.recipes())}."
         )
     parser = jsonargparse.ArgumentParser(
         prog=f"sasv {name}",
@@ -90,12 +100,12 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
         formatter_class=_formatter(),
         parser_mode=mode,
     )
-    parser.add_argument("--config", action="config", help="YAML file of options")
+    parser.add_argument("--config", action="config", help="YAML file of options.")
     hints = typing.get_type_hints(kind, include_extras=True)
     helps = helps_of(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
-        text = helps.get(field.name, "").replace("%", "%%")
+        text = helps.get(field.name, "").replace("``", "") + _details(field, hint)
         if field.name in command.positionals:
             many: dict[str, Any] = (
                 {"nargs": "+", "type": str} if kind_of(hint) is list else {"type": hint}
@@ -110,19 +120,49 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
         parser.add_argument(f"--{dashed(field.name)}", type=hint, help=text, **more)
     if command.outputs:
         text = "overwrite files that sasv did not write, or that are inputs"
-        parser.add_argument(f"--{FORCE}", action="store_true", help=text)
+        parser.add_argument(f"--{FORCE}", action="store_true", help=f"{text}.")
     return parser
 
 
+def _details(field: Any, hint: Any) -> str:
+    """Return what a help page says of the values of an option and of its default."""
+    details = []
+    if kind_of(hint) not in (bool, str, list, dict, typing.Literal):
+        details.append(type_words(hint))
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if default is dataclasses.MISSING:
+        details.append("required")
+    elif default not in ("", None, [], {}):
+        shown = ",".join(map(str, default)) if isinstance(default, list) else text_of(default)
+        details.append(f"default: {shown}")
+    return f" ({'; '.join(details)})" if details else ""
+
+
+def _mistake(text: str, words: Words, hints: Mapping[str, Any]) -> str:
+    """Return what the parser found wrong, in the words of the command line."""
+    value = re.match(r'Parser key "(\w+)"', text)
+    if value and value[1] in hints and value[1] in words.values:
+        given = text_of(words.values[value[1]])
+        return f"--{dashed(value[1])} is {given}; it must be {type_words(hints[value[1]])}"
+    missing = re.match(r"the following arguments are required: (.*)", text)
+    if missing:
+        names = missing[1].split(", ")
+        flags = [name if name in words.positionals else f"--{dashed(name)}" for name in names]
+        return f"required: {', '.join(flags)}"
+    return text
+
+
 def _formatter() -> type:
-    """Return a formatter of help pages that shows a number with its range as
-    ``type: int, at least 1``.
-    """
+    """Return a formatter of help pages that shows the help of an option as it was given."""
     import jsonargparse
 
     class Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
-        def _expand_help(self, action: Any) -> str:
-            return re.sub(r"Annotated\[(.*?), <(.*?)>\]", r"\1, \2", super()._expand_help(action))
+        def _get_help_string(self, action: Any) -> str:
+            if "--print_config" in action.option_strings:
+                return "print all options and their values as YAML, and exit."
+            return action.help or ""
 
     return Formatter
 

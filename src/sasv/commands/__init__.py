@@ -41,7 +41,7 @@ COMMANDS = {
     "prepare": Command(
         "_prepare",
         "PrepareOptions",
-        "check a corpus folder and write its tables",
+        "check a corpus and write its tables",
         positionals=("corpus", "folder"),
         inputs=("protocol",),
         speech=("folder",),
@@ -50,7 +50,7 @@ COMMANDS = {
     "synthesize": Command(
         "_synthesize",
         "SynthesizeOptions",
-        "make spoofed copies of utterances by vocoders",
+        "make spoofed copies of utterances with vocoders",
         positionals=("utterances",),
         resumable=True,
         inputs=("utterances", "trials", "weights"),
@@ -59,7 +59,7 @@ COMMANDS = {
     "train": Command(
         "_train",
         "TrainOptions",
-        "train an encoder (recipe or flags)",
+        "train an encoder, from a recipe or from flags",
         presets="sasv.training.recipes:recipe",
         resumable=True,
         inputs=("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init"),
@@ -78,7 +78,7 @@ COMMANDS = {
     "embed": Command(
         "_embed",
         "EmbedOptions",
-        "embeddings of a table; sharded, resumable",
+        "compute the embeddings of a table; in shards, resumable",
         positionals=("utterances",),
         resumable=True,
         inputs=("utterances", "model"),
@@ -87,7 +87,7 @@ COMMANDS = {
     "evaluate": Command(
         "_evaluate",
         "EvaluateOptions",
-        "score trials: score file, metrics and plot",
+        "score trials and compute the metrics",
         resumable=True,
         inputs=("utterances", "enrolments", "trials", "model", "embeddings", "cohort"),
         outputs={"out": ("scores.tsv", "metrics.json", "scores.png")},
@@ -95,13 +95,13 @@ COMMANDS = {
     "metrics": Command(
         "_metrics",
         "MetricsOptions",
-        "metrics of a score file, ours or others'; paired test of two",
+        "compute the metrics of a score file, or compare two",
         positionals=("scores",),
     ),
     "calibrate": Command(
         "_calibrate",
         "CalibrateOptions",
-        "scores to LLRs, fusion of systems, threshold from costs",
+        "turn scores into LLRs, fuse systems, choose a threshold",
         positionals=("scores",),
         inputs=("scores", "key", "cm", "apply", "apply_key", "apply_cm", "model"),
         outputs={"out": (), "result": (), "model_out": ()},
@@ -109,7 +109,7 @@ COMMANDS = {
     "report": Command(
         "_report",
         "ReportOptions",
-        "page with curves, tables and worst errors of systems",
+        "write a page with curves, tables, and worst errors",
         positionals=("systems",),
         inputs=("systems", "key", "utterances"),
         outputs={"out": ("report.html", "report.md", "report.png", "report.json", "figures/*.png")},
@@ -117,7 +117,7 @@ COMMANDS = {
     "submit": Command(
         "_submit",
         "SubmitOptions",
-        "scores in the format of the ASVspoof 5 challenge",
+        "write scores in the format of the ASVspoof 5 challenge",
         positionals=("scores", "out"),
         inputs=("scores", "key"),
         outputs={"out": ()},
@@ -131,19 +131,19 @@ COMMANDS = {
     "models": Command(
         "_models",
         "ModelsOptions",
-        "weights that have a name, and which are on this machine",
+        "list the weights that can be used by name",
     ),
     "download": Command(
         "_download",
         "DownloadOptions",
-        "fetch weights by name, or from the hub by org/name",
+        "download weights by name, or from the Hugging Face hub",
         positionals=("names",),
         resumable=True,
     ),
     "push": Command(
         "_push",
         "PushOptions",
-        "publish a model with its card on the Hugging Face hub",
+        "publish a model and its card on the Hugging Face hub",
         positionals=("model", "repository"),
         inputs=("model", "card", "metrics"),
         outputs={"out": ("model.safetensors", "README.md", "metrics.json")},
@@ -151,7 +151,7 @@ COMMANDS = {
     "convert": Command(
         "_convert",
         "ConvertOptions",
-        "checkpoint to and from the published format",
+        "convert a checkpoint to or from the published format",
         positionals=("source", "result"),
         inputs=("source",),
         outputs={"result": ()},
@@ -159,13 +159,13 @@ COMMANDS = {
     "info": Command(
         "_info",
         "InfoOptions",
-        "what a checkpoint says of itself",
+        "show the metadata of a checkpoint",
         positionals=("model",),
     ),
     "reproduce": Command(
         "_reproduce",
         "ReproduceOptions",
-        "rows of the published table: plan, run, compare",
+        "plan, run, and compare rows of the published table",
         resumable=True,
         speech=("voxceleb2", "asvspoof2019", "voxceleb1", "noises", "rirs", "corpus"),
         outputs={"out": ("table.json", "table/*")},
@@ -173,7 +173,7 @@ COMMANDS = {
     "demo": Command(
         "_demo",
         "DemoOptions",
-        "the table in small, on speech it renders itself, or on yours",
+        "run the published table at small scale",
         resumable=True,
         speech=("corpus",),
         outputs={"out": ("table.json", "table/*", "report/*")},

@@ -1,15 +1,14 @@
 """sasv calibrate."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from sasv.calibration import Backend, fit_backend
 from sasv.checkpoints import load_checkpoint, save_checkpoint
-from sasv.commands._metrics import split_names
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, PositiveFloat, Range
 from sasv.decision import SpeechLimits, Verifier
@@ -20,7 +19,7 @@ from sasv.metrics import Measure, cost_model
 from sasv.report.text import format_metrics
 from sasv.scores import Scoring, read_scores
 from sasv.scores.quality import QUALITY
-from sasv.scores.scoring import described, load_scoring, same_scoring, unfused
+from sasv.scores.scoring import Enrolment, described, load_scoring, same_scoring, unfused
 from sasv.tables import Scores, Table
 
 logger = logging.getLogger("sasv")
@@ -28,40 +27,38 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class CalibrateOptions(Options):
-    """Scores to log-likelihood ratios, fitted on development trials; fusion of two systems; a
-    threshold from costs.
+    """Fit a calibration or a fusion on development trials: scores become log-likelihood ratios,
+    and the threshold follows from the costs.
 
     Args:
         scores: score file of development trials.
-        out: file for the fitted back-end (JSON).
+        out: output file for the fitted back-end (JSON).
         kind: logistic (calibration, or linear fusion of several columns), sum, or nonlinear (fusion
             of calibrated speaker and countermeasure scores).
-        columns: score columns, separated by commas (asv_score,cm_score to fuse).
-        quality: columns of side information, separated by commas (log_seconds,log_enrolments,norm).
-        costs: cost model by name, or six numbers: priors of target, nontarget, spoof, costs of
-            their errors.
-        key: trials with labels, where the score file has none.
-        cm: score file of a countermeasure beside that of a speaker system (columns asv_score,
-            cm_score).
-        apply: another score file to turn into the new scores.
-        apply_key: its trials.
-        apply_cm: its countermeasure scores.
-        result: where the new scores go.
-        enrolment: how the scores were made, where nothing beside the score file says it: see sasv
-            evaluate.
-        crops: likewise.
-        crop_seconds: likewise.
-        max_pause: likewise.
-        model: checkpoint whose scores these are: it gets the calibration, the costs and the
-            threshold.
-        model_out: where the checkpoint that carries them goes.
+        columns: score columns (asv_score,cm_score to fuse two systems).
+        quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm).
+        costs: name of a cost model, or six numbers: priors of target, nontarget, and spoof, then
+            the costs of a miss, of an accepted nontarget, and of an accepted spoof.
+        key: trial list with labels, where the score file has none.
+        cm: score file of a countermeasure, read into the column cm_score beside asv_score.
+        apply: score file of other trials, to which the back-end is applied.
+        apply_key: trial list with the labels of ``apply``.
+        apply_cm: score file of the countermeasure for ``apply``.
+        result: output file for the new scores of ``apply``.
+        enrolment: how the scores were made, where no file beside the scores records it: enrolment
+            rule, as of sasv evaluate.
+        crops: the same: number of crops.
+        crop_seconds: the same: length of a crop, in seconds.
+        max_pause: the same: length to which pauses were shortened, in seconds.
+        model: checkpoint that made the scores and receives calibration, costs, and threshold.
+        model_out: output file for the calibrated checkpoint.
     """
 
     scores: str
     out: str = ""
-    kind: str = "logistic"
-    columns: str = "score"
-    quality: str = ""
+    kind: Literal["logistic", "sum", "nonlinear"] = "logistic"
+    columns: list[str] = field(default_factory=lambda: ["score"])
+    quality: list[str] = field(default_factory=list)
     costs: str = "asvspoof5"
     key: str = ""
     cm: str = ""
@@ -69,7 +66,7 @@ class CalibrateOptions(Options):
     apply_key: str = ""
     apply_cm: str = ""
     result: str = ""
-    enrolment: str = "mean"
+    enrolment: Enrolment = "mean"
     crops: Count = 0
     crop_seconds: PositiveFloat = 4.0
     max_pause: Annotated[float | None, Range(0)] = None
@@ -83,8 +80,10 @@ def calibrate(options: CalibrateOptions) -> Backend:
         raise SasvError("--apply FILE needs --result FILE, and the other way round")
     if bool(options.model) != bool(options.model_out):
         raise SasvError("--model needs --model-out: the calibrated checkpoint is a new file")
-    names = split_names(options.columns)
-    quality = split_names(options.quality)
+    if not options.columns:
+        raise SasvError("--columns names no column; leave it out, or give one or more")
+    names = options.columns
+    quality = options.quality
     costs = cost_model(options.costs)
     column = "" if names[0] == SCORE else names[0]
     record = load_scoring(options.scores)

@@ -12,16 +12,17 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class ConvertOptions(Options):
-    """Convert a checkpoint; the formats are told by the file and by the suffix of the result.
+    """Convert a checkpoint. The format of the source is recognised; the suffix of the result
+    chooses its format.
 
     Args:
-        source: published .model, or our .safetensors.
-        result: .safetensors (ours) or .model (loads in the published code).
-        half: store weights in half precision (half the size; they are computed with in single
-            precision all the same).
-        mix_with: checkpoint that the source was trained from; the encoder's weights are moved back
-            towards its weights, and threshold and calibration are left out.
-        mix_share: share of the source's own weights in that mixture.
+        source: checkpoint of sasv (.safetensors), or in a published format (.model and others).
+        result: output file: .safetensors for sasv, .model for the published code.
+        half: store the weights in half precision, which halves the size; computations remain in
+            single precision.
+        mix_with: checkpoint that the source was trained from; the weights of the encoder are moved
+            back towards its weights, and threshold and calibration are left out.
+        mix_share: share of the source's own weights in the mixture.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""sasv demo: the published table in small, in one command."""
+"""sasv demo: the published table at small scale, in one command."""
 
 import logging
 import time
@@ -21,21 +21,21 @@ SHOWN = {1: "Stage 3 alone", 2: "Stage 1", 3: "Stages 1, 3", 6: "Stages 1, 2", 7
 
 @dataclass
 class DemoOptions(Options):
-    """Rows of the published table in small: train without and with each stage, test on unseen
-    voices and an attack that no stage has heard.
+    """Run five rows of the published table at small scale: train small encoders with and without
+    each stage, and evaluate them on unseen speakers and an unseen vocoder.
 
     Args:
-        corpus: speech: a LibriSpeech-style folder (SUBSET/SPEAKER/CHAPTER/NAME.flac), or one with
-            utterances.tsv; empty renders synthetic speakers.
-        out: folder for everything; a second run goes on where the first stopped.
-        voices: synthetic speakers to render.
-        epochs: of every stage, in place of those of its recipe.
-        batches_per_epoch: in place of those of the recipe.
-        pairs: speakers (pairs of utterances) a batch, in place of those of the recipe.
-        seed: of everything.
+        corpus: folder of speech in the layout of LibriSpeech (SUBSET/SPEAKER/CHAPTER/NAME.flac), or
+            one with utterances.tsv; by default synthetic speakers are rendered.
+        out: output folder; a second run resumes there.
+        voices: number of synthetic speakers to render.
+        epochs: epochs of every stage; 0 takes those of its recipe.
+        batches_per_epoch: batches per epoch; 0 takes those of the recipe.
+        pairs: bona fide pairs per batch, and as many spoofed pairs; 0 takes those of the recipe.
+        seed: random seed.
         device: cpu, cuda, or auto.
-        redo: do a step again where its options or inputs have changed; its old folder is kept as
-            NAME.old-1, or the next free number.
+        redo: do a step again whose options or inputs have changed; its old folder is kept as
+            NAME.old-1, or with the next free number.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"batches": "batches_per_epoch"}
@@ -56,19 +56,11 @@ def demo(options: DemoOptions) -> Reproduction:
     started = time.monotonic()
     results = reproduce(
         ReproduceOptions(
-            rows=",".join(map(str, SHOWN)),
-            encoder="ecapa-tdnn",
-            train_set="train",
+            **vars(options),  # each option of the demonstration is one of reproduce
+            rows=list(SHOWN),
+            encoder=["ecapa-tdnn"],
+            train_set=["train"],
             scale="tiny",
-            out=options.out,
-            corpus=options.corpus,
-            voices=options.voices,
-            epochs=options.epochs,
-            batches_per_epoch=options.batches_per_epoch,
-            pairs=options.pairs,
-            seed=options.seed,
-            device=options.device,
-            redo=options.redo,
             licence="that of the training speech" if options.corpus else "CC0-1.0",
         )
     )

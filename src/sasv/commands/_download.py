@@ -10,15 +10,16 @@ from sasv.weights.fetch import RETRIES, TIMEOUT, fetch_all
 
 @dataclass
 class DownloadOptions(Options):
-    """Fetch weights; the same command goes on where it broke off.
+    """Download weights. An interrupted download resumes with the same command.
 
     Args:
-        names: of ``sasv models`` (all: every released one), or hub ids ``org/name``.
-        mirror: URL or folder that holds the files, in place of Google Drive; of a hub id the URL of
-            another hub.
-        renew: accept a file that differs from the one that came first.
-        retries: of a transfer that breaks off or stalls.
-        timeout: seconds without a byte that count as stalled.
+        names: names listed by ``sasv models``, identifiers ``org/name`` of the Hugging Face hub, or
+            all for all weights released with the paper.
+        mirror: URL or folder that holds the files, instead of Google Drive; for an identifier of
+            the hub, the URL of another hub.
+        renew: accept a file that differs from the one downloaded before.
+        retries: number of retries of a transfer that breaks off or stalls.
+        timeout: seconds without data after which a transfer counts as stalled.
     """
 
     names: list[str]

@@ -18,23 +18,24 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class EmbedOptions(Options):
-    """Embed every utterance of a table.
+    """Compute the embedding of every utterance of a table. An interrupted run resumes.
 
     Args:
         utterances: utterance table.
-        out: folder for embeddings.npy, index.tsv, and failed.tsv where files could not be read.
-        model: checkpoint; left out, the model that comes with sasv.
-        where: only the rows with this ``column=value``.
-        crops: multi-crop: this many crops an utterance; 0 for whole utterances.
-        crop_seconds: length of a crop.
-        max_pause: cut stretches without speech down to so many seconds first; left out, utterances
-            are embedded whole.
-        batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
-        max_seconds: refuse longer utterances.
-        channel: of recordings with several channels, where the table has no such column: mean,
-            loudest, or a number from 0 on; auto takes the mean, and the loudest where the channels
-            cancel.
-        shard: this part of the work, ``i/n``; empty takes torchrun's rank.
+        out: output folder, for embeddings.npy, index.tsv, and failed.tsv, which lists the files
+            that could not be read.
+        model: checkpoint; by default the model that comes with sasv.
+        where: embed only the rows with this ``column=value``.
+        crops: number of crops per utterance (multi-crop scoring); 0 embeds whole utterances.
+        crop_seconds: length of a crop, in seconds.
+        max_pause: shorten stretches without speech to this many seconds before embedding; by
+            default utterances are embedded whole.
+        batch_seconds: padded audio per batch, in seconds; 0 takes 30 on a CPU and 600 on a GPU.
+        max_seconds: length in seconds above which an utterance is refused.
+        channel: channel to use of recordings with several, where the table has no such column:
+            mean, loudest, or a number counted from 0; auto takes the mean, or the loudest channel
+            where the channels cancel each other.
+        shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
         device: cpu, cuda, or auto.
     """
 

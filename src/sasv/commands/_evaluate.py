@@ -2,11 +2,10 @@
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from sasv.commands._metrics import split_names
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
@@ -23,49 +22,51 @@ from sasv.metrics import DEFAULT_COSTS, Measure
 from sasv.parallel.processes import Processes, joined
 from sasv.report import plot_scores
 from sasv.scores import Scoring
+from sasv.scores.scoring import Enrolment
 
 logger = logging.getLogger("sasv")
 
 
 @dataclass
 class EvaluateOptions(Options):
-    """Score a protocol: score file, metrics and plot. Without trials: the model as a
-    countermeasure.
+    """Score the trials of a protocol; write the scores, their metrics, and a plot. Without trials,
+    the model is evaluated as a countermeasure.
 
     Args:
         utterances: utterance table.
-        out: folder for scores.tsv, metrics.json, scores.png and the embeddings.
-        enrolments: enrolment table; empty, with empty trials, scores every utterance as bona fide
-            or spoofed.
+        out: output folder, for scores.tsv, metrics.json, scores.png, and the embeddings.
+        enrolments: enrolment table; without it and without trials, every utterance is scored as
+            bona fide or spoofed.
         trials: trial table.
-        model: checkpoint; may be left out where ``embeddings`` is given.
+        model: checkpoint; not needed where ``embeddings`` is given.
         countermeasure: checkpoint of a countermeasure (AASIST, or any that was trained with spoofed
-            speech) that scores the tested utterances as well: the score is a fusion of both.
-        fusion: sum (of asv_score and cm_score), or the file of a fusion that sasv calibrate fitted
-            to these columns; left out, sum where there is a countermeasure. Without one, the spoof
-            head of the model gives cm_score.
-        embeddings: folder that sasv embed wrote, instead of embedding now.
-        where: of a countermeasure: only the utterances with this ``column=value``.
-        enrolment: of several recordings: mean (of raw embeddings, as published), normalised (mean
-            of normalised ones), scores (mean of the scores against each).
-        crops: multi-crop: this many crops an utterance, the score the mean over all pairs; 0 for
-            whole utterances.
-        crop_seconds: length of a crop.
-        max_pause: cut stretches without speech down to so many seconds first; left out, utterances
-            are embedded whole, as in the published protocols.
-        cohort: utterance table of other people for adaptive s-norm.
-        cohort_where: only its utterances with this ``column=value``.
-        cohort_by: utterance, or speaker (the mean of each speaker's embeddings).
-        top: cohort scores that count; 0 takes all.
-        quality: write the quality measures log_seconds, log_enrolments and norm into the score
+            speech), which scores the tested utterances as well; the score is a fusion of both.
+        fusion: sum (of asv_score and cm_score), or the file of a fusion of these columns that sasv
+            calibrate fitted; by default sum where there is a countermeasure. Without a
+            countermeasure, the spoof head of the model gives cm_score.
+        embeddings: folder that sasv embed wrote, whose embeddings are used.
+        where: without trials, score only the utterances with this ``column=value``.
+        enrolment: how several enrolment recordings are combined: mean (of the raw embeddings, as
+            published), normalised (mean of the length-normalised embeddings), or scores (mean of
+            the scores against each).
+        crops: number of crops per utterance, whose scores are averaged over all pairs of crops
+            (multi-crop scoring); 0 scores whole utterances.
+        crop_seconds: length of a crop, in seconds.
+        max_pause: shorten stretches without speech to this many seconds before embedding; by
+            default utterances are embedded whole, as in the published protocols.
+        cohort: utterance table of other people, for adaptive s-norm.
+        cohort_where: take only its utterances with this ``column=value``.
+        cohort_by: use every utterance of the cohort, or the mean embedding of each speaker.
+        top: number of the highest cohort scores to use; 0 takes all.
+        quality: write the quality measures log_seconds, log_enrolments, and norm into the score
             file.
-        spoof_share: of a model of the three-class loss, whose score file has the column ``llr``:
-            share of spoofs among the trials that are not of the target; left out, that of the cost
-            model asvspoof5, by which sasv verify decides.
-        by: columns whose values are measured apart.
-        batch_seconds: padded audio per batch; 0 takes 30 on a CPU and 600 on a GPU.
-        max_seconds: refuse longer utterances.
-        intervals: bootstrap samples over speakers for 95 % intervals; 0 for none.
+        spoof_share: for a model with the three-class loss, whose score file has the column ``llr``:
+            the share of spoofs among the trials that are not target trials; by default that of the
+            cost model asvspoof5, by which sasv verify decides.
+        by: columns (attack,codec) for each of whose values the metrics are computed separately.
+        batch_seconds: padded audio per batch, in seconds; 0 takes 30 on a CPU and 600 on a GPU.
+        max_seconds: length in seconds above which an utterance is refused.
+        intervals: number of bootstrap samples over speakers for 95 % intervals; 0 computes none.
         plot: write scores.png (needs sasv[plots]).
         device: cpu, cuda, or auto.
     """
@@ -79,17 +80,17 @@ class EvaluateOptions(Options):
     fusion: str = ""
     embeddings: str = ""
     where: str = ""
-    enrolment: str = "mean"
+    enrolment: Enrolment = "mean"
     crops: Count = 0
     crop_seconds: PositiveFloat = 4.0
     max_pause: Annotated[float | None, Range(0)] = None
     cohort: str = ""
     cohort_where: str = ""
-    cohort_by: str = "utterance"
+    cohort_by: Literal["utterance", "speaker"] = "utterance"
     top: Count = 300
     quality: bool = False
     spoof_share: Annotated[float | None, Range(0, 1)] = None
-    by: str = "attack"
+    by: list[str] = field(default_factory=lambda: ["attack"])
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
     intervals: Count = 1000
@@ -104,7 +105,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     nothing.
     """
     check_together(options)
-    settings = MeasureSettings(by=split_names(options.by), repeats=options.intervals)
+    settings = MeasureSettings(by=options.by, repeats=options.intervals)
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     model = None
     if options.model:

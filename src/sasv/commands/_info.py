@@ -10,7 +10,7 @@ from sasv.encoders.base import parameters_of
 
 @dataclass
 class InfoOptions(Options):
-    """Print the specification of a checkpoint as JSON.
+    """Show the specification of a checkpoint, as JSON.
 
     Args:
         model: checkpoint.
@@ -20,7 +20,7 @@ class InfoOptions(Options):
 
 
 def info(options: InfoOptions) -> dict[str, Any]:
-    """Return what a checkpoint says of itself."""
+    """Return the specification of a checkpoint and its number of parameters."""
     checkpoint = load_checkpoint(options.model)
     parameters = parameters_of(spawn_encoder(checkpoint, fill=False))
     return asdict(checkpoint.specification) | {"parameters": parameters}

@@ -1,7 +1,8 @@
 """sasv metrics."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, Range, Seed
@@ -13,32 +14,33 @@ from sasv.tables import load_utterances
 
 @dataclass
 class MetricsOptions(Options):
-    """Metrics of a score file: ours, or that of a challenge or another toolkit (docs/metrics.md
-    lists them).
+    """Compute the metrics of a score file of sasv, of a challenge, or of another toolkit
+    (docs/metrics.md lists the layouts); with ``against``, compare two systems.
 
     Args:
         scores: score file.
-        key: trials with labels, where the score file has none.
-        cm: score file of a countermeasure beside that of a speaker system: t-DCF and t-EER.
-        column: which score is meant where the file holds several.
-        where: measure only the trials with this ``column=value``; empty takes the subset eval of a
-            key with several subsets (ASVspoof 2021), and all trials elsewhere.
-        columns: names of the columns of a score file whose layout is unknown, separated by commas,
-            ``-`` for one that is not read: speaker,utterance,label,score.
-        labels: meaning of labels that are numbers or unknown words: 0=spoof,1=bonafide.
-        task: sasv, cm (bona fide against spoofed), or auto: cm where the labels say bonafide.
-        by: columns whose values are measured apart, separated by commas.
-        utterances: utterance table that has such a column (codec, gender) where the score file has
-            not.
-        costs: cost model by name, or six numbers; empty takes the usual ones.
-        llr: the scores are log-likelihood ratios: actual costs and Cllr as well.
-        threshold: actual costs at this threshold.
-        asv_errors: of the t-DCF: own (from the scores), asvspoof5 (its organisers' system), or
-            miss,nontarget,spoof.
-        against: score file of another system on the same trials: paired test of every metric.
-        intervals: bootstrap samples for 95 % intervals; 0 for none.
-        resample: speakers (the claimed ones; their trials move together) or trials.
-        seed: of the bootstrap.
+        key: trial list with labels, where the score file has none.
+        cm: score file of a countermeasure, for the t-DCF and the t-EER of the tandem.
+        column: score column to use, where the file holds several.
+        where: use only the trials with this ``column=value``; by default the subset eval of a key
+            with several subsets (ASVspoof 2021), and otherwise all trials.
+        columns: names of the columns of a score file with an unknown layout
+            (speaker,utterance,label,score), with ``-`` for a column to skip.
+        labels: meaning of labels that are numbers or unknown words (0=spoof,1=bonafide).
+        task: sasv, cm (bona fide against spoofed), or auto, which is cm where the labels include
+            bonafide.
+        by: columns (attack,codec) for each of whose values the metrics are computed separately.
+        utterances: utterance table with these columns, where the score file lacks them.
+        costs: name of a cost model, or six numbers; by default several common models.
+        llr: treat the scores as log-likelihood ratios, and compute actual costs and Cllr as well.
+        threshold: threshold at which to compute actual costs.
+        asv_errors: error rates of the speaker verification system in the t-DCF: own (from the
+            scores), asvspoof5 (the organisers' system), or three fractions miss,nontarget,spoof.
+        against: score file of another system on the same trials, for a paired test of every metric.
+        intervals: number of bootstrap samples for 95 % intervals; 0 computes none.
+        resample: what the bootstrap draws: claimed speakers, each with all its trials, or single
+            trials.
+        seed: random seed of the bootstrap.
         json: print JSON.
     """
 
@@ -47,10 +49,10 @@ class MetricsOptions(Options):
     cm: str = ""
     column: str = ""
     where: str = ""
-    columns: str = ""
-    labels: str = ""
-    task: str = "auto"
-    by: str = "attack"
+    columns: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    task: Literal["auto", "sasv", "cm"] = "auto"
+    by: list[str] = field(default_factory=lambda: ["attack"])
     utterances: str = ""
     costs: str = ""
     llr: bool = False
@@ -58,7 +60,7 @@ class MetricsOptions(Options):
     asv_errors: str = "own"
     against: str = ""
     intervals: Count = 0
-    resample: str = "speakers"
+    resample: Literal["speakers", "trials"] = "speakers"
     seed: Seed = 0
     json: bool = False
 
@@ -71,17 +73,12 @@ def settings_of(options: MetricsOptions) -> MeasureSettings:
         llr=options.llr,
         threshold=options.threshold,
         asv_errors=asv_errors(options.asv_errors),
-        by=split_names(options.by),
+        by=options.by,
         utterances=load_utterances(options.utterances) if options.utterances else None,
         repeats=options.intervals,
         resample=options.resample,
         seed=options.seed,
     )
-
-
-def split_names(text: str) -> list[str]:
-    """Return the names in a text that separates them by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def asv_errors(text: str) -> AsvRates | None:
@@ -107,10 +104,17 @@ def metrics(options: MetricsOptions) -> dict[str, Any]:
     given.
     """
     settings = settings_of(options)
-    layout = {"where": options.where, "columns": options.columns, "labels": options.labels}
-    scores = read_scores(options.scores, options.key, options.column, options.cm, **layout)
+    read = partial(
+        read_scores,
+        key=options.key,
+        column=options.column,
+        where=options.where,
+        columns=options.columns,
+        labels=options.labels,
+    )
+    scores = read(options.scores, cm=options.cm)
     result = metrics_of(scores, settings)
     if options.against:
-        other = read_scores(options.against, options.key, options.column, **layout)
+        other = read(options.against)
         result["against"] = compare(scores, other, settings)
     return result

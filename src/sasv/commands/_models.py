@@ -10,11 +10,11 @@ from sasv.weights.place import here, home, place_of
 
 @dataclass
 class ModelsOptions(Options):
-    """List the weights that have a name: ours, those released with the paper, public ones of other
-    toolkits.
+    """List the weights that can be used by name: those of sasv, those released with the paper, and
+    public ones of other toolkits.
 
     Args:
-        here: only those on this machine.
+        here: list only weights that are on this machine.
         json: print JSON.
     """
 

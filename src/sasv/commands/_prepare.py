@@ -20,20 +20,20 @@ class PrepareOptions(Options):
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: {corpora}. kaldi is a data folder with wav.scp and utt2spk, folder has one subfolder
-            a speaker, table is a table of your own, and copies is copy-synthesised speech and its
-            list.
-        folder: the corpus as unpacked.
-        out: folder for utterances.tsv, enrolments_PART.tsv, trials_PART.tsv.
-        protocol: list of the copies; empty takes the only one in their folder.
+        corpus: one of {corpora}. kaldi is a data folder with wav.scp and utt2spk, folder has one
+            subfolder for each speaker, table is a table of your own, and copies is copy-synthesised
+            speech with its list.
+        folder: folder of the corpus, as unpacked.
+        out: output folder, for utterances.tsv, enrolments_PART.tsv, and trials_PART.tsv.
+        protocol: list of the copies (corpus copies); by default the only list in the folder.
         allow_missing: leave out missing and unreadable files instead of failing.
-        seconds: read every header for the column seconds (checks the files as well); files whose
-            header does not say how long they are get decoded once.
-        channel: which channel of recordings with several is meant: mean, loudest, or a number from
-            0 on, as a column of the table; auto takes the mean, and the loudest where the channels
-            cancel or all others are silent.
-        check_speech: measure the speech in each recording (reads every file), for the column
-            speech_seconds, and name those that hold too little.
+        seconds: read the header of every file for the column seconds, which also checks the files;
+            a file whose header does not give its length is decoded once.
+        channel: channel to use of recordings with several, written into the table: mean, loudest,
+            or a number counted from 0; auto takes the mean, or the loudest channel where the
+            channels cancel each other or all others are silent.
+        check_speech: measure the speech in each recording for the column speech_seconds (this reads
+            every file), and report recordings with too little of it.
     """
 
     corpus: str

@@ -26,13 +26,13 @@ class PushOptions(Options):
 
     Args:
         model: checkpoint.
-        repository: hub id ``org/name``.
-        card: Markdown with data, training, figures and limits; empty writes one from the
-            specification.
-        metrics: metrics.json of sasv evaluate, for the figures of a written card.
-        licence: for a model that does not state its own.
+        repository: identifier ``org/name`` on the hub.
+        card: model card in Markdown (data, training, results, limits); by default one is written
+            from the specification.
+        metrics: metrics.json that sasv evaluate wrote, for the results in the model card.
+        licence: licence of a model that does not state its own.
         private: make the repository private.
-        out: write the files that would be published into this folder, and publish nothing.
+        out: folder to write the files into, instead of publishing them.
     """
 
     model: str

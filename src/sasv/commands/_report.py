@@ -1,10 +1,10 @@
 """sasv report."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from sasv.commands._metrics import split_names
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, Seed
 from sasv.evaluation import MeasureSettings, compare, measure_of, metrics_of
@@ -19,24 +19,26 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class ReportOptions(Options):
-    """A page on one or more systems: curves, tables with intervals, worst errors; HTML, Markdown
-    and PNG.
+    """Write a page on one or more systems as HTML, Markdown, and PNG: curves, tables with
+    intervals, and the worst errors.
 
     Args:
-        systems: score files, or folders of sasv evaluate; NAME=PATH gives a name, and a column of a
-            file that holds several scores is NAME=PATH:COLUMN. The first is the baseline of the
-            paired tests.
-        out: folder for report.html, report.md, report.png, figures and report.json.
-        title: of the page.
-        key: trials with labels, where score files have none.
-        utterances: utterance table: links to the audio of the worst errors, and columns for --by.
-        by: columns whose values are measured apart.
-        costs: cost model by name, or six numbers; empty takes the usual ones.
-        llr: the scores are log-likelihood ratios.
-        worst: errors to show of each kind.
-        intervals: bootstrap samples for 95 % intervals; 0 for none.
-        resample: speakers (the claimed ones) or trials.
-        seed: of the bootstrap.
+        systems: score files, or folders that sasv evaluate wrote; NAME=PATH names a system, and
+            NAME=PATH:COLUMN takes one column of a file that holds several scores. The first system
+            is the baseline of the paired tests.
+        out: output folder, for report.html, report.md, report.png, report.json, and figures.
+        title: title of the page.
+        key: trial list with labels, where the score files have none.
+        utterances: utterance table, for links to the audio of the worst errors and for columns of
+            ``by`` that the score files lack.
+        by: columns (attack,codec) for each of whose values the metrics are computed separately.
+        costs: name of a cost model, or six numbers; by default several common models.
+        llr: treat the scores as log-likelihood ratios.
+        worst: number of errors of each kind to show.
+        intervals: number of bootstrap samples for 95 % intervals; 0 computes none.
+        resample: what the bootstrap draws: claimed speakers, each with all its trials, or single
+            trials.
+        seed: random seed of the bootstrap.
     """
 
     systems: list[str]
@@ -44,12 +46,12 @@ class ReportOptions(Options):
     title: str = "Spoofing-aware speaker verification"
     key: str = ""
     utterances: str = ""
-    by: str = "attack"
+    by: list[str] = field(default_factory=lambda: ["attack"])
     costs: str = ""
     llr: bool = False
     worst: Count = 10
     intervals: Count = 1000
-    resample: str = "speakers"
+    resample: Literal["speakers", "trials"] = "speakers"
     seed: Seed = 0
 
 
@@ -58,7 +60,7 @@ def report(options: ReportOptions) -> list[System]:
     settings = MeasureSettings(
         costs=[cost_model(options.costs)] if options.costs else [],
         llr=options.llr,
-        by=split_names(options.by),
+        by=options.by,
         utterances=load_utterances(options.utterances) if options.utterances else None,
         repeats=options.intervals,
         resample=options.resample,

@@ -13,13 +13,13 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class SubmitOptions(Options):
-    """Write scores as the ASVspoof 5 challenge wants them.
+    """Write scores in the submission format of the ASVspoof 5 challenge.
 
     Args:
-        scores: score file; columns asv_score and cm_score go along where it has them.
-        out: file to write.
+        scores: score file; its columns asv_score and cm_score are written too, where it has them.
+        out: output file.
         track: 1 (countermeasure) or 2 (SASV).
-        key: trials, where the score file does not say the labels (they are not written).
+        key: trial list with labels, where the score file has none; labels are not written.
     """
 
     scores: str

@@ -25,25 +25,25 @@ logger = logging.getLogger("sasv")
 @dataclass
 @listing(vocoders=VOCODERS)
 class SynthesizeOptions(Options):
-    """Make spoofed copies of utterances by vocoders, and trials with them.
+    """Make spoofed copies of utterances with vocoders, and trials that contain them.
 
     Args:
-        utterances: table of speech; only its bona fide rows are copied.
-        out: folder for the copies and for utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: {vocoders}. Those after cargan up to mimi are networks and need weights; those
-            named after a codec or a telephone band pass bona fide speech through it.
+        utterances: utterance table; only its bona fide rows are copied.
+        out: output folder, for the copies, utterances.tsv (originals and copies), and trials.tsv.
+        vocoders: one or more of {vocoders}. Those after cargan up to mimi are networks and need
+            weights; those named after a codec or a telephone band pass bona fide speech through it.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         where: copy only the rows with this ``column=value``.
-        trials: copy only the target utterances of these trials, and write trials.tsv with spoofed
+        trials: trial table; copy only its target utterances, and write trials.tsv with spoofed
             trials added.
-        choose: all vocoders for each utterance, or one of them at random.
-        suffix: flac or wav.
-        num_workers: processes; each works alone, on the CPU.
+        choose: copy each utterance with all vocoders, or with one of them at random.
+        suffix: file format of the copies.
+        num_workers: number of processes, which work independently on the CPU.
         device: cpu, cuda, or auto (a GPU where there is one and a vocoder has a network).
-        batch: utterances that a vocoder is given at once; 0 takes 1 on a CPU, 64 on a GPU.
-        shard: this part of the work, ``i/n``; empty takes torchrun's rank.
+        batch: batch size, in utterances; 0 takes 1 on a CPU and 64 on a GPU.
+        shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
         verify: read every copy again at the end.
-        seed: of the choice and of vocoders that draw.
+        seed: random seed, for the choice of vocoders and for vocoders with random excitation.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"workers": "num_workers"}

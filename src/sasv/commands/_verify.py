@@ -21,19 +21,18 @@ class VerifyOptions(Options):
     """Decide whether a recording is bona fide speech of the enrolled speaker.
 
     Args:
-        recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide.
-        model: checkpoint; left out, the model that comes with sasv.
-        threshold: accept from this score on; unset takes the calibration or the threshold of the
-            checkpoint.
-        costs: of a model of the three-class loss, which decides by its log-likelihood ratio: cost
-            model by name, or six numbers; empty takes asvspoof5.
-        min_speech: seconds of speech that each recording has to hold, and the enrolment together;
-            unset takes what the checkpoint says (0.75 s each, 1 s of enrolment); 0 compares
-            anything.
-        cohort: of a model whose threshold holds for s-norm scores: the cohort.npz that sasv
-            evaluate wrote.
-        channel: of recordings with several channels: mean, loudest, or a number from 0 on; auto
-            takes the mean, and the loudest where the channels cancel.
+        recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide on.
+        model: checkpoint; by default the model that comes with sasv.
+        threshold: score from which a recording is accepted; by default the calibration or the
+            threshold of the checkpoint.
+        costs: name of a cost model, or six numbers, for a model with the three-class loss, which
+            decides by its log-likelihood ratio; by default asvspoof5.
+        min_speech: seconds of speech that each recording must contain, and all enrolment recordings
+            together; by default the limits of the checkpoint (0.75 s and 1 s); 0 compares anything.
+        cohort: cohort.npz that sasv evaluate wrote, for a model whose threshold holds for s-norm
+            scores.
+        channel: channel to use of recordings with several: mean, loudest, or a number counted from
+            0; auto takes the mean, or the loudest channel where the channels cancel each other.
         json: print JSON.
         device: cpu, cuda, or auto.
     """

@@ -8,6 +8,7 @@ finds numbers without a range.
 
 import json
 import math
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -80,8 +81,8 @@ Probability = Annotated[float, Range(0, 1)]
 
 
 class Options:
-    """Base of the options of a command, which are a dataclass. Their numbers are checked when they
-    are made.
+    """Base of the options of a command, which are a dataclass. When they are made, their numbers
+    are checked, and a list that is given as one text (``by="attack,codec"``) is split.
 
     A group of options with more to check extends ``__post_init__`` and calls that of ``super()``.
     """
@@ -92,6 +93,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
+        _split_lists(self)
         check_ranges(self)
 
 
@@ -141,6 +143,48 @@ def current_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
+def kind_of(hint: Any) -> Any:
+    """Return list or dict for the types of lists and mappings, otherwise the type itself."""
+    return typing.get_origin(plain(hint)) or plain(hint)
+
+
+def plain(hint: Any) -> Any:
+    """Return a type without ``| None``."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        return parts[0] if len(parts) == 1 else hint
+    return hint
+
+
+def type_words(hint: Any) -> str:
+    """Return in words which values a type allows: ``a whole number, at least 1``."""
+    if typing.get_origin(hint) is Annotated:
+        inner = typing.get_args(hint)[0]
+        allowed = declared_range(hint)
+        words = type_words(inner)
+        if allowed is None or allowed == Range():
+            return words
+        number, union, others = words.partition(" or ")
+        return f"{number}, {allowed}{',' if union else ''}{union}{others}"
+    kind = kind_of(hint)
+    if kind in (typing.Union, types.UnionType):
+        return " or ".join(type_words(part) for part in typing.get_args(hint))
+    if kind is typing.Literal:
+        values = list(map(str, typing.get_args(hint)))
+        return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
+    if kind is list:
+        return f"a list, each item {type_words(typing.get_args(plain(hint))[0])}"
+    names = {bool: "true or false", int: "a whole number", float: "a number", dict: "a mapping"}
+    found = names.get(kind, "text")
+    return f"{found} or null" if plain(hint) is not hint else found
+
+
+def split_items(text: str) -> list[str]:
+    """Return the items of a list that is written with commas (``a,b``)."""
+    parts = [part.strip() for part in text.split(",")]
+    return [part for part in parts if part]
+
+
 def values_of(options: Any) -> dict[str, Any]:
     """Return name -> value of a dataclass of options, as JSON has them."""
     return json.loads(json.dumps(asdict(options)))
@@ -155,6 +199,19 @@ def defaults_of(kind: type) -> dict[str, Any]:
         elif field.default_factory is not MISSING:
             found[field.name] = field.default_factory()
     return json.loads(json.dumps(found))
+
+
+def _split_lists(options: Any) -> None:
+    hints = typing.get_type_hints(type(options))
+    for field in fields(options):
+        value = getattr(options, field.name)
+        hint = hints[field.name]
+        if kind_of(hint) is not list or not isinstance(value, str):
+            continue
+        items: list[Any] = split_items(value)
+        if typing.get_args(plain(hint)) != (str,):
+            items = [int(item) if item.isdigit() else item for item in items]
+        setattr(options, field.name, items)
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -14,13 +14,12 @@ A YAML file given by ``--config`` sets the same options at the place where it st
 import dataclasses
 import json
 import logging
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sasv.core.errors import SasvError
-from sasv.core.options import renamed_options
+from sasv.core.options import kind_of, plain, renamed_options, split_items
 from sasv.core.yaml_files import parse_yaml, read_yaml
 
 TRUE = ("true", "yes", "on")
@@ -259,27 +258,13 @@ def list_of(text: str, of_text: bool, where: str) -> list[Any]:
         if not isinstance(found, list):
             raise SasvError(f"{where}: '{text}' is no list; write {where} a,b")
         return found
-    parts = [part.strip() for part in text.split(",")]
-    parts = [part for part in parts if part]
+    parts = split_items(text)
     return parts if of_text else [parse_yaml(part, where) for part in parts]
 
 
 def dashed(name: str) -> str:
     """Return the name of an option as it is written in a flag."""
     return name.replace("_", "-")
-
-
-def plain(hint: Any) -> Any:
-    """Return a type without ``| None``."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        parts = [part for part in typing.get_args(hint) if part is not type(None)]
-        return parts[0] if len(parts) == 1 else hint
-    return hint
-
-
-def kind_of(hint: Any) -> Any:
-    """Return list or dict for the types of lists and mappings, otherwise the type itself."""
-    return typing.get_origin(plain(hint)) or plain(hint)
 
 
 def _bare_key(key: Any) -> bool:

@@ -11,7 +11,7 @@ from sasv.batches.augment import Augmenter
 from sasv.core.errors import MissingExtra, SasvError, write_reason
 from sasv.core.files import write_text
 from sasv.parallel.devices import pick_device
-from sasv.reproduction.settings import Corpora, Settings
+from sasv.reproduction.options import PlanOptions
 from sasv.reproduction.steps import Step
 from sasv.vocoders import make_vocoder
 
@@ -31,12 +31,12 @@ def check_output(out: Path) -> None:
         ) from error
 
 
-def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = "") -> None:
+def check_beforehand(options: PlanOptions, steps: Sequence[Step], launcher: str = "") -> None:
     """Check what the steps that are not done will need: corpora, augmentations, vocoders, launcher,
     device, packages.
 
     Args:
-        settings: what the plan is made for.
+        options: what the plan is made for.
         steps: the plan.
         launcher: words that start many processes.
 
@@ -45,15 +45,15 @@ def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = 
     """
     waiting = [step for step in steps if step.state().action != "done"]
     if waiting:
-        _check_folders(settings.corpora, settings.speech.corpus)
+        _check_folders(options)
         _check_launcher(launcher)
-        pick_device(settings.device)
-        if settings.corpora.noises or settings.corpora.rirs:
-            Augmenter(settings.corpora.noises, settings.corpora.rirs)
+        pick_device(options.device)
+        if options.noises or options.rirs:
+            Augmenter(options.noises, options.rirs)
         for vocoder in dict.fromkeys(
             name for step in waiting for name in step.options.get("vocoders", ())
         ):
-            make_vocoder(vocoder, settings.weights.get(vocoder, ""))
+            make_vocoder(vocoder, options.weights.get(vocoder, ""))
         _say_space(waiting)
     if importlib.util.find_spec("matplotlib") is None:
         logger.info(
@@ -62,8 +62,9 @@ def check_beforehand(settings: Settings, steps: Sequence[Step], launcher: str = 
         )
 
 
-def _check_folders(corpora: Corpora, speech: str) -> None:
-    for name, folder in (vars(corpora) | {"corpus": speech}).items():
+def _check_folders(options: PlanOptions) -> None:
+    for name in ("voxceleb2", "asvspoof2019", "voxceleb1", "noises", "rirs", "corpus"):
+        folder = getattr(options, name)
         if folder and not Path(folder).is_dir():
             raise SasvError(f"{folder}: no such folder; check the path (--{name})")
 

@@ -10,8 +10,8 @@ from sasv.encoders import ENCODERS
 from sasv.encoders.cost import gflop
 from sasv.reproduction import costs
 from sasv.reproduction.calls import Call, Resolve
+from sasv.reproduction.options import PlanOptions
 from sasv.reproduction.rows import Stage, model_name
-from sasv.reproduction.settings import Settings
 from sasv.reproduction.steps import Step
 from sasv.training.recipes import recipe_values
 from sasv.vocoders import ALWAYS
@@ -73,27 +73,28 @@ class Planner:
     for the scales.
 
     Args:
-        settings: what the plan is made for.
+        options: what the plan is made for.
         resolve: turns a call of a command into work.
     """
 
     default_vocoders: Sequence[str] = ALWAYS
 
-    def __init__(self, settings: Settings, resolve: Resolve):
-        self.settings = settings
+    def __init__(self, options: PlanOptions, resolve: Resolve):
+        self.options = options
+        self.out = Path(options.out)
         self.resolve = resolve
-        self.tables = settings.out / "tables"
-        self.vocoders = list(settings.vocoders or self.default_vocoders)
-        self.tflops = costs.sustained_tflops(settings.tflops)
+        self.tables = self.out / "tables"
+        self.vocoders = list(options.vocoders or self.default_vocoders)
+        self.tflops = costs.sustained_tflops(options.tflops)
         self.steps: list[Step] = []
 
     def model(self, encoder: str, stages: Sequence[Stage]) -> Path:
         """Return the path of the model that has gone through these stages."""
-        return self.settings.out / "models" / encoder / model_name(stages) / "model.safetensors"
+        return self.out / "models" / encoder / model_name(stages) / "model.safetensors"
 
     def evaluation(self, encoder: str, stages: Sequence[Stage]) -> Path:
         """Return the folder of a model's evaluation."""
-        return self.settings.out / "evaluation" / encoder / model_name(stages)
+        return self.out / "evaluation" / encoder / model_name(stages)
 
     def add(self, encoder: str, stages: Sequence[Stage]) -> None:
         """Add the steps of a model and of those that it starts from, and its evaluation."""
@@ -149,16 +150,15 @@ class Planner:
         self, table: Path, product: Product, vocoders: Sequence[str], which: Mapping[str, str]
     ) -> None:
         """Add spoofed copies of the utterances of a table."""
-        settings = self.settings
-        weights = {name: path for name, path in settings.weights.items() if name in vocoders}
+        weights = {name: path for name, path in self.options.weights.items() if name in vocoders}
         values = {
             "utterances": str(table),
             "out": str(product.folder),
             "vocoders": list(vocoders),
             "weights": weights,
             **which,
-            "seed": settings.seed,
-            "device": settings.device,
+            "seed": self.options.seed,
+            "device": self.options.device,
         }
         inputs = {
             **product.inputs,
@@ -169,7 +169,7 @@ class Planner:
 
     def _stage2_copies(self, corpus: str) -> Path:
         """Add the copies of Stage 2; return their table."""
-        folder = self.settings.out / "copies" / corpus
+        folder = self.out / "copies" / corpus
         table = self.tables / corpus / "utterances.tsv"
         choose, hours = self._copies_of(corpus)
         which = {"where": "split=dev" if corpus == "vox2" else "split=train,dev", "choose": choose}
@@ -185,8 +185,6 @@ class Planner:
     def _train(self, encoder: str, stages: Sequence[Stage]) -> None:
         """Add the last of some stages."""
         stage = stages[-1]
-        settings = self.settings
-        corpora = self.settings.corpora
         table = (
             self._stage2_copies(stage.corpus)
             if stage.number == 2
@@ -199,11 +197,11 @@ class Planner:
             "utterances": str(table),
             "out": str(folder),
             "encoder": encoder,
-            "seed": settings.seed,
+            "seed": self.options.seed,
             "init": str(self.model(encoder, stages[:-1])) if len(stages) > 1 else "",
-            "device": settings.device,
-            "precision": settings.training.precision,
-            "licence": settings.training.licence,
+            "device": self.options.device,
+            "precision": self.options.precision,
+            "licence": self.options.licence,
             "where": self._where(stage),
         }
         values |= {
@@ -212,7 +210,7 @@ class Planner:
         }
         values |= self._overrides(by_recipe) | self._selection(stage)
         if stage.corpus == "vox2":
-            values |= {"noises": corpora.noises, "rirs": corpora.rirs}
+            values |= {"noises": self.options.noises, "rirs": self.options.rirs}
         inputs = {name: Path(values[name]) for name in TRAINING_INPUTS if values.get(name)}
         whole = by_recipe | values
         cost = gflop(encoder, self._encoder_options(encoder))
@@ -234,16 +232,16 @@ class Planner:
 
     def _overrides(self, by_recipe: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that stand in place of those of a recipe."""
-        training = self.settings.training
+        options = self.options
         values: dict[str, Any] = {}
-        if training.epochs:
-            values["epochs"] = training.epochs
-        if training.batches_per_epoch:
-            values["batches_per_epoch"] = training.batches_per_epoch
-        if training.pairs:
-            values["pairs"] = training.pairs
+        if options.epochs:
+            values["epochs"] = options.epochs
+        if options.batches_per_epoch:
+            values["batches_per_epoch"] = options.batches_per_epoch
+        if options.pairs:
+            values["pairs"] = options.pairs
             if by_recipe.get("spoof_pairs"):
-                values["spoof_pairs"] = training.pairs
+                values["spoof_pairs"] = options.pairs
         return values
 
     def _selection(self, stage: Stage) -> dict[str, str]:
@@ -268,7 +266,7 @@ class Planner:
             "model": self.model(encoder, stages),
         }
         values = {role: str(path) for role, path in inputs.items()}
-        values |= {"out": str(folder), "device": self.settings.device}
+        values |= {"out": str(folder), "device": self.options.device}
         cost = gflop(encoder, self._encoder_options(encoder))
         hours = costs.evaluation_hours(cost, self._evaluated_utterances(), self.tflops)
         product = Product(
@@ -292,18 +290,22 @@ class Planner:
 
     def _prepare_corpora(self, tables: Path) -> None:
         """Add the tables of the published corpora."""
-        corpora = self.settings.corpora
-        missing = [name for name in ("voxceleb2", "asvspoof2019") if not getattr(corpora, name)]
+        given = {
+            "voxceleb2": self.options.voxceleb2,
+            "asvspoof2019": self.options.asvspoof2019,
+            "voxceleb1": self.options.voxceleb1,
+        }
+        missing = [name for name in ("voxceleb2", "asvspoof2019") if not given[name]]
         if missing:
             raise SasvError(
                 f"give the corpora: --{' and --'.join(missing)}; or --scale tiny, which needs none"
             )
-        self._prepare_corpus("voxceleb2", corpora.voxceleb2, tables / "vox2", ["utterances.tsv"])
+        self._prepare_corpus("voxceleb2", given["voxceleb2"], tables / "vox2", ["utterances.tsv"])
         outputs = ["utterances.tsv", "enrolments_eval.tsv", "trials_eval.tsv"]
-        self._prepare_corpus("asvspoof2019", corpora.asvspoof2019, tables / "la", outputs)
-        if corpora.voxceleb1:
+        self._prepare_corpus("asvspoof2019", given["asvspoof2019"], tables / "la", outputs)
+        if given["voxceleb1"]:
             outputs = ["utterances.tsv", "trials_o.tsv"]
-            self._prepare_corpus("voxceleb1", corpora.voxceleb1, self.tables / "vox1", outputs)
+            self._prepare_corpus("voxceleb1", given["voxceleb1"], self.tables / "vox1", outputs)
 
     def _by_command(self, call: Call, product: Product, label: str = "") -> None:
         """Add a step that is a command."""
@@ -345,12 +347,12 @@ def _crops(values: Mapping[str, Any], stage: Stage) -> float:
 class Full(Planner):
     """The published table: the whole corpora, the published encoders and recipes."""
 
-    def __init__(self, settings: Settings, resolve: Resolve):
-        if settings.speech.corpus:
+    def __init__(self, options: PlanOptions, resolve: Resolve):
+        if options.corpus:
             raise SasvError(
                 "--corpus is for --scale tiny; the full table takes --voxceleb2 and --asvspoof2019"
             )
-        super().__init__(settings, resolve)
+        super().__init__(options, resolve)
 
     def _prepare(self) -> None:
         self._prepare_corpora(self.tables)
@@ -364,11 +366,11 @@ class Full(Planner):
         return {}
 
     def _num_workers(self) -> int:
-        return self.settings.training.num_workers
+        return self.options.num_workers
 
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
         if stage.corpus == "vox2":
-            return (self.tables / "vox1", "o") if self.settings.corpora.voxceleb1 else None
+            return (self.tables / "vox1", "o") if self.options.voxceleb1 else None
         return None if stage.train_set == "train+dev" else (self.tables / "la", "dev")
 
     def _copies_of(self, corpus: str) -> tuple[str, float]:

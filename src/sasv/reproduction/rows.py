@@ -100,13 +100,13 @@ ROWS = {
 }
 
 
-def parse_rows(text: str) -> list[Row]:
-    """Return the rows of ``all`` or of numbers separated by commas."""
-    if text == "all":
+def rows_of(numbers: Sequence[int | str]) -> list[Row]:
+    """Return the rows with these numbers, or all where ``all`` is among them."""
+    if "all" in numbers:
         return list(ROWS.values())
-    try:
-        return [ROWS[int(part)] for part in text.split(",")]
-    except (ValueError, KeyError) as error:
+    unknown = [number for number in numbers if number not in ROWS]
+    if unknown:
         raise SasvError(
-            f"'{text}' is no row of the published table; use numbers from 1 to 11, or all"
-        ) from error
+            f"'{unknown[0]}' is no row of the published table; use numbers from 1 to 11, or all"
+        )
+    return [ROWS[int(number)] for number in numbers]

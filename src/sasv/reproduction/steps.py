@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
 from sasv.core.files import digest_of_file, read_bytes, write_json
+from sasv.core.options import split_items
 from sasv.core.progress import duration
 from sasv.core.version import __version__
 from sasv.tables.content import compare, content_of
@@ -218,6 +219,8 @@ class Step:
                 continue
             old = before.get(name, self.defaults.get(name))
             new = now.get(name, self.defaults.get(name))
+            if isinstance(old, str) and isinstance(new, list):
+                old = split_items(old)  # as an earlier version wrote a list
             if old != new:
                 changes.append(f"{name} was {old!r}, now {new!r}")
         return changes

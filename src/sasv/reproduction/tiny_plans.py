@@ -9,9 +9,9 @@ from sasv.core.errors import SasvError
 from sasv.encoders import preset
 from sasv.reproduction import costs, small
 from sasv.reproduction.calls import Resolve
+from sasv.reproduction.options import PlanOptions
 from sasv.reproduction.plans import Full, Planner, Product
 from sasv.reproduction.rows import Stage
-from sasv.reproduction.settings import Settings
 from sasv.reproduction.steps import Step
 
 
@@ -53,7 +53,7 @@ class TinyParts(Tiny):
     def _prepare(self) -> None:
         whole = self.tables / "whole"
         self._prepare_corpora(whole)
-        seed = self.settings.seed
+        seed = self.options.seed
         inputs = {name: whole / name / "utterances.tsv" for name in ("vox2", "la")}
         for name in ("vox2", "la"):
             folder = self.tables / name
@@ -83,35 +83,36 @@ class TinySynthetic(Tiny):
     default_vocoders = ("griffin-lim", "world")
 
     def _prepare(self) -> None:
-        settings = self.settings
-        given = self.settings.speech
-        if given.unseen in (*given.attacks, *self.vocoders):
+        options = self.options
+        if options.unseen in (*options.attacks, *self.vocoders):
             raise SasvError(
-                f"--unseen {given.unseen} is also among --vocoders or --attacks: then it is not "
+                f"--unseen {options.unseen} is also among --vocoders or --attacks: then it is not "
                 "unseen"
             )
         protocol = [
             f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")
         ]
         speech = self.tables / "speech"
-        rendered = settings.out / "speech"
+        rendered = self.out / "speech"
         self._by_function(
             Step(
                 "speech and its protocol",
                 _within("speech and its protocol", speech),
-                partial(small.speech, given.corpus, given.voices, settings.seed, rendered, speech),
+                partial(
+                    small.speech, options.corpus, options.voices, options.seed, rendered, speech
+                ),
                 speech,
                 ["vox2.tsv", "utterances.tsv", *protocol],
-                {"voices": given.voices, "seed": settings.seed},
-                {"corpus": Path(given.corpus)} if given.corpus else {},
+                {"voices": options.voices, "seed": options.seed},
+                {"corpus": Path(options.corpus)} if options.corpus else {},
                 costs.RENDER_HOURS,
                 costs.RENDER_GIGABYTES,
                 {"corpus": ""},
-                beside=[] if given.corpus else [rendered],
+                beside=[] if options.corpus else [rendered],
             )
         )
         self._spoof(speech)
-        spoofed = settings.out / "spoofed"
+        spoofed = self.out / "spoofed"
         inputs = {"speech": speech / "utterances.tsv"}
         inputs |= {part: spoofed / part / "utterances.tsv" for part in ("train", "dev", "eval")}
         name = "tables of both corpora in small"
@@ -131,12 +132,11 @@ class TinySynthetic(Tiny):
 
     def _spoof(self, speech: Path) -> None:
         """Add the spoofed speech of the three parts of the small corpus."""
-        given = self.settings.speech
         table = speech / "utterances.tsv"
         for part, vocoders in (
-            ("train", given.attacks),
-            ("dev", given.attacks),
-            ("eval", [given.unseen]),
+            ("train", self.options.attacks),
+            ("dev", self.options.attacks),
+            ("eval", [self.options.unseen]),
         ):
             inputs = {"utterances": table}
             outputs = ["utterances.tsv"]
@@ -146,7 +146,7 @@ class TinySynthetic(Tiny):
                 outputs.append("trials.tsv")
                 which = {"trials": str(inputs["trials"])}
             cost = costs.copy_cost(costs.SMALL_SPOOFED_HOURS, len(vocoders))
-            folder = self.settings.out / "spoofed" / part
+            folder = self.out / "spoofed" / part
             self._copy(table, Product(folder, outputs, inputs, *cost), vocoders, which)
 
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
@@ -157,11 +157,12 @@ def _within(name: str, folder: Path) -> str:
     return f"(within sasv reproduce) {name} -> {folder}"
 
 
-def planner_of(scale: str, settings: Settings, resolve: Resolve) -> Planner:
+def planner_of(options: PlanOptions, resolve: Resolve) -> Planner:
     """Return the planner of a scale: full, or tiny on parts of the corpora that are given, else on
     other speech.
     """
-    if scale == "full":
-        return Full(settings, resolve)
-    kind = TinyParts if settings.corpora.given else TinySynthetic
-    return kind(settings, resolve)
+    if options.scale == "full":
+        return Full(options, resolve)
+    if options.voxceleb2 or options.asvspoof2019:
+        return TinyParts(options, resolve)
+    return TinySynthetic(options, resolve)

@@ -6,6 +6,7 @@ submissions, written.
 
 import gzip
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from sasv.audio.formats import SUFFIXES, suffix_of
@@ -42,8 +43,8 @@ def read_scores(
     column: str = "",
     cm: str | Path = "",
     where: str = "",
-    columns: str = "",
-    labels: str = "",
+    columns: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> Scores:
     """Read a score file of any known layout.
 
@@ -56,9 +57,9 @@ def read_scores(
         where: keep the trials with this ``column=value`` (several values separated by commas);
             empty keeps the subset ``eval`` where a column ``subset`` has it, and all trials
             elsewhere.
-        columns: names of the columns of the score file, separated by commas, ``-`` for one that is
-            not read; empty recognises them.
-        labels: meaning of labels that are numbers or unknown words: ``0=spoof,1=bonafide``.
+        columns: names of the columns of the score file, ``-`` for one that is not read; empty
+            recognises them.
+        labels: meaning of labels that are numbers or unknown words: ``0=spoof``, ``1=bonafide``.
 
     Raises:
         TableError: an unknown layout, labels whose meaning is not stated, a trial without a score,
@@ -77,7 +78,7 @@ def read_scores(
             "--columns names the columns of a file"
         )
     if key:
-        cells = _joined(path, cells, scores, key, _columns(Path(key), "", meaning))
+        cells = _joined(path, cells, scores, key, _columns(Path(key), (), meaning))
     if "label" not in cells:
         raise TableError(
             f"{path}: it does not say which trials are targets; give the key file or trial table "
@@ -151,7 +152,9 @@ def _is_ours(path: str | Path) -> bool:
     return {"speaker", "utterance", "label", "score"} <= set(header)
 
 
-def _columns(path: Path, named: str = "", meaning: dict[str, str] | None = None) -> Columns:
+def _columns(
+    path: Path, named: Sequence[str] = (), meaning: dict[str, str] | None = None
+) -> Columns:
     """Return the columns of a score or key file by our names."""
     lines = read_lines(path)
     if not lines:
@@ -162,7 +165,7 @@ def _columns(path: Path, named: str = "", meaning: dict[str, str] | None = None)
     if header:
         rows = rows[1:]
     if named:
-        names = [SKIP if name.strip() == "-" else name.strip() for name in named.split(",")]
+        names = [SKIP if name == "-" else name for name in named]
     elif header:
         names = header
     else:

@@ -217,14 +217,14 @@ def split_rows(lines: Sequence[str]) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def parse_numbers(text: str) -> dict[str, str]:
-    """Parse ``0=spoof,1=bonafide``, the meaning of labels written as numbers or other words.
+def parse_numbers(entries: Sequence[str]) -> dict[str, str]:
+    """Parse the meaning of labels that are written as numbers or in other words (``0=spoof``).
 
     Raises:
         TableError: it is written otherwise, or a label is unknown.
     """
     found = {}
-    for part in filter(None, map(str.strip, text.split(","))):
+    for part in entries:
         written, _, label = part.partition("=")
         meant = label_of(label)
         if not written or meant is None:

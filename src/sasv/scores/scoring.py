@@ -1,10 +1,11 @@
 """How embeddings become scores, as one value that can be stored beside the scores and compared."""
 
 import json
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from sasv.core.files import read_bytes, write_json
 from sasv.scores.directions import unit, without_direction
 from sasv.scores.normalise import Cohort, s_norm
 
-ENROLMENTS = ("mean", "normalised", "scores")
+Enrolment = Literal["mean", "normalised", "scores"]
 """What represents a speaker with several recordings: the mean of the raw embeddings (as published),
 the mean of the normalised ones, or no vector at all: the mean of the scores against each
 recording."""
+
+ENROLMENTS = typing.get_args(Enrolment)
 
 GATHERED = 1 << 16
 """Trials per step where each pair is multiplied on its own."""

@@ -74,15 +74,15 @@ class ModelOptions(Options):
     """The network, and how it is computed.
 
     Args:
-        encoder: {encoders}, or one that another package registers.
+        encoder: one of {encoders}, or one that another package registers.
         encoder_options: options of the encoder that differ from the published ones, for instance
             ``{channels: 256}``.
-        frontend: front-end of the encoder ({frontends}); empty takes that of its publication.
+        frontend: front-end of the encoder ({frontends}); by default that of its publication.
         frontend_options: options of the front-end that differ from its defaults.
-        init: checkpoint to start from (of sasv, or as published).
-        keep_classes: keep the loss head's rows of the classes (speakers and spoof, by name) that
-            the checkpoint given by init has too. Without it a head with other classes starts anew
-            as a whole, as published.
+        init: checkpoint to start from (of sasv, or in a published format).
+        keep_classes: keep the weights of the loss head for classes (speakers and spoof, by name)
+            that the checkpoint given by init has too. By default a head with other classes is
+            initialised anew as a whole, as published.
         freeze_batch_norm: keep the batch-norm statistics of the checkpoint given by init, and
             normalise by them in training too.
         precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
@@ -110,12 +110,12 @@ class LossOptions(Options):
 
     Args:
         loss: aamsoftmaxproto (Stage 1), sasv (Stages 2 and 3), anchored (Stage 2 from a strong
-            encoder on little data), or another: {losses}.
+            encoder on little data), or another of {losses}.
         margin: margin of the loss; for AAM-softmax an angle in radians.
-        margin_start: margin from which it rises during its warm-up.
+        margin_start: margin at the start of its warm-up.
         margin_warmup_epochs: epochs over which the margin rises to its value.
         scale: scale of the cosines before the softmax.
-        loss_options: further options of the loss, for those that have any.
+        loss_options: further options of the loss (docs/concepts/training.md).
         spoof_head: a second head on the embedding, trained beside the loss, which scores speech as
             bona fide or spoofed: linear, or ocsoftmax (one-class). ``sasv evaluate`` writes its
             score as cm_score.
@@ -139,8 +139,9 @@ class BatchOptions(Options):
     Args:
         pairs: bona fide pairs per batch and process, all of different speakers.
         spoof_pairs: spoofed pairs per batch and process (Stages 2 and 3).
-        batches_per_epoch: a number; or paper: until the pairs left no longer fill a batch with
-            different speakers, as published; or spoofs: one whole pass over the spoofed pairs.
+        batches_per_epoch: a number; or paper, which ends an epoch when the remaining pairs no
+            longer fill a batch with different speakers, as published; or spoofs, one pass over all
+            spoofed pairs.
         max_utterances_per_speaker: maximum number of utterances per speaker and epoch; 0 takes all.
         gather_batches: with several processes, compute the loss over the gathered batch of all of
             them; its bona fide pairs are then all of different speakers.
@@ -180,7 +181,7 @@ class ScheduleOptions(Options):
         cycle_epochs: epochs of a cycle of the schedule.
         warmup_epochs: epochs of linear warm-up: of each cycle with cosine, at the start with step
             and exponential.
-        lr_decay: factor by which the peak shrinks with each cycle.
+        lr_decay: factor by which the peak learning rate is multiplied after each cycle.
     """
 
     epochs: PositiveInt = 100
@@ -200,7 +201,7 @@ class OptimiserOptions(Options):
         optimiser: adamw, adam, adamp (needs sasv[optimisers]), or sgd.
         weight_decay: weight decay of the optimiser.
         max_grad_norm: clip the gradient to this norm; 0 does not clip.
-        accumulate_batches: number of batches whose gradients make one step.
+        accumulate_batches: number of batches whose gradients are accumulated for one step.
     """
 
     optimiser: Literal["adamw", "adam", "adamp", "sgd"] = "adamw"
@@ -234,12 +235,12 @@ class SelectionOptions(Options):
     """How the best epoch is chosen.
 
     Args:
-        dev_utterances: table of the development utterances; empty takes the training table with all
+        dev_utterances: table of the development utterances; by default the training table with all
             its rows.
-        dev_enrolments: development enrolments; without them the last epoch is the model.
+        dev_enrolments: development enrolments; without them the last epoch is taken.
         dev_trials: development trials.
         metric: development metric that chooses the model; auto takes SASV-EER where there are
-            spoofed trials, else SV-EER.
+            spoofed trials, and otherwise SV-EER.
         evaluate_every: number of epochs between evaluations on the development trials.
         min_anchor_cosine: with the loss anchored, training ends after an epoch in which the mean
             cosine of bona fide speech with the anchor is lower, and the model is one of an epoch
@@ -266,14 +267,14 @@ class RunOptions(Options):
     """Where and how a run is kept.
 
     Args:
-        out: run folder; the model becomes ``model.safetensors`` in it.
+        out: run folder, in which the trained model is ``model.safetensors``.
         save_minutes: minutes between saved states within an epoch (the end of each epoch is saved
             too).
-        allow_changed: go on although options changed since the last state; its epoch then starts
-            anew.
+        allow_changed: resume although options have changed since the last state; its epoch is then
+            started again.
         tensorboard: write TensorBoard files into the run folder (needs sasv[tensorboard]).
         device: cpu, cuda, or auto.
-        seed: seed of everything random.
+        seed: random seed.
         licence: licence of the model, written into it.
     """
 
