@@ -79,6 +79,10 @@ def respecified(path, **changes):
         ({"training": []}, "training of the specification must be a mapping"),
         ({"licence": {}}, "licence of the specification must be text"),
         ({"loss": None}, "loss of the specification must be text"),
+        ({"scoring": {"crops": "two"}}, "crops of the scoring in the specification must be a"),
+        ({"scoring": {"crop_seconds": 0}}, "crop_seconds of the scoring .* positive|above 0"),
+        ({"scoring": {"max_pause": [1]}}, "max_pause of the scoring in the specification"),
+        ({"scoring": {"cohort": True}}, "cohort of the scoring .* must be a mapping"),
         ({"surprise": 1}, "unknown keys"),
         ({"encoder_options": {"channels": 10**6, "scale": 10**6}}, "larger network"),
         (

@@ -2,6 +2,7 @@
 locks.
 """
 
+import gzip
 import json
 import os
 import signal
@@ -59,6 +60,32 @@ def test_what_is_no_file_is_never_replaced(tmp_path, kind):
     assert path.stat().st_mode == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX")
+def test_a_pipe_is_read_but_not_waited_for_and_a_device_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert read_bytes(tmp_path / "pipe") == b""
+    reader, writer = os.pipe()
+    os.write(writer, b"1 2 3\n")
+    os.close(writer)
+    assert read_bytes(f"/dev/fd/{reader}") == b"1 2 3\n"
+    os.close(reader)
+    with pytest.raises(SasvError, match="/dev/zero: is a device, not a file"):
+        read_bytes("/dev/zero")
+
+
+def test_a_gzip_file_is_no_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "GUNZIPPED_BYTES", 1000)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes(1000)) + gzip.compress(b"x"))
+    assert len(read_bytes(path)) == 1001
+    path.write_bytes(gzip.compress(bytes(1_000_000)))
+    with pytest.raises(SasvError, match="gunzips to more than .* is no table"):
+        read_bytes(path)
+    path.write_bytes(gzip.compress(b"speaker")[:-6])
+    with pytest.raises(SasvError, match="broken gzip file"):
+        read_bytes(path)
+
+
 def test_long_names(tmp_path):
     name = "ü" * 120 + ".json"
     write_json(tmp_path / name, 1)
@@ -88,13 +115,16 @@ def test_a_name_that_is_not_utf8(tmp_path):
         ("{}", "has no 'signature'"),
         ('{"signature": 3}', "'signature' is no str"),
         ('{"signature": "x", "crops": true}', "'crops' is no int"),
+        ('{"signature": "x", "crops": NaN}', "broken JSON .NaN is no number"),
+        ('{"signature": "x", "crops": 1e999}', "broken JSON .1e999 is out of range"),
+        ('{"signature": "x", "crops": 1, "model": 3}', "'model' is no str"),
     ],
 )
 def test_json_of_an_earlier_run_is_checked(tmp_path, text, message):
     path = tmp_path / "embeddings.json"
     path.write_text(text)
     with pytest.raises(SasvError, match=message) as caught:
-        read_json(path, {"signature": str, "crops": int})
+        read_json(path, {"signature": str, "crops": int}, {"model": str})
     assert str(path) in str(caught.value)
     assert "remove it and run the same command again" in str(caught.value)
     path.write_bytes(b"\xff\xfe\x00{")

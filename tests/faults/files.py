@@ -21,10 +21,12 @@ from faults import damage
 from faults.foreign import foreign_files
 from faults.running import NOT_FINITE, Fault, Trial
 from sasv.audio import measure, read_audio, read_speech, write_audio
+from sasv.calibration.backend import Backend, Linear
 from sasv.checkpoints import Checkpoint, Specification, save_checkpoint
 from sasv.commands import MetricsOptions, VerifyOptions, metrics, verify
 from sasv.decision import Verifier
 from sasv.encoders import make_encoder, preset
+from sasv.metrics import cost_model
 from sasv.scores import read_scores
 from sasv.tables import check_trials, load_enrolments, load_trials, load_utterances
 
@@ -97,7 +99,11 @@ def tiny_checkpoint(encoder: str) -> Checkpoint:
     """Return an untrained model of a few thousand weights, with a threshold."""
     torch.manual_seed(0)
     module = make_encoder(encoder, preset(encoder, "test"))
+    part = Linear(["score"], [1.0], 0.0)
+    backend = Backend("logistic", ["score"], cost_model("asvspoof5"), [part], "faults")
     verifier = Verifier(threshold=0.5, threshold_source="faults")
+    if encoder == "ska-tdnn":
+        verifier = verifier.calibrated(backend)
     specification = Specification(
         **module.description(),
         classes=["a", "b", "spoof"],

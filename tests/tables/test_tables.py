@@ -66,6 +66,14 @@ def test_line_ends_and_blank_lines(tmp_path, change):
     assert table.seconds.tolist() == [1.5, 2.0]
 
 
+def test_a_wrong_row_that_is_not_utf8_is_named_and_nothing_else_is_said(tmp_path, capfd):
+    path = tmp_path / "u.tsv"
+    path.write_bytes(UTTERANCES.replace("\nb\t", "\nb\t\xe9\t").encode("latin-1"))
+    with pytest.raises(TableError, match="line 3: 7 cells, the header has 6"):
+        load_utterances(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_table_with_the_line_ends_of_an_old_mac(tmp_path):
     table = load_utterances(write(tmp_path / "u.tsv", UTTERANCES.replace("\n", "\r")))
     assert table.ids == ["a", "b"]

@@ -17,6 +17,7 @@ import numpy as np
 
 from sasv.core.errors import SasvError
 from sasv.core.files import read_json, write_json
+from sasv.core.part_options import parse_options
 from sasv.metrics.costs import CostModel
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
 from sasv.tables.labels import TRIAL_LABELS
@@ -104,17 +105,22 @@ class Backend:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Backend":
         """Make it of what to_dict gave. SasvError where that is something else."""
+        remedy = "make it again by sasv calibrate"
         try:
-            parts = [Linear(**part) for part in values["parts"]]
-            scores = dict(values.get("scores", {}))
-            if scores:
-                scores["scoring"] = dict(scores["scoring"])
-            made = {"costs": CostModel(**values["costs"]), "parts": parts, "scores": scores}
-            return cls(**(dict(values) | made))
-        except (TypeError, KeyError, ValueError) as error:
+            made = parse_options(cls, values, "the back-end")
+        except (TypeError, SasvError) as error:
+            raise SasvError(f"no back-end of scores ({error}); {remedy}") from error
+        parts = {"logistic": 1, "sum": 0, "nonlinear": 2}.get(made.kind)
+        if parts is None or len(made.parts) != parts or not made.columns:
             raise SasvError(
-                f"no back-end of scores ({error}); make it again by sasv calibrate"
-            ) from error
+                f"no back-end of scores (kind {made.kind!r} with {len(made.parts)} parts); {remedy}"
+            )
+        if made.scores and not isinstance(made.scores.get("scoring"), dict):
+            raise SasvError(f"no back-end of scores (its scores have no scoring); {remedy}")
+        for part in made.parts:
+            if len(part.weights) != len(part.columns) or not set(part.columns) <= set(made.columns):
+                raise SasvError(f"no back-end of scores (weights and columns differ); {remedy}")
+        return made
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""

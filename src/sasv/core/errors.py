@@ -1,15 +1,23 @@
 """Errors that a user can act on."""
 
 import errno
+import re
 from collections.abc import Sequence
 from typing import Any
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that end a line, steer a terminal, or turn the direction of writing."""
 
 
 class SasvError(Exception):
     """Something a user can mend: names the file, says what is wrong and what to do, in one line.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. Line ends and control
+    characters in the message, which come from names in files, become spaces and escapes.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(CONTROLS.sub(_shown, message))
 
 
 class AudioError(SasvError):
@@ -43,6 +51,10 @@ class MissingExtra(SasvError):
         super().__init__(
             f'{purpose} needs {package}, which is not installed; pip install "sasv[{extra}]"'
         )
+
+
+def _shown(control: re.Match[str]) -> str:
+    return " " if control[0].isspace() else control[0].encode("unicode_escape").decode()
 
 
 def some(names: Sequence[object], most: int = 5) -> str:

@@ -4,7 +4,9 @@ import contextlib
 import functools
 import gzip
 import hashlib
+import io
 import json
+import math
 import os
 import platform
 import re
@@ -17,6 +19,11 @@ from typing import Any
 
 from sasv.core.errors import SasvError, write_reason
 
+GUNZIPPED_BYTES = 1 << 28
+LARGEST_RATIO = 100
+"""A gzip file that gives more than GUNZIPPED_BYTES and more than so many times its size is no text:
+tables shrink five to twenty times.
+"""
 LONGEST_NAME = 255
 """Bytes of a file's name on the usual file systems."""
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)\.part(\.[^.]*)?")
@@ -161,6 +168,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(
     path: str | os.PathLike[str],
     shape: Mapping[str, type | tuple[type, ...]] | None = None,
+    optional: Mapping[str, type | tuple[type, ...]] | None = None,
     kind: type = dict,
     remedy: str = "remove it and run the same command again",
 ) -> Any:
@@ -169,23 +177,26 @@ def read_json(
     Args:
         path: file.
         shape: keys that it must have -> the types of their values.
+        optional: keys that it may have -> the types of their values.
         kind: dict or list.
         remedy: what to do where the file is broken.
 
     Raises:
-        SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), or has
-            another shape.
+        SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), holds a
+            number that is not finite, or has another shape.
     """
     try:
-        value: Any = json.loads(read_bytes(path))
+        value = parse_json(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise SasvError(
             f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}"
         ) from error
     if kind not in type(value).__mro__:
         raise SasvError(f"{path}: holds no {'object' if kind is dict else kind.__name__}; {remedy}")
-    for key, allowed in (shape or {}).items():
+    for key, allowed in ((shape or {}) | dict(optional or {})).items():
         if key not in value:
+            if key not in (shape or {}):
+                continue
             raise SasvError(f"{path}: has no '{key}'; {remedy}")
         types = allowed if isinstance(allowed, tuple) else (allowed,)
         if not isinstance(value[key], types) or (
@@ -193,6 +204,27 @@ def read_json(
         ):
             wanted = " or ".join(part.__name__ for part in types)
             raise SasvError(f"{path}: '{key}' is no {wanted}; {remedy}")
+    return value
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Parse JSON in which every number is finite.
+
+    Raises:
+        ValueError: it is no JSON, or holds NaN, an infinity, or a number out of range.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
     return value
 
 
@@ -204,17 +236,20 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         most: bytes that such a file has at most, for files that cannot be large.
 
     Raises:
-        SasvError: the file is missing, cannot be read, is no regular file, or is larger than
-            ``most``.
+        SasvError: the file is missing, cannot be read, is a folder or a device, is larger than
+            ``most``, or is gunzipped to far more than a table would be.
     """
     try:
         status = Path(path).stat()
         if stat.S_ISDIR(status.st_mode):
             raise SasvError(f"{path}: is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
+            raise SasvError(f"{path}: is a device, not a file")
         if most is not None and status.st_size > most:
             raise SasvError(f"{path}: larger than {most:,} bytes; is that the right file?")
-        data = Path(path).read_bytes()
-        return gzip.decompress(data) if os.fspath(path).endswith(".gz") else data
+        with open(path, "rb", opener=_open_at_once) as stream:
+            data = stream.read()
+        return _gunzip(data, path) if os.fspath(path).endswith(".gz") else data
     except FileNotFoundError as error:
         raise SasvError(f"{path}: no such file; check the path") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -222,6 +257,23 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     except (OSError, ValueError) as error:
         reason = write_reason(error) if isinstance(error, OSError) else str(error)
         raise SasvError(f"{path}: cannot read: {reason}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe into which nobody writes is empty, instead of waited for."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _gunzip(data: bytes, path: str | os.PathLike[str]) -> bytes:
+    most = max(GUNZIPPED_BYTES, LARGEST_RATIO * len(data))
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        text = stream.read(most + 1)
+    if len(text) > most:
+        raise SasvError(f"{path}: gunzips to more than {most:,} bytes, which is no table or list")
+    return text
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from sasv.audio import measure
 from sasv.core.errors import AudioError, SasvError
-from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, read_json, write_json
+from sasv.core.files import atomic_path, digest_of_bytes, read_json, write_json
 from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress
@@ -36,6 +36,16 @@ BATCH_SECONDS = {"cpu": 30.0, "cuda": 600.0}
 """Padded audio per batch where none is asked for."""
 
 READERS = 4
+
+RECORD: dict[str, type | tuple[type, ...]] = {
+    "signature": str,
+    "settings": str,
+    "crops": int,
+    "crop_seconds": (int, float),
+    "max_pause": (int, float, type(None)),
+    "model": str,
+}
+"""What embeddings.json says of embeddings; versions before say less."""
 
 
 @dataclass
@@ -123,7 +133,9 @@ class Embeddings:
         if failed.exists():
             table = Table.load(failed)
             failures = dict(zip(table.texts("utterance"), table.texts("reason")))
-        about = read_json(folder / "embeddings.json", remedy="run sasv embed again")
+        about = read_json(
+            folder / "embeddings.json", optional=RECORD, remedy="run sasv embed again"
+        )
         known = {
             name: about[name] for name in ("crops", "crop_seconds", "max_pause") if name in about
         }
@@ -375,14 +387,11 @@ def _mark(out: Path) -> dict[str, Any]:
     """Return what a finished folder says about itself, empty where it is not finished or says
     nothing sensible.
     """
-    path = out / "embeddings.json"
-    if not path.exists():
-        return {}
     try:
-        about = json.loads(read_bytes(path))
-    except ValueError:
+        about: dict[str, Any] = read_json(out / "embeddings.json", optional=RECORD)
+    except SasvError:
         return {}
-    return about if isinstance(about, dict) else {}
+    return about
 
 
 def _kept_rows(out: Path, settings: str, names: Sequence[str], files: Sequence[str]) -> set[int]:

@@ -1,12 +1,12 @@
 """What a checkpoint says of itself, so that inference never asks the user."""
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, get_type_hints
 
 from sasv.core.errors import CheckpointError, SasvError
-from sasv.core.options import Count, Range
+from sasv.core.files import parse_json
+from sasv.core.options import Count, PositiveFloat, Range
 from sasv.core.part_options import checked
 
 FORMAT = 2
@@ -14,6 +14,16 @@ DEEPEST = 64
 """Levels of nesting in the JSON of a specification."""
 FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
 """Fields of format 1 that have another name now."""
+
+SCORING: dict[str, Any] = {
+    "measure": str,
+    "enrolment": str,
+    "crops": Count,
+    "crop_seconds": PositiveFloat,
+    "max_pause": Annotated[float, Range(0)] | None,
+    "cohort": dict[str, Any] | None,
+}
+"""What a record of how scores were made holds."""
 
 WHOLE_UTTERANCES = {
     "measure": "cosine",
@@ -96,7 +106,7 @@ class Specification:
     def from_json(cls, text: str, name: str) -> "Specification":
         """Parse the JSON text of file ``name``. CheckpointError where it is not a specification."""
         try:
-            values = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+            values = parse_json(text)
             too_deep = _depth(values) > DEEPEST
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
@@ -138,6 +148,8 @@ class Specification:
                 for key, value in values.items()
             }
         )
+        for key, value in specification.scoring.items():
+            checked(value, SCORING.get(key, Any), f"{key} of the scoring in the specification")
         index = specification.spoof_index
         if index is not None and index >= len(specification.classes):
             raise SasvError(
@@ -145,17 +157,6 @@ class Specification:
                 f"{len(specification.classes)} classes"
             )
         return specification
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is out of range")
-    return value
 
 
 def _depth(value: Any) -> int:

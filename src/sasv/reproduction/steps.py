@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
-from sasv.core.files import digest_of_file, read_bytes, write_json
+from sasv.core.files import digest_of_file, read_json, write_json
 from sasv.core.options import split_items
 from sasv.core.progress import duration
 from sasv.core.version import __version__
@@ -156,15 +156,8 @@ class Step:
         path = self.folder / RECORD
         if not path.is_file():
             return None
-        try:
-            kept = json.loads(read_bytes(path))
-            facts = kept["facts"]
-            whole = isinstance(kept["done"], bool) and all(
-                isinstance(facts[key], dict) for key in ("options", "inputs")
-            )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SasvError(f"{path}: broken ({type(error).__name__}: {error})") from error
-        if not whole:
+        kept: dict[str, Any] = read_json(path, {"facts": dict, "done": bool})
+        if not all(isinstance(kept["facts"].get(key), dict) for key in ("options", "inputs")):
             raise SasvError(f"{path}: broken (not a record of a step)")
         return kept
 

@@ -6,6 +6,7 @@ submissions, written.
 
 import gzip
 import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -144,10 +145,12 @@ def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | 
 def _is_ours(path: str | Path) -> bool:
     """Whether a file is a score table of ours, which is read without a Python object per cell."""
     opener = gzip.open if str(path).endswith(".gz") else open
+    if not Path(path).is_file():  # a pipe can be read only once
+        return False
     try:
         with opener(path, "rb") as stream:
             header = stream.readline(4096).decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         return False  # reading it again says what is wrong
     return {"speaker", "utterance", "label", "score"} <= set(header)
 

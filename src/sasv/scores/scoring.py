@@ -1,6 +1,5 @@
 """How embeddings become scores, as one value that can be stored beside the scores and compared."""
 
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.core.files import read_bytes, write_json
+from sasv.core.files import read_json, write_json
 from sasv.scores.directions import unit, without_direction
 from sasv.scores.normalise import Cohort, s_norm
 
@@ -215,16 +214,13 @@ def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
     path = sidecar(scores)
     if not path.exists():
         return None
+    remedy = "remove it or score again"
+    values = read_json(path, {"scoring": dict}, {"model": str}, remedy=remedy)
     try:
-        values = json.loads(read_bytes(path))
-        scoring = dict(values["scoring"])
-        model = str(values.get("model", ""))
-        _identity(scoring)
+        _identity(values["scoring"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise SasvError(
-            f"{path}: not a record of how scores were made; remove it or score again"
-        ) from error
-    return scoring, model
+        raise SasvError(f"{path}: not a record of how scores were made; {remedy}") from error
+    return values["scoring"], values.get("model", "")
 
 
 def enrolment_vectors(vectors: np.ndarray, members: Sequence[Sequence[int]]) -> np.ndarray:

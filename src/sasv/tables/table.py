@@ -87,16 +87,7 @@ class Table:
             raise TableError(
                 f"{name}: a column name stands twice in the header: {some(header, 20)}"
             )
-        wrong: list[pyarrow.csv.InvalidRow] = []
-
-        def keep_first(row: pyarrow.csv.InvalidRow) -> str:
-            if not wrong:
-                wrong.append(row)
-            return "skip"
-
-        parse = pyarrow.csv.ParseOptions(
-            delimiter="\t", quote_char=False, invalid_row_handler=keep_first
-        )
+        parse = pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False)
         convert = pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(header, CELL), strings_can_be_null=False
         )
@@ -105,16 +96,9 @@ class Table:
         )
         try:
             cells = pyarrow.csv.read_csv(pa.BufferReader(data), read, parse, convert)
-        except pa.ArrowInvalid as error:  # the row that is wrong is not UTF-8
-            raise TableError(
-                f"{name}: damaged, or not tab-separated text ({_first_words(error)})"
-            ) from error
-        if wrong:
-            row = wrong[0]
-            raise TableError(
-                f"{name}, line {lines[row.number - 1]}: {row.actual_columns} cells, the header has "
-                f"{row.expected_columns}; cells are separated by single tabs"
-            )
+        except pa.ArrowInvalid as error:
+            _check_cells(name, data, lines, len(header))
+            raise TableError(f"{name}: damaged, or not tab-separated text") from error
         return cls(name, cells.slice(1).combine_chunks(), lines[1:])
 
     @classmethod
@@ -304,9 +288,16 @@ def text_digest(path: str | Path) -> str:
     return digest_of_bytes(data if data.endswith(b"\n") else data + b"\n")
 
 
-def _first_words(error: pa.ArrowInvalid) -> str:
-    """Return what Arrow says of a row, without the row, which may hold anything."""
-    return str(error).split(": ", 1)[-1].rpartition(": ")[0] or "not text"
+def _check_cells(name: str, data: bytes, lines: np.ndarray, wanted: int) -> None:
+    """TableError that names the first row with more or fewer cells than the header."""
+    rows = filter(None, data.split(b"\n"))
+    for line, row in zip(lines.tolist(), rows):
+        cells = row.count(b"\t") + 1
+        if cells != wanted:
+            raise TableError(
+                f"{name}, line {line}: {cells} cells, the header has {wanted}; cells are separated "
+                "by single tabs"
+            )
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

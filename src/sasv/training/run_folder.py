@@ -4,7 +4,6 @@ not at all.
 
 import csv
 import io
-import json
 import logging
 import os.path
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from sasv.checkpoints.containers import torch_bytes
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
-from sasv.core.files import read_bytes, write_bytes, write_json, write_text
+from sasv.core.files import read_json, write_bytes, write_json, write_text
 from sasv.core.options import Options, current_names, defaults_of, values_of
 from sasv.tables import Utterances, load_utterances
 from sasv.tables.content import Content, compare, content_of, rows_digest
@@ -108,7 +107,7 @@ class RunFolder:
         if not old:
             return ["its options.json is missing"]
         facts = self._read("environment.json").get("facts", {})
-        if not isinstance(facts, dict):
+        if not isinstance(facts, dict) or not isinstance(facts.get("inputs") or {}, dict):
             raise SasvError(
                 f"{self.path / 'environment.json'}: broken (facts are no object); {MEND}"
             )
@@ -224,12 +223,7 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return {}
-        try:
-            value = json.loads(read_bytes(path))
-        except (ValueError, RecursionError) as error:
-            raise SasvError(f"{path}: broken ({error}); {MEND}") from error
-        if not isinstance(value, dict):
-            raise SasvError(f"{path}: broken (not a JSON object); {MEND}")
+        value: dict[str, Any] = read_json(path, remedy=MEND)
         return value
 
 

@@ -6,7 +6,6 @@ silence beyond the ends. A piece is computed alone or in a batch alike, and the 
 that of a piece.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sasv.core.errors import CheckpointError, MissingExtra
+from sasv.core.errors import CheckpointError, MissingExtra, SasvError
+from sasv.core.files import read_json
 from sasv.vocoders.base import Vocoder
 
 
@@ -196,11 +196,9 @@ def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     that is wanted.
     """
     try:
-        settings = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}); put the settings beside the weights"
-        ) from error
+        settings: dict[str, Any] = read_json(path, remedy="put the settings beside the weights")
+    except SasvError as error:
+        raise CheckpointError(str(error)) from error
     lacking = [name for name in wanted if name not in settings]
     if lacking:
         raise CheckpointError(
