@@ -150,6 +150,35 @@ def test_a_length_from_the_bit_rate_is_no_promise(tmp_path, av, speech):
         assert len(read_audio(path)) == measure(path).samples
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW", "ALAC_16"])
+def test_a_cut_caf_is_a_truncation(tmp_path, av, speech, subtype):
+    path = tmp_path / "x.caf"
+    soundfile.write(path, speech, 16000, format="CAF", subtype=subtype)
+    assert len(read_audio(path)) == len(speech)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(AudioError, match=r"truncated: the header promises [\d,]+ bytes of audio"):
+        measure(path)
+    at = data.find(b"data") + 4
+    path.write_bytes(data[:at] + b"\xff" * 8 + data[at + 8 :])  # a size of -1: to the end
+    assert subtype == "ALAC_16" or len(read_audio(path)) == len(speech)
+
+
+@pytest.mark.parametrize("form, codec", [("matroska", "libopus"), ("webm", "libopus")])
+def test_a_container_that_states_its_length_is_truncated_where_much_is_missing(
+    tmp_path, av, speech, form, codec
+):
+    path = tmp_path / "x.mka"
+    encode(av, path, np.tile(speech, 3), codec, form, rate=48000)
+    assert measure(path).seconds == pytest.approx(3 * len(speech) / 16000, abs=0.1)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match="truncated: the header promises"):
+        measure(path)
+    with pytest.raises(AudioError, match="truncated: the header promises"):
+        read_audio(path)
+
+
 def mp3(av, path, wave, bit_rate, xing):
     encode(
         av,

@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sasv import cli
+from conftest import tiny_options
+from sasv import cli, commands
 from sasv.cli.parser import options_of
 from sasv.cli.program import checked_outputs
 from sasv.commands import COMMANDS
@@ -150,11 +152,30 @@ def test_outputs_inside_the_speech_are_refused(tmp_path, monkeypatch, name, sour
 
 def test_recordings_and_the_folder_of_an_output(tmp_path):
     recordings = [str(tmp_path / "speech" / speaker / "a.wav") for speaker in ("s1", "s2")]
+    for recording in recordings:
+        Path(recording).parent.mkdir(parents=True)
     refuse_inside_speech(tmp_path / "out", recordings)
     refuse_inside_speech(tmp_path / "speech" / "copies", recordings)
     for out in ("speech/s1", "speech/s1/x"):
         with pytest.raises(SasvError, match="among the recordings"):
             refuse_inside_speech(tmp_path / out, recordings)
+
+
+@pytest.mark.parametrize("name", ["embed", "evaluate", "train", "report"])
+def test_no_command_writes_among_the_recordings_of_its_table(tmp_path, corpus, trained, name):
+    inside = corpus / "audio" / "new"
+    table = str(corpus / "utterances.tsv")
+    model = str(trained / "model.safetensors")
+    tables = [str(corpus / f"{kind}_dev.tsv") for kind in ("enrolments", "trials")]
+    options = {
+        "embed": lambda: commands.EmbedOptions(table, str(inside), model),
+        "evaluate": lambda: commands.EvaluateOptions(table, str(inside), *tables, model=model),
+        "train": lambda: tiny_options(corpus, inside),
+        "report": lambda: commands.ReportOptions(["scores.tsv"], str(inside), utterances=table),
+    }[name]()
+    with pytest.raises(SasvError, match="among the recordings"):
+        getattr(commands, name)(options)
+    assert not inside.exists()
 
 
 def test_two_outputs_with_one_name_are_refused(tmp_path):

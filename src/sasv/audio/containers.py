@@ -114,6 +114,22 @@ def _bytes_promised(data: bytes | mmap.mmap, at: int, frame: Mp3Frame) -> int | 
     return None
 
 
+def caf_bytes(data: bytes | mmap.mmap) -> tuple[int, int]:
+    """Return how many bytes of audio the header of a CAF file promises and how many are there; 0
+    and 0 where it says nothing (a size of -1: until the end of the file).
+    """
+    at = 8
+    while at + 12 <= len(data):
+        kind, size = struct.unpack(">4sq", data[at : at + 12])
+        at += 12
+        if kind == b"data":
+            return (size, min(size, len(data) - at)) if size > 0 else (0, 0)
+        if size < 0:
+            break
+        at += size
+    return 0, 0
+
+
 def ogg_state(data: bytes | mmap.mmap) -> str:
     """Return "whole" (one OGG stream with its end), "chained" (several in a row) or "cut" (the end
     is missing).

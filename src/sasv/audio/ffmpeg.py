@@ -28,6 +28,17 @@ ROUNDED_SHARE = 5
 more a truncation.
 """
 
+STATED = "matroska"
+"""Containers (WebM among them) that state how long the whole recording is: where much of it is missing, the file is
+truncated.
+"""
+
+MISSING_SHARE = 0.05
+"""The statement may be longer than the audio by this share, or by a second."""
+
+MICROSECONDS = 1_000_000
+"""Unit of the length of a container."""
+
 LONGEST_COUNT_SECONDS = 24 * 3600.0
 """A file is not decoded for longer than this to count its samples."""
 
@@ -46,6 +57,9 @@ class FfmpegSource:
             check_format(name, rate, channels)
             samples = 0
             length = Length.UNKNOWN
+            self.stated = 0.0
+            if len(container.streams) == 1 and container.format.name.startswith(STATED):
+                self.stated = (container.duration or 0) / MICROSECONDS
             if stream.duration and stream.time_base:
                 samples = int(stream.duration * stream.time_base * rate)
                 tabled = "mp4" in container.format.name and stream.frames > 0
@@ -118,6 +132,8 @@ class FfmpegSource:
                 ) from error
         if not begun:
             raise AudioError(f"{self.name}: holds no audio; fetch or convert it again")
+        if self.stated - position / rate > max(1.0, MISSING_SHARE * self.stated):
+            raise truncated(self.name, round(self.stated * rate), position, rate)
 
     def counted(self) -> int:
         """Return the samples per channel, by decoding all of them; the memory is that of a

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import soundfile
 
-from sasv.audio.containers import mp3_samples, ogg_state
+from sasv.audio.containers import caf_bytes, mp3_samples, ogg_state
 from sasv.audio.source import (
     BLOCK_VALUES,
     SAMPLES_PER_BYTE,
@@ -111,6 +111,7 @@ def open_sndfile(name: str, status: os.stat_result) -> tuple[SndfileSource | Non
     try:
         file = soundfile.SoundFile(native_path(name))
     except (soundfile.SoundFileError, TypeError) as error:
+        _check_caf(name)
         return None, _reason(error)
     try:
         check_format(name, file.samplerate, file.channels)
@@ -179,6 +180,19 @@ def _mapped(name: str) -> Iterator[mmap.mmap]:
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         yield data
+
+
+def _check_caf(name: str) -> None:
+    """AudioError where a file is a CAF that was cut; libsndfile says no more than "malformed"."""
+    with _mapped(name) as data:
+        if data[:4] != b"caff":
+            return
+        promised, present = caf_bytes(data)
+    if present < promised:
+        raise AudioError(
+            f"{name}: truncated: the header promises {promised:,} bytes of audio, {present:,} are "
+            "there; fetch or convert it again"
+        )
 
 
 def _sphere_samples(name: str) -> int:

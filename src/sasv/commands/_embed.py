@@ -7,7 +7,6 @@ from typing import Annotated
 from sasv.audio import AUTO
 from sasv.core.errors import SasvError, some
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
-from sasv.core.outputs import refuse_inside_speech
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import Extraction, load_model
 from sasv.tables import load_utterances
@@ -60,7 +59,6 @@ def embed(options: EmbedOptions) -> Embeddings | None:
     )
     model = load_model(options.model, options.device, extraction)
     utterances = load_utterances(options.utterances, options.where)
-    refuse_inside_speech(options.out, utterances.paths)
     result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
     if result is not None:
         logger.info(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
+from sasv.core.outputs import refuse_inside_speech
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Extraction, Model, load_model
@@ -119,6 +120,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         countermeasure = load_model(options.countermeasure, options.device, whole)
         countermeasure.check_countermeasure()
     fusion = fusion_of(options, model, countermeasure)
+    refuse_inside_speech(options.out, protocol.utterances.paths)
     out = Path(options.out)
     cohort = None
     cm_scores: dict[str, float] = {}

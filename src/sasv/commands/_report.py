@@ -7,6 +7,7 @@ from typing import Literal
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, Seed
+from sasv.core.outputs import refuse_inside_speech
 from sasv.evaluation import MeasureSettings, compare, measure_of, metrics_of
 from sasv.metrics import cost_model
 from sasv.report.build import build_report
@@ -66,6 +67,8 @@ def report(options: ReportOptions) -> list[System]:
         resample=options.resample,
         seed=options.seed,
     )
+    if settings.utterances is not None:
+        refuse_inside_speech(options.out, settings.utterances.paths)
     systems: list[System] = []
     for text in options.systems:
         system = load_system(text, options.key, settings)

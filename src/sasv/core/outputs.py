@@ -148,12 +148,23 @@ def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str])
         out: folder to write to.
         recordings: paths of the recordings.
     """
+    place = Path(os.path.realpath(out))
+    around = {_identity(folder) for folder in (place, *place.parents)} - {None}
     for folder in {os.path.dirname(path) for path in recordings}:
-        if folder not in ("", os.sep) and _inside(Path(out), Path(folder)):
+        if folder not in ("", os.sep) and _identity(folder) in around:
             raise SasvError(
                 f"--out {out}: lies in {folder}, among the recordings themselves; choose another "
                 "folder"
             )
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return what tells a folder from all others, None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (pathlib is slower, and there may be many)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _targets(output: Output, path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, digest_of_bytes, read_json, write_json
 from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
+from sasv.core.outputs import refuse_inside_speech
 from sasv.core.progress import Progress
 from sasv.embeddings.model import Extraction, Model
 from sasv.parallel.sharding import outstanding, parse_shard
@@ -277,6 +278,7 @@ def extract(
         work.
     """
     keep_memory()
+    refuse_inside_speech(out, utterances.paths)
     out = Path(out)
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
     settings = _settings(model)

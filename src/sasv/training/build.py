@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sasv.core.errors import SasvError
+from sasv.core.outputs import refuse_inside_speech
 from sasv.losses import LOSSES
 from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
@@ -50,6 +51,7 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
         pin=device.type == "cuda",
         name_sources=anchored,
     )
+    refuse_inside_speech(options.out, data.utterances.paths)
     development = DevelopmentSet.load(options, options.utterances)
     anchor = make_anchor(options.init, data, device) if anchored else None
     engine, notes = build_engine(options, data.classes, device, processes, anchor)
