@@ -322,6 +322,21 @@ def test_real_librispeech(tmp_path):
     assert len(table.speakers[1]) == 261
 
 
+def test_tables_that_moved_with_their_corpus(tmp_path, caplog):
+    caplog.set_level("INFO", "sasv")
+    (tmp_path / "old" / "tables").mkdir(parents=True)
+    tree(tmp_path / "old" / "vox", "id1/a.wav", "id1/b.wav")
+    run("folder", tmp_path / "old" / "vox", tmp_path / "old" / "tables")
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = run("table", tmp_path / "new" / "tables", tmp_path / "out")
+    found = load_utterances(moved.utterances)
+    assert found.paths == [str(tmp_path / f"new/vox/id1/{name}.wav") for name in ("a", "b")]
+    assert f"{tmp_path / 'old'} is gone: its files are taken from {tmp_path / 'new'}" in caplog.text
+    (tmp_path / "new" / "vox" / "id1" / "b.wav").unlink()
+    with pytest.raises(SasvError, match="1 of 2 listed files are missing"):
+        run("table", tmp_path / "new" / "tables", tmp_path / "out2")
+
+
 def test_own_folder_and_own_table(tmp_path):
     root = tmp_path / "my speech"
     tree(root, "Jörg/a b.wav", "Jörg/deep/c.wav", "Ann/a b.wav")

@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 
+from sasv.audio import read_audio
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import (
     CalibrateOptions,
@@ -30,6 +32,21 @@ def options(corpus, out, **changes):
     names = {"utterances": "utterances", "enrolments": "enrolments_dev", "trials": "trials_dev"}
     tables = {option: str(corpus / f"{name}.tsv") for option, name in names.items()}
     return EvaluateOptions(out=str(out), plot=False, intervals=0, **(tables | changes))
+
+
+def test_a_channel_is_chosen_where_the_table_names_none(checkpoint, corpus, tmp_path):
+    """Speech on the second channel of two: the scores are those of the speech alone."""
+    shutil.copytree(corpus, tmp_path / "two", ignore=shutil.ignore_patterns("s[0-5]-*"))
+    for path in (tmp_path / "two" / "audio").iterdir():
+        wave = read_audio(path)
+        both = np.stack([0.2 * np.roll(wave[::-1], 99), wave], axis=1)
+        soundfile.write(path, both, 16000, subtype="FLOAT")
+    evaluate(options(corpus, tmp_path / "mono", model=checkpoint))
+    evaluate(options(tmp_path / "two", tmp_path / "second", model=checkpoint, channel="1"))
+    scores = [Table.load(tmp_path / name / "scores.tsv") for name in ("mono", "second")]
+    np.testing.assert_allclose(*(table.numbers("score") for table in scores), atol=1e-3)
+    with pytest.raises(SasvError, match="channel"):
+        evaluate(options(corpus, tmp_path / "x", model=checkpoint, channel="left"))
 
 
 def test_a_checkpoint_scores_as_its_calibration_was_made(checkpoint, corpus, tmp_path):

@@ -29,8 +29,8 @@ more a truncation.
 """
 
 STATED = "matroska"
-"""Containers (WebM among them) that state how long the whole recording is: where much of it is missing, the file is
-truncated.
+"""Containers (WebM among them) that state how long the whole recording is: where much of it is
+missing, the file is truncated.
 """
 
 MISSING_SHARE = 0.05

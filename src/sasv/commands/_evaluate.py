@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from sasv.audio import AUTO
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
@@ -67,6 +68,9 @@ class EvaluateOptions(Options):
         by: columns (attack,codec) for each of whose values the metrics are computed separately.
         batch_seconds: padded audio per batch, in seconds; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: length in seconds above which an utterance is refused.
+        channel: channel to use of recordings with several, where the table has no such column:
+            mean, loudest, or a number counted from 0; auto takes the mean, or the loudest channel
+            where the channels cancel each other.
         intervals: number of bootstrap samples over speakers for 95 % intervals; 0 computes none.
         plot: write scores.png (needs sasv[plots]).
         device: cpu, cuda, or auto.
@@ -94,6 +98,7 @@ class EvaluateOptions(Options):
     by: list[str] = field(default_factory=lambda: ["attack"])
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
+    channel: str = AUTO
     intervals: Count = 1000
     plot: bool = True
     device: str = "auto"
@@ -108,19 +113,23 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     check_together(options)
     settings = MeasureSettings(by=options.by, repeats=options.intervals)
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
+    refuse_inside_speech(options.out, protocol.utterances.paths)
     model = None
     if options.model:
         extraction = Extraction(
-            options.max_seconds, options.crops, options.crop_seconds, options.max_pause
+            options.max_seconds,
+            options.crops,
+            options.crop_seconds,
+            options.max_pause,
+            options.channel,
         )
         model = load_model(options.model, options.device, extraction)
     countermeasure = None
     if options.countermeasure:
-        whole = Extraction(options.max_seconds)
+        whole = Extraction(options.max_seconds, channel=options.channel)
         countermeasure = load_model(options.countermeasure, options.device, whole)
         countermeasure.check_countermeasure()
     fusion = fusion_of(options, model, countermeasure)
-    refuse_inside_speech(options.out, protocol.utterances.paths)
     out = Path(options.out)
     cohort = None
     cm_scores: dict[str, float] = {}

@@ -8,12 +8,16 @@ from sasv.core.errors import SasvError
 from sasv.corpora.base import CorpusLists, Trial, Utterance
 from sasv.tables import load_enrolments, load_trials, load_utterances
 
+TRIES = 20
+"""So many paths that are gone are looked for in vain before the others are taken for missing."""
+
 
 def read(folder: Path) -> CorpusLists:
     """Read the tables of a folder, or a single utterance table; paths start from the folder of the
     table.
 
-    Further columns are kept.
+    Further columns are kept. Absolute paths that are gone are looked for where the table is now: a
+    corpus and its tables may have moved together.
     """
     path = folder / "utterances.tsv" if folder.is_dir() else folder
     if not path.exists():
@@ -26,8 +30,9 @@ def read(folder: Path) -> CorpusLists:
         for values in zip(*columns.values())
     ]
     root = path.parent
+    rows, notes = _moved(rows, root.resolve())
     files = {row.path for row in rows if (root / row.path).exists()}
-    lists = CorpusLists(root, rows, files=files)
+    lists = CorpusLists(root, rows, files=files, notes=notes)
     names = table.texts("utterance")
     others = [column for column in table.columns if column not in Utterance._fields]
     lists.extras = {column: dict(zip(names, table.texts(column))) for column in others}
@@ -44,3 +49,36 @@ def read(folder: Path) -> CorpusLists:
         cells = [trials.table.texts(column) for column in ("speaker", "utterance", "label")]
         lists.trials[part] = list(map(Trial, *cells, trials.attack_texts))
     return lists
+
+
+def _moved(rows: list[Utterance], root: Path) -> tuple[list[Utterance], list[str]]:
+    """Replace the beginning of absolute paths that are gone by the folder of the table, or by the
+    one above it, where the rest of the path leads to a file there; return the rows and what was
+    replaced.
+    """
+    replaced: dict[str, str] = {}
+    tries = TRIES
+    found = []
+    for row in rows:
+        path = Path(row.path)
+        if path.is_absolute() and not path.exists():
+            begin = next((old for old in replaced if path.is_relative_to(old)), None)
+            if begin is None and tries:
+                begin = _old_beginning(path, root, replaced)
+                tries -= begin is None
+            if begin is not None:
+                new = Path(replaced[begin]) / path.relative_to(begin)
+                row = row._replace(path=str(new))
+        found.append(row)
+    notes = [f"{old} is gone: its files are taken from {new}" for old, new in replaced.items()]
+    return found, notes
+
+
+def _old_beginning(path: Path, root: Path, replaced: dict[str, str]) -> str | None:
+    """Return the beginning of a path that another folder can stand for, and note that folder."""
+    for old in path.parents[::-1]:
+        for new in (root, root.parent):
+            if (new / path.relative_to(old)).is_file():
+                replaced[str(old)] = str(new)
+                return str(old)
+    return None
