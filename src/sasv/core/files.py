@@ -193,7 +193,7 @@ def read_json(
         ) from error
     if kind not in type(value).__mro__:
         raise SasvError(f"{path}: holds no {'object' if kind is dict else kind.__name__}; {remedy}")
-    for key, allowed in ((shape or {}) | dict(optional or {})).items():
+    for key, allowed in {**(shape or {}), **(optional or {})}.items():
         if key not in value:
             if key not in (shape or {}):
                 continue
