@@ -107,6 +107,7 @@ def test_a_fitted_fusion_runs_from_audio(corpus, parts, summed, tmp_path, kind, 
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-4)
     assert found.table.texts("cm_score") == expected.table.texts("cm_score")
     assert load_scoring(tmp_path / "e" / "scores.tsv")[0]["fusion"]["kind"] == kind
+    assert "cllr" in json.loads((tmp_path / "e" / "metrics.json").read_text())
 
 
 def test_fused_scores_calibrate_no_checkpoint(parts, summed, tmp_path):

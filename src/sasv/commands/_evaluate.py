@@ -111,7 +111,6 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     nothing.
     """
     check_together(options)
-    settings = MeasureSettings(by=options.by, repeats=options.intervals)
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     refuse_inside_speech(options.out, protocol.utterances.paths)
     model = None
@@ -130,6 +129,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         countermeasure = load_model(options.countermeasure, options.device, whole)
         countermeasure.check_countermeasure()
     fusion = fusion_of(options, model, countermeasure)
+    settings = MeasureSettings(
+        llr=fusion is not None and fusion.gives_llr, by=options.by, repeats=options.intervals
+    )
     out = Path(options.out)
     cohort = None
     cm_scores: dict[str, float] = {}

@@ -73,6 +73,11 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     A dry run returns no cells, and the plan as their text.
     """
     rows, encoders, train_sets = chosen(options)
+    if options.encoder_options and len(encoders) > 1:
+        raise SasvError(
+            f"--encoder-options are those of one encoder, not of {', '.join(encoders)}; run one "
+            "after the other"
+        )
     check_launcher(options.launch)
     planner = planner_of(options, partial(resolve, launcher=options.launch))
     cells = add_cells(planner, rows, encoders, train_sets)

@@ -41,6 +41,11 @@ class Fusion:
     countermeasure: str
 
     @property
+    def gives_llr(self) -> bool:
+        """Whether the fused scores are log-likelihood ratios."""
+        return self.backend.kind != SUM
+
+    @property
     def needs_quality(self) -> bool:
         """Whether it reads quality measures."""
         return bool(set(self.backend.columns) & set(QUALITY))

@@ -5,7 +5,7 @@ all of them.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from sasv.core.options import Count, NonNegativeFloat, Options, Range, Seed
 
@@ -54,6 +54,8 @@ class StageOptions(Options):
     """Options of the training of every stage.
 
     Args:
+        encoder_options: options of the encoder beside those of the scale, such as the pretrained
+            backbone of a self-supervised one (--encoder-options.backbone FOLDER).
         epochs: epochs of every stage; 0 takes those of its recipe.
         batches_per_epoch: batches per epoch; 0 takes those of the recipe.
         pairs: bona fide pairs per batch, and as many spoofed pairs; 0 takes those of the recipe.
@@ -62,6 +64,7 @@ class StageOptions(Options):
         licence: licence of the models, written into them.
     """
 
+    encoder_options: dict[str, Any] = field(default_factory=dict)
     epochs: Count = 0
     batches_per_epoch: Count = 0
     pairs: Count = 0

@@ -206,14 +206,14 @@ class Planner:
         }
         values |= {
             "num_workers": self._num_workers(),
-            "encoder_options": self._encoder_options(encoder),
+            "encoder_options": self._chosen_options(encoder),
         }
         values |= self._overrides(by_recipe) | self._selection(stage)
         if stage.corpus == "vox2":
             values |= {"noises": self.options.noises, "rirs": self.options.rirs}
         inputs = {name: Path(values[name]) for name in TRAINING_INPUTS if values.get(name)}
         whole = by_recipe | values
-        cost = gflop(encoder, self._encoder_options(encoder))
+        cost = gflop(encoder, self._chosen_options(encoder))
         hours = costs.train_hours(
             cost, whole["epochs"], _crops(whole, stage), whole["crop_frames"], self.tflops
         )
@@ -221,6 +221,10 @@ class Planner:
         self._by_command(
             Call("train", values, recipe, True), product, f"train {encoder}, {model_name(stages)}"
         )
+
+    def _chosen_options(self, encoder: str) -> dict[str, Any]:
+        """Return the options of an encoder: those of the scale, and over them the given ones."""
+        return {**self._encoder_options(encoder), **self.options.encoder_options}
 
     def _where(self, stage: Stage) -> str:
         """Return which rows of its table a stage trains on."""
@@ -267,7 +271,7 @@ class Planner:
         }
         values = {role: str(path) for role, path in inputs.items()}
         values |= {"out": str(folder), "device": self.options.device}
-        cost = gflop(encoder, self._encoder_options(encoder))
+        cost = gflop(encoder, self._chosen_options(encoder))
         hours = costs.evaluation_hours(cost, self._evaluated_utterances(), self.tflops)
         product = Product(
             folder, ["metrics.json", "scores.tsv"], inputs, hours, costs.EVALUATION_GIGABYTES
