@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sasv import cli
+from sasv.checkpoints import load_checkpoint
 from sasv.commands import ReproduceOptions, reproduce
 from sasv.commands import _calls as calls
 from sasv.core.errors import SasvError
@@ -103,6 +104,25 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
     table = (tmp_path / "r/table/report.md").read_text()
     assert "Tiny scale on synthetic voices" in table and "Vox2 bna+cs" in table
     assert json.loads((tmp_path / "r/table.json").read_text())[0]["row"] == 7
+
+
+def test_any_encoder_can_be_planned_and_given_options(tmp_path, small):
+    own = [name for name in ENCODERS if name not in ("wav2vec2", "w2v-bert", "whisper")]
+    text = reproduce(tiny(tmp_path, encoder=own, dry_run=True)).text
+    assert all(text.count(f"] train {name}, ") == 3 for name in own)
+    values = {"row": 2, "encoder": ["resnet"], "encoder_options": {"embedding": 32}}
+    text = reproduce(tiny(tmp_path, dry_run=True, **values)).text
+    assert "--encoder resnet" in text and "--encoder-options.embedding=32" in text
+    with pytest.raises(SasvError, match="options are those of one encoder, not of resnet, ska"):
+        reproduce(tiny(tmp_path, **(values | {"encoder": ["resnet", "ska-tdnn"]})))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["campplus", "resnet"])
+def test_a_row_runs_with_encoders_of_other_toolkits(tmp_path, small, encoder):
+    (result,) = reproduce(tiny(tmp_path, encoder=[encoder], batches_per_epoch=1))
+    assert result.metrics["sasv_eer"] is not None
+    assert load_checkpoint(result.model).specification.encoder == encoder
 
 
 @pytest.mark.slow
