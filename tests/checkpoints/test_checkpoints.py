@@ -221,6 +221,7 @@ def test_info(tmp_path):
     result = info(InfoOptions(str(tmp_path / "a.safetensors")))
     assert result["decision"]["threshold"] == 0.25
     assert result["parameters"] == sum(p.numel() for p in spawn_encoder(make()).parameters())
+    assert result["weight_format"] == "sasv" and result["file"].endswith("a.safetensors")
 
 
 @pytest.mark.slow

@@ -16,9 +16,11 @@ class Checkpoint:
         encoder: state dict of the encoder.
         head: state dict of the loss head; empty where there is none.
         name: where it came from, for messages.
+        weight_format: registry name of the format that it was read from; empty where it was made.
     """
 
     specification: Specification
     encoder: dict[str, Tensor]
     head: dict[str, Tensor] = field(default_factory=dict)
     name: str = "checkpoint"
+    weight_format: str = ""

@@ -51,7 +51,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     layout = format_of(contents)
     if layout is None:
         raise CheckpointError(f"{contents.path}: {unknown(contents)}")
-    checkpoint = layout.read(contents)
+    checkpoint = replace(layout.read(contents), weight_format=layout.name)
     check_entries(checkpoint)
     check_weights(checkpoint)
     return checkpoint

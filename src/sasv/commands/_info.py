@@ -10,7 +10,7 @@ from sasv.encoders.base import parameters_of
 
 @dataclass
 class InfoOptions(Options):
-    """Show the specification of a checkpoint, as JSON.
+    """Show what a checkpoint is, as JSON: the toolkit that wrote it, and its specification.
 
     Args:
         model: checkpoint.
@@ -20,7 +20,13 @@ class InfoOptions(Options):
 
 
 def info(options: InfoOptions) -> dict[str, Any]:
-    """Return the specification of a checkpoint and its number of parameters."""
+    """Return the specification of a checkpoint, its number of parameters, the file and its
+    layout.
+    """
     checkpoint = load_checkpoint(options.model)
     parameters = parameters_of(spawn_encoder(checkpoint, fill=False))
-    return asdict(checkpoint.specification) | {"parameters": parameters}
+    return asdict(checkpoint.specification) | {
+        "parameters": parameters,
+        "file": checkpoint.name,
+        "weight_format": checkpoint.weight_format,
+    }
