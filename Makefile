@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, and therefore one thread in each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test check lint coverage docs package benchmark faults dev clean
@@ -12,11 +14,11 @@ demo: $(VENV)/demo.stamp
 
 # Lint, types, and every test: less than 8 minutes on two cores.
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # Lint, types, and the fast tests: less than 2 minutes on two cores.
 check: lint
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -25,7 +27,7 @@ lint: $(VENV)/dev.stamp
 
 # Every test with branch coverage; fails below the floor in pyproject.toml.
 coverage: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
 
 # The documentation site, in build/docs; a warning is an error.
 docs: $(VENV)/dev.stamp
