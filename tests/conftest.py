@@ -5,6 +5,7 @@ Real speech lies in ``shared/`` beside the checkout; tests that need it carry th
 and skip without it.
 """
 
+import base64
 import importlib.util
 import itertools
 import json
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sasv.encoders import preset
+from sasv.encoders import ENCODERS, preset
+from sasv.vocoders import VOCODERS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = Path(__file__).resolve().parent / "data"
@@ -27,6 +29,10 @@ PUBLISHED_NAMES = {
     "ska-tdnn": "SKA_TDNN",
     "mfa-conformer": "MFA_Conformer",
 }
+
+BLANK_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR4nGP4DwQACfsD/fteaysAAAAASUVORK5CYII="
+)
 
 SMALL = {name: preset(name, "test") for name in PUBLISHED_NAMES}
 
@@ -47,6 +53,21 @@ def shown_messages():
     from sasv.cli.messages import messages
 
     with messages():
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_runs():
+    """Runs at tiny scale that take a few seconds: each encoder's preset "tiny" is its "test".
+    Vocoders and plots, which have tests of their own, do next to nothing.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ENCODERS:
+            presets = ENCODERS.get(name).presets
+            patch.setitem(presets, "tiny", presets["test"])
+        for name in ("griffin-lim", "source-filter", "world"):
+            patch.setattr(VOCODERS.get(name), "resynthesise", lambda self, wave, seed: 0.9 * wave)
+        patch.setattr("sasv.report.canvas.render", lambda figure, dots=100: BLANK_PNG)
         yield
 
 

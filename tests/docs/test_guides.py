@@ -38,7 +38,7 @@ def small(command):
         )
     elif verb == "reproduce" and "--dry-run" not in words:
         scale = "" if "--scale" in words else " --scale tiny"
-        command += f"{scale} --epochs 1 --batches-per-epoch 1 --pairs 2 --voices 16"
+        command += f"{scale} --epochs 1 --batches-per-epoch 1 --pairs 2 --voices 10"
     elif verb == "verify":
         command += " --min-speech 0"  # the voices of these tests are no speech
     return (
@@ -148,7 +148,7 @@ def scores(folder):
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_every_command_of_a_guide_runs(guide, place, capsys):
+def test_every_command_of_a_guide_runs(guide, place, capsys, small_runs):
     named = re.findall(r"`(\w+\.sh)`", guide.read_text())
     found = list(blocks(guide))
     for lines in [lines for kind, lines in found if kind == "sh"]:  # a file that the text names

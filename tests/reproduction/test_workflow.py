@@ -14,7 +14,6 @@ from sasv.checkpoints import load_checkpoint
 from sasv.commands import ReproduceOptions, reproduce
 from sasv.commands import _calls as calls
 from sasv.core.errors import SasvError
-from sasv.encoders import ENCODERS
 from sasv.encoders.cost import gflop
 from sasv.reproduction.costs import train_hours
 from sasv.reproduction.rows import ROWS, TABLE_ENCODERS, Stage, model_name, rows_of
@@ -39,20 +38,12 @@ def test_the_rows_are_those_of_the_publication():
 
 
 def tiny(out, **changes):
-    values = {"row": 7, "scale": "tiny", "voices": 16, "encoder": ["ecapa-tdnn"]}
+    values = {"row": 7, "scale": "tiny", "voices": 10, "encoder": ["ecapa-tdnn"]}
     values |= {"epochs": 1, "batches_per_epoch": 2, "pairs": 2}
     return ReproduceOptions(out=str(out), **(values | changes))
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Encoders so small that a step takes a second."""
-    for name in ENCODERS:
-        presets = ENCODERS.get(name).presets
-        monkeypatch.setitem(presets, "tiny", presets["test"])
-
-
-def test_a_row_runs_resumes_and_is_redone(tmp_path, small, monkeypatch, capsys):
+def test_a_row_runs_resumes_and_is_redone(tmp_path, small_runs, monkeypatch, capsys):
     options = tiny(tmp_path / "r")
     real = importlib.import_module("sasv.commands._train").train
     calls = []
@@ -126,7 +117,7 @@ def test_a_row_runs_with_encoders_of_other_toolkits(tmp_path, small, encoder):
 
 
 @pytest.mark.slow
-def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small):
+def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small_runs):
     found = reproduce(
         tiny(
             tmp_path,
@@ -150,7 +141,7 @@ def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small):
 
 
 @pytest.mark.slow
-def test_published_figures_stand_beside_ours(tmp_path, small):
+def test_published_figures_stand_beside_ours(tmp_path, small_runs):
     (result,) = reproduce(tiny(tmp_path, row=2, encoder="mfa-conformer", train_set="train"))
     assert result.published == 20.22
     text = (tmp_path / "table/report.md").read_text()
