@@ -121,7 +121,7 @@ def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small_runs):
     found = reproduce(
         tiny(
             tmp_path,
-            row=0,
+            row=None,
             rows=["all"],
             encoder=["ecapa-tdnn"],
             voxceleb2=str(corpora / "vox2"),
@@ -142,7 +142,7 @@ def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small_runs):
 
 @pytest.mark.slow
 def test_published_figures_stand_beside_ours(tmp_path, small_runs):
-    (result,) = reproduce(tiny(tmp_path, row=2, encoder="mfa-conformer", train_set="train"))
+    (result,) = reproduce(tiny(tmp_path, row=2, encoder=["mfa-conformer"], train_set=["train"]))
     assert result.published == 20.22
     text = (tmp_path / "table/report.md").read_text()
     assert "| 20.22 |" in text and "mfa-conformer train" in text
@@ -204,12 +204,12 @@ def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"row": 0}, "say which rows"),
-        ({"rows": "1"}, "say which rows"),
+        ({"row": None}, "say which rows"),
+        ({"rows": [1]}, "say which rows"),
         ({"scale": "full"}, "give the corpora: --voxceleb2 and --asvspoof2019; or --scale tiny"),
         ({"scale": "full", "corpus": "x"}, "--corpus is for --scale tiny"),
-        ({"train_set": "eval"}, "'eval' is no training set"),
-        ({"encoder": "wav2vec"}, "'wav2vec' is no encoder; use one of"),
+        ({"train_set": ["eval"]}, "'eval' is no training set"),
+        ({"encoder": ["wav2vec"]}, "'wav2vec' is no encoder; use one of"),
         ({"unseen": "griffin-lim"}, "then it is not unseen"),
         ({"launch": "python"}, "--launch 'python'"),
         ({"voxceleb2": "v"}, "give the corpora: --asvspoof2019"),
