@@ -103,6 +103,22 @@ def test_ranges_in_words():
 
 
 @dataclass
+class Choices(Options):
+    """A choice, one that may be left open, and several."""
+
+    name: Literal["a", "b"] = "a"
+    other: Literal["c"] | None = None
+    parts: list[Literal["d", "e"]] = field(default_factory=list)
+
+
+def test_choices_are_checked_however_options_are_made():
+    Choices(name="b", other="c", parts=["d", "e"])
+    for changes in ({"name": "c"}, {"other": ""}, {"parts": ["d", "x"]}):
+        with pytest.raises(SasvError, match=r"^--(name|other|parts) is '[cx]?'; it must be "):
+            Choices(**changes)
+
+
+@dataclass
 class Lists(Options):
     """Lists of text and of numbers."""
 

@@ -208,7 +208,7 @@ def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
         ({"rows": [1]}, "say which rows"),
         ({"scale": "full"}, "give the corpora: --voxceleb2 and --asvspoof2019; or --scale tiny"),
         ({"scale": "full", "corpus": "x"}, "--corpus is for --scale tiny"),
-        ({"train_set": ["eval"]}, "'eval' is no training set"),
+        ({"train_set": ["eval"]}, "--train-set is 'eval'; it must be one of train, train\\+dev"),
         ({"encoder": ["wav2vec"]}, "'wav2vec' is no encoder; use one of"),
         ({"unseen": "griffin-lim"}, "then it is not unseen"),
         ({"launch": "python"}, "--launch 'python'"),

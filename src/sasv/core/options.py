@@ -82,7 +82,7 @@ Probability = Annotated[float, Range(0, 1)]
 
 class Options:
     """Base of the options of a command, which are a dataclass. When they are made, their numbers
-    are checked, and a list that is given as one text (``by="attack,codec"``) is split.
+    and choices are checked, and a list that is given as one text (``by="attack,codec"``) is split.
 
     A group of options with more to check extends ``__post_init__`` and calls that of ``super()``.
     """
@@ -95,6 +95,7 @@ class Options:
     def __post_init__(self) -> None:
         _split_lists(self)
         check_ranges(self)
+        check_choices(self)
 
 
 def check_ranges(options: Any) -> None:
@@ -108,6 +109,28 @@ def check_ranges(options: Any) -> None:
         for value in _numbers(getattr(options, name)):
             if value not in allowed:
                 raise SasvError(f"--{name.replace('_', '-')} is {value:g}; it must be {allowed}")
+
+
+def check_choices(options: Any) -> None:
+    """Check every option that allows a few values only, or a list of these.
+
+    Raises:
+        SasvError: a value is none of them; the message names the flag and the values.
+    """
+    hints = typing.get_type_hints(type(options))
+    for entry in fields(options):
+        hint = plain(hints[entry.name])
+        given = getattr(options, entry.name)
+        if kind_of(hint) is list:
+            hint = typing.get_args(hint)[0]
+        else:
+            given = [given]
+        if typing.get_origin(hint) is not typing.Literal:
+            continue
+        for value in given:
+            if value is not None and value not in typing.get_args(hint):
+                flag = entry.name.replace("_", "-")
+                raise SasvError(f"--{flag} is {value!r}; it must be {type_words(hint)}")
 
 
 def ranges_of(kind: type) -> dict[str, Range]:
