@@ -91,7 +91,9 @@ def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, enco
     options = cli.parse("train", [*own[-1][1:], "--encoder", encoder])
     assert options.encoder == encoder
     assert (options.spoof_pairs > 0) == (options.loss in ("sasv", "anchored"))
-    assert (options.batches_per_epoch == "paper") == (not name.endswith(("small", "tiny", "anchored")))
+    assert (options.batches_per_epoch == "paper") == (
+        not name.endswith(("small", "tiny", "anchored"))
+    )
 
 
 def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):

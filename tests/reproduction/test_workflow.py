@@ -14,6 +14,7 @@ from sasv.checkpoints import load_checkpoint
 from sasv.commands import ReproduceOptions, reproduce
 from sasv.commands import _calls as calls
 from sasv.core.errors import SasvError
+from sasv.encoders import ENCODERS
 from sasv.encoders.cost import gflop
 from sasv.reproduction.costs import train_hours
 from sasv.reproduction.rows import ROWS, TABLE_ENCODERS, Stage, model_name, rows_of
@@ -97,7 +98,7 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small_runs, monkeypatch, cap
     assert json.loads((tmp_path / "r/table.json").read_text())[0]["row"] == 7
 
 
-def test_any_encoder_can_be_planned_and_given_options(tmp_path, small):
+def test_any_encoder_can_be_planned_and_given_options(tmp_path, small_runs):
     own = [name for name in ENCODERS if name not in ("wav2vec2", "w2v-bert", "whisper")]
     text = reproduce(tiny(tmp_path, encoder=own, dry_run=True)).text
     assert all(text.count(f"] train {name}, ") == 3 for name in own)
@@ -110,7 +111,7 @@ def test_any_encoder_can_be_planned_and_given_options(tmp_path, small):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["campplus", "resnet"])
-def test_a_row_runs_with_encoders_of_other_toolkits(tmp_path, small, encoder):
+def test_a_row_runs_with_encoders_of_other_toolkits(tmp_path, small_runs, encoder):
     (result,) = reproduce(tiny(tmp_path, encoder=[encoder], batches_per_epoch=1))
     assert result.metrics["sasv_eer"] is not None
     assert load_checkpoint(result.model).specification.encoder == encoder
