@@ -240,6 +240,16 @@ def test_a_share_of_the_crops_is_augmented_and_noise_can_be_milder(tmp_path):
     assert 19.9 < min(changed) < 24 and 31 < max(changed) < 35.1
 
 
+def test_the_level_is_drawn_within_its_range_and_clipped():
+    rng = np.random.default_rng(0)
+    wave = np.full(1000, 0.5, np.float32)
+    augmenter = Augmenter(level_range=12.0)
+    augmenter.choices = ["none"]
+    peaks = [float(augmenter(wave, rng).max()) for _ in range(200)]
+    assert 10 ** (-12 / 20) * 0.5 <= min(peaks) < 0.15 and max(peaks) == 1.0
+    assert sorted(peaks)[100] == pytest.approx(0.5, rel=0.3)
+
+
 @pytest.mark.parametrize("name", codecs.CODECS)
 def test_codecs_keep_length_and_place_and_change_the_sound(voice, name):
     wave = voice(32240)

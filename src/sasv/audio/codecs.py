@@ -1,7 +1,7 @@
 """What a telephone line or an internet call does to speech: band, companding, codecs. Same length,
 aligned.
 
-The band and the companding laws of G.711 are computed here; G.722, AMR, Opus and MP3 go through
+A recording at a lower rate is one of them too. The band and the companding laws of G.711 are computed here; G.722, AMR, Opus and MP3 go through
 PyAV (``sasv[m4a]``).
 """
 
@@ -39,7 +39,10 @@ CODED = {
     "opus": Coded("libopus", "ogg", RATE, (8000, 12000, 16000, 24000, 32000)),
     "mp3": Coded("libmp3lame", "mp3", RATE, (16000, 24000, 32000, 64000)),
 }
-CODECS = ("8khz", "mulaw", "alaw", *CODED)
+LOWER_RATES = (11025, 12000, 14000)
+"""Samples per second of ``resampled``."""
+
+CODECS = ("resampled", "8khz", "mulaw", "alaw", *CODED)
 
 
 def check_codecs(names: list[str]) -> None:
@@ -53,11 +56,14 @@ def check_codecs(names: list[str]) -> None:
 
 def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
     """Return float32 speech at 16 kHz, (samples,), as it comes out of a codec, same length; a bit
-    rate is drawn.
+    rate, or the lower rate of ``resampled``, is drawn.
     """
     if name in CODED:
         coded = CODED[name]
         return _coded(wave, name, coded, int(rng.choice(coded.bit_rates)))
+    if name == "resampled":
+        lower = int(rng.choice(LOWER_RATES))
+        return _fitted(soxr.resample(soxr.resample(wave, RATE, lower), lower, RATE), len(wave))
     narrow = soxr.resample(wave, RATE, TELEPHONE_RATE)
     spectrum = np.fft.rfft(narrow)
     frequency = np.fft.rfftfreq(len(narrow), 1 / TELEPHONE_RATE)

@@ -49,6 +49,7 @@ class Augmenter:
         codec_share: ... one of which a crop passes with this probability.
         augment_share: probability that one of the augmentations is drawn at all.
         snr_offset: decibels by which all signal-to-noise ratios are raised.
+        level_range: the level of a crop is changed by up to so many decibels, up or down.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Augmenter:
         codec_share: float = 0.5,
         augment_share: float = 1.0,
         snr_offset: float = 0.0,
+        level_range: float = 0.0,
     ):
         check_codecs(list(codecs))
         self.codecs = list(codecs)
         self.codec_share = codec_share
         self.augment_share = augment_share
         self.snr_offset = snr_offset
+        self.level_range = level_range
         self.files: dict[str, list[str]] = {}
         if noises:
             parts = {kind: Path(noises) / kind for kind in SNR if (Path(noises) / kind).is_dir()}
@@ -88,6 +91,9 @@ class Augmenter:
             wave = self.apply(name, wave, rng).astype(np.float32)
         if self.codecs and rng.random() < self.codec_share:
             wave = transmit(wave, self.codecs[rng.integers(len(self.codecs))], rng)
+        if self.level_range:
+            gain = 10 ** (rng.uniform(-self.level_range, self.level_range) / 20)
+            wave = np.clip(np.float32(gain) * wave, -1.0, 1.0)
         return wave
 
     def described(self) -> list[str]:

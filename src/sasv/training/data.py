@@ -149,6 +149,7 @@ def load_training_data(
         data.codec_share,
         augment_share=data.augment_share,
         snr_offset=data.snr_offset,
+        level_range=data.level_range,
     )
     dataset = CropDataset(utterances, data.crop_frames, augmenter if data.augment else None)
     loader = BatchLoader(

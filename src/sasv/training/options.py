@@ -40,12 +40,14 @@ class DataOptions(Options):
         augment: apply SpecAugment, and the waveform augmentations whose folders are given.
         augment_share: probability that a crop gets one of the waveform augmentations.
         snr_offset: decibels by which the published signal-to-noise ratios are raised.
+        level_range: change the level of a crop by up to so many decibels, up or down; what is too
+            loud is clipped.
         spec_augment: apply SpecAugment where augment is set; false leaves it out.
         noises: folder of noise to add: MUSAN (noise, speech, music), or any folder of audio.
         rirs: folder of room impulse responses.
-        codecs: telephone and codec conditions: 8khz, mulaw, alaw (nothing more is needed), g722,
-            opus, mp3 (these need sasv[m4a]). A crop passes through one of them with the probability
-            codec_share.
+        codecs: telephone and codec conditions: resampled, 8khz, mulaw, alaw (nothing more is
+            needed), g722, opus, mp3 (these need sasv[m4a]). A crop passes through one of them with
+            the probability codec_share.
         codec_share: probability that a crop passes through one of the codecs.
         num_workers: DataLoader workers: processes that read and augment audio; 0 reads in the
             training process.
@@ -59,6 +61,7 @@ class DataOptions(Options):
     augment: bool = True
     augment_share: Probability = 1.0
     snr_offset: Annotated[float, Range(-60, 60)] = 0.0
+    level_range: Annotated[float, Range(0, 60)] = 0.0
     spec_augment: bool = True
     noises: str = ""
     rirs: str = ""

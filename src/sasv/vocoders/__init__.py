@@ -23,6 +23,7 @@ VOCODERS = Registry(
         "encodec": "sasv.vocoders.encodec:Encodec",
         "dac": "sasv.vocoders.dac:Dac",
         "mimi": "sasv.vocoders.mimi:Mimi",
+        "resampled": "sasv.vocoders.transmission:Resampled",
         "8khz": "sasv.vocoders.transmission:Narrowband",
         "mulaw": "sasv.vocoders.transmission:MuLaw",
         "alaw": "sasv.vocoders.transmission:ALaw",

@@ -27,6 +27,12 @@ class Transmission(Vocoder):
         return transmit(wave, self.codec, np.random.default_rng(seed))
 
 
+class Resampled(Transmission):
+    """A lower rate, 11.025 to 14 kHz, and back."""
+
+    codec = "resampled"
+
+
 class Narrowband(Transmission):
     """8 kHz and the telephone band."""
 
