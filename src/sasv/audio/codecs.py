@@ -1,8 +1,8 @@
 """What a telephone line or an internet call does to speech: band, companding, codecs. Same length,
 aligned.
 
-A recording at a lower rate is one of them too. The band and the companding laws of G.711 are computed here; G.722, AMR, Opus and MP3 go through
-PyAV (``sasv[m4a]``).
+A recording at a lower rate is one of them too. The band and the companding laws of G.711 are
+computed here; G.722, AMR, Opus and MP3 go through PyAV (``sasv[m4a]``).
 """
 
 import io
