@@ -1,5 +1,6 @@
 """What a run is made of: its classes, its encoder and its loss head."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -242,12 +243,12 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
         "encoder_options": options.encoder_options,
         "frontend_options": options.frontend_options,
     }
-    found = encoder.description()
+    found = json.loads(json.dumps(encoder.description()))
     differing = [
         f"{name} {found[part].get(name)} and not {value}"
         for part, values in wanted.items()
         for name, value in values.items()
-        if found[part].get(name) != value
+        if found[part].get(name) != json.loads(json.dumps(value))  # a tuple is stored as a list
     ]
     if frontend != specification.frontend:
         differing.append(f"front-end {specification.frontend} and not {frontend}")
