@@ -21,8 +21,8 @@ dev=(--dev-utterances "$out/dev/utterances.tsv" --dev-enrolments "$tables/enrolm
 sasv train stage1-small --utterances "$tables/utterances.tsv" --where split=train --out "$out/stage1" \
   --noises "$shared/noise" "${dev[@]}"
 sasv train stage2-small --utterances "$out/train/utterances.tsv" --where split=train --out "$out/stage2" \
-  --init "$out/stage1/model.safetensors" --batches-per-epoch 40 --warmup-epochs 0 --keep-classes true --max-lr 3e-4 \
-  --precision bfloat16 --compile true --licence CC-BY-4.0 "${dev[@]}"
+  --init "$out/stage1/model.safetensors" --batches-per-epoch 40 --warmup-epochs 0 --keep-classes --max-lr 3e-4 \
+  --precision bfloat16 --compile --licence CC-BY-4.0 "${dev[@]}"
 # 0.85 of Stage 2 and 0.15 of Stage 1 (Wortsman et al. 2022): it keeps more of what Stage 1 knew of speakers.
 python - "$out/stage1/model.safetensors" "$out/stage2/model.safetensors" "$out/mixed.safetensors" <<'PY'
 import sys

@@ -326,7 +326,7 @@ def train_until(monkeypatch, options, epochs: int) -> None:
     original = Trainer._train_epoch
 
     def cut(self):
-        if self.at.epoch == epochs:
+        if self.position.epoch == epochs:
             raise KeyboardInterrupt
         return original(self)
 

@@ -128,7 +128,7 @@ def bad_files(tmp_path, voice):
         "silent.wav": "silent",
         "nan.wav": r"NaN or infinite sample at 0\.077 s",
         "short.wav": "too short: 5 samples.*at least 1600",
-        "none.wav": "holds no audio",
+        "none.wav": "contains no audio",
         ".": "a folder",
     }
 

@@ -14,14 +14,14 @@ from sasv.corpora import asvspoof2019
 from sasv.tables import Table, Utterances
 
 
-def planner(utterances_of, speakers=4, spoofs=0, **options):
+def planner(utterances_of, pairs=4, spoof_pairs=0, **options):
     """A planner over speakers with so many utterances each, and two spoofed rows a speaker and
     attack.
     """
     speaker = np.repeat(np.arange(len(utterances_of)), utterances_of)
     spoofed = np.zeros(len(speaker), bool)
     attack = np.zeros(len(speaker), np.int32)
-    if spoofs:
+    if spoof_pairs:
         extra = np.repeat(np.arange(len(utterances_of)), 4)
         speaker = np.concatenate((speaker, extra))
         spoofed = np.concatenate((spoofed, np.ones(len(extra), bool)))
@@ -29,14 +29,14 @@ def planner(utterances_of, speakers=4, spoofs=0, **options):
             np.int32
         )
     return (
-        PairPlanner(speaker, spoofed, attack, len(utterances_of), speakers, spoofs, **options),
+        PairPlanner(speaker, spoofed, attack, len(utterances_of), pairs, spoof_pairs, **options),
         speaker,
         attack,
     )
 
 
 def test_stage1_batches_hold_pairs_of_different_speakers():
-    machine, speaker, _ = planner([10, 7, 2, 5, 8, 9, 4, 6], speakers=4)
+    machine, speaker, _ = planner([10, 7, 2, 5, 8, 9, 4, 6], pairs=4)
     plan = machine.plan(0)
     seen = []
     for rows, labels in zip(plan.rows, plan.labels):
@@ -58,7 +58,7 @@ def test_plans_depend_on_seed_and_epoch_alone():
 
 
 def test_ranks_share_a_plan_without_overlap():
-    machine, *_ = planner([20] * 10, speakers=4)
+    machine, *_ = planner([20] * 10, pairs=4)
     plan = machine.plan(0)
     shares = [plan.share(rank, 3) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1
@@ -67,22 +67,22 @@ def test_ranks_share_a_plan_without_overlap():
 
 
 def test_number_of_batches_and_utterances_a_speaker():
-    machine, speaker, _ = planner([30] * 5, speakers=5, batches=40)
+    machine, speaker, _ = planner([30] * 5, pairs=5, batches_per_epoch=40)
     assert len(machine.plan(0)) == 40
-    machine, speaker, _ = planner([30] * 5, speakers=5, most=8)
+    machine, speaker, _ = planner([30] * 5, pairs=5, max_utterances_per_speaker=8)
     plan = machine.plan(0)
     assert np.bincount(speaker[plan.rows.ravel()]).max() == 8
 
 
 def test_single_utterances_pair_with_themselves():
-    machine, *_ = planner([1] * 6, speakers=3)
+    machine, *_ = planner([1] * 6, pairs=3)
     plan = machine.plan(0)
     assert (plan.rows[..., 0] == plan.rows[..., 1]).all()
     assert len(plan) == 2
 
 
 def test_spoofed_pairs_are_of_one_speaker_and_attack_and_of_the_last_class():
-    machine, speaker, attack = planner([10] * 6, speakers=4, spoofs=5)
+    machine, speaker, attack = planner([10] * 6, pairs=4, spoof_pairs=5)
     plan = machine.plan(0)
     assert plan.rows.shape[1] == 9
     spoof = plan.rows[:, 4:]
@@ -114,7 +114,7 @@ def test_an_epoch_by_its_spoofed_pairs():
     """8 speakers, 2 attacks, 2 utterances each: 16 spoofed pairs, all of them once; bona fide pairs
     come again.
     """
-    machine, _, _ = planner([4] * 8, speakers=4, spoofs=3, batches="spoofs")
+    machine, _, _ = planner([4] * 8, pairs=4, spoof_pairs=3, batches_per_epoch="spoofs")
     plan = machine.plan(0)
     assert len(plan) == 6
     spoofed = plan.rows[:, 4:].reshape(-1, 2)[:16]
@@ -125,8 +125,8 @@ def test_an_epoch_by_its_spoofed_pairs():
 
 
 def test_a_batch_split_among_processes_keeps_its_items_and_their_draws():
-    plan = planner([10] * 8, speakers=4, spoofs=4)[0].plan(0)
-    parts = [plan.split(rank, 2, speakers=4) for rank in range(2)]
+    plan = planner([10] * 8, pairs=4, spoof_pairs=4)[0].plan(0)
+    parts = [plan.split(rank, 2, pairs=4) for rank in range(2)]
     for part in parts:
         assert part.rows.shape[1] == 4
         assert ((part.labels == 8).sum(axis=1) == 2).all()  # half of each part is spoofed too
@@ -157,7 +157,7 @@ def test_too_few_speakers_or_no_spoofs_are_said():
     with pytest.raises(
         SasvError, match="wants 9 different speakers, the training table has 3.*--pairs 3"
     ):
-        planner([4, 4, 4], speakers=9)
+        planner([4, 4, 4], pairs=9)
     zeros = np.zeros(4, np.int64)
     with pytest.raises(SasvError, match="no row with label spoof"):
         PairPlanner(zeros, np.zeros(4, bool), zeros, 1, 1, 2)

@@ -35,9 +35,9 @@ def dataset(tmp_path_factory):
 
 def sampler(batches=40):
     return PlanSampler(
-        PairPlanner(np.arange(4), np.zeros(4, bool), np.zeros(4, int), 4, 2, batches=batches).plan(
-            0
-        ),
+        PairPlanner(
+            np.arange(4), np.zeros(4, bool), np.zeros(4, int), 4, 2, batches_per_epoch=batches
+        ).plan(0),
         0,
         0,
     )

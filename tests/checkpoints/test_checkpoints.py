@@ -190,7 +190,7 @@ def test_truncated_foreign_and_missing_checkpoints(tmp_path):
                 load_checkpoint(tmp_path / name)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "nope.safetensors")
-    (tmp_path / "text.model").write_text("hello, this is no checkpoint")
+    (tmp_path / "text.model").write_text("hello, this is not a checkpoint")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load_checkpoint(tmp_path / "text.model")
     save_file({"layers.0.weight": torch.zeros(3)}, tmp_path / "other.safetensors")

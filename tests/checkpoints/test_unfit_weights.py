@@ -41,8 +41,8 @@ def campplus(tmp_path_factory):
 
 
 WANTED = [
-    ({}, "a campplus, not the wanted ecapa-tdnn; set --encoder campplus"),
-    ({"encoder": "resnet"}, "a campplus, not the wanted resnet"),
+    ({}, "its encoder is campplus, not ecapa-tdnn; set --encoder campplus"),
+    ({"encoder": "resnet"}, "its encoder is campplus, not resnet"),
     (
         {"encoder": "campplus", "encoder_options": {"embedding": 48}},
         "has embedding 24 and not 48; leave out what the checkpoint says",
@@ -116,7 +116,7 @@ def test_a_folder_stands_for_the_weights_in_it(campplus, tmp_path):
     refused(tmp_path, r"a folder; .* holds none")
     for name in ("a.ckpt", "b.ckpt"):
         (tmp_path / name).write_bytes(campplus.read_bytes())
-    refused(tmp_path, r"holds several \(a\.ckpt, b\.ckpt\); give the file")
+    refused(tmp_path, r"contains several \(a\.ckpt, b\.ckpt\); give the file")
 
 
 @pytest.fixture(scope="module")

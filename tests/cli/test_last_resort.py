@@ -97,7 +97,7 @@ def test_an_interruption_says_whether_the_command_resumes(raising, capsys, monke
     assert capsys.readouterr().err == "sasv boom: interrupted\n"
     monkeypatch.setitem(COMMANDS, "boom", COMMANDS["boom"]._replace(resumable=True))
     assert cli.main(["boom"]) == INTERRUPTED
-    assert "goes on where it stopped" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--help"], ["models", "--json"], ["metrics", "--help"]])

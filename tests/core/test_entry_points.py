@@ -151,7 +151,8 @@ def test_every_open_registry_has_its_group():
 
 
 def test_help_texts_list_what_is_registered():
-    from sasv.commands import PrepareOptions, ReproduceOptions, SynthesizeOptions
+    from sasv.commands import PrepareOptions, SynthesizeOptions
+    from sasv.commands._reproduce import RowOptions
     from sasv.corpora import CORPORA
     from sasv.encoders import ENCODERS
     from sasv.losses import LOSSES
@@ -162,7 +163,7 @@ def test_help_texts_list_what_is_registered():
     shown |= {
         SynthesizeOptions: (VOCODERS,),
         PrepareOptions: (CORPORA,),
-        ReproduceOptions: (ENCODERS,),
+        RowOptions: (ENCODERS,),
     }
     for options, registries in shown.items():
         for registry in registries:

@@ -79,7 +79,7 @@ def test_a_gzip_file_is_no_bomb(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(bytes(1000)) + gzip.compress(b"x"))
     assert len(read_bytes(path)) == 1001
     path.write_bytes(gzip.compress(bytes(1_000_000)))
-    with pytest.raises(SasvError, match="gunzips to more than .* is no table"):
+    with pytest.raises(SasvError, match="gunzips to more than .* is not a table"):
         read_bytes(path)
     path.write_bytes(gzip.compress(b"speaker")[:-6])
     with pytest.raises(SasvError, match="broken gzip file"):
@@ -110,14 +110,14 @@ def test_a_name_that_is_not_utf8(tmp_path):
         ('{"signature": "a', "broken JSON"),
         ("", "broken JSON"),
         ("[" * 100_000, "broken JSON"),
-        ("[1, 2]", "holds no object"),
-        ("null", "holds no object"),
+        ("[1, 2]", "contains no object"),
+        ("null", "contains no object"),
         ("{}", "has no 'signature'"),
-        ('{"signature": 3}', "'signature' is no str"),
-        ('{"signature": "x", "crops": true}', "'crops' is no int"),
-        ('{"signature": "x", "crops": NaN}', "broken JSON .NaN is no number"),
+        ('{"signature": 3}', "'signature' is not of type str"),
+        ('{"signature": "x", "crops": true}', "'crops' is not of type int"),
+        ('{"signature": "x", "crops": NaN}', "broken JSON .NaN is not a number"),
         ('{"signature": "x", "crops": 1e999}', "broken JSON .1e999 is out of range"),
-        ('{"signature": "x", "crops": 1, "model": 3}', "'model' is no str"),
+        ('{"signature": "x", "crops": 1, "model": 3}', "'model' is not of type str"),
     ],
 )
 def test_json_of_an_earlier_run_is_checked(tmp_path, text, message):

@@ -56,8 +56,8 @@ def test_the_defaults_are_in_range_and_what_is_outside_is_refused(kind):
     for name in numbers(kind):
         wrong = [math.nan, math.inf, -math.inf]
         allowed = ranges[name]
-        wrong += [limit - 1 for limit in (allowed.least,) if limit is not None]
-        wrong += [limit + 1 for limit in (allowed.most,) if limit is not None]
+        wrong += [limit - 1 for limit in (allowed.minimum,) if limit is not None]
+        wrong += [limit + 1 for limit in (allowed.maximum,) if limit is not None]
         wrong += [limit for limit in (allowed.above, allowed.below) if limit is not None]
         for value in wrong:
             many = {"a": value} if typing.get_origin(hints[name]) is dict else value

@@ -72,7 +72,7 @@ def test_a_table_with_a_header(tmp_path):
     [
         ({}, "one list is needed at its top, found none; give it with --protocol"),
         ({"a.txt": "x", "b.txt": "y"}, "found a.txt, b.txt"),
-        ({"a.txt": ""}, "holds no line"),
+        ({"a.txt": ""}, "contains no line"),
         ({"a.txt": "s x - world spoof\nnonsense"}, "line 2: expected"),
         ({"a.txt": "s twice - world spoof"}, "several files are called twice"),
     ],

@@ -122,7 +122,7 @@ def test_a_calibration_is_not_applied_to_scores_made_otherwise(tmp_path, checkpo
     assert load_checkpoint(out).specification.scoring["crops"] == 4
     sidecar(dev).write_text("[]")
     with pytest.raises(
-        SasvError, match=r"dev.scoring.json: holds no object; remove it or score again"
+        SasvError, match=r"dev.scoring.json: contains no object; remove it or score again"
     ):
         load_scoring(dev)
 

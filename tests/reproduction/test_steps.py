@@ -119,7 +119,7 @@ def test_what_changed_stops_before_anything_is_done(work):
     carry_out(work.steps(mark=""))
     before = work.files()
     with pytest.raises(
-        SasvError, match=r"first: .*a holds other work \(mark was '', now 'x'\).*--redo.*a.old-1"
+        SasvError, match=r"first: .*a contains other work \(mark was '', now 'x'\).*--redo.*a.old-1"
     ):
         carry_out(work.steps(mark="x"))
     (work.root / "source").write_text("2")
@@ -265,7 +265,7 @@ def test_folders_among_the_options_of_an_old_record(tmp_path, capsys):
     assert "folder was /gone/away, which is gone" in capsys.readouterr().err
     for changes in ({"rirs": "r"}, {"weights": {"v": str(tmp_path / "w"), "more": "m"}}):
         old(**changes)
-        with pytest.raises(SasvError, match="holds other work"):
+        with pytest.raises(SasvError, match="contains other work"):
             carry_out([step("corpus")])
 
 

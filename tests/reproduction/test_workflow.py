@@ -210,7 +210,7 @@ def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
         ({"scale": "full"}, "give the corpora: --voxceleb2 and --asvspoof2019; or --scale tiny"),
         ({"scale": "full", "corpus": "x"}, "--corpus is for --scale tiny"),
         ({"train_set": ["eval"]}, "--train-set is 'eval'; it must be one of train, train\\+dev"),
-        ({"encoder": ["wav2vec"]}, "'wav2vec' is no encoder; use one of"),
+        ({"encoder": ["wav2vec"]}, "'wav2vec' is not an encoder; use one of"),
         ({"unseen": "griffin-lim"}, "then it is not unseen"),
         ({"launch": "python"}, "--launch 'python'"),
         ({"voxceleb2": "v"}, "give the corpora: --asvspoof2019"),

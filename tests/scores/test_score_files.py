@@ -252,7 +252,7 @@ def test_a_tandem_of_two_files(write):
         ),
         ("empty", "", "", "empty"),
         ("no rows", OURS.splitlines(True)[0], "", "no trials"),
-        ("twice", OURS + "s1\tu1\ttarget\t-\t0.5\n", "", "line 7.* stands twice .*line 2"),
+        ("twice", OURS + "s1\tu1\ttarget\t-\t0.5\n", "", "line 7.* appears twice .*line 2"),
         (
             "twice in others' file",
             lines("{u} {v}") + "u1 0.5\n",

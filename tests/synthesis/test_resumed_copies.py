@@ -98,7 +98,7 @@ def test_files_of_the_user_are_neither_taken_nor_overwritten(table, voice):
 def test_files_without_settings_are_not_taken_for_copies(table):
     run(table)
     (copy_of(table, "a").parent / "settings.json").unlink()
-    with pytest.raises(SasvError, match=r"holds files but no settings\.json"):
+    with pytest.raises(SasvError, match=r"contains files but no settings\.json"):
         run(table)
     (copy_of(table, "a").parent / "settings.json").write_text('{"seed": 0')
     with pytest.raises(SasvError, match=r"settings\.json: broken"):

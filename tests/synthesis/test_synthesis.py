@@ -25,7 +25,7 @@ from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
 from sasv.vocoders.neural import Mel
 
 
-def table_of(folder, waves, rates=None):
+def table_of_copies(folder, waves, rates=None):
     """Write files and their table."""
     (folder / "speech").mkdir(exist_ok=True)
     for name, wave in waves.items():
@@ -52,7 +52,7 @@ def test_bad_speech_is_named_and_costs_nothing_else(tmp_path, voice):
         "nan": nan,
         "gone": good,
     }
-    table = table_of(tmp_path, waves)
+    table = table_of_copies(tmp_path, waves)
     (tmp_path / "speech" / "gone.wav").unlink()
     with pytest.raises(SasvError, match="3 utterances could not be copied") as caught:
         synthesize(SynthesizeOptions(table, str(tmp_path / "out"), list(ALWAYS)))
@@ -72,7 +72,7 @@ def test_other_rates_channels_and_unvoiced_speech(tmp_path, voice, name):
         "stereo": np.stack([voice(16000)] * 2, axis=1),
         "whisper": whisper,
     }
-    table = table_of(tmp_path, waves, {"narrow": 8000})
+    table = table_of_copies(tmp_path, waves, {"narrow": 8000})
     copies = synthesize(SynthesizeOptions(table, str(tmp_path / "out"), [name], suffix="wav"))
     for path in copies.paths:
         wave, rate = soundfile.read(path)
@@ -182,7 +182,7 @@ def test_the_tree_mirrors_the_source(tmp_path, voice):
 
 
 def test_a_codec_is_a_condition_and_bona_fide_speech_stays_so(tmp_path, voice):
-    table = table_of(tmp_path, {"a": voice(16000), "b": voice(16000, 1)})
+    table = table_of_copies(tmp_path, {"a": voice(16000), "b": voice(16000, 1)})
     trials = {
         "speaker": ["s", "t"],
         "utterance": ["a", "a"],
@@ -233,7 +233,7 @@ def test_batches_and_single_files_give_the_same_copies(tmp_path, voice):
     waves = {f"u{number}": voice(8000 + 1000 * number, number) for number in range(5)} | {
         "silent": np.zeros(8000)
     }
-    table = table_of(tmp_path, waves)
+    table = table_of_copies(tmp_path, waves)
     copies = {}
     for batch in (1, 2):
         out = tmp_path / f"out{batch}"
@@ -248,7 +248,7 @@ def test_batches_and_single_files_give_the_same_copies(tmp_path, voice):
 
 
 def test_copies_by_another_seed_are_refused(tmp_path, voice):
-    table, out = table_of(tmp_path, {"a": voice(8000)}), str(tmp_path / "out")
+    table, out = table_of_copies(tmp_path, {"a": voice(8000)}), str(tmp_path / "out")
     synthesize(SynthesizeOptions(table, out, ["griffin-lim"]))
     synthesize(SynthesizeOptions(table, out, ["griffin-lim", "source-filter"]))
     with pytest.raises(SasvError, match="by another seed or other weights; choose another --out"):
@@ -260,7 +260,7 @@ def test_copies_by_another_seed_are_refused(tmp_path, voice):
 def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeypatch):
     from sasv.synthesis import worker
 
-    table = table_of(tmp_path, {"a": voice(8000), "b": voice(8000, 1), "c": voice(8000, 2)})
+    table = table_of_copies(tmp_path, {"a": voice(8000), "b": voice(8000, 1), "c": voice(8000, 2)})
     read, seen = worker.read_speech, []
 
     def vanishing(path, **options):
@@ -331,7 +331,7 @@ def test_the_page_of_vocoders_names_each_and_the_picture_is_made(tmp_path, voice
 
 def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
     """Both name the weights of a vocoder; what is wrong with them is one line."""
-    table = table_of(tmp_path, {"a": voice(8000)})
+    table = table_of_copies(tmp_path, {"a": voice(8000)})
     words = ["synthesize", table, "--out", str(tmp_path / "out"), "--vocoders", "[hifi-gan]"]
     missing = str(tmp_path / "g_02500000")
     (tmp_path / "options.yaml").write_text(f"weights:\n  hifi-gan: {missing}\n")
@@ -346,7 +346,7 @@ def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
 @pytest.mark.slow
 def test_torchrun_shares_the_copies_of_a_table(tmp_path, voice):
     """Two processes by rank make the files of one."""
-    table = table_of(tmp_path, {f"u{number}": voice(8000, number) for number in range(5)})
+    table = table_of_copies(tmp_path, {f"u{number}": voice(8000, number) for number in range(5)})
     vocoders = ["griffin-lim", "source-filter"]
     synthesize(SynthesizeOptions(table, str(tmp_path / "one"), vocoders))
     words = [

@@ -126,7 +126,7 @@ def test_parquet_holds_the_same_table(tmp_path):
 
 @pytest.mark.parametrize("cell", ["a\tb", "a\nb", "a\rb"])
 def test_a_cell_that_would_break_the_table_is_refused(cell):
-    with pytest.raises(TableError, match="the path .* holds a tab or a line end"):
+    with pytest.raises(TableError, match="the path .* contains a tab or a line end"):
         Table.build({"utterance": ["u"], "path": [cell]})
 
 
@@ -145,7 +145,7 @@ def test_gzip(tmp_path):
         ("utterance\tpath\na\tx\n", "column speaker is missing; the header has: utterance, path"),
         (
             UTTERANCES.replace("\nb\t", "\na\t"),
-            "line 3: utterance 'a' stands twice .first in line 2",
+            "line 3: utterance 'a' appears twice .first in line 2",
         ),
         (
             UTTERANCES.replace("spoof", "fake"),
@@ -153,7 +153,7 @@ def test_gzip(tmp_path):
         ),
         (UTTERANCES.replace("\t1.5", ""), "line 2: 5 cells, the header has 6"),
         (UTTERANCES.replace("\ts1", "\t"), "line 2: the speaker is empty"),
-        ("utterance\tutterance\tpath\tspeaker\n", "stands twice in the header"),
+        ("utterance\tutterance\tpath\tspeaker\n", "appears twice in the header"),
     ],
 )
 def test_malformed_utterances(tmp_path, text, message):

@@ -56,7 +56,7 @@ def moved_table(corpus, folder):
 
 
 def test_other_options_in_the_same_folder_are_refused(corpus, run, tmp_path):
-    with pytest.raises(SasvError, match="holds a run with other options .seed was 0, now 5"):
+    with pytest.raises(SasvError, match="contains a run with other options .seed was 0, now 5"):
         train(tiny_options(corpus, run, seed=5))
     moved = tmp_path / "moved"
     shutil.copytree(corpus, moved)
@@ -165,7 +165,7 @@ def test_the_number_of_processes_counts(corpus, run):
 @pytest.mark.parametrize("text", ["{", "[]", "3", "\xff", '{"seed": NaN}'])
 def test_a_broken_record_is_one_line(corpus, run, name, text):
     (run / name).write_text(text, encoding="latin-1")
-    with pytest.raises(SasvError, match=f"{name}: (broken|holds no object).*--allow-changed"):
+    with pytest.raises(SasvError, match=f"{name}: (broken|contains no object).*--allow-changed"):
         open_folder(tiny_options(corpus, run)).check()
     (run / name).write_text('{"facts": 3}')
     with pytest.raises(SasvError, match=r"environment.json: broken|options \("):
@@ -196,4 +196,4 @@ def test_a_run_interrupted_by_an_older_version_goes_on(corpus, tmp_path, capsys)
 
 def test_what_may_change_is_an_option():
     names = set(vars(TrainOptions(utterances="u", out="o")))
-    assert set(run_folder.INPUTS) <= names and names >= run_folder.FREE
+    assert set(run_folder.INPUTS) <= names and names >= run_folder.CHANGEABLE

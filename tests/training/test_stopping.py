@@ -112,7 +112,9 @@ def test_a_run_stopped_while_it_is_evaluated_does_not_train_the_epoch_again(
     trained_epochs = []
     once = Trainer._train_epoch
     monkeypatch.setattr(
-        Trainer, "_train_epoch", lambda self: trained_epochs.append(self.at.epoch) or once(self)
+        Trainer,
+        "_train_epoch",
+        lambda self: trained_epochs.append(self.position.epoch) or once(self),
     )
     model = load_checkpoint(train(tiny_options(corpus, tmp_path)))
     whole = load_checkpoint(trained / "model.safetensors")

@@ -123,7 +123,7 @@ def test_sigterm_saves_and_stops(corpus, tmp_path):
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "stopped by SIGTERM, saved; the same command goes on" in said
+    assert "stopped by SIGTERM, saved; run the same command again to resume" in said
     assert batches_done(tmp_path / "run") > (0, 0)
 
 
@@ -208,7 +208,7 @@ def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
 
 
 def test_starting_from_another_encoder_is_refused(corpus, trained, tmp_path):
-    with pytest.raises(SasvError, match="a ecapa-tdnn, not the wanted ska-tdnn"):
+    with pytest.raises(SasvError, match="its encoder is ecapa-tdnn, not ska-tdnn"):
         train(
             tiny_options(
                 corpus,

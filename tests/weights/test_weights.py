@@ -152,7 +152,7 @@ def test_models_lists_what_is_here(home):
     assert {row["name"]: row["path"] for row in found}[NAME] is None
     place_of(NAME).parent.mkdir(parents=True)
     place_of(NAME).write_bytes(b"x")
-    found = models(ModelsOptions(here=True))
+    found = models(ModelsOptions(local=True))
     assert [row["name"] for row in found if row["row"]] == [NAME]
     assert json.dumps(found)
 
@@ -186,7 +186,7 @@ def test_a_transfer_that_breaks_off_goes_on(vice, server, payload):
 
 def test_a_killed_fetch_goes_on_where_it_was(server, payload):
     server.vices = ["breaks off"]
-    with pytest.raises(SasvError, match="goes on where it broke off"):
+    with pytest.raises(SasvError, match="run the same command again to resume"):
         fetch(NAME, server.url, retries=0)
     assert fetch(NAME, server.url, retries=0).read_bytes() == payload
     assert server.requests[-1][1] not in (None, "bytes=0-")
@@ -313,7 +313,7 @@ def test_a_model_of_the_hub(trained, server, home):
     path = fetch("someone/voice", server.url)
     assert path.read_bytes() == server.payload and resolve("someone/voice") == path
     assert load_model("someone/voice").dimension == 24
-    assert "someone/voice" in [row["name"] for row in models(ModelsOptions(here=True))]
+    assert "someone/voice" in [row["name"] for row in models(ModelsOptions(local=True))]
     (home / "someone--voice" / "model.safetensors").unlink()
 
 

@@ -131,7 +131,7 @@ class FfmpegSource:
                     f"{self.name}: broken or truncated audio ({error}); fetch or convert it again"
                 ) from error
         if not begun:
-            raise AudioError(f"{self.name}: holds no audio; fetch or convert it again")
+            raise AudioError(f"{self.name}: contains no audio; fetch or convert it again")
         if self.stated - position / rate > max(1.0, MISSING_SHARE * self.stated):
             raise truncated(self.name, round(self.stated * rate), position, rate)
 
@@ -189,7 +189,7 @@ def _open(name: str) -> Any:
         ) from error
     if not container.streams.audio:
         container.close()
-        raise AudioError(f"{name}: holds no audio stream; fetch or convert it again")
+        raise AudioError(f"{name}: contains no audio stream; fetch or convert it again")
     if container.streams.audio[0].codec_context is None:
         container.close()
         raise AudioError(f"{name}: its audio codec is unknown; convert it to WAV or FLAC")

@@ -223,15 +223,15 @@ def _finite(name: str, wave: np.ndarray, start: int, rate: int) -> np.ndarray:
 
 def _beyond(name: str, start: int, available: int | None, rate: int) -> AudioError:
     if start <= 0 and not available:
-        return AudioError(f"{name}: holds no audio (0 samples); record or convert it again")
+        return AudioError(f"{name}: contains no audio (0 samples); record or convert it again")
     has = "" if available is None else f"; the file has {available} samples at {rate} Hz"
     return AudioError(f"{name}: no audio at sample {start}{has}")
 
 
 def _too_long(name: str, length: str, limit: float) -> AudioError:
     return AudioError(
-        f"{name}: {length} long, over the limit of {limit:.0f} s; "
-        "cut it into utterances, or raise the limit (--max-seconds)"
+        f"{name}: {length} long, over the limit of {limit:.0f} s; cut it into utterances, or raise "
+        "the limit (--max-seconds)"
     )
 
 
@@ -287,8 +287,7 @@ def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = 
     if len(wave) < min_samples:
         raise AudioError(
             f"{name}: too short: {len(wave)} samples ({1000 * len(wave) / rate:.1f} ms) at {rate} "
-            "Hz, "
-            f"at least {min_samples} ({1000 * min_samples / rate:.0f} ms) are needed; use a "
+            f"Hz, at least {min_samples} ({1000 * min_samples / rate:.0f} ms) are needed; use a "
             "longer recording"
         )
     _finite(name, wave, 0, rate)

@@ -134,7 +134,7 @@ def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Len
     if file.frames <= 0:
         if status.st_size > HEADER_BYTES:
             return Length.UNKNOWN
-        raise AudioError(f"{name}: holds no audio (0 samples); record or convert it again")
+        raise AudioError(f"{name}: contains no audio (0 samples); record or convert it again")
     if file.frames > SAMPLES_PER_BYTE * status.st_size:
         return Length.UNKNOWN
     if kind in SIZED:

@@ -114,8 +114,8 @@ def check_format(name: str, rate: int, channels: int) -> None:
     """AudioError for a rate or a number of channels that no recording has."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(
-            f"{name}: the header says {rate} Hz, which is no rate of a recording "
-            f"({LOWEST_RATE} to {HIGHEST_RATE} Hz); convert it again"
+            f"{name}: the header says {rate} Hz, which is not a rate of a recording ({LOWEST_RATE} "
+            f"to {HIGHEST_RATE} Hz); convert it again"
         )
     if not 1 <= channels <= MOST_CHANNELS:
         raise AudioError(f"{name}: the header says {channels} channels; convert it again")
@@ -124,6 +124,6 @@ def check_format(name: str, rate: int, channels: int) -> None:
 def truncated(name: str, promised: int, present: int, rate: int) -> AudioError:
     """Return the error for a file that ends before its header says."""
     return AudioError(
-        f"{name}: truncated: the header promises {promised / rate:.2f} s, "
-        f"{present / rate:.2f} s are there; fetch or convert it again"
+        f"{name}: truncated: the header promises {promised / rate:.2f} s, {present / rate:.2f} s "
+        "are there; fetch or convert it again"
     )

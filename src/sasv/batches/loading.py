@@ -38,7 +38,7 @@ FILES_PER_BATCH = 2
 OTHER_FILES = 48
 """Files that it keeps open besides."""
 
-RESUMES = "the same command goes on from the last saved state"
+RESUMES = "run the same command again to resume from the last saved state"
 
 
 class BatchLoader:
@@ -84,15 +84,13 @@ class BatchLoader:
         if limit < files:
             raise SasvError(
                 f"the limit of open files is {limit}, and --num-workers {self.num_workers} needs "
-                f"about {files}; raise "
-                "it (ulimit -n 4096), or use --num-workers 0"
+                f"about {files}; raise it (ulimit -n 4096), or use --num-workers 0"
             )
         why = ""
         if free is not None and free < needed:
             why = (
                 f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free and {self.num_workers} workers may "
-                "need "
-                f"{needed / 1e6:.0f} MB (docker run --shm-size 8g gives more)"
+                f"need {needed / 1e6:.0f} MB (docker run --shm-size 8g gives more)"
             )
         elif limit < shared_files:
             why = f"the limit of open files is {limit} (ulimit -n 4096 raises it)"
@@ -193,13 +191,12 @@ def explanation(error: BaseException) -> str | None:
     if "DataLoader timed out" in text:
         return (
             f"no batch came within the time of --loader-timeout ({text}): a worker is stuck or "
-            "stopped, a disk does "
-            f"not answer, or {SHARED_MEMORY} is full; {RESUMES}"
+            f"stopped, a disk does not answer, or {SHARED_MEMORY} is full; {RESUMES}"
         )
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancdata" in text:
         return (
-            "too many open files; raise the limit (ulimit -n 4096) or use fewer "
-            f"--num-workers; {RESUMES}"
+            "too many open files; raise the limit (ulimit -n 4096) or use fewer --num-workers; "
+            f"{RESUMES}"
         )
     if (
         isinstance(error, MemoryError)
@@ -209,8 +206,8 @@ def explanation(error: BaseException) -> str | None:
         or "Caught MemoryError" in text
     ):
         return (
-            "not enough memory; use fewer --pairs, fewer --crop-frames or fewer "
-            f"--num-workers; {RESUMES}"
+            "not enough memory; use fewer --pairs, fewer --crop-frames or fewer --num-workers; "
+            f"{RESUMES}"
         )
     if "DataLoader worker" in text and (
         "killed by signal" in text or "exited unexpectedly" in text
@@ -221,8 +218,8 @@ def explanation(error: BaseException) -> str | None:
 
 def _died(reason: str) -> str:
     return (
-        f"a DataLoader worker died ({reason}); often memory is short, try fewer "
-        f"--num-workers; {RESUMES}"
+        f"a DataLoader worker died ({reason}); often memory is short, try fewer --num-workers; "
+        f"{RESUMES}"
     )
 
 

@@ -37,15 +37,15 @@ class EpochPlan:
         own = slice(rank, len(self) // world * world, world)
         return EpochPlan(self.rows[own], self.labels[own], self.keys[own])
 
-    def split(self, rank: int, world: int, speakers: int) -> "EpochPlan":
+    def split(self, rank: int, world: int, pairs: int) -> "EpochPlan":
         """Return the part of every batch that one process of ``world`` takes.
 
-        ``speakers`` is how many items of a batch, the first, are bona fide; bona fide and spoofed
-        items are both dealt out evenly.
+        ``pairs`` is how many pairs of a batch, the first, are bona fide; bona fide and spoofed
+        pairs are both dealt out evenly.
         """
-        spoofs = self.rows.shape[1] - speakers
-        bona_fide = rank * (speakers // world) + np.arange(speakers // world)
-        spoofed = speakers + rank * (spoofs // world) + np.arange(spoofs // world)
+        spoof_pairs = self.rows.shape[1] - pairs
+        bona_fide = rank * (pairs // world) + np.arange(pairs // world)
+        spoofed = pairs + rank * (spoof_pairs // world) + np.arange(spoof_pairs // world)
         items = np.concatenate((bona_fide, spoofed))
         return EpochPlan(self.rows[:, items], self.labels[:, items], self.keys[:, items])
 
@@ -53,8 +53,8 @@ class EpochPlan:
 class PairPlanner:
     """Plans batches of utterance pairs.
 
-    Stage 1: ``speakers`` pairs a batch, all of different speakers. Stages 2 and 3: as many pairs of
-    bona fide speech, plus ``spoofs`` pairs of spoofed speech, each pair of one speaker and one
+    Stage 1: ``pairs`` pairs per batch, all of different speakers. Stages 2 and 3: as many pairs of
+    bona fide speech, plus ``spoof_pairs`` pairs of spoofed speech, each of one speaker and one
     attack.
 
     Args:
@@ -62,12 +62,12 @@ class PairPlanner:
         spoofed: (rows,) boolean.
         attack: (rows,) attack code of each row.
         spoof_class: class of spoofed items.
-        speakers: bona fide items a batch, all of different speakers.
-        spoofs: spoofed items a batch.
-        most: at most so many utterances of a speaker an epoch.
-        batches: batches an epoch: a number; "paper" stops when the pairs no longer fill a batch
+        pairs: bona fide pairs per batch, all of different speakers.
+        spoof_pairs: spoofed pairs per batch.
+        max_utterances_per_speaker: maximum number of utterances per speaker and epoch; 0 takes all.
+        batches_per_epoch: a number; "paper" stops when the pairs no longer fill a batch
             with different speakers; "spoofs" takes all spoofed pairs once.
-        seed: of all draws.
+        seed: random seed.
         name_sources: whether the labels of spoofed items say whom they imitate.
 
     Raises:
@@ -80,51 +80,51 @@ class PairPlanner:
         spoofed: np.ndarray,
         attack: np.ndarray,
         spoof_class: int,
-        speakers: int,
-        spoofs: int = 0,
-        most: int = 600,
-        batches: int | Literal["paper", "spoofs"] = "paper",
+        pairs: int,
+        spoof_pairs: int = 0,
+        max_utterances_per_speaker: int = 600,
+        batches_per_epoch: int | Literal["paper", "spoofs"] = "paper",
         seed: int = 0,
         name_sources: bool = False,
     ):
-        if speakers < 1 or spoofs < 0:
+        if pairs < 1 or spoof_pairs < 0:
             raise SasvError(
-                f"a batch of {speakers} bona fide and {spoofs} spoofed pairs; --pairs must be at "
+                f"a batch of {pairs} bona fide and {spoof_pairs} spoofed pairs; --pairs must be at "
                 "least 1"
             )
         self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
         self.spoof_groups: list[np.ndarray] = []
-        if spoofs:
+        if spoof_pairs:
             attacks = int(attack.max(initial=0)) + 1
             speaker_and_attack = speaker.astype(np.int64) * attacks + attack
             self.spoof_groups = _grouped(np.flatnonzero(spoofed), speaker_and_attack)
         self.speaker = speaker
         self.spoof_class = spoof_class
-        self.speakers = speakers
-        self.spoofs = spoofs
-        self.most = most
-        self.batches = batches
+        self.pairs = pairs
+        self.spoof_pairs = spoof_pairs
+        self.max_utterances_per_speaker = max_utterances_per_speaker
+        self.batches_per_epoch = batches_per_epoch
         self.seed = seed
         self.name_sources = name_sources
         self.planned: tuple[int, EpochPlan] | None = None
-        if len(self.groups) < speakers:
+        if len(self.groups) < pairs:
             remedy = f"; set --pairs {len(self.groups)} or fewer" if self.groups else ""
             raise SasvError(
-                f"a batch wants {speakers} different speakers, the training table has "
+                f"a batch needs {pairs} different speakers, the training table has "
                 f"{len(self.groups)} with bona fide speech{remedy}"
             )
-        if spoofs and not self.spoof_groups:
+        if spoof_pairs and not self.spoof_groups:
             raise SasvError(
-                "a batch wants spoofed pairs, but the training table has no row with label spoof"
+                "a batch needs spoofed pairs, but the training table has no row with label spoof"
             )
-        if batches == "spoofs" and not spoofs:
+        if batches_per_epoch == "spoofs" and not spoof_pairs:
             raise SasvError(
                 "--batches-per-epoch spoofs counts an epoch by its spoofed pairs; set "
                 "--spoof-pairs too"
             )
-        if isinstance(batches, int) and batches < 1:
+        if isinstance(batches_per_epoch, int) and batches_per_epoch < 1:
             raise SasvError(
-                f"--batches-per-epoch {batches}: give a positive number, paper or spoofs"
+                f"--batches-per-epoch {batches_per_epoch}: give a positive number, paper or spoofs"
             )
 
     def plan(self, epoch: int) -> EpochPlan:
@@ -135,10 +135,10 @@ class PairPlanner:
 
     def _plan(self, epoch: int) -> EpochPlan:
         rng = np.random.default_rng([self.seed, epoch, 1])
-        wanted = self.batches
+        wanted = self.batches_per_epoch
         if wanted == "spoofs":
             spoof_pairs = sum(max(len(group) // 2, 1) for group in self.spoof_groups)
-            wanted = -(-spoof_pairs // self.spoofs)  # rounded up
+            wanted = -(-spoof_pairs // self.spoof_pairs)  # rounded up
         batches = self._bona_fide(rng)
         if not batches:
             raise SasvError("the training table does not fill one batch; lower --pairs")
@@ -148,9 +148,9 @@ class PairPlanner:
             batches = batches[:wanted]
         rows = np.array(batches, np.int64)
         labels = self.speaker[rows[:, :, 0]].astype(np.int64)
-        if self.spoofs:
-            spoof_rows = self._spoofed(rng, len(batches) * self.spoofs)
-            spoof_rows = spoof_rows.reshape(len(batches), self.spoofs, 2)
+        if self.spoof_pairs:
+            spoof_rows = self._spoofed(rng, len(batches) * self.spoof_pairs)
+            spoof_rows = spoof_rows.reshape(len(batches), self.spoof_pairs, 2)
             rows = np.concatenate((rows, spoof_rows), axis=1)
             spoof_labels = np.full(spoof_rows.shape[:2], self.spoof_class, np.int64)
             if self.name_sources:
@@ -162,11 +162,13 @@ class PairPlanner:
         """Pair every speaker's utterances and fill batches; a pair whose speaker is in the batch
         waits for the next.
         """
-        pairs = np.concatenate([_pairs(group, rng, self.most) for group in self.groups])
+        pairs = np.concatenate(
+            [_pairs(group, rng, self.max_utterances_per_speaker) for group in self.groups]
+        )
         order = rng.permutation(len(pairs))
         owners = self.speaker[pairs[:, 0]][order].tolist()
         ordered = [(first, second) for first, second in pairs[order].tolist()]
-        batcher = _Batcher(self.speakers)
+        batcher = _Batcher(self.pairs)
         for owner, pair in zip(owners, ordered):
             batcher.add(owner, pair)
         return batcher.full

@@ -161,7 +161,7 @@ def fit_backend(
     """
     names = [name for name in columns if name not in quality]
     if kind not in KINDS:
-        raise SasvError(f"'{kind}' is no back-end; use one of: {', '.join(KINDS)}")
+        raise SasvError(f"'{kind}' is not a back-end; use one of: {', '.join(KINDS)}")
     if kind == "nonlinear" and len(names) != 2:
         raise SasvError(
             f"the nonlinear fusion takes two scores, speaker and countermeasure, not {len(names)}"
@@ -206,7 +206,7 @@ def fit_linear(
     features = np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
     if not np.isfinite(features).all():
         raise SasvError(
-            f"a column of {', '.join(columns)} holds NaN or infinity; mend the score file"
+            f"a column of {', '.join(columns)} contains NaN or infinity; fix the score file"
         )
     counts = {kind: int((labels == kind).sum()) for kind in weights}
     if not all(counts.values()):

@@ -101,7 +101,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise CheckpointError(
                 f"{path}: refused: its member {member.filename} is compressed, which torch never "
-                "writes; save it anew"
+                "writes; save it again"
             )
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(f"{path}: refused: its members claim more bytes than the file has")
@@ -136,9 +136,8 @@ def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
             ):
                 wanted = f": {argument}" if instruction.name == "GLOBAL" else ""
                 raise CheckpointError(
-                    f"{path}: refused: a pickle with more than weights in it{wanted} (it could "
-                    "run code or fill the "
-                    "memory); ask for a plain state dict"
+                    f"{path}: refused: a pickle with more than weights in it{wanted} (it could run "
+                    "code or fill the memory); ask for a plain state dict"
                 )
     except ValueError:
         return False

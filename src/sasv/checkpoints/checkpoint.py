@@ -12,7 +12,7 @@ class Checkpoint:
     """A model at rest: what it is, the entries of its encoder and of its loss head.
 
     Attributes:
-        specification: what the model says of itself.
+        specification: metadata of the model.
         encoder: state dict of the encoder.
         head: state dict of the loss head; empty where there is none.
         name: where it came from, for messages.

@@ -11,7 +11,7 @@ from sasv.checkpoints.containers import read_contents
 from sasv.checkpoints.formats import FORMATS
 from sasv.checkpoints.formats.base import Contents, WeightFormat
 from sasv.checkpoints.limits import TooManyParts, at_most
-from sasv.core.errors import CheckpointError, SasvError, some
+from sasv.core.errors import CheckpointError, SasvError, listed
 from sasv.encoders import make_encoder
 from sasv.encoders.base import Encoder
 from sasv.weights import resolve
@@ -64,18 +64,18 @@ def format_of(contents: Contents) -> WeightFormat | None:
 
 def unknown(contents: Contents) -> str:
     """Say why no format recognises the contents of a file: an unknown wrapper, or another model."""
-    listed = some(sorted(contents.entries), 5)
+    names = listed(sorted(contents.entries), 5)
     wrapper = next(iter(contents.entries), "").partition(".")[0] + "."
     if all(name.startswith(wrapper) for name in contents.entries):
         inside = {name.removeprefix(wrapper): value for name, value in contents.entries.items()}
         if format_of(replace(contents, entries=inside)) is not None:
             return (
-                f"all its entries begin with the unknown prefix {wrapper} ({listed}); save the "
+                f"all its entries begin with the unknown prefix {wrapper} ({names}); save the "
                 "state dict of the model inside"
             )
     return (
         f"of another model or program: none of the known formats ({', '.join(FORMATS)}) has such "
-        f"entries: {listed}"
+        f"entries: {names}"
     )
 
 
@@ -113,9 +113,8 @@ def check_weights(checkpoint: Checkpoint) -> None:
     broken = [name for name, value in floating.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CheckpointError(
-            f"{checkpoint.name}: weights that are not finite in {some(broken)}; the training "
-            "diverged or the file is "
-            "damaged"
+            f"{checkpoint.name}: weights that are not finite in {listed(broken)}; the training "
+            "diverged or the file is damaged"
         )
     matrices = [
         value
@@ -123,7 +122,7 @@ def check_weights(checkpoint: Checkpoint) -> None:
         if value.dim() > 1 and "torchfbank" not in name
     ]
     if matrices and not any(bool(value.any()) for value in matrices):
-        raise CheckpointError(f"{checkpoint.name}: all weights are 0; this is no trained model")
+        raise CheckpointError(f"{checkpoint.name}: all weights are 0; this is not a trained model")
 
 
 def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
@@ -151,8 +150,7 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
     if encoder.frontend.sample_rate != spec.sample_rate:
         raise CheckpointError(
             f"{checkpoint.name}: is for {spec.sample_rate} Hz, but its front-end {spec.frontend} "
-            "for "
-            f"{encoder.frontend.sample_rate} Hz"
+            f"for {encoder.frontend.sample_rate} Hz"
         )
     spec.min_samples = max(spec.min_samples, encoder.min_samples)
     if fill:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sasv.core.errors import CheckpointError, some
+from sasv.core.errors import CheckpointError, listed
 
 NESTED = (
     "state_dict",
@@ -51,7 +51,7 @@ def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
             (key for key in NESTED if key in names and isinstance(found[key], Mapping)), None
         )
         if inner is None:
-            held = f"; it holds {some(sorted(map(str, names)))}" if names else ""
+            held = f"; it contains {listed(sorted(map(str, names)))}" if names else ""
             raise CheckpointError(
                 f"{path}: not a plain state dict of tensors{held}; save model.state_dict() alone"
             )

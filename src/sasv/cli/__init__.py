@@ -1,5 +1,6 @@
-"""The command line: words to options to a command, and its result to text. The only room that
-prints.
+"""The command line: parses arguments into options, calls the command, and prints its result.
+
+It is the only room that prints.
 """
 
 from typing import Any

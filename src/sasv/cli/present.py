@@ -31,7 +31,7 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
     """Return the list of named weights as a table, or as JSON."""
     if options.json:
         return json.dumps(rows, indent=1, ensure_ascii=False)
-    header = ("name", "encoder", "trained on", "published", "MB", "licence", "here", "where it is")
+    header = ("name", "encoder", "trained on", "published", "MB", "licence", "local", "source")
     lines = [header]
     for row in rows:
         published = "-" if row.get("published") is None else f"{row['published']:.2f}%"
@@ -56,8 +56,7 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
     ]
     note = (
         "published: SASV-EER on the ASVspoof2019 LA evaluation, or the EER on VoxCeleb1-O. Fetch: "
-        "sasv download NAME. "
-        "Use: --model NAME."
+        "sasv download NAME. Use: --model NAME."
     )
     return "\n".join([*shown, "", note])
 
@@ -77,8 +76,8 @@ def verify_text(result: Mapping[str, Any], options: Any) -> str:
         text += f" {'>=' if score >= threshold else '<'} threshold {threshold:.4f}"
     if "llr" in result:
         text += (
-            f"; LLR {result['llr']:.2f}, accepted from {result['llr_threshold']:.2f} by the "
-            f"costs {result['costs']}"
+            f"; LLR {result['llr']:.2f}, accepted from {result['llr_threshold']:.2f} by the costs "
+            f"{result['costs']}"
         )
     return text
 

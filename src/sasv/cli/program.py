@@ -217,7 +217,7 @@ def debugging() -> bool:
 
 def _resumes(name: str) -> str:
     if name and COMMANDS[name].resumable:
-        return "; the same command goes on where it stopped"
+        return "; run the same command again to resume"
     return ""
 
 

@@ -59,6 +59,6 @@ def launch(command: list[str]) -> None:
         command = [sys.executable, "-m", "torch.distributed.run", *command[1:]]
     if subprocess.run(command).returncode != 0:
         raise SasvError(
-            f"failed, the reason is above: {shlex.join(command)}; the same command goes on from "
-            "there"
+            f"failed, the reason is above: {shlex.join(command)}; run the same command again to "
+            "resume"
         )

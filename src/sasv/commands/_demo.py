@@ -86,19 +86,21 @@ def opening(options: DemoOptions) -> str:
     """Return what is going to happen and how long it takes."""
     speech = options.corpus or f"{options.voices} synthetic speakers (espeak-ng), rendered here"
     rows = "\n".join(f"  row {row:2}  {name}" for row, name in SHOWN.items())
-    return (
-        "Spoofing-aware speaker verification: one embedding has to accept the claimed speaker and "
-        "to reject both\n"
-        f"other people and synthetic copies. Speech: {speech}.\n"
-        "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 "
-        "spoofed speech of a small\n"
-        "second corpus. Five rows of the published table are trained, with and without each "
-        "stage:\n"
-        f"{rows}\n"
-        "and tested on voices and on an attack (a source-filter vocoder) that none of them has "
-        "heard.\n"
-        "This takes seven to nine minutes on two cores; stopped, the same command goes on where "
-        "it was."
+    return "\n".join(
+        (
+            "Spoofing-aware speaker verification: one embedding has to accept the claimed speaker "
+            "and to reject",
+            f"both other people and synthetic copies. Speech: {speech}.",
+            "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 "
+            "spoofed speech",
+            "of a small second corpus. Five rows of the published table are trained, with and "
+            "without each stage:",
+            rows,
+            "and evaluated on speakers and on a vocoder (source-filter) that training has not "
+            "heard.",
+            "This takes seven to nine minutes on two cores. If it is stopped, the same command "
+            "resumes.",
+        )
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from sasv.audio import AUTO
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import Extraction, load_model
@@ -67,7 +67,7 @@ def embed(options: EmbedOptions) -> Embeddings | None:
         if result.failures:
             raise SasvError(
                 f"{len(result.failures)} utterances have no embedding "
-                f"({some(list(result.failures.values()), 3)}); "
-                f"the others are saved; all are in {options.out}/failed.tsv"
+                f"({listed(list(result.failures.values()), 3)}); the others are saved; all are in "
+                f"{options.out}/failed.tsv"
             )
     return result

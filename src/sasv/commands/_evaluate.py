@@ -21,7 +21,7 @@ from sasv.evaluation.embedding import embed_cohort, embed_shared
 from sasv.evaluation.fusion import SUM, Fusion, load_fusion
 from sasv.evaluation.measuring import counts_of
 from sasv.metrics import DEFAULT_COSTS, Measure
-from sasv.parallel.processes import Processes, joined
+from sasv.parallel.processes import Processes, process_group
 from sasv.report import plot_scores
 from sasv.scores import Scoring
 from sasv.scores.scoring import Enrolment
@@ -139,7 +139,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     with (
         contextlib.nullcontext(Processes())
         if loaded is None
-        else joined(loaded.device) as processes
+        else process_group(loaded.device) as processes
     ):
         if options.embeddings:
             embeddings = Embeddings.load(options.embeddings)

@@ -1,11 +1,11 @@
 """sasv models."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sasv.core.options import Options
 from sasv.weights import catalogue
-from sasv.weights.place import here, home, place_of
+from sasv.weights.place import is_local, place_of, weights_folder
 
 
 @dataclass
@@ -14,19 +14,21 @@ class ModelsOptions(Options):
     public ones of other toolkits.
 
     Args:
-        here: list only weights that are on this machine.
+        local: list only weights that are on this machine.
         json: print JSON.
     """
 
-    here: bool = False
+    RENAMED: ClassVar[dict[str, str]] = {"here": "local"}
+
+    local: bool = False
     json: bool = False
 
 
 def models(options: ModelsOptions) -> list[dict[str, Any]]:
-    """Return the named weights: where they come from, licence, size, whether they are here."""
+    """Return the named weights: where they come from, licence, size, path on this machine."""
     rows: list[dict[str, Any]] = []
     for entry in catalogue().values():
-        path = place_of(entry.name) if here(entry) else None
+        path = place_of(entry.name) if is_local(entry) else None
         where = (
             f"Google Drive {entry.drive}"
             if entry.drive
@@ -36,9 +38,11 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
         )
         where = entry.source or where
         row = asdict(entry) | {"source": where, "path": str(path) if path else None}
-        if path or not options.here:
+        if path or not options.local:
             rows.append(row)
-    fetched = sorted(home().glob("*--*/model.safetensors")) if home().is_dir() else []
+    fetched = (
+        sorted(weights_folder().glob("*--*/model.safetensors")) if weights_folder().is_dir() else []
+    )
     for path in fetched:
         name = path.parent.name.replace("--", "/", 1)
         rows.append({"name": name, "source": "Hugging Face hub", "path": str(path)})

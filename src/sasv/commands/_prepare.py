@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sasv.audio import AUTO, check_channel
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.core.options import Options
 from sasv.core.registry import listing
 from sasv.corpora import CORPORA
@@ -69,11 +69,10 @@ def prepare(options: PrepareOptions) -> Prepared:
         options.check_speech,
     )
     if result.speechless:
-        named = some(result.speechless, 3)
+        named = listed(result.speechless, 3)
         logger.info(
             f"{len(result.speechless)} recordings hold less than {MIN_SPEECH} s of speech "
-            f"({named}); "
-            f"they have a low speech_seconds in {result.utterances.name}"
+            f"({named}); they have a low speech_seconds in {result.utterances.name}"
         )
     trials = ", ".join(path.name for path in result.trials.values()) or "no trials"
     logger.info(

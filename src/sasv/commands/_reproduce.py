@@ -16,7 +16,7 @@ from sasv.reproduction import carry_out, check_unchanged, plan_lines
 from sasv.reproduction.beforehand import check_beforehand, check_output
 from sasv.reproduction.options import PlanOptions
 from sasv.reproduction.rows import TABLE_ENCODERS, TRAIN_SETS, Row, rows_of
-from sasv.reproduction.table import Reproduction, add_cells, results_of, table_of, write_table
+from sasv.reproduction.table import Reproduction, add_cells, results_of, results_table, write_table
 from sasv.reproduction.tiny_plans import planner_of
 
 __all__ = ["ReproduceOptions", "reproduce"]
@@ -89,7 +89,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
         check_beforehand(options, planner.steps, options.launch)
         carry_out(planner.steps, options.redo)
         results = results_of(planner, cells)
-        table = table_of(results, rows)
+        table = results_table(results, rows)
         write_table(results, table, about(options), planner.out)
     return Reproduction(results, f"\n{table.text()}\n\n{about(options)}")
 
@@ -102,11 +102,7 @@ def chosen(options: RowOptions) -> tuple[list[Row], list[str], list[str]]:
     everything = "all" in options.rows
     encoders = list(TABLE_ENCODERS) if everything else ["mfa-conformer"]
     train_sets = list(TRAIN_SETS) if everything else ["train+dev"]
-    return (
-        rows_of(rows),
-        options.encoder or encoders,
-        [*options.train_set] or train_sets,
-    )
+    return rows_of(rows), options.encoder or encoders, [*options.train_set] or train_sets
 
 
 def about(options: ReproduceOptions) -> str:
@@ -119,6 +115,6 @@ def about(options: ReproduceOptions) -> str:
     speech = options.corpus or ("parts of the corpora" if options.voxceleb2 else "synthetic voices")
     return (
         f"Tiny scale on {speech}, seed {options.seed}: it shows that every stage runs and what it "
-        "is for; the "
-        "published figures come from large encoders and the whole corpora and are no comparison."
+        "is for; the published figures come from large encoders and the whole corpora and are no "
+        "comparison."
     )

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.core.options import Count, Options, Seed
 from sasv.core.registry import listing
 from sasv.parallel.devices import pick_device
-from sasv.synthesis.copies import check_copies, joined, spoofed_trials, table_of
+from sasv.synthesis.copies import check_copies, spoofed_trials, table_of_copies, union
 from sasv.synthesis.estimate import estimate
 from sasv.synthesis.log import keep_settings
 from sasv.synthesis.plan import Makers, plan_units
@@ -103,8 +103,8 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
             f"{options.utterances}: nothing could be copied; first reason: "
             f"{[*failures, 'the copies are gone'][0]}"
         )
-    copies = table_of(plan, made, chosen, str(out / "utterances.tsv"))
-    joined(everything, copies).save(out / "utterances.tsv")
+    copies = table_of_copies(plan, made, chosen, str(out / "utterances.tsv"))
+    union(everything, copies).save(out / "utterances.tsv")
     if trials is not None:
         spoofed_trials(trials, copies).save(out / "trials.tsv")
     logger.info(f"{out / 'utterances.tsv'}: {len(everything)} originals and {len(copies)} copies")
@@ -113,8 +113,8 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     if failures:
         raise SasvError(
             f"{len(failures)} utterances could not be copied, or copies not read "
-            f"({some(failures, 3)}); "
-            "the others are done: mend these and run the same command again"
+            f"({listed(failures, 3)}); the others are done: fix these and run the same command "
+            "again"
         )
     return copies
 
@@ -125,8 +125,8 @@ def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
     unknown = [name for name in options.weights if name not in kinds]
     if unknown:
         raise SasvError(
-            f"--weights names {some(unknown)}, which --vocoders does not; known here: "
-            f"{some(list(kinds))}"
+            f"--weights names {listed(unknown)}, which --vocoders does not; known here: "
+            f"{listed(list(kinds))}"
         )
     device = options.device
     if device == "auto" and (

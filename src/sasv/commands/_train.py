@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sasv.core.errors import MissingExtra
 from sasv.parallel.devices import pick_device
-from sasv.parallel.processes import Processes, joined
+from sasv.parallel.processes import Processes, process_group
 from sasv.report.plots import plot_curves
 from sasv.training.build import build_trainer
 from sasv.training.options import TrainOptions
@@ -14,12 +14,11 @@ __all__ = ["TrainOptions", "train"]
 
 
 def train(options: TrainOptions) -> Path:
-    """Train an encoder; return the path of the final model. The same command goes on where it
-    stopped.
+    """Train an encoder; return the path of the final model. An interrupted training resumes.
 
     Started by torchrun, the processes train together.
     """
-    with joined(pick_device(options.device)) as processes:
+    with process_group(pick_device(options.device)) as processes:
         return _trained(options, processes)
 
 

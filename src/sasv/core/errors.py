@@ -57,7 +57,7 @@ def _shown(control: re.Match[str]) -> str:
     return " " if control[0].isspace() else control[0].encode("unicode_escape").decode()
 
 
-def some(names: Sequence[object], most: int = 5) -> str:
+def listed(names: Sequence[object], most: int = 5) -> str:
     """Join the first names for a message: ``a, b, c and 7 more``."""
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -192,7 +192,9 @@ def read_json(
             f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}"
         ) from error
     if kind not in type(value).__mro__:
-        raise SasvError(f"{path}: holds no {'object' if kind is dict else kind.__name__}; {remedy}")
+        raise SasvError(
+            f"{path}: contains no {'object' if kind is dict else kind.__name__}; {remedy}"
+        )
     for key, allowed in {**(shape or {}), **(optional or {})}.items():
         if key not in value:
             if key not in (shape or {}):
@@ -203,7 +205,7 @@ def read_json(
             isinstance(value[key], bool) and bool not in types
         ):
             wanted = " or ".join(part.__name__ for part in types)
-            raise SasvError(f"{path}: '{key}' is no {wanted}; {remedy}")
+            raise SasvError(f"{path}: '{key}' is not of type {wanted}; {remedy}")
     return value
 
 
@@ -218,7 +220,7 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:
@@ -272,7 +274,9 @@ def _gunzip(data: bytes, path: str | os.PathLike[str]) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
         text = stream.read(most + 1)
     if len(text) > most:
-        raise SasvError(f"{path}: gunzips to more than {most:,} bytes, which is no table or list")
+        raise SasvError(
+            f"{path}: gunzips to more than {most:,} bytes, which is not a table or list"
+        )
     return text
 
 

@@ -23,14 +23,14 @@ class Range:
     dictionary too.
 
     Attributes:
-        least: the smallest allowed number.
-        most: the largest allowed number.
+        minimum: the smallest allowed number.
+        maximum: the largest allowed number.
         above: the number must be larger than this one.
         below: the number must be smaller than this one.
     """
 
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     above: float | None = None
     below: float | None = None
 
@@ -38,20 +38,20 @@ class Range:
         """Whether a number is finite and in the range."""
         return (
             math.isfinite(value)
-            and (self.least is None or value >= self.least)
-            and (self.most is None or value <= self.most)
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
 
     def __str__(self) -> str:
         """Say the range in words, for messages and help pages."""
-        if self.least is not None and self.most is not None:
-            return f"from {self.least} to {self.most}"
+        if self.minimum is not None and self.maximum is not None:
+            return f"from {self.minimum} to {self.maximum}"
         limits = {
-            "at least": self.least,
+            "at least": self.minimum,
             "above": self.above,
-            "at most": self.most,
+            "at most": self.maximum,
             "below": self.below,
         }
         words = [f"{words} {limit}" for words, limit in limits.items() if limit is not None]

@@ -95,8 +95,7 @@ def check_outputs(
             if folder and Path(folder).is_dir() and _inside(path, Path(folder)):
                 raise SasvError(
                     f"{flag} {path}: lies in the speech of {_flag(option)} {folder}, where it "
-                    "would be taken for "
-                    "speech later; choose another place, or give --force"
+                    "would be taken for speech later; choose another place, or give --force"
                 )
         for target in targets:
             for option, paths in inputs.items():
@@ -104,8 +103,7 @@ def check_outputs(
                     if source and _same(Path(source), target):
                         raise SasvError(
                             f"{flag} {path}: {target} is also an input ({_flag(option)}); choose "
-                            "another name, or "
-                            "give --force to overwrite it"
+                            "another name, or give --force to overwrite it"
                         )
         _check_ours(flag, output, path, targets)
 
@@ -202,15 +200,13 @@ def _check_ours(flag: str, output: Output, path: Path, targets: Sequence[Path]) 
         if targets and not written_by_sasv(path):
             raise SasvError(
                 f"{flag} {path}: is there already, and not written by sasv; choose another name, "
-                "or give --force to "
-                "replace it"
+                "or give --force to replace it"
             )
         return
     if targets and not marked(path):
         raise SasvError(
-            f"{flag} {path}: holds {targets[0].name}, which sasv did not write there; choose "
-            "another folder, or give "
-            "--force to replace it"
+            f"{flag} {path}: contains {targets[0].name}, which sasv did not write there; choose "
+            "another folder, or give --force to replace it"
         )
 
 

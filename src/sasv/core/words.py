@@ -71,7 +71,7 @@ class Words:
         found = read_yaml(path)
         if not isinstance(found, dict):
             raise SasvError(
-                f"{path}: holds no options; each line is a name and a value (epochs: 4)"
+                f"{path}: contains no options; each line is a name and a value (epochs: 4)"
             )
         for key, value in found.items():
             name = self._current(str(key), path)
@@ -159,7 +159,7 @@ class Words:
             found = parse_yaml(text, f"--{dashed(name)}")
             if not isinstance(found, dict):
                 raise SasvError(
-                    f"--{dashed(name)}: '{text}' is no mapping; write --{dashed(name)}.KEY VALUE"
+                    f"--{dashed(name)}: '{text}' is not a mapping; write --{dashed(name)}.KEY VALUE"
                 )
             return found
         return text
@@ -256,7 +256,7 @@ def list_of(text: str, of_text: bool, where: str) -> list[Any]:
     if text.strip().startswith("["):
         found = parse_yaml(text, where, texts=of_text)
         if not isinstance(found, list):
-            raise SasvError(f"{where}: '{text}' is no list; write {where} a,b")
+            raise SasvError(f"{where}: '{text}' is not a list; write {where} a,b")
         return found
     parts = split_items(text)
     return parts if of_text else [parse_yaml(part, where) for part in parts]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sasv.audio import AUTO, measure, read_audio
-from sasv.core.errors import AudioError, SasvError, some
+from sasv.core.errors import AudioError, SasvError, listed
 from sasv.core.files import write_text
 from sasv.core.progress import Progress
 from sasv.corpora.tree import audio_below
@@ -122,14 +122,14 @@ def write_tables(
         if missing:
             problems.append(
                 f"{len(missing)} of {len(lists.utterances)} listed files are missing "
-                f"({some(missing, 3)})"
+                f"({listed(missing, 3)})"
             )
         if unreadable:
-            problems.append(f"{len(unreadable)} cannot be read ({some(unreadable, 2)})")
+            problems.append(f"{len(unreadable)} cannot be read ({listed(unreadable, 2)})")
         advice = f"all are in {out / 'missing.txt'}"
         if not allow_missing:
             raise SasvError(
-                f"{lists.folder}: {'; '.join(problems)}; {advice}; mend them, or --allow-missing"
+                f"{lists.folder}: {'; '.join(problems)}; {advice}; fix them, or --allow-missing"
             )
         logger.info(f"left out: {'; '.join(problems)}; {advice}")
     elif (out / "missing.txt").exists():
@@ -220,10 +220,10 @@ def _check_names(lists: CorpusLists) -> None:
         if any(mark in row.path + row.speaker for mark in "\t\n\r")
     ]
     if broken:
-        shown = some([repr(path) for path in broken], 3)
+        shown = listed([repr(path) for path in broken], 3)
         raise SasvError(
-            f"{lists.folder}: {len(broken)} names hold a tab or a line break ({shown}), which no "
-            "table can; rename them"
+            f"{lists.folder}: {len(broken)} names contain a tab or a line break ({shown}), which "
+            "no table can; rename them"
         )
     first: dict[str, str] = {}
     for row in lists.utterances:

@@ -9,7 +9,7 @@ are made.
 
 from pathlib import Path
 
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.core.files import read_lines
 from sasv.corpora.base import CorpusLists, Utterance
 from sasv.corpora.lists import countermeasure_row, without_suffix
@@ -55,7 +55,8 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
         sources[lists.utterances[-1].utterance] = source
     if twice:
         raise SasvError(
-            f"{folder}: several files are called {some(twice, 3)}; write paths into {protocol.name}"
+            f"{folder}: several files are called {listed(twice, 3)}; write paths into "
+            f"{protocol.name}"
         )
     lists.extras = {"source": sources}
     return lists
@@ -66,7 +67,7 @@ def _only_list(folder: Path) -> Path:
         sorted(path for path in folder.iterdir() if path.suffix in LISTS) if folder.is_dir() else []
     )
     if len(found) != 1:
-        names = some([path.name for path in found]) if found else "none"
+        names = listed([path.name for path in found]) if found else "none"
         raise SasvError(
             f"{folder}: one list is needed at its top, found {names}; give it with --protocol"
         )
@@ -77,7 +78,7 @@ def _rows(protocol: Path) -> list[tuple[str, str, str, str, str]]:
     """Return (name or path, speaker, label, attack, source) of each line."""
     lines = [line for line in read_lines(protocol) if line.strip()]
     if not lines:
-        raise SasvError(f"{protocol}: holds no line; give the list of the copies")
+        raise SasvError(f"{protocol}: contains no line; give the list of the copies")
     if "\t" in lines[0] and "speaker" in lines[0].split("\t"):
         return _from_table(protocol)
     rows = []
@@ -99,8 +100,7 @@ def _rows(protocol: Path) -> list[tuple[str, str, str, str, str]]:
         else:
             raise SasvError(
                 f"{protocol}, line {number}: expected 'SPEAKER NAME - VOCODER spoof', a path "
-                "VOCODER/SPEAKER/..., or a "
-                f"table with a header; found: {line[:60]}"
+                f"VOCODER/SPEAKER/..., or a table with a header; found: {line[:60]}"
             )
     return rows
 

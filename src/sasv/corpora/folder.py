@@ -1,4 +1,4 @@
-"""A user's own folder: one subfolder a speaker, anything below it that speaker's speech."""
+"""A user's own folder: one subfolder for each speaker, with all speech of that speaker below it."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.core.files import read_lines
 from sasv.corpora.base import CorpusLists, Utterance
 from sasv.tables import NONE
@@ -29,14 +29,14 @@ def read(folder: Path) -> CorpusLists:
     if (folder / "segments").exists():
         raise SasvError(
             f"{folder}: has segments, and sasv reads files whole; cut them first (Kaldi: "
-            "extract-segments scp:wav.scp "
-            "segments ark,scp:..., then wav-copy to files), and give a wav.scp of the pieces"
+            "extract-segments scp:wav.scp segments ark,scp:..., then wav-copy to files), and give "
+            "a wav.scp of the pieces"
         )
     recordings = _pairs(folder / "wav.scp")
     speakers = _pairs(folder / "utt2spk")
     unknown = [name for name in speakers if name not in recordings]
     if unknown:
-        raise SasvError(f"{folder / 'utt2spk'}: {some(unknown)} is not in wav.scp")
+        raise SasvError(f"{folder / 'utt2spk'}: {listed(unknown)} is not in wav.scp")
     lists = CorpusLists(folder, [], files=set())
     channels: dict[str, str] = {}
     for name, speaker in speakers.items():
@@ -72,7 +72,7 @@ def _pairs(path: Path) -> dict[str, str]:
                 f"{path}, line {number}: expected a name and a value; found: {line[:60]}"
             )
         if key in pairs:
-            raise SasvError(f"{path}, line {number}: {key} stands twice; keep one")
+            raise SasvError(f"{path}, line {number}: {key} appears twice; keep one")
         pairs[key] = rest.strip()
     return pairs
 
@@ -83,8 +83,7 @@ def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
     if not path:
         raise SasvError(
             f"{folder / 'wav.scp'}: {name} is the command '{recording[:60]}'; sasv runs no "
-            "commands: write its output "
-            "to files and list these"
+            "commands: write its output to files and list these"
         )
     if ".ark:" in path:
         raise SasvError(

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from sasv.audio.formats import SUFFIXES, suffix_of
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.core.files import read_lines
 from sasv.tables import NONE
 from sasv.tables.labels import BONA_FIDE, SPOOF
@@ -70,12 +70,12 @@ def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list
     """
     lines = list(csv.reader(read_lines(path), delimiter=delimiter))
     if not lines:
-        raise SasvError(f"{path}: holds no line")
+        raise SasvError(f"{path}: contains no line")
     header = [cell.strip().lower() for cell in lines[0]]
     missing = [column for column in columns if column not in header]
     if missing:
         raise SasvError(
-            f"{path}: column {some(missing)} is missing; the header has: {some(header, 20)}"
+            f"{path}: column {listed(missing)} is missing; the header has: {listed(header, 20)}"
         )
     rows = []
     for number, cells in enumerate(lines[1:], 2):
@@ -92,7 +92,7 @@ def label_of(path: Path, text: str, name: str) -> str:
     label = LABELS.get(text.lower())
     if label is None:
         raise SasvError(
-            f"{path}: unknown label '{text}' of {name}; known: {some(list(LABELS), 10)}"
+            f"{path}: unknown label '{text}' of {name}; known: {listed(list(LABELS), 10)}"
         )
     return label
 

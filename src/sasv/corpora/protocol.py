@@ -1,4 +1,4 @@
-"""A protocol for speech that has none: speakers split, enrolments and trials made, all from a
+"""A protocol for a corpus without one: splits the speakers and makes enrolments and trials, by a
 seed.
 """
 
@@ -46,8 +46,7 @@ def add_protocol(lists: CorpusLists, seed: int = 0, sizes: ProtocolSizes | None 
     if held < 4 or len(by_speaker) - held < 2:
         raise SasvError(
             f"{lists.folder}: {len(able)} of {len(by_speaker)} speakers have {LEAST} utterances; "
-            "evaluation needs four "
-            "of them and training two others"
+            "evaluation needs four of them and training two others"
         )
     rng = np.random.default_rng([seed, 7])
     chosen = [able[index] for index in rng.permutation(len(able))[:held]]

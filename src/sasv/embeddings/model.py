@@ -82,7 +82,7 @@ class Model:
     """An encoder in evaluation mode with its specification.
 
     Attributes:
-        specification: what the checkpoint says of itself.
+        specification: metadata of the checkpoint.
         encoder: the torch module.
         device: where it runs.
         extraction: how an utterance becomes an embedding; left out, as the specification says of

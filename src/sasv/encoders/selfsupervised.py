@@ -59,7 +59,7 @@ class BackboneOptions(EncoderOptions):
     lora_rank: int = 8
     lora_alpha: int = 16
     lr_scale: NonNegativeFloat = 0.1
-    layer_decay: Annotated[float, Range(most=1, above=0)] = 1.0
+    layer_decay: Annotated[float, Range(maximum=1, above=0)] = 1.0
 
 
 def transformers() -> Any:
@@ -217,9 +217,8 @@ class BackboneEncoder(Encoder):
             parsed = package.AutoConfig.from_pretrained(name, local_files_only=True)
         except (OSError, ValueError) as error:
             raise SasvError(
-                f"{name}: no backbone on this machine (a folder with config.json and weights, or "
-                "a hub id that was "
-                f"fetched: hf download {name})"
+                f"{name}: no backbone on this machine (a folder with config.json and weights, or a "
+                f"hub id that was fetched: hf download {name})"
             ) from error
         self._check_type(parsed.model_type, name)
         self.check_features(name, _features_of(package, name))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.evaluation.measuring import MeasureSettings, measure_of, resampled_speakers
 from sasv.metrics import paired_test
 from sasv.tables import Scores
@@ -25,8 +25,8 @@ def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[st
         at = int(np.argmax(first.labels != second.labels[rows]))
         trial = f"{first.table.text('speaker', at)} {first.table.text('utterance', at)}"
         raise SasvError(
-            f"{second.table.name}: the trial {trial} has another label than in "
-            f"{first.table.name}; give both one key"
+            f"{second.table.name}: the trial {trial} has another label than in {first.table.name}; "
+            "give both one key"
         )
     speakers = resampled_speakers(first, settings.resample)
     found = paired_test(
@@ -56,12 +56,11 @@ def aligned(first: Scores, second: Scores) -> np.ndarray:
     missing = [" ".join(trial) for trial in one if trial not in places]
     extra = set(other).difference(one)
     if missing or extra:
-        lacking = some(missing or [" ".join(trial) for trial in sorted(extra)], 3)
+        lacking = listed(missing or [" ".join(trial) for trial in sorted(extra)], 3)
         where = second.table.name if missing else first.table.name
         raise SasvError(
             f"{second.table.name}: not the trials of {first.table.name}: {len(missing)} are "
-            f"missing and {len(extra)} "
-            f"are new; {where} lacks {lacking}. Score both on one table"
+            f"missing and {len(extra)} are new; {where} lacks {lacking}. Score both on one table"
         )
     if len(set(one)) < len(one) or len(one) != len(other):
         raise SasvError(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Model
 from sasv.evaluation.embedding import embed_shared
@@ -59,9 +59,8 @@ def bona_fide_scores(model: Model, embeddings: Embeddings, name: str) -> np.ndar
     if embeddings.failures:
         reasons = [f"{one}: {reason}" for one, reason in embeddings.failures.items()]
         raise SasvError(
-            f"{name}: {len(reasons)} utterances could not be embedded "
-            f"({some(reasons, 3)}); "
-            "mend the files or drop their rows"
+            f"{name}: {len(reasons)} utterances could not be embedded ({listed(reasons, 3)}); fix "
+            "the files or drop their rows"
         )
     if embeddings.extraction.crops and model.scores_whole_utterances:
         raise SasvError(
@@ -90,7 +89,7 @@ def score_utterances(
     missing = [one for one in utterances.ids if one not in known]
     if missing:
         raise SasvError(
-            f"{name}: {len(missing)} utterances have no embedding ({some(missing, 3)}); run sasv "
+            f"{name}: {len(missing)} utterances have no embedding ({listed(missing, 3)}); run sasv "
             "embed on this table"
         )
     cells = {

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from sasv.core.errors import SasvError, some
+from sasv.core.errors import SasvError, listed
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import Model
 from sasv.parallel.processes import Processes
@@ -61,7 +61,7 @@ def embed_cohort(
         reasons = [f"{name}: {reason}" for name, reason in found.failures.items()]
         logger.info(
             f"{table}: s-norm goes without {len(reasons)} of {len(people)} cohort utterances "
-            f"({some(reasons, 3)})"
+            f"({listed(reasons, 3)})"
         )
     return cohort_of(found, people, by, Path(table).name)
 

@@ -125,6 +125,6 @@ def check_columns(name: str, columns: Sequence[str]) -> None:
     unknown = set(columns).difference([ASV, CM, *QUALITY])
     if missing or unknown:
         raise SasvError(
-            f"{name}: fitted to {', '.join(columns)}, which is no fusion of a speaker system with "
-            f"a countermeasure; make one by sasv calibrate --columns {ASV},{CM}"
+            f"{name}: fitted to {', '.join(columns)}, which is not a fusion of a speaker system "
+            f"with a countermeasure; make one by sasv calibrate --columns {ASV},{CM}"
         )

@@ -121,8 +121,8 @@ class CostModel:
         """Return the model in a line."""
         return (
             f"{self.name}: priors target {self.target:g}, nontarget {self.nontarget:g}, spoof "
-            f"{self.spoof:g}; costs "
-            f"miss {self.miss:g}, nontarget {self.false_nontarget:g}, spoof {self.false_spoof:g}"
+            f"{self.spoof:g}; costs miss {self.miss:g}, nontarget {self.false_nontarget:g}, spoof "
+            f"{self.false_spoof:g}"
         )
 
 
@@ -160,8 +160,8 @@ def cost_model(text: str) -> CostModel:
         values = []
     if len(values) != 6:
         raise SasvError(
-            f"'{text}' is no cost model; known: {', '.join(COST_MODELS)}; or give six numbers: "
-            "priors of target, "
-            "nontarget, spoof, then costs of a miss, of an accepted nontarget, of an accepted spoof"
+            f"'{text}' is not a cost model; known: {', '.join(COST_MODELS)}; or give six numbers: "
+            "priors of target, nontarget, spoof, then costs of a miss, of an accepted nontarget, "
+            "of an accepted spoof"
         )
     return CostModel(text, *values)

@@ -41,7 +41,7 @@ class Points:
         kinds = [np.sort(self.scores[labels == kind]) for kind in (TARGET, NONTARGET, SPOOF)]
         if not all(np.isfinite(kind[[0, -1]]).all() for kind in kinds if len(kind)):
             raise SasvError(
-                "scores must be finite; NaN or infinite scores have no EER: mend the score file"
+                "scores must be finite; NaN or infinite scores have no EER: fix the score file"
             )
         whole = np.sort(np.concatenate(kinds))
         distinct = np.append(True, whole[1:] != whole[:-1])

@@ -65,7 +65,7 @@ class Measure:
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise SasvError(f"'{self.task}' is no task; use one of: {', '.join(TASKS)}")
+            raise SasvError(f"'{self.task}' is not a task; use one of: {', '.join(TASKS)}")
         self.claims = self.labels
         if self.task == "cm":
             self.labels = bona_fide_as_target(self.labels)

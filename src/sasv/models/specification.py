@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, so that inference never asks the user."""
+"""The metadata of a checkpoint, so that inference never asks the user."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -99,7 +99,7 @@ class Specification:
             return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
         except ValueError as error:
             raise SasvError(
-                f"the specification of {self.encoder} holds a number that is not finite"
+                f"the specification of {self.encoder} contains a number that is not finite"
             ) from error
 
     @classmethod

@@ -68,7 +68,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def process_group(device: torch.device) -> Iterator[Processes]:
     """Yield this process among those that torchrun started (gloo on a CPU, NCCL on GPUs), or
     alone.
     """

@@ -16,7 +16,7 @@ from sasv.reproduction.steps import Step
 from sasv.training.recipes import recipe_values
 from sasv.vocoders import ALWAYS
 
-FREE = {
+NOT_COMPARED = {
     "num_workers",
     "loader_timeout",
     "device",
@@ -99,7 +99,7 @@ class Planner:
     def add(self, encoder: str, stages: Sequence[Stage]) -> None:
         """Add the steps of a model and of those that it starts from, and its evaluation."""
         if encoder not in ENCODERS:
-            raise SasvError(f"'{encoder}' is no encoder; use one of: {', '.join(ENCODERS)}")
+            raise SasvError(f"'{encoder}' is not an encoder; use one of: {', '.join(ENCODERS)}")
         if not self.steps:
             self._prepare()
         for count in range(1, len(stages) + 1):
@@ -323,11 +323,15 @@ class Planner:
                 found.run,
                 product.folder,
                 product.outputs,
-                {name: value for name, value in found.options.items() if name not in FREE | PLACES},
+                {
+                    name: value
+                    for name, value in found.options.items()
+                    if name not in NOT_COMPARED | PLACES
+                },
                 product.inputs,
                 product.hours,
                 product.gigabytes,
-                {name: value for name, value in found.defaults.items() if name not in FREE},
+                {name: value for name, value in found.defaults.items() if name not in NOT_COMPARED},
                 found.renamed,
             )
         )

@@ -107,6 +107,6 @@ def rows_of(numbers: Sequence[int | str]) -> list[Row]:
     unknown = [number for number in numbers if number not in ROWS]
     if unknown:
         raise SasvError(
-            f"'{unknown[0]}' is no row of the published table; use numbers from 1 to 11, or all"
+            f"'{unknown[0]}' is not a row of the published table; use numbers from 1 to 11, or all"
         )
     return [ROWS[int(number)] for number in numbers]

@@ -11,7 +11,7 @@ import numpy as np
 from sasv.corpora import CORPORA, synthetic
 from sasv.corpora.base import CorpusLists, write_tables
 from sasv.corpora.protocol import add_protocol
-from sasv.synthesis.copies import joined
+from sasv.synthesis.copies import union
 from sasv.tables import Table, Trials, Utterances, load_enrolments, load_trials, load_utterances
 from sasv.tables.labels import TRIAL_LABELS
 
@@ -135,7 +135,7 @@ def assemble(speech_tables: Path, spoofed: Path, tables: Path) -> None:
         parts.append(
             copies.take(np.array([name not in parts[0].rows for name in copies.ids], bool))
         )
-    Utterances(joined(*parts)).save(tables / "la" / "utterances.tsv")
+    Utterances(union(*parts)).save(tables / "la" / "utterances.tsv")
     for part in ("dev", "eval"):
         load_enrolments(speech_tables / f"enrolments_{part}.tsv").save(
             tables / "la" / f"enrolments_{part}.tsv"

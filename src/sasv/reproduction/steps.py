@@ -311,11 +311,9 @@ def check_unchanged(steps: Sequence[Step], redo: bool = False) -> None:
 def refusal(step: Step, state: State) -> str:
     """Return why a step is not done again unless it is asked for, and how to ask."""
     return (
-        f"{step.name}: {step.folder} holds other work ({state.why}); nothing was changed. Choose "
-        "another --out, or add "
-        f"--redo: the old folder is then kept as {_aside(step.folder, 1).name}, or the next free "
-        "number, and the step "
-        "is done again"
+        f"{step.name}: {step.folder} contains other work ({state.why}); nothing was changed. "
+        "Choose another --out, or add --redo: the old folder is then kept as "
+        f"{_aside(step.folder, 1).name}, or the next free number, and the step is done again"
     )
 
 
@@ -377,7 +375,7 @@ def plan_lines(steps: Sequence[Step]) -> list[str]:
         why = state.why
         cost = "nothing to do"
         if state.action == "changed":
-            why = f"holds other work ({why}): --redo moves it aside and does the step again"
+            why = f"contains other work ({why}): --redo moves it aside and does the step again"
         elif state.action == "done" and waiting.intersection(map(_plain, step.inputs.values())):
             why = "done already, unless the steps before it change what it reads"
         if state.action != "done":

@@ -72,7 +72,7 @@ def results_of(planner: Planner, cells: Sequence[tuple[Row, str, str]]) -> list[
     return results
 
 
-def table_of(results: Sequence[Result], rows: Sequence[Row]) -> Section:
+def results_table(results: Sequence[Result], rows: Sequence[Row]) -> Section:
     """Return the table: a line a row, for each encoder and training set our figure, the published
     one, and how they differ."""
     columns = list(dict.fromkeys((result.encoder, result.train_set) for result in results))

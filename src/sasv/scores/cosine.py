@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sasv.core.errors import TableError, some
+from sasv.core.errors import TableError, listed
 from sasv.scores.directions import unit, without_direction
 from sasv.scores.scoring import Scoring, products
 from sasv.tables import Enrolments, Trials, check_trials, needed_names
@@ -57,8 +57,7 @@ def score_embeddings(
     if lost:
         raise TableError(
             f"{trials.table.name}: {len(lost)} utterances that it needs could not be embedded "
-            f"({some(lost, 3)}); "
-            "mend the files or drop their rows"
+            f"({listed(lost, 3)}); fix the files or drop their rows"
         )
     known = {name: row for row, name in enumerate(utterances)}
     rows = check_trials(trials, enrolments, known)

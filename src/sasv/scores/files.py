@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sasv.audio.formats import SUFFIXES, suffix_of
-from sasv.core.errors import TableError, some
+from sasv.core.errors import TableError, listed
 from sasv.core.files import read_lines, write_text
 from sasv.scores.layouts import (
     SKIP,
@@ -75,8 +75,7 @@ def read_scores(
     if not scores:
         raise TableError(
             f"{path}: no column of scores; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score "
-            "...); "
-            "--columns names the columns of a file"
+            "...); --columns names the columns of a file"
         )
     if key:
         cells = _joined(path, cells, scores, key, _columns(Path(key), (), meaning))
@@ -91,7 +90,7 @@ def read_scores(
         raise TableError(f"{path}: no column '{column}'; it has: {', '.join(cells)}")
     if not column and "score" not in cells and len(scores) > 1:
         raise TableError(
-            f"{path}: holds {' and '.join(scores)}; say which is meant (--column {scores[0]})"
+            f"{path}: contains {' and '.join(scores)}; say which is meant (--column {scores[0]})"
         )
     cells["score"] = cells[column or ("score" if "score" in cells else scores[0])]
     rows = len(cells["score"])
@@ -176,9 +175,8 @@ def _columns(
         if layout is None:
             raise TableError(
                 f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line "
-                "such as "
-                "'speaker utterance label score', separated by tabs, or name the columns by "
-                "--columns"
+                "such as 'speaker utterance label score', separated by tabs, or name the columns "
+                "by --columns"
             )
         names = list(layout.columns)
         numbers = dict(layout.numbers) | numbers
@@ -218,13 +216,12 @@ def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
     unknown = sorted(cell for cell, label in meanings.items() if label is None)
     if unknown and all(is_number(cell) for cell in unknown):
         raise TableError(
-            f"{path}: the labels are numbers ({some(unknown)}) and the file does not say what "
-            "they mean; "
-            "say it by --labels 0=spoof,1=bonafide or --labels 0=nontarget,1=target"
+            f"{path}: the labels are numbers ({listed(unknown)}) and the file does not say what "
+            "they mean; say it by --labels 0=spoof,1=bonafide or --labels 0=nontarget,1=target"
         )
     if unknown:
         raise TableError(
-            f"{path}: unknown label {some(unknown)}; known: {', '.join(WORDS)}; --labels gives "
+            f"{path}: unknown label {listed(unknown)}; known: {', '.join(WORDS)}; --labels gives "
             "the meaning of others"
         )
     return [str(meanings[cell]) for cell in cells]
@@ -239,8 +236,8 @@ def _joined(
     if "utterance" not in columns:
         if columns.get("label") != wanted["label"]:
             raise TableError(
-                f"{path}: it names no trials, and its labels are not those of {key} row by row; "
-                "is that another key?"
+                f"{path}: it names no trials, and its labels are not those of {key} row by row; is "
+                "that another key?"
             )
         return wanted | {score: columns[score] for score in scores}
     by = ["speaker", "utterance"] if "speaker" in columns and "speaker" in wanted else ["utterance"]
@@ -279,13 +276,13 @@ def _all_in(
     missing = [" ".join(trial) for trial in trials if trial not in found]
     if len(missing) == len(trials):
         raise TableError(
-            f"{path}: it has no trial of {key} ({some(missing, 2)}); is that the key of another "
+            f"{path}: it has no trial of {key} ({listed(missing, 2)}); is that the key of another "
             "protocol?"
         )
     if missing:
         raise TableError(
             f"{path}: {len(missing)} of {len(trials)} trials of {key} have no score "
-            f"({some(missing, 3)})"
+            f"({listed(missing, 3)})"
         )
     return trials
 

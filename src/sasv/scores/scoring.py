@@ -56,7 +56,7 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.enrolment not in ENROLMENTS:
             raise SasvError(
-                f"'{self.enrolment}' is no enrolment; use one of: {', '.join(ENROLMENTS)}"
+                f"'{self.enrolment}' is not an enrolment; use one of: {', '.join(ENROLMENTS)}"
             )
 
     def directions(
@@ -143,9 +143,8 @@ def described(record: Mapping[str, Any]) -> str:
     else:
         top = cohort.get("top", 0) or "all"
         pieces.append(
-            f"s-norm (top {top} of {cohort.get('size')} {cohort.get('by', 'utterance')} "
-            "embeddings of "
-            f"{cohort.get('source') or 'a cohort'}, {str(cohort.get('digest', ''))[:8]})"
+            f"s-norm (top {top} of {cohort.get('size')} {cohort.get('by', 'utterance')} embeddings "
+            f"of {cohort.get('source') or 'a cohort'}, {str(cohort.get('digest', ''))[:8]})"
         )
     fusion = record.get("fusion")
     if fusion is not None:

@@ -28,7 +28,9 @@ def copy_name(utterance: str, vocoder: str) -> str:
     return f"{utterance}~{vocoder}"
 
 
-def table_of(plan: Plan, made: dict[int, Made], utterances: Utterances, name: str) -> Utterances:
+def table_of_copies(
+    plan: Plan, made: dict[int, Made], utterances: Utterances, name: str
+) -> Utterances:
     """Return the table of the copies: label spoof, attack the vocoder, source the original, digest
     of the file.
 
@@ -63,8 +65,8 @@ def check_copies(copies: Utterances) -> list[str]:
             try:
                 if digest_of_file(path) != digest:
                     faults.append(
-                        f"{path}: changed since it was written; remove it and run the same "
-                        "command again"
+                        f"{path}: changed since it was written; remove it and run the same command "
+                        "again"
                     )
             except OSError as error:
                 faults.append(f"{path}: cannot be read ({error.strerror or error})")
@@ -103,7 +105,7 @@ def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
     )
 
 
-def joined(*tables: Utterances) -> Table:
+def union(*tables: Utterances) -> Table:
     """Stack utterance tables; columns that one of them lacks are filled, paths made absolute."""
     columns = list(dict.fromkeys(column for table in tables for column in table.table.columns))
     if not all("seconds" in table.table.columns for table in tables):

@@ -239,13 +239,12 @@ def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
             continue
         if not path.exists():
             raise SasvError(
-                f"{path.parent}: holds files but no settings.json, so nothing says what made "
-                "them; move the folder "
-                "away, or choose another --out"
+                f"{path.parent}: contains files but no settings.json, so nothing says what made "
+                "them; move the folder away, or choose another --out"
             )
         kept = read_json(path, remedy=f"remove the folder {path.parent}, or choose another --out")
         if kept != settings:
             raise SasvError(
-                f"{path.parent}: holds copies by another seed or other weights; choose another "
+                f"{path.parent}: contains copies by another seed or other weights; choose another "
                 "--out"
             )

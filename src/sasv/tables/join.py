@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sasv.core.errors import TableError, some
+from sasv.core.errors import TableError, listed
 from sasv.tables.trials import Enrolments, Trials
 from sasv.tables.utterances import Utterances
 
@@ -62,5 +62,5 @@ def _all_known(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TableError(
-            f"{table}: {what} {some(unknown)} is not in {where}; add it there or drop its rows"
+            f"{table}: {what} {listed(unknown)} is not in {where}; add it there or drop its rows"
         )

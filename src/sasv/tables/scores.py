@@ -60,7 +60,7 @@ class Scores(Trials):
                 raise self.table.bad_cell(
                     "utterance",
                     other,
-                    f"stands twice for one speaker (first in line {self.table.line(one)}), with "
+                    f"appears twice for one speaker (first in line {self.table.line(one)}), with "
                     "another score or label; keep one",
                 )
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from sasv.core.errors import TableError, some
+from sasv.core.errors import TableError, listed
 from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, write_bytes
 
 LONGEST_NAME = 4096
@@ -85,7 +85,7 @@ class Table:
         header = first.decode("utf-8", "replace").split("\t")
         if len(set(header)) < len(header):
             raise TableError(
-                f"{name}: a column name stands twice in the header: {some(header, 20)}"
+                f"{name}: a column name appears twice in the header: {listed(header, 20)}"
             )
         parse = pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False)
         convert = pyarrow.csv.ConvertOptions(
@@ -132,7 +132,7 @@ class Table:
             if pc.any(broken).as_py():
                 cell = values[pc.index(broken, True).as_py()]
                 raise TableError(
-                    f"{name}: the {column} {cell!r} holds a tab or a line end; rename it"
+                    f"{name}: the {column} {cell!r} contains a tab or a line end; rename it"
                 )
             arrays.append(array)
         cells = pa.table(arrays, names=list(texts))
@@ -153,8 +153,8 @@ class Table:
         missing = [column for column in columns if column not in self.columns]
         if missing:
             raise TableError(
-                f"{self.name}: column {some(missing)} is missing; the header has: "
-                f"{some(self.columns, 20)} (columns are separated by tabs)"
+                f"{self.name}: column {listed(missing)} is missing; the header has: "
+                f"{listed(self.columns, 20)} (columns are separated by tabs)"
             )
 
     def line(self, row: int) -> int:
@@ -206,7 +206,7 @@ class Table:
             kept = np.isin(codes, [code for code, name in enumerate(names) if name in values])
             if not kept.any():
                 raise TableError(
-                    f"{self.name}: no row has {part}; values of {column}: {some(names, 10)}"
+                    f"{self.name}: no row has {part}; values of {column}: {listed(names, 10)}"
                 )
             chosen = chosen.take(kept)
         return chosen

@@ -45,7 +45,7 @@ def check_unique(table: Table, column: str) -> None:
         row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         before = int(first[codes[row]])
         raise table.bad_cell(
-            column, row, f"stands twice (first in line {table.line(before)}); names must be unique"
+            column, row, f"appears twice (first in line {table.line(before)}); names must be unique"
         )
     check_filled(table, column)
 

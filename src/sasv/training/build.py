@@ -19,10 +19,11 @@ from sasv.training.modules import System, check_needs_no_spoofs, make_modules
 from sasv.training.normalisation import normalise_globally
 from sasv.training.optimisers import make_optimiser, parameter_groups
 from sasv.training.options import AverageOptions, TrainOptions
+from sasv.training.record import ModelRecord
 from sasv.training.run_folder import RunFolder
 from sasv.training.schedules import MarginWarmup, make_schedule
 from sasv.training.selection import DevelopmentSet
-from sasv.training.trainer import ModelRecord, Trainer, TrainerSettings
+from sasv.training.trainer import Trainer, TrainerSettings
 
 
 def build_trainer(options: TrainOptions, processes: Processes | None = None) -> Trainer:
@@ -77,7 +78,12 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
             start=options.margin_start, end=options.margin, epochs=options.margin_warmup_epochs
         ),
         folder=folder,
-        record=ModelRecord(loss=options.loss, licence=options.licence, init=options.init),
+        record=ModelRecord(
+            loss=options.loss,
+            licence=options.licence,
+            init=options.init,
+            seed=options.seed,
+        ),
         processes=processes,
         notes=notes,
     )

@@ -72,7 +72,7 @@ class TrainingData:
         rank = self.processes.rank
         world = self.processes.world
         if self.gather_batches:
-            return plan.split(rank, world, self.planner.speakers)
+            return plan.split(rank, world, self.planner.pairs)
         share = plan.share(rank, world)
         if not len(share):
             raise SasvError(
@@ -126,7 +126,7 @@ def load_training_data(
     if batch.spoof_pairs and classes[-1] != SPOOF_CLASS:
         raise SasvError(
             f"{data.utterances}: no row has label spoof, but --spoof-pairs {batch.spoof_pairs} "
-            "wants some"
+            "needs some"
         )
     # A gathered batch is planned as a whole, for all processes.
     parts = processes.world if batch.gather_batches else 1
@@ -135,10 +135,10 @@ def load_training_data(
         utterances.spoofed,
         utterances.attacks[0],
         spoof_class=len(classes) - 1,
-        speakers=batch.pairs * parts,
-        spoofs=batch.spoof_pairs * parts,
-        most=batch.max_utterances_per_speaker,
-        batches=batch.batches_per_epoch,
+        pairs=batch.pairs * parts,
+        spoof_pairs=batch.spoof_pairs * parts,
+        max_utterances_per_speaker=batch.max_utterances_per_speaker,
+        batches_per_epoch=batch.batches_per_epoch,
         seed=seed,
         name_sources=name_sources,
     )

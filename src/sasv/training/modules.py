@@ -83,8 +83,8 @@ class System(nn.Module):
         """
         if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise SasvError(
-                "--compile needs a C++ compiler on a CPU and none is here; install g++ or leave "
-                "it out"
+                "--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it "
+                "out"
             )
         self.compiled = torch.compile(self.encoder.embed_features)
 
@@ -225,8 +225,7 @@ def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
     if LOSSES.get(loss).spoof_aware:
         raise SasvError(
             f"the loss {loss} takes its last class for that of spoofed speech, and --spoof-pairs "
-            "is 0; set "
-            "--spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
+            "is 0; set --spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
         )
 
 
@@ -235,8 +234,8 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
     specification = checkpoint.specification
     if specification.encoder != options.encoder:
         raise SasvError(
-            f"{options.init}: a {specification.encoder}, not the wanted {options.encoder}; "
-            f"set --encoder {specification.encoder}"
+            f"{options.init}: its encoder is {specification.encoder}, not {options.encoder}; set "
+            f"--encoder {specification.encoder}"
         )
     frontend = options.frontend or specification.frontend
     wanted = {

@@ -7,7 +7,7 @@ from typing import Any
 from sasv.core.progress import duration
 
 
-def no_sums() -> dict[str, float]:
+def zero_sums() -> dict[str, float]:
     """Return the sums of an epoch that has not begun."""
     return dict.fromkeys(
         ("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0
@@ -29,7 +29,7 @@ class Position:
 
     epoch: int = 0
     batch: int = 0
-    sums: dict[str, float] = field(default_factory=no_sums)
+    sums: dict[str, float] = field(default_factory=zero_sums)
     best: float = math.inf
     best_epoch: int = 0
     evaluated: int = 0

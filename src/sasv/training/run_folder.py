@@ -23,7 +23,7 @@ from sasv.weights import resolve
 
 logger = logging.getLogger("sasv")
 
-FREE = {
+CHANGEABLE = {
     "out",
     "num_workers",
     "loader_timeout",
@@ -40,7 +40,7 @@ INPUTS = ("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init"
 spelt.
 """
 
-MEND = "restore it, or remove it and go on from the last state with --allow-changed"
+REMEDY = "restore it, or remove it and go on from the last state with --allow-changed"
 
 OTHER_ROWS = "the training table has other rows: table_sha256 was {}, now {}"
 
@@ -90,7 +90,7 @@ class RunFolder:
             return torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(
-                f"{self.state}: broken training state ({error}); remove it to begin anew"
+                f"{self.state}: broken training state ({error}); remove it to start again"
             ) from error
 
     def changed(self) -> list[str]:
@@ -109,7 +109,7 @@ class RunFolder:
         facts = self._read("environment.json").get("facts", {})
         if not isinstance(facts, dict) or not isinstance(facts.get("inputs") or {}, dict):
             raise SasvError(
-                f"{self.path / 'environment.json'}: broken (facts are no object); {MEND}"
+                f"{self.path / 'environment.json'}: broken (facts are no object); {REMEDY}"
             )
         defaults = defaults_of(self.kind)
         found = []
@@ -117,7 +117,7 @@ class RunFolder:
             before = old.get(name, defaults.get(name))
             if name in INPUTS:
                 found += self._input_changes(name, before, now, old, facts)
-            elif name not in FREE and before != now:
+            elif name not in CHANGEABLE and before != now:
                 found.append(f"{name} was {before!r}, now {now!r}")
         if facts.get("processes", self.processes) != self.processes:
             found.append(f"processes was {facts['processes']!r}, now {self.processes!r}")
@@ -181,9 +181,8 @@ class RunFolder:
         changed = "; ".join(self.changed())
         if changed and not self.allow_changed:
             raise SasvError(
-                f"{self.path}: holds a run with other options ({changed}); choose another --out, "
-                "remove it, or go on "
-                "from its last state with --allow-changed"
+                f"{self.path}: contains a run with other options ({changed}); choose another "
+                "--out, remove it, or go on from its last state with --allow-changed"
             )
         return bool(changed)
 
@@ -223,7 +222,7 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return {}
-        value: dict[str, Any] = read_json(path, remedy=MEND)
+        value: dict[str, Any] = read_json(path, remedy=REMEDY)
         return value
 
 

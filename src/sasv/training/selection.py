@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sasv.audio import probe
-from sasv.core.errors import AudioError, SasvError, some
+from sasv.core.errors import AudioError, SasvError, listed
 from sasv.embeddings.extract import embed_table
 from sasv.embeddings.model import Model
 from sasv.metrics import sasv_eers
@@ -38,8 +38,7 @@ def check_readable(utterances: Utterances, source: str) -> None:
     if failures:
         raise SasvError(
             f"{source}: {len(failures)} of {len(utterances)} development files cannot be read "
-            f"({some(failures, 3)}); "
-            "mend them or drop their rows"
+            f"({listed(failures, 3)}); fix them or drop their rows"
         )
 
 

@@ -19,13 +19,11 @@ from torch import Tensor
 
 from sasv.batches.loading import failures_explained
 from sasv.batches.plan import EpochPlan
-from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
+from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
 from sasv.core.files import locked
 from sasv.core.memory import keep_memory
 from sasv.core.progress import Progress
-from sasv.core.version import __version__
-from sasv.decision import Verifier
 from sasv.embeddings.model import Model
 from sasv.encoders.base import parameters_of
 from sasv.parallel.processes import Processes
@@ -37,10 +35,11 @@ from sasv.training.position import (
     describe,
     log_row,
     mean_values,
-    no_sums,
     position_of,
     renamed_row,
+    zero_sums,
 )
+from sasv.training.record import ModelRecord, add_decision
 from sasv.training.run_folder import Board, RunFolder
 from sasv.training.schedules import MarginWarmup, Schedule
 from sasv.training.selection import DevelopmentSet
@@ -78,21 +77,6 @@ class TrainerSettings:
     min_anchor_cosine: float = -1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelRecord:
-    """What a model says about its training that the trainer itself does not need.
-
-    Attributes:
-        loss: name of the loss.
-        licence: licence of the model.
-        init: checkpoint that the training started from; empty where there was none.
-    """
-
-    loss: str
-    licence: str = "unknown"
-    init: str = ""
-
-
 class Trainer:
     """One training run.
 
@@ -109,7 +93,7 @@ class Trainer:
         notes: what is said when the training begins.
 
     Attributes:
-        at: where the run is.
+        position: where the run is.
         history: the rows of the log.
     """
 
@@ -137,7 +121,7 @@ class Trainer:
         self.development = development
         self.processes = processes or Processes()
         self.notes = notes or []
-        self.at = Position()
+        self.position = Position()
         self.history: list[dict[str, Any]] = []
         self.board = Board("", 0)
         self.stop = StopRequest()
@@ -159,8 +143,8 @@ class Trainer:
             self._introduce(resumed)
             if self.engine.system.anchor is not None:
                 self.engine.system.anchor.prepare(self.out / "voiceprints", self.processes)
-            length = len(self.data.plan(self.at.epoch))
-            self._open_board(self.at.epoch * length + self.at.batch)
+            length = len(self.data.plan(self.position.epoch))
+            self._open_board(self.position.epoch * length + self.position.batch)
             try:
                 with self.stop.listening(), failures_explained():
                     self._run_epochs(length)
@@ -169,7 +153,7 @@ class Trainer:
                 if self.stop.signal == signal.SIGINT:
                     raise KeyboardInterrupt from None
                 raise SasvError(
-                    f"{self.out}: stopped by SIGTERM, saved; the same command goes on from here"
+                    f"{self.out}: stopped by SIGTERM, saved; run the same command again to resume"
                 ) from None
 
     def _open_board(self, step: int) -> None:
@@ -185,7 +169,7 @@ class Trainer:
             length: batches of an epoch.
         """
         while self._epochs_are_left():
-            if self.at.evaluated == self.at.epoch:
+            if self.position.evaluated == self.position.epoch:
                 self.history.append(self._train_epoch())
                 self._save()
             row = self.history[-1]
@@ -196,16 +180,16 @@ class Trainer:
                     self._evaluate(row)
             elif not self.development and self.settings.min_anchor_cosine > -1:
                 self._keep()
-            self.at.evaluated = self.at.epoch
+            self.position.evaluated = self.position.epoch
             self._save()
-            self.board.add(self.at.epoch * length, row, "epoch")
+            self.board.add(self.position.epoch * length, row, "epoch")
             self._say(describe(row, self.settings.epochs))
             self._stop_if_asked()
 
     def _epochs_are_left(self) -> bool:
-        if self.at.evaluated < self.at.epoch:
+        if self.position.evaluated < self.position.epoch:
             return True
-        return self.at.epoch < self.settings.epochs and not self._drifted()
+        return self.position.epoch < self.settings.epochs and not self._drifted()
 
     def _drifted(self) -> bool:
         """Whether bona fide speech was too far from the anchor in the last epoch."""
@@ -218,16 +202,16 @@ class Trainer:
             f"epoch {row['epoch']}: bona fide speech is at cosine {row['anchor_cosine']:.3f} to "
             f"the anchor, below {self.settings.min_anchor_cosine}"
         )
-        if not self.at.best_epoch:
+        if not self.position.best_epoch:
             raise SasvError(
                 f"{self.out}: {found}, and there is no model of an epoch before; lower --max-lr or "
                 "the weights of spoofed speech in --loss-options, or evaluate more often"
             )
-        self._say(f"{found}; the model is that of epoch {self.at.best_epoch}")
+        self._say(f"{found}; the model is that of epoch {self.position.best_epoch}")
 
     def _evaluation_is_due(self) -> bool:
-        last = self.at.epoch == self.settings.epochs
-        return last or self.at.epoch % self.settings.evaluate_every == 0
+        last = self.position.epoch == self.settings.epochs
+        return last or self.position.epoch % self.settings.evaluate_every == 0
 
     def _stopping_at_once(self) -> contextlib.AbstractContextManager[None]:
         """End within the block as soon as a signal comes.
@@ -243,8 +227,8 @@ class Trainer:
     def _introduce(self, resumed: bool) -> None:
         """Say what is about to be trained."""
         if resumed:
-            inside = f", batch {self.at.batch}" if self.at.batch else ""
-            self._say(f"{self.out}: going on after epoch {self.at.epoch}{inside}")
+            inside = f", batch {self.position.batch}" if self.position.batch else ""
+            self._say(f"{self.out}: going on after epoch {self.position.epoch}{inside}")
         encoder = self.engine.system.encoder
         plan = self.data.plan(0)
         world = self.processes.world
@@ -262,87 +246,89 @@ class Trainer:
 
     def _train_epoch(self) -> dict[str, Any]:
         """Run one epoch; return its row of the log."""
-        at = self.at
-        lr = self.schedule(at.epoch)
+        position = self.position
+        lr = self.schedule(position.epoch)
         self.engine.set_lr(lr)
-        set_margin(self.engine.system.head, self.margin(at.epoch))
+        set_margin(self.engine.system.head, self.margin(position.epoch))
         self.engine.trained.train()
         self._train_batches(lr)
         self._check_epoch()
         if self.engine.averages:
-            self.engine.averages.after_epoch(self.engine.system, at.epoch)
-        row = log_row(at.epoch + 1, lr, at.sums)
-        at.epoch += 1
-        at.batch = 0
-        at.sums = no_sums()
+            self.engine.averages.after_epoch(self.engine.system, position.epoch)
+        row = log_row(position.epoch + 1, lr, position.sums)
+        position.epoch += 1
+        position.batch = 0
+        position.sums = zero_sums()
         return row
 
     def _train_batches(self, lr: float) -> None:
         """Train on the batches of the present epoch that are left; ``lr`` is its learning rate."""
-        at = self.at
-        plan = self.data.plan(at.epoch)
-        title = f"epoch {at.epoch + 1}/{self.settings.epochs}"
-        left = len(plan) - at.batch
+        position = self.position
+        plan = self.data.plan(position.epoch)
+        title = f"epoch {position.epoch + 1}/{self.settings.epochs}"
+        left = len(plan) - position.batch
         with (
             Progress(title, left, "batches", not self.processes.main) as progress,
-            self.data.batches(plan, at.epoch, at.batch) as batches,
+            self.data.batches(plan, position.epoch, position.batch) as batches,
         ):
             started = time.monotonic()
             for waves, labels in batches:
-                at.sums["waited"] += time.monotonic() - started
+                position.sums["waited"] += time.monotonic() - started
                 stepped = self._batch(waves, labels, plan)
-                at.sums["seconds"] += time.monotonic() - started
+                position.sums["seconds"] += time.monotonic() - started
                 started = time.monotonic()
-                means = mean_values(at.sums)
+                means = mean_values(position.sums)
                 progress.add(
                     1, f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1f}%, lr {lr:.2e}"
                 )
-                if at.batch % BOARD_STEPS == 0:
-                    self.board.add(at.epoch * len(plan) + at.batch, means | {"lr": lr}, "step")
+                if position.batch % BOARD_STEPS == 0:
+                    self.board.add(
+                        position.epoch * len(plan) + position.batch, means | {"lr": lr}, "step"
+                    )
                 if stepped:
                     self._save_when_due()
 
     def _batch(self, waves: Tensor, labels: Tensor, plan: EpochPlan) -> bool:
         """Train on one batch; return whether it ended an optimiser step."""
-        at = self.at
+        position = self.position
         accumulate = self.settings.accumulate_batches
-        self._seed(at.batch, 2)
-        first = at.batch - at.batch % accumulate
+        self._seed(position.batch, 2)
+        first = position.batch - position.batch % accumulate
         group = min(accumulate, len(plan) - first)
-        last = at.batch + 1 == first + group
+        last = position.batch + 1 == first + group
         seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last)
         if seen.pairs > 0:
-            at.sums["loss"] += seen.loss
-            at.sums["accuracy"] += seen.accuracy
-            at.sums["batches"] += 1.0
-            at.sums["pairs"] += seen.pairs
+            position.sums["loss"] += seen.loss
+            position.sums["accuracy"] += seen.accuracy
+            position.sums["batches"] += 1.0
+            position.sums["pairs"] += seen.pairs
             if seen.anchor_cosine is not None:
-                summed = at.sums.get("anchor_cosine", 0.0)
-                at.sums["anchor_cosine"] = summed + seen.anchor_cosine
-        at.batch += 1
-        if last and not self.engine.step(at.epoch):
-            at.sums["skipped"] += 1
+                summed = position.sums.get("anchor_cosine", 0.0)
+                position.sums["anchor_cosine"] = summed + seen.anchor_cosine
+        position.batch += 1
+        if last and not self.engine.step(position.epoch):
+            position.sums["skipped"] += 1
         return last
 
     def _check_epoch(self) -> None:
         """Say how many steps of the epoch were skipped. SasvError where nothing of it could be
         read.
         """
-        sums = self.at.sums
+        sums = self.position.sums
         if not sums["pairs"] and not sums["skipped"]:
             raise SasvError(
                 f"{self.data.source}: no training file could be read; the reasons are above"
             )
         if sums["skipped"]:
             self._say(
-                f"epoch {self.at.epoch + 1}: {sums['skipped']:.0f} steps skipped, their gradients "
-                "were not finite"
+                f"epoch {self.position.epoch + 1}: {sums['skipped']:.0f} steps skipped, because "
+                "their gradients were not finite"
             )
 
     def _seed(self, batch: int, purpose: int) -> None:
         """Seed a batch's draws on the device (SpecAugment, dropout)."""
         number = batch * self.processes.world + self.processes.rank
-        rng = np.random.default_rng([self.settings.seed, self.at.epoch, number, purpose])
+        rng = np.random.default_rng([self.settings.seed, self.position.epoch, number, purpose])
         seed_everything(int(rng.integers(1 << 31)))
 
     def _evaluate(self, row: dict[str, Any]) -> None:
@@ -354,34 +340,20 @@ class Trainer:
         row |= {name: result[name] for name in ("sasv_eer", "sv_eer", "spf_eer")}
         value = result[self.development.metric]
         assert value is not None
-        if value > self.at.best:  # among equals the longest trained
+        if value > self.position.best:  # among equals the longest trained
             return
-        self.at.best = float(value)
-        self.at.best_epoch = self.at.epoch
-        self._add_decision(checkpoint, result)
+        self.position.best = float(value)
+        self.position.best_epoch = self.position.epoch
+        add_decision(checkpoint.specification, self.development.metric, result, self.position.epoch)
         if self.processes.main:
             save_checkpoint(self.out / "best.safetensors", checkpoint)
 
     def _keep(self) -> None:
         """Keep the present model, to be the final one if the next epochs drift too far."""
         checkpoint = self.checkpoint()
-        self.at.best_epoch = self.at.epoch
+        self.position.best_epoch = self.position.epoch
         if self.processes.main:
             save_checkpoint(self.out / "best.safetensors", checkpoint)
-
-    def _add_decision(self, checkpoint: Checkpoint, result: dict[str, float | int | None]) -> None:
-        """Write the threshold of the development trials into a specification."""
-        assert self.development is not None
-        metric = self.development.metric
-        name = metric.removesuffix("_eer")
-        threshold = result[f"{name}_threshold"]
-        assert threshold is not None
-        source = f"{name.upper()}-EER point of the development trials, epoch {self.at.epoch}"
-        verifier = Verifier(threshold=float(threshold), threshold_source=source)
-        specification = checkpoint.specification
-        specification.scoring = verifier.scoring.to_dict()
-        specification.decision = verifier.decision_record()
-        specification.training[f"dev_{metric}"] = result[metric]
 
     def checkpoint(self) -> Checkpoint:
         """Return the present model, its weights averaged where that is wanted, with its
@@ -393,22 +365,8 @@ class Trainer:
         if self.engine.averages and self.engine.averages.ready:
             system = self._averaged_system()
             average = self.engine.averages.kind
-        specification = Specification(
-            **system.encoder.description(),
-            classes=list(self.data.classes),
-            spoof_index=self.data.spoof_index,
-            loss=self.record.loss,
-            licence=self.record.licence,
-            training={
-                "sasv": __version__,
-                "epoch": self.at.epoch,
-                "seed": self.settings.seed,
-                "loss": self.record.loss,
-                "table": Path(self.data.source).name,
-                "utterances": len(self.data.utterances),
-                "init": Path(self.record.init).name,
-                "average": average,
-            },
+        specification = self.record.specification(
+            system.encoder, self.data, self.position.epoch, average
         )
         return Checkpoint(
             specification, detached(system.encoder), detached(system.head), str(self.out)
@@ -421,9 +379,9 @@ class Trainer:
         averages = self.engine.averages
         assert averages is not None
         self._seed(0, 3)
-        plan = self.data.plan(self.at.epoch)
+        plan = self.data.plan(self.position.epoch)
         first = max(0, len(plan) - self.settings.batch_norm_batches)
-        with self.data.batches(plan, self.at.epoch, first) as batches:
+        with self.data.batches(plan, self.position.epoch, first) as batches:
             return averages.system(batches, self.engine.device, self.processes)
 
     def _save_when_due(self) -> None:
@@ -449,7 +407,7 @@ class Trainer:
         if not self.processes.main:
             return
         try:
-            self.folder.save(asdict(self.at) | self.engine.state(), self.history)
+            self.folder.save(asdict(self.position) | self.engine.state(), self.history)
         except SasvError as error:
             logger.info(f"not saved, going on: {error}")
 
@@ -467,19 +425,18 @@ class Trainer:
         changed = self.folder.check()
         try:
             notes = self.engine.restore(state, changed)
-            self.at = position_of(state)
+            self.position = position_of(state)
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise SasvError(
                 f"{self.folder.state}: of another model, or broken ({reason}); choose another "
-                "--out, "
-                "and --init to start from its weights"
+                "--out, and --init to start from its weights"
             ) from error
         self.history = [renamed_row(row) for row in state["history"]]
         if changed:
             self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
-            self.at.batch = 0  # the plan of the epoch may be another
-            self.at.sums = no_sums()
+            self.position.batch = 0  # the plan of the epoch may be another
+            self.position.sums = zero_sums()
         for note in notes:
             self._say(note)
         return True
@@ -488,11 +445,11 @@ class Trainer:
         """Write the final model: the best on the development trials, else the last."""
         final = self.out / "model.safetensors"
         best = self.out / "best.safetensors"
-        last = None if self.at.best_epoch else self.checkpoint()
+        last = None if self.position.best_epoch else self.checkpoint()
         if self.processes.main:
             save_checkpoint(final, last or load_checkpoint(best))
         if self.development:
-            found = f"{self.at.best:.2f}% in epoch {self.at.best_epoch}"
+            found = f"{self.position.best:.2f}% in epoch {self.position.best_epoch}"
             self._say(f"best {self.development.metric} on development trials: {found}")
         self._say(f"model: {final}")
         self.processes.wait()

@@ -72,7 +72,7 @@ class Vocoder:
         self, waves: Sequence[np.ndarray], seeds: Sequence[int]
     ) -> list[np.ndarray]:
         """Return the raw copies of several utterances at ``rate``; a long one is done in pieces
-        that fade over.
+        that are cross-faded.
         """
         return [self._in_pieces(wave, seed) for wave, seed in zip(waves, seeds)]
 

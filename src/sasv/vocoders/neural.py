@@ -178,7 +178,7 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
         isinstance(value, Tensor) for value in found.values()
     ):
         raise CheckpointError(
-            f"{path}: holds no '{key}' with tensors; give the checkpoint of the generator"
+            f"{path}: contains no '{key}' with tensors; give the checkpoint of the generator"
         )
     folded = {
         name: value for name, value in found.items() if not name.endswith(("weight_g", "weight_v"))

@@ -2,6 +2,6 @@
 
 from sasv.weights.catalogue import Entry, catalogue, find
 from sasv.weights.fetch import fetch
-from sasv.weights.place import home, resolve
+from sasv.weights.place import resolve, weights_folder
 
-__all__ = ["Entry", "catalogue", "fetch", "find", "home", "resolve"]
+__all__ = ["Entry", "catalogue", "fetch", "find", "resolve", "weights_folder"]

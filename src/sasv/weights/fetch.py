@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sasv.core.errors import CheckpointError, MissingExtra, SasvError, some
+from sasv.core.errors import CheckpointError, MissingExtra, SasvError, listed
 from sasv.core.files import atomic_path, digest_of_file, locked, read_json, write_json
 from sasv.core.progress import Progress
 from sasv.weights.catalogue import Entry, catalogue
@@ -93,8 +93,7 @@ def fetch(
             if kept and kept["sha256"] != digest and not renew:
                 raise SasvError(
                     f"{source}: checksum {digest[:12]}, but {kept['sha256'][:12]} came from "
-                    f"{kept['source']} on "
-                    f"{kept['date']}: another file; --renew accepts it"
+                    f"{kept['source']} on {kept['date']}: another file; --renew accepts it"
                 )
         except SasvError:
             came.unlink(missing_ok=True)
@@ -155,7 +154,7 @@ def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -
                 anew = True
                 continue
             raise SasvError(
-                f"{source}: {_words(error)}; the same command goes on where it broke off"
+                f"{source}: {_words(error)}; run the same command again to resume"
             ) from error
         except requests.RequestException as error:
             code = getattr(error.response, "status_code", None)
@@ -163,11 +162,7 @@ def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -
                 time.sleep(random.uniform(0, min(2**attempt, 30)))
                 continue
             why = f"the host answered {code}" if code else f"no answer ({_words(error)})"
-            advice = (
-                "check the address"
-                if code == 404
-                else "try again later: it goes on where it broke off"
-            )
+            advice = "check the address" if code == 404 else "try again later: the transfer resumes"
             raise SasvError(f"{source}: {why}; {advice}, or give a --mirror") from error
         except OSError as error:
             raise SasvError(f"{came.parent}: cannot write: {error.strerror or error}") from error
@@ -191,14 +186,14 @@ def _hub(name: str, came: Path, mirror: str) -> str:
             f"{name}: the hub does not answer ({_words(error)}); check the network, try again"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise SasvError(f"{name}: has no {HUB_FILE}, so it is no model of sasv") from error
+        raise SasvError(f"{name}: has no {HUB_FILE}, so it is not a model of sasv") from error
     except errors.HfHubHTTPError as error:
         raise SasvError(
             f"{name}: the hub did not give it ({_words(error)}); check the name, or your token"
         ) from error
     except OSError as error:
         raise SasvError(
-            f"{name}: cannot fetch ({_words(error)}); the same command goes on"
+            f"{name}: cannot fetch ({_words(error)}); run the same command again to resume"
         ) from error
     shutil.move(path, came)
     shutil.rmtree(came.parent / "hub", ignore_errors=True)
@@ -207,8 +202,7 @@ def _hub(name: str, came: Path, mirror: str) -> str:
 
 QUOTA = (
     "the host's daily quota for this file is used up, or it wants a login: try again tomorrow, "
-    "fetch the file in a "
-    "browser and give its path as --model, or give a --mirror"
+    "fetch the file in a browser and give its path as --model, or give a --mirror"
 )
 
 
@@ -284,7 +278,7 @@ def fetch_all(names: list[str], one: Callable[[str], Path]) -> list[Path]:
             failed.append(name)
     if failed:
         raise SasvError(
-            f"{len(failed)} of {len(names)} could not be fetched: {some(failed)}; the reasons are "
-            "above"
+            f"{len(failed)} of {len(names)} could not be fetched: {listed(failed)}; the reasons "
+            "are above"
         )
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sasv.core.errors import CheckpointError, some
+from sasv.core.errors import CheckpointError, listed
 from sasv.weights.catalogue import BUNDLED, Entry, catalogue
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -15,7 +15,7 @@ HUB_FILE = "model.safetensors"
 SUFFIXES = (".safetensors", ".model", ".pt", ".pth", ".bin", ".ckpt")
 
 
-def home() -> Path:
+def weights_folder() -> Path:
     """Return the folder of fetched weights: ``$SASV_HOME``, or ``sasv`` in the user's cache folder.
 
     The cache folder is that of the operating system, unless only the folder of earlier versions
@@ -38,14 +38,14 @@ def place_of(name: str) -> Path:
     """Return where the file of catalogued weights, or of a hub id, lies or would lie."""
     entry = catalogue().get(name)
     if entry is None:
-        return home() / name.replace("/", "--") / HUB_FILE
+        return weights_folder() / name.replace("/", "--") / HUB_FILE
     if entry.bundled:
         return BUNDLED
     folder = entry.name if entry.source else Path(entry.file).stem
-    return home() / folder / entry.file
+    return weights_folder() / folder / entry.file
 
 
-def here(entry: Entry) -> bool:
+def is_local(entry: Entry) -> bool:
     """Whether weights are on this machine."""
     return place_of(entry.name).is_file()
 
@@ -92,8 +92,8 @@ def weights_in(folder: Path) -> Path:
         return found[0]
     if folder / HUB_FILE in found:
         return folder / HUB_FILE
-    what = f"several ({some([path.name for path in found])})" if found else "none"
+    what = f"several ({listed([path.name for path in found])})" if found else "none"
     raise CheckpointError(
         f"{folder}: a folder; it should hold one file of weights ({', '.join(SUFFIXES)}), and "
-        f"holds {what}; give the file"
+        f"contains {what}; give the file"
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents
-from sasv.core.errors import CheckpointError, SasvError, some
+from sasv.core.errors import CheckpointError, SasvError, listed
 from sasv.encoders import make_encoder
 from sasv.models.specification import Specification
 
@@ -164,10 +164,10 @@ def check_settings(path: Path, settings: Mapping[str, Any], expected: Mapping[st
     for name, value in flattened(settings):
         if name in ("sample_rate", "resample_rate") and value != SAMPLE_RATE:
             raise CheckpointError(
-                f"{path}: its settings say {name} {value}; only models for {SAMPLE_RATE} Hz can "
-                "be used"
+                f"{path}: its settings say {name} {value}; only models for {SAMPLE_RATE} Hz can be "
+                "used"
             )
         if name in expected and isinstance(value, type(expected[name])) and value != expected[name]:
             faults.append(f"{name} {value}, but the weights say {expected[name]}")
     if faults:
-        raise CheckpointError(f"{path}: the settings beside it contradict it: {some(faults)}")
+        raise CheckpointError(f"{path}: the settings beside it contradict it: {listed(faults)}")

@@ -1,4 +1,4 @@
-"""Our format: safetensors whose header holds the specification as JSON; the two cannot part."""
+"""Our format: safetensors whose header holds the specification as JSON."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from sasv.checkpoints.formats.base import Contents, WeightFormat
 from sasv.checkpoints.formats.ecapa_shapes import ecapa_options
 from sasv.checkpoints.formats.foreign import Shapes
 from sasv.checkpoints.formats.split import joined, split
-from sasv.core.errors import CheckpointError, some
+from sasv.core.errors import CheckpointError, listed
 from sasv.core.files import write_bytes
 from sasv.models.specification import Specification
 
@@ -85,7 +85,7 @@ class PublishedFormat(WeightFormat):
         if family is None:
             raise CheckpointError(
                 f"{name}: not of a known encoder ({', '.join(OPTIONS)}); its entries begin with "
-                f"{some(sorted(encoder), 3)}"
+                f"{listed(sorted(encoder), 3)}"
             )
         try:
             options = OPTIONS[family](shapes)
@@ -113,9 +113,8 @@ class PublishedFormat(WeightFormat):
         specification = checkpoint.specification
         if specification.encoder not in OPTIONS or specification.frontend != "log-mel":
             raise CheckpointError(
-                f"{path}: the published format knows the encoders {', '.join(OPTIONS)} on "
-                "log-mel, not "
-                f"{specification.encoder} on {specification.frontend}; write a .safetensors"
+                f"{path}: the published format knows the encoders {', '.join(OPTIONS)} on log-mel, "
+                f"not {specification.encoder} on {specification.frontend}; write a .safetensors"
             )
         write_bytes(path, torch_bytes(joined(checkpoint, *PREFIXES[0])))
 

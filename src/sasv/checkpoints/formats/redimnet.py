@@ -17,7 +17,7 @@ from sasv.checkpoints.formats.foreign import (
     numbered,
     without,
 )
-from sasv.core.errors import CheckpointError, some
+from sasv.core.errors import CheckpointError, listed
 
 ENCODER = "redimnet"
 LICENCE = "MIT"
@@ -163,7 +163,7 @@ def _check_config(
     ]
     if wrong:
         raise CheckpointError(
-            f"{contents.path}: settings in model_config that are not supported: {some(wrong)}"
+            f"{contents.path}: settings in model_config that are not supported: {listed(wrong)}"
         )
     expected = {
         "F": mels,

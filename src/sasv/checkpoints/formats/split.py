@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from sasv.checkpoints.checkpoint import Checkpoint
-from sasv.core.errors import CheckpointError, some
+from sasv.core.errors import CheckpointError, listed
 
 Entries = dict[str, Tensor]
 
@@ -16,7 +16,7 @@ def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries
     if strangers:
         raise CheckpointError(
             f"{name}: of another model: entries begin with neither {encoder} nor {head}: "
-            f"{some(strangers, 5)}"
+            f"{listed(strangers, 5)}"
         )
     return (
         {
