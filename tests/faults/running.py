@@ -136,7 +136,7 @@ def run_trials(
 
 def _run_child(trials: Sequence[Trial], seconds: float, figures: Figures) -> int:
     """Fork a child for the trials; count what it did, and return how many trials are over."""
-    before = resident_bytes()
+    before = private_bytes()
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -163,11 +163,14 @@ def _run_child(trials: Sequence[Trial], seconds: float, figures: Figures) -> int
     return over
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process in bytes."""
+def private_bytes() -> int:
+    """Return the memory of this process that a child has from its beginning, in bytes: the pages of
+    files, such as libraries, come when they are touched.
+    """
     try:
         with open("/proc/self/statm") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            resident, shared = stream.read().split()[1:3]
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

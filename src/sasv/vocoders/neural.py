@@ -195,6 +195,8 @@ def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     """Return a JSON file of settings; CheckpointError where it is missing, no JSON, or lacks one
     that is wanted.
     """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; put the settings beside the weights")
     try:
         settings: dict[str, Any] = read_json(path, remedy="put the settings beside the weights")
     except SasvError as error:
