@@ -136,6 +136,7 @@ def test_a_batch_split_among_processes_keeps_its_items_and_their_draws():
         assert np.array_equal(both[:, order], getattr(plan, name))
 
 
+@pytest.mark.slow
 def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
     """1.09 million utterances of 5,994 speakers; the limit stands far above what it takes, see
     benchmarks.

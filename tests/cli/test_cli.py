@@ -250,6 +250,7 @@ def bona_fide(corpus, tmp_path):
     return own
 
 
+@pytest.mark.slow
 def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_path):
     """One process; three shards of which one is killed and started again; all with a corrupt
     input.
@@ -353,6 +354,7 @@ def limited(bytes_):
     return apply
 
 
+@pytest.mark.slow
 def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
     """A real limit on file size stands in for a full disk: same place in the code, another
     number.

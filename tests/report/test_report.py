@@ -78,6 +78,7 @@ def test_a_report_of_two_systems(systems, corpus, tmp_path, capsys):
     assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_report_of_a_tandem_and_of_a_countermeasure(tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.choice(3, 400)
@@ -103,6 +104,7 @@ def test_a_report_of_a_tandem_and_of_a_countermeasure(tmp_path):
 
 
 @pytest.mark.speech
+@pytest.mark.slow
 def test_real_scores_of_one_file_side_by_side(tmp_path):
     scores = shared("scores", "asvspoof2019_la_dev_ecapa_aasist.csv.gz")
     key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.dev.gi.trl.txt.gz")

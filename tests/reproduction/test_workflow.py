@@ -44,6 +44,7 @@ def tiny(out, **changes):
     return ReproduceOptions(out=str(out), **(values | changes))
 
 
+@pytest.mark.slow
 def test_a_row_runs_resumes_and_is_redone(tmp_path, small_runs, monkeypatch, capsys):
     options = tiny(tmp_path / "r")
     real = importlib.import_module("sasv.commands._train").train
@@ -98,6 +99,7 @@ def test_a_row_runs_resumes_and_is_redone(tmp_path, small_runs, monkeypatch, cap
     assert json.loads((tmp_path / "r/table.json").read_text())[0]["row"] == 7
 
 
+@pytest.mark.slow
 def test_any_encoder_can_be_planned_and_given_options(tmp_path, small_runs):
     own = [name for name in ENCODERS if name not in ("wav2vec2", "w2v-bert", "whisper")]
     text = reproduce(tiny(tmp_path, encoder=own, dry_run=True)).text

@@ -179,6 +179,7 @@ def test_without_a_record_only_a_word_lets_a_run_go_on(corpus, run):
     assert open_folder(tiny_options(corpus, run, allow_changed=True)).check()
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_by_an_older_version_goes_on(corpus, tmp_path, capsys):
     """Its record has fewer options and the digest of the table file; its corpus has moved since."""
     straight = train(tiny_options(corpus, tmp_path / "straight", epochs=2))

@@ -83,6 +83,7 @@ def test_averaged_weights_get_batch_norm_statistics_of_their_own(corpus, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
+@pytest.mark.slow
 def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(
     corpus, tmp_path, monkeypatch, kind
 ):
@@ -108,6 +109,7 @@ def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_trains_to_the_same_losses(corpus, trained, tmp_path):
     train(tiny_options(corpus, tmp_path, compile=True, epochs=1, augment=False))
     train(tiny_options(corpus, tmp_path / "eager", epochs=1, augment=False))

@@ -124,7 +124,10 @@ def weights(tmp_path_factory):
 NETWORKS = ("hifi-gan", "hn-nsf", "nsf-hifi-gan", "univnet", "encodec", "dac", "mimi")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "hn-nsf" else name for name in NETWORKS],
+)
 def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
     vocoder = make_vocoder(name, weights[name])
     waves = [voice(16000), voice(5000, 1), voice(30000, 2)]
@@ -317,6 +320,7 @@ def test_bigvgan(tmp_path, voice):
 
 
 @pytest.mark.speech
+@pytest.mark.slow
 def test_cargan_copies_real_speech():
     """The one network whose weights are at hand: close to the original in its mels, not in its
     samples.

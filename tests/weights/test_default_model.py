@@ -81,6 +81,7 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
 
 
 @pytest.mark.speech
+@pytest.mark.slow
 def test_it_tells_speakers_and_copies_apart(held_out):
     """On unseen speakers, a few trials of each: targets above nontargets and above copies by WORLD,
     on average.
