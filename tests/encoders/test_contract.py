@@ -22,6 +22,7 @@ from sasv.checkpoints import (
 from sasv.encoders import ENCODERS, make_encoder, preset
 from sasv.encoders.base import lengths_tensor, parameters_of
 from sasv.encoders.cost import gflop
+from sasv.encoders.inference import prepare_for_inference
 from sasv.frontends import FRONTENDS
 
 
@@ -188,3 +189,18 @@ def test_the_state_dict_holds_no_surprise(encoder):
     frontend = {name for name in stored if name.startswith(f"{encoder.frontend_attribute}.")}
     # the front-end of the published system is in its state dict, as in the published files
     assert stored == (frontend if encoder.frontend.name == "log-mel" else set())
+
+
+def test_prepared_for_inference_it_gives_the_same(encoder):
+    """Embeddings alone and in a batch to 1e-5, and the state dict to the bit."""
+    own = built(encoder.name)
+    prepare_for_inference(own)
+    assert list(own.state_dict()) == list(encoder.state_dict())
+    for value, known in zip(own.state_dict().values(), encoder.state_dict().values()):
+        assert torch.equal(value, known)
+    least = encoder.min_samples
+    waves = torch.randn(3, 5 * least) * 0.1
+    with torch.no_grad():
+        for lengths in (None, lengths_tensor([5 * least, 2 * least, least])):
+            expected = encoder(waves, lengths)
+            assert (own(waves, lengths) - expected).norm() / expected.norm() < 1e-5

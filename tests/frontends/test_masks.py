@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sasv.frontends.masks import convolve, frame_mask, masked_mean, masked_variance, segment_mean
+from sasv.frontends.masks import Segments, convolve, frame_mask, keep, masked_mean, masked_variance
 
 LAYERS = [nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d]
 
@@ -66,9 +66,11 @@ def test_statistics_and_segments(size):
         pooled = F.avg_pool1d(own, size, size, ceil_mode=True).repeat_interleave(size, dim=2)[
             ..., :length
         ]
-        torch.testing.assert_close(segment_mean(own, None, size), pooled)
-        torch.testing.assert_close(
-            segment_mean(x, mask, size)[index : index + 1, :, :length], pooled
-        )
+        for given, real in ((own, None), (x, mask)):
+            segments = Segments.of(given, real, size)
+            whole, means = segments.means(keep(given, real))
+            row = 0 if real is None else index
+            torch.testing.assert_close(whole[row], masked_mean(own, None)[0])
+            torch.testing.assert_close(segments.spread(means)[row, :, :length], pooled[0])
     flat = x[:, :, None].expand(-1, -1, 5, -1)
     torch.testing.assert_close(masked_mean(flat, mask, (2, -1))[:, :, 0], masked_mean(x, mask))

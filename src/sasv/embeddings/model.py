@@ -18,6 +18,7 @@ from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import digest_of_bytes
 from sasv.decision import Recording, SpeechLimits, Verifier
 from sasv.encoders.base import lengths_tensor
+from sasv.encoders.inference import prepare_for_inference
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss
 from sasv.parallel.devices import pick_device
@@ -101,6 +102,8 @@ class Model:
         self.extraction = extraction or Extraction.of(self.specification.scoring)
         self.device = torch.device(device)
         self.encoder = spawn_encoder(checkpoint).to(self.device).eval()
+        if self.device.type == "cpu":
+            prepare_for_inference(self.encoder)
 
     @cached_property
     def fingerprint(self) -> str:

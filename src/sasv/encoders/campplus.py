@@ -18,7 +18,7 @@ from sasv.core.options import Range
 from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
-from sasv.frontends.masks import convolve, keep, masked_mean, segment_mean
+from sasv.frontends.masks import Segments, convolve, keep
 
 SEGMENT = 100
 """Frames of a segment whose mean is the local context of a mask (2 s)."""
@@ -72,9 +72,10 @@ class _ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(keep(x, mask))))
+        y = F.relu(self.bn1(self.conv1(keep(x, mask))), inplace=True)
         y = self.bn2(self.conv2(keep(y, mask)))
-        return F.relu(y + self.shortcut(x))
+        y += self.shortcut(x)
+        return F.relu(y, inplace=True)
 
 
 class _ConvolutionalFront(nn.Module):
@@ -90,14 +91,16 @@ class _ConvolutionalFront(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))))
+        x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))), inplace=True)
         for block in (*self.layer1, *self.layer2):
             x = block(x, mask)
-        return F.relu(self.bn2(self.conv2(keep(x, mask)))).flatten(1, 2)
+        return F.relu(self.bn2(self.conv2(keep(x, mask))), inplace=True).flatten(1, 2)
 
 
 def _norm(channels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU()))
+    return nn.Sequential(
+        OrderedDict(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU(inplace=True))
+    )
 
 
 class _ContextAwareMask(nn.Module):
@@ -111,10 +114,11 @@ class _ContextAwareMask(nn.Module):
         self.linear1 = nn.Conv1d(inputs, inputs // 2, 1)
         self.linear2 = nn.Conv1d(inputs // 2, outputs, 1)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        context = masked_mean(x, mask) + segment_mean(x, mask, SEGMENT)
-        gates = torch.sigmoid(self.linear2(F.relu(self.linear1(context))))
-        return self.linear_local(keep(x, mask)) * gates
+    def forward(self, x: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+        x = keep(x, mask)
+        whole, means = segments.means(x)
+        gates = torch.sigmoid(self.linear2(F.relu(self.linear1(whole + means))))
+        return self.linear_local(x) * segments.spread(gates)
 
 
 class _DenseLayer(nn.Module):
@@ -125,8 +129,8 @@ class _DenseLayer(nn.Module):
         self.nonlinear2 = _norm(bottleneck)
         self.cam_layer = _ContextAwareMask(bottleneck, growth, dilation)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))), mask)
+    def forward(self, x: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+        return self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))), mask, segments)
 
 
 class _DenseBlock(nn.ModuleDict):
@@ -141,9 +145,9 @@ class _DenseBlock(nn.ModuleDict):
         parts = [_DenseLayer(width, growth, bottleneck, dilation) for width in widths]
         super().__init__({f"tdnnd{number}": part for number, part in enumerate(parts, 1)})
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
         for layer in self.values():
-            x = torch.cat((x, layer(x, mask)), dim=1)
+            x = torch.cat((x, layer(x, mask, segments)), dim=1)
         return x
 
 
@@ -209,7 +213,8 @@ class Campplus(Encoder):
         assert isinstance(linear, nn.Conv1d)
         x, mask = convolve(linear, self.head(features, mask), mask)
         x = norm(x)
+        segments = Segments.of(x, mask, SEGMENT)
         for number in range(1, len(DILATIONS) + 1):
-            x = parts[f"transit{number}"](parts[f"block{number}"](x, mask))
+            x = parts[f"transit{number}"](parts[f"block{number}"](x, mask, segments))
         pooled = temporal_statistics(parts["out_nonlinear"](x), mask, self.options.variance_epsilon)
         return parts["dense"](pooled[:, :, None]).squeeze(2)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sasv.encoders.base import Encoder
 from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, EcapaOptions
-from sasv.encoders.layers import Res2Block, attention_network
+from sasv.encoders.layers import Res2Block, attention_logits, attention_network
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean, masked_variance
 
@@ -114,8 +114,7 @@ class EcapaSpeechBrain(Encoder):
     def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = keep(x.float(), mask)
         deviation = masked_variance(x, mask, correction=0).clamp(min=VARIANCE_FLOOR).sqrt()
-        context = torch.cat((x, masked_mean(x, mask).expand_as(x), deviation.expand_as(x)), dim=1)
-        logits = self.attention[:-1](context).float()
+        logits = attention_logits(self.attention, x, masked_mean(x, mask), deviation)
         weights = self.attention[-1](keep(logits, mask, -math.inf))
         mean = (x * weights).sum(dim=2, keepdim=True)
         variance = ((x - mean).square() * weights).sum(dim=2, keepdim=True)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sasv.encoders.pooling import convolve_with_context
 from sasv.frontends.masks import keep, masked_mean, masked_variance
 
 VARIANCE_FLOOR = 1e-4
@@ -76,6 +77,17 @@ def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
     )
 
 
+def attention_logits(
+    attention: nn.Sequential, x: Tensor, mean: Tensor, deviation: Tensor
+) -> Tensor:
+    """Return what the attention network gives before its softmax, in float32: (batch, channels,
+    frames).
+    """
+    first = attention[0]
+    assert isinstance(first, nn.Conv1d)
+    return attention[1:-1](convolve_with_context(first, x, mean, deviation)).float()
+
+
 def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | None) -> Tensor:
     """Pool (batch, channels, frames) to (batch, 2 * channels): weighted mean and standard
     deviation.
@@ -85,11 +97,9 @@ def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | Non
     survive half precision.
     """
     x = x.float()
-    frames = x.shape[2]
     mean = masked_mean(x, mask)
     deviation = masked_variance(x, mask).clamp(min=VARIANCE_FLOOR).sqrt()
-    context = torch.cat((x, mean.expand(-1, -1, frames), deviation.expand(-1, -1, frames)), dim=1)
-    logits = attention[:-1](context).float()
+    logits = attention_logits(attention, x, mean, deviation)
     weights = attention[-1](keep(logits, mask, -math.inf))
     x = keep(x, mask)
     pooled = (x * weights).sum(dim=2)

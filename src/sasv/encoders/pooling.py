@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean, masked_variance
@@ -50,6 +51,23 @@ def weighted_statistics(x: Tensor, weights: Tensor, floor: float) -> Tensor:
     mean = (x * weights).sum(dim=2)
     variance = (x.square() * weights).sum(dim=2) - mean.square()
     return torch.cat((mean, variance.clamp(min=floor).sqrt()), dim=1)
+
+
+def convolve_with_context(layer: nn.Conv1d, x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Apply a convolution of width one to each frame beside the mean and the deviation over time.
+
+    What ``layer`` gives for the three joined along the channels. The last two are the same for all
+    frames, so that their part, two thirds of the arithmetic, is computed once.
+
+    Args:
+        layer: takes three times the channels.
+        x: (batch, channels, frames).
+        mean: (batch, channels, 1).
+        deviation: (batch, channels, 1).
+    """
+    own, of_mean, of_deviation = layer.weight.chunk(3, dim=1)
+    context = F.conv1d(mean, of_mean, layer.bias) + F.conv1d(deviation, of_deviation)
+    return F.conv1d(x, own) + context
 
 
 class AttentiveStatistics(nn.Module):
@@ -96,9 +114,10 @@ class TanhAttentiveStatistics(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Pool (batch, channels, frames) to (batch, 2 * channels)."""
         x = keep(x.float(), mask)
-        seen = x
         if self.context:
             deviation = (masked_variance(x, mask) + 1e-7).sqrt()
-            seen = torch.cat((x, masked_mean(x, mask).expand_as(x), deviation.expand_as(x)), dim=1)
-        logits = self.linear2(torch.tanh(self.linear1(seen)))
+            hidden = convolve_with_context(self.linear1, x, masked_mean(x, mask), deviation)
+        else:
+            hidden = self.linear1(x)
+        logits = self.linear2(torch.tanh(hidden))
         return weighted_statistics(x, softmax_over_time(logits, mask), floor=1e-7)

@@ -89,7 +89,8 @@ class _Block(nn.Module):
         y, after = self.residual(x, mask)
         if self.weigh:
             y = simam(y, after)
-        return F.relu(y + self.shortcut(x)), after
+        y += self.shortcut(x)
+        return F.relu(y, inplace=True), after
 
 
 class _BasicBlock(_Block):
@@ -102,7 +103,7 @@ class _BasicBlock(_Block):
 
     def residual(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         y, mask = convolve(self.conv1, x, mask)
-        y = F.relu(self.bn1(y))
+        y = F.relu(self.bn1(y), inplace=True)
         return self.bn2(self.conv2(keep(y, mask))), mask
 
 
@@ -119,9 +120,9 @@ class _BottleneckBlock(_Block):
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
 
     def residual(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y, mask = convolve(self.conv2, y, mask)
-        y = F.relu(self.bn2(y))
+        y = F.relu(self.bn2(y), inplace=True)
         return self.bn3(self.conv3(y)), mask
 
 
@@ -172,7 +173,7 @@ class Resnet(Encoder):
         return samples_of_frames(self.frontend, LEAST_FRAMES)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))))
+        x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))), inplace=True)
         for block in (*self.layer1, *self.layer2, *self.layer3, *self.layer4):
             x, mask = block(x, mask)
         x = x.flatten(1, 2)

@@ -9,11 +9,12 @@ frames).
 A layer that changes the number of frames changes the mask with them: ``convolve`` applies such a
 layer and returns both, ``reduced`` returns the mask alone. Every layer that looks at neighbouring
 frames (``keep``, ``convolve``), averages or normalises over time (``masked_mean``,
-``masked_variance``, ``segment_mean``) takes the mask; pointwise layers and batch norm in evaluation
+``masked_variance``, ``Segments``) takes the mask; pointwise layers and batch norm in evaluation
 mode need none.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,19 +105,44 @@ def masked_variance(x: Tensor, mask: Tensor | None, correction: int = 1) -> Tens
     return keep(squares, mask).sum(dim=-1, keepdim=True) / (count - correction)
 
 
-def segment_mean(x: Tensor, mask: Tensor | None, size: int) -> Tensor:
-    """Replace every frame by the mean over the real frames of its segment of ``size`` frames, shape
-    kept.
+class Segments(NamedTuple):
+    """Segments of (batch, channels, frames) along time, each of ``size`` frames, the last one
+    shorter.
 
-    What average pooling in segments (``ceil_mode=True``) followed by repetition gives; the last
-    segment may be short.
+    Attributes:
+        size: frames of a segment.
+        frames: frames in all.
+        counts: real frames of each segment, (1 or batch, 1, segments).
     """
-    frames = x.shape[-1]
-    if mask is None:
-        mask = torch.ones(1, 1, frames, dtype=torch.bool, device=x.device)
+
+    size: int
+    frames: int
+    counts: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, mask: Tensor | None, size: int) -> "Segments":
+        """Return the segments of ``x``."""
+        frames = x.shape[-1]
+        if mask is None:
+            mask = torch.ones(1, 1, frames, dtype=torch.bool, device=x.device)
+        return cls(size, frames, _cut(mask, size).sum(dim=-1))
+
+    def means(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean over all real frames (batch, channels, 1), and those of the segments.
+
+        Args:
+            x: with padding set to zero, as ``keep`` does. A segment of padding alone has mean 0.
+        """
+        sums = _cut(x, self.size).sum(dim=-1)
+        whole = sums.sum(dim=-1, keepdim=True) / self.counts.sum(dim=-1, keepdim=True)
+        return whole, sums / self.counts.clamp(min=1)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Repeat each value (batch, channels, segments) over the frames of its segment."""
+        return x[..., None].expand(*x.shape, self.size).flatten(-2)[..., : self.frames]
+
+
+def _cut(x: Tensor, size: int) -> Tensor:
     # A whole segment of padding more: with at least two, torch.export fixes no number of segments.
-    missing = -frames % size + size
-    real = F.pad(fitted(mask, x), (0, missing)).unflatten(-1, (-1, size))
-    sums = F.pad(keep(x, mask), (0, missing)).unflatten(-1, (-1, size)).sum(dim=-1, keepdim=True)
-    means = sums / real.sum(dim=-1, keepdim=True).clamp(min=1)
-    return means.expand(*means.shape[:-1], size).flatten(-2)[..., :frames]
+    missing = -x.shape[-1] % size + size
+    return F.pad(x, (0, missing)).unflatten(-1, (-1, size))
