@@ -66,9 +66,9 @@ def test_statistics_and_segments(size):
         pooled = F.avg_pool1d(own, size, size, ceil_mode=True).repeat_interleave(size, dim=2)[
             ..., :length
         ]
-        for given, real in ((own, None), (x, mask)):
-            segments = Segments.of(given, real, size)
-            whole, means = segments.means(keep(given, real))
+        for batch, real in ((own, None), (x, mask)):
+            segments = Segments.of(batch, real, size)
+            whole, means = segments.means(keep(batch, real))
             row = 0 if real is None else index
             torch.testing.assert_close(whole[row], masked_mean(own, None)[0])
             torch.testing.assert_close(segments.spread(means)[row, :, :length], pooled[0])

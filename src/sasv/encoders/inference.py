@@ -36,7 +36,7 @@ def prepare_for_inference(encoder: Encoder) -> None:
     Convolutions of width one become matrix products, and two-dimensional ones keep their channels
     last in memory. Names and values in the state dict stay as they are.
     """
-    encoder.to(memory_format=torch.channels_last)
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv1d and _is_pointwise(child):
