@@ -49,6 +49,17 @@ def test_load_model_embeds_paths_and_waveforms(model, corpus):
         loaded.enrol([])
 
 
+def test_a_large_encoder_on_a_cpu_embeds_one_after_another_and_gives_the_same(model, voice):
+    loaded = load_model(model, "cpu")
+    assert not loaded.singly
+    waves = [voice(samples, samples) for samples in (9000, 16000, 12000)]
+    together = loaded.embed_many(waves)
+    loaded.singly = True
+    singly = loaded.embed_many(waves)
+    assert singly.shape == together.shape
+    np.testing.assert_allclose(singly, together, atol=1e-5 * np.abs(together).max())
+
+
 def test_plan_bounds_padding():
     seconds = np.array([1.0, 9.0, 2.0, 30.0, 1.5, 100.0])
     batches = plan_batches(seconds, 20.0)

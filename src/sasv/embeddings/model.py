@@ -17,7 +17,7 @@ from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import digest_of_bytes
 from sasv.decision import Recording, SpeechLimits, Verifier
-from sasv.encoders.base import lengths_tensor
+from sasv.encoders.base import lengths_tensor, parameters_of
 from sasv.encoders.inference import prepare_for_inference
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss
@@ -26,6 +26,12 @@ from sasv.scores import Cohort, SpoofHead, ThreeClass, TrialClasses, unit
 
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
+SINGLY_FROM = 2_000_000
+"""Parameters from which a CPU embeds the waveforms of a batch one after another.
+
+A batch of a large network leaves the cache, and its padding costs arithmetic and masks; a small
+network is bound by the calls that a batch saves.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Model:
         specification: metadata of the checkpoint.
         encoder: the torch module.
         device: where it runs.
+        singly: whether the waveforms of a batch are embedded one after another.
         extraction: how an utterance becomes an embedding; left out, as the specification says of
             its scores.
     """
@@ -102,8 +109,10 @@ class Model:
         self.extraction = extraction or Extraction.of(self.specification.scoring)
         self.device = torch.device(device)
         self.encoder = spawn_encoder(checkpoint).to(self.device).eval()
+        self.singly = False
         if self.device.type == "cpu":
             prepare_for_inference(self.encoder)
+            self.singly = parameters_of(self.encoder) >= SINGLY_FROM
 
     @cached_property
     def fingerprint(self) -> str:
@@ -205,6 +214,8 @@ class Model:
         return self._embed([wave[start : start + size] for start in starts])
 
     def _embed(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        if self.singly and len(waves) > 1:
+            return np.concatenate([self._embed([wave]) for wave in waves])
         lengths = [len(wave) for wave in waves]
         padded = np.zeros((len(waves), max(lengths)), np.float32)
         for row, wave in zip(padded, waves):
