@@ -168,8 +168,8 @@ def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_
     changes = {
         "epochs": 2,
         "cycle_epochs": 2,
-        "batches_per_epoch": 100,
-        "crop_frames": 150,
+        "batches_per_epoch": 40,
+        "crop_frames": 80,
         "weight_average": "ema",
         "batch_norm_batches": 2,
     }

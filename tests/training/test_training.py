@@ -82,7 +82,7 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
             epochs=2,
             cycle_epochs=2,
             batches_per_epoch=20,
-            crop_frames=150,
+            crop_frames=80,
         )
     )
     options = tiny_options(
@@ -91,12 +91,12 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
         epochs=2,
         cycle_epochs=2,
         batches_per_epoch=20,
-        crop_frames=150,
+        crop_frames=80,
         save_minutes=0.0,
         device="cpu",
     )
     seen = set()
-    for attempt in range(4):
+    for attempt in range(3):
         process = start(options, tmp_path)
         before = batches_done(tmp_path / "killed")
         while process.poll() is None and batches_done(tmp_path / "killed") == before:
