@@ -46,7 +46,7 @@ package: $(BIN)/python
 benchmark: $(VENV)/dev.stamp
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-# Damaged files, kills, and full disks, for half an hour or so; the figures go into build/faults. Fewer: ARGS="--audio 1000".
+# Damaged files, kills, and full disks, for two hours or so; the figures go into build/faults. Fewer: ARGS="--audio 1000".
 faults: $(VENV)/dev.stamp
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults --out build/faults $(ARGS)
 
