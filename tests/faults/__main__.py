@@ -94,7 +94,7 @@ def run(
         for name, make in parts.items():
             if not counts.get(name):
                 continue
-            seconds = 3 * kills.SECONDS if name in ("kills", "full") else 60.0
+            seconds = 3 * kills.SECONDS if name in ("kills", "full") else 300.0
             results[name] = run_trials(list(make(counts[name])), seconds, say)
             say(f"{TITLES[name]}: {results[name].tried} tried, {results[name].failed} failed")
     return results

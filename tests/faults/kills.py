@@ -45,7 +45,7 @@ from sasv.encoders import ENCODERS
 
 KILL = "killed"
 FULL = "disk full"
-SECONDS = 600.0
+SECONDS = 1800.0
 """Longest run of one command."""
 
 EVENTS = {

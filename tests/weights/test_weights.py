@@ -317,6 +317,10 @@ def test_a_model_of_the_hub(trained, server, home):
     (home / "someone--voice" / "model.safetensors").unlink()
 
 
+class Offline(Exception):
+    """An error of the transport: no OSError in newer clients."""
+
+
 def test_push(trained, tmp_path, monkeypatch, corpus):
     import huggingface_hub
 
@@ -349,6 +353,9 @@ def test_push(trained, tmp_path, monkeypatch, corpus):
         text.startswith("---\nlicense: cc-by-4.0\n")
         and "| SASV-EER | 12.50% | 10.00% to 15.00% |" in text
     )
+    monkeypatch.setattr(Api, "create_repo", lambda *_, **__: (_ for _ in ()).throw(Offline("down")))
+    with pytest.raises(SasvError, match=r"the hub does not answer \(down\); check the network"):
+        push(PushOptions(model, "me/voice", licence="cc-by-4.0"))
     folder = push(PushOptions(model, "me/voice", licence="cc-by-4.0", out=str(tmp_path / "kept")))
     assert load_checkpoint(Path(folder) / "model.safetensors").specification.licence == "cc-by-4.0"
 

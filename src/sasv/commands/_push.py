@@ -97,6 +97,12 @@ def upload(options: PushOptions, folder: Path) -> str:
         raise SasvError(
             f"{options.repository}: the hub refused it ({reason}); log in first: hf auth login"
         ) from error
+    except Exception as error:  # of the transport, which differs between versions of the client
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SasvError(
+            f"{options.repository}: the hub does not answer ({reason}); check the network, "
+            "try again"
+        ) from error
     address = f"https://huggingface.co/{options.repository}"
     logger.info(f"published: {address}")
     return address
