@@ -12,7 +12,7 @@ import torch
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.cli import main
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
-from sasv.encoders import make_encoder, preset
+from sasv.encoders import ENCODERS, make_encoder, preset
 from sasv.training.modules import make_modules
 from sasv.training.options import TrainOptions
 from sasv.weights import fetch
@@ -40,6 +40,7 @@ def campplus(tmp_path_factory):
     return path
 
 
+BACKBONES = ("wav2vec2", "w2v-bert", "whisper")
 WANTED = [
     ({}, "its encoder is campplus, not ecapa-tdnn; set --encoder campplus"),
     ({"encoder": "resnet"}, "its encoder is campplus, not resnet"),
@@ -59,6 +60,21 @@ def test_weights_of_another_family_or_size_start_no_training(campplus, changes, 
     options = TrainOptions(utterances="u.tsv", out="out", init=str(campplus), **changes)
     with pytest.raises(SasvError, match=message):
         make_modules(options, options, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name not in BACKBONES])
+def test_the_preset_that_weights_were_made_with_is_what_they_are(name, tmp_path):
+    """As sasv reproduce gives it to every stage."""
+    torch.manual_seed(0)
+    options = preset(name, "test")
+    encoder = make_encoder(name, options)
+    path = tmp_path / "stage1.safetensors"
+    save_checkpoint(path, Checkpoint(Specification(**encoder.description()), encoder.state_dict()))
+    wanted = TrainOptions(
+        utterances="u.tsv", out="out", init=str(path), encoder=name, encoder_options=dict(options)
+    )
+    found, _, _ = make_modules(wanted, wanted, ["a", "b"])
+    assert found.option_values() == encoder.option_values()
 
 
 def test_entries_of_two_sizes_are_refused(campplus, tmp_path):

@@ -122,6 +122,24 @@ def test_a_checkpoint_says_all_that_its_encoder_needs(training, tmp_path):
         assert torch.equal(loaded(waves), encoder(waves))
 
 
+@pytest.mark.parametrize("name", ["wav2vec2", "w2v-bert", "whisper"])
+def test_the_options_of_a_stage_fit_the_checkpoint_of_the_one_before(name, tmp_path):
+    """A short configuration is the same as the full one that the checkpoint holds."""
+    from sasv.checkpoints import Checkpoint, save_checkpoint
+    from sasv.models import Specification
+    from sasv.training.modules import make_modules
+    from sasv.training.options import TrainOptions
+
+    options = preset(name, "test")
+    encoder = make_encoder(name, options)
+    path = tmp_path / "stage1.safetensors"
+    save_checkpoint(path, Checkpoint(Specification(**encoder.description()), encoder.state_dict()))
+    wanted = TrainOptions(
+        utterances="u.tsv", out="out", init=str(path), encoder=name, encoder_options=dict(options)
+    )
+    assert make_modules(wanted, wanted, ["a", "b"])[0].option_values() == encoder.option_values()
+
+
 def test_backbones_that_cannot_be_used_are_errors(tmp_path):
     with pytest.raises(SasvError, match="nowhere: no backbone on this machine .*hf download"):
         make_encoder("wav2vec2", {"backbone": str(tmp_path / "nowhere")})

@@ -1,6 +1,5 @@
 """What a run is made of: its classes, its encoder and its loss head."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -237,20 +236,24 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
             f"{options.init}: its encoder is {specification.encoder}, not {options.encoder}; set "
             f"--encoder {specification.encoder}"
         )
-    frontend = options.frontend or specification.frontend
-    wanted = {
-        "encoder_options": options.encoder_options,
-        "frontend_options": options.frontend_options,
-    }
-    found = json.loads(json.dumps(encoder.description()))
-    differing = [
-        f"{name} {found[part].get(name)} and not {value}"
-        for part, values in wanted.items()
-        for name, value in values.items()
-        if found[part].get(name) != json.loads(json.dumps(value))  # a tuple is stored as a list
-    ]
-    if frontend != specification.frontend:
-        differing.append(f"front-end {specification.frontend} and not {frontend}")
+    if options.frontend not in ("", specification.frontend):
+        differing = [f"front-end {specification.frontend} and not {options.frontend}"]
+    else:
+        # The wanted values as an encoder has them: lists for tuples, a configuration in full.
+        with torch.device("meta"):
+            wanted = make_encoder(
+                specification.encoder,
+                {**specification.encoder_options, **options.encoder_options},
+                specification.frontend,
+                {**specification.frontend_options, **options.frontend_options},
+            ).description()
+        found = encoder.description()
+        differing = [
+            f"{name} {found[part][name]} and not {value}"
+            for part in ("encoder_options", "frontend_options")
+            for name, value in wanted[part].items()
+            if found[part][name] != value
+        ]
     if differing:
         raise SasvError(
             f"{options.init}: has {', '.join(differing)}; leave out what the checkpoint says by "
