@@ -138,6 +138,16 @@ def test_the_options_of_a_stage_fit_the_checkpoint_of_the_one_before(name, tmp_p
         utterances="u.tsv", out="out", init=str(path), encoder=name, encoder_options=dict(options)
     )
     assert make_modules(wanted, wanted, ["a", "b"])[0].option_values() == encoder.option_values()
+    wanted.encoder_options |= {"training": "partial", "last_layers": 1, "lr_scale": 0.3}
+    again = make_modules(wanted, wanted, ["a", "b"])[0]
+    assert (again.options.training, again.options.lr_scale) == ("partial", 0.3)
+    scales = {group.name: group.lr_scale for group in again.parameter_groups()}
+    assert (
+        scales[f"backbone layer {len(again.layers())}"] == 0.3 and scales["backbone layer 1"] == 0
+    )
+    wanted.encoder_options |= {"training": "lora"}
+    with pytest.raises(SasvError, match="training whole and not lora"):
+        make_modules(wanted, wanted, ["a", "b"])
 
 
 def test_backbones_that_cannot_be_used_are_errors(tmp_path):

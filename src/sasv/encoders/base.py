@@ -128,6 +128,17 @@ class Encoder(nn.Module):
         """
         return [ParameterGroup("encoder", list(self.parameters()))]
 
+    @classmethod
+    def retrained(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the wanted options that may differ from those of a checkpoint that a training
+        starts from: here none. They say how an encoder is trained, and change none of its entries.
+
+        Args:
+            saved: options of the checkpoint.
+            wanted: options of the training.
+        """
+        return {}
+
     def option_values(self) -> dict[str, Any]:
         """Return the options as a mapping of JSON values."""
         return json_values(self.options)

@@ -6,7 +6,7 @@ configuration. Its configuration is an option, so that a checkpoint says all tha
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -60,6 +60,10 @@ class BackboneOptions(EncoderOptions):
     lora_alpha: int = 16
     lr_scale: NonNegativeFloat = 0.1
     layer_decay: Annotated[float, Range(maximum=1, above=0)] = 1.0
+
+
+FINE_TUNING = ("training", "last_layers", "lr_scale", "layer_decay")
+"""Options that say which part of the backbone learns how fast, and change no entry."""
 
 
 def transformers() -> Any:
@@ -120,6 +124,16 @@ class BackboneEncoder(Encoder):
         values.
         """
         return ("q_proj", "v_proj")
+
+    @classmethod
+    def retrained(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the wanted options of the fine-tuning: a later stage may train more of the
+        backbone. Adapters of low rank are entries of their own, and stay or stay away.
+        """
+        changed = {name: value for name, value in wanted.items() if name in FINE_TUNING}
+        if "lora" in (saved.get("training"), changed.get("training")):
+            changed.pop("training", None)
+        return changed
 
     def layers(self) -> Sequence[nn.Module]:
         """Return the layers of the backbone, from below."""

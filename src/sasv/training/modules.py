@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sasv.checkpoints import Checkpoint, load_checkpoint, restore_head, spawn_encoder
 from sasv.core.errors import SasvError
-from sasv.encoders import make_encoder
+from sasv.encoders import ENCODERS, make_encoder
 from sasv.encoders.base import Encoder
 from sasv.losses import LOSSES, make_loss
 from sasv.losses.base import Loss, LossOutput
@@ -185,6 +185,11 @@ def make_modules(
     notes: list[str] = []
     if model.init:
         checkpoint = load_checkpoint(model.init)
+        saved = checkpoint.specification
+        changed = ENCODERS.get(saved.encoder).retrained(
+            saved.encoder_options, model.encoder_options
+        )
+        saved.encoder_options = saved.encoder_options | changed
         encoder = spawn_encoder(checkpoint)
         check_wanted(model, checkpoint, encoder)
         notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {model.init}")
