@@ -186,10 +186,8 @@ def make_modules(
     if model.init:
         checkpoint = load_checkpoint(model.init)
         saved = checkpoint.specification
-        changed = ENCODERS.get(saved.encoder).retrained(
-            saved.encoder_options, model.encoder_options
-        )
-        saved.encoder_options = saved.encoder_options | changed
+        kind = ENCODERS.get(saved.encoder)
+        saved.encoder_options |= kind.retrained(saved.encoder_options, model.encoder_options)
         encoder = spawn_encoder(checkpoint)
         check_wanted(model, checkpoint, encoder)
         notes.append(f"kept all {len(checkpoint.encoder)} encoder entries of {model.init}")
