@@ -129,7 +129,7 @@ def test_an_unknown_prefix_is_named(tmp_path):
 
 def test_a_folder_stands_for_the_weights_in_it(campplus, tmp_path):
     assert load_checkpoint(campplus.parent).specification.encoder == "campplus"
-    refused(tmp_path, r"a folder; .* holds none")
+    refused(tmp_path, r"a folder; .* contains none")
     for name in ("a.ckpt", "b.ckpt"):
         (tmp_path / name).write_bytes(campplus.read_bytes())
     refused(tmp_path, r"contains several \(a\.ckpt, b\.ckpt\); give the file")
