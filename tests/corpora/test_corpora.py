@@ -198,38 +198,13 @@ def test_spoofceleb_layout(tmp_path):
 def test_other_corpora_train_by_the_same_recipe(tmp_path, corpus):
     trees = {"asvspoof5": asvspoof5_tree, "spoofceleb": spoofceleb_tree}
     tables = run(corpus, trees[corpus](tmp_path / "in"), tmp_path / "out")
-    words = [
-        "stage3-asvspoof2019-train",
-        "--utterances",
-        str(tables.utterances),
-        "--where",
-        "split=train",
-    ]
-    words += [
-        "--out",
-        str(tmp_path / "run"),
-        "--epochs",
-        "1",
-        "--crop-frames",
-        "20",
-        "--num-workers",
-        "0",
-        "--pairs",
-        "2",
-    ]
-    words += [
-        "--spoof-pairs",
-        "2",
-        *(f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()),
-    ]
-    words += [
-        "--dev-enrolments",
-        str(tables.enrolments["dev"]),
-        "--dev-trials",
-        str(tables.trials["dev"]),
-    ]
-    words += ["--dev-utterances", str(tables.utterances)]
-    specification = load_checkpoint(train(cli.parse("train", words))).specification
+    words = f"stage3-asvspoof2019-train --utterances {tables.utterances} --where split=train"
+    words += f" --out {tmp_path / 'run'} --epochs 1 --pairs 2 --spoof-pairs 2 --num-workers 0"
+    words += f" --crop-frames 20 --dev-utterances {tables.utterances}"
+    words += f" --dev-enrolments {tables.enrolments['dev']} --dev-trials {tables.trials['dev']}"
+    sizes = [f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()]
+    options = cli.parse("train", [*words.split(), *sizes])
+    specification = load_checkpoint(train(options)).specification
     assert (len(specification.classes), specification.classes[-1]) == (3, "spoof")
 
 

@@ -16,8 +16,6 @@ import torch
 from conftest import tiny_options
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
-from sasv.core.errors import SasvError
-from sasv.core.files import locked
 from sasv.embeddings.model import Model
 from sasv.parallel.processes import Processes
 from sasv.training.build import build_trainer
@@ -217,17 +215,6 @@ def test_a_process_whose_files_cannot_be_read_does_not_stop_the_others(corpus, t
     assert "left out:" in said
     weights = load_checkpoint(tmp_path / "run" / "model.safetensors").encoder.values()
     assert all(torch.isfinite(value).all() for value in weights)
-
-
-def test_a_folder_holds_one_run_at_a_time(tmp_path):
-    with (
-        locked(tmp_path),
-        pytest.raises(SasvError, match="another run is writing here"),
-        locked(tmp_path),
-    ):
-        pass
-    with locked(tmp_path):
-        pass
 
 
 def test_evaluation_with_s_norm_is_the_same_on_two_processes(trained, corpus, tmp_path):

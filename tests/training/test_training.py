@@ -177,31 +177,11 @@ def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
             "asvspoof2019", str(shared("speech", "ASVspoof2019")), str(tmp_path / "tables")
         )
     )
-    words = [
-        "stage3-asvspoof2019-train",
-        "--utterances",
-        str(tables.utterances),
-        "--where",
-        "split=train",
-    ]
-    words += [
-        "--out",
-        str(tmp_path / "run"),
-        "--epochs",
-        "1",
-        "--crop-frames",
-        "60",
-        "--num-workers",
-        "0",
-    ]
-    words += [
-        "--pairs",
-        "18",
-        "--spoof-pairs",
-        "18",
-    ]  # two of the twenty have no bona fide file here
-    words += [f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()]
-    model = train(cli.parse("train", words))
+    words = f"stage3-asvspoof2019-train --utterances {tables.utterances} --where split=train"
+    words += f" --out {tmp_path / 'run'} --epochs 1 --crop-frames 60 --num-workers 0"
+    words += " --pairs 18 --spoof-pairs 18"  # two of the twenty have no bona fide file here
+    sizes = [f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items()]
+    model = train(cli.parse("train", [*words.split(), *sizes]))
     spec = load_checkpoint(model).specification
     assert (len(spec.classes), spec.classes[-1], spec.spoof_index) == (19, "spoof", 18)
     assert float(log(tmp_path / "run")[0]["loss"]) > 0
