@@ -48,7 +48,7 @@ def test_a_worker_that_is_killed_or_stopped_ends_in_a_line(dataset, deadly):
     loader = BatchLoader(dataset, 1, pairs=2, timeout=2.0)
     expected = "died" if deadly == signal.SIGKILL else "no batch came"
     with (
-        pytest.raises(SasvError, match=f"{expected}.*the same command goes on"),
+        pytest.raises(SasvError, match=f"{expected}.*run the same command again"),
         failures_explained(),
         loader.batches(sampler()) as batches,
     ):

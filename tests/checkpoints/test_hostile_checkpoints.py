@@ -241,7 +241,7 @@ def test_unknown_wrappers_are_listed(tmp_path):
     torch.save(state, tmp_path / "x.model")
     refused(tmp_path / "x.model", "none of the known formats .*wrapper.attention.0.bias")
     torch.save({"weights": state, "epoch": 3}, tmp_path / "y.model")
-    refused(tmp_path / "y.model", "not a plain state dict of tensors; it holds epoch, weights")
+    refused(tmp_path / "y.model", "not a plain state dict of tensors; it contains epoch, weights")
 
 
 def test_the_published_format_holds_published_encoders_alone(tmp_path):

@@ -19,7 +19,7 @@ from sasv.commands._demo import opening
 from sasv.corpora import synthetic
 from sasv.frontends.logmel import mel_filters
 from sasv.reproduction.small import balanced, speech
-from sasv.synthesis.copies import joined
+from sasv.synthesis.copies import union
 from sasv.tables import Table, load_scores, load_trials, load_utterances
 
 pytestmark = pytest.mark.slow
@@ -101,7 +101,7 @@ def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
     """A folder with utterances.tsv, enrolments and trials: its own split is kept."""
     prepared = home / "demo/tables/speech"
     table = load_utterances(prepared / "utterances.tsv")
-    joined(
+    union(
         table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")
     ).save(tmp_path / "x.tsv")
     rows = Table.load(tmp_path / "x.tsv")

@@ -332,7 +332,7 @@ def test_options_of_metrics(write, capsys):
     assert "asvspoof5: priors target 0.9405" in text["costs"]["asvspoof5"]
     with pytest.raises(SasvError, match="are no ASV error rates"):
         metrics(MetricsOptions(scores, asv_errors="10,20,30"))
-    with pytest.raises(SasvError, match="use speakers or trials"):
+    with pytest.raises(SasvError, match="must be one of speakers, trials"):
         metrics(MetricsOptions(scores, intervals=10, resample="files"))
 
 

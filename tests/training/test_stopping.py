@@ -60,7 +60,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, 
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == status, said
-    assert "Traceback" not in said and "goes on" in said.splitlines()[-1]
+    assert "Traceback" not in said and "to resume" in said.splitlines()[-1]
     assert position(options.out) > before or position(options.out)[1] > 0
 
 
