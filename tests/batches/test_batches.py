@@ -119,7 +119,7 @@ def test_an_epoch_by_its_spoofed_pairs():
     assert len(plan) == 6
     spoofed = plan.rows[:, 4:].reshape(-1, 2)[:16]
     assert len({tuple(sorted(pair)) for pair in spoofed.tolist()}) == 16
-    for wrong in ({"batches": "spoofs"}, {"batches": 0}):
+    for wrong in ({"batches_per_epoch": "spoofs"}, {"batches_per_epoch": 0}):
         with pytest.raises(SasvError, match="--batches-per-epoch"):
             planner([4] * 8, **wrong)
 
@@ -320,9 +320,7 @@ def test_nothing_is_said_of_good_files(tmp_path, voice, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "sizes", [{"speakers": 0}, {"speakers": -1}, {"speakers": 2, "spoofs": -1}]
-)
+@pytest.mark.parametrize("sizes", [{"pairs": 0}, {"pairs": -1}, {"pairs": 2, "spoof_pairs": -1}])
 def test_a_batch_of_nothing_is_refused(sizes):
     with pytest.raises(SasvError, match="--pairs must be at least 1"):
         planner([4] * 4, **sizes)

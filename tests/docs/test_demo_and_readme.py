@@ -101,9 +101,9 @@ def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
     """A folder with utterances.tsv, enrolments and trials: its own split is kept."""
     prepared = home / "demo/tables/speech"
     table = load_utterances(prepared / "utterances.tsv")
-    union(
-        table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")
-    ).save(tmp_path / "x.tsv")
+    union(table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")).save(
+        tmp_path / "x.tsv"
+    )
     rows = Table.load(tmp_path / "x.tsv")
     large = set(load_utterances(home / "demo/tables/vox2/utterances.tsv").ids)
     names, splits = rows.texts("utterance"), rows.texts("split")
