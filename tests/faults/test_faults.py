@@ -2,6 +2,7 @@
 full disks.
 """
 
+import mmap
 import os
 import signal
 import time
@@ -61,6 +62,12 @@ def not_finite():
     raise Fault(NOT_FINITE, "verdict")
 
 
+def take_memory():
+    """Half a GB that this process does not have yet; what it has free would be used again."""
+    with mmap.mmap(-1, 1 << 29) as memory:
+        memory.write(b"x" * (1 << 29))
+
+
 def test_every_outcome_is_told_apart(monkeypatch):
     monkeypatch.setattr(running, "MOST_BYTES", 1 << 28)
     works = {
@@ -68,7 +75,7 @@ def test_every_outcome_is_told_apart(monkeypatch):
         REFUSED: [refuse],
         TRACEBACK: [lambda: 1 / 0, no_words],
         CRASH: [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(3)],
-        MEMORY: [lambda: np.ones(1 << 26), lambda: np.zeros(1 << 40)],
+        MEMORY: [take_memory, lambda: np.zeros(1 << 40)],
         NOT_FINITE: [not_finite],
     }
     trials = [
