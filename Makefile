@@ -12,11 +12,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: $(VENV)/demo.stamp
 	$(BIN)/sasv demo $(if $(CORPUS),--corpus "$(CORPUS)" --out demo-real,--out demo) $(ARGS)
 
-# Lint, types, and every test: less than 8 minutes on two cores.
+# Lint, types, and every test: about eleven minutes on two cores.
 test: lint
 	$(PYTEST) $(ARGS)
 
-# Lint, types, and the fast tests: less than 2 minutes on two cores.
+# Lint, types, and the fast tests: about four minutes on two cores.
 check: lint
 	$(PYTEST) -m "not slow" $(ARGS)
 
