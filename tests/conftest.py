@@ -308,6 +308,23 @@ def tiny_options(corpus: Path, out: Path, **changes):
     return TrainOptions(**(values | changes))
 
 
+def next_stage(name: str, path: Path):
+    """Save an encoder of preset "test"; return it, and the options of a stage that starts from it
+    with the same preset.
+    """
+    from sasv.checkpoints import Checkpoint, Specification, save_checkpoint
+    from sasv.encoders import make_encoder
+    from sasv.training.options import TrainOptions
+
+    options = preset(name, "test")
+    encoder = make_encoder(name, options)
+    save_checkpoint(path, Checkpoint(Specification(**encoder.description()), encoder.state_dict()))
+    wanted = TrainOptions(
+        utterances="u.tsv", out="out", init=str(path), encoder=name, encoder_options=dict(options)
+    )
+    return encoder, wanted
+
+
 @pytest.fixture(scope="session")
 def trained(corpus, tmp_path_factory):
     """Run folder of a tiny trained model: do not change it."""

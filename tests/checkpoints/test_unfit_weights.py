@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import next_stage
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint, save_checkpoint
 from sasv.cli import main
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
@@ -65,14 +66,7 @@ def test_weights_of_another_family_or_size_start_no_training(campplus, changes, 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name not in BACKBONES])
 def test_the_preset_that_weights_were_made_with_is_what_they_are(name, tmp_path):
     """As sasv reproduce gives it to every stage."""
-    torch.manual_seed(0)
-    options = preset(name, "test")
-    encoder = make_encoder(name, options)
-    path = tmp_path / "stage1.safetensors"
-    save_checkpoint(path, Checkpoint(Specification(**encoder.description()), encoder.state_dict()))
-    wanted = TrainOptions(
-        utterances="u.tsv", out="out", init=str(path), encoder=name, encoder_options=dict(options)
-    )
+    encoder, wanted = next_stage(name, tmp_path / "stage1.safetensors")
     found, _, _ = make_modules(wanted, wanted, ["a", "b"])
     assert found.option_values() == encoder.option_values()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import DATA
+from conftest import DATA, next_stage
 from sasv.core.errors import SasvError
 from sasv.encoders import make_encoder, preset
 from sasv.encoders.base import lengths_tensor
@@ -125,18 +125,9 @@ def test_a_checkpoint_says_all_that_its_encoder_needs(training, tmp_path):
 @pytest.mark.parametrize("name", ["wav2vec2", "w2v-bert", "whisper"])
 def test_the_options_of_a_stage_fit_the_checkpoint_of_the_one_before(name, tmp_path):
     """A short configuration is the same as the full one that the checkpoint holds."""
-    from sasv.checkpoints import Checkpoint, save_checkpoint
-    from sasv.models import Specification
     from sasv.training.modules import make_modules
-    from sasv.training.options import TrainOptions
 
-    options = preset(name, "test")
-    encoder = make_encoder(name, options)
-    path = tmp_path / "stage1.safetensors"
-    save_checkpoint(path, Checkpoint(Specification(**encoder.description()), encoder.state_dict()))
-    wanted = TrainOptions(
-        utterances="u.tsv", out="out", init=str(path), encoder=name, encoder_options=dict(options)
-    )
+    encoder, wanted = next_stage(name, tmp_path / "stage1.safetensors")
     assert make_modules(wanted, wanted, ["a", "b"])[0].option_values() == encoder.option_values()
     wanted.encoder_options |= {"training": "partial", "last_layers": 1, "lr_scale": 0.3}
     again = make_modules(wanted, wanted, ["a", "b"])[0]

@@ -167,12 +167,21 @@ def private_bytes() -> int:
     """Return the memory of this process that a child has from its beginning, in bytes: the pages of
     files, such as libraries, come when they are touched.
     """
+    _, resident, shared = _memory()
+    return resident - shared
+
+
+def _memory() -> tuple[int, int, int]:
+    """Return the address space of this process, what is resident of it, and what of that other
+    processes share, in bytes; zeros where the system does not say.
+    """
     try:
         with open("/proc/self/statm") as stream:
-            resident, shared = stream.read().split()[1:3]
-        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+            size, resident, shared = map(int, stream.read().split()[:3])
     except OSError:
-        return 0
+        return 0, 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return size * page, resident * page, shared * page
 
 
 def _death(status: int, taken: int) -> tuple[str, str]:
@@ -250,9 +259,6 @@ def _where() -> str:
 
 def _bound_memory() -> None:
     """Deny this process what would bring the machine down."""
-    try:
-        with open("/proc/self/statm") as stream:
-            used = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, used + ADDRESS_SPACE))
+    used, _, _ = _memory()
+    if used:
+        resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, used + ADDRESS_SPACE))

@@ -33,21 +33,25 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def seeds(tmp_path_factory):
-    threads = torch.get_num_threads()
-    found = files.Seeds(tmp_path_factory.mktemp("faults"))
-    files.prepare(found)
-    yield found
-    torch.set_num_threads(threads)
+def threads():
+    """Gives torch back its threads: the trials take one."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory):
-    threads = torch.get_num_threads()
+def seeds(tmp_path_factory, threads):
+    found = files.Seeds(tmp_path_factory.mktemp("faults"))
+    files.prepare(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory, threads):
     found = kills.Stage(tmp_path_factory.mktemp("kills"), ("prepare", "embed", "calibrate"))
     kills.prepare(found)
-    yield found
-    torch.set_num_threads(threads)
+    return found
 
 
 def refuse():

@@ -15,12 +15,12 @@ from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Extraction, Model, load_model
 from sasv.evaluation import MeasureSettings, load_protocol, metrics_of
-from sasv.evaluation.claims import Spoofing, score_claims
+from sasv.evaluation.claims import Spoofing, own_spoofing, score_claims
 from sasv.evaluation.countermeasure import countermeasure_scores, score_utterances
 from sasv.evaluation.embedding import embed_cohort, embed_shared
 from sasv.evaluation.fusion import SUM, Fusion, load_fusion
 from sasv.evaluation.measuring import counts_of
-from sasv.metrics import DEFAULT_COSTS, Measure
+from sasv.metrics import Measure
 from sasv.parallel.processes import Processes, process_group
 from sasv.report import plot_scores
 from sasv.scores import Scoring
@@ -232,16 +232,3 @@ def fusion_of(
             "--fusion needs --countermeasure, or a --model that was trained with a spoof head"
         )
     return load_fusion(options.fusion, model.fingerprint)
-
-
-def own_spoofing(
-    model: Model, embeddings: Embeddings, fusion: Fusion | None, spoof_share: float | None
-) -> Spoofing | None:
-    """Return what a model itself says about spoofing; None where it has no spoof head."""
-    head = model.spoof_head()
-    if head is None:
-        return None
-    scores = dict(zip(embeddings.utterances, head.scores(embeddings.vectors).tolist()))
-    if spoof_share is None:
-        spoof_share = DEFAULT_COSTS.spoof_share
-    return Spoofing(scores, fusion, model.trial_classes(), spoof_share)

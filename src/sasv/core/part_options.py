@@ -7,7 +7,6 @@ network has more of anything.
 """
 
 import dataclasses
-import json
 import sys
 import types
 import typing
@@ -49,12 +48,6 @@ def parse_options(kind: type[T], values: Mapping[str, Any], owner: str) -> T:
             )
         parsed[name] = checked(value, hints[name], f"option {name} of {owner}")
     return kind(**parsed)
-
-
-def json_values(options: Any) -> dict[str, Any]:
-    """Return options as JSON holds them: what ``parse_options`` takes."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options)))
-    return values
 
 
 def checked(value: Any, hint: Any, place: str, limits: Range | None = None) -> Any:

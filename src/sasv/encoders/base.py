@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sasv.core.part_options import json_values
+from sasv.core.options import values_of
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import frame_mask
 
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
 
     def option_values(self) -> dict[str, Any]:
         """Return the options as a mapping of JSON values."""
-        return json_values(self.options)
+        return values_of(self.options)
 
     def description(self) -> dict[str, Any]:
         """Return the part of a model's specification that says how to make this encoder again."""

@@ -21,6 +21,16 @@ RES2_KERNEL = 3
 RES2_DILATIONS = (2, 3, 4)
 """Of the three SE-Res2 blocks (figure 2 of the paper)."""
 
+TEST_OPTIONS = {
+    "channels": 32,
+    "scale": 4,
+    "bottleneck": 8,
+    "pooled": 48,
+    "attention": 16,
+    "embedding": 24,
+}
+"""The preset "test" of every network with this trunk."""
+
 
 @dataclass(frozen=True)
 class EcapaOptions(EncoderOptions):
@@ -88,14 +98,7 @@ class EcapaTdnn(TdnnTrunk):
     presets = {
         "published": {},
         "tiny": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
-        "test": {
-            "channels": 32,
-            "scale": 4,
-            "bottleneck": 8,
-            "pooled": 48,
-            "attention": 16,
-            "embedding": 24,
-        },
+        "test": TEST_OPTIONS,
     }
 
     def __init__(self, options: EcapaOptions, frontend: Frontend) -> None:

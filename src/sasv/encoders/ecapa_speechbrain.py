@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.encoders.base import Encoder
-from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, EcapaOptions
+from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, TEST_OPTIONS, EcapaOptions
 from sasv.encoders.layers import Res2Block, attention_logits, attention_network
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean, masked_variance
@@ -76,14 +76,7 @@ class EcapaSpeechBrain(Encoder):
     presets = {
         "published": {},
         "tiny": {"channels": 128, "pooled": 384, "attention": 64, "bottleneck": 64},
-        "test": {
-            "channels": 32,
-            "scale": 4,
-            "bottleneck": 8,
-            "pooled": 48,
-            "attention": 16,
-            "embedding": 24,
-        },
+        "test": TEST_OPTIONS,
     }
     default_frontend = "speechbrain"
 

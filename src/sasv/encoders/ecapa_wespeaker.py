@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.encoders.base import Encoder
-from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, EcapaOptions
+from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, TEST_OPTIONS, EcapaOptions
 from sasv.encoders.layers import Res2Block
 from sasv.encoders.pooling import TanhAttentiveStatistics
 from sasv.frontends.base import Frontend
@@ -43,14 +43,7 @@ class EcapaWespeaker(Encoder):
         "published": {},
         "512": {"channels": 512},
         "tiny": {"channels": 128, "pooled": 256, "attention": 64, "bottleneck": 64},
-        "test": {
-            "channels": 32,
-            "scale": 4,
-            "bottleneck": 8,
-            "pooled": 48,
-            "attention": 16,
-            "embedding": 24,
-        },
+        "test": TEST_OPTIONS,
     }
     default_frontend = "kaldi"
     default_frontend_options = {"window": "hamming", "scale": 32768.0}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sasv.encoders.ecapa import EcapaOptions, TdnnTrunk
+from sasv.encoders.ecapa import TEST_OPTIONS, EcapaOptions, TdnnTrunk
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean
 
@@ -101,15 +101,7 @@ class SkaTdnn(TdnnTrunk):
             "attention": 32,
             "front": 16,
         },
-        "test": {
-            "channels": 32,
-            "scale": 4,
-            "bottleneck": 8,
-            "pooled": 48,
-            "attention": 16,
-            "embedding": 24,
-            "front": 8,
-        },
+        "test": {**TEST_OPTIONS, "front": 8},
     }
 
     def __init__(self, options: SkaOptions, frontend: Frontend) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings, utterance_seconds
+from sasv.embeddings.model import Model
 from sasv.evaluation.fusion import ASV, CM, Fusion
 from sasv.evaluation.protocol import CARRIED, Protocol
+from sasv.metrics import DEFAULT_COSTS
 from sasv.scores import Scoring, TrialClasses, score_embeddings
 from sasv.scores.quality import quality_measures
 from sasv.scores.scoring import save_scoring
@@ -60,6 +62,19 @@ class Spoofing:
         if self.classes is not None and scoring.cohort is None:
             columns["llr"] = self.classes.llr(scores, cm_scores, self.spoof_share)
         return columns
+
+
+def own_spoofing(
+    model: Model, embeddings: Embeddings, fusion: Fusion | None, spoof_share: float | None
+) -> Spoofing | None:
+    """Return what a model itself says about spoofing; None where it has no spoof head."""
+    head = model.spoof_head()
+    if head is None:
+        return None
+    scores = dict(zip(embeddings.utterances, head.scores(embeddings.vectors).tolist()))
+    if spoof_share is None:
+        spoof_share = DEFAULT_COSTS.spoof_share
+    return Spoofing(scores, fusion, model.trial_classes(), spoof_share)
 
 
 def score_claims(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from sasv.core.part_options import json_values
+from sasv.core.options import values_of
 
 Samples = TypeVar("Samples", int, Tensor)
 
@@ -62,4 +62,4 @@ class Frontend(nn.Module):
 
     def option_values(self) -> dict[str, Any]:
         """Return the options as a mapping from which ``make_frontend`` makes the same front-end."""
-        return json_values(self.options)
+        return values_of(self.options)

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from sasv.parallel.processes import Processes
 from sasv.training.modules import System, flat_pairs
+from sasv.training.normalisation import batch_norms
 
 
 class Averages:
@@ -65,11 +66,10 @@ class Averages:
             return system
         waveforms = (flat_pairs(waves) for waves, labels in batches if len(labels))
         update_bn(waveforms, _Embedder(system), device)
-        for module in system.encoder.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                for statistics in (module.running_mean, module.running_var):
-                    assert statistics is not None
-                    processes.total(statistics).div_(processes.world)
+        for norm in batch_norms(system.encoder):
+            for statistics in (norm.running_mean, norm.running_var):
+                assert statistics is not None
+                processes.total(statistics).div_(processes.world)
         return system
 
 

@@ -17,6 +17,7 @@ from sasv.losses.base import LossOutput
 from sasv.parallel.processes import Processes
 from sasv.training.averages import Averages
 from sasv.training.modules import System, detached
+from sasv.training.normalisation import batch_norms
 
 MAX_SKIPPED_STEPS = 5
 """So many steps without a finite gradient in a row end a run."""
@@ -232,8 +233,7 @@ class Engine:
 
 def batch_norm_buffers(module: nn.Module) -> list[Tensor]:
     """Return the running statistics of every batch norm inside a module."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    return [buffer for part in norms for buffer in part.buffers()]
+    return [buffer for part in batch_norms(module) for buffer in part.buffers()]
 
 
 def seed_everything(seed: int) -> None:

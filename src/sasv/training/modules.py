@@ -18,6 +18,7 @@ from sasv.losses.spoof_head import SPOOF_HEADS
 from sasv.parallel.processes import Processes, total_with_gradient
 from sasv.tables import Utterances
 from sasv.training.anchor import Anchor
+from sasv.training.normalisation import batch_norms
 from sasv.training.options import LossOptions, ModelOptions
 from sasv.training.spec_augment import spec_augment
 
@@ -69,9 +70,8 @@ class System(nn.Module):
         """Set training or evaluation mode; frozen batch norms stay in evaluation mode."""
         super().train(mode)
         if self.freeze_batch_norm:
-            for part in self.encoder.modules():
-                if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                    part.eval()
+            for norm in batch_norms(self.encoder):
+                norm.eval()
         return self
 
     def compile_encoder(self, device: torch.device) -> None:

@@ -46,6 +46,11 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return scaled.to(input.dtype)
 
 
+def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return every batch norm inside a module."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
 def normalise_globally(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace every batch norm inside a module by one over all processes, entries kept."""
     if device.type == "cuda":

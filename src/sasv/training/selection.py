@@ -10,18 +10,11 @@ from sasv.audio import probe
 from sasv.core.errors import AudioError, SasvError, listed
 from sasv.embeddings.extract import embed_table
 from sasv.embeddings.model import Model
+from sasv.evaluation.protocol import load_protocol
 from sasv.metrics import sasv_eers
 from sasv.parallel.processes import Processes
 from sasv.scores import score_embeddings
-from sasv.tables import (
-    Enrolments,
-    Trials,
-    Utterances,
-    load_enrolments,
-    load_trials,
-    load_utterances,
-    needed_utterances,
-)
+from sasv.tables import Enrolments, Trials, Utterances
 from sasv.training.options import SelectionOptions
 
 
@@ -67,9 +60,12 @@ class DevelopmentSet:
         """
         if not options.dev_trials:
             return None
-        enrolments = load_enrolments(options.dev_enrolments)
-        trials = load_trials(options.dev_trials)
-        everything = load_utterances(options.dev_utterances or utterances)
+        protocol = load_protocol(
+            options.dev_utterances or utterances, options.dev_enrolments, options.dev_trials
+        )
+        enrolments = protocol.enrolments
+        trials = protocol.trials
+        assert enrolments is not None and trials is not None
         metric = options.metric
         if metric == "auto":
             metric = "sasv_eer" if trials.counts()["spoof"] else "sv_eer"
@@ -80,9 +76,8 @@ class DevelopmentSet:
                 f"{options.dev_trials}: its trials ({counts}) give no {metric}; choose another "
                 "--metric"
             )
-        needed = needed_utterances(everything, enrolments, trials)
-        check_readable(needed, options.dev_trials)
-        return cls(needed, enrolments, trials, metric)
+        check_readable(protocol.utterances, options.dev_trials)
+        return cls(protocol.utterances, enrolments, trials, metric)
 
     def evaluate(self, model: Model, processes: Processes) -> dict[str, float | int | None]:
         """Return the EERs and thresholds of a model on these trials; each process embeds a part of
