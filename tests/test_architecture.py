@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(sasv.__file__).parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 ROOMS = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-TORCHLESS = ("core", "audio", "tables", "scores", "metrics", "models", "decision")
+TORCHLESS = ("core", "audio", "tables", "scores", "metrics", "models", "decision", "runtime")
 """Rooms that import no torch, so that a service can decide without it."""
 LONGEST_MODULE = 500
 
@@ -206,6 +206,7 @@ def test_rooms_without_torch():
         "scores",
         "metrics",
         "models",
+        "runtime",
     }
     import_without(modules, {"torch"})
 

@@ -19,8 +19,8 @@ from sasv.commands import (
     verify,
 )
 from sasv.core.errors import SasvError
-from sasv.embeddings.model import crop_vectors
 from sasv.metrics import COST_MODELS, Measure, cllr
+from sasv.runtime.embedder import crop_vectors
 from sasv.scores import Cohort, Scoring, score_embeddings
 from sasv.scores.normalise import cohort_statistics, s_norm
 from sasv.tables import Enrolments, Table, Trials, load_scores

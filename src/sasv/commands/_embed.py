@@ -8,7 +8,8 @@ from sasv.audio import AUTO
 from sasv.core.errors import SasvError, listed
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
 from sasv.embeddings.extract import Embeddings, extract
-from sasv.embeddings.model import Extraction, load_model
+from sasv.embeddings.model import load_model
+from sasv.runtime.embedder import Extraction
 from sasv.tables import load_utterances
 from sasv.weights.catalogue import DEFAULT
 

@@ -13,7 +13,7 @@ from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, R
 from sasv.core.outputs import refuse_inside_speech
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
-from sasv.embeddings.model import Extraction, Model, load_model
+from sasv.embeddings.model import Model, load_model
 from sasv.evaluation import MeasureSettings, load_protocol, metrics_of
 from sasv.evaluation.claims import Spoofing, own_spoofing, score_claims
 from sasv.evaluation.countermeasure import countermeasure_scores, score_utterances
@@ -23,6 +23,7 @@ from sasv.evaluation.measuring import counts_of
 from sasv.metrics import Measure
 from sasv.parallel.processes import Processes, process_group
 from sasv.report import plot_scores
+from sasv.runtime.embedder import Extraction
 from sasv.scores import Scoring
 from sasv.scores.scoring import Enrolment
 

@@ -24,8 +24,9 @@ from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
 from sasv.core.outputs import refuse_inside_speech
 from sasv.core.progress import Progress
-from sasv.embeddings.model import Extraction, Model
+from sasv.embeddings.model import Model
 from sasv.parallel.sharding import outstanding, parse_shard
+from sasv.runtime.embedder import Extraction
 from sasv.tables import Table, Utterances
 
 logger = logging.getLogger("sasv")

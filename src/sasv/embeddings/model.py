@@ -1,31 +1,24 @@
 """A model ready to use: ``load_model(path).embed(path_or_waveform)``."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
-from sasv.audio import AUTO, check_channel, check_speech, read_speech
-from sasv.audio.speech import SpeechActivity, net_speech, shorten_pauses
 from sasv.checkpoints import Checkpoint, load_checkpoint, spawn_encoder
-from sasv.core.errors import AudioError, SasvError
+from sasv.core.errors import SasvError
 from sasv.core.files import digest_of_bytes
-from sasv.decision import Recording, SpeechLimits, Verifier
 from sasv.encoders.base import lengths_tensor, parameters_of
 from sasv.encoders.inference import prepare_for_inference
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss
 from sasv.parallel.devices import pick_device
-from sasv.scores import Cohort, SpoofHead, ThreeClass, TrialClasses, unit
+from sasv.runtime.embedder import Embedder, Extraction, Speech
+from sasv.scores import SpoofHead, ThreeClass, TrialClasses, unit
 
-MAX_SECONDS = 300.0
-"""Longest utterance that is embedded in one piece."""
 SINGLY_FROM = 2_000_000
 """Parameters from which a CPU embeds the waveforms of a batch one after another.
 
@@ -34,58 +27,7 @@ network is bound by the calls that a batch saves.
 """
 
 
-@dataclass(frozen=True)
-class Extraction:
-    """How an utterance becomes an embedding.
-
-    Attributes:
-        max_seconds: longer recordings are refused.
-        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean
-            of theirs, normalised (multi-crop: see crop_vectors).
-        crop_seconds: length of a crop; shorter utterances are repeated up to it.
-        max_pause: longer stretches without speech are first cut down to so many seconds; None
-            embeds whole utterances.
-        channel: of recordings with several channels: auto (the mean, or the loudest where they
-            cancel), mean, loudest, or a number from 0 on.
-    """
-
-    max_seconds: float = MAX_SECONDS
-    crops: int = 0
-    crop_seconds: float = 4.0
-    max_pause: float | None = None
-    channel: str = AUTO
-
-    @classmethod
-    def of(cls, scoring: Mapping[str, Any]) -> "Extraction":
-        """Return that of a record of how scores are made (see Scoring.to_dict)."""
-        known = {
-            name: scoring[name]
-            for name in ("crops", "crop_seconds", "max_pause")
-            if name in scoring
-        }
-        return cls(**known)
-
-    def __post_init__(self) -> None:
-        check_channel(self.channel)
-        if self.crops < 0:
-            raise SasvError(
-                f"{self.crops} crops: take 0 for whole utterances, or a positive number"
-            )
-        for name in ("max_seconds", "crop_seconds"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise SasvError(
-                    f"{name} is {getattr(self, name)}; it has to be a positive number of seconds"
-                )
-        if self.max_pause is not None and not 0 <= self.max_pause < np.inf:
-            raise SasvError(
-                f"max_pause is {self.max_pause}; it has to be a number of seconds from 0 on"
-            )
-
-
-Speech = str | os.PathLike[str] | np.ndarray | Tensor
-
-
-class Model:
+class Model(Embedder):
     """An encoder in evaluation mode with its specification.
 
     Attributes:
@@ -127,95 +69,15 @@ class Model:
         """Dimension of the embeddings."""
         return self.encoder.dimension
 
-    def read(self, speech: Speech, name: str = "waveform", channel: str = AUTO) -> np.ndarray:
-        """Return checked mono samples of a file (any format and rate) or of a waveform (already at
-        the model's rate).
+    def _samples(self, speech: Speech) -> np.ndarray:
+        return super()._samples(speech.detach().cpu() if isinstance(speech, Tensor) else speech)
 
-        Raises:
-            AudioError: unreadable, too short, too long, silent, or not finite.
-        """
-        wave = self._read_whole(speech, name, channel)
-        if self.extraction.max_pause is None:
-            return wave
-        return self._shortened(
-            wave, net_speech(wave, self.specification.sample_rate), self.extraction.max_pause
-        )
-
-    def _shortened(
-        self, wave: np.ndarray, activity: SpeechActivity, max_pause: float | None
-    ) -> np.ndarray:
-        """Return a waveform with its pauses cut down, or whole where too little would be left to
-        embed.
-        """
-        if max_pause is None:
-            return wave
-        shortened = shorten_pauses(wave, activity.spans, max_pause, self.specification.sample_rate)
-        return shortened if len(shortened) >= self.specification.min_samples else wave
-
-    def _read_whole(self, speech: Speech, name: str, channel: str = AUTO) -> np.ndarray:
-        """Return checked samples, nothing cut away; ``auto`` leaves the channel to
-        ``extraction``.
-        """
-        spec = self.specification
-        if channel == AUTO:
-            channel = self.extraction.channel
-        if isinstance(speech, str | os.PathLike):
-            return read_speech(
-                speech, spec.min_samples, self.extraction.max_seconds, spec.sample_rate, channel
-            )
-        wave = np.asarray(
-            speech.detach().cpu() if isinstance(speech, Tensor) else speech, dtype=np.float32
-        )
-        if wave.ndim == 1 and len(wave) > self.extraction.max_seconds * spec.sample_rate:
-            seconds = len(wave) / spec.sample_rate
-            raise AudioError(
-                f"{name}: {seconds:.0f} s long, over the limit of "
-                f"{self.extraction.max_seconds:.0f} s"
-            )
-        return check_speech(wave, name, spec.min_samples, spec.sample_rate)
-
-    def embed(self, speech: Speech, rate: int | None = None) -> np.ndarray:
-        """Return the raw embedding, float32 of shape (dimension,), of an audio file or of a
-        waveform.
-
-        Args:
-            speech: a path, or a waveform of shape (samples,), values in [-1, 1].
-            rate: samples per second of a waveform, where it is not the model's (16 kHz).
-        """
-        if rate is not None and not isinstance(speech, str | os.PathLike):
-            speech = soxr.resample(
-                np.asarray(speech, np.float32), rate, self.specification.sample_rate
-            )
-        vector = self.embed_many([self.read(speech)])[0]
-        if not np.isfinite(vector).all():
-            named = os.fspath(speech) if isinstance(speech, str | os.PathLike) else "waveform"
-            raise AudioError(
-                f"{named}: the embedding by {self.name} is not finite; check the audio and the "
-                "model"
-            )
-        return vector
-
-    def embed_many(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+    def embed_whole(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to
         single calls.
         """
-        if self.extraction.crops:
-            return crop_vectors(np.stack([self._embed_crops(wave) for wave in waves]))
-        return self._embed(waves)
-
-    def _embed_crops(self, wave: np.ndarray) -> np.ndarray:
-        """Return the embeddings (crops, dimension) of crops at evenly spaced starts."""
-        size = max(
-            self.specification.min_samples,
-            round(self.extraction.crop_seconds * self.specification.sample_rate),
-        )
-        wave = np.resize(wave, max(len(wave), size))
-        starts = np.linspace(0, len(wave) - size, self.extraction.crops).astype(int)
-        return self._embed([wave[start : start + size] for start in starts])
-
-    def _embed(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         if self.singly and len(waves) > 1:
-            return np.concatenate([self._embed([wave]) for wave in waves])
+            return np.concatenate([self.embed_whole([wave]) for wave in waves])
         lengths = [len(wave) for wave in waves]
         padded = np.zeros((len(waves), max(lengths)), np.float32)
         for row, wave in zip(padded, waves):
@@ -308,86 +170,11 @@ class Model:
         loss: type[Loss] = LOSSES.get(self.specification.loss) if self.specification.loss else Loss
         return loss
 
-    def verifier(self, cohort: Cohort | None = None) -> Verifier:
-        """Return what decides by the scores of this model: what its specification records.
-
-        Args:
-            cohort: the people of s-norm, where the specification names a cohort.
-        """
-        specification = self.specification
+    def three_class(self) -> ThreeClass | None:
+        """Return what a model of the three-class loss decides by; None of another model."""
         head = self.spoof_head()
         classes = self.trial_classes()
-        three_class = None if head is None or classes is None else ThreeClass(head, classes)
-        return Verifier.from_records(
-            specification.scoring, specification.decision, cohort, self.name, three_class
-        )
-
-    def recording(
-        self, speech: Speech, limits: SpeechLimits | None = None, name: str = "waveform"
-    ) -> Recording:
-        """Measure the speech in a recording, shorten its pauses, and embed it: what a verifier
-        takes.
-
-        Args:
-            speech: a path, or a waveform of shape (samples,) at the model's rate.
-            limits: how much speech there has to be, and how long a pause may be; left out,
-                SpeechLimits(). A recording with too little speech is not embedded.
-            name: of a waveform, for messages.
-
-        Raises:
-            AudioError: unreadable, too short, too long, silent, or not finite.
-        """
-        limits = limits or SpeechLimits()
-        rate = self.specification.sample_rate
-        if isinstance(speech, str | os.PathLike):
-            name = os.fspath(speech)
-        whole = self._read_whole(speech, name)
-        activity = net_speech(whole, rate)
-        seconds = len(whole) / rate
-        vector = None
-        if activity.net_seconds >= limits.min_test:
-            own = self.extraction.max_pause
-            wave = self._shortened(whole, activity, limits.max_pause if own is None else own)
-            seconds = len(wave) / rate
-            vector = self.embed_many([wave])[0]
-        return Recording(
-            name, vector, seconds, activity.net_seconds, activity.share, activity.level
-        )
-
-    def enrol(self, recordings: Sequence[Speech], limits: SpeechLimits | None = None) -> np.ndarray:
-        """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment
-        recordings.
-
-        Args:
-            recordings: paths, or waveforms at the model's rate.
-            limits: see ``recording``.
-
-        Raises:
-            SasvError: a recording holds too little speech, or its embedding is not finite.
-        """
-        limits = limits or SpeechLimits()
-        found = [self.recording(one, limits) for one in recordings]
-        faults = limits.enrolment_faults(found)
-        if faults:
-            raise SasvError("; ".join(reason.text for reason in faults))
-        return np.mean([one.vector for one in found if one.vector is not None], axis=0)
-
-    def score(self, enrolment: np.ndarray, test: np.ndarray) -> float:
-        """Return the cosine of two embeddings, in [-1, 1]; higher: the claimed speaker, bona fide.
-
-        Raises:
-            SasvError: one of them is zero or not finite.
-        """
-        return Verifier().score([enrolment], test)
-
-
-def crop_vectors(crops: np.ndarray) -> np.ndarray:
-    """Return (utterances, dimension): the mean of the normalised embeddings (utterances, crops,
-    dimension).
-
-    The inner product of two such vectors is the mean cosine over all pairs of their crops.
-    """
-    return unit(crops).mean(axis=1)
+        return None if head is None or classes is None else ThreeClass(head, classes)
 
 
 def load_model(

@@ -1,0 +1,1 @@
+"""From speech to a verdict without PyTorch: an exported model, run by ONNX Runtime."""
