@@ -3,16 +3,19 @@
 import json
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 
 from conftest import shared
+from forked import Forked
 from sasv import cli
 from sasv.audio import write_audio
 from sasv.cli.parser import helps_of
@@ -23,15 +26,6 @@ from sasv.core.files import locked
 from sasv.encoders import ENCODERS
 from sasv.tables import load_trials, load_utterances
 from sasv.training.recipes import recipes
-
-
-def sasv(*words, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "sasv.cli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        **options,
-    )
 
 
 def test_help_and_version_import_neither_torch_nor_numpy():
@@ -255,47 +249,32 @@ def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_pat
     """One process; three shards of which one is killed and started again; all with a corrupt
     input.
     """
-    table = bona_fide / "utterances.tsv"
-    words = [
-        "synthesize",
-        table,
-        "--where",
-        "label=bonafide",
-        "--vocoders",
-        "[griffin-lim,source-filter]",
-    ]
-    whole = sasv(*words, "--out", tmp_path / "whole", "--choose", "one")
-    assert whole.returncode == 2
-    assert "1 utterances could not be copied" in whole.stderr.splitlines()[-1]
-    assert "s3-1.wav" in whole.stderr.splitlines()[-1]
-    sharded = [
-        *words,
-        "--out",
-        tmp_path / "sharded",
-        "--choose",
-        "one",
-        "--num-workers",
-        "2",
-        "--shard",
-    ]
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "sasv", *map(str, sharded), "1/3"], stderr=subprocess.PIPE
-    )
-    while killed.poll() is None and not list((tmp_path / "sharded").rglob("*.flac")):
+    words = ["synthesize", bona_fide / "utterances.tsv", "--where", "label=bonafide"]
+    words += ["--vocoders", "[griffin-lim,source-filter]", "--choose", "one"]
+    alone = [*words, "--out", tmp_path / "whole"]
+    whole = Forked(alone, tmp_path / "said")
+    assert whole.end() == [2]
+    assert "1 utterances could not be copied" in whole.said.splitlines()[-1]
+    assert "s3-1.wav" in whole.said.splitlines()[-1]
+    sharded = [*words, "--out", tmp_path / "sharded", "--shard"]
+    workers = ["--num-workers", 2]
+    killed = Forked([*sharded, "1/3", *workers], tmp_path / "said-1")
+    while killed.running and not list((tmp_path / "sharded").rglob("*.flac")):
         time.sleep(0.005)
-    killed.kill()
-    killed.communicate()
-    ends = [sasv(*sharded, f"{index}/3") for index in (2, 3, 1)]
-    assert [end.returncode for end in ends] == [0, 0, 2]
-    assert "the last shard to finish writes the table" in ends[0].stderr
+    killed.send(signal.SIGKILL)
+    killed.end()
+    said = []
+    for shard, status, more in (("2/3", 0, []), ("3/3", 0, []), ("1/3", 2, workers)):
+        run = Forked([*sharded, shard, *more], tmp_path / "said")
+        assert run.end() == [status], run.said
+        said.append(run.said)
+    assert "the last shard to finish writes the table" in said[0]
     tables = [load_utterances(tmp_path / run / "utterances.tsv") for run in ("whole", "sharded")]
     for column in ("utterance", "attack", "sha256", "source"):
         assert tables[0].table.texts(column) == tables[1].table.texts(column)
     assert {"griffin-lim", "source-filter"} <= set(tables[0].attack_texts)
     assert len(tables[0].where("attack=griffin-lim,source-filter")) == 20
-    assert (
-        sasv(*words, "--out", tmp_path / "whole", "--choose", "one").returncode == 2
-    )  # mended nothing: said again
+    assert Forked(alone, tmp_path / "said").end() == [2]  # mended nothing: said again
 
 
 def test_a_second_run_on_the_same_copies_is_refused(bona_fide, tmp_path):
@@ -344,14 +323,10 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
         read_audio(tmp_path / "x.m4a")
 
 
-def limited(bytes_):
-    def apply():
-        import signal
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, bytes_))
-
-    return apply
+def limit_files(size):
+    """Let this process write no file beyond so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.slow
@@ -359,31 +334,26 @@ def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
     """A real limit on file size stands in for a full disk: same place in the code, another
     number.
     """
-    old = tmp_path / "m.model"
+    model = trained / "model.safetensors"
+    out = tmp_path / "out"
+    out.mkdir()
+    old = out / "m.model"
     old.write_bytes(b"old")
-    result = sasv(
-        "convert", trained / "model.safetensors", old, "--force", preexec_fn=limited(4096)
-    )
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert "m.model: cannot write" in result.stderr
+    words = ["convert", model, old, "--force"]
+    run = Forked(words, tmp_path / "said", before=partial(limit_files, 4096))
+    assert run.end() == [2]
+    assert run.said.count("\n") == 1
+    assert "m.model: cannot write" in run.said
     assert old.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["m.model"]
-    for name in ("m.safetensors", "out"):
-        words = ["convert", trained / "model.safetensors", tmp_path / name]
-        if name == "out":
-            words = [
-                "embed",
-                corpus / "utterances.tsv",
-                "--model",
-                trained / "model.safetensors",
-                "--out",
-                tmp_path / name,
-            ]
-        result = sasv(*words, preexec_fn=limited(2048))
-        assert result.returncode == 2, result.stderr
-        assert "cannot write" in result.stderr.splitlines()[-1]
-        assert "Traceback" not in result.stderr
+    assert [path.name for path in out.iterdir()] == ["m.model"]
+    for words in (
+        ["convert", model, out / "m.safetensors"],
+        ["embed", corpus / "utterances.tsv", "--model", model, "--out", out / "embeddings"],
+    ):
+        run = Forked(words, tmp_path / "said", before=partial(limit_files, 2048))
+        assert run.end() == [2], run.said
+        assert "cannot write" in run.said.splitlines()[-1]
+        assert "Traceback" not in run.said
 
 
 @pytest.fixture
@@ -403,23 +373,14 @@ def tiny_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full(trained, corpus, tiny_disk, voice):
+def test_a_disk_that_is_really_full(corpus, tiny_disk, tmp_path, voice):
     with pytest.raises(SasvError, match=r"x\.flac: cannot write: the disk is full"):
         write_audio(tiny_disk / "x.flac", voice(160000))
     assert not list(tiny_disk.iterdir())
-    words = [
-        "synthesize",
-        corpus / "utterances.tsv",
-        "--where",
-        "label=bonafide",
-        "--out",
-        tiny_disk,
-        "--vocoders",
-        "[world]",
-    ]
-    result = sasv(*words)
-    assert result.returncode == 2
-    assert "the disk is full" in result.stderr.splitlines()[-1]
+    words = ["synthesize", corpus / "utterances.tsv", "--where", "label=bonafide"]
+    run = Forked([*words, "--out", tiny_disk, "--vocoders", "[world]"], tmp_path / "said")
+    assert run.end() == [2]
+    assert "the disk is full" in run.said.splitlines()[-1]
     copies = sorted(tiny_disk.rglob("*.flac"))
     assert copies
     for path in copies:  # what was written before is whole

@@ -3,17 +3,14 @@ batch.
 """
 
 import csv
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 from conftest import tiny_options
+from forked import Forked, written
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.embeddings.model import Model
@@ -36,58 +33,40 @@ STEP = {  # one step of plain gradient descent, so that the change of the weight
 NESTEROV = 1.9  # the first step of momentum 0.9
 
 
-SMOOTH = """
-import torch
-softplus = torch.nn.functional.softplus
-smooth = lambda x, inplace=False: softplus(x, beta=10)
-torch.nn.functional.relu = torch.relu = torch.Tensor.relu = smooth
-torch.nn.ReLU.forward = lambda self, x: softplus(x, beta=10)
-"""
-"""ReLU has two slopes at zero: where rounding decides, gradients differ (AVX2, seed 0). Softplus
-has no kink.
-"""
-
-
 @pytest.fixture
-def smooth(monkeypatch, tmp_path):
-    """Rectifiers without a kink, in this process and in those that it starts."""
-    for owner, name in (
-        (torch.nn.functional, "relu"),
-        (torch, "relu"),
-        (torch.Tensor, "relu"),
-        (torch.nn.ReLU, "forward"),
-    ):
+def smooth(monkeypatch):
+    """Rectifiers without a kink, in this process."""
+    for owner, name in RECTIFIERS:
         monkeypatch.setattr(owner, name, getattr(owner, name))  # put back at the end
-    exec(SMOOTH, {})
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SMOOTH)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    make_smooth()
 
 
-def torchrun(options, tmp_path, count=2):
-    """Start ``sasv train`` on several processes, as a user does."""
-    given = {key: value for key, value in vars(options).items() if value != ""}
-    (tmp_path / "options.yaml").write_text(json.dumps(given))
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={count}",
-        "-m",
-        "sasv",
-    ]
-    words += ["train", str(tmp_path / "options.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
+RECTIFIERS = (
+    (torch.nn.functional, "relu"),
+    (torch, "relu"),
+    (torch.Tensor, "relu"),
+    (torch.nn.ReLU, "forward"),
+)
 
 
-def finish(process):
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+def make_smooth():
+    """Let softplus take the place of the rectifiers. ReLU has two slopes at zero: where rounding
+    decides, gradients differ (AVX2, seed 0). Softplus has no kink.
+    """
+    softplus = torch.nn.functional.softplus
+
+    def smooth(values, inplace=False):
+        return softplus(values, beta=10)
+
+    torch.nn.functional.relu = smooth
+    torch.relu = smooth
+    torch.Tensor.relu = smooth
+    torch.nn.ReLU.forward = lambda self, values: softplus(values, beta=10)
+
+
+def train_on_two(options, tmp_path, before=None):
+    """Start ``sasv train`` on two processes."""
+    return Forked(["train", written(options, tmp_path)], tmp_path / "said", 2, before)
 
 
 def gradients(options, model):
@@ -132,7 +111,7 @@ def test_two_processes_give_the_gradients_of_one_on_the_same_global_batch(
         tmp_path / "two",
         **(STEP | spoofs | half | {"pairs": 2, "gather_batches": True, "sync_batch_norm": True}),
     )
-    said = finish(torchrun(two, tmp_path))
+    said = train_on_two(two, tmp_path, make_smooth).finish()
     assert "in each of 2 processes" in said
     single = gradients(one, train(one))
     assert_close(single, gradients(two, tmp_path / "two" / "model.safetensors"), 1e-5)
@@ -153,16 +132,14 @@ def test_two_processes_without_gathering_give_the_mean_of_their_gradients(corpus
         corpus, tmp_path / "one", **(STEP | {"batches_per_epoch": 2, "accumulate_batches": 2})
     )
     two = tiny_options(corpus, tmp_path / "two", **(STEP | {"batches_per_epoch": 2}))
-    finish(torchrun(two, tmp_path))
+    train_on_two(two, tmp_path).finish()
     assert_close(
         gradients(one, train(one)), gradients(two, tmp_path / "two" / "model.safetensors"), 1e-5
     )
 
 
 def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_path):
-    """SIGTERM to torchrun: both save at the same batch; the averages and the selection go on
-    too.
-    """
+    """SIGTERM to both: they save at the same batch; the averages and the selection go on too."""
     changes = {
         "epochs": 2,
         "cycle_epochs": 2,
@@ -172,17 +149,16 @@ def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_
         "batch_norm_batches": 2,
     }
     whole = tiny_options(corpus, tmp_path / "whole", **changes)
-    finish(torchrun(whole, tmp_path))
+    train_on_two(whole, tmp_path).finish()
     stopped = tiny_options(corpus, tmp_path / "stopped", **changes, save_minutes=0.0)
-    process = torchrun(stopped, tmp_path)
+    run = train_on_two(stopped, tmp_path)
     while not (tmp_path / "stopped" / "state.pt").exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert run.running, run.said
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode != 0
+    run.send(signal.SIGTERM)
+    assert 0 not in run.end(), run.said
     assert torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)["epoch"] < 2
-    assert "going on after epoch" in finish(torchrun(stopped, tmp_path))
+    assert "going on after epoch" in train_on_two(stopped, tmp_path).finish()
     one, two = (
         load_checkpoint(tmp_path / run / "model.safetensors") for run in ("whole", "stopped")
     )
@@ -195,7 +171,7 @@ def test_the_parts_of_the_development_trials_are_embedded_by_the_model_that_is_s
 ):
     """Each process has batch-norm statistics of its own; the saved ones count."""
     options = tiny_options(corpus, tmp_path / "run", epochs=1, batches_per_epoch=6)
-    finish(torchrun(options, tmp_path))
+    train_on_two(options, tmp_path).finish()
     saved = load_checkpoint(tmp_path / "run" / "model.safetensors")
     found = build_trainer(options).development.evaluate(Model(saved), Processes())
     assert found["sasv_threshold"] == pytest.approx(saved.specification.threshold, abs=1e-5)
@@ -211,7 +187,7 @@ def test_a_process_whose_files_cannot_be_read_does_not_stop_the_others(corpus, t
     options = tiny_options(
         own, tmp_path / "run", pairs=2, batches_per_epoch=4, epochs=1, gather_batches=True
     )
-    said = finish(torchrun(options, tmp_path))
+    said = train_on_two(options, tmp_path).finish()
     assert "left out:" in said
     weights = load_checkpoint(tmp_path / "run" / "model.safetensors").encoder.values()
     assert all(torch.isfinite(value).all() for value in weights)
@@ -221,44 +197,16 @@ def test_evaluation_with_s_norm_is_the_same_on_two_processes(trained, corpus, tm
     """Bit for bit, each process on one thread, as torchrun starts them: more threads add in another
     order.
     """
-    tables = [
-        word
-        for name in ("enrolments", "trials")
-        for word in (f"--{name}", str(corpus / f"{name}_dev.tsv"))
-    ]
-    utterances, model = str(corpus / "utterances.tsv"), str(trained / "model.safetensors")
-    words = [
-        "-m",
-        "sasv",
-        "evaluate",
-        "--utterances",
-        utterances,
-        "--model",
-        model,
-        "--cohort",
-        utterances,
-        *tables,
-    ]
-    words += [
-        "--cohort-where",
-        "split=train",
-        "--top",
-        "5",
-        "--intervals",
-        "0",
-        "--batch-seconds",
-        "3",
-        "--no-plot",
-    ]
+    words = ["evaluate", "--utterances", corpus / "utterances.tsv"]
+    words += ["--model", trained / "model.safetensors", "--cohort", corpus / "utterances.tsv"]
+    words += ["--enrolments", corpus / "enrolments_dev.tsv", "--trials", corpus / "trials_dev.tsv"]
+    words += ["--cohort-where", "split=train", "--top", 5, "--intervals", 0, "--no-plot"]
+    words += ["--batch-seconds", 3]
     scores = []
-    for name, start in (
-        ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2"]),
-    ):
-        command = [sys.executable, *start, *words, "--out", str(tmp_path / name)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("SASV-EER") == 1
-        scores.append((tmp_path / name / "scores.tsv").read_bytes())
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        run = Forked([*words, "--out", out], tmp_path / f"said-{count}", count)
+        run.finish()
+        assert run.output.count("SASV-EER") == 1
+        scores.append((out / "scores.tsv").read_bytes())
     assert scores[0] == scores[1]

@@ -2,7 +2,7 @@
 
 import csv
 import json
-import subprocess
+import signal
 import sys
 import time
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from conftest import SMALL, shared, tiny_options, train_until
+from forked import Forked, written
 from sasv import cli
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import PrepareOptions, prepare, train
@@ -54,11 +55,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, mo
 
 
 def start(options, tmp_path):
-    """Run ``sasv train`` as a user does, in a process of its own."""
-    given = {key: value for key, value in vars(options).items() if value != ""}
-    (tmp_path / "options.yaml").write_text(json.dumps(given))  # JSON is YAML
-    words = [sys.executable, "-m", "sasv.cli", "train", str(tmp_path / "options.yaml")]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    """Run ``sasv train`` in a process of its own."""
+    return Forked(["train", written(options, tmp_path)], tmp_path / "said")
 
 
 def batches_done(run):
@@ -99,17 +97,14 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
     for attempt in range(3):
         process = start(options, tmp_path)
         before = batches_done(tmp_path / "killed")
-        while process.poll() is None and batches_done(tmp_path / "killed") == before:
+        while process.running and batches_done(tmp_path / "killed") == before:
             time.sleep(0.005)
         time.sleep(0.03 * attempt)
-        process.kill()
-        process.communicate()
+        process.send(signal.SIGKILL)
+        process.end()
         seen.add(batches_done(tmp_path / "killed"))
     assert len(seen) >= 3 and any(batch for _, batch in seen), seen
-    process = start(options, tmp_path)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    assert "going on after epoch" in said
+    assert "going on after epoch" in start(options, tmp_path).finish()
     assert same(tmp_path / "killed" / "model.safetensors", plain)
 
 
@@ -120,10 +115,9 @@ def test_sigterm_saves_and_stops(corpus, tmp_path):
     while not (tmp_path / "run" / "options.json").exists():
         time.sleep(0.01)
     time.sleep(1.0)
-    process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "stopped by SIGTERM, saved; run the same command again to resume" in said
+    process.send(signal.SIGTERM)
+    assert process.end(60) == [2]
+    assert "stopped by SIGTERM, saved; run the same command again to resume" in process.said
     assert batches_done(tmp_path / "run") > (0, 0)
 
 
