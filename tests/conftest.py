@@ -6,6 +6,7 @@ and skip without it.
 """
 
 import base64
+import importlib
 import importlib.util
 import itertools
 import json
@@ -59,8 +60,16 @@ def shown_messages():
 @pytest.fixture(scope="module")
 def small_runs():
     """Runs at tiny scale that take a few seconds: each encoder's preset "tiny" is its "test".
-    Vocoders and plots, which have tests of their own, do next to nothing.
+    Vocoders, plots, intervals, and costs, which have tests of their own, do next to nothing.
     """
+    intervals = importlib.import_module("sasv.metrics.intervals")  # there is a function, too
+
+    def few(labels, speakers, repeats, seed, resamples=intervals.resamples):
+        return resamples(labels, speakers, min(repeats, 20), seed)
+
+    def of_few(samples, repeats, level, percentiles=intervals._percentiles):
+        return percentiles(samples, min(repeats, 20), level)
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ENCODERS:
             presets = ENCODERS.get(name).presets
@@ -68,6 +77,10 @@ def small_runs():
         for name in ("griffin-lim", "source-filter", "world"):
             patch.setattr(VOCODERS.get(name), "resynthesise", lambda self, wave, seed: 0.9 * wave)
         patch.setattr("sasv.report.canvas.render", lambda figure, dots=100: BLANK_PNG)
+        patch.setattr("sasv.report.plots.attempt", lambda draw, *arguments: BLANK_PNG)
+        patch.setattr("sasv.reproduction.plans.gflop", lambda name, options: 1.0)
+        patch.setattr(intervals, "resamples", few)
+        patch.setattr(intervals, "_percentiles", of_few)
         yield
 
 

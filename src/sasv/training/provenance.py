@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache  # the code of a process stays what it was when it was read
 def commit() -> str | None:
     """Return the commit of the code, with ``+`` behind it where files differ from it; None outside
     a checkout.
