@@ -211,6 +211,7 @@ def test_rooms_without_torch():
     import_without(modules, {"torch"})
 
 
+@pytest.mark.slow
 def test_every_module_imports_with_the_core_dependencies_alone():
     """Extras are imported where they are used: what pyproject.toml does not require is blocked
     here.

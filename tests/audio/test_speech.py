@@ -140,6 +140,7 @@ def test_real_speech_is_found_fast():
     assert time.process_time() - started < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 def test_environmental_noise_is_no_speech():
     """Ten classes of sounds, crying babies and crowing cocks among them: never the speech that a

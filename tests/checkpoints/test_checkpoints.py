@@ -45,6 +45,7 @@ def equal(left, right):
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SMALL))
 def test_round_trips(tmp_path, name, voice):
     checkpoint = make(name)

@@ -150,6 +150,7 @@ def hub_folders(transformers, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wav2vec2", "w2v-bert", "whisper"])
 def test_a_raw_backbone_is_no_model_and_says_how_to_train_on_it(hub_folders, name, capsys):
     folder, kind = hub_folders[name]

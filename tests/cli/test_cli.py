@@ -71,6 +71,7 @@ def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):
     assert cli.parse("verify", ["a", "b", "c", "--model", "m"]).recordings == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", list(ENCODERS))
 @pytest.mark.parametrize("name", list(recipes()))
 def test_the_command_at_the_head_of_a_recipe_parses_for_every_encoder(name, encoder):
@@ -205,6 +206,7 @@ def test_verify_without_a_threshold(trained, recordings, tmp_path, capsys):
     assert "carries no threshold; give --threshold" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_synthesize(corpus, tmp_path):
     out = tmp_path / "copies"
     options = SynthesizeOptions(

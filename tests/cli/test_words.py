@@ -83,6 +83,7 @@ def values(hint):
     return st.one_of([values(part) for part in parts])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_words_of_options_give_these_options(data):

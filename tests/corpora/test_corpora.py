@@ -39,6 +39,7 @@ def test_registry_lists_every_reader():
     assert all(callable(CORPORA.get(name)) for name in CORPORA)
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 def test_real_asvspoof2019_protocols_have_their_known_counts():
     lists = shared("protocols", "asvspoof2019_la")

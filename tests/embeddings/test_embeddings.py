@@ -175,6 +175,7 @@ def options(corpus, out, **changes):
     return EvaluateOptions(**(values | changes))
 
 
+@pytest.mark.slow
 def test_evaluate(model, corpus, tmp_path):
     result = evaluate(options(corpus, tmp_path, model=model))
     assert "SASV-EER" in evaluate_text(result, None)

@@ -85,6 +85,7 @@ def test_evaluation_is_deterministic(encoder):
         assert torch.equal(encoder(wave), encoder(wave))
 
 
+@pytest.mark.slow
 def test_forward_depends_on_no_value():
     """Tensors without values go through: no branch on data, no wait for a device."""
     for name in ENCODERS:
@@ -134,6 +135,7 @@ def test_options_round_trip(encoder):
     assert ENCODERS.get(description["encoder"]) is type(encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_presets_can_be_made_and_counted(name):
     sizes = {}

@@ -12,6 +12,7 @@ from sasv.encoders.base import lengths_tensor
 from sasv.training.spec_augment import BANDS, FRAMES, spec_augment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PUBLISHED_NAMES))
 def test_masking_holds_at_published_sizes(name):
     torch.manual_seed(1)

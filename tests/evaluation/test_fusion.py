@@ -56,6 +56,7 @@ def summed(corpus, parts, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_sum_is_that_of_the_two_systems(corpus, parts, summed, tmp_path):
     """Baseline 1 of SASV2022: what each system gives alone, added."""
     fused = load_scores(summed / "scores.tsv")
@@ -82,6 +83,7 @@ def test_the_sum_is_that_of_the_two_systems(corpus, parts, summed, tmp_path):
     assert scoring["fusion"]["countermeasure"] == model.fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "quality"), [("logistic", ""), ("nonlinear", ""), ("logistic", "log_seconds,norm")]
 )
@@ -123,6 +125,7 @@ def test_fused_scores_calibrate_no_checkpoint(parts, summed, tmp_path):
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_fusion_of_other_scores_is_refused(corpus, parts, summed, tmp_path, capsys):
     fusion = tmp_path / "fusion.json"
     fitted = {"kind": "logistic", "columns": "asv_score,cm_score"}
@@ -169,6 +172,7 @@ def test_a_countermeasure_of_whole_utterances_takes_no_crops(corpus, countermeas
         evaluate(options(corpus, tmp_path, model=countermeasure, crops=2, **tables))
 
 
+@pytest.mark.slow
 def test_a_spoof_head_can_be_fused_with_its_own_embedding(corpus, parts, tmp_path):
     """The head is put into the checkpoint by hand: a direction, and what it gives is added."""
     checkpoint = load_checkpoint(parts["model"])

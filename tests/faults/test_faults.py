@@ -72,6 +72,7 @@ def take_memory():
         memory.write(b"x" * (1 << 29))
 
 
+@pytest.mark.slow
 def test_every_outcome_is_told_apart(monkeypatch):
     monkeypatch.setattr(running, "MOST_BYTES", 1 << 28)
     works = {
@@ -120,11 +121,13 @@ def test_damaged_files_are_refused_in_a_line_or_read(seeds, make, count):
     assert figures.outcomes[REFUSED] > count / 10
 
 
+@pytest.mark.slow
 def test_killed_commands_are_completed_by_their_next_run(stage):
     figures = run_trials(list(kills.kill_trials(6, 1, stage)))
     assert figures.faults == [] and figures.tried == 6
 
 
+@pytest.mark.slow
 def test_commands_on_a_full_disk_are_completed_by_their_next_run(stage):
     figures = run_trials(list(kills.kill_trials(3, 1, stage, kills.FULL)))
     assert figures.faults == [] and figures.tried == 3

@@ -49,6 +49,7 @@ def evaluated(corpus, model, out, trials=True, **changes):
     return load_scores(out / "scores.tsv"), Embeddings.load(out / "embeddings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "kind"), [("sasv", "linear"), ("aamsoftmaxproto", "ocsoftmax")])
 def test_evaluate_writes_the_score_of_the_spoof_head(corpus, tmp_path, loss, kind):
     model = trained_with(corpus, tmp_path / "run", loss=loss, spoof_head=kind)
@@ -85,6 +86,7 @@ def test_a_spoof_head_leaves_the_class_of_spoofs_where_it_is(corpus, tmp_path):
     assert "cm_score" not in scores.table.columns
 
 
+@pytest.mark.slow
 def test_the_three_classes_give_a_log_likelihood_ratio(corpus, tmp_path):
     model = trained_with(corpus, tmp_path / "run", loss="three-class")
     scores, _ = evaluated(corpus, model, tmp_path / "claims", spoof_share=0.25)
@@ -102,6 +104,7 @@ def test_the_three_classes_give_a_log_likelihood_ratio(corpus, tmp_path):
     assert "cm_score" in normalised.table.columns and "llr" not in normalised.table.columns
 
 
+@pytest.mark.slow
 def test_a_model_of_three_classes_decides_by_their_log_likelihood_ratio(corpus, tmp_path, capsys):
     """What verify compares is what evaluate wrote, and its metrics are those of the column."""
     model = trained_with(corpus, tmp_path / "run", loss="three-class")

@@ -243,6 +243,7 @@ def test_resamples_by_speakers_and_by_trials():
     )
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """Of 60 draws of trials with a known EER (two normal distributions 2 apart: 15.87 %) about 95 %
     cover it.

@@ -53,6 +53,7 @@ def systems(trained, corpus, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_report_of_two_systems(systems, corpus, tmp_path, capsys):
     utterances = str(corpus / "utterances.tsv")
     names = [f"A <&> B={systems / 'mean'}", str(systems / "scores")]
@@ -141,6 +142,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_names_of_others_are_only_names(tmp_path, monkeypatch):
     """In figures no mathematics, in HTML no tags, in Markdown no links, in text no escapes of a
     terminal.
@@ -171,6 +173,7 @@ def test_names_of_others_are_only_names(tmp_path, monkeypatch):
     assert widths == {6}
 
 
+@pytest.mark.slow
 def test_a_system_whose_path_holds_an_equals_sign(systems, tmp_path):
     folder = tmp_path / "lr=0.1"
     folder.mkdir()

@@ -23,6 +23,7 @@ def full(out, corpora, **changes):
     return ReproduceOptions(**(values | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, message",
     [

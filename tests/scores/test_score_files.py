@@ -370,6 +370,7 @@ def test_submissions_are_read_back(write, tmp_path):
         submit(SubmitOptions(cm, str(tmp_path / "x.tsv"), track=3))
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 def test_real_files_and_the_real_protocol():
     """The real scores, row by row with the real list of their trials."""

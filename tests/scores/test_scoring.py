@@ -326,6 +326,7 @@ def test_calibrate_applies_to_another_file(tmp_path):
     assert "codec" in scores.table.columns
 
 
+@pytest.mark.slow
 def test_a_countermeasure_scores_utterances(trained, corpus, tmp_path):
     """Stage 2 in two epochs, then every utterance against the spoof class."""
     from conftest import tiny_options

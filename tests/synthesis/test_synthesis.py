@@ -275,6 +275,7 @@ def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeyp
     assert list(copies.ids) == ["a~griffin-lim", "c~griffin-lim"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALWAYS)
 def test_long_recordings_are_copied_in_pieces(monkeypatch, voice, name):
     """Pieces that fade over give the level and the pitch of the whole, without a gap."""

@@ -258,6 +258,7 @@ def private_growth(connection, paths):
     connection.send((dirty() - before, total))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(multiprocessing, "get_context"), reason="needs processes")
 def test_a_table_is_not_copied_into_workers():
     paths = Paths(many_utterances(100_000))

@@ -68,6 +68,7 @@ def test_batch_norm_statistics_are_those_of_the_checkpoint(trained, run):
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 def test_averaged_weights_keep_the_statistics_too(corpus, trained, tmp_path):
     options = anchored(corpus, trained, tmp_path, weight_average="ema", epochs=1)
     before = load_checkpoint(trained / "model.safetensors").encoder
@@ -75,6 +76,7 @@ def test_averaged_weights_keep_the_statistics_too(corpus, trained, tmp_path):
     assert all(torch.equal(before[key], after[key]) for key in before if "running_" in key)
 
 
+@pytest.mark.slow
 def test_the_drift_is_in_the_log(corpus, trained, run, tmp_path, capsys):
     train(anchored(corpus, trained, tmp_path, epochs=1))
     assert "bona fide at cosine" in capsys.readouterr().err
@@ -133,6 +135,7 @@ def test_the_twin_stays_as_it_is_and_is_not_saved(trained, run):
     assert own != load_model(trained / "model.safetensors", "cpu").fingerprint
 
 
+@pytest.mark.slow
 def test_training_ends_where_bona_fide_speech_has_drifted_too_far(
     corpus, trained, tmp_path, capsys
 ):

@@ -94,6 +94,7 @@ def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
     assert position(options.out) > (0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_it_is_evaluated_does_not_train_the_epoch_again(
     corpus, trained, tmp_path, monkeypatch
 ):

@@ -138,6 +138,7 @@ def test_the_loss_falls(trained):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
     """The same trainer with spoofed pairs: the spoof class is the last and comes from the table."""
     model = train(
@@ -292,6 +293,7 @@ def test_schedules_refuse_what_they_would_ignore():
         rates("step", min_lr=2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
     options = tiny_options(

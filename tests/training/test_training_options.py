@@ -123,6 +123,7 @@ def test_compiling_without_a_compiler_is_said(corpus, tmp_path, monkeypatch):
         build_trainer(tiny_options(corpus, tmp_path, compile=True))
 
 
+@pytest.mark.slow
 def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path):
     changes = {"encoder": "ska-tdnn", "encoder_options": SMALL["ska-tdnn"], "augment": False}
     engines = [
@@ -140,6 +141,7 @@ def test_channels_last_changes_nothing_but_the_order_in_memory(corpus, tmp_path)
     assert load_checkpoint(model).encoder["conv1.weight"].is_contiguous()
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_the_curves(corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -196,6 +198,7 @@ def test_a_margin_that_grows_from_another(corpus, tmp_path):
     assert trainer.engine.system.head.aamsoftmax.margin == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys):
     """The state of the second epoch cannot be written: the first stays good, the run goes on."""
     original = RunFolder.save
@@ -212,6 +215,7 @@ def test_a_full_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys)
     assert load_checkpoint(model).specification.threshold is not None
 
 
+@pytest.mark.slow
 def test_files_that_vanish_while_training_are_said_and_left_out(tmp_path, capsys):
     """Speech and noise; the run goes on with what is there."""
     own = make_corpus(tmp_path / "corpus")
@@ -321,6 +325,7 @@ sets: within 0.3 %.
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", list(GOLDEN))
 def test_the_golden_loss_curve(corpus, tmp_path, loss):
     spoofed = {"where": "", "spoof_pairs": 2} if loss == "sasv" else {}

@@ -249,6 +249,7 @@ def test_two_at_once(server):
         fetch(NAME, server.url)
 
 
+@pytest.mark.slow
 def test_a_mirror_folder_and_many_names(tmp_path, payload, server, capsys):
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / f"{NAME}.model").write_bytes(payload)
