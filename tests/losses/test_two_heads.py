@@ -16,7 +16,7 @@ from sasv.core.errors import SasvError
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import load_model
 from sasv.metrics import COST_MODELS, cllr
-from sasv.tables import load_scores
+from sasv.tables import Table, load_scores
 
 
 def trained_with(corpus, folder, **changes):
@@ -146,3 +146,54 @@ def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
         changed = tiny_options(corpus, tmp_path, loss=loss, spoof_head="linear")
         with pytest.raises(SasvError, match=f"the loss {loss} has a spoof head already"):
             make_modules(changed, changed, ["a", "b", "spoof"])
+
+
+def test_a_three_way_calibration_from_training_to_verdicts(corpus, tmp_path, capsys):
+    """What verify says is what evaluate wrote; evaluate and report count the outcomes."""
+    model = trained_with(corpus, tmp_path / "run", loss="sasv", spoof_head="linear")
+    scores, _ = evaluated(corpus, model, tmp_path / "before", quality=True)
+    for column, weight in (("score", 0.5), ("cm_score", 0.5)):  # a tiny model may know nothing
+        values = scores.numbers(column) + weight * (scores.labels == 0)
+        values -= weight * (scores.labels == (1 if column == "score" else 2))
+        scores = with_column(scores, column, values)
+    scores.table.save(tmp_path / "before" / "scores.tsv")
+    ready = tmp_path / "ready.safetensors"
+    arguments = ["calibrate", str(tmp_path / "before" / "scores.tsv"), "--kind", "three-way"]
+    arguments += ["--quality", "[norm]", "--model", str(model)]
+    assert main([*arguments, "--out", str(tmp_path / "x.json")]) == 2
+    assert main([*arguments, "--model-out", str(ready)]) == 0
+    assert "spoof LLR" in capsys.readouterr().err
+    record = load_checkpoint(ready).specification.decision
+    assert record["three_way"]["costs"]["name"] == "asvspoof5" and record["threshold"] is not None
+    scores, _ = evaluated(corpus, ready, tmp_path / "after")
+    assert {"speaker_llr", "spoof_llr", "llr", "outcome"} <= set(scores.table.columns)
+    metrics = json.loads((tmp_path / "after" / "metrics.json").read_text())
+    counts = metrics["outcomes"]["counts"]
+    assert sum(counts["target"].values()) == metrics["targets"]
+    assert main(["report", str(tmp_path / "after"), "--out", str(tmp_path / "page")]) == 0
+    assert "Outcomes" in (tmp_path / "page" / "report.md").read_text()
+    for row in (0, len(scores.labels) - 1):
+        speaker, utterance = (scores.table.text(name, row) for name in ("speaker", "utterance"))
+        names = (f"{speaker}-0", f"{speaker}-1", utterance)
+        files = [str(corpus / "audio" / f"{name}.wav") for name in names]
+        shared = ["--model", str(ready), "--device", "cpu", "--min-speech", "0", "--json", "true"]
+        capsys.readouterr()
+        status = main(["verify", *files, *shared])
+        found = json.loads(capsys.readouterr().out)
+        assert found["outcome"] == scores.table.text("outcome", row)
+        assert status == (2 if found["outcome"] == "inconclusive" else 0)
+        for name in ("speaker_llr", "spoof_llr", "llr"):
+            assert found[name] == pytest.approx(scores.numbers(name)[row], abs=1e-4)
+        assert main(["detect", files[-1], *shared]) == 0
+        (verdict,) = json.loads(capsys.readouterr().out)
+        assert verdict["spoof_llr"] == pytest.approx(found["spoof_llr"], abs=1e-4)
+        assert verdict["outcome"] in ("bonafide", "spoof", "inconclusive")
+    assert main(["detect", files[-1], "--model", str(model)]) == 2
+    assert "carries no calibrated spoof score" in capsys.readouterr().err
+
+
+def with_column(scores, name, values):
+    """Return scores with other values in a column."""
+    cells = {column: scores.table.texts(column) for column in scores.table.columns}
+    cells[name] = [f"{value:.9g}" for value in values]
+    return type(scores)(Table.build(cells, scores.table.name))

@@ -1,5 +1,6 @@
 """Calibration: scores of development trials to log-likelihood ratios, fusions and thresholds."""
 
 from sasv.calibration.backend import KINDS, Backend, fit_backend
+from sasv.calibration.three_way import ThreeWay, fit_three_way
 
-__all__ = ["KINDS", "Backend", "fit_backend"]
+__all__ = ["KINDS", "Backend", "ThreeWay", "fit_backend", "fit_three_way"]

@@ -75,22 +75,48 @@ def verify_text(result: Mapping[str, Any], options: Any) -> str:
     if threshold is not None:
         text += f" {'>=' if score >= threshold else '<'} threshold {threshold:.4f}"
     if "llr" in result:
+        of_what = ""
+        if "spoof_llr" in result:
+            of_what = (
+                f" (speaker {result['speaker_llr']:.2f}, bona fide speech "
+                f"{result['spoof_llr']:.2f})"
+            )
         text += (
-            f"; LLR {result['llr']:.2f}, accepted from {result['llr_threshold']:.2f} by the costs "
-            f"{result['costs']}"
+            f"; LLR {result['llr']:.2f}{of_what}, accepted from {result['llr_threshold']:.2f} by "
+            f"the costs {result['costs']}"
         )
     return text
 
 
+def detect_text(result: list[dict[str, Any]], options: Any) -> str:
+    """Return the verdict on each recording in a line, or all of them as JSON."""
+    if options.json:
+        return json.dumps(result, ensure_ascii=False)
+    lines = []
+    for one in result:
+        line = f"{one['recording']}: {one['outcome']}"
+        if one["spoof_llr"] is not None:
+            line += (
+                f": LLR of bona fide speech {one['spoof_llr']:.2f}, bona fide from "
+                f"{one['llr_threshold']:.2f}"
+            )
+        lines.append("; ".join([line, *(reason["text"] for reason in one["reasons"])]))
+    if result:
+        lines.append(f"costs {result[0]['costs']}")
+    return "\n".join(lines)
+
+
 def evaluate_text(result: Mapping[str, Any], options: Any) -> str:
     """Return the metrics of an evaluation; processes that only helped to embed have none."""
-    from sasv.report.text import format_metrics
+    from sasv.report.text import format_metrics, format_outcomes
 
     if not result:
         return ""
     text = format_metrics(dict(result))
     if "llr" in result:
-        text += f"\n\nof the column llr, by the three-class loss:\n{format_metrics(result['llr'])}"
+        text += f"\n\nof the column llr:\n{format_metrics(result['llr'])}"
+    if "outcomes" in result:
+        text += f"\n\n{format_outcomes(result['outcomes'])}"
     return text
 
 
@@ -121,6 +147,7 @@ def demo_opening(options: Any) -> str:
 
 
 PRESENTERS = {
+    "detect": Presenter(detect_text),
     "demo": Presenter(reproduction_text, demo_opening),
     "evaluate": Presenter(evaluate_text),
     "info": Presenter(info_text),

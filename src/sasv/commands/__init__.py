@@ -128,6 +128,12 @@ COMMANDS = {
         "accept or reject a recording: ENROL... TEST",
         positionals=("recordings",),
     ),
+    "detect": Command(
+        "_detect",
+        "DetectOptions",
+        "say of recordings whether they are bona fide or spoofed",
+        positionals=("recordings",),
+    ),
     "models": Command(
         "_models",
         "ModelsOptions",

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from sasv.calibration import Backend, fit_backend
+from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
+from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
 from sasv.core.options import Count, Options, PositiveFloat, Range
@@ -15,7 +16,8 @@ from sasv.decision import SpeechLimits, Verifier
 from sasv.decision.verifier import SCORE
 from sasv.embeddings.model import Model
 from sasv.evaluation.measuring import counts_of
-from sasv.metrics import Measure, cost_model
+from sasv.metrics import CostModel, Measure, cost_model
+from sasv.metrics.curve import SPOOF
 from sasv.report.text import format_metrics
 from sasv.scores import Scoring, read_scores
 from sasv.scores.quality import QUALITY
@@ -33,10 +35,15 @@ class CalibrateOptions(Options):
     Args:
         scores: score file of development trials.
         out: output file for the fitted back-end (JSON).
-        kind: logistic (calibration, or linear fusion of several columns), sum, or nonlinear (fusion
-            of calibrated speaker and countermeasure scores).
+        kind: logistic (calibration, or linear fusion of several columns), sum, nonlinear (fusion
+            of calibrated speaker and countermeasure scores), or three-way (for a checkpoint with a
+            spoof head: log-likelihood ratios for the speaker and for spoofing, which tell target,
+            other speaker, and spoof apart).
         columns: score columns (asv_score,cm_score to fuse two systems).
-        quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm).
+        quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm). Of
+            kind three-way norm alone: it tells recordings unlike those of the development trials.
+        condition: of kind three-way: column that says in which condition bona fide speech was
+            recorded; a condition at a time is left out, to see how much holds of new ones.
         costs: name of a cost model, or six numbers: priors of target, nontarget, and spoof, then
             the costs of a miss, of an accepted nontarget, and of an accepted spoof.
         key: trial list with labels, where the score file has none.
@@ -56,9 +63,10 @@ class CalibrateOptions(Options):
 
     scores: str
     out: str = ""
-    kind: Literal["logistic", "sum", "nonlinear"] = "logistic"
+    kind: Literal["logistic", "sum", "nonlinear", "three-way"] = "logistic"
     columns: list[str] = field(default_factory=lambda: ["score"])
     quality: list[str] = field(default_factory=list)
+    condition: str = "codec"
     costs: str = "asvspoof5"
     key: str = ""
     cm: str = ""
@@ -95,10 +103,13 @@ def calibrate(options: CalibrateOptions) -> Backend:
             "evaluate --fusion"
         )
     scores = read_scores(options.scores, options.key, column, options.cm)
+    three_way = None
+    if options.kind == "three-way":
+        three_way = three_way_of(scores, options, costs)
+        quality = []
     columns = columns_of(scores, [*names, *quality])
-    backend = fit_backend(
-        columns, scores.labels, costs, options.kind, quality, Path(options.scores).name
-    )
+    kind = "logistic" if three_way is not None else options.kind
+    backend = fit_backend(columns, scores.labels, costs, kind, quality, Path(options.scores).name)
     if record is not None:
         backend.scores = {"scoring": record[0], "model": record[1]}
     fitted = backend(columns)
@@ -127,8 +138,40 @@ def calibrate(options: CalibrateOptions) -> Backend:
                 f"{options.scores}: nothing beside it says how its scores were made; taken for "
                 f"{described(scoring)}"
             )
-        into_checkpoint(backend, scoring, "" if record is None else record[1], options)
+        fingerprint = "" if record is None else record[1]
+        into_checkpoint(backend, scoring, fingerprint, options, three_way)
     return backend
+
+
+def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) -> ThreeWay:
+    """Return the log-likelihood ratios for speaker and spoofing that are fitted to scores.
+
+    Raises:
+        SasvError: options that do not fit, or a column is missing.
+    """
+    if not options.model or options.out or options.apply:
+        raise SasvError(
+            "--kind three-way puts its calibration into a checkpoint: give --model and "
+            "--model-out, and neither --out nor --apply"
+        )
+    if options.columns != [SCORE] or set(options.quality) - {NORM}:
+        raise SasvError(
+            f"--kind three-way reads {SCORE} and {CM_SCORE}, and the quality measure {NORM} where "
+            "it is named; leave out --columns and other --quality"
+        )
+    columns = columns_of(scores, [SCORE, CM_SCORE, *options.quality])
+    codes, attacks = scores.attacks
+    groups = np.array(attacks)[codes]
+    if options.condition in scores.table.columns:
+        bona_fide = scores.labels != SPOOF
+        conditions = np.array(scores.table.texts(options.condition))
+        groups = np.where(bona_fide, conditions, groups)
+    found = fit_three_way(columns, scores.labels, groups, costs, Path(options.scores).name)
+    logger.info(
+        f"spoof LLR: {found.share:.2f} of what these trials say, as far as it holds of attacks and "
+        f"conditions that are left out; at most {found.bound:.1f}"
+    )
+    return found
 
 
 def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:
@@ -165,7 +208,11 @@ def write_scores(scores: Scores, values: np.ndarray, path: str) -> None:
 
 
 def into_checkpoint(
-    backend: Backend, scoring: dict[str, Any], fingerprint: str, options: CalibrateOptions
+    backend: Backend,
+    scoring: dict[str, Any],
+    fingerprint: str,
+    options: CalibrateOptions,
+    three_way: ThreeWay | None = None,
 ) -> None:
     """Write the checkpoint anew with the calibration, its costs, its threshold, and the scores that
     they hold for.
@@ -175,12 +222,19 @@ def into_checkpoint(
         scoring: how the scores were made that it was fitted to (see Scoring.to_dict).
         fingerprint: of the model that made them; empty where it is not known.
         options: the checkpoint, and where it goes.
+        three_way: of speaker and spoofing; None leaves the decision to the back-end.
     """
     verifier = Verifier().calibrated(replace(backend, scores={}))
     checkpoint = load_checkpoint(options.model)
     decision = checkpoint.specification.decision or {}
     verifier = replace(verifier, limits=SpeechLimits.from_dict(decision.get("speech", {})))
-    if fingerprint and fingerprint != Model(checkpoint).fingerprint:
+    model = Model(checkpoint)
+    if three_way is not None:
+        head = model.spoof_head()
+        if head is None:
+            raise SasvError(f"{options.model}: has no spoof head, whose score {CM_SCORE} would be")
+        verifier = verifier.with_three_way(three_way, head)
+    if fingerprint and fingerprint != model.fingerprint:
         logger.info(
             f"{options.scores}: made by another model than {options.model} (or by the same in "
             "another precision); the "

@@ -178,7 +178,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         if countermeasure is not None:
             spoofing = Spoofing(cm_scores, fusion)
         elif model is not None:
-            spoofing = own_spoofing(model, embeddings, fusion, options.spoof_share)
+            share = options.spoof_share
+            spoofing = own_spoofing(model, embeddings, scoring, fusion, share)
         scores = score_claims(
             protocol, embeddings, Verifier(scoring), path, options.quality, spoofing
         )

@@ -87,8 +87,9 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         "recordings": [recording.to_dict() for recording in recordings],
     }
     if decision.outcome is Outcome.INCONCLUSIVE:
-        why = [reason.text for reason in decision.reasons if reason.fatal]
-        raise Undecided(f"inconclusive, nothing was compared: {'; '.join(why)}", result)
+        why = [reason.text for reason in decision.reasons if reason.fatal or decision.scores]
+        compared = "" if decision.scores else ", nothing was compared"
+        raise Undecided(f"inconclusive{compared}: {'; '.join(why)}", result)
     for reason in decision.reasons[1:]:
         logger.info(f"warning: {reason.text}")
     return result

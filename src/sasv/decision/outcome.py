@@ -84,9 +84,18 @@ class Decision:
                 "llr_threshold": self.llr_thresholds[SASV],
                 "costs": self.costs,
             }
+        for name in (SPEAKER, SPOOF):
+            if name in self.llrs:
+                values[f"{name}_llr"] = self.llrs[name]
         values["reasons"] = [{"code": reason.code, "text": reason.text} for reason in self.reasons]
         return values
 
 
 SASV = "sasv"
 """Name of the score that decides: high for bona fide speech of the claimed speaker."""
+
+SPEAKER = "speaker"
+"""Name of the log-likelihood ratio of the claimed speaker against another one."""
+
+SPOOF = "spoof"
+"""Name of the log-likelihood ratio of bona fide against spoofed speech."""

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sasv.calibration import Backend
+from sasv.calibration import Backend, ThreeWay
 from sasv.core.errors import SasvError
-from sasv.decision.outcome import SASV, Decision, Outcome, Reason
+from sasv.decision.outcome import SASV, SPEAKER, SPOOF, Decision, Outcome, Reason
 from sasv.decision.recording import Recording, SpeechLimits
+from sasv.decision.three_way import UNFAMILIAR, CalibratedHead, rejected_spoofs, unfamiliar
 from sasv.metrics import DEFAULT_COSTS, CostModel
 from sasv.scores.normalise import Cohort
 from sasv.scores.quality import QUALITY, quality_measures
 from sasv.scores.scoring import Scoring, described, same_scoring
-from sasv.scores.spoofing import ThreeClass
+from sasv.scores.spoofing import Evidence, SpoofHead, ThreeClass
 
 SCORE = "score"
 """Column of score files, and name in a calibration, of the score that decides."""
@@ -38,6 +39,8 @@ class Verifier:
         three_class: of a model of the three-class loss: decides by its log-likelihood ratio where
             there is no calibration, and says whether a spoof or another speaker is more likely. It
             is of cosines: scores that a cohort normalises are not decided by it.
+        three_way: of a model with a spoof head: decides before a calibration of the score alone,
+            and says the same.
         costs: of a decision by ``three_class``; a calibration has its own.
     """
 
@@ -48,6 +51,7 @@ class Verifier:
     given: bool = False
     limits: SpeechLimits = field(default_factory=SpeechLimits)
     three_class: ThreeClass | None = None
+    three_way: CalibratedHead | None = None
     costs: CostModel = DEFAULT_COSTS
 
     def __post_init__(self) -> None:
@@ -106,6 +110,7 @@ class Verifier:
                 threshold_source=str(decision.get("threshold_source", "")),
                 limits=SpeechLimits.from_dict(decision.get("speech", {})),
                 three_class=three_class,
+                three_way=CalibratedHead.from_record(decision.get("three_way")),
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise SasvError(
@@ -124,12 +129,15 @@ class Verifier:
 
     def decision_record(self) -> dict[str, Any]:
         """Return calibration, threshold and limits as plain values, for a specification."""
-        return {
+        record: dict[str, Any] = {
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "threshold": self.threshold,
             "threshold_source": self.threshold_source,
             "speech": vars(self.limits).copy(),
         }
+        if self.three_way is not None:
+            record["three_way"] = self.three_way.to_record()
+        return record
 
     def check_scoring(self, scoring: Mapping[str, Any], name: str) -> None:
         """Refuse scores that were made in another way than those that this decision holds for.
@@ -179,18 +187,26 @@ class Verifier:
             self, calibration=backend, threshold=threshold, threshold_source=source, given=False
         )
 
+    def with_three_way(self, calibration: ThreeWay, head: SpoofHead) -> "Verifier":
+        """Return it with log-likelihood ratios for the speaker and for spoofing, which decide."""
+        return replace(self, three_way=CalibratedHead(head, calibration), given=False)
+
     @property
     def decides(self) -> bool:
         """Whether there is anything to decide by."""
         return (
             self.threshold is not None
             or self.calibration is not None
-            or self._by_three_class is not None
+            or self._by_evidence is not None
         )
 
     @property
-    def _by_three_class(self) -> ThreeClass | None:
-        """What gives the log-likelihood ratio where there is no calibration."""
+    def _by_evidence(self) -> CalibratedHead | ThreeClass | None:
+        """What gives the log-likelihood ratio of a model with a score for spoofing; None where the
+        calibration of its score alone, or nothing, gives one.
+        """
+        if self.three_way is not None:
+            return self.three_way
         usable = self.calibration is None and self.scoring.cohort is None
         return self.three_class if usable else None
 
@@ -199,9 +215,11 @@ class Verifier:
         """Return the cost model whose Bayes threshold holds for the log-likelihood ratio; None
         where there is no ratio.
         """
+        if self.three_way is not None:
+            return self.three_way.calibration.costs
         if self.calibration is not None:
             return self.calibration.costs
-        return None if self._by_three_class is None else self.costs
+        return None if self._by_evidence is None else self.costs
 
     def with_threshold(self, threshold: float) -> "Verifier":
         """Return it with a threshold that the caller chose, which decides instead of the
@@ -247,22 +265,42 @@ class Verifier:
             return self._undecided(
                 [Reason("broken_score", "the score is not finite", True), *warnings]
             )
-        llr = self._llr(score, len(enrolment), test)
-        if llr is not None and not np.isfinite(llr):
+        evidence = self._evidence(score, test)
+        llr = self._llr(score, len(enrolment), test, evidence)
+        llrs = {} if llr is None else {SASV: llr}
+        if evidence is not None and self._by_evidence is not None:
+            llrs |= {SPEAKER: float(evidence.speaker), SPOOF: float(evidence.spoof)}
+        if not np.isfinite(list(llrs.values())).all():
             text = "the log-likelihood ratio is not finite"
             return self._undecided([Reason("broken_score", text, True), *warnings])
         rejection = Outcome.REJECT
-        if self.three_class is not None and self.scoring.cohort is None:
-            spoof = self.three_class.prefers_spoof(score, test.vector)
-            rejection = Outcome.REJECT_SPOOF if spoof else Outcome.REJECT_SPEAKER
-        return self._verdict(score, llr, warnings, rejection)
+        if evidence is not None:
+            costs = self._llr_costs or self.costs
+            spoofed = bool(rejected_spoofs(evidence, costs))
+            rejection = Outcome.REJECT_SPOOF if spoofed else Outcome.REJECT_SPEAKER
+            if float(evidence.familiarity) < UNFAMILIAR:
+                warnings = [*warnings, unfamiliar(test.name)]
+                if spoofed and not self.given:
+                    rejection = Outcome.INCONCLUSIVE
+        return self._verdict(score, llrs, warnings, rejection)
 
-    def _llr(self, score: float, enrolments: int, test: Recording) -> float | None:
+    def _evidence(self, score: float, test: Recording) -> Evidence | None:
+        """Return what the model says of speaker and spoofing apart; None where it has one score."""
+        assert test.vector is not None
+        if self.three_way is not None:
+            return self.three_way.evidence(score, test.vector)
+        if self.three_class is not None and self.scoring.cohort is None:
+            return self.three_class.evidence(score, test.vector)
+        return None
+
+    def _llr(
+        self, score: float, enrolments: int, test: Recording, evidence: Evidence | None
+    ) -> float | None:
         """Return the log-likelihood ratio of a trial; None where nothing gives one."""
         assert test.vector is not None
-        three_class = self._by_three_class
-        if three_class is not None:
-            return three_class.llr(score, test.vector, self.costs.spoof_share)
+        costs = self._llr_costs
+        if evidence is not None and costs is not None and self._by_evidence is not None:
+            return float(evidence.llr(costs.spoof_share))
         if self.calibration is None:
             return None
         measures = quality_measures(
@@ -271,17 +309,24 @@ class Verifier:
         return float(self.calibration({SCORE: np.array([score])} | measures)[0])
 
     def _verdict(
-        self, score: float, llr: float | None, warnings: Sequence[Reason], rejection: Outcome
+        self,
+        score: float,
+        llrs: dict[str, float],
+        warnings: Sequence[Reason],
+        rejection: Outcome,
     ) -> Decision:
         """Return the decision of a finite score; ``rejection`` is the outcome where it is none of
         acceptance.
         """
         costs = self._llr_costs
-        if llr is not None and not self.given:
+        if llrs and not self.given:
             assert costs is not None
             bound = costs.bayes_threshold
-            accepted = llr >= bound
+            accepted = llrs[SASV] >= bound
+            llr = llrs[SASV]
             compared = f"log-likelihood ratio {llr:.2f} {'>=' if accepted else '<'} {bound:.2f}"
+            if SPOOF in llrs:
+                compared += f" (speaker {llrs[SPEAKER]:.2f}, bona fide speech {llrs[SPOOF]:.2f})"
         else:
             assert self.threshold is not None
             accepted = score >= self.threshold
@@ -290,7 +335,7 @@ class Verifier:
         return Decision(
             outcome=Outcome.ACCEPT if accepted else rejection,
             scores={SASV: score},
-            llrs={} if llr is None else {SASV: llr},
+            llrs=llrs,
             reasons=(why, *warnings),
             **self._bounds(),
         )
@@ -303,10 +348,14 @@ class Verifier:
         bounds: dict[str, Any] = {"threshold_source": self.threshold_source}
         if self.threshold is not None:
             bounds["thresholds"] = {SASV: self.threshold}
-        if self._by_three_class is not None and not self.given:
-            # The threshold of the checkpoint, if any, is one of cosines, which do not decide.
-            bounds = {"threshold_source": f"three-class loss; costs {self.costs.describe()}"}
         costs = self._llr_costs
+        if self._by_evidence is not None and not self.given:
+            # The threshold of the checkpoint, if any, is one of cosines, which do not decide.
+            assert costs is not None
+            made = "three-class loss"
+            if self.three_way is not None:
+                made = f"three-way calibration on {self.three_way.calibration.source}"
+            bounds = {"threshold_source": f"{made}; costs {costs.describe()}"}
         if costs is not None:
             bounds["llr_thresholds"] = {SASV: costs.bayes_threshold}
             bounds["costs"] = costs.describe()

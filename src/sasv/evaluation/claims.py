@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sasv.decision import Verifier
+from sasv.decision import CalibratedHead, Verifier, outcomes
 from sasv.embeddings.extract import Embeddings, utterance_seconds
 from sasv.embeddings.model import Model
 from sasv.evaluation.fusion import ASV, CM, Fusion
+from sasv.evaluation.outcomes import OUTCOME
 from sasv.evaluation.protocol import CARRIED, Protocol
 from sasv.metrics import DEFAULT_COSTS
 from sasv.scores import Scoring, TrialClasses, score_embeddings
 from sasv.scores.quality import quality_measures
-from sasv.scores.scoring import save_scoring
+from sasv.scores.scoring import same_scoring, save_scoring
 from sasv.tables import Enrolments, Scores, Trials, Utterances, save_scores
 
 
@@ -30,12 +31,15 @@ class Spoofing:
         classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It
             is of cosines, as in training; scores that are normalised by a cohort get none.
         spoof_share: of the ratio: share of spoofs among the trials that are not of the target.
+        three_way: of a model with a three-way calibration: the columns ``speaker_llr``,
+            ``spoof_llr``, ``llr`` and ``outcome``.
     """
 
     scores: Mapping[str, float]
     fusion: Fusion | None = None
     classes: TrialClasses | None = None
     spoof_share: float = 0.5
+    three_way: CalibratedHead | None = None
 
     def columns(
         self,
@@ -63,18 +67,54 @@ class Spoofing:
             columns["llr"] = self.classes.llr(scores, cm_scores, self.spoof_share)
         return columns
 
+    def verdicts(
+        self, scores: np.ndarray, cm_scores: np.ndarray, norms: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return the log-likelihood ratios by name, and the outcomes, of a three-way calibration.
+
+        Args:
+            scores: (trials,) of the speaker system.
+            cm_scores: (trials,) of the tested utterances.
+            norms: (trials,) norms of their embeddings.
+        """
+        assert self.three_way is not None
+        calibration = self.three_way.calibration
+        evidence = calibration(scores, cm_scores, norms)
+        columns = {
+            "speaker_llr": evidence.speaker,
+            "spoof_llr": evidence.spoof,
+            "llr": evidence.llr(calibration.costs.spoof_share),
+        }
+        return columns, [one.value for one in outcomes(evidence, calibration.costs)]
+
 
 def own_spoofing(
-    model: Model, embeddings: Embeddings, fusion: Fusion | None, spoof_share: float | None
+    model: Model,
+    embeddings: Embeddings,
+    scoring: Scoring,
+    fusion: Fusion | None,
+    spoof_share: float | None,
 ) -> Spoofing | None:
-    """Return what a model itself says about spoofing; None where it has no spoof head."""
+    """Return what a model itself says about spoofing; None where it has no spoof head.
+
+    Args:
+        model: the model.
+        embeddings: of all utterances.
+        scoring: how their scores are made; a three-way calibration for others says nothing here.
+        fusion: of its two scores, or None.
+        spoof_share: see ``Spoofing``; None takes that of the usual costs.
+    """
     head = model.spoof_head()
     if head is None:
         return None
     scores = dict(zip(embeddings.utterances, head.scores(embeddings.vectors).tolist()))
     if spoof_share is None:
         spoof_share = DEFAULT_COSTS.spoof_share
-    return Spoofing(scores, fusion, model.trial_classes(), spoof_share)
+    three_way = None
+    record = (model.specification.decision or {}).get("three_way")
+    if record and fusion is None and same_scoring(model.specification.scoring, scoring.to_dict()):
+        three_way = CalibratedHead.from_record(record)
+    return Spoofing(scores, fusion, model.trial_classes(), spoof_share, three_way)
 
 
 def score_claims(
@@ -120,6 +160,11 @@ def score_claims(
         extras |= cells_of(measures, 6)
     if spoofing is not None:
         columns = spoofing.columns(trials, values, verifier.scoring, measures)
+        if spoofing.three_way is not None:
+            norms = np.linalg.norm(tested_vectors(trials, embeddings), axis=1)
+            llrs, verdicts = spoofing.verdicts(values, columns[CM], norms)
+            columns |= llrs
+            extras[OUTCOME] = verdicts
         values = columns.pop("score", values)
         extras |= cells_of(columns, 9)
     scores = save_scores(path, trials, values, extras)
@@ -152,8 +197,13 @@ def trial_quality(
     codes, speakers = trials.speakers
     sizes = dict(zip(enrolments.speakers, map(len, enrolments.utterances)))
     counts = np.array([sizes[name] for name in speakers])[codes]
-    place = {name: row for row, name in enumerate(embeddings.utterances)}
-    vectors = embeddings.vectors[[place[name] for name in trials.utterances[1]]][
-        trials.utterances[0]
-    ]
+    vectors = tested_vectors(trials, embeddings)
     return quality_measures(utterance_seconds(utterances)[rows], counts, vectors)
+
+
+def tested_vectors(trials: Trials, embeddings: Embeddings) -> np.ndarray:
+    """Return (trials, dimension): the raw embedding of the tested utterance of each trial."""
+    place = {name: row for row, name in enumerate(embeddings.utterances)}
+    codes, names = trials.utterances
+    found: np.ndarray = embeddings.vectors[[place[name] for name in names]][codes]
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import SasvError
+from sasv.evaluation.outcomes import OUTCOME, measure_outcomes
 from sasv.metrics import AsvRates, CostModel, Measure, intervals
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
 from sasv.metrics.summary import thresholds
@@ -101,6 +102,9 @@ def metrics_of(scores: Scores, settings: MeasureSettings) -> dict[str, Any]:
         result |= dict(zip(COUNTS, map(round, curve.sizes)))
     result["task"] = measure.task
     result["costs"] = {model.name: model.describe() for model in measure.models}
+    if OUTCOME in scores.table.columns and measure.task == "sasv":
+        verdicts = scores.table.texts(OUTCOME)
+        result["outcomes"] = measure_outcomes(verdicts, measure.labels, measure.models)
     result["groups"] = {}
     for column in settings.by:
         found = groups_of(scores, measure, column, settings)

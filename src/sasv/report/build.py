@@ -13,6 +13,7 @@ from sasv.report.sections.embeddings import maps
 from sasv.report.sections.errors import worst
 from sasv.report.sections.groups import groups
 from sasv.report.sections.metrics import summary
+from sasv.report.sections.outcomes import outcomes
 from sasv.report.systems import System, counted
 
 
@@ -32,6 +33,7 @@ def build_report(
     sections = [summary(systems)]
     if len(systems) > 1:
         sections.append(differences(systems, settings.resample))
+    sections += outcomes(systems)
     sections.append(trade_offs(systems))
     sections.append(histograms(systems))
     for column in settings.by:

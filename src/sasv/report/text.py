@@ -103,6 +103,22 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def format_outcomes(outcomes: Mapping[str, Any]) -> str:
+    """Return what became of each kind of trial as a table, with the cost by each cost model."""
+    counts = outcomes["counts"]
+    names = list(dict.fromkeys(name for row in counts.values() for name in row))
+    lines = [f"{'outcomes':10}" + "".join(f"{name.replace('_', ' '):>16}" for name in names)]
+    lines += [
+        f"{kind:10}" + "".join(f"{row.get(name, 0):16d}" for name in names)
+        for kind, row in counts.items()
+    ]
+    for model, kinds in outcomes["costs"].items():
+        total = sum(sum(row.values()) for row in kinds.values())
+        parts = ", ".join(f"{kind} {sum(row.values()):.4f}" for kind, row in kinds.items())
+        lines.append(f"cost [{model}] {total:.4f}: {parts}")
+    return "\n".join(lines)
+
+
 def _cost_line(metrics: Mapping[str, Any], name: str) -> str:
     model = name.partition(".")[2]
     known = (metrics.get("costs") or {}).get(model) or (

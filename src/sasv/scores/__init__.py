@@ -5,10 +5,11 @@ from sasv.scores.directions import unit
 from sasv.scores.files import read_scores, write_submission
 from sasv.scores.normalise import Cohort, cohort_statistics, s_norm
 from sasv.scores.scoring import Scoring, enrolment_vectors
-from sasv.scores.spoofing import SpoofHead, ThreeClass, TrialClasses
+from sasv.scores.spoofing import Evidence, SpoofHead, ThreeClass, TrialClasses
 
 __all__ = [
     "Cohort",
+    "Evidence",
     "Scoring",
     "SpoofHead",
     "ThreeClass",

@@ -3,11 +3,43 @@ needed.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sasv.core.errors import SasvError
 from sasv.scores.directions import unit
+
+
+class Evidence(NamedTuple):
+    """What a model says of trials, beside one score: (trials,) each, or single numbers.
+
+    Attributes:
+        speaker: log-likelihood ratio of the claimed speaker against another one.
+        spoof: log-likelihood ratio of bona fide against spoofed speech.
+        familiarity: from 1 (recordings like those that ``spoof`` was calibrated on) to 0.
+    """
+
+    speaker: np.ndarray
+    spoof: np.ndarray
+    familiarity: np.ndarray
+
+    def llr(self, spoof_share: float) -> np.ndarray:
+        """Return the log-likelihood ratio of the target against nontargets and spoofs.
+
+        Args:
+            spoof_share: weight of spoofs in the mixture of both.
+        """
+        other, spoofed = self.against(spoof_share)
+        return -np.logaddexp(other, spoofed)
+
+    def against(self, spoof_share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weighted log-likelihoods of another speaker and of a spoof, against the
+        target.
+        """
+        with np.errstate(divide="ignore"):
+            shares = np.log([1 - spoof_share, spoof_share])
+        return shares[0] - np.asarray(self.speaker), shares[1] - np.asarray(self.spoof)
 
 
 @dataclass(frozen=True)
@@ -86,17 +118,13 @@ class ThreeClass:
     head: SpoofHead
     classes: TrialClasses
 
-    def llr(self, cosine: float, test: np.ndarray, spoof_share: float) -> float:
-        """Return the log-likelihood ratio of the target against both others.
+    def evidence(self, cosine: float, test: np.ndarray) -> Evidence:
+        """Return the log-likelihood ratios of a trial: the target against another speaker, and
+        against a spoof.
 
         Args:
             cosine: of the trial.
             test: (dimension,), embedding of the tested utterance.
-            spoof_share: share of spoofs among the trials that are not of the target.
         """
-        return float(self.classes.llr(np.array(cosine), self.head.scores(test), spoof_share))
-
-    def prefers_spoof(self, cosine: float, test: np.ndarray) -> bool:
-        """Whether a spoof is more likely than another speaker (see ``llr``)."""
-        _, other, spoof = self.classes.logits(np.array(cosine), self.head.scores(test))
-        return bool(spoof > other)
+        target, other, spoof = self.classes.logits(np.array(cosine), self.head.scores(test))
+        return Evidence(target - other, target - spoof, np.array(1.0))

@@ -1,0 +1,204 @@
+"""Two log-likelihood ratios of a trial, for the speaker and for spoofing, which know their limits.
+
+A countermeasure learns the vocoders and the recordings that it has heard, and is sure of itself
+elsewhere too. Its log-likelihood ratio (LLR) is therefore shrunk towards 0, which says nothing: by
+a share that is chosen on attacks and conditions that were left out of the fit one at a time, and
+away from the values that the development trials had.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sasv.calibration.backend import Linear, fit_linear
+from sasv.core.errors import SasvError
+from sasv.core.part_options import parse_options
+from sasv.metrics.costs import CostModel
+from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
+from sasv.scores.spoofing import Evidence
+
+SCORE = "score"
+CM_SCORE = "cm_score"
+NORM = "norm"
+SHARES = np.linspace(0, 1, 21)
+EVEN = {TARGET: 0.5, SPOOF: 0.5}
+"""Bona fide and spoofed speech weigh the same in the fit of a spoof LLR."""
+
+
+@dataclass(frozen=True)
+class KnownRange:
+    """Values of a measure that development trials had.
+
+    Attributes:
+        low, high: the least and the greatest.
+        spread: their standard deviation.
+    """
+
+    low: float
+    high: float
+    spread: float
+
+    def familiarity(self, values: np.ndarray) -> np.ndarray:
+        """Return 1 for values of any shape inside the range; outside it falls to 0, as a normal
+        density of this spread does.
+        """
+        outside = np.maximum(np.maximum(self.low - values, values - self.high), 0.0)
+        found: np.ndarray = np.exp(-0.5 * np.square(outside / max(self.spread, 1e-12)))
+        return found
+
+
+@dataclass(frozen=True)
+class ThreeWay:
+    """What makes LLRs for the speaker and for spoofing of the two scores of a trial.
+
+    Attributes:
+        speaker: of the column ``score``: target against nontarget.
+        spoof: of the column ``cm_score``: bona fide against spoofed, as the development trials
+            say.
+        share: the spoof LLR is multiplied by it, from 0 to 1.
+        bound: the spoof LLR is at most so far from 0: the development trials cannot show more.
+        ranges: measure of the tested recording (``cm_score``, ``norm``) -> its known range.
+        costs: priors and costs by which a verdict is given.
+        source: the trials that it was fitted to.
+    """
+
+    speaker: Linear
+    spoof: Linear
+    share: float
+    bound: float
+    ranges: dict[str, Any]
+    costs: CostModel
+    source: str = ""
+    known: dict[str, KnownRange] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        known = {
+            name: values
+            if isinstance(values, KnownRange)
+            else parse_options(KnownRange, values, f"the range of {name}")
+            for name, values in self.ranges.items()
+        }
+        object.__setattr__(self, "known", known)
+        numbers = [self.share, self.bound]
+        for part in (self.speaker, self.spoof):
+            numbers += [*part.weights, part.offset]
+        for one in known.values():
+            numbers += [one.low, one.high, one.spread]
+        if not np.isfinite(numbers).all() or not 0 <= self.share <= 1 or self.bound < 0:
+            raise SasvError("the three-way calibration is broken; make it again by sasv calibrate")
+        for part, column in ((self.speaker, SCORE), (self.spoof, CM_SCORE)):
+            if part.columns != [column] or len(part.weights) != 1:
+                raise SasvError(f"the three-way calibration does not read {column} alone")
+        if set(known) - {CM_SCORE, NORM}:
+            raise SasvError(f"the three-way calibration has ranges of {', '.join(known)}")
+
+    def __call__(self, scores: np.ndarray, cm_scores: np.ndarray, norms: np.ndarray) -> Evidence:
+        """Return the LLRs of trials, and how familiar their tested recordings are.
+
+        Args:
+            scores: (trials,) of the speaker.
+            cm_scores: (trials,) of the spoof head for the tested recording.
+            norms: (trials,) norm of its raw embedding.
+        """
+        measures = {CM_SCORE: cm_scores, NORM: norms}
+        familiarity = np.ones(np.shape(cm_scores))
+        for name, known in self.known.items():
+            familiarity = familiarity * known.familiarity(measures[name])
+        raw = self.spoof({CM_SCORE: cm_scores})
+        spoof = self.share * familiarity * np.clip(raw, -self.bound, self.bound)
+        return Evidence(self.speaker({SCORE: scores}), spoof, familiarity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        values = asdict(self)
+        del values["known"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ThreeWay":
+        """Make it of what ``to_dict`` gave. SasvError where that is something else."""
+        if not isinstance(values, Mapping) or "known" in values:
+            raise SasvError("no three-way calibration; make it again by sasv calibrate")
+        try:
+            return parse_options(cls, values, "the three-way calibration")
+        except TypeError as error:
+            raise SasvError(f"no three-way calibration ({error})") from error
+
+
+def fit_three_way(
+    columns: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    groups: Sequence[str],
+    costs: CostModel,
+    source: str = "",
+) -> ThreeWay:
+    """Fit the two LLRs on development trials.
+
+    Args:
+        columns: ``score``, ``cm_score`` and, where it is known, ``norm``: (trials,) each.
+        labels: (trials,) 0 target, 1 nontarget, 2 spoof.
+        groups: (trials,) what a trial has in common with others: the attack of a spoofed one, the
+            condition (codec) of a bona fide one.
+        costs: priors and costs by which verdicts will be given.
+        source: what to say of the trials.
+
+    Raises:
+        SasvError: trials of a kind are missing, a value is not finite, or the scores are the wrong
+            way round.
+    """
+    bona_fide = labels != SPOOF
+    if not costs.weights[1] or not costs.weights[2]:
+        raise SasvError(
+            f"cost model {costs.name}: a three-way verdict needs costs of accepted nontargets and "
+            "of accepted spoofs"
+        )
+    score = {SCORE: columns[SCORE][bona_fide]}
+    speaker = fit_linear(score, labels[bona_fide], {TARGET: 0.5, NONTARGET: 0.5})
+    cm_scores = columns[CM_SCORE]
+    classes = np.where(bona_fide, TARGET, SPOOF)
+    spoof = fit_linear({CM_SCORE: cm_scores}, classes, EVEN)
+    for part, column in ((speaker, SCORE), (spoof, CM_SCORE)):
+        if part.weights[0] <= 0:
+            raise SasvError(f"{source}: a higher {column} is not for the better there")
+    ranges = {
+        name: KnownRange(*map(float, (values.min(), values.max(), values.std())))
+        for name, values in columns.items()
+        if name in (CM_SCORE, NORM)
+    }
+    bound = float(np.log1p(min((classes == TARGET).sum(), (classes == SPOOF).sum())))
+    share = held_out_share(cm_scores, classes, np.asarray(groups), bound)
+    plain = {name: vars(one) for name, one in ranges.items()}
+    return ThreeWay(speaker, spoof, share, bound, plain, costs, source)
+
+
+def held_out_share(
+    cm_scores: np.ndarray, classes: np.ndarray, groups: np.ndarray, bound: float
+) -> float:
+    """Return the share in [0, 1] by which a spoof LLR has to be multiplied where a group is new.
+
+    Each attack, and each condition of bona fide speech, is left out once, and the LLR is fitted to
+    the rest. The share is that of the least cross-entropy over what was left out. It is 0 where the
+    LLR tells less about a new group than nothing at all. A class of one group is never left out.
+
+    Args:
+        cm_scores: (trials,).
+        classes: (trials,) 0 bona fide, 2 spoofed.
+        groups: (trials,) names.
+        bound: the LLR is at most so far from 0.
+    """
+    losses = []
+    for kind in (TARGET, SPOOF):
+        names = np.unique(groups[classes == kind])
+        if len(names) < 2:
+            continue
+        of_groups = []
+        for name in names:
+            out = (classes == kind) & (groups == name)
+            part = fit_linear({CM_SCORE: cm_scores[~out]}, classes[~out], EVEN)
+            llrs = np.clip(part({CM_SCORE: cm_scores[out]}), -bound, bound)
+            signed = llrs if kind == TARGET else -llrs
+            of_groups.append(np.logaddexp(0, -np.outer(SHARES, signed)).mean(axis=1))
+        losses.append(np.mean(of_groups, axis=0))
+    return float(SHARES[np.sum(losses, axis=0).argmin()]) if losses else 1.0

@@ -1,0 +1,65 @@
+"""sasv detect."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from sasv.audio import AUTO, check_channel
+from sasv.core.errors import SasvError
+from sasv.core.options import Options, Range
+from sasv.decision import SpeechLimits, detect_spoof
+from sasv.embeddings.model import load_model
+from sasv.metrics import cost_model
+from sasv.weights.catalogue import DEFAULT
+
+
+@dataclass
+class DetectOptions(Options):
+    """Say of recordings whether they are bona fide or spoofed speech, without a claim about the
+    speaker.
+
+    Args:
+        recordings: recordings to decide on.
+        model: checkpoint with a spoof head and a three-way calibration; by default the model that
+            comes with sasv.
+        costs: name of a cost model, or six numbers: the prior of bona fide speech, 0, the prior of
+            spoofed speech, then the costs of a miss, 0, and of an accepted spoof.
+        min_speech: seconds of speech that each recording must contain; by default the limit of the
+            checkpoint (0.75 s); 0 decides on anything.
+        channel: channel to use of recordings with several: mean, loudest, or a number counted from
+            0; auto takes the mean, or the loudest channel where the channels cancel each other.
+        json: print JSON.
+        device: cpu, cuda, or auto.
+    """
+
+    recordings: list[str]
+    model: str = DEFAULT
+    costs: str = "track1"
+    min_speech: Annotated[float | None, Range(0)] = None
+    channel: str = AUTO
+    json: bool = False
+    device: str = "auto"
+
+
+def detect(options: DetectOptions) -> list[dict[str, Any]]:
+    """Return the verdict on each recording, and what it rests on."""
+    if not options.recordings:
+        raise SasvError("detect needs at least one recording")
+    check_channel(options.channel)
+    costs = cost_model(options.costs)
+    model = load_model(options.model, options.device)
+    model.extraction = replace(model.extraction, channel=options.channel)
+    verifier = model.verifier()
+    if verifier.three_way is None:
+        raise SasvError(
+            f"{options.model}: carries no calibrated spoof score; train it with --spoof-head "
+            "linear, then calibrate it: sasv calibrate --kind three-way"
+        )
+    limits: SpeechLimits = verifier.limits
+    if options.min_speech is not None:
+        limits = replace(limits, min_test=options.min_speech)
+    results = []
+    for path in options.recordings:
+        recording = model.recording(path, limits)
+        verdict = detect_spoof(verifier.three_way, recording, limits, costs)
+        results.append(verdict | recording.to_dict())
+    return results

@@ -1,0 +1,140 @@
+"""Verdicts of three kinds of trial, by two log-likelihood ratios, costs and priors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sasv.calibration import ThreeWay
+from sasv.core.errors import SasvError
+from sasv.core.part_options import checked
+from sasv.decision.outcome import Outcome, Reason
+from sasv.decision.recording import Recording, SpeechLimits
+from sasv.metrics import CostModel
+from sasv.scores.spoofing import Evidence, SpoofHead
+
+BONA_FIDE = "bonafide"
+SPOOFED = "spoof"
+UNFAMILIAR = 0.5
+"""Below this familiarity a recording is never rejected as a spoof; the verdict is inconclusive."""
+
+
+@dataclass(frozen=True)
+class CalibratedHead:
+    """A spoof head with the calibration of its score and of the speaker's.
+
+    Attributes:
+        head: gives the ``cm_score`` of the tested recording.
+        calibration: of both scores.
+    """
+
+    head: SpoofHead
+    calibration: ThreeWay
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> "CalibratedHead | None":
+        """Make it of what ``to_record`` gave; None of nothing. SasvError where it is broken."""
+        if record is None:
+            return None
+        values = dict(record)
+        head = values.pop("head", None)
+        hint = dict[str, Any]
+        parts = checked(head, hint, "the spoof head of the three-way calibration")
+        weight = checked(parts.get("weight"), list[float], "the weight of the spoof head")
+        bias = checked(parts.get("bias"), float, "the bias of the spoof head")
+        return cls(SpoofHead(np.array(weight), bias), ThreeWay.from_dict(values))
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain values, for a specification. It holds the head as well, so that any
+        way to compute the embeddings can decide.
+        """
+        head = {"weight": self.head.weight.tolist(), "bias": float(self.head.bias)}
+        return self.calibration.to_dict() | {"head": head}
+
+    def evidence(self, score: float, test: np.ndarray) -> Evidence:
+        """Return the log-likelihood ratios of a trial.
+
+        Args:
+            score: of the speaker.
+            test: (dimension,), raw embedding of the tested recording.
+        """
+        cm_score = self.head.scores(test)
+        return self.calibration(np.array(score), cm_score, np.linalg.norm(test))
+
+
+def rejected_spoofs(evidence: Evidence, costs: CostModel) -> np.ndarray:
+    """Return whether a rejected trial is one of a spoof rather than of another speaker: what would
+    cost more if it were accepted.
+    """
+    other, spoof = evidence.against(costs.spoof_share)
+    found: np.ndarray = np.asarray(spoof > other)
+    return found
+
+
+def outcomes(evidence: Evidence, costs: CostModel) -> list[Outcome]:
+    """Return the verdict on each of (trials,): accepted at the Bayes threshold of the costs, else
+    rejected for what would cost more, or inconclusive where that is a spoof in a recording unlike
+    those of the calibration.
+    """
+    accepted = evidence.llr(costs.spoof_share) >= costs.bayes_threshold
+    spoofed = rejected_spoofs(evidence, costs)
+    unfamiliar = evidence.familiarity < UNFAMILIAR
+    found = np.where(spoofed, Outcome.REJECT_SPOOF, Outcome.REJECT_SPEAKER)
+    found = np.where(spoofed & unfamiliar, Outcome.INCONCLUSIVE, found)
+    return [Outcome(name) for name in np.where(accepted, Outcome.ACCEPT, found).tolist()]
+
+
+def detect_spoof(
+    head: CalibratedHead, recording: Recording, limits: SpeechLimits, costs: CostModel
+) -> dict[str, Any]:
+    """Say whether a recording is bona fide speech; return plain values for JSON.
+
+    The outcome is ``bonafide``, ``spoof``, or ``inconclusive`` where the recording holds too little
+    speech, or is unlike those that the spoof score was calibrated on.
+
+    Args:
+        head: the spoof head and its calibration.
+        recording: the recording.
+        limits: what it has to hold.
+        costs: of a miss of bona fide speech, and of an accepted spoof.
+    """
+    reasons = limits.faults(recording)
+    values: dict[str, Any] = {
+        "outcome": Outcome.INCONCLUSIVE.value,
+        "spoof_llr": None,
+        "llr_threshold": spoof_threshold(costs),
+        "costs": costs.describe(),
+    }
+    if not reasons:
+        assert recording.vector is not None
+        evidence = head.evidence(0.0, recording.vector)
+        llr = float(evidence.spoof)
+        if not np.isfinite(llr):
+            reasons = [Reason("broken_score", "the log-likelihood ratio is not finite", True)]
+        else:
+            values["spoof_llr"] = llr
+            if float(evidence.familiarity) < UNFAMILIAR:
+                reasons = [unfamiliar(recording.name)]
+            else:
+                accepted = llr >= values["llr_threshold"]
+                values["outcome"] = BONA_FIDE if accepted else SPOOFED
+    values["reasons"] = [{"code": reason.code, "text": reason.text} for reason in reasons]
+    return values
+
+
+def spoof_threshold(costs: CostModel) -> float:
+    """Return the Bayes threshold of a spoof LLR. SasvError where spoofs cost nothing."""
+    target, _, spoof = costs.weights
+    if not spoof:
+        raise SasvError(f"cost model {costs.name}: accepted spoofs cost nothing; take another")
+    return float(np.log(spoof / target))
+
+
+def unfamiliar(name: str) -> Reason:
+    """Return the reason that a recording is unlike those of the calibration."""
+    text = (
+        f"{name}: unlike the recordings that the spoof score was calibrated on, so that it says "
+        "little here"
+    )
+    return Reason("unfamiliar_recording", text)

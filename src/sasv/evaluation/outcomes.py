@@ -1,0 +1,58 @@
+"""Verdicts of a score file: what became of each kind of trial, and what that costs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sasv.decision import Outcome
+from sasv.metrics import CostModel
+from sasv.tables.labels import TRIAL_LABELS
+
+OUTCOME = "outcome"
+"""Column of a score file."""
+
+SHOWN = (Outcome.ACCEPT, Outcome.REJECT_SPEAKER, Outcome.REJECT_SPOOF, Outcome.INCONCLUSIVE)
+
+
+def measure_outcomes(
+    outcomes: Sequence[str], labels: np.ndarray, models: Sequence[CostModel]
+) -> dict[str, Any]:
+    """Return what became of each kind of trial.
+
+    Args:
+        outcomes: (trials,) verdicts.
+        labels: (trials,) 0 target, 1 nontarget, 2 spoof.
+        models: cost models.
+
+    Returns:
+        ``counts``: kind of trial -> outcome -> number. ``costs``: name of a cost model -> kind of
+        trial -> outcome -> normalised cost: a target that is not accepted is a miss, whatever the
+        reason; of the other kinds only acceptance costs.
+    """
+    found = np.array(outcomes)
+    names = [*SHOWN, *sorted(set(outcomes) - {one.value for one in SHOWN})]
+    counts = {
+        kind: {str(name): int((found[labels == row] == name).sum()) for name in names}
+        for row, kind in enumerate(TRIAL_LABELS)
+        if (labels == row).any()
+    }
+    costs = {
+        model.name: {
+            kind: {
+                name: share_of_cost(model, TRIAL_LABELS.index(kind), name, number, of_kind)
+                for name, number in of_kind.items()
+            }
+            for kind, of_kind in counts.items()
+        }
+        for model in models
+    }
+    return {"counts": counts, "costs": costs}
+
+
+def share_of_cost(
+    model: CostModel, row: int, outcome: str, number: int, of_kind: dict[str, int]
+) -> float:
+    """Return what ``number`` trials with one outcome cost, of all ``of_kind`` of a kind."""
+    wrong = (outcome == Outcome.ACCEPT) != (row == 0)
+    return model.weights[row] / model.default * number / sum(of_kind.values()) if wrong else 0.0
