@@ -148,6 +148,7 @@ def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
             make_modules(changed, changed, ["a", "b", "spoof"])
 
 
+@pytest.mark.slow
 def test_a_three_way_calibration_from_training_to_verdicts(corpus, tmp_path, capsys):
     """What verify says is what evaluate wrote; evaluate and report count the outcomes."""
     model = trained_with(corpus, tmp_path / "run", loss="sasv", spoof_head="linear")

@@ -60,7 +60,7 @@ class CalibratedHead:
             test: (dimension,), raw embedding of the tested recording.
         """
         cm_score = self.head.scores(test)
-        return self.calibration(np.array(score), cm_score, np.linalg.norm(test))
+        return self.calibration(np.array(score), cm_score, np.asarray(np.linalg.norm(test)))
 
 
 def rejected_spoofs(evidence: Evidence, costs: CostModel) -> np.ndarray:

@@ -31,7 +31,8 @@ class Evidence(NamedTuple):
             spoof_share: weight of spoofs in the mixture of both.
         """
         other, spoofed = self.against(spoof_share)
-        return -np.logaddexp(other, spoofed)
+        found: np.ndarray = -np.logaddexp(other, spoofed)
+        return found
 
     def against(self, spoof_share: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the weighted log-likelihoods of another speaker and of a spoof, against the
