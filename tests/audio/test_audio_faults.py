@@ -179,7 +179,7 @@ def test_a_container_that_states_its_length_is_truncated_where_much_is_missing(
         read_audio(path)
 
 
-def mp3(av, path, wave, bit_rate, xing):
+def mp3(av, path, wave, bit_rate, xing, tags=False):
     encode(
         av,
         path,
@@ -188,7 +188,7 @@ def mp3(av, path, wave, bit_rate, xing):
         "mp3",
         bit_rate=bit_rate,
         write_xing="1" if xing else "0",
-        id3v2_version="0",
+        id3v2_version="4" if tags else "0",
     )
     return path.read_bytes()
 
@@ -209,12 +209,25 @@ def test_joined_mp3_are_read_to_their_end(tmp_path, av, speech, rates, xing):
     assert len(read_audio(path)) == measure(path).samples
 
 
-def test_mp3_of_one_bit_rate_needs_no_header_and_no_extra(tmp_path, av, speech, monkeypatch):
+def test_tags_between_joined_mp3_are_passed_over(tmp_path, av, speech):
+    parts = [mp3(av, tmp_path / "x.mp3", speech, rate, False, True) for rate in (64000, 24000)]
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(b"".join(parts))
+    assert len(read_audio(path)) / 16000 == pytest.approx(2 * SECONDS, abs=0.2)
+
+
+@pytest.mark.parametrize("bit_rate", [24000, 32000, 64000])
+@pytest.mark.parametrize("tags", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.77])
+def test_mp3_of_one_bit_rate_needs_no_header_and_no_extra(
+    tmp_path, av, speech, monkeypatch, bit_rate, tags, share
+):
     path = tmp_path / "x.mp3"
-    mp3(av, path, speech, 32000, xing=False)
+    wave = speech[: int(share * len(speech))]
+    mp3(av, path, wave, bit_rate, xing=False, tags=tags)
     monkeypatch.setattr(ffmpeg, "installed", lambda: False)
     assert probe(path).length is Length.EXACT
-    assert len(read_audio(path)) / 16000 == pytest.approx(SECONDS, abs=0.2)
+    assert len(read_audio(path)) / 16000 == pytest.approx(len(wave) / 16000, abs=0.2)
 
 
 @pytest.mark.parametrize("same", [False, True])

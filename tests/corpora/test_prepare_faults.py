@@ -60,7 +60,8 @@ def test_what_is_skipped_is_counted_and_said(speech, tmp_path, capsys):
     assert "2 not audio by their suffix" in said and ".txt 1" in said and "no suffix 1" in said
     assert (
         "3 hidden" in said
-        and "2 not regular files" in said
+        and "1 not regular files" in said
+        and "1 links to files that are not there" in said
         and "1 folders that links lead to a second time" in said
     )
 

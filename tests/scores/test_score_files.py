@@ -179,6 +179,53 @@ def test_columns_may_be_named(write):
     assert found.values.tolist() == [0.9, 0.1] and found.labels.tolist() == [0, 2]
 
 
+@pytest.mark.parametrize(
+    "first, words", [("target", ("target", "nontarget")), ("spoof", ("spoof", "target"))]
+)
+def test_speaker_utterance_label_score_is_no_list_of_a_countermeasure(write, first, words):
+    order = [first] * 250 + list(words)
+    rows = "".join(f"s{at % 5} u{at} {label} {at / 7}\n" for at, label in enumerate(order))
+    found = read_scores(write("s.txt", rows))
+    assert found.table.texts("utterance")[:2] == ["u0", "u1"]
+    assert found.table.texts("speaker")[:2] == ["s0", "s1"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "claimed_id,file,class,llr",
+        "modelid,segmentid,targettype,LLR",
+        "Model,Segment,Target Type,Score",
+        "enroll,test,Label,score,class",
+    ],
+)
+def test_header_names_of_others(write, header):
+    more = ",x" if header.endswith("class") else ""
+    text = f"{header}\ns1,u1,target,0.9{more}\ns1,u2,nontarget,0.1{more}\n"
+    found = read_scores(write("s.csv", text))
+    assert found.labels.tolist() == [0, 1] and found.table.texts("speaker") == ["s1", "s1"]
+
+
+def test_named_columns_leave_a_header_out(write, caplog):
+    caplog.set_level("INFO", "sasv")
+    path = write("s.csv", "a,b,c\n0.9,target,u1\n0.1,spoof,u2\n")
+    found = read_scores(path, columns=["score", "label", "utterance"])
+    assert found.labels.tolist() == [0, 2] and "line 1 is taken for a header" in caplog.text
+
+
+def test_a_broken_line_is_named(write):
+    rows = "s1 u1 target 0.9\ns1 u2 target 0.8\ns1 u3 nontarget high\ns1 u4 nontarget 0.1\n"
+    with pytest.raises(TableError, match="line 3: unlike the lines around it"):
+        read_scores(write("s.txt", rows))
+
+
+@pytest.mark.parametrize("number", ["1_000", "\u0661"])
+def test_numbers_are_written_plainly(write, number):
+    text = f"speaker\tutterance\tlabel\tscore\ns\tu\ttarget\t{number}\n"
+    with pytest.raises(TableError, match="line 2: score .* is not a number"):
+        _ = read_scores(write("s.tsv", text)).values
+
+
 KEY_2021 = {
     "LA": "LA_0 {u} alaw ita_tx {a} {c} notrim {p}\n",
     "DF": "LA_0 {u} nocodec asvspoof {a} {c} notrim {p} traditional_vocoder - - - -\n",
@@ -215,6 +262,17 @@ def test_in_the_wild_meta_is_a_key(write):
     )
     found = read_scores(write("s.txt", "0.wav 0.9\n1.wav 0.1\n"), key)
     assert (found.task, found.labels.tolist()) == ("cm", [0, 2])
+
+
+@pytest.mark.parametrize(
+    "encoded, message", [(str.encode, "gzip; give"), (lambda text: text.encode("utf-16"), "UTF-16")]
+)
+def test_files_that_are_no_utf8_text_say_what_they_are(tmp_path, encoded, message):
+    path = tmp_path / "scores.txt"
+    data = encoded("s1 u1 target 0.9\n")
+    path.write_bytes(gzip.compress(data) if "gzip" in message else data)
+    with pytest.raises(SasvError, match=message):
+        read_scores(path)
 
 
 def test_voxceleb_lists(write):

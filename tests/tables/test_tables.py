@@ -88,7 +88,7 @@ def test_a_wrong_row_behind_empty_lines_has_the_line_of_the_file(tmp_path):
 
 def test_other_encodings_are_named(tmp_path):
     (tmp_path / "wide.tsv").write_bytes(UTTERANCES.encode("utf-16"))
-    with pytest.raises(TableError, match="UTF-16 text; save the table as UTF-8"):
+    with pytest.raises(TableError, match="UTF-16 text; save it as UTF-8"):
         load_utterances(tmp_path / "wide.tsv")
     (tmp_path / "packed.tsv").write_bytes(gzip.compress(UTTERANCES.encode()))
     with pytest.raises(TableError, match=r"compressed by gzip; give the file the suffix \.gz"):

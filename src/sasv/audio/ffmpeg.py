@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sasv.audio.containers import mp3_frame
 from sasv.audio.source import AudioInfo, Length, check_format, truncated
 from sasv.core.errors import AudioError, MissingExtra
 
@@ -113,7 +114,7 @@ class FfmpegSource:
             position = 0
             begun = False
             try:
-                for frame in container.decode(stream):
+                for frame in _decoded(container, stream):
                     if frame.sample_rate != rate or frame.layout.nb_channels != channels:
                         raise AudioError(
                             f"{self.name}: changes from {rate} Hz and {channels} channels to "
@@ -194,6 +195,22 @@ def _open(name: str) -> Any:
         container.close()
         raise AudioError(f"{name}: its audio codec is unknown; convert it to WAV or FLAC")
     return container
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the frames of a stream. What lies between the frames of an MP3 (tags of joined files) is
+    passed over.
+    """
+    import av
+
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            if container.format.name == "mp3" and mp3_frame(bytes(packet), 0) is None:
+                continue
+            raise
+        yield from frames
 
 
 def _samples_of(frame: Any) -> np.ndarray:

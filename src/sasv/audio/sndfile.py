@@ -41,7 +41,7 @@ are behind.
 
 MP3_DELAY = 2400
 """The length that libsndfile gives and the one of all frames may differ by so many samples (encoder
-delay).
+delay, or an estimate by the size of the file); what is missing at the end is silence.
 """
 
 
@@ -69,6 +69,9 @@ class SndfileSource:
                 done += len(data)
                 if len(data):
                     yield data
+                elif self.file.format == "MP3" and wanted - done <= MP3_DELAY:
+                    yield np.zeros((wanted - done, self.info.channels), np.float32)
+                    return
                 else:
                     raise truncated(self.name, self.info.samples, first + done, self.info.rate)
         except soundfile.SoundFileError as error:

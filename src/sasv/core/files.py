@@ -280,10 +280,27 @@ def _gunzip(data: bytes, path: str | os.PathLike[str]) -> bytes:
     return text
 
 
+def other_than_text(data: bytes) -> str:
+    """Say what the first bytes of a file show where it is no UTF-8 text, with what to do; otherwise
+    nothing.
+    """
+    if data.startswith(b"PK\x03\x04"):
+        return "a spreadsheet, not a table; save it as tab-separated text"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16 text; save it as UTF-8"
+    if data.startswith(b"\x1f\x8b"):
+        return "compressed by gzip; give the file the suffix .gz"
+    return ""
+
+
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
     """Read the non-empty lines of a text list (UTF-8, any line ends, gzip by its suffix)."""
+    data = read_bytes(path)
+    other = other_than_text(data)
+    if other:
+        raise SasvError(f"{path}: {other}")
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SasvError(
             f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})"

@@ -16,6 +16,7 @@ NOT_AUDIO = "not audio by their suffix"
 HIDDEN = "hidden"
 AGAIN = "folders that links lead to a second time"
 NOT_REGULAR = "not regular files"
+LEADS_NOWHERE = "links to files that are not there"
 
 SHOWN_SUFFIXES = 6
 
@@ -60,7 +61,8 @@ def audio_below(folder: Path) -> list[str]:
             elif entry.is_file():
                 found.append(prefix + entry.name)
             else:
-                skipped[NOT_REGULAR] += 1
+                nowhere = entry.is_symlink() and not Path(entry.path).exists()
+                skipped[LEADS_NOWHERE if nowhere else NOT_REGULAR] += 1
     if skipped:
         logger.info(f"{folder}: skipped {_described(skipped, suffixes)}")
     return sorted(found)

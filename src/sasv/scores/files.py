@@ -21,6 +21,7 @@ from sasv.scores.layouts import (
     label_of,
     layout_of,
     numbered_header,
+    odd_row,
     parse_numbers,
     split_rows,
 )
@@ -168,11 +169,20 @@ def _columns(
         rows = rows[1:]
     if named:
         names = [SKIP if name == "-" else name for name in named]
+        if not header and _is_foreign_header(names, rows):
+            logger.info("%s: line 1 is taken for a header", path)
+            rows = rows[1:]
     elif header:
         names = header
     else:
         layout = layout_of(rows)
         if layout is None:
+            odd = odd_row(rows)
+            if odd:
+                raise TableError(
+                    f"{path}, line {odd + 1}: unlike the lines around it "
+                    f"({' '.join(rows[odd])[:80]}); correct it or take it out"
+                )
             raise TableError(
                 f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line "
                 "such as 'speaker utterance label score', separated by tabs, or name the columns "
@@ -205,6 +215,14 @@ def _columns(
         if name in columns:
             columns[name] = [_stem(cell) for cell in columns[name]]
     return columns
+
+
+def _is_foreign_header(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row has no number where the second has a score."""
+    at = next((at for at, name in enumerate(names) if name in SCORE_COLUMNS), None)
+    if at is None or len(rows) < 2 or len(rows[0]) != len(names) or len(rows[1]) != len(names):
+        return False
+    return not is_number(rows[0][at]) and is_number(rows[1][at])
 
 
 def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:

@@ -45,6 +45,12 @@ HEADER_WORDS = {
         "enroll",
         "enrolment",
         "enrollment",
+        "enrol_id",
+        "enroll_id",
+        "claim",
+        "claimed_id",
+        "client",
+        "client_id",
     ),
     "utterance": (
         "utterance",
@@ -60,13 +66,26 @@ HEADER_WORDS = {
         "segmentid",
         "segment_id",
         "test",
+        "test_id",
         "trial",
         "audio",
+        "audio_file",
         "wav",
     ),
-    "label": ("label", "key", "target", "trial_type", "asv_label", "sasv_label"),
+    "label": (
+        "label",
+        "key",
+        "target",
+        "trial_type",
+        "targettype",
+        "target_type",
+        "class",
+        "ground_truth",
+        "asv_label",
+        "sasv_label",
+    ),
     "cm_label": ("cm_label",),
-    "score": ("score", "sasv_score", "llr", "similarity", "cosine"),
+    "score": ("score", "scores", "sasv_score", "llr", "similarity", "cosine"),
     "asv_score": ("asv_score",),
     "cm_score": ("cm_score",),
     "attack": ("attack", "attack_id", "spoof_type"),
@@ -150,8 +169,9 @@ LAYOUTS = (
         "scores of SpeechBrain", ("speaker", "utterance", "label", "score"), "??bn", TARGET_OR_NOT
     ),
     Layout(
-        "scores of ASVspoof 2019 countermeasures", ("utterance", "attack", "label", "score"), "??ln"
+        "scores of ASVspoof 2019 countermeasures", ("utterance", "attack", "label", "score"), "??cn"
     ),
+    Layout("labels with scores", ("speaker", "utterance", "label", "score"), "??ln"),
     Layout("scores with labels", ("speaker", "utterance", "score", "label"), "??nl"),
     Layout(
         "ASVspoof 2019 list of verification", ("speaker", "utterance", "attack", "label"), "???l"
@@ -174,9 +194,26 @@ LOOKED_AT = 200
 
 
 def layout_of(rows: Sequence[Sequence[str]]) -> Layout | None:
-    """Return the layout of rows without a header, None where none is known."""
+    """Return the layout of rows without a header, None where none is known.
+
+    A column of bona fide and spoof decides between layouts that are else alike, so that all of its
+    rows are looked at.
+    """
     looked_at = rows[:LOOKED_AT]
-    return next((layout for layout in LAYOUTS if layout.matches(looked_at)), None)
+    found = (layout for layout in LAYOUTS if layout.matches(looked_at))
+    return next((one for one in found if "c" not in one.kinds or one.matches(rows)), None)
+
+
+def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
+    """Return the first row that is unlike all others, None where there are several or no layout is
+    known that the others have.
+    """
+    looked_at = rows[:LOOKED_AT]
+    for layout in LAYOUTS:
+        odd = [number for number, row in enumerate(looked_at) if not layout.matches([row])]
+        if len(odd) == 1 and len(looked_at) > 2:
+            return odd[0]
+    return None
 
 
 def header_names(cells: Sequence[str]) -> list[str] | None:
@@ -188,7 +225,9 @@ def header_names(cells: Sequence[str]) -> list[str] | None:
     names = set(plain) & set(HEADER_NAMES) - set(LABEL_WORDS)  # "target" may be a label as well
     if not names or any(is_number(cell) for cell in cells):
         return None
-    return [HEADER_NAMES.get(name, name) for name in plain]
+    ours = [HEADER_NAMES.get(name, name) for name in plain]
+    # Beside a column "label", another one called "class" is something else.
+    return [name if our in plain else our for name, our in zip(plain, ours)]
 
 
 def numbered_header(cells: Sequence[str]) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from sasv.core.errors import TableError, listed
-from sasv.core.files import atomic_path, digest_of_bytes, read_bytes, write_bytes
+from sasv.core.files import atomic_path, digest_of_bytes, other_than_text, read_bytes, write_bytes
 
 LONGEST_NAME = 4096
 """Bytes of the longest cell that may be a name or a number."""
@@ -23,7 +23,6 @@ LONGEST_NAME = 4096
 BLOCK_BYTES = 1 << 24
 CELL = pa.large_binary()
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = r"[\t\r\n]"
 
 
@@ -70,12 +69,9 @@ class Table:
                 the header.
         """
         data = data.removeprefix(BYTE_ORDER_MARK)
-        if data.startswith(b"PK\x03\x04"):
-            raise TableError(f"{name}: a spreadsheet, not a table; save it as tab-separated text")
-        if data.startswith(UTF_16_MARKS):
-            raise TableError(f"{name}: UTF-16 text; save the table as UTF-8")
-        if data.startswith(b"\x1f\x8b"):
-            raise TableError(f"{name}: compressed by gzip; give the file the suffix .gz")
+        other = other_than_text(data)
+        if other:
+            raise TableError(f"{name}: {other}")
         if not data.strip():
             raise TableError(f"{name}: empty file; a table needs a header line")
         if b"\r" in data:
@@ -259,8 +255,11 @@ class Table:
         return values
 
     def _number(self, column: str, row: int) -> float:
+        text = self.text(column, row)
         try:
-            return float(self.text(column, row))
+            if "_" in text or not text.isascii():  # which Python takes: 1_000
+                raise ValueError(text)
+            return float(text)
         except ValueError:
             raise self.bad_cell(column, row, "is not a number") from None
 
