@@ -112,6 +112,12 @@ def test_wrappers_are_taken_off(wrapper, tmp_path):
     assert set(checkpoint.encoder) == set(entries)
 
 
+BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{at}: &a{at} {{{', '.join(f'x{key}: *a{at - 1}' for key in range(9))}}}\n"
+    for at in range(1, 10)
+)
+"""Nine aliases in each of nine lines: a billion settings in 700 bytes."""
+
 CONFIGS = {
     "model: ResNet34\n": "model ResNet34, but the weights are of resnet of depth 18",
     "model: ECAPA_TDNN_GLOB_c512\n": "model ECAPA_TDNN_GLOB_c512, but the weights are of resnet",
@@ -119,10 +125,13 @@ CONFIGS = {
     "dataset_args: {resample_rate: 8000}\n": "resample_rate 8000; only models for 16000 Hz",
     "model: [\n": "cannot be read",
     "- 1\n": "names and values",
+    "a: " + 2000 * "{a: ": "cannot be read",
+    "a: &a {x: *a}\n": "cannot be read",
+    BOMB: "more than 10,000 settings",
 }
 
 
-@pytest.mark.parametrize("text", list(CONFIGS))
+@pytest.mark.parametrize("text", list(CONFIGS), ids=lambda text: text[:20])
 def test_settings_that_contradict_the_weights_are_errors(text, tmp_path):
     torch.save(resnet18(), tmp_path / "avg_model.pt")
     (tmp_path / "config.yaml").write_text(text)

@@ -166,13 +166,15 @@ def test_a_raw_backbone_is_no_model_and_says_how_to_train_on_it(hub_folders, nam
 HEARD = [
     ({"sampling_rate": 8000}, "a backbone for 8000 Hz; only those for 16000 Hz"),
     ({"sampling_rate": 16000, "do_normalize": False}, r"not normalised; .*\{normalise: false\}"),
+    ('{"sampling_rate": 16', r"preprocessor_config\.json: broken JSON .*; fetch it again"),
+    ([16000], r"preprocessor_config\.json: contains no object; fetch it again"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "message"), HEARD)
 def test_a_backbone_that_heard_other_speech(hub_folders, settings, message, tmp_path):
     file = hub_folders["wav2vec2"][0] / "preprocessor_config.json"
-    file.write_text(json.dumps(settings))
+    file.write_text(settings if isinstance(settings, str) else json.dumps(settings))
     try:
         with pytest.raises(SasvError, match=message):
             make_encoder("wav2vec2", {"backbone": str(file.parent)})

@@ -97,7 +97,7 @@ def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option)
     check_files(name, options)  # nothing that would be replaced, and then nothing that was written
     assert [path.name for path in file.parent.iterdir()] == ["notes of mine.txt"]
     file.write_text("mine\n")
-    with pytest.raises(SasvError, match="sasv did not write|not written by sasv"):
+    with pytest.raises(SasvError, match="did not write there|not written by sasv"):
         check_files(name, options)
     assert file.read_text() == "mine\n"
     check_files(name, options, force=True)
@@ -113,6 +113,67 @@ def test_the_same_command_goes_on_in_its_own_folder(tmp_path, monkeypatch, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("written by the command")
     check_files(name, made(name, out=value))
+
+
+@pytest.mark.parametrize("mark", ['{"command": "embed", "sasv": "0.1"}', "", "{"])
+def test_a_folder_of_an_earlier_version_is_open_to_all_commands(tmp_path, mark):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "scores.tsv").write_text("speaker\tutterance\tscore\n")
+    (folder / MARK).write_text(mark)
+    options = made("evaluate", out=str(folder))
+    check_files("evaluate", options)
+    assert (folder / MARK).read_text() == mark
+
+
+def test_a_mark_holds_for_the_commands_that_it_names(tmp_path):
+    folder = tmp_path / "out"
+    for name, file in (("embed", "index.tsv"), ("evaluate", "scores.tsv")):
+        with checked_outputs(name, made(name, out=str(folder))):
+            (folder / file).write_text("written by the command")
+    (folder / "report.md").write_text("mine")
+    for name in ("embed", "evaluate"):
+        check_files(name, made(name, out=str(folder)))
+    with pytest.raises(SasvError, match=r"contains report\.md, which sasv report did not write"):
+        check_files("report", made("report", out=str(folder)))
+    assert (folder / "report.md").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_every_file_that_a_command_leaves_is_checked(corpus, trained, tmp_path):
+    """No other file of the user can be replaced than those that the check knows."""
+    table = str(corpus / "utterances.tsv")
+    model = str(trained / "model.safetensors")
+    tables = [str(corpus / f"{kind}_dev.tsv") for kind in ("enrolments", "trials")]
+
+    def place(name):
+        return str(tmp_path / name)
+
+    runs = {
+        "prepare": lambda out: commands.PrepareOptions("table", str(corpus), out),
+        "embed": lambda out: commands.EmbedOptions(table, out, model, where="split=dev"),
+        "evaluate": lambda out: commands.EvaluateOptions(
+            table, out, *tables, model=model, cohort=table, cohort_where="split=train"
+        ),
+        "report": lambda out: commands.ReportOptions(
+            [place("evaluate") + "/scores.tsv"], out, intervals=10
+        ),
+        "synthesize": lambda out: commands.SynthesizeOptions(
+            table, out, ["8khz"], where="speaker=s6", num_workers=0
+        ),
+        "push": lambda out: commands.PushOptions(
+            model, "a/b", metrics=place("evaluate") + "/metrics.json", out=out
+        ),
+    }
+    left = {"train": trained}
+    for name, options in runs.items():
+        getattr(commands, name)(options(place(name)))
+        left[name] = tmp_path / name
+    for name, folder in left.items():
+        known = {path for pattern in COMMANDS[name].outputs["out"] for path in folder.glob(pattern)}
+        for file in folder.rglob("*"):
+            own = file.name == ".lock" or file.relative_to(folder).parts[0].startswith("parts-")
+            assert own or file.is_dir() or known & {file, *file.parents}, f"{name}: {file}"
 
 
 @pytest.mark.parametrize("name, option", CASES)

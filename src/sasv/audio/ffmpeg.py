@@ -198,8 +198,8 @@ def _open(name: str) -> Any:
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the frames of a stream. What lies between the frames of an MP3 (tags of joined files) is
-    passed over.
+    """Yield the frames of a stream. Tags between those of an MP3, as joined files have, are left
+    out.
     """
     import av
 

@@ -121,7 +121,7 @@ def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[No
         (Output(option, files), getattr(options, option))
         for option, files in command.outputs.items()
     ]
-    check_outputs(inputs, speech, outputs, force)
+    check_outputs(name, inputs, speech, outputs, force)
     with marked_outputs([path for output, path in outputs if output.files and path], name):
         yield
 

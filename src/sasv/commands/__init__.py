@@ -67,6 +67,7 @@ COMMANDS = {
         outputs={
             "out": (
                 "model.safetensors",
+                "best.safetensors",
                 "options.json",
                 "environment.json",
                 "state.pt",
@@ -90,7 +91,17 @@ COMMANDS = {
         "score trials and compute the metrics",
         resumable=True,
         inputs=("utterances", "enrolments", "trials", "model", "embeddings", "cohort"),
-        outputs={"out": ("scores.tsv", "metrics.json", "scores.png")},
+        outputs={
+            "out": (
+                "scores.tsv",
+                "scores.scoring.json",
+                "metrics.json",
+                "scores.png",
+                "embeddings/*",
+                "cohort/*",
+                "countermeasure/*",
+            )
+        },
     ),
     "metrics": Command(
         "_metrics",

@@ -3,7 +3,6 @@ it begins.
 """
 
 import contextlib
-import json
 import os
 import stat
 import zipfile
@@ -12,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
-from sasv.core.files import write_json
+from sasv.core.files import parse_json, read_json, write_json
 from sasv.core.version import __version__
 
 MARK = ".sasv"
 """File that says that a folder is an output of sasv."""
+ANY = "any"
+"""Stands for all commands in the mark of a folder."""
 EARLIER_MARKS = {
     "step.json": ("facts", "done"),
     "*/*/step.json": ("facts", "done"),
@@ -58,6 +59,7 @@ class Output(NamedTuple):
 
 
 def check_outputs(
+    command: str,
     inputs: Mapping[str, Iterable[str]],
     speech: Mapping[str, str],
     outputs: Sequence[tuple[Output, str]],
@@ -66,6 +68,7 @@ def check_outputs(
     """Refuse outputs that would destroy something.
 
     Args:
+        command: that writes them.
         inputs: option -> paths that the command reads.
         speech: option -> folder of speech, into which no output belongs.
         outputs: each with the path that is given for it; one with an empty path is not written.
@@ -105,13 +108,13 @@ def check_outputs(
                             f"{flag} {path}: {target} is also an input ({_flag(option)}); choose "
                             "another name, or give --force to overwrite it"
                         )
-        _check_ours(flag, output, path, targets)
+        _check_ours(command, flag, output, path, targets)
 
 
 @contextlib.contextmanager
 def marked_outputs(folders: Sequence[str], command: str) -> Iterator[None]:
     """Note in folders, while a command writes into them and afterwards, that they are outputs of
-    sasv.
+    sasv, and of which commands.
 
     Folders into which the command then wrote nothing are left as they were.
 
@@ -121,17 +124,40 @@ def marked_outputs(folders: Sequence[str], command: str) -> Iterator[None]:
     new = []
     try:
         for folder in map(Path, folders):
-            if not (folder / MARK).is_file():
-                new.append((folder, _names(folder)))
-                write_json(folder / MARK, {"command": command, "sasv": __version__})
+            before = _writers(folder)
+            if ANY not in before and command not in before:
+                earlier = [ANY] if not before and _left_by_earlier_versions(folder) else before
+                new.append((folder, _names(folder), before))
+                _mark(folder, [*earlier, command])
         yield
     finally:
-        for folder, before in new:
-            with contextlib.suppress(OSError):
-                if _names(folder) == (before or set()) | {MARK}:
-                    (folder / MARK).unlink()
-                    if before is None:
-                        folder.rmdir()
+        for folder, names, before in new:
+            with contextlib.suppress(OSError, SasvError):
+                if _names(folder) != (names or set()) | {MARK}:
+                    continue
+                if before:
+                    _mark(folder, before)
+                    continue
+                (folder / MARK).unlink()
+                if names is None:
+                    folder.rmdir()
+
+
+def _mark(folder: Path, commands: Sequence[str]) -> None:
+    write_json(folder / MARK, {"commands": list(commands), "sasv": __version__})
+
+
+def _writers(folder: Path) -> list[str]:
+    """Return the commands that wrote into a folder by its mark: none without a mark, ANY where it
+    does not say.
+    """
+    if not (folder / MARK).is_file():
+        return []
+    try:
+        names: list[str] = read_json(folder / MARK, {"commands": list})["commands"]
+    except SasvError:
+        return [ANY]
+    return names
 
 
 def _names(folder: Path) -> set[str] | None:
@@ -188,7 +214,9 @@ def _check_kind(flag: str, target: Path) -> None:
             )
 
 
-def _check_ours(flag: str, output: Output, path: Path, targets: Sequence[Path]) -> None:
+def _check_ours(
+    command: str, flag: str, output: Output, path: Path, targets: Sequence[Path]
+) -> None:
     links = [target for target in targets if target.is_symlink()]
     if links:
         raise SasvError(
@@ -203,17 +231,24 @@ def _check_ours(flag: str, output: Output, path: Path, targets: Sequence[Path]) 
                 "or give --force to replace it"
             )
         return
-    if targets and not marked(path):
+    if targets and not marked(path, command):
         raise SasvError(
-            f"{flag} {path}: contains {targets[0].name}, which sasv did not write there; choose "
-            "another folder, or give --force to replace it"
+            f"{flag} {path}: contains {targets[0].relative_to(path)}, which sasv {command} did not "
+            "write there; choose another folder, or give --force to replace it"
         )
 
 
-def marked(folder: Path) -> bool:
-    """Whether a folder is an output of sasv."""
-    if (folder / MARK).is_file():
-        return True
+def marked(folder: Path, command: str) -> bool:
+    """Whether a command of sasv has written into a folder. Marks of versions that named only one
+    command, and what versions without marks left, hold for all commands.
+    """
+    writers = _writers(folder)
+    if writers:
+        return ANY in writers or command in writers
+    return _left_by_earlier_versions(folder)
+
+
+def _left_by_earlier_versions(folder: Path) -> bool:
     for pattern, keys in EARLIER_MARKS.items():
         for found in folder.glob(pattern):
             if found.is_dir() if not keys else _has_keys(found, keys):
@@ -224,10 +259,9 @@ def marked(folder: Path) -> bool:
 def _has_keys(path: Path, keys: Sequence[str]) -> bool:
     """Whether a file is JSON with these keys."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return set(read_json(path)) >= set(keys)
+    except SasvError:
         return False
-    return isinstance(found, dict) and set(found) >= set(keys)
 
 
 def written_by_sasv(path: Path) -> bool:
@@ -243,7 +277,7 @@ def written_by_sasv(path: Path) -> bool:
                 with zipfile.ZipFile(path) as archive:
                     return archive.comment == ZIP_COMMENT
             if len(start) == 8 and path.suffix == ".safetensors":
-                header = json.loads(stream.read(min(int.from_bytes(start, "little"), 100_000_000)))
+                header = parse_json(stream.read(min(int.from_bytes(start, "little"), 100_000_000)))
                 return "sasv" in header.get("__metadata__", {})
         if path.suffix == ".json":
             return _has_keys(path, BACKEND_KEYS)

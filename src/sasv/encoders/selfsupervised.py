@@ -8,13 +8,13 @@ configuration. Its configuration is an option, so that a checkpoint says all tha
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.files import read_json
 from sasv.core.options import Count, NonNegativeFloat, Range
 from sasv.encoders.base import Encoder, EncoderOptions, ParameterGroup
 from sasv.encoders.layer_heads import AdapterMfaHead, MhfaHead, StatisticsHead
@@ -286,11 +286,8 @@ def _features_of(package: Any, name: str) -> dict[str, Any]:
     )
     if path is None:
         return {}
-    try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SasvError(f"{path}: cannot be read ({error}); fetch it again") from error
-    return settings if isinstance(settings, dict) else {}
+    settings: dict[str, Any] = read_json(path, remedy="fetch it again")
+    return settings
 
 
 def _plain(config: Any) -> dict[str, Any]:

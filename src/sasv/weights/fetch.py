@@ -8,7 +8,6 @@ checksum that is kept.
 """
 
 import contextlib
-import json
 import logging
 import random
 import re
@@ -21,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError, listed
-from sasv.core.files import atomic_path, digest_of_file, locked, read_json, write_json
+from sasv.core.files import (
+    atomic_path,
+    digest_of_file,
+    locked,
+    parse_json,
+    read_json,
+    write_json,
+)
 from sasv.core.progress import Progress
 from sasv.weights.catalogue import Entry, catalogue
 from sasv.weights.elsewhere import fetch_public
@@ -226,9 +232,9 @@ def check_whole(path: Path) -> None:
                 return
         elif start[8:9] == b"{":
             (length,) = struct.unpack("<Q", start[:8])
-            with contextlib.suppress(ValueError, AttributeError, KeyError):
+            with contextlib.suppress(ValueError, AttributeError, KeyError, RecursionError):
                 stream.seek(8)
-                header = json.loads(stream.read(min(length, size)))
+                header = parse_json(stream.read(min(length, size)))
                 ends = [
                     value["data_offsets"][1]
                     for key, value in header.items()

@@ -2,7 +2,6 @@
 specification.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,15 @@ from torch import Tensor
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents
 from sasv.core.errors import CheckpointError, SasvError, listed
+from sasv.core.files import read_bytes, read_json
+from sasv.core.yaml_files import MOST_BYTES
 from sasv.encoders import make_encoder
 from sasv.models.specification import Specification
 
 SAMPLE_RATE = 16000
+
+MOST_SETTINGS = 10_000
+"""Settings of a model are far fewer."""
 
 Entries = dict[str, Tensor]
 Rules = Sequence[tuple[str, str]]
@@ -122,20 +126,23 @@ def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
     file = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
     if file is None:
         return {}
+    remedy = "fetch it again or remove it"
     try:
-        text = file.read_text(encoding="utf-8")
-        found = (
-            json.loads(text) if file.suffix in (".json", ".conf") else yaml.load(text, _PlainLoader)
+        if file.suffix in (".json", ".conf"):
+            return dict(read_json(file, remedy=remedy))
+        found = yaml.load(read_bytes(file, MOST_BYTES).decode("utf-8-sig"), _PlainLoader)
+        many = isinstance(found, dict) and any(
+            number >= MOST_SETTINGS for number, _ in enumerate(flattened(found))
         )
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{file}: cannot be read ({reason}); fetch it again or remove it"
-        ) from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = (str(error).splitlines() or ["nested too deeply"])[0]
+        raise CheckpointError(f"{file}: cannot be read ({reason}); {remedy}") from error
+    except SasvError as error:
+        raise CheckpointError(str(error)) from error
+    if many:  # aliases within aliases
+        raise CheckpointError(f"{file}: more than {MOST_SETTINGS:,} settings; {remedy}")
     if not isinstance(found, dict):
-        raise CheckpointError(
-            f"{file}: settings of a model are names and values; fetch it again or remove it"
-        )
+        raise CheckpointError(f"{file}: settings of a model are names and values; {remedy}")
     return found
 
 
