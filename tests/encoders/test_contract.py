@@ -95,34 +95,6 @@ def test_forward_depends_on_no_value():
             assert encoder(waves, torch.ones(3, dtype=torch.long)).shape == (3, encoder.dimension)
 
 
-@pytest.mark.slow
-def test_exported_equals_eager(encoder):
-    """With lengths as an input, batch and time dynamic, and no complex number in the graph (1e-5
-    relative).
-    """
-    least = encoder.min_samples
-    waves = torch.randn(3, 12 * least + 7) * 0.1
-    lengths = torch.tensor([12 * least + 7, 5 * least, least])
-    dynamic = torch.export.Dim.DYNAMIC
-    program = torch.export.export(
-        encoder, (waves, lengths), dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic})
-    )
-    values = [
-        node.meta["val"]
-        for node in program.graph.nodes
-        if isinstance(node.meta.get("val"), torch.Tensor)
-    ]
-    assert not any(value.is_complex() for value in values)
-    exported = program.module()
-    for batch, samples in ((1, least), (2, 3 * least), (5, 20 * least + 13)):
-        waves = torch.randn(batch, samples) * 0.1
-        lengths = torch.randint(least, samples + 1, (batch,))
-        lengths[0] = samples
-        with torch.no_grad():
-            expected = encoder(waves, lengths)
-            assert (exported(waves, lengths) - expected).norm() / expected.norm() < 1e-5
-
-
 def test_options_round_trip(encoder):
     description = json.loads(json.dumps(encoder.description()))
     specification = Specification(**description)

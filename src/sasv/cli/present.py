@@ -146,10 +146,48 @@ def demo_opening(options: Any) -> str:
     return opening(options)
 
 
+def export_text(result: Mapping[str, Any], options: Any) -> str:
+    """Return what was exported, its proof, and what it costs."""
+    proof = result["proof"]
+    lines = [
+        f"{result['out']}: {result['precision']}, opset {result['opset']}, "
+        f"{result['megabytes']:.1f} MB",
+        f"PyTorch {proof['torch']} against ONNX Runtime {proof['onnxruntime']} on recordings of "
+        f"{', '.join(f'{seconds:g}' for seconds in proof['seconds'])} s, alone and in a batch:",
+        f"  lowest cosine {proof['cosine']:.7f}, largest difference of an entry "
+        f"{proof['largest_difference']:.1e}, of the whole embedding {proof['distance']:.1e} of its "
+        "length",
+    ]
+    if proof["cm_difference"] is not None:
+        lines.append(f"  largest difference of a spoof score {proof['cm_difference']:.1e}")
+    for name, before in result.get("before", {}).items():
+        after = result["after"][name]
+        if before is not None and after is not None:
+            kind = name.removesuffix("_eer").upper()
+            lines.append(f"  {kind}-EER {before:.2f} % before, {after:.2f} % after")
+    return "\n".join(lines)
+
+
+def runtime_text(result: Mapping[str, Any], options: Any) -> str:
+    """Return speed and memory by threads as a table, or as JSON."""
+    if options.json:
+        return json.dumps(result, indent=1)
+    lines = ["threads  real-time factor  latency of 3 s  start  memory"]
+    for row in result["rows"]:
+        memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f} MB"
+        lines.append(
+            f"{row['threads']:7}  {row['real_time_factor']:16.4f}  {row['latency_ms']:11.1f} ms  "
+            f"{row['start_ms']:3.0f} ms  {memory}"
+        )
+    return "\n".join(lines)
+
+
 PRESENTERS = {
     "detect": Presenter(detect_text),
+    "benchmark-runtime": Presenter(runtime_text),
     "demo": Presenter(reproduction_text, demo_opening),
     "evaluate": Presenter(evaluate_text),
+    "export": Presenter(export_text),
     "info": Presenter(info_text),
     "metrics": Presenter(metrics_text),
     "models": Presenter(models_text),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sasv.commands import COMMANDS
+from sasv.commands import COMMANDS, function_name
 from sasv.core.errors import SasvError, Undecided, reason_of
 
 DONE = 0
@@ -88,7 +88,8 @@ def _do(name: str, words: Sequence[str]) -> int:
     presenter = PRESENTERS.get(name)
     if presenter is not None and presenter.before is not None:
         _write(presenter.before(options))
-    command = getattr(importlib.import_module(f"sasv.commands.{COMMANDS[name].module}"), name)
+    module = importlib.import_module(f"sasv.commands.{COMMANDS[name].module}")
+    command = getattr(module, function_name(name))
     try:
         with checked_outputs(name, options, force):
             result = command(options)

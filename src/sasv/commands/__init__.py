@@ -173,6 +173,20 @@ COMMANDS = {
         inputs=("source",),
         outputs={"result": ()},
     ),
+    "export": Command(
+        "_export",
+        "ExportOptions",
+        "write a model as one ONNX file, with a proof that it computes the same",
+        positionals=("model", "out"),
+        inputs=("model", "utterances", "enrolments", "trials"),
+        outputs={"out": ()},
+    ),
+    "benchmark-runtime": Command(
+        "_benchmark_runtime",
+        "BenchmarkRuntimeOptions",
+        "measure the speed and the memory of an exported model",
+        positionals=("model",),
+    ),
     "info": Command(
         "_info",
         "InfoOptions",
@@ -197,7 +211,15 @@ COMMANDS = {
     ),
 }
 
-_OWNERS = {name: command.module for name, command in COMMANDS.items()}
+
+def function_name(command: str) -> str:
+    """Return the name of the function of a command: ``benchmark-runtime`` is
+    ``benchmark_runtime``.
+    """
+    return command.replace("-", "_")
+
+
+_OWNERS = {function_name(name): command.module for name, command in COMMANDS.items()}
 _OWNERS |= {command.options: command.module for command in COMMANDS.values()}
 __all__ = sorted([*_OWNERS, "COMMANDS", "Command"])
 

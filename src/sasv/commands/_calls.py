@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sasv.commands import COMMANDS
+from sasv.commands import COMMANDS, function_name
 from sasv.core.errors import SasvError
 from sasv.core.options import defaults_of, renamed_options, values_of
 from sasv.core.words import words_of
@@ -27,7 +27,7 @@ def resolve(call: Call, launcher: str = "") -> Resolved:
     command = COMMANDS[call.name]
     module = importlib.import_module(f"sasv.commands.{command.module}")
     kind = getattr(module, command.options)
-    function = getattr(module, call.name)
+    function = getattr(module, function_name(call.name))
     preset = recipe_values(call.recipe) if call.recipe else {}
     options = kind(**(preset | dict(call.values)))
     words = [

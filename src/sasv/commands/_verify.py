@@ -8,8 +8,9 @@ from sasv.audio import AUTO, check_channel
 from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
 from sasv.decision import Outcome, SpeechLimits
-from sasv.embeddings.model import load_model
 from sasv.metrics import cost_model
+from sasv.runtime.embedder import Embedder
+from sasv.runtime.model import SUFFIX, OnnxModel
 from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
 
@@ -22,7 +23,8 @@ class VerifyOptions(Options):
 
     Args:
         recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide on.
-        model: checkpoint; by default the model that comes with sasv.
+        model: checkpoint, or ONNX file that sasv export wrote; by default the model that comes
+            with sasv.
         threshold: score from which a recording is accepted; by default the calibration or the
             threshold of the checkpoint.
         costs: name of a cost model, or six numbers, for a model with the three-class loss, which
@@ -58,7 +60,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     if len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
     check_channel(options.channel)
-    model = load_model(options.model, options.device)
+    model = opened(options.model, options.device)
     model.extraction = replace(model.extraction, channel=options.channel)
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
     if options.threshold is not None:
@@ -93,6 +95,15 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     for reason in decision.reasons[1:]:
         logger.info(f"warning: {reason.text}")
     return result
+
+
+def opened(path: str, device: str) -> Embedder:
+    """Load a checkpoint, which takes PyTorch, or an exported model, which takes ONNX Runtime."""
+    if path.endswith(SUFFIX):
+        return OnnxModel(path)
+    from sasv.embeddings.model import load_model
+
+    return load_model(path, device)
 
 
 def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:

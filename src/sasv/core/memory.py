@@ -1,4 +1,4 @@
-"""Memory of large CPU tensors."""
+"""Memory: of large CPU tensors, and of the process."""
 
 import contextlib
 import ctypes
@@ -17,3 +17,14 @@ def keep_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def peak_memory() -> int | None:
+    """Return the largest resident memory of this process so far, in bytes; None where the system
+    does not say.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/status") as lines:
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None

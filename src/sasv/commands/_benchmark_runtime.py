@@ -1,0 +1,46 @@
+"""sasv benchmark-runtime."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from sasv.core.options import Options, PositiveInt
+from sasv.runtime.benchmark import measured
+from sasv.runtime.model import OnnxModel
+
+
+@dataclass
+class BenchmarkRuntimeOptions(Options):
+    """Measure an exported model: seconds of computing for a second of audio, time from 3 s of
+    samples to their embedding, time to start, and memory, by number of threads.
+
+    Args:
+        model: ONNX file that sasv export wrote.
+        threads: numbers of threads to measure; by default 1, 2, 4, and so on, up to the cores.
+        repeats: runs of which the median counts.
+        json: print JSON.
+    """
+
+    model: str
+    threads: list[int] = field(default_factory=list)
+    repeats: PositiveInt = 20
+    json: bool = False
+
+
+def benchmark_runtime(options: BenchmarkRuntimeOptions) -> dict[str, Any]:
+    """Return what was measured, one row for each number of threads."""
+    model = OnnxModel(options.model, 1)
+    threads = options.threads or doubled(os.cpu_count() or 1)
+    return {
+        "model": options.model,
+        "precision": model.record.precision,
+        "rows": [measured(options.model, count, options.repeats) for count in threads],
+    }
+
+
+def doubled(most: int) -> list[int]:
+    """Return 1, 2, 4, and so on, and ``most``."""
+    counts = [1]
+    while 2 * counts[-1] <= most:
+        counts.append(2 * counts[-1])
+    return counts if counts[-1] == most else [*counts, most]

@@ -1,0 +1,83 @@
+"""sasv export."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sasv.checkpoints import load_checkpoint
+from sasv.core.errors import SasvError
+from sasv.core.options import Options
+from sasv.embeddings.model import Model
+from sasv.evaluation.protocol import load_protocol
+from sasv.export.cost import error_rates, some_recordings
+from sasv.export.export import export_model
+from sasv.runtime.model import OnnxModel
+
+logger = logging.getLogger("sasv")
+
+
+@dataclass
+class ExportOptions(Options):
+    """Write a model as one ONNX file that takes samples, and prove that it computes the same.
+
+    The file holds front-end, network, and countermeasure in one graph of real numbers. Its inputs
+    are samples (batch, time), any number of both, and lengths (batch); it carries the
+    specification, with threshold and calibration. sasv verify takes it as --model, without PyTorch.
+
+    Args:
+        model: checkpoint.
+        out: the ONNX file.
+        int8: quantise the weights and features of the network to eight bits; the ranges of the
+            features are measured on the recordings of --utterances.
+        utterances: utterance table of development recordings, for --int8.
+        enrolments: enrolment table; with --trials, the error rates of the model before and after
+            are computed.
+        trials: trial table.
+        seed: of the draw of recordings that --int8 measures.
+    """
+
+    model: str
+    out: str
+    int8: bool = False
+    utterances: str = ""
+    enrolments: str = ""
+    trials: str = ""
+    seed: int = 0
+
+
+def export(options: ExportOptions) -> dict[str, Any]:
+    """Export a model; return the proof of the export, and the error rates where trials are given.
+
+    Raises:
+        SasvError: the exported model computes something else; nothing was written.
+    """
+    if options.int8 and not options.utterances:
+        raise SasvError(
+            "--int8 measures the ranges of features on recordings: give --utterances, the table of "
+            "development recordings"
+        )
+    if (options.enrolments or options.trials) and not options.utterances:
+        raise SasvError("--enrolments and --trials need --utterances, the table of recordings")
+    protocol = None
+    if options.utterances:
+        protocol = load_protocol(options.utterances, options.enrolments, options.trials)
+    checkpoint = load_checkpoint(options.model)
+    recordings = None
+    if options.int8:
+        assert protocol is not None
+        reader = Model(checkpoint)
+        recordings = some_recordings(reader, protocol.utterances.paths, options.seed)
+    record = export_model(checkpoint, options.out, recordings)
+    result: dict[str, Any] = {
+        "out": options.out,
+        "opset": record.opset,
+        "precision": record.precision,
+        "megabytes": round(Path(options.out).stat().st_size / 1e6, 3),
+        "proof": record.proof,
+    }
+    if protocol is not None and protocol.trials is not None:
+        logger.info(f"scoring {len(protocol.trials)} trials with the original and the export")
+        result["before"] = error_rates(Model(checkpoint), protocol)
+        result["after"] = error_rates(OnnxModel(options.out), protocol)
+    return result

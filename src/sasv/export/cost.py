@@ -1,0 +1,52 @@
+"""What an exported model costs: error rates on development trials, bytes, and real time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sasv.evaluation.protocol import Protocol
+from sasv.metrics import sasv_eers
+from sasv.runtime.embedder import Embedder
+from sasv.scores import score_embeddings
+
+RATES = ("sasv_eer", "sv_eer", "spf_eer")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of a table, as a model reads them: some give the ranges of int8, five others the
+    proof.
+    """
+
+    ranges: list[np.ndarray]
+    proof: list[np.ndarray]
+
+
+def some_recordings(model: Embedder, paths: list[str], seed: int, most: int = 64) -> Recordings:
+    """Read recordings of a table, drawn by chance.
+
+    Args:
+        model: reads them, as it reads what it embeds.
+        paths: of all recordings.
+        seed: of the draw.
+        most: of how many recordings the ranges are measured.
+    """
+    order = np.random.default_rng(seed).permutation(len(paths))[: most + 5]
+    waves = [model.read(paths[row]) for row in order]
+    kept = min(5, len(waves))
+    return Recordings(waves[kept:] or waves, waves[:kept])
+
+
+def error_rates(model: Embedder, protocol: Protocol) -> dict[str, float | None]:
+    """Return the equal error rates of a model on trials, as fractions.
+
+    Raises:
+        SasvError: a recording cannot be embedded.
+    """
+    assert protocol.enrolments is not None and protocol.trials is not None
+    utterances = protocol.utterances
+    vectors = np.stack([model.embed(Path(path)) for path in utterances.paths])
+    scores = score_embeddings(vectors, utterances.ids, protocol.enrolments, protocol.trials)
+    found = sasv_eers(scores, protocol.trials.labels)
+    return {name: found[name] for name in RATES}

@@ -1,0 +1,78 @@
+"""Speed and memory of an exported model. Each number of threads is measured in a process of its
+own, which holds nothing but the model.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sasv.core.errors import SasvError
+from sasv.core.memory import peak_memory
+
+LATENCY_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured with one number of threads.
+
+    Attributes:
+        threads: threads that compute one call.
+        real_time_factor: seconds of computing for a second of audio, at 10 s.
+        latency_ms: median time from 3 s of samples to their embedding.
+        start_ms: time to load the model.
+        memory_mb: largest resident memory of the process; None where the system does not say.
+    """
+
+    threads: int
+    real_time_factor: float
+    latency_ms: float
+    start_ms: float
+    memory_mb: float | None
+
+
+def measure_here(path: str, threads: int, repeats: int) -> Speed:
+    """Measure a model in this process."""
+    from sasv.runtime.model import OnnxModel
+
+    started = time.perf_counter()
+    model = OnnxModel(path, threads)
+    start = time.perf_counter() - started
+    rate = model.specification.sample_rate
+    rng = np.random.default_rng(0)
+
+    def median(seconds: float) -> float:
+        wave = 0.1 * rng.standard_normal(round(seconds * rate)).astype(np.float32)
+        times = []
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            model.embed_whole([wave])
+            times.append(time.perf_counter() - began)
+        return float(np.median(times[1:]))
+
+    latency = median(LATENCY_SECONDS)
+    factor = median(10.0) / 10.0
+    memory = peak_memory()
+    megabytes = None if memory is None else memory / 1e6
+    return Speed(threads, factor, 1000 * latency, 1000 * start, megabytes)
+
+
+def measured(path: str, threads: int, repeats: int) -> dict[str, Any]:
+    """Measure a model in a process of its own; return the values of ``Speed``."""
+    code = (
+        "import json, sys; from dataclasses import asdict; "
+        "from sasv.runtime.benchmark import measure_here; "
+        "print(json.dumps(asdict(measure_here(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))"
+    )
+    words = [sys.executable, "-c", code, path, str(threads), str(repeats)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        raise SasvError(f"{path}: cannot be measured ({reason[0]})")
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values

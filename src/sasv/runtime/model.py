@@ -1,0 +1,133 @@
+"""An exported model (``sasv export``), run by ONNX Runtime. No PyTorch is needed."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sasv.core.errors import CheckpointError, MissingExtra, SasvError
+from sasv.runtime.embedder import Embedder, Extraction
+from sasv.runtime.record import CM_SCORE, EMBEDDING, KEY, LENGTHS, SAMPLES, Record
+from sasv.scores import ThreeClass
+
+SUFFIX = ".onnx"
+
+
+class OnnxModel(Embedder):
+    """An exported model with its specification.
+
+    Attributes:
+        record: what the file says about itself.
+        session: the session of ONNX Runtime; several threads may run it at once.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int = 0,
+        extraction: Extraction | None = None,
+    ):
+        """Load an exported model.
+
+        Args:
+            path: file that ``sasv export`` wrote.
+            threads: threads that compute one call; 0 takes one for each core.
+            extraction: how an utterance becomes an embedding; left out, as the specification says.
+
+        Raises:
+            CheckpointError: no file, or none that sasv exported.
+            MissingExtra: ONNX Runtime is not installed.
+        """
+        self.name = os.fspath(path)
+        self.session = _session(self.name, threads)
+        self.record = _record(self.session, self.name)
+        self.specification = self.record.specification
+        self.extraction = extraction or Extraction.of(self.specification.scoring)
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the embeddings."""
+        return self.record.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the model that was exported, the same as that of its checkpoint."""
+        return self.record.fingerprint
+
+    @property
+    def scores_spoofing(self) -> bool:
+        """Whether the model scores how likely speech is bona fide."""
+        return CM_SCORE in self.outputs
+
+    def three_class(self) -> ThreeClass | None:
+        """Return what a model of the three-class loss decides by; None of another model."""
+        return self.record.three_class
+
+    def embed_whole(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to
+        single calls.
+        """
+        return self._run(waves, EMBEDDING)
+
+    def bona_fide_scores(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        """Score checked waveforms as a countermeasure does: float32 (files,), high for bona fide
+        speech.
+
+        Raises:
+            SasvError: the model was trained without spoofed speech.
+        """
+        if not self.scores_spoofing:
+            raise SasvError(f"{self.name}: was trained without spoofed speech")
+        return self._run(waves, CM_SCORE)
+
+    def _run(self, waves: Sequence[np.ndarray], output: str) -> np.ndarray:
+        lengths = np.array([len(wave) for wave in waves], np.int64)
+        padded = np.zeros((len(waves), lengths.max()), np.float32)
+        for row, wave in zip(padded, waves):
+            row[: len(wave)] = wave
+        found: np.ndarray = self.session.run([output], {SAMPLES: padded, LENGTHS: lengths})[0]
+        return found
+
+
+def onnx_runtime() -> Any:
+    """Return the module ``onnxruntime``. MissingExtra where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("onnxruntime", "runtime", "an exported model") from error
+    return onnxruntime
+
+
+def new_session(model: str | bytes, threads: int = 0) -> Any:
+    """Start a session on the CPU of a file or of the bytes of one."""
+    runtime = onnx_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _session(path: str, threads: int) -> Any:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file")
+    onnx_runtime()
+    try:
+        return new_session(path, threads)
+    except Exception as error:  # ONNX Runtime has no common class of its errors
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: ONNX Runtime cannot load it ({reason}); make it by sasv export"
+        ) from error
+
+
+def _record(session: Any, path: str) -> Record:
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    inputs = {one.name for one in session.get_inputs()}
+    if text is None or not {SAMPLES, LENGTHS} <= inputs:
+        raise CheckpointError(
+            f"{path}: was not exported by sasv from samples on; make it by sasv export"
+        )
+    return Record.from_json(text, path)
