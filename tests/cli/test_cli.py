@@ -19,7 +19,7 @@ from forked import Forked
 from sasv import cli
 from sasv.audio import write_audio
 from sasv.cli.parser import helps_of
-from sasv.commands import COMMANDS, SynthesizeOptions, synthesize
+from sasv.commands import COMMANDS, SynthesizeOptions, function_name, synthesize
 from sasv.core import files
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import locked
@@ -54,7 +54,7 @@ def test_every_command_has_help_for_every_option(name, capsys):
     for option in names:
         assert option in text.replace("-", "_"), option
     assert set(helps_of(kind)) == names
-    assert callable(getattr(__import__("sasv.commands", fromlist=[name]), name))
+    assert callable(getattr(__import__("sasv.commands", fromlist=[name]), function_name(name)))
 
 
 def test_flags_yaml_and_dashes_give_the_same_options(tmp_path):

@@ -2,9 +2,9 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from sasv.core.options import Options, PositiveInt
+from sasv.core.options import Options, PositiveInt, Range
 from sasv.runtime.benchmark import measured
 from sasv.runtime.model import OnnxModel
 
@@ -22,7 +22,7 @@ class BenchmarkRuntimeOptions(Options):
     """
 
     model: str
-    threads: list[int] = field(default_factory=list)
+    threads: Annotated[list[int], Range(1, 1024)] = field(default_factory=list)
     repeats: PositiveInt = 20
     json: bool = False
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sasv.checkpoints import load_checkpoint
 from sasv.core.errors import SasvError
-from sasv.core.options import Options
+from sasv.core.options import Options, Seed
 from sasv.embeddings.model import Model
 from sasv.evaluation.protocol import load_protocol
 from sasv.export.cost import error_rates, some_recordings
@@ -43,7 +43,7 @@ class ExportOptions(Options):
     utterances: str = ""
     enrolments: str = ""
     trials: str = ""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
