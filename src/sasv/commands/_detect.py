@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from sasv.audio import AUTO, check_channel
+from sasv.commands._loading import load_any
 from sasv.core.errors import SasvError
 from sasv.core.options import Options, Range
 from sasv.decision import SpeechLimits, detect_spoof
-from sasv.embeddings.model import load_model
 from sasv.metrics import cost_model
 from sasv.weights.catalogue import DEFAULT
 
@@ -19,8 +19,8 @@ class DetectOptions(Options):
 
     Args:
         recordings: recordings to decide on.
-        model: checkpoint with a spoof head and a three-way calibration; by default the model that
-            comes with sasv.
+        model: checkpoint with a spoof head and a three-way calibration, or ONNX file that sasv
+            export wrote of one; by default the model that comes with sasv.
         costs: name of a cost model, or six numbers: the prior of bona fide speech, 0, the prior of
             spoofed speech, then the costs of a miss, 0, and of an accepted spoof.
         min_speech: seconds of speech that each recording must contain; by default the limit of the
@@ -46,7 +46,7 @@ def detect(options: DetectOptions) -> list[dict[str, Any]]:
         raise SasvError("detect needs at least one recording")
     check_channel(options.channel)
     costs = cost_model(options.costs)
-    model = load_model(options.model, options.device)
+    model = load_any(options.model, options.device)
     model.extraction = replace(model.extraction, channel=options.channel)
     verifier = model.verifier()
     if verifier.three_way is None:

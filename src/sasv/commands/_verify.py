@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from sasv.audio import AUTO, check_channel
+from sasv.commands._loading import load_any
 from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
 from sasv.decision import Outcome, SpeechLimits
 from sasv.metrics import cost_model
-from sasv.runtime.embedder import Embedder
-from sasv.runtime.model import SUFFIX, OnnxModel
 from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
 
@@ -60,7 +59,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     if len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
     check_channel(options.channel)
-    model = opened(options.model, options.device)
+    model = load_any(options.model, options.device)
     model.extraction = replace(model.extraction, channel=options.channel)
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
     if options.threshold is not None:
@@ -95,15 +94,6 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     for reason in decision.reasons[1:]:
         logger.info(f"warning: {reason.text}")
     return result
-
-
-def opened(path: str, device: str) -> Embedder:
-    """Load a checkpoint, which takes PyTorch, or an exported model, which takes ONNX Runtime."""
-    if path.endswith(SUFFIX):
-        return OnnxModel(path)
-    from sasv.embeddings.model import load_model
-
-    return load_model(path, device)
 
 
 def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:
