@@ -39,15 +39,19 @@ coverage: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-# The sdist and the wheel, in dist; the wheel is installed into a fresh environment and run.
+# The sdist and the wheel, in dist. The wheel is installed into two fresh environments and run: with PyTorch, which exports the
+# model in the package, and without, where ONNX Runtime runs the export.
 package: $(BIN)/python
-	rm -rf dist build/fresh
+	rm -rf dist build/fresh build/light build/compact.onnx
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/fresh
-	build/fresh/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
-	cd build && fresh/bin/python ../.ci/smoke.py
+	build/fresh/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo dist/*.whl)[export]"
+	cd build && fresh/bin/python ../.ci/smoke.py && fresh/bin/sasv export compact compact.onnx
+	$(PYTHON) -m venv build/light
+	build/light/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo dist/*.whl)[runtime]"
+	cd build && light/bin/python ../.ci/smoke_runtime.py compact.onnx
 
 benchmark: $(VENV)/dev.stamp
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

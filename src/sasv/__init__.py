@@ -6,7 +6,7 @@ Every command of the command line is a function of ``sasv.commands``.
 
 from typing import TYPE_CHECKING, Any
 
-from sasv.core.errors import SasvError
+from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.version import __version__
 
 if TYPE_CHECKING:
@@ -16,9 +16,13 @@ __all__ = ["Model", "SasvError", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when a model is wanted."""
+    """Import PyTorch only when a model is wanted."""
     if name in ("Model", "load_model"):
-        import sasv.embeddings.model as module
-
+        try:
+            import sasv.embeddings.model as module
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise MissingExtra("PyTorch", "torch", f"sasv.{name}") from error
         return getattr(module, name)
     raise AttributeError(f"module 'sasv' has no attribute '{name}'")

@@ -1,14 +1,12 @@
 """How much of a recording is speech, and where: the Silero voice activity detector, run by NumPy.
 
 Source: the network and its weights are those of the package ``silero-vad``
-(https://github.com/snakers4/silero-vad, MIT licence). Importing the package sets the number of
-threads of the whole process to one, and its runner steps through a recording frame by frame (half a
-second for 30 s of audio). The network is small: here its convolutions take all frames at once. A
-test compares the probabilities with those of the package.
+(https://github.com/snakers4/silero-vad, MIT licence, in ``silero_vad_LICENSE.txt``). The package
+needs PyTorch and sets the number of threads of the whole process to one, and its runner steps
+through a recording frame by frame (half a second for 30 s of audio). The network is small: here its
+convolutions take all frames at once. A test compares the probabilities with those of the package.
 """
 
-import importlib.util
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import soxr
+from safetensors.numpy import load_file
 
 from sasv.core.errors import SasvError
 
@@ -181,27 +180,8 @@ def shorten_pauses(
 
 @cache
 def _weights() -> Weights:
-    """Read the weights out of the installed package, without importing it."""
-    import torch
-
-    found = importlib.util.find_spec("silero_vad")
-    folders = list(found.submodule_search_locations or ()) if found else []
-    path = Path(folders[0]) / "data" / "silero_vad.jit" if folders else None
-    if path is None or not path.exists():
-        raise SasvError(
-            "the speech detector needs silero-vad 6.2 or newer; pip install -U silero-vad"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the format is deprecated, and the only one with these weights
-        entries = torch.jit.load(str(path), map_location="cpu").state_dict()
-    prefix = "_model."
-    return {
-        name.removeprefix(prefix): entries[name].numpy()
-        for name in entries
-        if name.startswith(prefix)
-    }
+    """Read the weights, which come with sasv."""
+    return load_file(Path(__file__).with_name("silero_vad_16k.safetensors"))
 
 
 def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sasv.commands import COMMANDS, function_name
-from sasv.core.errors import SasvError, Undecided, reason_of
+from sasv.core.errors import MissingExtra, SasvError, Undecided, reason_of
 
 DONE = 0
 FAILED = 1
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ESHUTDOWN):
             _discard_stdout()
             return CLOSED_PIPE
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return _fail(name, str(MissingExtra("PyTorch", "torch", "this command")), MISTAKE)
         hint = "" if debugging() else " (set SASV_DEBUG=1 to see where)"
         return _fail(name, reason_of(error) + hint, FAILED)
 
