@@ -131,7 +131,6 @@ def test_a_channel_is_a_column(speech, tmp_path):
 
 
 def test_recordings_without_speech_are_named_on_request(speech, tmp_path, capsys):
-    pytest.importorskip("silero_vad", reason="silero-vad is not installed")
     table = run(speech, tmp_path / "out", check_speech=True)
     assert table.table.numbers("speech_seconds").tolist() == [0.0] * 3
     assert (
