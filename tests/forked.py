@@ -13,20 +13,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    [
-        "matplotlib.backends.backend_agg",
-        "sasv.cli.program",
-        "sasv.commands._embed",
-        "sasv.commands._evaluate",
-        "sasv.commands._synthesize",
-        "sasv.commands._train",
-        "sasv.training.build",
-        "torch._dynamo",
-        "torch.distributed.fsdp",
-    ]
-)
+PRELOADED = [
+    "matplotlib.backends.backend_agg",
+    "sasv.cli.program",
+    "sasv.commands._embed",
+    "sasv.commands._evaluate",
+    "sasv.commands._synthesize",
+    "sasv.commands._train",
+    "sasv.training.build",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+]
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+SERVER = multiprocessing.get_context("forkserver" if FORKS else "spawn")  # Windows cannot fork
+if FORKS:
+    SERVER.set_forkserver_preload(PRELOADED)
 
 
 class Forked:
@@ -127,7 +128,8 @@ def _run(
     errors: Path,
     before: Callable[[], object] | None,
 ) -> None:
-    os.setsid()
+    if FORKS:
+        os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
