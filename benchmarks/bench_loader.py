@@ -3,6 +3,7 @@ whole.
 """
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
@@ -10,13 +11,14 @@ from unittest.mock import patch
 import numpy as np
 import soundfile
 
-from common import header, measure, row
+from common import header, is_quick, measure, row
 from sasv.audio import read_audio
 from sasv.batches.augment import Augmenter
 from sasv.batches.dataset import CropDataset, Item, crop_samples
 from sasv.tables import Table, Utterances
 
-PAIRS, FRAMES, RATE = 25, 200, 16000
+FRAMES = 200
+RATE = 16000
 
 
 def read_whole(
@@ -51,30 +53,33 @@ def speech(path: Path, seconds: float, rng: np.random.Generator) -> None:
     soundfile.write(path, 0.05 * wave + 0.003 * rng.standard_normal(len(time)), RATE)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    quick = is_quick(words, __doc__)
+    pairs = 1 if quick else 25
+    files = 1 if quick else 8
     rng = np.random.default_rng(0)
-    items = [Item(2 * index, 2 * index + 1, 0, (0, index)) for index in range(PAIRS)]
+    items = [Item(2 * index, 2 * index + 1, 0, (0, index)) for index in range(pairs)]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for kind, count in (
-            ("noise", 8),
-            ("speech", 8),
-            ("music", 8),
+            ("noise", files),
+            ("speech", files),
+            ("music", files),
         ):  # MUSAN whole: minutes a file
             for index in range(count):
-                speech(root / "musan" / kind / f"{index}.wav", 60, rng)
+                speech(root / "musan" / kind / f"{index}.wav", 8 if quick else 60, rng)
         for index in range(4):
             rir = np.exp(-np.arange(8000) / 1500) * rng.standard_normal(8000)
             (root / "rirs").mkdir(exist_ok=True)
             soundfile.write(root / "rirs" / f"{index}.wav", 0.1 * rir, RATE)
-        for seconds in (8, 20):
-            names = [f"{seconds}/{index}.flac" for index in range(2 * PAIRS)]
+        for seconds in (8,) if quick else (8, 20):
+            names = [f"{seconds}/{index}.flac" for index in range(2 * pairs)]
             for name in names:
                 speech(root / name, seconds, rng)
             columns = {"utterance": range(len(names)), "path": names, "speaker": ["s"] * len(names)}
             utterances = Utterances(Table.build(columns, str(root / "u.tsv")))
             header(
-                f"{2 * PAIRS} crops of {crop_samples(FRAMES) / RATE:.2f} s from {seconds} s of "
+                f"{2 * pairs} crops of {crop_samples(FRAMES) / RATE:.2f} s from {seconds} s of "
                 "FLAC, one core"
             )
             for title, augmenter in (
@@ -90,7 +95,7 @@ def main() -> None:
                 row(
                     f"all files whole, {title} (baseline)",
                     whole,
-                    note=f"{2 * PAIRS / whole:.0f} crops/s",
+                    note=f"{2 * pairs / whole:.0f} crops/s",
                 )
                 for name, speech_too in (
                     (f"speech whole, {title}", True),
@@ -98,7 +103,7 @@ def main() -> None:
                 ):
                     if augmenter or not speech_too:
                         taken = seconds_of(speech_too, False, data, items)
-                        row(name, taken, whole, f"{2 * PAIRS / taken:.0f} crops/s")
+                        row(name, taken, whole, f"{2 * pairs / taken:.0f} crops/s")
 
 
 if __name__ == "__main__":

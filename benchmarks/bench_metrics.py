@@ -8,9 +8,11 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
+import argparse  # noqa: E402
 import resource  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -89,9 +91,17 @@ def one_size(trials: int) -> None:
         )
 
 
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trials", nargs="?", type=int, help="one size, in this process")
+    parser.add_argument("--quick", action="store_true", help="the smallest size, for a test")
+    options = parser.parse_args(words)
+    if options.trials or options.quick:
+        one_size(options.trials or 1000)
+        return
+    for size in (10**5, 10**6, 10**7):
+        subprocess.run([sys.executable, __file__, str(size)], check=True)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        one_size(int(sys.argv[1]))
-    else:
-        for size in (10**5, 10**6, 10**7):
-            subprocess.run([sys.executable, __file__, str(size)], check=True)
+    main()

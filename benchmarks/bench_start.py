@@ -2,20 +2,23 @@
 
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from common import header, measure, row
-
-SASV = str(Path(sys.executable).with_name("sasv"))
+from common import header, is_quick, measure, row
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    repeats = 1 if is_quick(words, __doc__) else 7
+    sasv = (sys.executable, "-m", "sasv")
     header("start")
-    run = lambda *words: measure(lambda: subprocess.run(words, check=True, capture_output=True), 7)  # noqa: E731
+
+    def run(*command: str) -> float:
+        return measure(lambda: subprocess.run(command, check=True, capture_output=True), repeats)
+
     baseline = run(sys.executable, "-c", "pass")
     row("python -c pass (baseline)", baseline)
-    row("sasv --help", run(SASV, "--help"), baseline)
-    row("sasv metrics --help", run(SASV, "metrics", "--help"), baseline)
+    row("sasv --help", run(*sasv, "--help"), baseline)
+    row("sasv metrics --help", run(*sasv, "metrics", "--help"), baseline)
     row("import sasv", run(sys.executable, "-c", "import sasv"), baseline)
     row("import torch", run(sys.executable, "-c", "import torch"), baseline)
     row(

@@ -2,22 +2,23 @@
 feeds it.
 """
 
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import torch
 
-from common import header
+from common import header, is_quick
 from sasv.core.memory import keep_memory
-from sasv.encoders import ENCODERS
+from sasv.encoders import preset
 from sasv.parallel.processes import Processes
 from sasv.training.build import build_engine
 from sasv.training.engine import Engine
 from sasv.training.options import TrainOptions
 
 SMALL = {"channels": 256, "pooled": 512, "attention": 64, "bottleneck": 64}
-CLASSES = 5994
+CLASSES = [f"id{number:05}" for number in range(5994)]
+PUBLISHED = ("ecapa-tdnn", "ska-tdnn", "mfa-conformer")
 LOADER = 800.0
 """Augmented crops a second and core (bench_loader): what a core feeds."""
 
@@ -71,18 +72,24 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    quick = is_quick(words, __doc__)
     keep_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
-    quick = "--quick" in sys.argv
-    cases = [("ecapa-tdnn", SMALL), *((name, {}) for name in ENCODERS)]
+    cases = [("ecapa-tdnn", SMALL), *((name, {}) for name in PUBLISHED)]
+    samples = 32240
+    if quick:
+        cases = [("ecapa-tdnn", preset("ecapa-tdnn", "test"))]
+        samples = 8000
     header(f"one training step, crops of 2 s, on {torch.cuda.get_device_name() if gpu else 'CPU'}")
-    for name, sizes in cases[:1] if quick else cases:
+    for name, sizes in cases:
         batches = (100, 400) if gpu else (16,) if sizes else (4,)  # 100 pairs are published
+        if quick:
+            batches = (2,)
         for pairs in batches:
             baseline = 0.0
-            for compiled in (False, True):
+            for compiled in (False,) if quick else (False, True):
                 for precision in ("float32", "bfloat16"):
                     with tempfile.TemporaryDirectory() as folder:
                         options = TrainOptions(
@@ -95,8 +102,8 @@ def main() -> None:
                         )
                         torch.manual_seed(0)
                         engine, _ = build_engine(options, CLASSES, device, Processes())
-                    seconds, alone = step_time(engine, pairs, 32240, 9 if gpu else 3)
-                    heard = 2 * pairs * 32240 / 16000 / seconds
+                    seconds, alone = step_time(engine, pairs, samples, 9 if gpu else 3)
+                    heard = 2 * pairs * samples / 16000 / seconds
                     baseline = baseline or heard
                     title = (
                         f"{name}{' (256 channels)' if sizes else ''}, {pairs} pairs, {precision}"
@@ -111,7 +118,7 @@ def main() -> None:
                     if not compiled:
                         operations = flops(
                             engine.system.encoder,
-                            0.1 * torch.randn(2 * pairs, 32240, device=device),
+                            0.1 * torch.randn(2 * pairs, samples, device=device),
                         )
                         note += f", {operations / 2 / pairs / 1e9:.1f} GFLOP a crop"
                         note += f", {operations / alone / 1e12:.2f} TFLOP/s"

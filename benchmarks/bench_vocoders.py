@@ -7,12 +7,13 @@ SPEECH is a folder of FLAC files, for instance LibriSpeech; without one, or wher
 voiced-like sound.
 """
 
+import argparse
 import multiprocessing
 import resource
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,11 @@ from sasv.synthesis.run import run
 from sasv.tables import Table, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS, make_vocoder
 
-SECONDS, FILES, REPEATS = 8, 40, 3
-VOXCELEB2_FILES, VOXCELEB2_HOURS = 1_092_009, 2_360
+SECONDS = 8
+FILES = 40
+REPEATS = 3
+VOXCELEB2_FILES = 1_092_009
+VOXCELEB2_HOURS = 2_360
 
 
 def speech(root: Path | None) -> list[np.ndarray]:
@@ -91,11 +95,19 @@ def by_hand(names: tuple[str, ...], waves: list[np.ndarray], folder: Path) -> fl
     return time.perf_counter() - started
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("speech", nargs="?", type=Path, help="folder of .flac files")
+    parser.add_argument("--quick", action="store_true", help="the smallest size, for a test")
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
-    waves = speech(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    waves = speech(options.speech)
+    repeats = REPEATS
+    if options.quick:
+        waves = [wave[: RATE // 2] for wave in waves[:2]]
+        repeats = 1
     header(f"vocoders: {len(waves)} utterances of {SECONDS} s; median of utterances, one thread")
-    for name in VOCODERS:
+    for name in ALWAYS[:1] if options.quick else VOCODERS:
         few = [waves[0][: 2 * RATE]] if name == "cargan" else waves
         found = "" if VOCODERS.get(name).needs_weights else of_fresh_process(name, few)
         if isinstance(found, str):
@@ -122,13 +134,13 @@ def main() -> None:
         table = load_utterances(folder / "utterances.tsv")
         times: dict[str, list[float]] = {"loop": [], "1 process": [], "2 processes": []}
         makers = Makers(ALWAYS)
-        for repeat in range(REPEATS):
+        for repeat in range(repeats):
             times["loop"].append(by_hand(ALWAYS, waves, folder))
             for workers in (1, 2):
                 out = folder / f"{repeat}-{workers}"
                 plan = plan_units(table, ALWAYS, out)
                 started = time.perf_counter()
-                run(plan, makers, out / "parts", workers=workers)
+                run(plan, makers, out / "parts-bench", workers=workers)
                 times["1 process" if workers == 1 else "2 processes"].append(
                     time.perf_counter() - started
                 )

@@ -1,10 +1,20 @@
 """Medians of repeats, and ratios to a named baseline in the same run."""
 
+import argparse
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+
+def is_quick(words: Sequence[str] | None, about: str) -> bool:
+    """Whether the command line asks for the smallest size (``--quick``), at which a test runs every
+    benchmark: its figures mean nothing.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the smallest size, for a test")
+    return bool(parser.parse_args(words).quick)
 
 
 def measure(function: Callable[[], object], repeats: int = 5) -> float:
