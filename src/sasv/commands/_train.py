@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from sasv.core.errors import MissingExtra
-from sasv.parallel.devices import pick_device
+from sasv.parallel.devices import arithmetic, pick_device
 from sasv.parallel.processes import Processes, process_group
 from sasv.report.plots import plot_curves
 from sasv.training.build import build_trainer
@@ -18,7 +18,8 @@ def train(options: TrainOptions) -> Path:
 
     Started by torchrun, the processes train together.
     """
-    with process_group(pick_device(options.device)) as processes:
+    device = pick_device(options.device)
+    with arithmetic(options.tf32, options.deterministic), process_group(device) as processes:
         return _trained(options, processes)
 
 

@@ -15,7 +15,7 @@ from sasv.encoders.base import lengths_tensor, parameters_of
 from sasv.encoders.inference import prepare_for_inference
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss
-from sasv.parallel.devices import pick_device
+from sasv.parallel.devices import arithmetic, pick_device
 from sasv.runtime.embedder import Embedder, Extraction, Speech
 from sasv.scores import SpoofHead, ThreeClass, TrialClasses, unit
 
@@ -82,7 +82,7 @@ class Model(Embedder):
         padded = np.zeros((len(waves), max(lengths)), np.float32)
         for row, wave in zip(padded, waves):
             row[: len(wave)] = wave
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic():
             batch = torch.from_numpy(padded).to(self.device)
             unequal = lengths_tensor(lengths, self.device) if min(lengths) < max(lengths) else None
             return self.encoder(batch, unequal).float().cpu().numpy()
@@ -104,7 +104,7 @@ class Model(Embedder):
         if layer is None:
             found: np.ndarray = -(unit(vectors) @ self.spoof_direction())
             return found
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic():
             scores: np.ndarray = (
                 layer(torch.from_numpy(vectors).to(self.device)).float().cpu().numpy()
             )

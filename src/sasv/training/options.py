@@ -89,6 +89,10 @@ class ModelOptions(Options):
         freeze_batch_norm: keep the batch-norm statistics of the checkpoint given by init, and
             normalise by them in training too.
         precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
+        tf32: let a GPU round the inputs of float32 products and convolutions to TF32: faster, with
+            10 bits of mantissa instead of 23.
+        deterministic: compute by deterministic algorithms alone, so that the same training on a GPU
+            ends in the same bytes; slower. (Training on a CPU always does.)
         compile: compile the encoder with torch.compile (takes half a minute at the start).
         channels_last: use the channels-last memory format for two-dimensional convolutions
             (SKA-TDNN).
@@ -102,6 +106,8 @@ class ModelOptions(Options):
     keep_classes: bool = False
     freeze_batch_norm: bool = False
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    tf32: bool = False
+    deterministic: bool = False
     compile: bool = False
     channels_last: bool = False
 
