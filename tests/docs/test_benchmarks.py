@@ -1,6 +1,7 @@
 """Every benchmark runs, at its smallest size; its figures are not looked at."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,17 @@ def test_a_benchmark_runs(name, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "cores, Python" in said
     assert "baseline" in said or "x real time" in said or "x float32" in said
+
+
+def test_every_part_of_the_script_for_a_card_runs(monkeypatch, tmp_path, capsys):
+    """On a CPU, at its smallest size; SpeechBrain may be missing."""
+    monkeypatch.syspath_prepend(FOLDER)
+    gpu = importlib.import_module("gpu")
+    assert gpu.main(["--out", str(tmp_path), "--quick"]) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    for part in gpu.PARTS:
+        assert part.__doc__ in said
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["failed"] == []
+    assert found["deterministic the killed and resumed"] is True
+    assert found["difference ecapa-tdnn"] < 1e-5
