@@ -16,6 +16,7 @@ from sasv.core.errors import CheckpointError
 from sasv.decision import SpeechLimits
 from sasv.embeddings.model import load_model
 from sasv.export.graph import graph_of, named, to_onnx
+from sasv.runtime import Verifier
 from sasv.runtime.model import OnnxModel
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -68,6 +69,10 @@ def test_scores_and_verdicts_are_those_of_the_toolkit(exported, checkpoint, corp
         assert found.scores["sasv"] == pytest.approx(expected.scores["sasv"], abs=1e-5)
         assert found.outcome == expected.outcome
         assert found.thresholds == expected.thresholds
+    voiceprint = Verifier(own).enrol(files[:1])
+    assert Verifier(own).verify(voiceprint, files[1]).scores == pytest.approx(
+        model.verifier().decide(first[:1], first[1]).scores, abs=1e-5
+    )
     waves = [read_audio(path, samples=16000 + 100 * row) for row, path in enumerate(files)]
     np.testing.assert_allclose(own.embed_many(waves), model.embed_many(waves), atol=1e-4)
 

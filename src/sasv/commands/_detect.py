@@ -9,6 +9,7 @@ from sasv.core.errors import SasvError
 from sasv.core.options import Options, Range
 from sasv.decision import SpeechLimits, detect_spoof
 from sasv.metrics import cost_model
+from sasv.runtime.windows import any_recording
 from sasv.weights.catalogue import DEFAULT
 
 
@@ -59,7 +60,7 @@ def detect(options: DetectOptions) -> list[dict[str, Any]]:
         limits = replace(limits, min_test=options.min_speech)
     results = []
     for path in options.recordings:
-        recording = model.recording(path, limits)
+        recording = any_recording(model, path, limits)
         verdict = detect_spoof(verifier.three_way, recording, limits, costs)
         results.append(verdict | recording.to_dict())
     return results

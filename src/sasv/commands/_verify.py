@@ -10,6 +10,7 @@ from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
 from sasv.decision import Outcome, SpeechLimits
 from sasv.metrics import cost_model
+from sasv.runtime.windows import any_recording
 from sasv.scores import Cohort
 from sasv.weights.catalogue import DEFAULT
 
@@ -79,7 +80,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         )
     if options.min_speech is not None:
         verifier = replace(verifier, limits=limits_with(verifier.limits, options.min_speech))
-    recordings = [model.recording(path, verifier.limits) for path in options.recordings]
+    recordings = [any_recording(model, path, verifier.limits) for path in options.recordings]
     *enrolment, test = recordings
     decision = verifier.decide(enrolment, test)
     result = decision.to_dict() | {

@@ -24,6 +24,11 @@ class Recording:
         share: share of the whole recording that is speech, in [0, 1]; None where nobody measured.
         level: root mean square of the whole recording in dB relative to full scale; None where
             nobody measured.
+        snr: signal-to-noise ratio in dB; None where nobody measured.
+        clipped: share of the samples that are clipped, in [0, 1]; None where nobody measured.
+        bandwidth: highest frequency in the speech, in Hz; None where nobody measured.
+        agreement: cosine between the embeddings of the first and the second half of the speech;
+            None where nobody measured.
     """
 
     name: str
@@ -32,6 +37,10 @@ class Recording:
     net_speech: float | None = None
     share: float | None = None
     level: float | None = None
+    snr: float | None = None
+    clipped: float | None = None
+    bandwidth: float | None = None
+    agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain values for JSON, without the embedding; a level of -inf
@@ -44,7 +53,14 @@ class Recording:
             "net_speech": None if self.net_speech is None else round(self.net_speech, 3),
             "speech_share": None if self.share is None else round(self.share, 4),
             "level_dbfs": level,
+            "snr_db": None if self.snr is None else round(self.snr, 1),
+            "clipped_share": None if self.clipped is None else round(self.clipped, 4),
+            "bandwidth_hz": None if self.bandwidth is None else round(self.bandwidth),
         }
+
+
+SIGNED = ("min_agreement", "min_self_agreement", "min_snr", "min_level")
+"""Limits that may be negative."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +77,33 @@ class SpeechLimits:
             whole.
         min_agreement: an enrolment recording whose cosine with the mean of the others is lower is
             named.
+        min_snr: lowest signal-to-noise ratio, in dB.
+        max_clipped: largest share of clipped samples.
+        min_bandwidth: lowest bandwidth of speech, in Hz.
+        min_level: lowest level, in dB relative to full scale.
+        min_self_agreement: lowest cosine between the embeddings of the first and the second half of
+            the speech: below it, somebody else speaks too. What is low depends on the model; None,
+            the default, does not look.
     """
 
     min_enrolment: float = 1.0
     min_test: float = 0.75
     max_pause: float | None = 0.5
     min_agreement: float = 0.5
+    min_snr: float = 0.0
+    max_clipped: float = 0.1
+    min_bandwidth: float = 2500.0
+    min_level: float = -65.0
+    min_self_agreement: float | None = None
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is None and entry.name == "max_pause":
+            if value is None and entry.name in ("max_pause", "min_self_agreement"):
                 continue
             if not isinstance(value, int | float) or not np.isfinite(value):
                 raise SasvError(f"{entry.name} is {value}; it has to be a finite number")
-            if value < 0 and entry.name != "min_agreement":
+            if value < 0 and entry.name not in SIGNED:
                 raise SasvError(f"{entry.name} is {value:g}; it has to be at least 0")
 
     @classmethod
@@ -99,6 +127,9 @@ class SpeechLimits:
                 f"{self.min_test:g} s are needed"
             )
             return [Reason("too_little_speech", text, True)]
+        poor = self.quality_faults(recording)
+        if poor:
+            return poor
         if recording.vector is None:
             return [Reason("no_embedding", f"{recording.name}: has no embedding", True)]
         if without_direction(recording.vector):
@@ -110,6 +141,37 @@ class SpeechLimits:
                 )
             ]
         return []
+
+    def quality_faults(self, recording: Recording) -> list[Reason]:
+        """Return why a recording is too poor to be compared; what nobody measured is no reason."""
+        name = recording.name
+        found = []
+        if recording.level is not None and recording.level < self.min_level:
+            text = f"{name}: too quiet ({recording.level:.0f} dBFS, below {self.min_level:g})"
+            found.append(Reason("too_quiet", text, True))
+        if recording.snr is not None and recording.snr < self.min_snr:
+            text = f"{name}: too noisy (SNR {recording.snr:.0f} dB, below {self.min_snr:g})"
+            found.append(Reason("too_noisy", text, True))
+        if recording.clipped is not None and recording.clipped > self.max_clipped:
+            text = (
+                f"{name}: clipped ({100 * recording.clipped:.0f} % of the samples, more than "
+                f"{100 * self.max_clipped:g} %); record at a lower level"
+            )
+            found.append(Reason("clipped", text, True))
+        if recording.bandwidth is not None and recording.bandwidth < self.min_bandwidth:
+            text = (
+                f"{name}: too narrow a band ({recording.bandwidth:.0f} Hz, below "
+                f"{self.min_bandwidth:g} Hz)"
+            )
+            found.append(Reason("narrow_band", text, True))
+        least = self.min_self_agreement
+        if recording.agreement is not None and least is not None and recording.agreement < least:
+            text = (
+                f"{name}: more than one speaker (cosine {recording.agreement:.2f} between the "
+                f"first and the second half, expected at least {least:g})"
+            )
+            found.append(Reason("more_than_one_speaker", text, True))
+        return found
 
     def enrolment_faults(self, recordings: Sequence[Recording]) -> list[Reason]:
         """Return why recordings cannot enrol a speaker together; none where they can."""

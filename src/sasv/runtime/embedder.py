@@ -4,7 +4,7 @@ Runtime (``sasv.runtime.model``). No PyTorch is needed here.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soxr
 
 from sasv.audio import AUTO, check_channel, check_speech, read_speech
+from sasv.audio.quality import quality
 from sasv.audio.speech import SpeechActivity, net_speech, shorten_pauses
 from sasv.core.errors import AudioError, SasvError
 from sasv.decision import Recording, SpeechLimits, Verifier
@@ -20,6 +21,9 @@ from sasv.scores import Cohort, ThreeClass, unit
 
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
+
+HALF_SECONDS = 2.0
+"""Least speech in each half of a recording whose halves are compared."""
 
 Speech = os.PathLike[str] | npt.ArrayLike
 """A path, or a waveform (samples,) with values in [-1, 1] at the model's rate."""
@@ -216,29 +220,44 @@ class Embedder:
 
         Args:
             speech: a path, or a waveform of shape (samples,) at the model's rate.
-            limits: how much speech there has to be, and how long a pause may be; left out,
-                SpeechLimits(). A recording with too little speech is not embedded.
+            limits: how much speech there has to be, how good, and how long a pause may be; left
+                out, SpeechLimits(). A recording that does not hold them is not embedded.
             name: of a waveform, for messages.
 
         Raises:
             AudioError: unreadable, too short, too long, silent, or not finite.
         """
-        limits = limits or SpeechLimits()
-        rate = self.specification.sample_rate
         if isinstance(speech, str | os.PathLike):
             name = os.fspath(speech)
-        whole = self._read_whole(speech, name)
+        return self.measured(self._read_whole(speech, name), limits or SpeechLimits(), name)
+
+    def measured(self, whole: np.ndarray, limits: SpeechLimits, name: str) -> Recording:
+        """Return what a verifier takes of checked samples (see ``recording``)."""
+        rate = self.specification.sample_rate
         activity = net_speech(whole, rate)
-        seconds = len(whole) / rate
-        vector = None
-        if activity.net_seconds >= limits.min_test:
-            own = self.extraction.max_pause
-            wave = self._shortened(whole, activity, limits.max_pause if own is None else own)
-            seconds = len(wave) / rate
-            vector = self.embed_many([wave])[0]
-        return Recording(
-            name, vector, seconds, activity.net_seconds, activity.share, activity.level
+        found = quality(whole, activity, rate)
+        recording = Recording(
+            name=name,
+            vector=None,
+            seconds=len(whole) / rate,
+            net_speech=activity.net_seconds,
+            share=activity.share,
+            level=activity.level,
+            snr=None if found is None else found.snr,
+            clipped=None if found is None else found.clipped,
+            bandwidth=None if found is None else found.bandwidth,
         )
+        too_little = activity.net_seconds < limits.min_test
+        if too_little or limits.quality_faults(recording):
+            return recording
+        own = self.extraction.max_pause
+        wave = self._shortened(whole, activity, limits.max_pause if own is None else own)
+        agreement = None
+        if limits.min_self_agreement is not None and activity.net_seconds >= 2 * HALF_SECONDS:
+            halves = unit(self.embed_many(np.array_split(wave, 2)))
+            agreement = float(halves[0] @ halves[1])
+        vector = self.embed_many([wave])[0]
+        return replace(recording, vector=vector, seconds=len(wave) / rate, agreement=agreement)
 
     def enrol(self, recordings: Sequence[Speech], limits: SpeechLimits | None = None) -> np.ndarray:
         """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment

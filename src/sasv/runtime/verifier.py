@@ -1,0 +1,303 @@
+"""Enrol, verify, identify: ``sasv.runtime.Verifier("model.onnx")``. No PyTorch is needed."""
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sasv.core.errors import SasvError, Undecided
+from sasv.core.files import parse_json, read_bytes, write_text
+from sasv.core.part_options import checked
+from sasv.decision import Decision, Recording, SpeechLimits
+from sasv.runtime.embedder import Embedder, Speech
+from sasv.runtime.model import OnnxModel
+from sasv.runtime.windows import WINDOW_SECONDS, Windows, any_recording
+from sasv.scores import Cohort
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Voiceprint:
+    """An enrolled speaker.
+
+    Attributes:
+        recordings: facts and embedding of each enrolment recording, without its audio.
+        model: fingerprint of the model that made the embeddings.
+        speaker: whose voice it is; may be empty.
+    """
+
+    recordings: tuple[Recording, ...]
+    model: str
+    speaker: str = ""
+
+    @property
+    def net_speech(self) -> float:
+        """Seconds of speech that it was made of."""
+        return sum(recording.net_speech or 0.0 for recording in self.recordings)
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        recordings = []
+        for recording in self.recordings:
+            assert recording.vector is not None
+            vector = np.asarray(recording.vector, "<f4").tobytes()
+            recordings.append(
+                {
+                    "name": recording.name,
+                    "seconds": recording.seconds,
+                    "net_speech": recording.net_speech,
+                    "vector": base64.b64encode(vector).decode("ascii"),
+                }
+            )
+        values = {
+            "format": FORMAT,
+            "speaker": self.speaker,
+            "model": self.model,
+            "recordings": recordings,
+        }
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "voiceprint") -> "Voiceprint":
+        """Make it of ``to_json``. SasvError where the text is none."""
+        try:
+            values = checked(parse_json(text), dict[str, Any], "voiceprint")
+            if values["format"] != FORMAT:
+                raise SasvError(f"format {values['format']} is not known; upgrade sasv")
+            recordings = []
+            for one in checked(values["recordings"], list[dict[str, Any]], "recordings"):
+                vector = np.frombuffer(base64.b64decode(one["vector"], validate=True), "<f4")
+                if not len(vector) or not np.isfinite(vector).all():
+                    raise SasvError("an embedding is empty or not finite")
+                net_speech = checked(one["net_speech"], float | None, "net_speech")
+                recordings.append(
+                    Recording(
+                        name=checked(one["name"], str, "name"),
+                        vector=vector,
+                        seconds=checked(one["seconds"], float, "seconds"),
+                        net_speech=net_speech,
+                    )
+                )
+            model = checked(values["model"], str, "model")
+            speaker = checked(values["speaker"], str, "speaker")
+        except (SasvError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise SasvError(
+                f"{name}: is no voiceprint ({error}); enrol the speaker again"
+            ) from error
+        return cls(tuple(recordings), model, speaker)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it. A voiceprint is biometric data: keep the file accordingly."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Voiceprint":
+        """Read what ``save`` wrote."""
+        name = os.fspath(path)
+        return cls.from_json(read_bytes(path).decode("utf-8", "replace"), name)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A speaker that a recording may be of.
+
+    Attributes:
+        speaker: name of the voiceprint.
+        decision: of the recording against that voiceprint alone.
+    """
+
+    speaker: str
+    decision: Decision
+
+
+class Verifier:
+    """Enrols speakers and decides whose speech a recording is.
+
+    Attributes:
+        embedder: the model.
+        decider: scoring, calibration, threshold, and limits: the object that decides in the toolkit
+            as well.
+        voiceprints: speaker -> voiceprint of all that were enrolled or added by name.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Embedder,
+        threads: int = 0,
+        threshold: float | None = None,
+        limits: SpeechLimits | None = None,
+        cohort: Cohort | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: ONNX file that ``sasv export`` wrote, or a loaded model.
+            threads: threads that compute one call; 0 takes one for each core.
+            threshold: score from which a recording is accepted, in place of what the model carries.
+            limits: what recordings have to hold, in place of what the model carries.
+            cohort: the people of s-norm, where the model names a cohort.
+        """
+        self.embedder = model if isinstance(model, Embedder) else OnnxModel(model, threads)
+        self.decider = self.embedder.verifier(cohort)
+        if threshold is not None:
+            self.decider = self.decider.with_threshold(threshold)
+        if limits is not None:
+            self.decider = replace(self.decider, limits=limits)
+        self.voiceprints: dict[str, Voiceprint] = {}
+
+    def enrol(self, recordings: Sequence[Speech], speaker: str = "") -> Voiceprint:
+        """Return the voiceprint of a speaker, and keep it for ``identify`` where it has a name.
+
+        Args:
+            recordings: paths, or waveforms (samples,) at the model's rate.
+            speaker: name of the speaker.
+
+        Raises:
+            SasvError: a recording holds too little speech, or too poor.
+        """
+        found = [self.recording(one, f"recording {row + 1}") for row, one in enumerate(recordings)]
+        faults = self.decider.limits.enrolment_faults(found)
+        if faults:
+            raise SasvError("; ".join(reason.text for reason in faults))
+        voiceprint = Voiceprint(tuple(found), self.embedder.fingerprint, speaker)
+        if speaker:
+            self.voiceprints[speaker] = voiceprint
+        return voiceprint
+
+    def add(self, voiceprint: Voiceprint) -> None:
+        """Keep a voiceprint for ``identify``. SasvError where it has no name or is of another
+        model.
+        """
+        if not voiceprint.speaker:
+            raise SasvError("a voiceprint that is kept needs the name of its speaker")
+        self._check(voiceprint)
+        self.voiceprints[voiceprint.speaker] = voiceprint
+
+    def verify(self, voiceprint: Voiceprint, speech: Speech) -> Decision:
+        """Decide whether a recording is bona fide speech of an enrolled speaker.
+
+        Raises:
+            SasvError: the voiceprint is of another model, or nothing gives a threshold.
+            AudioError: the recording cannot be read.
+        """
+        self._check(voiceprint)
+        return self.decider.decide(voiceprint.recordings, self.recording(speech))
+
+    def identify(self, speech: Speech, top: int = 5) -> list[Candidate]:
+        """Return the enrolled speakers that a recording is most like, the likeliest first.
+
+        Each decision is that of a claim to be this speaker. Among many speakers, a wrong one is
+        accepted more often than in one claim.
+
+        Args:
+            speech: path, or waveform (samples,) at the model's rate.
+            top: how many speakers at most.
+
+        Raises:
+            Undecided: the recording cannot be compared.
+        """
+        test = self.recording(speech)
+        faults = self.decider.limits.faults(test)
+        if faults:
+            why = "; ".join(reason.text for reason in faults)
+            raise Undecided(f"nothing was compared: {why}", test.to_dict())
+        found = [
+            Candidate(name, self.decider.decide(voiceprint.recordings, test))
+            for name, voiceprint in self.voiceprints.items()
+        ]
+        found.sort(key=lambda one: one.decision.scores.get("sasv", -np.inf), reverse=True)
+        return found[:top]
+
+    def stream(self, voiceprint: Voiceprint, every: float = 1.0) -> "Stream":
+        """Return a verification of speech that arrives piece by piece (see Stream)."""
+        self._check(voiceprint)
+        return Stream(self, voiceprint, every)
+
+    def recording(self, speech: Speech, name: str = "waveform") -> Recording:
+        """Return what decides of a recording; longer files than the model embeds in one piece are
+        embedded in windows.
+        """
+        return any_recording(self.embedder, speech, self.decider.limits, name)
+
+    def _check(self, voiceprint: Voiceprint) -> None:
+        if voiceprint.model != self.embedder.fingerprint:
+            named = f" of {voiceprint.speaker}" if voiceprint.speaker else ""
+            raise SasvError(
+                f"the voiceprint{named} was made by another model; enrol the speaker again with "
+                f"{self.embedder.name}"
+            )
+
+
+class Stream:
+    """The verification of speech that arrives piece by piece.
+
+    The decision is always that of all speech so far: of less than a window (20 s) it is what
+    ``Verifier.verify`` says of the same samples, of more the windows are averaged. It is made again
+    after each ``every`` seconds of further audio.
+
+    Attributes:
+        decision: the decision so far.
+    """
+
+    SETTLED_DECISIONS = 3
+    SETTLED_SCORE = 0.05
+
+    def __init__(self, verifier: Verifier, voiceprint: Voiceprint, every: float = 1.0) -> None:
+        """Start to listen.
+
+        Args:
+            verifier: decides.
+            voiceprint: the claimed speaker.
+            every: seconds of audio between two decisions.
+        """
+        if not every > 0:
+            raise SasvError(f"a decision every {every} s: give a positive number of seconds")
+        self.verifier = verifier
+        self.voiceprint = voiceprint
+        self.windows = Windows(verifier.embedder, verifier.decider.limits, WINDOW_SECONDS)
+        self.step = max(1, round(every * self.windows.rate))
+        self.last: list[Decision] = []
+        self.due = self.step
+        self.decision = self._decided()
+
+    @property
+    def settled(self) -> bool:
+        """Whether verdict and score have changed little over the last decisions, so that there is
+        no need to listen any longer.
+        """
+        last = self.last[-self.SETTLED_DECISIONS :]
+        if len(last) < self.SETTLED_DECISIONS or not all(one.scores for one in last):
+            return False
+        scores = [one.scores["sasv"] for one in last]
+        agree = len({one.outcome for one in last}) == 1
+        return agree and max(scores) - min(scores) <= self.SETTLED_SCORE
+
+    def feed(self, samples: np.ndarray) -> Decision:
+        """Take further samples (see Windows.feed) and return the decision so far."""
+        wave = np.asarray(samples)
+        while len(wave):
+            taken = wave[: max(1, self.due - self.windows.heard)]
+            self.windows.feed(taken)
+            wave = wave[len(taken) :]
+            if self.windows.heard >= self.due:
+                self.due = self.windows.heard + self.step
+                self._decide()
+        return self.decision
+
+    def finish(self) -> Decision:
+        """Return the decision on all that was heard."""
+        self._decide()
+        return self.decision
+
+    def _decide(self) -> None:
+        self.decision = self._decided()
+        self.last = [*self.last[-self.SETTLED_DECISIONS :], self.decision]
+
+    def _decided(self) -> Decision:
+        recording = self.windows.recording()
+        return self.verifier.decider.decide(self.voiceprint.recordings, recording)

@@ -1,0 +1,168 @@
+"""Speech that arrives piece by piece, or is too long for one piece: embedded in windows, so that
+the audio in memory is that of one window.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sasv.audio import AUTO, measure, read_audio
+from sasv.core.errors import AudioError, SasvError
+from sasv.decision import Recording, SpeechLimits
+from sasv.runtime.embedder import Embedder, Speech
+from sasv.scores import unit
+
+WINDOW_SECONDS = 20.0
+"""Audio of a window. What is shorter is embedded as one piece, as any other recording is."""
+
+
+class Windows:
+    """The embedding of speech so far.
+
+    Each full window is embedded when it is complete, and its audio forgotten. The embedding of the
+    whole is that of the windows which hold enough and good enough speech: the mean of their
+    directions, weighted by seconds of speech, with the mean of their lengths.
+    """
+
+    def __init__(
+        self, embedder: Embedder, limits: SpeechLimits, seconds: float = WINDOW_SECONDS
+    ) -> None:
+        """Start with nothing.
+
+        Args:
+            embedder: embeds the windows.
+            limits: what a window has to hold.
+            seconds: audio of a window.
+        """
+        self.embedder = embedder
+        self.limits = limits
+        self.rate = embedder.specification.sample_rate
+        self.size = round(seconds * self.rate)
+        if self.size < embedder.specification.min_samples:
+            raise SasvError(
+                f"a window of {seconds:g} s is shorter than the shortest recording that the model "
+                "embeds"
+            )
+        self.heard = 0
+        self.closed: list[Recording] = []
+        self.pending = np.zeros(0, np.float32)
+
+    def feed(self, samples: np.ndarray, name: str = "stream") -> None:
+        """Take further samples, float in [-1, 1] or 16-bit integers, at the model's rate.
+
+        Raises:
+            AudioError: they are not one channel of finite numbers.
+        """
+        wave = np.asarray(samples)
+        if wave.dtype == np.int16:
+            wave = wave / 32768
+        wave = wave.astype(np.float32)
+        if wave.ndim != 1 or not np.isfinite(wave).all():
+            raise AudioError(f"{name}: samples have to be one channel of finite numbers")
+        self.heard += len(wave)
+        while len(wave):
+            taken = self.size - len(self.pending)
+            self.pending = np.concatenate((self.pending, wave[:taken]))
+            wave = wave[taken:]
+            if len(self.pending) == self.size:
+                self.closed.append(self._measured(self.pending, name))
+                self.pending = self.pending[:0]
+
+    def recording(self, name: str = "stream") -> Recording:
+        """Return what a verifier takes of all that was heard so far."""
+        parts = list(self.closed)
+        if len(self.pending) or not parts:
+            parts.append(self._measured(self.pending, name))
+        return together(parts, self.limits, name)
+
+    def _measured(self, wave: np.ndarray, name: str) -> Recording:
+        if len(wave) < self.embedder.specification.min_samples:
+            return Recording(name, None, len(wave) / self.rate, 0.0, 0.0)
+        return self.embedder.measured(wave, self.limits, name)
+
+
+def together(parts: Sequence[Recording], limits: SpeechLimits, name: str) -> Recording:
+    """Return one recording for several parts of it; of one part, that part.
+
+    Of parts none of which may be compared, the one with most speech says why.
+    """
+    if len(parts) == 1:
+        return replace(parts[0], name=name)
+    usable = [part for part in parts if not limits.faults(part)]
+    if not usable:
+        best = max(parts, key=lambda part: part.net_speech or 0.0)
+        return replace(best, name=name, vector=None)
+    vectors = np.stack([np.asarray(part.vector, np.float64) for part in usable])
+    weights = np.array([max(part.net_speech or 0.0, 1e-3) for part in usable])
+    weights /= weights.sum()
+    directions = unit(vectors)
+    length = float(weights @ np.linalg.norm(vectors, axis=1))
+    vector = (unit(weights @ directions) * length).astype(np.float32)
+    neighbours = (directions[1:] * directions[:-1]).sum(axis=1)
+    agreements = [part.agreement for part in usable if part.agreement is not None]
+    agreements += neighbours.tolist()
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [(weight, value) for weight, value in zip(weights, values) if value is not None]
+        total = sum(weight for weight, _ in known)
+        return sum(weight * value for weight, value in known) / total if known else None
+
+    bands = [part.bandwidth for part in usable if part.bandwidth is not None]
+    net_speech = sum(part.net_speech or 0.0 for part in usable)
+    return Recording(
+        name=name,
+        vector=vector,
+        seconds=sum(part.seconds for part in usable),
+        net_speech=net_speech,
+        share=mean([part.share for part in usable]),
+        level=mean([part.level for part in usable]),
+        snr=mean([part.snr for part in usable]),
+        clipped=mean([part.clipped for part in usable]),
+        bandwidth=max(bands, default=None),
+        agreement=min(agreements) if limits.min_self_agreement is not None else None,
+    )
+
+
+def any_recording(
+    embedder: Embedder, speech: Speech, limits: SpeechLimits, name: str = "waveform"
+) -> Recording:
+    """Return what a verifier takes of a recording; a file that is too long for one piece is
+    embedded in windows.
+    """
+    if isinstance(speech, str | os.PathLike) and Path(speech).is_file():
+        extraction = embedder.extraction
+        if measure(speech).seconds > extraction.max_seconds:
+            return long_recording(embedder, speech, limits, channel=extraction.channel)
+    return embedder.recording(speech, limits, name)
+
+
+def long_recording(
+    embedder: Embedder,
+    path: str | os.PathLike[str],
+    limits: SpeechLimits,
+    seconds: float = WINDOW_SECONDS,
+    channel: str = AUTO,
+) -> Recording:
+    """Return what a verifier takes of a file of any length, embedded in windows.
+
+    Args:
+        embedder: embeds the windows.
+        path: the file; only one window of it is in memory at a time.
+        limits: what a window has to hold.
+        seconds: audio of a window.
+        channel: which channel is read (see read_audio).
+
+    Raises:
+        AudioError: unreadable.
+    """
+    name = os.fspath(path)
+    rate = embedder.specification.sample_rate
+    info = measure(path)
+    windows = Windows(embedder, limits, seconds)
+    total = -(-info.samples * rate // info.rate)
+    for start in range(0, total, windows.size):
+        windows.feed(read_audio(path, start, windows.size, rate, channel=channel), name)
+    return windows.recording(name)

@@ -1,0 +1,212 @@
+"""Enrol, verify, identify, and listen with an exported model, here a toy of one layer."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import buzz
+from sasv.audio import write_audio
+from sasv.core.errors import AudioError, SasvError, Undecided
+from sasv.decision import Outcome, SpeechLimits
+from sasv.models import Specification
+from sasv.runtime import Verifier, Voiceprint
+from sasv.runtime.embedder import Extraction
+from sasv.runtime.model import OnnxModel
+from sasv.runtime.record import KEY, Record
+from sasv.runtime.windows import Windows, long_recording, together
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+RATE = 16000
+THRESHOLD = 0.98
+ANYTHING = SpeechLimits(min_enrolment=0, min_test=0, min_bandwidth=0)
+PITCHES = {"ann": 110, "bob": 170, "eve": 260}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A model whose embedding is the magnitude of 24 bands, with a record of a threshold."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    time = np.arange(400) / RATE
+    bands = np.stack([np.sin(2 * np.pi * 60 * (band + 1) * time) for band in range(24)])
+    weight = numpy_helper.from_array(bands[:, None].astype(np.float32), "weight")
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    last = numpy_helper.from_array(np.array([2]), "last")
+    nodes = [
+        helper.make_node("Unsqueeze", ["samples", "axes"], ["waves"]),
+        helper.make_node("Conv", ["waves", "weight"], ["bands"], strides=[160], pads=[400, 400]),
+        helper.make_node("Abs", ["bands"], ["magnitude"]),
+        helper.make_node("ReduceSum", ["magnitude", "last"], ["sum"], keepdims=0),
+        helper.make_node("Unsqueeze", ["lengths", "axes"], ["counts"]),
+        helper.make_node("Cast", ["counts"], ["divisor"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["sum", "divisor"], ["embedding"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [
+            value("samples", TensorProto.FLOAT, ["batch", "samples"]),
+            value("lengths", TensorProto.INT64, ["batch"]),
+        ],
+        [value("embedding", TensorProto.FLOAT, ["batch", 24])],
+        [weight, axes, last],
+    )
+    decision = {"threshold": THRESHOLD, "threshold_source": "toy", "speech": vars(ANYTHING)}
+    record = Record(Specification("toy", {}, decision=decision), "f" * 64, 24, 18)
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    helper.set_model_props(model, {KEY: record.to_json()})
+    result = tmp_path_factory.mktemp("toy") / "toy.onnx"
+    onnx.save(model, result)
+    return result
+
+
+@pytest.fixture(scope="module")
+def verifier(path):
+    found = Verifier(path, threads=1)
+    for name, pitch in PITCHES.items():
+        found.enrol([buzz(2 * RATE, pitch, seed) for seed in (1, 2)], name)
+    return found
+
+
+def test_verify_and_identify(verifier, tmp_path):
+    speech = buzz(3 * RATE, PITCHES["bob"], 5)
+    write_audio(tmp_path / "bob.wav", speech)
+    for test in (speech, tmp_path / "bob.wav", str(tmp_path / "bob.wav")):
+        assert verifier.verify(verifier.voiceprints["bob"], test).accepted
+        assert verifier.verify(verifier.voiceprints["ann"], test).outcome is Outcome.REJECT
+    found = verifier.identify(speech, top=2)
+    assert [one.speaker for one in found][0] == "bob" and len(found) == 2
+    assert found[0].decision == verifier.verify(verifier.voiceprints["bob"], speech)
+
+
+def test_the_decision_is_that_of_the_toolkit(verifier):
+    speech = buzz(3 * RATE, 180, 5)
+    model = verifier.embedder
+    expected = model.verifier().decide(
+        [
+            model.recording(buzz(2 * RATE, 170, seed), ANYTHING, f"recording {seed}")
+            for seed in (1, 2)
+        ],
+        model.recording(speech, ANYTHING),
+    )
+    assert verifier.verify(verifier.voiceprints["bob"], speech) == expected
+
+
+def test_speech_is_measured_by_default(path):
+    strict = Verifier(path, threads=1, limits=SpeechLimits())
+    with pytest.raises(SasvError, match="no speech was found"):
+        strict.enrol([buzz(2 * RATE)])
+    voiceprint = Verifier(path, threads=1).enrol([buzz(2 * RATE)])
+    decision = strict.verify(voiceprint, buzz(2 * RATE))
+    assert decision.outcome is Outcome.INCONCLUSIVE and not decision.scores
+    strict.voiceprints["x"] = voiceprint
+    with pytest.raises(Undecided, match="no speech was found"):
+        strict.identify(buzz(2 * RATE))
+
+
+def test_voiceprints_are_kept(verifier, tmp_path):
+    voiceprint = verifier.voiceprints["ann"]
+    voiceprint.save(tmp_path / "ann.json")
+    again = Voiceprint.load(tmp_path / "ann.json")
+    speech = buzz(2 * RATE, 112)
+    assert again.speaker == "ann" and again.net_speech == voiceprint.net_speech
+    assert verifier.verify(again, speech) == verifier.verify(voiceprint, speech)
+    with pytest.raises(SasvError, match="another model; enrol the speaker again"):
+        verifier.verify(replace(again, model="other"), speech)
+    with pytest.raises(SasvError, match="another model"):
+        verifier.add(replace(again, model="other"))
+    with pytest.raises(SasvError, match="needs the name"):
+        verifier.add(replace(again, speaker=""))
+    text = again.to_json()
+    for broken in ("", "[]", "{}", text[:-9], text.replace('"seconds": ', '"seconds": "x')):
+        (tmp_path / "broken.json").write_text(broken)
+        with pytest.raises(SasvError, match="is no voiceprint"):
+            Voiceprint.load(tmp_path / "broken.json")
+
+
+@pytest.mark.parametrize("pieces", [160, 4000, 50000])
+def test_a_stream_ends_with_the_verdict_on_the_whole(verifier, pieces):
+    speech = buzz(5 * RATE, PITCHES["eve"], 7)
+    stream = verifier.stream(verifier.voiceprints["eve"])
+    assert stream.decision.outcome is Outcome.INCONCLUSIVE and not stream.settled
+    for start in range(0, len(speech), pieces):
+        stream.feed(speech[start : start + pieces])
+    expected = verifier.verify(verifier.voiceprints["eve"], speech)
+    assert stream.finish().scores == expected.scores
+    assert stream.settled and stream.decision.accepted
+
+
+def test_a_stream_takes_integers_and_refuses_what_is_no_sound(verifier):
+    speech = buzz(2 * RATE, PITCHES["eve"], 7)
+    integers = np.round(speech * 32768).astype(np.int16)
+    stream = verifier.stream(verifier.voiceprints["eve"])
+    stream.feed(integers)
+    expected = verifier.verify(verifier.voiceprints["eve"], integers / 32768).scores["sasv"]
+    assert stream.finish().scores["sasv"] == pytest.approx(expected, abs=1e-6)
+    for bad in (np.full(10, np.nan), np.zeros((10, 2))):
+        with pytest.raises(AudioError, match="one channel of finite numbers"):
+            stream.feed(bad)
+
+
+def test_long_recordings_are_embedded_in_windows(verifier, tmp_path, monkeypatch):
+    """The audio in memory is one window; the score is near that of one piece."""
+    speech = buzz(7 * RATE, PITCHES["ann"], 3)
+    write_audio(tmp_path / "long.wav", speech)
+    found = long_recording(verifier.embedder, tmp_path / "long.wav", ANYTHING, seconds=2.0)
+    whole = verifier.embedder.recording(tmp_path / "long.wav", ANYTHING)
+    assert found.seconds == pytest.approx(7.0)
+    cosine = verifier.decider.score([whole.vector], found.vector)
+    assert cosine > 0.999
+    assert np.linalg.norm(found.vector) == pytest.approx(np.linalg.norm(whole.vector), rel=0.02)
+    monkeypatch.setattr(verifier.embedder, "extraction", Extraction(max_seconds=5.0))
+    assert verifier.verify(verifier.voiceprints["ann"], tmp_path / "long.wav").accepted
+    windows = Windows(verifier.embedder, ANYTHING, 2.0)
+    windows.feed(speech)
+    assert len(windows.pending) == RATE and len(windows.closed) == 3
+    with pytest.raises(SasvError, match="shorter than the shortest"):
+        Windows(verifier.embedder, ANYTHING, 0.01)
+
+
+def test_windows_that_may_not_be_compared_count_for_nothing(verifier):
+    good = verifier.embedder.recording(buzz(2 * RATE, 110), ANYTHING)
+    good = replace(good, net_speech=2.0, snr=30.0)
+    bad = verifier.embedder.recording(buzz(2 * RATE, 260), ANYTHING)
+    bad = replace(bad, net_speech=1.0, snr=-3.0)
+    found = together([good, bad, good], SpeechLimits(), "both")
+    np.testing.assert_allclose(found.vector, good.vector, rtol=1e-5)
+    assert found.net_speech == 4.0
+    worst = together([bad, bad], SpeechLimits(), "none")
+    assert worst.vector is None and SpeechLimits().faults(worst)[0].code == "too_noisy"
+    two = replace(SpeechLimits(), min_self_agreement=0.9)
+    other = replace(bad, snr=30.0, net_speech=2.0)
+    assert two.faults(together([good, other], two, "two"))[0].code == "more_than_one_speaker"
+
+
+def test_no_torch_is_needed(path):
+    """In a process in which PyTorch cannot be imported."""
+    code = f"""
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from sasv.runtime import Verifier
+verifier = Verifier({str(path)!r}, threads=1)
+wave = 0.1 * np.sin(np.arange(32000) / 20).astype(np.float32)
+voiceprint = verifier.enrol([wave], "someone")
+print(verifier.verify(voiceprint, wave).outcome, verifier.identify(wave)[0].speaker)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "accept someone\n", done.stderr
+
+
+def test_a_graph_of_samples_is_embedded_in_batches(path):
+    model = OnnxModel(path, threads=1)
+    waves = [buzz(samples, 110) for samples in (RATE, 2 * RATE, 1700)]
+    alone = np.concatenate([model.embed_many([wave]) for wave in waves])
+    np.testing.assert_allclose(model.embed_many(waves), alone, rtol=1e-5)
+    with pytest.raises(SasvError, match="without spoofed speech"):
+        model.bona_fide_scores(waves)
