@@ -48,7 +48,8 @@ def seeds(tmp_path_factory, threads):
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory, threads):
+def stage(tmp_path_factory, threads, small_runs):
+    """Begins with small presets, as small_runs does, which puts the others back."""
     found = kills.Stage(tmp_path_factory.mktemp("kills"), ("prepare", "embed", "calibrate"))
     kills.prepare(found)
     return found
