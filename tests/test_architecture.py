@@ -18,7 +18,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = Path(sasv.__file__).parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 ROOMS = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
-TORCHLESS = ("core", "audio", "tables", "scores", "metrics", "models", "decision", "runtime")
+TORCHLESS = (
+    "core",
+    "audio",
+    "tables",
+    "scores",
+    "metrics",
+    "models",
+    "decision",
+    "runtime",
+    "store",
+)
 """Rooms that import no torch, so that a service can decide without it."""
 LIGHT = (*TORCHLESS, "cli")
 LONGEST_MODULE = 500
@@ -208,6 +218,7 @@ def test_rooms_without_torch():
         "metrics",
         "models",
         "runtime",
+        "store",
     }
     import_without(modules, {"torch"})
 

@@ -23,7 +23,7 @@ class Presenter(NamedTuple):
 
 
 def info_text(result: Mapping[str, Any], options: Any) -> str:
-    """Return the specification of a checkpoint as JSON."""
+    """Return plain values as JSON."""
     return json.dumps(result, indent=1, ensure_ascii=False)
 
 
@@ -192,5 +192,6 @@ PRESENTERS = {
     "metrics": Presenter(metrics_text),
     "models": Presenter(models_text),
     "reproduce": Presenter(reproduction_text),
+    "store": Presenter(info_text),
     "verify": Presenter(verify_text),
 }

@@ -187,6 +187,12 @@ COMMANDS = {
         "measure the speed and the memory of an exported model",
         positionals=("model",),
     ),
+    "store": Command(
+        "_store",
+        "StoreOptions",
+        "look after a store of voiceprints: verify, export, delete, rotate",
+        positionals=("action", "path"),
+    ),
     "info": Command(
         "_info",
         "InfoOptions",

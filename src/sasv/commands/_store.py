@@ -1,0 +1,68 @@
+"""sasv store."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sasv.core.errors import SasvError
+from sasv.core.options import Options
+from sasv.store import VoiceprintStore
+from sasv.store.keys import new_key, read_key, write_key
+
+
+@dataclass
+class StoreOptions(Options):
+    """Look after a store of voiceprints.
+
+    new-key writes a key file. verify checks the audit trail and decrypts everything. list names
+    the speakers. export prints all that is held about a speaker. delete removes it and prints a
+    receipt. opt-out does the same and refuses new voiceprints of the speaker. sweep deletes what
+    has expired. rotate encrypts everything with a new key.
+
+    Args:
+        action: what to do.
+        path: the store; of new-key, the key file to write.
+        speaker: of export, delete, and opt-out.
+        tenant: whose customer the speaker is.
+        key: file with the key of the store; by default the key in SASV_STORE_KEY.
+        new_key: of rotate, file with the new key.
+    """
+
+    action: Literal["new-key", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate"]
+    path: str
+    speaker: str = ""
+    tenant: str = "default"
+    key: str = ""
+    new_key: str = ""
+
+
+def store(options: StoreOptions) -> dict[str, Any]:
+    """Do something with a store; return plain values that say what was done."""
+    if options.action == "new-key":
+        write_key(options.path, new_key())
+        return {"key": options.path}
+    if options.action in ("export", "delete", "opt-out") and not options.speaker:
+        raise SasvError(f"sasv store {options.action} needs --speaker")
+    if options.action == "rotate" and not options.new_key:
+        raise SasvError("sasv store rotate needs --new-key, the file with the new key")
+    opened = VoiceprintStore(options.path, read_key(options.key), create=False)
+    try:
+        return _done(opened, options)
+    finally:
+        opened.close()
+
+
+def _done(opened: VoiceprintStore, options: StoreOptions) -> dict[str, Any]:
+    speaker, tenant = options.speaker, options.tenant
+    if options.action == "verify":
+        return {"entries": opened.verify(), "intact": True}
+    if options.action == "list":
+        return {"speakers": opened.speakers(tenant)}
+    if options.action == "export":
+        return opened.export(speaker, tenant)
+    if options.action == "delete":
+        return asdict(opened.delete(speaker, tenant))
+    if options.action == "opt-out":
+        return asdict(opened.opt_out(speaker, tenant))
+    if options.action == "sweep":
+        return {"deleted": opened.sweep()}
+    return {"encrypted": opened.rotate(read_key(options.new_key))}

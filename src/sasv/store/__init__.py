@@ -1,0 +1,6 @@
+"""Voiceprints kept lawfully: encrypted, with expiry, opt-out, and an audit trail."""
+
+from sasv.store.record import Receipt, Stored
+from sasv.store.store import VoiceprintStore
+
+__all__ = ["Receipt", "Stored", "VoiceprintStore"]

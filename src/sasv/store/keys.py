@@ -1,0 +1,97 @@
+"""Keys, and what is encrypted with them: AES-GCM with 256 bits, by ``cryptography``."""
+
+import base64
+import hashlib
+import hmac
+import os
+from pathlib import Path
+from typing import Any
+
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.files import read_bytes
+
+VARIABLE = "SASV_STORE_KEY"
+"""Environment variable that holds the key where no file is given."""
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+def new_key() -> bytes:
+    """Return a random key of 256 bits."""
+    return os.urandom(KEY_BYTES)
+
+
+def key_text(key: bytes) -> str:
+    """Return a key as the text of a key file or of the environment variable."""
+    return base64.b64encode(key).decode("ascii")
+
+
+def write_key(path: str | os.PathLike[str], key: bytes) -> None:
+    """Write a key file that only its owner can read. SasvError where the file exists."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise SasvError(f"{os.fspath(path)}: exists; a key is never overwritten") from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key_text(key) + "\n")
+
+
+def read_key(path: str | os.PathLike[str] = "") -> bytes:
+    """Return the key in a file, or in the environment variable where no file is given.
+
+    Raises:
+        SasvError: there is none, or it is no key of 256 bits.
+    """
+    if path:
+        name = os.fspath(path)
+        text = read_bytes(Path(path), most=1000).decode("ascii", "replace")
+    else:
+        name = VARIABLE
+        text = os.environ.get(VARIABLE, "")
+        if not text:
+            raise SasvError(
+                f"a store needs its key: give --key FILE, or set {VARIABLE}; sasv store new-key "
+                "FILE makes one"
+            )
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise SasvError(f"{name}: is no key; it has to be 32 bytes in base64")
+    return key
+
+
+def _cipher(key: bytes) -> Any:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError as error:
+        raise MissingExtra("cryptography", "store", "a store of voiceprints") from error
+    return AESGCM(key)
+
+
+def encrypted(key: bytes, data: bytes, context: str) -> bytes:
+    """Encrypt bytes; they can be decrypted with the same key and context alone."""
+    nonce = os.urandom(NONCE_BYTES)
+    sealed: bytes = _cipher(key).encrypt(nonce, data, context.encode())
+    return nonce + sealed
+
+
+def decrypted(key: bytes, data: bytes, context: str, what: str) -> bytes:
+    """Return what was encrypted. SasvError where key, context, or bytes are others."""
+    cipher = _cipher(key)
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        found: bytes = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], context.encode())
+    except (InvalidTag, ValueError) as error:
+        raise SasvError(
+            f"{what}: cannot be decrypted; is it the right key, and unchanged?"
+        ) from error
+    return found
+
+
+def keyed_digest(key: bytes, text: str) -> str:
+    """Return a digest that only the holder of the key can make (HMAC-SHA-256), hexadecimal."""
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,245 @@
+"""The store of voiceprints: nothing acknowledged is lost, nothing can be changed unseen, and what
+is deleted is gone.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+
+from sasv.cli import main
+from sasv.core.errors import SasvError
+from sasv.decision import Recording
+from sasv.runtime import Voiceprint
+from sasv.store import VoiceprintStore
+from sasv.store.keys import key_text, new_key, read_key, write_key
+
+pytest.importorskip("cryptography", reason="cryptography is not installed")
+
+KEY = bytes(range(32))
+
+
+def voiceprint(speaker, seed=0, model="m", seconds=4.0):
+    vector = np.random.default_rng(seed).standard_normal(16).astype(np.float32)
+    return Voiceprint((Recording("a.wav", vector, 5.0, seconds),), model, speaker)
+
+
+@pytest.fixture
+def now():
+    return [1000.0]
+
+
+@pytest.fixture
+def store(tmp_path, now):
+    opened = VoiceprintStore(tmp_path / "store.db", KEY, clock=lambda: now[0])
+    yield opened
+    opened.close()
+
+
+def test_what_is_added_is_there_and_encrypted(store, tmp_path):
+    added = store.add(voiceprint("ann"), label="phone", consent="form 7")
+    again = VoiceprintStore(tmp_path / "store.db", KEY)
+    (found,) = again.of("ann")
+    assert found.id == added.id == again.get(added.id).id
+    vector = found.voiceprint.recordings[0].vector
+    np.testing.assert_array_equal(vector, voiceprint("ann").recordings[0].vector)
+    assert (found.label, found.consent, found.net_speech) == ("phone", "form 7", 4.0)
+    assert found.percentage(8.0) == 50.0
+    again.close()
+    data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert vector.tobytes() not in data and b"a.wav" not in data
+    assert (tmp_path / "store.db").stat().st_mode & 0o077 == 0
+    with pytest.raises(SasvError, match="is it the right key"):
+        VoiceprintStore(tmp_path / "store.db", bytes(32))
+
+
+def test_several_voiceprints_of_a_speaker(store):
+    store.add(voiceprint("ann", 1), label="phone")
+    store.add(voiceprint("ann", 2), label="headset")
+    replaced = store.add(voiceprint("ann", 3), label="phone")
+    store.add(voiceprint("ann", 4), tenant="other")
+    assert {one.label for one in store.of("ann")} == {"phone", "headset"}
+    assert replaced.id in {one.id for one in store.of("ann")}
+    more = store.extend(replaced.id, voiceprint("ann", 5))
+    assert more.net_speech == 8.0 and len(more.voiceprint.recordings) == 2
+    with pytest.raises(SasvError, match="another model; enrol the speaker again"):
+        store.extend(replaced.id, voiceprint("ann", 5, model="new"))
+    with pytest.raises(SasvError, match="needs the name"):
+        store.add(voiceprint(""))
+    assert store.verify() == 5
+
+
+def test_search_is_exact_and_of_one_model(store, now):
+    prints = {f"s{seed}": voiceprint(f"s{seed}", seed) for seed in range(30)}
+    ids = {
+        name: store.add(one, expires=5000.0 if name == "s3" else None).id
+        for name, one in prints.items()
+    }
+    store.add(voiceprint("x", 3, model="other"))
+    vector = prints["s3"].recordings[0].vector
+    vectors = np.stack([one.recordings[0].vector for one in prints.values()])
+    cosines = vectors @ vector / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vector)
+    expected = [f"s{row}" for row in np.argsort(-cosines)]
+    found = store.search(vector, "m", top=4)
+    assert [identifier for identifier, _ in found] == [ids[name] for name in expected[:4]]
+    assert found[0][1] == pytest.approx(1.0)
+    store.used(ids["s3"], "accept")
+    now[0] = 6000.0
+    assert store.search(vector, "m", top=1)[0][0] == ids[expected[1]]
+    store.delete(expected[1])
+    assert store.search(vector, "m", top=1)[0][0] == ids[expected[2]]
+    assert store.search(vector, "none") == []
+
+
+def test_deletion_optout_expiry_and_export(store, now, tmp_path):
+    first = store.add(voiceprint("ann"), consent="form 7")
+    store.used(first.id, "accept")
+    held = store.export("ann")
+    assert held["voiceprints"][0]["consent"] == "form 7"
+    assert [entry["action"] for entry in held["audit"]] == ["add", "compare"]
+    json.dumps(held)
+    receipt = store.delete("ann")
+    assert receipt.deleted == (first.id,) and store.of("ann") == []
+    with pytest.raises(SasvError, match="no voiceprint"):
+        store.get(first.id)
+    store.opt_out("bob")
+    with pytest.raises(SasvError, match="bob opted out"):
+        store.add(voiceprint("bob"))
+    store.add(voiceprint("eve"), expires=2000.0)
+    assert store.sweep() == 0
+    now[0] = 2000.0
+    assert store.of("eve") == [] and store.sweep() == 1 and store.speakers() == []
+    assert store.verify() > 0
+    rows = sqlite3.connect(tmp_path / "store.db").execute("SELECT * FROM audit").fetchall()
+    assert not {"ann", "bob", "eve"} & {str(cell) for row in rows for cell in row}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE audit SET action = 'other' WHERE number = 2",
+        "DELETE FROM audit WHERE number = 2",
+        "DELETE FROM audit WHERE number = 3",
+        "UPDATE voiceprints SET speaker = 'mallory' WHERE speaker = 'ann'",
+        "UPDATE voiceprints SET expires = 9e9",
+        "UPDATE voiceprints SET sealed = (SELECT sealed FROM voiceprints WHERE speaker = 'ann')",
+    ],
+)
+def test_every_change_from_outside_is_seen(store, tmp_path, change):
+    for number, name in enumerate(("ann", "bob", "eve")):
+        store.add(voiceprint(name, number))
+    assert store.verify() == 3
+    outside = sqlite3.connect(tmp_path / "store.db")
+    outside.execute(change)
+    outside.commit()
+    with pytest.raises(SasvError, match="audit trail was|cannot be decrypted"):
+        store.verify()
+
+
+def test_a_new_key(store, tmp_path):
+    added = store.add(voiceprint("ann"))
+    fresh = new_key()
+    assert store.rotate(fresh) == 1
+    assert store.get(added.id).speaker == "ann" and store.verify() == 2
+    with pytest.raises(SasvError, match="right key"):
+        VoiceprintStore(tmp_path / "store.db", KEY)
+    assert VoiceprintStore(tmp_path / "store.db", fresh).get(added.id).speaker == "ann"
+
+
+def test_keys(tmp_path, monkeypatch):
+    write_key(tmp_path / "key", KEY)
+    assert read_key(tmp_path / "key") == KEY
+    assert (tmp_path / "key").stat().st_mode & 0o077 == 0
+    with pytest.raises(SasvError, match="never overwritten"):
+        write_key(tmp_path / "key", KEY)
+    monkeypatch.setenv("SASV_STORE_KEY", key_text(KEY))
+    assert read_key() == KEY
+    for bad in ("short", "AAAA", "ä" * 44):
+        monkeypatch.setenv("SASV_STORE_KEY", bad)
+        with pytest.raises(SasvError, match="is no key"):
+            read_key()
+    monkeypatch.delenv("SASV_STORE_KEY")
+    with pytest.raises(SasvError, match="give --key FILE"):
+        read_key()
+
+
+def test_files_that_are_no_store(tmp_path):
+    with pytest.raises(SasvError, match="no such store"):
+        VoiceprintStore(tmp_path / "none.db", KEY, create=False)
+    (tmp_path / "text.db").write_text("no store, and long enough to have no header of SQLite" * 20)
+    with pytest.raises(SasvError, match="cannot be used as a store"):
+        VoiceprintStore(tmp_path / "text.db", KEY)
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE settings (name, value)")
+    other.close()
+    with pytest.raises(SasvError, match="is no store of sasv"):
+        VoiceprintStore(tmp_path / "other.db", KEY)
+
+
+def test_the_command(tmp_path, capsys):
+    key, path = str(tmp_path / "key"), str(tmp_path / "store.db")
+    assert main(["store", "new-key", key]) == 0
+    opened = VoiceprintStore(path, read_key(key))
+    opened.add(voiceprint("ann"))
+    opened.close()
+    capsys.readouterr()
+    assert main(["store", "list", path, "--key", key]) == 0
+    assert json.loads(capsys.readouterr().out) == {"speakers": ["ann"]}
+    assert main(["store", "delete", path, "--key", key]) == 2
+    assert "needs --speaker" in capsys.readouterr().err
+    assert main(["store", "delete", path, "--key", key, "--speaker", "ann"]) == 0
+    assert json.loads(capsys.readouterr().out)["entry"] == 2
+    assert main(["store", "verify", path, "--key", key]) == 0
+    assert json.loads(capsys.readouterr().out) == {"entries": 2, "intact": True}
+    assert main(["store", "new-key", key + "2"]) == 0
+    assert main(["store", "rotate", path, "--key", key, "--new-key", key + "2"]) == 0
+    assert main(["store", "verify", path, "--key", key]) == 2
+
+
+def write_for_ever(path, acknowledged, seed):
+    """Add, extend, and delete voiceprints until killed; acknowledge each that was added."""
+    opened = VoiceprintStore(path, KEY)
+    for number in range(100000):
+        name = f"{seed}-{number}"
+        added = opened.add(voiceprint(name, number))
+        os.write(acknowledged, f"{added.id} {name}\n".encode())
+        if number % 3 == 0:
+            opened.extend(added.id, voiceprint(name, number + 1))
+        if number % 5 == 0:
+            opened.add(voiceprint("gone", number))
+            opened.delete("gone")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system where processes fork")
+def test_kills_lose_nothing_that_was_acknowledged(tmp_path):
+    """Fifty processes, killed at random moments."""
+    path = tmp_path / "store.db"
+    VoiceprintStore(path, KEY).close()
+    context = multiprocessing.get_context("fork")
+    chance = random.Random(0)
+    known = {}
+    for kill in range(50):
+        reading, writing = os.pipe()
+        process = context.Process(target=write_for_ever, args=(path, writing, kill))
+        process.start()
+        os.close(writing)
+        text = os.read(reading, 1000)  # the first voiceprints
+        time.sleep(chance.uniform(0.0, 0.03))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with os.fdopen(reading, "rb") as rest:
+            text += rest.read()
+        known |= dict(line.split() for line in text.decode().split("\n")[:-1])
+    opened = VoiceprintStore(path, KEY)
+    assert len(known) >= 50
+    for identifier, name in known.items():
+        assert opened.get(identifier).speaker == name
+    assert opened.verify() >= len(known)
+    opened.close()
