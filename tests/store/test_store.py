@@ -191,6 +191,8 @@ def test_the_command(tmp_path, capsys):
     capsys.readouterr()
     assert main(["store", "list", path, "--key", key]) == 0
     assert json.loads(capsys.readouterr().out) == {"speakers": ["ann"]}
+    assert main(["store", "empty", path, "--key", key]) == 2
+    assert "unknown action 'empty'" in capsys.readouterr().err
     assert main(["store", "delete", path, "--key", key]) == 2
     assert "needs --speaker" in capsys.readouterr().err
     assert main(["store", "delete", path, "--key", key, "--speaker", "ann"]) == 0

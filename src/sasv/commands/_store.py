@@ -1,12 +1,14 @@
 """sasv store."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Options
 from sasv.store import VoiceprintStore
 from sasv.store.keys import new_key, read_key, write_key
+
+ACTIONS = ("new-key", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate")
 
 
 @dataclass
@@ -19,7 +21,7 @@ class StoreOptions(Options):
     has expired. rotate encrypts everything with a new key.
 
     Args:
-        action: what to do.
+        action: new-key, verify, list, export, delete, opt-out, sweep, or rotate.
         path: the store; of new-key, the key file to write.
         speaker: of export, delete, and opt-out.
         tenant: whose customer the speaker is.
@@ -27,7 +29,7 @@ class StoreOptions(Options):
         new_key: of rotate, file with the new key.
     """
 
-    action: Literal["new-key", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate"]
+    action: str
     path: str
     speaker: str = ""
     tenant: str = "default"
@@ -37,6 +39,8 @@ class StoreOptions(Options):
 
 def store(options: StoreOptions) -> dict[str, Any]:
     """Do something with a store; return plain values that say what was done."""
+    if options.action not in ACTIONS:
+        raise SasvError(f"unknown action '{options.action}'; known: {', '.join(ACTIONS)}")
     if options.action == "new-key":
         write_key(options.path, new_key())
         return {"key": options.path}
