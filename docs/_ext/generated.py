@@ -43,7 +43,7 @@ def generate(app: Sphinx, config: Any) -> None:
     """
     pages = {
         "reference/cli.md": command_line(),
-        "model-card.md": (SOURCE / "weights" / "compact.md").read_text(),
+        "model-card.md": (SOURCE / "weights" / "default.md").read_text(),
     }
     rooms = re.findall(
         r"^\| `(\w+)` \| ([^|]*)", (DOCS / "architecture.md").read_text(), re.MULTILINE
@@ -73,7 +73,7 @@ def rewrite_links(app: Sphinx, page: str, content: list[str]) -> None:
     their targets.
     """
     content[0] = re.sub(
-        r"\]\((?:\.\./)+src/sasv/weights/compact\.md\)", "](/model-card.md)", content[0]
+        r"\]\((?:\.\./)+src/sasv/weights/default\.md\)", "](/model-card.md)", content[0]
     )
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sasv.calibration import ThreeWay, fit_three_way
+from sasv.calibration import ThreeWay, fit_spoof_head, fit_three_way
 from sasv.calibration.backend import Linear
 from sasv.calibration.three_way import held_out_share
 from sasv.core.errors import SasvError
@@ -204,3 +204,36 @@ def test_counts_and_costs_of_outcomes_are_those_of_the_decisions():
     assert result["counts"]["nontarget"]["reject_speaker"] > 150
     none = Evidence(np.zeros(1), np.zeros(1), np.zeros(1))
     assert verdicts(none, COST_MODELS["a-dcf-paper"]) == [Outcome.INCONCLUSIVE]
+
+
+def test_a_spoof_head_for_an_encoder_as_it_is():
+    """Spoofs point a little along one direction: the head finds it, and scores of new ones part."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((600, 16))
+    spoofed = np.arange(600) % 3 == 0
+    vectors[spoofed, 3] -= 2.5
+    head = fit_spoof_head(5 * vectors[:400], spoofed[:400])
+    assert np.abs(head.weight).argmax() == 3 and head.weight[3] > 0
+    scores = head.scores(vectors[400:])
+    assert scores[~spoofed[400:]].mean() > 1 > -1 > scores[spoofed[400:]].mean()
+    weak = fit_spoof_head(vectors[:400], spoofed[:400], ridge=10.0)
+    assert np.linalg.norm(weak.weight) < 0.1 * np.linalg.norm(head.weight)
+    for vectors_, spoofed_ in ((vectors, spoofed & False), (vectors * np.nan, spoofed)):
+        with pytest.raises(SasvError, match="a spoof head needs"):
+            fit_spoof_head(vectors_, spoofed_)
+
+
+def test_a_spoof_axis_does_not_make_another_speaker_of_a_spoof():
+    """The axis lowers the cosine of a spoof; its speaker LLR is that of the cosine before."""
+    columns, labels, groups = drawn()
+    sines = np.where(labels == 2, 0.95, 0.0) * np.linspace(0.9, 1, len(labels))
+    lowered = columns["score"] * np.sqrt(1 - sines**2)
+    seen = {"score": lowered, "cm_score": -sines}
+    made = fit_three_way(seen, labels, groups, COST_MODELS["a-dcf-paper"], "dev", spoof_axis=True)
+    evidence = made(lowered, -sines, np.ones(len(labels)))
+    expected = made.speaker({"score": columns["score"]})
+    np.testing.assert_allclose(evidence.speaker, expected, rtol=1e-6, atol=1e-6)
+    found = np.array(verdicts(evidence, COST_MODELS["a-dcf-paper"]))
+    assert (found[labels == 2] == "reject_spoof").mean() > 0.95
+    assert (found[labels == 1] == "reject_speaker").mean() > 0.95
+    assert ThreeWay.from_dict(made.to_dict()) == made

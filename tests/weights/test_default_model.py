@@ -3,6 +3,7 @@ any download.
 """
 
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from sasv.commands import EmbedOptions, VerifyOptions, embed, verify
 from sasv.tables import load_enrolments, load_trials, load_utterances
 from sasv.vocoders import make_vocoder
 from sasv.weights import catalogue, resolve
-from sasv.weights.catalogue import BUNDLED, DEFAULT
+from sasv.weights.catalogue import DEFAULT
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +27,36 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_small_licensed_and_with_a_card():
-    assert BUNDLED.stat().st_size < 8e6 and resolve(DEFAULT) == BUNDLED
-    specification = load_checkpoint(DEFAULT).specification
-    assert specification.licence == catalogue()[DEFAULT].licence == "CC-BY-4.0"
-    assert specification.spoof_index == len(specification.classes) - 1
-    assert (
-        specification.threshold is not None
-        and "calibrated on dev" in specification.threshold_source
-    )
+@pytest.mark.parametrize(
+    ("name", "licence", "size"), [(DEFAULT, "Apache-2.0", 15e6), ("compact", "CC-BY-4.0", 3.3e6)]
+)
+def test_small_licensed_and_with_a_card(name, licence, size):
+    path = resolve(name)
+    assert path.stat().st_size < size
+    specification = load_checkpoint(name).specification
+    assert specification.licence == catalogue()[name].licence == licence
+    assert specification.threshold is not None
+    assert " calibrated on " in specification.threshold_source
     assert specification.calibration is not None
-    card = BUNDLED.with_suffix(".md").read_text()
+    card = path.with_suffix(".md").read_text()
     for part in ("Data", "Licence", "Training", "Figures", "Where it fails"):
         assert f"## {part}" in card
 
 
+def test_the_default_model_tells_speaker_from_spoof():
+    verifier = load_model(DEFAULT, "cpu").verifier()
+    assert verifier.three_way.calibration.spoof_axis
+    assert verifier.three_way.calibration.costs.name == "a-dcf-paper"
+    notice = (Path(__file__).parents[2] / "NOTICE").read_text()
+    assert "3D-Speaker" in notice and "Apache License" in notice
+
+
 def test_embed_needs_no_model(corpus, tmp_path):
-    found = embed(EmbedOptions(str(corpus / "utterances.tsv"), str(tmp_path), device="cpu"))
-    assert found.vectors.shape == (len(load_utterances(corpus / "utterances.tsv")), 192)
+    table = str(corpus / "utterances.tsv")
+    speaker = load_utterances(table).table.text("speaker", 0)
+    where = f"speaker={speaker}"
+    found = embed(EmbedOptions(table, str(tmp_path), where=where, device="cpu"))
+    assert found.vectors.shape == (len(load_utterances(table, where)), 193)
 
 
 @pytest.fixture(scope="module")

@@ -222,22 +222,36 @@ def fit_linear(
     centre = features.mean(axis=0)
     scale = np.maximum(features.std(axis=0), 1e-12)
     inputs = np.column_stack(((features - centre) / scale, np.ones(len(features))))
-    solved = _logistic(inputs, (labels == TARGET).astype(np.float64), weight, prior)
+    solved = logistic_regression(inputs, (labels == TARGET).astype(np.float64), weight, prior)
     slopes = solved[:-1] / scale
     return Linear(list(columns), slopes.tolist(), float(solved[-1] - slopes @ centre))
 
 
-def _logistic(
-    inputs: np.ndarray, wanted: np.ndarray, weight: np.ndarray, prior: float
+def logistic_regression(
+    inputs: np.ndarray,
+    wanted: np.ndarray,
+    weight: np.ndarray,
+    prior: float = 0.0,
+    ridge_weight: float = RIDGE,
 ) -> np.ndarray:
     """Minimise the weighted cross-entropy of sigmoid(inputs @ x + prior) by Newton's method with
     halved steps.
+
+    Args:
+        inputs: (items, features), the last of which is 1.
+        wanted: (items,) 1 or 0.
+        weight: (items,) of each; items of weight 0 are left out.
+        prior: log-odds that are added.
+        ridge_weight: of the sum of squares of x, its last number left out.
+
+    Returns:
+        x, (features,).
     """
     used = weight > 0
     inputs = inputs[used]
     wanted = wanted[used]
     weight = weight[used]
-    ridge = RIDGE * np.append(np.ones(inputs.shape[1] - 1), 0.0)
+    ridge = ridge_weight * np.append(np.ones(inputs.shape[1] - 1), 0.0)
 
     def loss(x: np.ndarray) -> float:
         logits = inputs @ x + prior

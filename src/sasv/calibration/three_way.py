@@ -62,6 +62,10 @@ class ThreeWay:
         ranges: measure of the tested recording (``cm_score``, ``norm``) -> its known range.
         costs: priors and costs by which a verdict is given.
         source: the trials that it was fitted to.
+        spoof_axis: ``cm_score`` is the last coordinate of the embedding's direction, negated (see
+            encoders.layers.SpoofAxis). It lowers the cosine of spoofed speech; the LLR of the
+            speaker is that of the cosine in the other dimensions, so that a spoof is not taken for
+            another speaker.
     """
 
     speaker: Linear
@@ -71,6 +75,7 @@ class ThreeWay:
     ranges: dict[str, Any]
     costs: CostModel
     source: str = ""
+    spoof_axis: bool = False
     known: dict[str, KnownRange] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +113,8 @@ class ThreeWay:
             familiarity = familiarity * known.familiarity(measures[name])
         raw = self.spoof({CM_SCORE: cm_scores})
         spoof = self.share * familiarity * np.clip(raw, -self.bound, self.bound)
+        if self.spoof_axis:
+            scores = without_axis(scores, cm_scores)
         return Evidence(self.speaker({SCORE: scores}), spoof, familiarity)
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,6 +140,7 @@ def fit_three_way(
     groups: Sequence[str],
     costs: CostModel,
     source: str = "",
+    spoof_axis: bool = False,
 ) -> ThreeWay:
     """Fit the two LLRs on development trials.
 
@@ -143,6 +151,7 @@ def fit_three_way(
             condition (codec) of a bona fide one.
         costs: priors and costs by which verdicts will be given.
         source: what to say of the trials.
+        spoof_axis: see ``ThreeWay``.
 
     Raises:
         SasvError: trials of a kind are missing, a value is not finite, or the scores are the wrong
@@ -154,9 +163,10 @@ def fit_three_way(
             f"cost model {costs.name}: a three-way verdict needs costs of accepted nontargets and "
             "of accepted spoofs"
         )
-    score = {SCORE: columns[SCORE][bona_fide]}
-    speaker = fit_linear(score, labels[bona_fide], {TARGET: 0.5, NONTARGET: 0.5})
     cm_scores = columns[CM_SCORE]
+    scores = without_axis(columns[SCORE], cm_scores) if spoof_axis else columns[SCORE]
+    score = {SCORE: scores[bona_fide]}
+    speaker = fit_linear(score, labels[bona_fide], {TARGET: 0.5, NONTARGET: 0.5})
     classes = np.where(bona_fide, TARGET, SPOOF)
     spoof = fit_linear({CM_SCORE: cm_scores}, classes, EVEN)
     for part, column in ((speaker, SCORE), (spoof, CM_SCORE)):
@@ -170,7 +180,15 @@ def fit_three_way(
     bound = float(np.log1p(min((classes == TARGET).sum(), (classes == SPOOF).sum())))
     share = held_out_share(cm_scores, classes, np.asarray(groups), bound)
     plain = {name: vars(one) for name, one in ranges.items()}
-    return ThreeWay(speaker, spoof, share, bound, plain, costs, source)
+    return ThreeWay(speaker, spoof, share, bound, plain, costs, source, spoof_axis)
+
+
+def without_axis(scores: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:
+    """Return the cosines in the dimensions of the speaker, of those in all dimensions; enrolment is
+    bona fide, so that it has no part along the axis.
+    """
+    found: np.ndarray = scores / np.sqrt(np.maximum(1 - np.square(cm_scores), 1e-6))
+    return found
 
 
 def held_out_share(

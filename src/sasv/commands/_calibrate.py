@@ -166,7 +166,15 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
         bona_fide = scores.labels != SPOOF
         conditions = np.array(scores.table.texts(options.condition))
         groups = np.where(bona_fide, conditions, groups)
-    found = fit_three_way(columns, scores.labels, groups, costs, Path(options.scores).name)
+    encoder_options = load_checkpoint(options.model).specification.encoder_options
+    found = fit_three_way(
+        columns,
+        scores.labels,
+        groups,
+        costs,
+        Path(options.scores).name,
+        bool(encoder_options.get("spoof_axis", False)),
+    )
     logger.info(
         f"spoof LLR: {found.share:.2f} of what these trials say, as far as it holds of attacks and "
         f"conditions that are left out; at most {found.bound:.1f}"

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sasv.core.errors import SasvError
 from sasv.core.options import Range
 from sasv.encoders.base import Encoder, EncoderOptions
+from sasv.encoders.layers import SpoofAxis
 from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import Segments, convolve, keep
@@ -39,6 +40,8 @@ class CampplusOptions(EncoderOptions):
         layers: layers of the three dense blocks.
         variance_epsilon: is added to the variance that is pooled, before its root; 1e-7 in
             WeSpeaker.
+        spoof_axis: the embedding has one more dimension, along which spoofed speech lies (see
+            SpoofAxis).
     """
 
     channels: int = 32
@@ -47,6 +50,7 @@ class CampplusOptions(EncoderOptions):
     bottleneck: int = 128
     layers: tuple[int, ...] = (12, 24, 16)
     variance_epsilon: Annotated[float, Range(0, 1)] = 1e-12
+    spoof_axis: bool = False
 
     def __post_init__(self) -> None:
         if self.bottleneck % 2:
@@ -201,11 +205,17 @@ class Campplus(Encoder):
         norm = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(o.embedding, affine=False)))
         parts["dense"] = nn.Sequential(OrderedDict(linear=dense, nonlinear=norm))
         self.xvector = nn.ModuleDict(parts)
+        self.spoof_axis = SpoofAxis(o.embedding) if o.spoof_axis else None
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the embeddings."""
+        return self.options.embedding + int(self.options.spoof_axis)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         parts = self.xvector
@@ -217,4 +227,5 @@ class Campplus(Encoder):
         for number in range(1, len(DILATIONS) + 1):
             x = parts[f"transit{number}"](parts[f"block{number}"](x, mask, segments))
         pooled = temporal_statistics(parts["out_nonlinear"](x), mask, self.options.variance_epsilon)
-        return parts["dense"](pooled[:, :, None]).squeeze(2)
+        embeddings = parts["dense"](pooled[:, :, None]).squeeze(2)
+        return embeddings if self.spoof_axis is None else self.spoof_axis(embeddings)

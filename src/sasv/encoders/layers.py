@@ -105,3 +105,27 @@ def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | Non
     pooled = (x * weights).sum(dim=2)
     squares = (x.square() * weights).sum(dim=2)
     return torch.cat((pooled, (squares - pooled.square()).clamp(min=VARIANCE_FLOOR).sqrt()), dim=1)
+
+
+class SpoofAxis(nn.Module):
+    """One more dimension of an embedding, along which spoofed speech lies.
+
+    It is 0 where a linear spoof head is sure of bona fide speech, so that cosines of such speech
+    stay as they are, and grows with the evidence for a spoof, so that the cosine with a voiceprint
+    falls: to 1 / sqrt(1 + h^2) of what it was, where h is the evidence. See
+    ``sasv.calibration.fit_spoof_head``.
+
+    Args:
+        dimension: dimension of the embeddings that go in.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(dimension), std=dimension**-0.5))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return (batch, dimension + 1) of embeddings (batch, dimension)."""
+        length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True).clamp(min=1e-9)
+        evidence = (embeddings / length) @ self.weight[:, None] + self.bias
+        return torch.cat((embeddings, length * torch.relu(evidence)), dim=1)

@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-BUNDLED = FOLDER / "compact.safetensors"
-DEFAULT = "compact"
-"""The model that comes with the package."""
+DEFAULT = "default"
+"""The model that is taken where none is named; it comes with the package."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Entry:
             wheel), ``hf:ID``, ``modelscope:ID``, or an address without the name of the file.
         beside: files with settings that are fetched beside the weights.
         voxceleb1_o: published equal error rate on VoxCeleb1-O in percent, or None.
+        bundled: whether it comes with the package.
     """
 
     name: str
@@ -50,29 +50,34 @@ class Entry:
     source: str = ""
     beside: tuple[str, ...] = ()
     voxceleb1_o: float | None = None
-
-    @property
-    def bundled(self) -> bool:
-        """Whether it comes with the package."""
-        return self.file == BUNDLED.name
+    bundled: bool = False
 
 
 @cache
 def catalogue() -> dict[str, Entry]:
     """Return name -> weights, ours first."""
-    size = BUNDLED.stat().st_size / 1e6 if BUNDLED.exists() else 0.0
-    ours = Entry(
-        name=DEFAULT,
-        encoder="ecapa-tdnn",
+    ours = (
+        bundled(DEFAULT, encoder="campplus", licence="Apache-2.0"),
+        bundled("compact", encoder="ecapa-tdnn", licence="CC-BY-4.0"),
+    )
+    return {entry.name: entry for entry in (*ours, *released(), *public())}
+
+
+def bundled(name: str, encoder: str, licence: str) -> Entry:
+    """Return a model that comes with the package, ``NAME.safetensors`` beside this file."""
+    path = FOLDER / f"{name}.safetensors"
+    return Entry(
+        name=name,
+        encoder=encoder,
         row=None,
         train_set="real speech, copies",
         published=None,
         drive="",
-        licence="CC-BY-4.0",
-        megabytes=size,
-        file=BUNDLED.name,
+        licence=licence,
+        megabytes=path.stat().st_size / 1e6 if path.exists() else 0.0,
+        file=path.name,
+        bundled=True,
     )
-    return {entry.name: entry for entry in (ours, *released(), *public())}
 
 
 def released() -> list[Entry]:

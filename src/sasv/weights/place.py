@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from sasv.core.errors import CheckpointError, listed
-from sasv.weights.catalogue import BUNDLED, Entry, catalogue
+from sasv.weights.catalogue import FOLDER, Entry, catalogue
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILE = "model.safetensors"
@@ -40,7 +40,7 @@ def place_of(name: str) -> Path:
     if entry is None:
         return weights_folder() / name.replace("/", "--") / HUB_FILE
     if entry.bundled:
-        return BUNDLED
+        return FOLDER / entry.file
     folder = entry.name if entry.source else Path(entry.file).stem
     return weights_folder() / folder / entry.file
 

@@ -1,0 +1,42 @@
+"""CAM++ with a dimension for spoofed speech: bona fide cosines stay, those of spoofs fall."""
+
+import numpy as np
+import pytest
+import torch
+
+from sasv.encoders import ENCODERS, make_encoder
+from sasv.encoders.layers import SpoofAxis
+
+SMALL = ENCODERS.get("campplus").presets["test"]
+
+
+def test_the_axis_is_nothing_for_bona_fide_speech_and_lowers_cosines_of_spoofs():
+    axis = SpoofAxis(4)
+    with torch.no_grad():
+        axis.weight.copy_(torch.tensor([0.0, 0.0, 3.0, 0.0]))
+        axis.bias.fill_(-1.0)
+        found = axis(torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0] * 4]))
+    # 3 * 0 - 1 < 0; 3 * 1 - 1 = 2 times the length 2; and a vector without direction
+    assert found.tolist() == [[2, 0, 0, 0, 0], [0, 0, 2, 0, 4], [0] * 5]
+    cosine = found[1] @ torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]) / found[1].norm()
+    assert float(cosine) == pytest.approx(1 / np.sqrt(5))
+
+
+def test_batched_is_single_with_the_axis(voice):
+    torch.manual_seed(0)
+    plain = make_encoder("campplus", SMALL).eval()
+    axis = make_encoder("campplus", SMALL | {"spoof_axis": True}).eval()
+    missing = axis.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert set(missing) == {"spoof_axis.weight", "spoof_axis.bias"}
+    assert axis.dimension == plain.dimension + 1
+    waves = [torch.from_numpy(voice(samples, seed)) for seed, samples in enumerate((16000, 22000))]
+    batch = torch.zeros(2, 22000)
+    for row, wave in zip(batch, waves):
+        row[: len(wave)] = wave
+    with torch.no_grad():
+        axis.spoof_axis.bias.fill_(1.0)
+        found = axis(batch, torch.tensor([16000, 22000]))
+        for row, wave in zip(found, waves):
+            np.testing.assert_allclose(row, axis(wave[None])[0], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(row[:-1], plain(wave[None])[0], rtol=1e-5, atol=1e-5)
+        assert (found[:, -1] > 0).all()
