@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from sasv.commands._first_minute import first_minute
 from sasv.commands._report import ReportOptions, report
 from sasv.commands._reproduce import ReproduceOptions, reproduce
 from sasv.core.errors import MissingExtra
@@ -54,6 +55,8 @@ class DemoOptions(Options):
 def demo(options: DemoOptions) -> Reproduction:
     """Run the demonstration; return the cells of its table, with what it shows as their text."""
     started = time.monotonic()
+    if not options.corpus:
+        first_minute(Path(options.out) / "first", options.device)
     results = reproduce(
         ReproduceOptions(
             **vars(options),  # each option of the demonstration is one of reproduce
@@ -85,12 +88,14 @@ def demo(options: DemoOptions) -> Reproduction:
 def opening(options: DemoOptions) -> str:
     """Return what is going to happen and how long it takes."""
     speech = options.corpus or f"{options.voices} synthetic speakers (espeak-ng), rendered here"
+    first = [] if options.corpus else ["First, four verdicts of the model that comes with sasv."]
     rows = "\n".join(f"  row {row:2}  {name}" for row, name in SHOWN.items())
     return "\n".join(
         (
             "Spoofing-aware speaker verification: one embedding has to accept the claimed speaker "
             "and to reject",
             f"both other people and synthetic copies. Speech: {speech}.",
+            *first,
             "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 "
             "spoofed speech",
             "of a small second corpus. Five rows of the published table are trained, with and "
