@@ -47,24 +47,25 @@ TEXT = """\
 
 <!-- made by benchmarks/encoder_table.py; do not edit -->
 
-Every encoder can be trained by all three stages (`sasv train ... --encoder NAME`), in any size
-(`--encoder-options.OPTION VALUE`), and may begin from public weights (`--init`). A batch of
-recordings of different lengths gives the embeddings of the single recordings.
+Every encoder can be trained in all three stages (`sasv train ... --encoder NAME`), in any size
+(`--encoder-options.OPTION VALUE`), and can be initialised with public weights (`--init`). A
+recording has the same embedding in a batch with longer recordings as on its own.
 
 | encoder | network | parameters | GFLOP | x real time | largest difference | weights |
 |---|---|---:|---:|---:|---|---|
 {table}
 
-* GFLOP for 4 s of speech: matrix products and convolutions, a multiplication and an addition as
-  two operations.
-* x real time: embedding speed on one core. 4 s of noise at a time, processor time of one thread,
-  median of three, on {machine}, beside much other work: single figures may be off by a third.
-  [Results](results.md#encoders-beside-the-original-code) has three of them beside the original.
-* Largest difference between our embeddings and those of the original code, of the same filled
-  weights on three waveforms, relative to the largest value of an embedding. Tests demand less than
-  2e-5 (1e-4 for the published encoders).
-* Weights: names of `sasv models`, which also lists licences and published figures. `sasv download
-  NAME` fetches them; `--init`, `--model` and `sasv convert` also read files that you have.
+* GFLOP: the cost of embedding 4 s of speech. Matrix products and convolutions are counted, with a
+  multiplication and an addition as two operations.
+* x real time: embedding speed on one core, for 4 s of noise at a time (processor time of one
+  thread, median of three runs), on {machine}. The machine was busy with other work, so a single
+  value may be off by a third. [Results](results.md#encoders-beside-the-original-code) compares
+  three encoders with the original code.
+* Largest difference between the embeddings of sasv and those of the original code, relative to the
+  largest value of an embedding. Both used the same generated weights, on three waveforms. Tests
+  require less than 2e-5 (1e-4 for the published encoders).
+* Weights: names that `sasv models` lists, with licences and published results. `sasv download
+  NAME` downloads them; `--init`, `--model`, and `sasv convert` also read local files.
 """
 """The page."""
 
