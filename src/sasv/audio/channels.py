@@ -32,7 +32,9 @@ def check_channel(channel: str) -> str:
     """Return the name of a channel. SasvError for one that is none."""
     if is_channel(channel):
         return channel
-    raise SasvError(f"channel '{channel}': use {AUTO}, {MEAN}, {LOUDEST}, or a number from 0 on")
+    raise SasvError(
+        f"channel '{channel}': use {AUTO}, {MEAN}, {LOUDEST}, or a channel number counted from 0"
+    )
 
 
 def one_channel(
@@ -88,9 +90,8 @@ def _mean_or_loudest(
     if channel == AUTO and not _said:
         _said.append(name)
         logger.info(
-            f"{name}: the mean of its {info.channels} channels has lost most of the sound, so its "
-            "loudest channel "
-            f"({loudest}) is used, here and in other such files; --channel names another"
+            f"{name}: its {info.channels} channels cancel each other in the mean, so the loudest "
+            f"channel ({loudest}) is used, here and in other such files; --channel selects another"
         )
     for block in read():
         yield block[:, loudest]

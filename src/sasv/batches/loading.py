@@ -89,14 +89,16 @@ class BatchLoader:
         why = ""
         if free is not None and free < needed:
             why = (
-                f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free and {self.num_workers} workers may "
+                f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free, but {self.num_workers} workers may "
                 f"need {needed / 1e6:.0f} MB (docker run --shm-size 8g gives more)"
             )
         elif limit < shared_files:
             why = f"the limit of open files is {limit} (ulimit -n 4096 raises it)"
         if why:
             self.shared_memory = False
-            logger.info(f"{why}; batches come through pipes, which is a little slower")
+            logger.info(
+                f"{why}; batches are passed through pipes instead, which is a little slower"
+            )
 
     @contextlib.contextmanager
     def batches(self, sampler: PlanSampler) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
@@ -190,8 +192,8 @@ def explanation(error: BaseException) -> str | None:
     number = getattr(error, "errno", None)
     if "DataLoader timed out" in text:
         return (
-            f"no batch came within the time of --loader-timeout ({text}): a worker is stuck or "
-            f"stopped, a disk does not answer, or {SHARED_MEMORY} is full; {RESUMES}"
+            f"no batch came within --loader-timeout ({text}): a worker is stuck or "
+            f"stopped, a disk does not respond, or {SHARED_MEMORY} is full; {RESUMES}"
         )
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancdata" in text:
         return (
@@ -218,7 +220,7 @@ def explanation(error: BaseException) -> str | None:
 
 def _died(reason: str) -> str:
     return (
-        f"a DataLoader worker died ({reason}); often memory is short, try fewer --num-workers; "
+        f"a DataLoader worker died ({reason}), often for lack of memory; try fewer --num-workers; "
         f"{RESUMES}"
     )
 

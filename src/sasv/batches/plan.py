@@ -110,7 +110,7 @@ class PairPlanner:
         if len(self.groups) < pairs:
             remedy = f"; set --pairs {len(self.groups)} or fewer" if self.groups else ""
             raise SasvError(
-                f"a batch needs {pairs} different speakers, the training table has "
+                f"a batch needs {pairs} different speakers, but the training table has "
                 f"{len(self.groups)} with bona fide speech{remedy}"
             )
         if spoof_pairs and not self.spoof_groups:
@@ -119,7 +119,7 @@ class PairPlanner:
             )
         if batches_per_epoch == "spoofs" and not spoof_pairs:
             raise SasvError(
-                "--batches-per-epoch spoofs counts an epoch by its spoofed pairs; set "
+                "--batches-per-epoch spoofs makes an epoch one pass over the spoofed pairs; set "
                 "--spoof-pairs too"
             )
         if isinstance(batches_per_epoch, int) and batches_per_epoch < 1:

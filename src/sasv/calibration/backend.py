@@ -83,7 +83,7 @@ class Backend:
         missing = [name for name in self.columns if name not in columns]
         if missing:
             raise SasvError(
-                f"the back-end needs the column {', '.join(missing)}; the scores have: "
+                f"the calibration needs the column {', '.join(missing)}; the score file has: "
                 f"{', '.join(columns)}"
             )
         if self.kind == "sum":
@@ -105,7 +105,7 @@ class Backend:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Backend":
         """Make it of what to_dict gave. SasvError where that is something else."""
-        remedy = "make it again by sasv calibrate"
+        remedy = "make it again with sasv calibrate"
         try:
             made = parse_options(cls, values, "the back-end")
         except (TypeError, SasvError) as error:
@@ -129,7 +129,7 @@ class Backend:
     @classmethod
     def load(cls, path: str | Path) -> "Backend":
         """Read what save wrote."""
-        values = read_json(path, remedy="make it again by sasv calibrate")
+        values = read_json(path, remedy="make it again with sasv calibrate")
         try:
             return cls.from_dict(values)
         except (ValueError, SasvError) as error:

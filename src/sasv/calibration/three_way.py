@@ -92,7 +92,9 @@ class ThreeWay:
         for one in known.values():
             numbers += [one.low, one.high, one.spread]
         if not np.isfinite(numbers).all() or not 0 <= self.share <= 1 or self.bound < 0:
-            raise SasvError("the three-way calibration is broken; make it again by sasv calibrate")
+            raise SasvError(
+                "the three-way calibration is broken; make it again with sasv calibrate"
+            )
         for part, column in ((self.speaker, SCORE), (self.spoof, CM_SCORE)):
             if part.columns != [column] or len(part.weights) != 1:
                 raise SasvError(f"the three-way calibration does not read {column} alone")
@@ -127,11 +129,11 @@ class ThreeWay:
     def from_dict(cls, values: Mapping[str, Any]) -> "ThreeWay":
         """Make it of what ``to_dict`` gave. SasvError where that is something else."""
         if not isinstance(values, Mapping) or "known" in values:
-            raise SasvError("no three-way calibration; make it again by sasv calibrate")
+            raise SasvError("not a three-way calibration; make it again with sasv calibrate")
         try:
             return parse_options(cls, values, "the three-way calibration")
         except TypeError as error:
-            raise SasvError(f"no three-way calibration ({error})") from error
+            raise SasvError(f"not a three-way calibration ({error})") from error
 
 
 def fit_three_way(

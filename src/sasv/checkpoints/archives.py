@@ -137,7 +137,7 @@ def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
                 wanted = f": {argument}" if instruction.name == "GLOBAL" else ""
                 raise CheckpointError(
                     f"{path}: refused: a pickle with more than weights in it{wanted} (it could run "
-                    "code or fill the memory); ask for a plain state dict"
+                    "code or fill the memory); get a plain state dict instead"
                 )
     except ValueError:
         return False

@@ -66,8 +66,8 @@ def _read_torch(path: Path) -> Contents:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: a pickle with more than weights in it (it could run code); ask for "
-            "a plain state dict"
+            f"{path}: refused: a pickle with more than weights in it (it could run code); get "
+            "a plain state dict instead"
         ) from error
     except Exception as error:  # a damaged pickle may end in any of them
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -42,9 +42,7 @@ def at_most(entries: int) -> Iterator[None]:
             return
         made[kind] += 1
         if made[kind] > limits[kind]:
-            raise TooManyParts(
-                f"its options ask for a larger network than its {entries} entries are of"
-            )
+            raise TooManyParts(f"its options describe a larger network than its {entries} entries")
 
     handles = [
         module.register_module_parameter_registration_hook(

@@ -32,7 +32,9 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         if suffix in layout.suffixes:
             layout.write(Path(path), checkpoint)
             return
-    raise CheckpointError(f"{path}: name a checkpoint .safetensors (ours) or .model (published)")
+    raise CheckpointError(
+        f"{path}: name a checkpoint .safetensors (format of sasv) or .model (published format)"
+    )
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -74,7 +76,7 @@ def unknown(contents: Contents) -> str:
                 "state dict of the model inside"
             )
     return (
-        f"of another model or program: none of the known formats ({', '.join(FORMATS)}) has such "
+        f"of another model or program: none of the known formats ({', '.join(FORMATS)}) has these "
         f"entries: {names}"
     )
 
@@ -144,7 +146,7 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
         except (RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
-                f"{checkpoint.name}: no {spec.encoder} can be made with its options "
+                f"{checkpoint.name}: cannot build the encoder {spec.encoder} with its options "
                 f"{spec.encoder_options} ({reason})"
             ) from error
     if encoder.frontend.sample_rate != spec.sample_rate:

@@ -55,8 +55,8 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
     ]
     note = (
-        "published: SASV-EER on the ASVspoof2019 LA evaluation, or the EER on VoxCeleb1-O. Fetch: "
-        "sasv download NAME. Use: --model NAME."
+        "published: SASV-EER on the ASVspoof2019 LA evaluation, or the EER on VoxCeleb1-O. "
+        "To download weights: sasv download NAME. To use them: --model NAME."
     )
     return "\n".join([*shown, "", note])
 
@@ -82,7 +82,7 @@ def verify_text(result: Mapping[str, Any], options: Any) -> str:
                 f"{result['spoof_llr']:.2f})"
             )
         text += (
-            f"; LLR {result['llr']:.2f}{of_what}, accepted from {result['llr_threshold']:.2f} by "
+            f"; LLR {result['llr']:.2f}{of_what}, threshold {result['llr_threshold']:.2f} for "
             f"the costs {result['costs']}"
         )
     return text

@@ -142,7 +142,7 @@ COMMANDS = {
     "detect": Command(
         "_detect",
         "DetectOptions",
-        "say of recordings whether they are bona fide or spoofed",
+        "decide whether recordings are bona fide or spoofed",
         positionals=("recordings",),
     ),
     "models": Command(
@@ -176,7 +176,7 @@ COMMANDS = {
     "export": Command(
         "_export",
         "ExportOptions",
-        "write a model as one ONNX file, with a proof that it computes the same",
+        "export a model as one ONNX file, and check that it gives the same results",
         positionals=("model", "out"),
         inputs=("model", "utterances", "enrolments", "trials"),
         outputs={"out": ()},

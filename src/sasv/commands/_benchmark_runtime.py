@@ -11,13 +11,13 @@ from sasv.runtime.model import OnnxModel
 
 @dataclass
 class BenchmarkRuntimeOptions(Options):
-    """Measure an exported model: seconds of computing for a second of audio, time from 3 s of
-    samples to their embedding, time to start, and memory, by number of threads.
+    """Measure an exported model for several numbers of threads: the real-time factor, the time to
+    embed 3 s of audio, the time to load the model, and the memory.
 
     Args:
         model: ONNX file that sasv export wrote.
         threads: numbers of threads to measure; by default 1, 2, 4, and so on, up to the cores.
-        repeats: runs of which the median counts.
+        repeats: number of runs, of which the median is taken.
         json: print JSON.
     """
 

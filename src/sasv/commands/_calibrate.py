@@ -40,24 +40,26 @@ class CalibrateOptions(Options):
             spoof head: log-likelihood ratios for the speaker and for spoofing, which tell target,
             other speaker, and spoof apart).
         columns: score columns (asv_score,cm_score to fuse two systems).
-        quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm). Of
-            kind three-way norm alone: it tells recordings unlike those of the development trials.
-        condition: of kind three-way: column that says in which condition bona fide speech was
-            recorded; a condition at a time is left out, to see how much holds of new ones.
+        quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm). Kind
+            three-way uses norm only, to detect recordings unlike the development trials.
+        condition: for kind three-way: column that gives the condition in which bona fide speech was
+            recorded; conditions are left out of the fit one at a time, to estimate how well the
+            calibration generalises to new ones.
         costs: name of a cost model, or six numbers: priors of target, nontarget, and spoof, then
             the costs of a miss, of an accepted nontarget, and of an accepted spoof.
-        key: trial list with labels, where the score file has none.
+        key: trial list with labels, if the score file has none.
         cm: score file of a countermeasure, read into the column cm_score beside asv_score.
         apply: score file of other trials, to which the back-end is applied.
         apply_key: trial list with the labels of ``apply``.
         apply_cm: score file of the countermeasure for ``apply``.
         result: output file for the new scores of ``apply``.
-        enrolment: how the scores were made, where no file beside the scores records it: enrolment
-            rule, as of sasv evaluate.
-        crops: the same: number of crops.
-        crop_seconds: the same: length of a crop, in seconds.
-        max_pause: the same: length to which pauses were shortened, in seconds.
-        model: checkpoint that made the scores and receives calibration, costs, and threshold.
+        enrolment: enrolment rule of the scores, as in sasv evaluate. This option and the three
+            below are only used if no record of how the scores were made lies beside them.
+        crops: number of crops of the scores.
+        crop_seconds: length of these crops, in seconds.
+        max_pause: length to which pauses were shortened for the scores, in seconds.
+        model: checkpoint that made the scores; the calibration, costs, and threshold are added
+            to it.
         model_out: output file for the calibrated checkpoint.
     """
 
@@ -85,7 +87,7 @@ class CalibrateOptions(Options):
 def calibrate(options: CalibrateOptions) -> Backend:
     """Fit a back-end; write it, apply it, put it into a checkpoint, as wanted; return it."""
     if bool(options.apply) != bool(options.result):
-        raise SasvError("--apply FILE needs --result FILE, and the other way round")
+        raise SasvError("--apply FILE needs --result FILE, and vice versa")
     if bool(options.model) != bool(options.model_out):
         raise SasvError("--model needs --model-out: the calibrated checkpoint is a new file")
     if not options.columns:
@@ -98,9 +100,9 @@ def calibrate(options: CalibrateOptions) -> Backend:
     scoring = assumed_scoring(options) if record is None else record[0]
     if options.model and scoring.get("fusion") is not None:
         raise SasvError(
-            f"{options.scores}: scores made by {described(scoring)}; a checkpoint carries the "
-            "calibration of its own score alone. Write it by --out FILE, and give that to sasv "
-            "evaluate --fusion"
+            f"{options.scores}: scores made by {described(scoring)}; a checkpoint only "
+            "carries the calibration of its own score. Write the fusion with --out FILE, and give "
+            "that file to sasv evaluate --fusion"
         )
     scores = read_scores(options.scores, options.key, column, options.cm)
     three_way = None
@@ -114,7 +116,7 @@ def calibrate(options: CalibrateOptions) -> Backend:
         backend.scores = {"scoring": record[0], "model": record[1]}
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
-    logger.info(f"on the trials it was fitted to, {options.scores}:")
+    logger.info(f"on {options.scores}, the trials to which it was fitted:")
     logger.info(format_metrics(measure() | counts_of(scores.labels)))
     if options.out:
         backend.save(options.out)
@@ -125,9 +127,8 @@ def calibrate(options: CalibrateOptions) -> Backend:
         kept = dict if SCORE in names else unfused
         if record and other and not same_scoring(kept(scoring), kept(other[0])):
             raise SasvError(
-                f"{options.apply}: scores made by {described(other[0])}; the back-end holds for "
-                f"{options.scores}, "
-                f"made by {described(scoring)}"
+                f"{options.apply}: scores made by {described(other[0])}; the calibration is only "
+                f"valid for scores like {options.scores}, made by {described(scoring)}"
             )
         applied = read_scores(options.apply, options.apply_key, column, options.apply_cm)
         write_scores(applied, backend(columns_of(applied, backend.columns)), options.result)
@@ -135,7 +136,7 @@ def calibrate(options: CalibrateOptions) -> Backend:
     if options.model:
         if record is None:
             logger.info(
-                f"{options.scores}: nothing beside it says how its scores were made; taken for "
+                f"{options.scores}: there is no record of how its scores were made; assuming "
                 f"{described(scoring)}"
             )
         fingerprint = "" if record is None else record[1]
@@ -176,8 +177,8 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
         bool(encoder_options.get("spoof_axis", False)),
     )
     logger.info(
-        f"spoof LLR: {found.share:.2f} of what these trials say, as far as it holds of attacks and "
-        f"conditions that are left out; at most {found.bound:.1f}"
+        f"spoof LLR: multiplied by {found.share:.2f}, the best factor for attacks and conditions "
+        f"that are left out of the fit; at most {found.bound:.1f}"
     )
     return found
 
@@ -240,13 +241,12 @@ def into_checkpoint(
     if three_way is not None:
         head = model.spoof_head()
         if head is None:
-            raise SasvError(f"{options.model}: has no spoof head, whose score {CM_SCORE} would be")
+            raise SasvError(f"{options.model}: has no spoof head, which would compute {CM_SCORE}")
         verifier = verifier.with_three_way(three_way, head)
     if fingerprint and fingerprint != model.fingerprint:
         logger.info(
-            f"{options.scores}: made by another model than {options.model} (or by the same in "
-            "another precision); the "
-            "calibration holds for that one"
+            f"{options.scores}: made by another model than {options.model} (or by the same one in "
+            "another precision); the calibration is only valid for the model that made the scores"
         )
     checkpoint.specification = replace(
         checkpoint.specification, scoring=scoring, decision=verifier.decision_record()

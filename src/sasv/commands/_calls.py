@@ -49,7 +49,8 @@ def check_launcher(launcher: str) -> None:
     """SasvError where the words of ``--launch`` start no launcher that is known."""
     if launcher and not shlex.split(launcher)[0].endswith(LAUNCHERS):
         raise SasvError(
-            f"--launch '{launcher}': give the words before -m sasv (torchrun --nproc-per-node 4)"
+            f"--launch '{launcher}': give the part of the command before -m sasv (torchrun "
+            "--nproc-per-node 4)"
         )
 
 

@@ -54,6 +54,7 @@ def convert(options: ConvertOptions) -> Path:
     )
     if Path(options.result).suffix != ".safetensors":
         logger.info(
-            "the published format holds weights alone: threshold, classes and licence are not in it"
+            "the published format contains only weights: "
+            "threshold, classes and licence are not in it"
         )
     return Path(options.result)

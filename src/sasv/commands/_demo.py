@@ -96,13 +96,14 @@ def opening(options: DemoOptions) -> str:
             "and to reject",
             f"both other people and synthetic copies. Speech: {speech}.",
             *first,
-            "Stage 1 learns speakers; Stage 2 also copies of their speech by vocoders; Stage 3 "
-            "spoofed speech",
-            "of a small second corpus. Five rows of the published table are trained, with and "
-            "without each stage:",
+            "Stage 1 trains on bona fide speech; Stage 2 adds copies of it made by vocoders; "
+            "Stage 3 trains on",
+            "bona fide and spoofed speech of a small second corpus. Five rows of the published "
+            "table are trained,",
+            "with and without each stage:",
             rows,
-            "and evaluated on speakers and on a vocoder (source-filter) that training has not "
-            "heard.",
+            "They are evaluated on speakers and a vocoder (source-filter) that were not used in "
+            "training.",
             "This takes seven to nine minutes on two cores. If it is stopped, the same command "
             "resumes.",
         )
@@ -115,10 +116,10 @@ def closing(options: DemoOptions, results: list[Result], took: str) -> str:
     ladder = " -> ".join(f"{found[row]:.1f}%" for row in (2, 6, 7))
     falls = found[2] > found[6] > found[7]
     verdict = (
-        "each stage lowers the error on copies that it has never heard"
+        "each stage lowers the error on copies by a vocoder that was not used in training"
         if falls
-        else "here not every stage lowers the error; a few speakers and minutes do not always "
-        "suffice"
+        else "here not every stage lowers the error; a few speakers and minutes of training are "
+        "not always enough"
     )
     row = next(result for result in results if result.row == 7)
     counts = ", ".join(

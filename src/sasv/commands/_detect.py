@@ -15,19 +15,18 @@ from sasv.weights.catalogue import DEFAULT
 
 @dataclass
 class DetectOptions(Options):
-    """Say of recordings whether they are bona fide or spoofed speech, without a claim about the
-    speaker.
+    """Decide whether recordings are bona fide or spoofed speech, without a claim about the speaker.
 
     Args:
         recordings: recordings to decide on.
-        model: checkpoint with a spoof head and a three-way calibration, or ONNX file that sasv
-            export wrote of one; by default the model that comes with sasv.
+        model: checkpoint with a spoof head and a three-way calibration, or the ONNX file of such a
+            model that sasv export wrote; by default the model that comes with sasv.
         costs: name of a cost model, or six numbers: the prior of bona fide speech, 0, the prior of
             spoofed speech, then the costs of a miss, 0, and of an accepted spoof.
         min_speech: seconds of speech that each recording must contain; by default the limit of the
             checkpoint (0.75 s); 0 decides on anything.
         channel: channel to use of recordings with several: mean, loudest, or a number counted from
-            0; auto takes the mean, or the loudest channel where the channels cancel each other.
+            0; auto takes the mean, or the loudest channel if the channels cancel each other.
         json: print JSON.
         device: cpu, cuda, or auto.
     """

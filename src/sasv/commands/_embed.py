@@ -32,9 +32,9 @@ class EmbedOptions(Options):
             default utterances are embedded whole.
         batch_seconds: padded audio per batch, in seconds; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: length in seconds above which an utterance is refused.
-        channel: channel to use of recordings with several, where the table has no such column:
+        channel: channel to use of recordings with several, if the table has no such column:
             mean, loudest, or a number counted from 0; auto takes the mean, or the loudest channel
-            where the channels cancel each other.
+            if the channels cancel each other.
         shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
         device: cpu, cuda, or auto.
     """

@@ -41,12 +41,12 @@ class EvaluateOptions(Options):
         enrolments: enrolment table; without it and without trials, every utterance is scored as
             bona fide or spoofed.
         trials: trial table.
-        model: checkpoint; not needed where ``embeddings`` is given.
+        model: checkpoint; not needed if ``embeddings`` is given.
         countermeasure: checkpoint of a countermeasure (AASIST, or any that was trained with spoofed
             speech), which scores the tested utterances as well; the score is a fusion of both.
         fusion: sum (of asv_score and cm_score), or the file of a fusion of these columns that sasv
-            calibrate fitted; by default sum where there is a countermeasure. Without a
-            countermeasure, the spoof head of the model gives cm_score.
+            calibrate fitted; by default sum if a countermeasure is given. Without a
+            countermeasure, the spoof head of the model computes cm_score.
         embeddings: folder that sasv embed wrote, whose embeddings are used.
         where: without trials, score only the utterances with this ``column=value``.
         enrolment: how several enrolment recordings are combined: mean (of the raw embeddings, as
@@ -65,13 +65,13 @@ class EvaluateOptions(Options):
             file.
         spoof_share: for a model with the three-class loss, whose score file has the column ``llr``:
             the share of spoofs among the trials that are not target trials; by default that of the
-            cost model asvspoof5, by which sasv verify decides.
+            cost model asvspoof5, which sasv verify uses by default.
         by: columns (attack,codec) for each of whose values the metrics are computed separately.
         batch_seconds: padded audio per batch, in seconds; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: length in seconds above which an utterance is refused.
-        channel: channel to use of recordings with several, where the table has no such column:
+        channel: channel to use of recordings with several, if the table has no such column:
             mean, loudest, or a number counted from 0; auto takes the mean, or the loudest channel
-            where the channels cancel each other.
+            if the channels cancel each other.
         intervals: number of bootstrap samples over speakers for 95 % intervals; 0 computes none.
         plot: write scores.png (needs sasv[plots]).
         device: cpu, cuda, or auto.

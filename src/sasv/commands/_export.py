@@ -19,22 +19,23 @@ logger = logging.getLogger("sasv")
 
 @dataclass
 class ExportOptions(Options):
-    """Write a model as one ONNX file that takes samples, and prove that it computes the same.
+    """Export a model as one ONNX file that takes waveforms, and check that it gives the same
+    results.
 
-    The file holds front-end, network, and countermeasure in one graph of real numbers. Its inputs
-    are samples (batch, time), any number of both, and lengths (batch); it carries the
-    specification, with threshold and calibration. sasv verify takes it as --model, without PyTorch.
+    The file contains front-end, network, and spoof head as one graph without complex numbers. Its
+    inputs are samples (batch, time), of any size, and lengths (batch,); its metadata contains the
+    specification, with threshold and calibration. sasv verify uses the file without PyTorch.
 
     Args:
         model: checkpoint.
         out: the ONNX file.
-        int8: quantise the weights and features of the network to eight bits; the ranges of the
-            features are measured on the recordings of --utterances.
+        int8: quantise the weights and activations of the network to eight bits; the ranges of the
+            activations are measured on the recordings of --utterances.
         utterances: utterance table of development recordings, for --int8.
         enrolments: enrolment table; with --trials, the error rates of the model before and after
             are computed.
         trials: trial table.
-        seed: of the draw of recordings that --int8 measures.
+        seed: random seed for choosing the recordings that --int8 measures.
     """
 
     model: str

@@ -19,18 +19,18 @@ class MetricsOptions(Options):
 
     Args:
         scores: score file.
-        key: trial list with labels, where the score file has none.
+        key: trial list with labels, if the score file has none.
         cm: score file of a countermeasure, for the t-DCF and the t-EER of the tandem.
-        column: score column to use, where the file holds several.
+        column: score column to use, if the file has several.
         where: use only the trials with this ``column=value``; by default the subset eval of a key
             with several subsets (ASVspoof 2021), and otherwise all trials.
         columns: names of the columns of a score file with an unknown layout
             (speaker,utterance,label,score), with ``-`` for a column to skip.
         labels: meaning of labels that are numbers or unknown words (0=spoof,1=bonafide).
-        task: sasv, cm (bona fide against spoofed), or auto, which is cm where the labels include
+        task: sasv, cm (bona fide against spoofed), or auto, which is cm if the labels include
             bonafide.
         by: columns (attack,codec) for each of whose values the metrics are computed separately.
-        utterances: utterance table with these columns, where the score file lacks them.
+        utterances: utterance table with these columns, if the score file lacks them.
         costs: name of a cost model, or six numbers; by default several common models.
         llr: treat the scores as log-likelihood ratios, and compute actual costs and Cllr as well.
         threshold: threshold at which to compute actual costs.

@@ -31,7 +31,7 @@ class PrepareOptions(Options):
             a file whose header does not give its length is decoded once.
         channel: channel to use of recordings with several, written into the table: mean, loudest,
             or a number counted from 0; auto takes the mean, or the loudest channel where the
-            channels cancel each other or all others are silent.
+            channels cancel each other or only one of them is not silent.
         check_speech: measure the speech in each recording for the column speech_seconds (this reads
             every file), and report recordings with too little of it.
     """
@@ -53,7 +53,7 @@ def prepare(options: PrepareOptions) -> Prepared:
         raise SasvError(f"{options.folder}: no such folder; check the path")
     if options.protocol and options.corpus != "copies":
         raise SasvError(
-            f"--protocol is for copies; {options.corpus} has its lists where it is unpacked"
+            f"--protocol is only for the corpus copies; {options.corpus} contains its own lists"
         )
     check_channel(options.channel)
     given = (Path(options.protocol),) if options.protocol else ()

@@ -29,7 +29,7 @@ class ReportOptions(Options):
             is the baseline of the paired tests.
         out: output folder, for report.html, report.md, report.png, report.json, and figures.
         title: title of the page.
-        key: trial list with labels, where the score files have none.
+        key: trial list with labels, if the score files have none.
         utterances: utterance table, for links to the audio of the worst errors and for columns of
             ``by`` that the score files lack.
         by: columns (attack,codec) for each of whose values the metrics are computed separately.

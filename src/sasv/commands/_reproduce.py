@@ -75,7 +75,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     rows, encoders, train_sets = chosen(options)
     if options.encoder_options and len(encoders) > 1:
         raise SasvError(
-            f"--encoder-options are those of one encoder, not of {', '.join(encoders)}; run one "
+            f"--encoder-options apply to one encoder, but there are {', '.join(encoders)}; run one "
             "after the other"
         )
     check_launcher(options.launch)
@@ -114,7 +114,7 @@ def about(options: ReproduceOptions) -> str:
         )
     speech = options.corpus or ("parts of the corpora" if options.voxceleb2 else "synthetic voices")
     return (
-        f"Tiny scale on {speech}, seed {options.seed}: it shows that every stage runs and what it "
-        "is for; the published figures come from large encoders and the whole corpora and are no "
-        "comparison."
+        f"Tiny scale on {speech}, seed {options.seed}: this shows that every stage runs and what "
+        "it is for. The published figures come from large encoders and the complete corpora and "
+        "cannot be compared with these."
     )

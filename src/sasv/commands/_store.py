@@ -13,20 +13,21 @@ ACTIONS = ("new-key", "verify", "list", "export", "delete", "opt-out", "sweep", 
 
 @dataclass
 class StoreOptions(Options):
-    """Look after a store of voiceprints.
+    """Manage a store of voiceprints.
 
-    new-key writes a key file. verify checks the audit trail and decrypts everything. list names
-    the speakers. export prints all that is held about a speaker. delete removes it and prints a
-    receipt. opt-out does the same and refuses new voiceprints of the speaker. sweep deletes what
-    has expired. rotate encrypts everything with a new key.
+    new-key writes a key file. verify checks the audit trail and decrypts all voiceprints. list
+    names the speakers. export prints everything that is stored about a speaker. delete removes it
+    and prints a receipt. opt-out does the same and refuses new voiceprints of the speaker. sweep
+    deletes expired voiceprints. rotate encrypts everything with a new key.
 
     Args:
         action: new-key, verify, list, export, delete, opt-out, sweep, or rotate.
-        path: the store; of new-key, the key file to write.
-        speaker: of export, delete, and opt-out.
-        tenant: whose customer the speaker is.
-        key: file with the key of the store; by default the key in SASV_STORE_KEY.
-        new_key: of rotate, file with the new key.
+        path: the store; for new-key, the key file to write.
+        speaker: speaker, for export, delete, and opt-out.
+        tenant: customer to whom the speaker belongs.
+        key: file with the key of the store; by default the key in the environment variable
+            SASV_STORE_KEY.
+        new_key: file with the new key, for rotate.
     """
 
     action: str

@@ -16,10 +16,10 @@ class SubmitOptions(Options):
     """Write scores in the submission format of the ASVspoof 5 challenge.
 
     Args:
-        scores: score file; its columns asv_score and cm_score are written too, where it has them.
+        scores: score file; its columns asv_score and cm_score are written too, if it has them.
         out: output file.
         track: 1 (countermeasure) or 2 (SASV).
-        key: trial list with labels, where the score file has none; labels are not written.
+        key: trial list with labels, if the score file has none; labels are not written.
     """
 
     scores: str

@@ -38,8 +38,8 @@ class SynthesizeOptions(Options):
             trials added.
         choose: copy each utterance with all vocoders, or with one of them at random.
         suffix: file format of the copies.
-        num_workers: number of processes, which work independently on the CPU.
-        device: cpu, cuda, or auto (a GPU where there is one and a vocoder has a network).
+        num_workers: number of processes that make copies independently on the CPU.
+        device: cpu, cuda, or auto (a GPU if there is one and a vocoder has a network).
         batch: batch size, in utterances; 0 takes 1 on a CPU and 64 on a GPU.
         shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
         verify: read every copy again at the end.
@@ -112,7 +112,7 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
         failures += check_copies(copies)
     if failures:
         raise SasvError(
-            f"{len(failures)} utterances could not be copied, or copies not read "
+            f"{len(failures)} utterances could not be copied, or their copies could not be read "
             f"({listed(failures, 3)}); the others are done: fix these and run the same command "
             "again"
         )
@@ -125,7 +125,7 @@ def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
     unknown = [name for name in options.weights if name not in kinds]
     if unknown:
         raise SasvError(
-            f"--weights names {listed(unknown)}, which --vocoders does not; known here: "
+            f"--weights names {listed(unknown)}, which --vocoders does not; --vocoders names: "
             f"{listed(list(kinds))}"
         )
     device = options.device

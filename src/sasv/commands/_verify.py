@@ -34,7 +34,7 @@ class VerifyOptions(Options):
         cohort: cohort.npz that sasv evaluate wrote, for a model whose threshold holds for s-norm
             scores.
         channel: channel to use of recordings with several: mean, loudest, or a number counted from
-            0; auto takes the mean, or the loudest channel where the channels cancel each other.
+            0; auto takes the mean, or the loudest channel if the channels cancel each other.
         json: print JSON.
         device: cpu, cuda, or auto.
     """
@@ -68,8 +68,8 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     if options.costs:
         if verifier.calibration is not None or verifier.three_class is None:
             raise SasvError(
-                f"{options.model}: --costs is for an uncalibrated model of the three-class loss; "
-                "of another, sasv calibrate --costs makes the calibration for them"
+                f"{options.model}: --costs is for an uncalibrated model with the three-class loss; "
+                "for another model, calibrate it for these costs with sasv calibrate --costs"
             )
         verifier = replace(verifier, costs=cost_model(options.costs))
     if not verifier.decides:

@@ -227,7 +227,7 @@ def _check_ours(
             raise SasvError(f"{flag} {path}: is a folder, not a file")
         if targets and not written_by_sasv(path):
             raise SasvError(
-                f"{flag} {path}: is there already, and not written by sasv; choose another name, "
+                f"{flag} {path}: exists already and was not written by sasv; choose another name, "
                 "or give --force to replace it"
             )
         return

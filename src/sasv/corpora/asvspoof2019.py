@@ -31,7 +31,7 @@ def read(folder: Path) -> CorpusLists:
     for part, kind in PARTS.items():
         protocol = cm / f"{NAME}.cm.{kind}.txt"
         if not protocol.exists():
-            lists.notes.append(f"no {part} part: {protocol.name} is not there")
+            lists.notes.append(f"no {part} part: {protocol.name} does not exist")
             continue
         audio = f"ASVspoof2019_LA_{part}/flac"
         lists.utterances += [
@@ -44,7 +44,7 @@ def read(folder: Path) -> CorpusLists:
         if part == "train":
             continue
         if not (trials.exists() and all(path.exists() for path in enrolments)):
-            lists.notes.append(f"no {part} trials: {asv.name} does not hold the lists of this part")
+            lists.notes.append(f"no {part} trials: {asv.name} does not contain its lists")
             continue
         speakers = read_enrolments(*enrolments)
         lists.enrolments[part], lists.trials[part] = speakers, read_trials(trials)

@@ -78,7 +78,7 @@ def _rows(protocol: Path) -> list[tuple[str, str, str, str, str]]:
     """Return (name or path, speaker, label, attack, source) of each line."""
     lines = [line for line in read_lines(protocol) if line.strip()]
     if not lines:
-        raise SasvError(f"{protocol}: contains no line; give the list of the copies")
+        raise SasvError(f"{protocol}: contains no lines; give the list of the copies")
     if "\t" in lines[0] and "speaker" in lines[0].split("\t"):
         return _from_table(protocol)
     rows = []

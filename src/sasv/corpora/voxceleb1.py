@@ -46,7 +46,7 @@ def read(folder: Path) -> CorpusLists:
         if path is None:
             if not part.endswith("-original"):
                 lists.notes.append(
-                    f"no VoxCeleb1-{part.upper()} trials: {names[0]} does not lie in the folder"
+                    f"no VoxCeleb1-{part.upper()} trials: {names[0]} is not in the folder"
                 )
             continue
         trials = read_trials(path)

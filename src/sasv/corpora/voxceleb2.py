@@ -36,7 +36,7 @@ def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[st
             continue
         if other is not None and suffix_of(other.path) not in VIDEO:
             raise SasvError(
-                f"{folder}: {match[1]} is there twice ({other.path}, {path}); keep one copy"
+                f"{folder}: {match[1]} exists twice ({other.path}, {path}); keep one copy"
             )
         split = "test" if "test" in path.split("/")[:-3] else "dev"
         rows[match[1]] = Utterance(match[1], path, match[2], split)

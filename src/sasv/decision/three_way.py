@@ -127,14 +127,14 @@ def spoof_threshold(costs: CostModel) -> float:
     """Return the Bayes threshold of a spoof LLR. SasvError where spoofs cost nothing."""
     target, _, spoof = costs.weights
     if not spoof:
-        raise SasvError(f"cost model {costs.name}: accepted spoofs cost nothing; take another")
+        raise SasvError(f"cost model {costs.name}: accepted spoofs cost nothing; use another")
     return float(np.log(spoof / target))
 
 
 def unfamiliar(name: str) -> Reason:
     """Return the reason that a recording is unlike those of the calibration."""
     text = (
-        f"{name}: unlike the recordings that the spoof score was calibrated on, so that it says "
-        "little here"
+        f"{name}: unlike the recordings on which the spoof score was calibrated, so the score is "
+        "not reliable for it"
     )
     return Reason("unfamiliar_recording", text)

@@ -65,7 +65,7 @@ class Verifier:
             values = [value for part in parts for value in (*part.weights, part.offset)]
             values.append(self.calibration.costs.bayes_threshold)
             if not parts or not np.isfinite(values).all():
-                raise SasvError("the calibration is not finite; make it again by sasv calibrate")
+                raise SasvError("the calibration is not finite; make it again with sasv calibrate")
 
     @classmethod
     def from_records(
@@ -114,15 +114,14 @@ class Verifier:
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise SasvError(
-                f"{name}: what it says of its scores is broken ({error}); calibrate it again"
+                f"{name}: its record of how scores are made is broken ({error}); calibrate it again"
             ) from error
         except SasvError as error:
             raise SasvError(f"{name}: {error}") from error
         if wanted is not None and cohort is None:
             raise SasvError(
-                f"{name}: its threshold holds for scores made by {described(scoring)}; give that "
-                "cohort "
-                "(--cohort FILE, the cohort.npz that sasv evaluate wrote)"
+                f"{name}: its threshold is valid for scores made by {described(scoring)}; give "
+                "that cohort (--cohort FILE, the cohort.npz that sasv evaluate wrote)"
             )
         verifier.check_scoring(scoring, name)
         return verifier
@@ -151,9 +150,8 @@ class Verifier:
         """
         if not same_scoring(self.scoring.to_dict(), scoring):
             raise SasvError(
-                f"{name}: scores made by {described(scoring)}; calibration and threshold hold for "
-                "scores made by "
-                f"{self.scoring.describe()}"
+                f"{name}: scores made by {described(scoring)}; calibration and threshold are valid "
+                f"for scores made by {self.scoring.describe()}"
             )
 
     def calibrated(self, backend: Backend) -> "Verifier":

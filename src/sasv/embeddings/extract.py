@@ -293,7 +293,7 @@ def extract(
         return Embeddings.load(out)
     if kept:
         logger.info(
-            f"{out}: {len(kept)} of {len(utterances)} embeddings are there already; doing the "
+            f"{out}: {len(kept)} of {len(utterances)} embeddings exist already; computing the "
             "others"
         )
     seconds = utterance_seconds(utterances.take(wanted))
@@ -309,7 +309,7 @@ def extract(
     )
     if len(todo) < len(mine):
         logger.info(
-            f"{out}: {len(mine) - len(todo)} of {len(mine)} parts are there already; doing the "
+            f"{out}: {len(mine) - len(todo)} of {len(mine)} parts exist already; computing the "
             "others"
         )
     total = sum(len(batch) for number in todo for batch in chunks[number])
@@ -344,8 +344,7 @@ def extract(
     if len(vectors) + len(failures) != len(utterances):
         raise SasvError(
             f"{out}: {len(vectors)} embeddings and {len(failures)} failures of {len(utterances)} "
-            "utterances; another "
-            "run changed the folder: run the same command again"
+            "utterances; another run has changed the folder: run the same command again"
         )
     result = _collect(utterances, vectors, failures, model)
     result.model = model.fingerprint

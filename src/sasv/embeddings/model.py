@@ -139,8 +139,8 @@ class Model(Embedder):
             or index >= len(weight)
         ):
             raise SasvError(
-                f"{self.name}: was trained without spoofed speech; Stages 2 and 3 make a "
-                "countermeasure"
+                f"{self.name}: was trained without spoofed speech; only training with it (Stages 2 "
+                "and 3) makes a countermeasure"
             )
         return unit(weight[index].float().numpy())
 

@@ -26,7 +26,7 @@ def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[st
         trial = f"{first.table.text('speaker', at)} {first.table.text('utterance', at)}"
         raise SasvError(
             f"{second.table.name}: the trial {trial} has another label than in {first.table.name}; "
-            "give both one key"
+            "use the same key for both"
         )
     speakers = resampled_speakers(first, settings.resample)
     found = paired_test(
@@ -64,6 +64,7 @@ def aligned(first: Scores, second: Scores) -> np.ndarray:
         )
     if len(set(one)) < len(one) or len(one) != len(other):
         raise SasvError(
-            f"{second.table.name}: trials stand more than once, in another order; keep one of each"
+            f"{second.table.name}: some trials occur more than once, in another order; keep one of "
+            "each"
         )
     return np.array([places[trial] for trial in one], np.int64)

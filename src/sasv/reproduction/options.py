@@ -75,12 +75,12 @@ class StageOptions(Options):
 
 @dataclass(kw_only=True)
 class PlanOptions(StageOptions, SmallSpeechOptions, CorporaOptions):
-    """Everything that a plan is made for.
+    """All options on which a plan depends.
 
     Args:
         scale: full, or tiny, which runs anywhere with small encoders, few epochs, and little data;
-            its protocol has nontarget and spoofed trials in the ratio of ASVspoof2019 LA (33,327 to
-            63,882) where it is made here.
+            if its protocol is generated, nontarget and spoofed trials have the ratio of
+            ASVspoof2019 LA (33,327 to 63,882).
         vocoders: vocoders that make the copies of Stage 2; by default griffin-lim, source-filter,
             and world, and at scale tiny without corpora griffin-lim and world.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).

@@ -86,7 +86,8 @@ def results_table(results: Sequence[Result], rows: Sequence[Row]) -> Section:
         for encoder, train_set in columns:
             cells += _figures(found.get((row.number, encoder, train_set)))
         lines.append(cells)
-    return Section("SASV-EER (%)", "Small: 95 % intervals by resampling speakers.", header, lines)
+    note = "Small print: 95 % intervals from resampling speakers."
+    return Section("SASV-EER (%)", note, header, lines)
 
 
 def _figures(result: Result | None) -> list[Cell]:

@@ -127,7 +127,5 @@ def _record(session: Any, path: str) -> Record:
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     inputs = {one.name for one in session.get_inputs()}
     if text is None or not {SAMPLES, LENGTHS} <= inputs:
-        raise CheckpointError(
-            f"{path}: was not exported by sasv from samples on; make it by sasv export"
-        )
+        raise CheckpointError(f"{path}: not exported by sasv; make an ONNX file with sasv export")
     return Record.from_json(text, path)

@@ -94,7 +94,7 @@ class Record:
             raise
         except (ValueError, RecursionError, KeyError, TypeError, SasvError) as error:
             raise CheckpointError(
-                f"{name}: what it says about itself is broken ({error}); export the model again"
+                f"{name}: its metadata is broken ({error}); export the model again"
             ) from error
 
 

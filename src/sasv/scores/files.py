@@ -75,7 +75,7 @@ def read_scores(
     scores = [name for name in SCORE_COLUMNS if name in cells]
     if not scores:
         raise TableError(
-            f"{path}: no column of scores; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score "
+            f"{path}: no score column; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score "
             "...); --columns names the columns of a file"
         )
     if key:
@@ -117,7 +117,7 @@ def _subset(scores: Scores, where: str) -> Scores:
         where = f"subset={EVALUATION_SUBSET}"
         others = ", ".join(name for name in names if name != EVALUATION_SUBSET)
         logger.info(
-            "%s: measuring the trials with %s; it also holds %s (--where subset=...)",
+            "%s: using the trials with %s; the file also contains %s (--where subset=...)",
             scores.table.name,
             where,
             others,
@@ -134,7 +134,7 @@ def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | 
         )
     name = "score" if "score" in other else "cm_score"
     if name not in other:
-        raise TableError(f"{cm}: no column of scores")
+        raise TableError(f"{cm}: no score column")
     found = _by_name(cm, list(zip(other["utterance"])), other[name])
     cells["cm_score"] = [
         found[one] for one in _all_in(found, list(zip(cells["utterance"])), cm, path)
@@ -181,7 +181,7 @@ def _columns(
             if odd:
                 raise TableError(
                     f"{path}, line {odd + 1}: unlike the lines around it "
-                    f"({' '.join(rows[odd])[:80]}); correct it or take it out"
+                    f"({' '.join(rows[odd])[:80]}); correct or remove it"
                 )
             raise TableError(
                 f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line "
@@ -250,12 +250,12 @@ def _joined(
 ) -> Columns:
     """Return the trials of a key with the scores of a file."""
     if "label" not in wanted or "utterance" not in wanted:
-        raise TableError(f"{key}: no key: it needs the name and the label of each trial")
+        raise TableError(f"{key}: not a key, which has the name and the label of each trial")
     if "utterance" not in columns:
         if columns.get("label") != wanted["label"]:
             raise TableError(
-                f"{path}: it names no trials, and its labels are not those of {key} row by row; is "
-                "that another key?"
+                f"{path}: it does not name its trials, and its labels differ from those of {key} "
+                "row by row; is that another key?"
             )
         return wanted | {score: columns[score] for score in scores}
     by = ["speaker", "utterance"] if "speaker" in columns and "speaker" in wanted else ["utterance"]

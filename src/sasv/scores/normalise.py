@@ -68,13 +68,14 @@ class Cohort:
         where = f" of {source}" if source else ""
         if len(vectors) < 2:
             raise SasvError(
-                f"a cohort of {len(vectors)}{where}: s-norm needs at least two, better hundreds"
+                f"a cohort of {len(vectors)}{where}: s-norm needs at least two embeddings, and "
+                "preferably hundreds"
             )
         broken = int(without_direction(vectors).sum())
         if broken:
             raise SasvError(
-                f"a cohort{where} with {broken} embeddings that are zero or not finite; s-norm "
-                "needs others"
+                f"a cohort{where} with {broken} embeddings that are zero or not finite; leave "
+                "their recordings out"
             )
         if speakers is not None:
             _, index = np.unique(np.array(speakers), return_inverse=True)
@@ -83,7 +84,8 @@ class Cohort:
             vectors = (sums / np.bincount(index)[:, None]).astype(vectors.dtype)
             if len(vectors) < 2:
                 raise SasvError(
-                    f"a cohort of one speaker{where}: s-norm needs at least two, better hundreds"
+                    f"a cohort of one speaker{where}: s-norm needs at least two speakers, and "
+                    "preferably hundreds"
                 )
         directions = vectors if crops else unit(vectors)
         if float(np.abs(directions - directions[0]).max()) < NO_SPREAD:

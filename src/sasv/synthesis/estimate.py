@@ -30,10 +30,10 @@ def estimate(
     known = utterances.seconds
     total = 0.0 if known is None else float(known[[unit.row for unit in plan.units]].sum())
     if not total:
-        return f"{len(plan.units):,} copies; without a column seconds nothing is estimated"
+        return f"{len(plan.units):,} copies; no estimate, as the table has no column seconds"
     wave = _some_speech(plan)
     if wave is None:
-        return f"{len(plan.units):,} copies; nothing is estimated, the first files cannot be read"
+        return f"{len(plan.units):,} copies; no estimate, as the first files cannot be read"
     spent = []
     bytes_each = []
     for vocoder in Worker(makers).vocoders.values():

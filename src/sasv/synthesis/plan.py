@@ -150,5 +150,5 @@ def _check_once(units: Sequence[Unit]) -> None:
         other = first.setdefault(unit.path, unit)
         if other is not unit:
             raise SasvError(
-                f"{unit.source}: two rows of the table are this file and this channel; keep one"
+                f"{unit.source}: two rows of the table name this file and this channel; keep one"
             )

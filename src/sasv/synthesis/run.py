@@ -97,8 +97,7 @@ def run(
         mine, todo = outstanding(len(plan.units), index, count, done)
         if len(todo) < len(mine):
             logger.info(
-                f"{len(mine) - len(todo)} of {len(mine)} copies are there already; making the "
-                "others"
+                f"{len(mine) - len(todo)} of {len(mine)} copies exist already; making the others"
             )
         clear_temporaries(
             {os.path.dirname(plan.units[number].path) for number in mine}, count == 1, time.time()
@@ -202,9 +201,9 @@ def _outcome(
         for path in marks:
             path.unlink(missing_ok=True)
         raise SasvError(
-            f"{len(lost)} of {len(plan.units)} copies are neither there nor failed (the first: "
-            f"{lost[0]}): they were "
-            "removed, or their sources changed meanwhile; run the same command again"
+            f"{len(lost)} of {len(plan.units)} copies do not exist and did not fail (the first: "
+            f"{lost[0]}): they were removed, or their sources have changed; run the same command "
+            "again"
         )
     return made, failures
 
@@ -233,9 +232,8 @@ def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterat
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
             raise SasvError(
-                f"a worker process died ({error}); often memory is short: the same command goes "
-                "on, "
-                "try fewer --num-workers"
+                f"a worker process died ({error}), often for lack of memory; run the same command "
+                "again to resume, with fewer --num-workers"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -82,8 +82,8 @@ class System(nn.Module):
         """
         if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise SasvError(
-                "--compile needs a C++ compiler on a CPU and none is here; install g++ or leave it "
-                "out"
+                "--compile needs a C++ compiler on a CPU and none is installed; install g++ or "
+                "leave out --compile"
             )
         self.compiled = torch.compile(self.encoder.embed_features)
 
@@ -226,7 +226,7 @@ def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
         )
     if LOSSES.get(loss).spoof_aware:
         raise SasvError(
-            f"the loss {loss} takes its last class for that of spoofed speech, and --spoof-pairs "
+            f"the loss {loss} takes its last class for spoofed speech, and --spoof-pairs "
             "is 0; set --spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
         )
 
@@ -259,8 +259,8 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
         ]
     if differing:
         raise SasvError(
-            f"{options.init}: has {', '.join(differing)}; leave out what the checkpoint says by "
-            "itself"
+            f"{options.init}: has {', '.join(differing)}; leave out these options, which the "
+            "checkpoint determines"
         )
 
 

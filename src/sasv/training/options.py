@@ -30,29 +30,29 @@ Angle = Annotated[float, Range(0, 3.14)]
 
 @dataclass(kw_only=True)
 class DataOptions(Options):
-    """What is trained on, and how it is read.
+    """The training data, and how they are read.
 
     Args:
-        utterances: training table (TSV).
+        utterances: training table.
         where: train on the rows with this ``column=value``, for instance ``split=train``; several
             conditions are separated by ``;``.
         crop_frames: length of a training crop, in feature frames of 10 ms.
         augment: apply SpecAugment, and the waveform augmentations whose folders are given.
         augment_share: probability that a crop gets one of the waveform augmentations.
-        snr_offset: decibels by which the published signal-to-noise ratios are raised.
-        level_range: change the level of a crop by up to so many decibels, up or down; what is too
-            loud is clipped.
-        spec_augment: apply SpecAugment where augment is set; false leaves it out.
+        snr_offset: decibels to add to the published signal-to-noise ratios.
+        level_range: maximum random change of the level of a crop, up or down, in decibels; samples
+            beyond full scale are clipped.
+        spec_augment: apply SpecAugment if augment is set; false leaves it out.
         noises: folder of noise to add: MUSAN (noise, speech, music), or any folder of audio.
         rirs: folder of room impulse responses.
-        codecs: telephone and codec conditions: resampled, 8khz, mulaw, alaw (nothing more is
-            needed), g722, opus, mp3 (these need sasv[m4a]). A crop passes through one of them with
-            the probability codec_share.
+        codecs: telephone and codec conditions: resampled, 8khz, mulaw, alaw (which need no extra),
+            g722, opus, mp3 (which need sasv[m4a]). A crop passes through one of them with the
+            probability codec_share.
         codec_share: probability that a crop passes through one of the codecs.
         num_workers: DataLoader workers: processes that read and augment audio; 0 reads in the
             training process.
-        loader_timeout: seconds without a batch after which training ends with an error; 0 waits for
-            ever.
+        loader_timeout: seconds without a batch after which training ends with an error; 0 waits
+            forever.
     """
 
     utterances: str
@@ -74,7 +74,7 @@ class DataOptions(Options):
 @dataclass(kw_only=True)
 @listing(encoders=ENCODERS, frontends=FRONTENDS)
 class ModelOptions(Options):
-    """The network, and how it is computed.
+    """The network, its initial weights, and the arithmetic of training.
 
     Args:
         encoder: one of {encoders}, or one that another package registers.
@@ -85,14 +85,14 @@ class ModelOptions(Options):
         init: checkpoint to start from (of sasv, or in a published format).
         keep_classes: keep the weights of the loss head for classes (speakers and spoof, by name)
             that the checkpoint given by init has too. By default a head with other classes is
-            initialised anew as a whole, as published.
+            initialised from scratch, as published.
         freeze_batch_norm: keep the batch-norm statistics of the checkpoint given by init, and
             normalise by them in training too.
         precision: float32, bfloat16 (autocast), or float16 (autocast and scaled gradients).
         tf32: let a GPU round the inputs of float32 products and convolutions to TF32: faster, with
             10 bits of mantissa instead of 23.
-        deterministic: compute by deterministic algorithms alone, so that the same training on a GPU
-            ends in the same bytes; slower. (Training on a CPU always does.)
+        deterministic: use deterministic algorithms only, so that training on a GPU is reproducible
+            to the byte; slower. (Training on a CPU always is.)
         compile: compile the encoder with torch.compile (takes half a minute at the start).
         channels_last: use the channels-last memory format for two-dimensional convolutions
             (SKA-TDNN).
@@ -168,9 +168,8 @@ class BatchOptions(Options):
         super().__post_init__()
         if self.batches_per_epoch == "spoofs" and not self.spoof_pairs:
             raise SasvError(
-                "--batches-per-epoch spoofs counts an epoch by its spoofed pairs, and "
-                "--spoof-pairs is 0; set "
-                "--spoof-pairs, or use --batches-per-epoch paper"
+                "--batches-per-epoch spoofs makes an epoch one pass over the spoofed pairs, but "
+                "--spoof-pairs is 0; set --spoof-pairs, or use --batches-per-epoch paper"
             )
         if self.max_utterances_per_speaker == 1:
             raise SasvError(
@@ -248,12 +247,12 @@ class SelectionOptions(Options):
             its rows.
         dev_enrolments: development enrolments; without them the last epoch is taken.
         dev_trials: development trials.
-        metric: development metric that chooses the model; auto takes SASV-EER where there are
+        metric: development metric by which the model is chosen; auto takes SASV-EER if there are
             spoofed trials, and otherwise SV-EER.
         evaluate_every: number of epochs between evaluations on the development trials.
         min_anchor_cosine: with the loss anchored, training ends after an epoch in which the mean
-            cosine of bona fide speech with the anchor is lower, and the model is one of an epoch
-            before.
+            cosine of bona fide speech with the anchor is lower than this, and the model is that of
+            the best earlier epoch.
     """
 
     dev_utterances: str = ""
@@ -273,14 +272,14 @@ class SelectionOptions(Options):
 
 @dataclass(kw_only=True)
 class RunOptions(Options):
-    """Where and how a run is kept.
+    """Where a run is stored, where it is computed, and its seed.
 
     Args:
         out: run folder, in which the trained model is ``model.safetensors``.
         save_minutes: minutes between saved states within an epoch (the end of each epoch is saved
             too).
-        allow_changed: resume although options have changed since the last state; its epoch is then
-            started again.
+        allow_changed: resume although options have changed since the last saved state; the
+            interrupted epoch is then started again.
         tensorboard: write TensorBoard files into the run folder (needs sasv[tensorboard]).
         device: cpu, cuda, or auto.
         seed: random seed.

@@ -40,7 +40,7 @@ INPUTS = ("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init"
 spelt.
 """
 
-REMEDY = "restore it, or remove it and go on from the last state with --allow-changed"
+REMEDY = "restore it, or remove it and resume from the last state with --allow-changed"
 
 OTHER_ROWS = "the training table has other rows: table_sha256 was {}, now {}"
 
@@ -160,7 +160,9 @@ class RunFolder:
         table = self.values["utterances"]
         now = text_digest(table)
         if whole is None:
-            self.notes.append(f"whether {table} is the table that was trained on is not on record")
+            self.notes.append(
+                f"there is no record of whether training began with the table {table}"
+            )
             return []
         if whole == now:
             return []
@@ -182,7 +184,7 @@ class RunFolder:
         if changed and not self.allow_changed:
             raise SasvError(
                 f"{self.path}: contains a run with other options ({changed}); choose another "
-                "--out, remove it, or go on from its last state with --allow-changed"
+                "--out, remove the folder, or resume from its last state with --allow-changed"
             )
         return bool(changed)
 

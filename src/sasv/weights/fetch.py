@@ -85,7 +85,7 @@ def fetch(
                     f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched"
                 )
                 return target
-            logger.info(f"{target}: not what was fetched first; fetching it again")
+            logger.info(f"{target}: changed since it was downloaded; downloading it again")
         came = target.with_name(f"new-{target.name}")
         if entry is None:
             source = _hub(name, came, mirror)

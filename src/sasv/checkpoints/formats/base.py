@@ -61,4 +61,4 @@ class WeightFormat:
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:
         """Write a checkpoint atomically. CheckpointError where the format cannot hold it."""
-        raise CheckpointError(f"{path}: the format {self.name} is only read")
+        raise CheckpointError(f"{path}: the format {self.name} can be read, but not written")

@@ -52,7 +52,7 @@ def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
             found[match.expand(replacement)] = value
     if strangers:
         raise CheckpointError(
-            f"{path}: entries that this format does not know: {', '.join(sorted(strangers))}"
+            f"{path}: entries that are unknown in this format: {', '.join(sorted(strangers))}"
         )
     return found
 
@@ -142,7 +142,7 @@ def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
     if many:  # aliases within aliases
         raise CheckpointError(f"{file}: more than {MOST_SETTINGS:,} settings; {remedy}")
     if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: settings of a model are names and values; {remedy}")
+        raise CheckpointError(f"{file}: must be a mapping of names and values; {remedy}")
     return found
 
 
@@ -177,4 +177,4 @@ def check_settings(path: Path, settings: Mapping[str, Any], expected: Mapping[st
         if name in expected and isinstance(value, type(expected[name])) and value != expected[name]:
             faults.append(f"{name} {value}, but the weights say {expected[name]}")
     if faults:
-        raise CheckpointError(f"{path}: the settings beside it contradict it: {listed(faults)}")
+        raise CheckpointError(f"{path}: its settings file contradicts it: {listed(faults)}")

@@ -15,7 +15,7 @@ def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries
     strangers = [key for key in entries if not key.startswith((encoder, head))]
     if strangers:
         raise CheckpointError(
-            f"{name}: of another model: entries begin with neither {encoder} nor {head}: "
+            f"{name}: belongs to another model: entries begin with neither {encoder} nor {head}: "
             f"{listed(strangers, 5)}"
         )
     return (

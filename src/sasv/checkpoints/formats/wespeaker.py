@@ -214,7 +214,7 @@ def _check_model(
     depth = int(digits) if digits else options.get("depth")
     if expected != family or depth != options.get("depth"):
         raise CheckpointError(
-            f"{contents.path}: the settings beside it contradict it: model {named}, but the "
+            f"{contents.path}: its settings file contradicts it: model {named}, but the "
             f"weights are of {family}"
             + (f" of depth {options['depth']}" if "depth" in options else "")
         )

@@ -33,7 +33,9 @@ def histograms(systems: Sequence[System]) -> Section:
     thresholds = {one.name: one.threshold for one in systems}
     images = {"scores": attempt(figures.histograms, measures, thresholds)}
     return Section(
-        "Scores of the classes", "What overlaps across the line is an error.", figures=drawn(images)
+        "Scores of the classes",
+        "Scores on the wrong side of the line are errors.",
+        figures=drawn(images),
     )
 
 
@@ -67,8 +69,8 @@ def tandems(systems: Sequence[System]) -> list[Section]:
     if not images:
         return []
     note = (
-        "Where the tandem of countermeasure and speaker system rejects targets as often as it "
-        "accepts others."
+        "The thresholds at which the tandem of countermeasure and speaker system rejects targets "
+        "as often as it accepts other trials."
     )
     return [Section("t-EER path", note, figures=drawn(images))]
 

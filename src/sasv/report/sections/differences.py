@@ -28,11 +28,9 @@ def differences(systems: Sequence[System], resample: str) -> Section:
         ]
         rows.append([Cell(title(name)), *cells])
     note = (
-        f"Difference from {systems[0].name} on the same resamples ({resample}). Better or worse: "
-        "p below "
-        f"{SIGNIFICANT} of there being no difference, not corrected for the number of tests; "
-        "neither: no difference "
-        "is shown."
+        f"Difference from {systems[0].name} on the same resamples ({resample}). A difference is "
+        f"called better or worse if p is below {SIGNIFICANT}, not corrected for the number of "
+        "tests; otherwise, no difference was shown."
     )
     return Section("Paired tests", note, ["metric", *(one.name for one in others)], rows)
 

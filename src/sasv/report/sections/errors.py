@@ -38,7 +38,7 @@ def worst(system: System, table: Utterances | None, most: int) -> Section:
             rows.append(
                 [error, f"{scores[row]:.4f}", speakers[row], Cell(name, audio=audio), attacks[row]]
             )
-    note = f"Errors at the threshold {limit:.4f}, the farthest first."
+    note = f"Errors at the threshold {limit:.4f}, those farthest from it first."
     if not rows:
         note += " There are none."
     header = ["error", "score", "claimed speaker", "utterance", "attack"]

@@ -16,7 +16,10 @@ def groups(systems: Sequence[System], column: str) -> list[Section]:
     note = "Each value has its own trials."
     if column == "attack":  # targets and nontargets are the same of every attack
         wanted = [name for name in wanted if name in ("spf_eer", "cm_eer") or "dcf" in name]
-        note = "Spoofs of each attack against all bona fide trials; trials: its spoofs."
+        note = (
+            "The spoofs of each attack, whose number is given, are compared with all bona fide "
+            "trials."
+        )
     sections = []
     for name in wanted:
         rows = []

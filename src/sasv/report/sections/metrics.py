@@ -24,8 +24,8 @@ def summary(systems: Sequence[System]) -> Section:
         ]
         rows.append([Cell(title(name)), *cells])
     note = (
-        "Lower is better everywhere. Small: 95 % bootstrap intervals. In square brackets: the "
-        "cost model."
+        "Lower is better for every metric. Small print: 95 % bootstrap intervals. In square "
+        "brackets: the cost model."
     )
     return Section("Metrics", note, ["metric", *(one.name for one in systems)], rows)
 

@@ -27,8 +27,8 @@ def outcomes(systems: Sequence[System]) -> list[Section]:
             for kind, row in found["counts"].items()
         ]
         note = (
-            f"Trials of each kind by verdict. Small: what they cost, normalised, by {model}; a "
-            "target that is not accepted is a miss, whatever the reason."
+            f"Number of trials of each kind by verdict. Small print: their normalised cost for "
+            f"{model}; a target that is not accepted is a miss, whatever the reason."
         )
         header = ["trials", *(name.replace("_", " ") for name in names), "cost"]
         title = "Outcomes" if len(systems) == 1 else f"Outcomes of {one.name}"
