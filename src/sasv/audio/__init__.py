@@ -1,4 +1,6 @@
-"""Audio files in and out: any format, rate and channel count to mono float32 at 16 kHz."""
+"""Reads and writes audio files: any format, sample rate, and number of channels becomes mono
+float32 at 16 kHz.
+"""
 
 from sasv.audio.channels import AUTO, check_channel
 from sasv.audio.formats import SUFFIXES, is_audio_name

@@ -1,4 +1,4 @@
-"""One waveform of a recording with several channels."""
+"""Reduces a recording with several channels to one waveform."""
 
 import logging
 from collections.abc import Callable, Iterator

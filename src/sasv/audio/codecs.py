@@ -1,5 +1,5 @@
-"""What a telephone line or an internet call does to speech: band, companding, codecs. Same length,
-aligned.
+"""The effects of telephone lines and internet calls on speech: band limits, companding, and codecs.
+The output has the same length as the input and is aligned with it.
 
 A recording at a lower rate is one of them too. The band and the companding laws of G.711 are
 computed here; G.722, AMR, Opus and MP3 go through PyAV (``sasv[m4a]``).

@@ -1,6 +1,4 @@
-"""What the headers of MP3 and OGG files are worth: whether the length that they give can be
-believed.
-"""
+"""Checks whether the lengths in the headers of MP3 and OGG files can be trusted."""
 
 import mmap
 import re

@@ -1,5 +1,5 @@
-"""Reading through PyAV (the extra ``sasv[m4a]``): M4A, AAC, WebM, AMR, 3GP, WMA, and whatever has
-no known length.
+"""Reading through PyAV (the extra ``sasv[m4a]``): M4A, AAC, WebM, AMR, 3GP, WMA, and files of
+unknown length.
 """
 
 import os

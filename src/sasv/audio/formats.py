@@ -1,4 +1,4 @@
-"""Which files are audio: the one list of suffixes, and what the first bytes of a file say."""
+"""Audio formats: the list of suffixes, and recognition by the first bytes of a file."""
 
 LIBSNDFILE_SUFFIXES = frozenset(
     {

@@ -1,4 +1,4 @@
-"""How well speech is recorded: signal-to-noise ratio, clipping, and bandwidth."""
+"""Recording quality of speech: signal-to-noise ratio, clipping, and bandwidth."""
 
 from dataclasses import dataclass
 

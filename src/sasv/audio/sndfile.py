@@ -1,5 +1,5 @@
-"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF and others, without
-an extra package.
+"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF, and others, without
+an extra.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What a reader of audio files offers, and what is known of a length."""
+"""The interface of readers of audio files, and what they know about the length of a file."""
 
 import enum
 import os

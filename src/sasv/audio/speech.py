@@ -1,4 +1,4 @@
-"""How much of a recording is speech, and where: the Silero voice activity detector, run by NumPy.
+"""Detects speech in recordings with the Silero voice activity detector, run by NumPy.
 
 Source: the network and its weights are those of the package ``silero-vad``
 (https://github.com/snakers4/silero-vad, MIT licence, in ``silero_vad_LICENSE.txt``). The package

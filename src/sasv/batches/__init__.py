@@ -1,1 +1,3 @@
-"""Batches: which utterances go together, which part of each is read, and what is done to it."""
+"""Training batches: which utterances form a batch, which crop of each is read, and how it is
+augmented.
+"""

@@ -1,5 +1,5 @@
-"""Crops of utterances for training: only the part needed is read, every draw is seeded by where it
-stands.
+"""Crops of utterances for training: only the required part of a file is read, and every random draw
+is seeded by its position.
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""Batches of a plan, read by DataLoader workers that cannot hang or outlive the training.
+"""Loads the batches of a plan with DataLoader workers that can neither hang nor outlive the
+training.
 
 Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd and ``timeout`` send to the
 whole process group: the main process decides when they end. Before the first batch the space in

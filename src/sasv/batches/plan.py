@@ -1,4 +1,4 @@
-"""The plan of an epoch: pairs of utterances, batch by batch, known before the first file is opened.
+"""The plan of an epoch: pairs of utterances, batch by batch, made before the first file is opened.
 
 A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each
 process of many takes its part of the same plan.

@@ -1,4 +1,6 @@
-"""Calibration: scores of development trials to log-likelihood ratios, fusions and thresholds."""
+"""Calibration: maps scores to log-likelihood ratios, fitted on development trials; fusion and
+thresholds.
+"""
 
 from sasv.calibration.backend import KINDS, Backend, fit_backend
 from sasv.calibration.spoof_head import fit_spoof_head

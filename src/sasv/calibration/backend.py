@@ -1,5 +1,5 @@
-"""Scores to log-likelihood ratios: calibration, quality measures as side information, fusion of two
-systems.
+"""Maps scores to log-likelihood ratios: calibration, quality measures as side information, and
+fusion of two systems.
 
 Sources: Bruemmer and du Preez, "Application-independent evaluation of speaker detection", 2006
 (prior-weighted logistic regression); Ferrer et al., "Calibration of speaker recognition with side

@@ -1,4 +1,4 @@
-"""A spoof head for an encoder that is left as it is, fitted to its embeddings."""
+"""Fits a spoof head to the embeddings of an encoder that is not trained."""
 
 import numpy as np
 

@@ -1,4 +1,5 @@
-"""Two log-likelihood ratios of a trial, for the speaker and for spoofing, which know their limits.
+"""Two log-likelihood ratios of a trial, for the speaker and for spoofing, which shrink to 0 outside
+of the conditions of the development trials.
 
 A countermeasure learns the vocoders and the recordings that it has heard, and is sure of itself
 elsewhere too. Its log-likelihood ratio (LLR) is therefore shrunk towards 0, which says nothing: by

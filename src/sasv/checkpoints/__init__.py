@@ -1,4 +1,4 @@
-"""Checkpoints that carry their own specification; published ``.model`` files in and out."""
+"""Checkpoints that contain their own specification; reads and writes published ``.model`` files."""
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.heads import restore_head

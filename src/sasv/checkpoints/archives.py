@@ -1,5 +1,5 @@
-"""Check the files of torch before they are loaded: what is in the archive, and what its pickle asks
-for.
+"""Checks PyTorch archives before they are loaded: their members, and the objects that their pickle
+would create.
 
 ``torch.load(weights_only=True)`` runs no code, but it inflates compressed members, ignores
 checksums, and lets a pickle of sixty bytes allocate as much memory as it likes. What passes here

@@ -1,4 +1,4 @@
-"""A model at rest."""
+"""A checkpoint in memory: weights and specification."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Take up the loss head of a checkpoint in another training."""
+"""Transfers the loss head of a checkpoint to another training run."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A network is not made larger than the checkpoint that it is made for."""
+"""Limits the size of a network to that of the checkpoint from which it is built."""
 
 import threading
 from collections.abc import Iterator

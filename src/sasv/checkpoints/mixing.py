@@ -1,4 +1,4 @@
-"""Weights between those of two checkpoints of the same encoder."""
+"""Interpolates between the weights of two checkpoints of the same encoder."""
 
 import copy
 

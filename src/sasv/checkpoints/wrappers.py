@@ -1,5 +1,5 @@
-"""Take off what training code wraps around a state dict, so that formats see the names of the
-network alone.
+"""Removes what training code wraps around a state dict, so that formats see only the names of the
+network.
 """
 
 from collections.abc import Mapping

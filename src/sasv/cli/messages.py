@@ -1,4 +1,4 @@
-"""What the library logs, as plain lines on standard error."""
+"""Prints the log messages of the library as plain lines on standard error."""
 
 import contextlib
 import logging

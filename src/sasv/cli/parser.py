@@ -1,4 +1,6 @@
-"""Words after a command to its options: typed, with defaults, from flags and YAML files alike."""
+"""Parses the arguments of a command into its options: typed, with defaults, from flags and YAML
+files alike.
+"""
 
 import dataclasses
 import importlib

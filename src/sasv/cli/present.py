@@ -1,4 +1,4 @@
-"""What the command line prints of the result of each command.
+"""Text that the command line prints for the result of each command.
 
 A command returns a result; here is the text that a person, or a program that reads ``--json``, sees
 of it. A command without an entry prints nothing on standard output: its messages go to standard

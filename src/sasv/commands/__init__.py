@@ -1,5 +1,4 @@
-"""Everything the command line does, as typed functions:
-``from sasv.commands import evaluate, EvaluateOptions``.
+"""Every command as a typed function: ``from sasv.commands import evaluate, EvaluateOptions``.
 
 Each command is a function that takes its dataclass of options, which is at once the YAML file and
 the flags.

@@ -1,4 +1,6 @@
-"""How a command that is a value is typed and run."""
+"""Makes a command that is given as a value runnable: as a function, or as a command line for a
+launcher.
+"""
 
 import importlib
 import shlex

@@ -1,4 +1,4 @@
-"""Models of commands that take a checkpoint or an exported model."""
+"""Loads the model of commands that accept both checkpoints and exported models."""
 
 from sasv.core.errors import SasvError
 from sasv.runtime.embedder import Embedder

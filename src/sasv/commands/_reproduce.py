@@ -1,5 +1,5 @@
-"""sasv reproduce: rows of the published table, planned, run, and set beside the published
-figures.
+"""sasv reproduce: plans and runs rows of the published table, and prints the results next to the
+published ones.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Ground floor: errors, atomic files, progress, registries. Imports nothing of sasv."""
+"""Foundations: errors, atomic files, progress, registries. Imports no other room of sasv."""
 
 import logging
 

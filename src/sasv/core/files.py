@@ -1,4 +1,4 @@
-"""Files written whole or not at all, read with one-line errors, and folders locked for one run."""
+"""Atomic writes, reads with one-line errors, and folders locked for one run."""
 
 import contextlib
 import functools

@@ -1,6 +1,4 @@
-"""What identifies a file without reading it: its real path, its size and when it was last
-changed.
-"""
+"""Identifies a file without reading it, by its real path, its size, and its modification time."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Memory: of large CPU tensors, and of the process."""
+"""Memory of large CPU tensors and of the process."""
 
 import contextlib
 import ctypes

@@ -1,5 +1,5 @@
-"""Options of commands: each number declares its range beside its field, and one function checks
-them all.
+"""Options of commands: each number declares its range next to its field, and one function checks
+all of them.
 
 ``epochs: Annotated[int, Range(1)] = 100`` is a whole number of at least 1. A number that may be
 anything declares an empty ``Range()``; even then it must be finite. ``tests/core/test_options.py``

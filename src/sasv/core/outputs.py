@@ -1,5 +1,5 @@
-"""Nothing of the user is overwritten unasked: one check of a command's inputs and outputs, before
-it begins.
+"""Checks the inputs and outputs of a command before it begins, so that no file of the user is
+overwritten without being asked for.
 """
 
 import contextlib

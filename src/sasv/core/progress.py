@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log.
+"""Progress of long work: a bar on a terminal, an occasional plain line in a log.
 
 The library logs to ``logging.getLogger("sasv")`` and shows nothing by itself: the command line
 installs a handler, and who uses sasv as a library chooses what to see

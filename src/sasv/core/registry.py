@@ -1,4 +1,5 @@
-"""Names to lazily imported classes or functions: one file and one line for each new member.
+"""Registries that map names to lazily imported classes or functions; a new member is one file and
+one line.
 
 Packages of other people register members of their own without a change here, by an entry point of
 the registry's group. In the ``pyproject.toml`` of such a package::

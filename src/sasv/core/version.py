@@ -1,3 +1,3 @@
-"""The version of sasv, in the one place from which packaging, checkpoints and reports take it."""
+"""The version of sasv: the only place that defines it, for packaging, checkpoints, and reports."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Words of the command line to values of options, and back.
+"""Converts command-line arguments to values of options, and back.
 
 One rule for each kind of option:
 

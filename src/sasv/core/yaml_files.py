@@ -1,5 +1,5 @@
-"""YAML of options, read safely: no objects, no aliases that grow without bound, no bottomless
-nesting.
+"""Reads YAML files of options safely: without objects, aliases that grow without bound, or
+unlimited nesting.
 """
 
 import json

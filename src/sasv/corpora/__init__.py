@@ -1,4 +1,4 @@
-"""Corpora as distributed, read into tables. One corpus a file, one line here."""
+"""Reads corpora as distributed into tables; each corpus has one file, and one line here."""
 
 from sasv.core.registry import Registry
 

@@ -1,4 +1,4 @@
-"""What a reader yields, and the checks and writing that all corpora share."""
+"""What a corpus reader returns, and the checks and the writing that all corpora share."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A user's own folder: one subfolder for each speaker, with all speech of that speaker below it."""
+"""A folder with one subfolder for each speaker, which contains all speech of that speaker."""
 
 from pathlib import Path
 

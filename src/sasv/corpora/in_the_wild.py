@@ -1,5 +1,5 @@
-"""In-the-Wild (Müller et al., Interspeech 2022): ``meta.csv`` (file, speaker, label) beside
-``0.wav`` and so on.
+"""In-the-Wild (Müller et al., Interspeech 2022): ``meta.csv`` (file, speaker, label) in the folder
+of ``0.wav`` and so on.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A Kaldi data folder: ``wav.scp`` and ``utt2spk``, and where it is there ``spk2gender``."""
+"""Kaldi data folders: ``wav.scp`` and ``utt2spk``, and ``spk2gender`` if it exists."""
 
 import shlex
 from pathlib import Path

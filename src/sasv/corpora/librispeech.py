@@ -1,4 +1,4 @@
-"""LibriSpeech (Panayotov et al. 2015) and what is laid out like it:
+"""LibriSpeech (Panayotov et al. 2015) and corpora in the same layout:
 ``SUBSET/SPEAKER/CHAPTER/NAME.flac``.
 """
 

@@ -1,4 +1,6 @@
-"""Lines that several corpora share: lists of fields, and the countermeasure lists of ASVspoof."""
+"""Reads lists that several corpora share: lists of fields, and the countermeasure lists of
+ASVspoof.
+"""
 
 import csv
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""A user's own tables: ``utterances.tsv``, and ``enrolments_PART.tsv`` and ``trials_PART.tsv``
-beside it.
+"""Tables that a user wrote: ``utterances.tsv``, with ``enrolments_PART.tsv`` and
+``trials_PART.tsv`` in the same folder.
 """
 
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""A protocol for a corpus without one: splits the speakers and makes enrolments and trials, by a
-seed.
+"""Makes a protocol for a corpus that has none: splits the speakers and draws enrolments and trials,
+with a seed.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The embedded corpus of the demonstration: synthetic speakers rendered by espeak-ng, laid out like
+"""The synthetic corpus of the demonstration: speakers rendered by espeak-ng, in the layout of
 LibriSpeech.
 
 espeak-ng's ready variants sound alike, so each speaker here is a voice file of our own: vocal tract

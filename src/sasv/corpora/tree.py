@@ -1,5 +1,5 @@
-"""The audio below a folder, in one walk: each real folder once, regular files only, and a word on
-what was skipped.
+"""Lists the audio files below a folder in one walk: each real folder once and regular files only,
+with a message about what was skipped.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""From embeddings to a verdict. NumPy only: a server decides without torch."""
+"""From embeddings to a decision, with NumPy only, so that a server can decide without PyTorch."""
 
 from sasv.decision.outcome import Decision, Outcome, Reason
 from sasv.decision.recording import Recording, SpeechLimits

@@ -1,4 +1,4 @@
-"""What a verification decides, and why."""
+"""The outcome of a verification, with its reasons."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -1,4 +1,6 @@
-"""What a decision has to know of a recording, and what a recording has to hold to be compared."""
+"""What a decision needs to know about a recording, and the requirements that a recording must meet
+to be compared.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

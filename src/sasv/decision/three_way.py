@@ -1,4 +1,6 @@
-"""Verdicts of three kinds of trial, by two log-likelihood ratios, costs and priors."""
+"""Decisions between the three kinds of trial, based on two log-likelihood ratios, costs, and
+priors.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The one road from embeddings to a verdict: scoring, calibration, costs and threshold in one
+"""The only way from embeddings to a decision: scoring, calibration, costs, and threshold in one
 object.
 """
 

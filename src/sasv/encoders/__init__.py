@@ -1,4 +1,4 @@
-"""Encoders: waveforms in, speaker embeddings out. One family a file, one line here."""
+"""Encoders compute speaker embeddings from waveforms; one file and one line here for each family."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

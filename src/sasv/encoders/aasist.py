@@ -1,5 +1,5 @@
-"""AASIST and AASIST-L (Jung et al., ICASSP 2022): a countermeasure by graph attention over spectrum
-and time.
+"""AASIST and AASIST-L (Jung et al., ICASSP 2022): a countermeasure with graph attention over
+spectrum and time.
 
 It takes the waveform, of which it sees about four seconds: longer ones are cut, shorter ones
 repeated. The embedding is the hidden vector before the last layer; ``scores`` applies that layer,

@@ -1,4 +1,4 @@
-"""What every encoder is: a front-end, a backbone, pooling over time and a head."""
+"""The base class of encoders: a front-end, a backbone, pooling over time, and a head."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Arithmetic of an encoder, counted by torch."""
+"""Counts the floating-point operations of an encoder."""
 
 import json
 from collections.abc import Mapping

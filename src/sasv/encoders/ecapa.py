@@ -1,4 +1,4 @@
-"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), sizes and names of the
+"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), with the sizes and names of the
 published system.
 
 Published system: Mun et al., *Towards single integrated spoofing-aware speaker verification

@@ -1,4 +1,4 @@
-"""ECAPA-TDNN as SpeechBrain lays it out: its blocks in a row, frames mirrored at the ends of a
+"""ECAPA-TDNN of SpeechBrain: its blocks are chained, and frames are mirrored at the ends of a
 waveform.
 
 The layers are those of the published system (``sasv.encoders.layers``), and so are most entry

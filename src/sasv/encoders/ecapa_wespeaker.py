@@ -1,5 +1,5 @@
-"""ECAPA-TDNN as WeSpeaker lays it out: its blocks in a row, and a pooling without batch norm in its
-attention.
+"""ECAPA-TDNN of WeSpeaker: its blocks are chained, and the attention of its pooling has no batch
+norm.
 
 The Res2 blocks are those of the published system (``sasv.encoders.layers``);
 ``sasv.checkpoints.formats`` brings WeSpeaker's entry names to ours.

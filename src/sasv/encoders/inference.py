@@ -1,5 +1,5 @@
-"""An encoder in the layout in which a CPU computes it fastest; its entries stay, and its embeddings
-up to rounding.
+"""Prepares an encoder for fast inference on a CPU; its weights are unchanged, and its embeddings
+are the same up to rounding.
 
 ``benchmarks/bench_peers.py`` measures what it gains.
 """

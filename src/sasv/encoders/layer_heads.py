@@ -1,4 +1,4 @@
-"""Heads of self-supervised backbones: the outputs of all layers to one embedding.
+"""Heads of self-supervised backbones, which compute one embedding from the outputs of all layers.
 
 Each takes a list of (batch, frames, units), one for each layer, and the mask of
 sasv.frontends.masks.

@@ -1,4 +1,4 @@
-"""Parts that encoders share; ``mask`` is that of sasv.frontends.masks."""
+"""Layers that encoders share; ``mask`` is that of sasv.frontends.masks."""
 
 import math
 

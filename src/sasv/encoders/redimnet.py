@@ -1,5 +1,5 @@
-"""ReDimNet (Yakovlev et al., Interspeech 2024): two-dimensional and one-dimensional blocks in turn,
-of one size.
+"""ReDimNet (Yakovlev et al., Interspeech 2024): alternating two-dimensional and one-dimensional
+blocks of the same size.
 
 Every stage puts out a map of the same size, which is (channels, bands, frames) for its
 two-dimensional blocks and (bands times channels, frames) for its one-dimensional block; every stage

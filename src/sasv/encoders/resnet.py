@@ -1,5 +1,5 @@
-"""Residual networks of WeSpeaker: ResNet 18 to 293 with temporal or attentive statistics, SimAM as
-an option.
+"""Residual networks of WeSpeaker: ResNet 18 to 293 with temporal or attentive statistics pooling,
+and optionally SimAM.
 
 The second, third and fourth stage halve bands and frames. Entry names are those of WeSpeaker's
 ResNet; ``sasv.checkpoints.formats`` brings those of its SimAM-ResNet to them.

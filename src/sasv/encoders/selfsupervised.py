@@ -1,4 +1,4 @@
-"""What encoders on a self-supervised backbone of ``transformers`` share: loading, heads,
+"""What encoders with a self-supervised backbone of ``transformers`` share: loading, heads,
 fine-tuning, learning rates.
 
 The backbone comes from a folder or a hub id whose files are on this machine, or is made anew from a

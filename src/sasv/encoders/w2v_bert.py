@@ -1,5 +1,5 @@
-"""Encoders on w2v-BERT 2.0 (Barrault et al. 2023), whose frames are pairs of normalised filter
-banks.
+"""Encoders with the backbone w2v-BERT 2.0 (Barrault et al. 2023), whose frames are pairs of
+normalised filter banks.
 """
 
 import torch

@@ -1,5 +1,5 @@
-"""Encoders on wav2vec 2.0, HuBERT, WavLM and XLS-R (Baevski et al. 2020; Hsu et al. 2021; Chen et
-al. 2022).
+"""Encoders with the backbones wav2vec 2.0, HuBERT, WavLM, and XLS-R (Baevski et al. 2020; Hsu et
+al. 2021; Chen et al. 2022).
 """
 
 import warnings

@@ -1,5 +1,5 @@
-"""Encoders on the encoder of Whisper (Radford et al. 2022), for utterances of any length up to 30
-s.
+"""Encoders with the encoder of Whisper as backbone (Radford et al. 2022), for utterances of any
+length up to 30 s.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Evaluation: protocols, claims and countermeasures scored; scores measured and compared."""
+"""Evaluation: scores protocols, claims, and countermeasures; measures and compares scores."""
 
 from sasv.evaluation.comparing import compare
 from sasv.evaluation.measuring import MeasureSettings, measure_of, metrics_of

@@ -1,4 +1,4 @@
-"""Scores of claims: trials of a protocol through a verifier."""
+"""Scores the trials of a protocol with a verifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

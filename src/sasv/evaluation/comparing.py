@@ -1,4 +1,4 @@
-"""Two systems on the same trials, whatever the order in which each lists them."""
+"""Aligns the trials of two systems, whatever their order in each score file."""
 
 from typing import Any
 

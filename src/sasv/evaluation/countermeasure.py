@@ -1,4 +1,6 @@
-"""A model as a countermeasure: every utterance scored as bona fide or spoofed, without a claim."""
+"""Evaluates a model as a countermeasure: every utterance is scored as bona fide or spoofed, without
+a claim.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Embeddings of what an evaluation needs: by one process, or by all that torchrun started."""
+"""Computes the embeddings for an evaluation, in one process or in all that torchrun started."""
 
 import logging
 from pathlib import Path

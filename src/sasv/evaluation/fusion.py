@@ -1,4 +1,4 @@
-"""A speaker system and a countermeasure as one score: their sum, or a fusion that was fitted.
+"""Fuses the scores of a speaker model and a countermeasure: by their sum, or by a fitted fusion.
 
 These are the baselines of SASV2022 (Jung et al., "SASV 2022: the first spoofing-aware speaker
 verification challenge", Interspeech 2022): the sum of both scores, and a trained combination of

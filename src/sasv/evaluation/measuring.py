@@ -1,4 +1,4 @@
-"""Metrics of a score file: all of them, by groups of trials, with intervals."""
+"""Metrics of a score file: for all trials and by groups, with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Verdicts of a score file: what became of each kind of trial, and what that costs."""
+"""Outcomes of a score file: the number of verdicts for each kind of trial, and their costs."""
 
 from collections.abc import Sequence
 from typing import Any

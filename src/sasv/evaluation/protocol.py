@@ -1,4 +1,4 @@
-"""What an evaluation scores: utterances, and, unless it is of a countermeasure, enrolments and
+"""The protocol of an evaluation: utterances and, except for a countermeasure, enrolments and
 trials.
 """
 

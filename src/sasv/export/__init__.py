@@ -1,1 +1,1 @@
-"""A model as one ONNX file, from samples on, with the proof that it computes the same."""
+"""Exports a model that takes waveforms as one ONNX file, and checks that the results agree."""

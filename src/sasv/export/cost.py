@@ -1,4 +1,4 @@
-"""What an exported model costs: error rates on development trials, bytes, and real time."""
+"""The cost of an exported model: error rates on development trials, file size, and speed."""
 
 from dataclasses import dataclass
 from pathlib import Path

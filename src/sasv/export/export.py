@@ -1,4 +1,4 @@
-"""Export a model, prove it, and write it."""
+"""Exports a model, checks the export, and writes it."""
 
 import logging
 import os

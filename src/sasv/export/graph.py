@@ -1,4 +1,4 @@
-"""A model as one ONNX graph: front-end, encoder, and countermeasure, with lengths as an input."""
+"""Builds one ONNX graph of a model: front-end, encoder, spoof head, and lengths as an input."""
 
 import contextlib
 import io

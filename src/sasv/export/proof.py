@@ -1,4 +1,4 @@
-"""The proof of an export: PyTorch against ONNX Runtime on voiced sounds of five lengths."""
+"""Checks an export: PyTorch against ONNX Runtime on synthetic voiced sounds of five lengths."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Weights and features of the network in eight bits, by the quantiser of ONNX Runtime.
+"""Quantises the weights and activations of a network to eight bits with ONNX Runtime.
 
 The ranges of the features are measured on real recordings. The front-end stays in single precision:
 its power spectrum spans more than eight bits.

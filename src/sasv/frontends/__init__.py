@@ -1,4 +1,4 @@
-"""Front-ends: waveforms to features. One front-end per file, one line here."""
+"""Front-ends compute features from waveforms; each front-end has one file, and one line here."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

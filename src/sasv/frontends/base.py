@@ -1,4 +1,4 @@
-"""What every front-end is."""
+"""The base class of front-ends."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar

@@ -1,4 +1,4 @@
-"""Kaldi's log mel filter banks, which WeSpeaker, 3D-Speaker and most public speaker encoders take.
+"""Kaldi's log-mel filter banks, which WeSpeaker, 3D-Speaker, and most public speaker encoders use.
 
 Each frame on its own: its mean is subtracted, it is pre-emphasised and multiplied by a window; then
 the power spectrum, triangular filters of peak 1 on Kaldi's mel scale (1127 ln(1 + f / 700)) and the

@@ -1,5 +1,5 @@
-"""Masks keep padding out, so that an utterance in a batch of unequal lengths gives what it gives
-alone.
+"""Masks that exclude padding, so that an utterance has the same embedding in a batch with longer
+ones as on its own.
 
 A mask is None where every frame is real (training crops, single utterances), or a boolean tensor of
 shape (batch, 1, frames): True where the frame belongs to the utterance, False where it is padding.

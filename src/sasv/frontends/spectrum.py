@@ -1,4 +1,4 @@
-"""The power spectrum of frames, in single precision and without complex numbers where a model is
+"""The power spectrum of frames, in single precision, and without complex numbers when a model is
 exported.
 """
 

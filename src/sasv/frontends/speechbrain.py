@@ -1,5 +1,4 @@
-"""The log mel filter banks of SpeechBrain (``Fbank`` with its defaults), which its ECAPA-TDNN
-takes.
+"""The log-mel filter banks of SpeechBrain (``Fbank`` with its defaults), which its ECAPA-TDNN uses.
 
 A centred power spectrum of 400 points (periodic Hamming window of 25 ms every 10 ms, the waveform
 extended by zeros), triangular filters of which both sides are as wide as the distance to the band

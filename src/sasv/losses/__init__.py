@@ -1,5 +1,5 @@
-"""Losses on embeddings of shape (items, 2 utterances, dimension). One family a file, one line
-here.
+"""Losses on embeddings of shape (items, 2 utterances, dimension); each family has one file, and one
+line here.
 """
 
 from collections.abc import Mapping

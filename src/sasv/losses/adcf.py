@@ -1,4 +1,4 @@
-"""A differentiable a-DCF: the detection cost of three classes with soft counts."""
+"""A differentiable a-DCF: the detection cost of three classes with soft error counts."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,6 @@
-"""The anchored loss: what a copy is, learnt without forgetting the speakers (not published)."""
+"""The anchored loss, which teaches an encoder to recognise copies without forgetting the speakers
+(not published).
+"""
 
 from dataclasses import dataclass
 from typing import Annotated

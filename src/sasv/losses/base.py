@@ -1,4 +1,4 @@
-"""What every loss is."""
+"""The base class of losses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

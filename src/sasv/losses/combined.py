@@ -1,4 +1,4 @@
-"""Sums of losses: the published Stage 1 and Stage 3 (paper, section 3)."""
+"""Sums of losses, as in the published Stage 1 and Stage 3 (paper, section 3)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""OC-softmax (Zhang et al. 2021): a countermeasure alone."""
+"""OC-softmax (Zhang et al. 2021), which trains a countermeasure."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Spoof heads: a second head on the same embedding, which says whether speech is bona fide."""
+"""Spoof heads: a second head on the same embedding, which scores whether speech is bona fide."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Losses over the trials that the pairs of a batch make."""
+"""Losses over the trials that are formed from the pairs of a batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Metrics: scores and labels in, numbers out."""
+"""Metrics computed from scores and labels."""
 
 from sasv.metrics.cllr import cllr, min_cllr
 from sasv.metrics.costs import COST_MODELS, DEFAULT_COSTS, CostModel, cost_model

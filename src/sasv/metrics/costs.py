@@ -1,5 +1,5 @@
-"""Detection costs with named cost models: DCF of two classes and the architecture-agnostic a-DCF of
-three.
+"""Detection costs with named cost models: the DCF of two classes and the architecture-agnostic
+a-DCF of three.
 
 Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust
 speaker verification", Odyssey 2024; evaluation plan of ASVspoof 5 (DCF of track 1, a-DCF of track

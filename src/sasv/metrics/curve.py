@@ -1,4 +1,4 @@
-"""Error rates at every threshold, of all trials or of a weighted resample of them."""
+"""Error rates at every threshold, for all trials or for a weighted resample of them."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""All metrics of a set of scores by name, of all trials or of a resample."""
+"""All metrics of a set of scores by name, for all trials or for a resample."""
 
 import contextlib
 from collections.abc import Callable, Sequence

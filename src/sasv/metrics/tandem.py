@@ -1,4 +1,4 @@
-"""Metrics of a countermeasure before a speaker verification system: t-DCF and t-EER.
+"""Metrics of a countermeasure followed by a speaker verification system: t-DCF and t-EER.
 
 Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker
 verification: fundamentals", IEEE/ACM TASLP 2020 (t-DCF; legacy: ASVspoof 2019 evaluation plan);

@@ -1,4 +1,4 @@
-"""What a model says about itself. Imports no torch."""
+"""The metadata of a model. Imports no PyTorch."""
 
 from sasv.models.specification import Specification
 

@@ -1,4 +1,6 @@
-"""The metadata of a checkpoint, so that inference never asks the user."""
+"""The specification: the metadata of a checkpoint, from which everything needed for inference is
+taken.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field, fields

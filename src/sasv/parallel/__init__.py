@@ -1,1 +1,1 @@
-"""The processes and devices that share one job."""
+"""Processes and devices that share one job."""

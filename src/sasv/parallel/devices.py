@@ -1,4 +1,4 @@
-"""Where networks compute, and how exactly."""
+"""The device on which networks are computed, and the precision of its arithmetic."""
 
 import contextlib
 import os

@@ -1,5 +1,5 @@
-"""What the launcher (torchrun, SLURM) says in the environment. This is the only reader of these
-variables.
+"""The environment variables set by a launcher (torchrun, SLURM). This is the only module that reads
+them.
 """
 
 import os

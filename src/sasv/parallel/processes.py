@@ -1,5 +1,5 @@
-"""The processes that do one job together: one, or as many as torchrun started, on one node or on
-several.
+"""The processes that work on one job: a single one, or as many as torchrun started, on one or
+several nodes.
 """
 
 import contextlib

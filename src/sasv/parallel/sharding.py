@@ -1,5 +1,5 @@
-"""Which part of a long job this process does: by torchrun's rank, or by ``--shard i/n`` in a job
-array.
+"""The part of a long job that this process works on: given by torchrun's rank, or by ``--shard
+i/n`` in a job array.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a person sees of the numbers: text tables and plots."""
+"""Presents results to people: text, tables, plots, and pages."""
 
 from sasv.report.plots import plot_scores
 from sasv.report.text import format_metrics

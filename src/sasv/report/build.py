@@ -1,4 +1,4 @@
-"""Builds the report of some systems of its sections."""
+"""Builds the report on one or more systems from its sections."""
 
 from collections.abc import Sequence
 from pathlib import Path

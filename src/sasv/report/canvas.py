@@ -1,5 +1,5 @@
-"""Figures of matplotlib without pyplot: no display, no backend of a notebook, no mathematics read
-into names.
+"""Matplotlib figures without pyplot: no display, no notebook backend, and no mathematical notation
+interpreted in names.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Figures of a report: what a system does right and wrong, at a glance."""
+"""Figures of a report, which show where a system is right and wrong."""
 
 import io
 from collections.abc import Mapping, Sequence

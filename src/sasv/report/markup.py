@@ -1,5 +1,5 @@
-"""Names of others in pages: no name becomes a link, a tag, a table cell, or a command to a
-terminal.
+"""Escapes names in pages, so that no name becomes a link, a tag, a table cell, or a terminal
+command.
 """
 
 import unicodedata

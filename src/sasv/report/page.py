@@ -1,4 +1,4 @@
-"""A report as a page without network (HTML), as Markdown beside its figures, and as one image."""
+"""A report as an HTML page that needs no network, as Markdown with figure files, and as an image."""
 
 import base64
 from collections.abc import Sequence

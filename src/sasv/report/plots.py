@@ -1,4 +1,4 @@
-"""Plots: scores of the three classes with their trade-off, the curves of a training run,
+"""Plots: scores of the three classes and their error trade-off, the curves of a training run,
 spectrograms.
 """
 

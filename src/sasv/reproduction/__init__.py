@@ -1,5 +1,5 @@
-"""Long work in steps: what is done is skipped, what was interrupted goes on, and nothing that was
-made is removed.
+"""Long jobs in steps: finished steps are skipped, interrupted ones are resumed, and no result is
+ever removed.
 """
 
 from sasv.reproduction.steps import Step, carry_out, check_unchanged, plan_lines

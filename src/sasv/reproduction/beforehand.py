@@ -1,4 +1,4 @@
-"""What a long job will need later on, checked before its first step."""
+"""Checks before the first step of a long job for what its later steps will need."""
 
 import importlib.util
 import logging

@@ -1,4 +1,4 @@
-"""Commands as values. The commands lie above this room; they say how a call becomes work."""
+"""Commands as values. This room may not import the commands; they make the calls runnable."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a plan costs: named constants with their sources, and the estimates made of them.
+"""Estimates the cost of a plan from named constants with their sources.
 
 Times that were measured stand in docs/results.md. Estimates of hours are for the plan alone;
 nothing depends on them.

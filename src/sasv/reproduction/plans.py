@@ -1,4 +1,6 @@
-"""Planners: which steps make the models and evaluations of the table. One class a scale."""
+"""Planners, which list the steps for the models and evaluations of the table; one class for each
+scale.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

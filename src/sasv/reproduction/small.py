@@ -1,5 +1,5 @@
-"""Both corpora of the published table in small: of synthetic voices, of any speech, or parts of the
-real ones.
+"""Small versions of both corpora of the published table: from synthetic voices, from any speech, or
+from parts of the real corpora.
 """
 
 from collections.abc import Sequence

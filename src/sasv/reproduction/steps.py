@@ -1,5 +1,4 @@
-"""Steps with a memory: each keeps in its folder what it depended on (options, inputs, version of
-sasv).
+"""Steps that record in their folder what they depended on (options, inputs, version of sasv).
 
 Finished work is never removed. A step whose options or inputs are other than those on record is not
 done again unless that is asked for (``redo``), and then its old folder is renamed to ``NAME.old-1``

@@ -1,4 +1,4 @@
-"""The table that a plan leaves: our figures beside the published ones."""
+"""The table of results that a plan produces, next to the published results."""
 
 import logging
 from collections.abc import Iterable, Sequence

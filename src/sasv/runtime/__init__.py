@@ -1,4 +1,4 @@
-"""From speech to a verdict without PyTorch: an exported model, run by ONNX Runtime."""
+"""From speech to a decision without PyTorch: an exported model, run by ONNX Runtime."""
 
 from typing import TYPE_CHECKING, Any
 

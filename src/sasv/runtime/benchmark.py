@@ -1,5 +1,5 @@
-"""Speed and memory of an exported model. Each number of threads is measured in a process of its
-own, which holds nothing but the model.
+"""Speed and memory of an exported model. Each number of threads is measured in a separate process,
+in which only the model is loaded.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""From speech to embeddings, whatever computes the network: PyTorch (``sasv.embeddings``) or ONNX
-Runtime (``sasv.runtime.model``). No PyTorch is needed here.
+"""From speech to embeddings, independent of how the network is computed: by PyTorch
+(``sasv.embeddings``) or by ONNX Runtime (``sasv.runtime.model``). No PyTorch is needed here.
 """
 
 import os

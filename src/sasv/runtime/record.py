@@ -1,4 +1,4 @@
-"""What an exported model says about itself: one entry of its metadata, JSON text."""
+"""The metadata of an exported model: one entry of JSON text."""
 
 import json
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""Speech that arrives piece by piece, or is too long for one piece: embedded in windows, so that
-the audio in memory is that of one window.
+"""Embeds speech in windows if it arrives piece by piece or is too long to be embedded at once, so
+that only one window of audio is in memory.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Scores: embeddings and trials in, one number a trial out; files of other systems."""
+"""Computes one score for each trial from embeddings; reads score files of other systems."""
 
 from sasv.scores.cosine import score_embeddings, score_trials
 from sasv.scores.directions import unit

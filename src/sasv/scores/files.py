@@ -1,5 +1,5 @@
-"""Score and key files of challenges and other toolkits, read into score tables; ASVspoof 5
-submissions, written.
+"""Reads score and key files of challenges and other toolkits into score tables, and writes ASVspoof
+5 submissions.
 
 ``sasv.scores.layouts`` lists what is known; docs/metrics.md shows it.
 """

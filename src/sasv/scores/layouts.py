@@ -1,4 +1,4 @@
-"""The layouts of score and key files, and how one is recognised.
+"""The layouts of score and key files, and how they are recognised.
 
 A layout names the columns of a file without a header. It is recognised by the number of its columns
 and by which of them hold numbers or labels in words, never by which values happen to occur. The

@@ -1,5 +1,5 @@
-"""Quality of a trial as side information for calibration: how much speech there is, how sure the
-encoder is.
+"""Quality measures of a trial as side information for calibration, such as the amount of speech and
+the norm of the embedding.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How embeddings become scores, as one value that can be stored beside the scores and compared."""
+"""How embeddings become scores, as a value that is stored with the scores and can be compared."""
 
 import typing
 from collections.abc import Mapping, Sequence

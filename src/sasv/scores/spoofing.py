@@ -1,5 +1,5 @@
-"""Scores of the heads that tell spoofed from bona fide speech, from embeddings; no PyTorch is
-needed.
+"""Scores of spoof heads, which distinguish spoofed from bona fide speech, computed from embeddings.
+No PyTorch is needed.
 """
 
 from dataclasses import dataclass

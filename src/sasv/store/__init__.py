@@ -1,4 +1,4 @@
-"""Voiceprints kept lawfully: encrypted, with expiry, opt-out, and an audit trail."""
+"""Stores voiceprints lawfully: encrypted, with expiry, opt-out, and an audit trail."""
 
 from sasv.store.record import Receipt, Stored
 from sasv.store.store import VoiceprintStore

@@ -1,4 +1,4 @@
-"""Keys, and what is encrypted with them: AES-GCM with 256 bits, by ``cryptography``."""
+"""Keys and encryption: AES-GCM with 256 bits, by ``cryptography``."""
 
 import base64
 import hashlib

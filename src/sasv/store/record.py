@@ -1,4 +1,4 @@
-"""What a store says of a voiceprint, and of a deletion."""
+"""What a store records about a voiceprint and about a deletion."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The store: one SQLite file that any number of processes of a machine share.
+"""The store: one SQLite file that any number of processes on a machine can share.
 
 A change and its entry in the audit trail are one transaction, which is on the disk before the call
 returns. Embeddings are encrypted with a data key of the store; this key, and that of the audit

@@ -1,1 +1,1 @@
-"""Spoofed copies of a whole table: the plan, the workers, the tables of what was made."""
+"""Makes spoofed copies of a whole table: the plan, the workers, and the resulting tables."""

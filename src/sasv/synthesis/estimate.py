@@ -1,4 +1,4 @@
-"""How long a job takes and how much disk, said before it begins."""
+"""Estimates the time and the disk space of a job before it begins."""
 
 import io
 import time

@@ -1,5 +1,5 @@
-"""What is known of copies that were made: a log for each shard, which survives a kill at any
-moment.
+"""The log of finished copies: one for each shard, which remains valid if the process is killed at
+any moment.
 
 A line is ``[unit, seconds, digest, origin, bytes, path]``, written when a copy is whole; before a
 copy is begun, a line ``[path]`` says so. Logs of older versions have the first three cells alone.

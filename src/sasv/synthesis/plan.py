@@ -1,4 +1,4 @@
-"""Which copies a job makes: a pure function of the table, the vocoders and the seed."""
+"""Plans the copies of a job, depending only on the table, the vocoders, and the seed."""
 
 import os
 import zlib

@@ -1,4 +1,5 @@
-"""Copies of a whole table: many processes, shards of a job array, killed and started again at will.
+"""Copies a whole table with many processes or the shards of a job array; a run can be interrupted
+at any time and resumed.
 
 A unit is one copy of one utterance. Which units there are depends on the table, the vocoders and
 the seed alone; a copy is written whole or not at all and then noted in the log of its shard, so a

@@ -1,4 +1,4 @@
-"""Makes single copies: in this process, or in worker processes that end with their parent."""
+"""Makes single copies in this process, or in worker processes that end when their parent ends."""
 
 import multiprocessing
 import os

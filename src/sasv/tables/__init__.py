@@ -1,4 +1,4 @@
-"""Tables as TSV files that a person can open: utterances, enrolments, trials, scores
+"""Tables as TSV files that people can read: utterances, enrolments, trials, scores
 (docs/tables.md).
 """
 

@@ -1,5 +1,5 @@
-"""What a file or folder holds, whatever its path is called: how finished work recognises its
-inputs.
+"""Digests of the content of files and folders, independent of their paths, by which finished work
+recognises its inputs.
 
 A record keeps the absolute path and a digest of the content. A path that is spelt differently, a
 link, or a copy on another disk is then the same input, and a file that was replaced in place is

@@ -1,4 +1,4 @@
-"""Joining trials with enrolments and utterances."""
+"""Joins trials with enrolments and utterances."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

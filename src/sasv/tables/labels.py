@@ -1,4 +1,4 @@
-"""The labels of utterances and trials, spelt once."""
+"""The labels of utterances and trials."""
 
 NONE = "-"
 """Written where a cell has nothing to say (the attack of a bona fide utterance)."""

@@ -1,4 +1,4 @@
-"""Score tables: trials with a score each."""
+"""Score tables: trials with one score each."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

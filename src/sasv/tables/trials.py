@@ -1,4 +1,4 @@
-"""Enrolment and trial tables: claimed speakers, and claims to decide."""
+"""Enrolment tables and trial tables."""
 
 from functools import cached_property
 from pathlib import Path

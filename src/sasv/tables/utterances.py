@@ -1,4 +1,4 @@
-"""Utterance tables: audio files, who speaks in them, and what else is known about them."""
+"""Utterance tables: audio files, their speakers, and further information about them."""
 
 import os
 from functools import cached_property

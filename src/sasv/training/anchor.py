@@ -1,4 +1,4 @@
-"""The anchor of anchored training: a frozen twin of the encoder, and its voiceprints."""
+"""The anchor of anchored training: a frozen copy of the encoder, and its voiceprints."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From the options of a training to its parts: the one place that sees all options."""
+"""Builds the parts of a training run from its options: the only place that uses all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path

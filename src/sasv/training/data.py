@@ -1,4 +1,4 @@
-"""What a run trains on: its rows and classes, the plan of each epoch, and the batches of a plan."""
+"""The data of a run: its rows and classes, the plan of each epoch, and the batches of a plan."""
 
 import contextlib
 from collections.abc import Iterator

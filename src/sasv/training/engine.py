@@ -1,4 +1,4 @@
-"""One optimiser step after the other: precision, processes, accumulation, skipped steps,
+"""Performs the optimiser steps: precision, processes, gradient accumulation, skipped steps, weight
 averages.
 """
 

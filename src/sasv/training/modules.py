@@ -1,4 +1,4 @@
-"""What a run is made of: its classes, its encoder and its loss head."""
+"""Builds the modules of a run: its classes, its encoder, and its loss head."""
 
 import shutil
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of all processes (torch's own works on GPUs alone)."""
+"""Batch normalisation over the batches of all processes (that of PyTorch works only on GPUs)."""
 
 import torch
 from torch import Tensor, nn

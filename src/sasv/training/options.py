@@ -1,5 +1,4 @@
-"""Options of training: at once the YAML file, the flags of ``sasv train``, and what a notebook
-passes.
+"""Options of training, which are also the keys of the YAML file and the flags of ``sasv train``.
 
 They come in groups. ``TrainOptions`` inherits from all of them, so that flags and keys stay flat,
 and a function that wants, say, a ``ScheduleOptions`` can be given the ``TrainOptions``.

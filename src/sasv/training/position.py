@@ -1,4 +1,4 @@
-"""Where a run stands, and the rows of its log."""
+"""The position of a run, and the rows of its log."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What made a run: versions, machine, commit."""
+"""Provenance of a run: versions, machine, commit."""
 
 import importlib.metadata
 import os

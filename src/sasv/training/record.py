@@ -1,4 +1,4 @@
-"""What a trained model records about itself: its specification, and the threshold of its
+"""What a trained model records about its training: its specification, and the threshold chosen on
 development trials.
 """
 

@@ -1,5 +1,5 @@
-"""What a run keeps in its folder: options, environment, state, log. Every file is written whole or
-not at all.
+"""The files in the folder of a run: options, environment, state, log. Every file is written
+atomically.
 """
 
 import csv

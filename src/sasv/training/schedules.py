@@ -1,4 +1,4 @@
-"""Learning rate and margin by epoch, as pure functions: nothing to save, nothing to restore."""
+"""Learning rate and margin as pure functions of the epoch, so that no state has to be saved."""
 
 import math
 from dataclasses import dataclass

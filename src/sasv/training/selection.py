@@ -1,6 +1,4 @@
-"""Choosing the model and its threshold on development trials. Evaluation sets are never opened
-here.
-"""
+"""Chooses the model and its threshold on development trials. Evaluation sets are never opened."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as wishes that a training heeds: it saves after the present batch, then
+"""Handles SIGTERM and Ctrl-C as requests to stop: training saves after the current batch, then
 ends.
 """
 

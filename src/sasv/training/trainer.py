@@ -1,4 +1,4 @@
-"""The trainer of all stages, on one process or many: batches -> encoder -> loss, selection by
+"""The trainer of all stages, on one process or many: runs the epochs and selects the model on
 development trials.
 
 Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a

@@ -1,4 +1,4 @@
-"""What every vocoder is."""
+"""The base class of vocoders."""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -1,5 +1,5 @@
-"""CARGAN (Morrison et al., ICLR 2022): a neural vocoder that makes 2,048 samples from mels and the
-512 before them.
+"""CARGAN (Morrison et al., ICLR 2022): a neural vocoder that generates 2,048 samples at a time from
+mels and the 512 samples before them.
 
 The weights come inside the package ``cargan``; nothing else of it is used, because importing it
 needs torchaudio.

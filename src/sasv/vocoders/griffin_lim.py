@@ -1,4 +1,6 @@
-"""Griffin-Lim (1984; fast variant of Perraudin et al. 2013): magnitudes kept, phases found anew."""
+"""Griffin-Lim (1984; fast variant of Perraudin et al. 2013): keeps the magnitudes and estimates new
+phases.
+"""
 
 import numpy as np
 import torch

@@ -1,5 +1,5 @@
-"""What vocoders with a network share: weights from a local file, mel features, batches of pieces of
-one length.
+"""What vocoders with a network share: weights from a local file, mel features, and batches of
+pieces of the same length.
 
 Speech is cut into pieces with context on both sides, wider than a network's receptive field, and
 silence beyond the ends. A piece is computed alone or in a batch alike, and the memory of an hour is

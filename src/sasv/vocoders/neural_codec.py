@@ -1,5 +1,5 @@
-"""What neural codecs of transformers share: speech to codes and back, at the most codebooks that
-they have.
+"""What neural codecs of transformers share: encoding and decoding speech with all of their
+codebooks.
 """
 
 from collections.abc import Sequence

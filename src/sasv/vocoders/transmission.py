@@ -1,5 +1,4 @@
-"""Telephone and internet codecs as transmission conditions: bona fide speech through them stays
-bona fide.
+"""Telephone and internet codecs as transmission conditions: bona fide speech remains bona fide.
 
 The labels of a table do not change, its column ``codec`` does. A bit rate is drawn for each
 utterance.

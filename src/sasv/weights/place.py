@@ -1,4 +1,6 @@
-"""Where weights lie on this machine, and what a name stands for. Nothing here uses the network."""
+"""Where weights are stored on this machine, and which file a name refers to. Nothing here uses the
+network.
+"""
 
 import difflib
 import os

@@ -1,5 +1,5 @@
-"""Layouts of weight files. One layout a file, one line here; ``sasv`` is ours, the others are
-foreign.
+"""Layouts of weight files, one file and one line here for each; ``sasv`` is our own, the others
+belong to other toolkits.
 
 A file is read without unpickling (``sasv.checkpoints.containers``), its wrappers are taken off
 (``sasv.checkpoints.wrappers``), and the first format here that recognises the entries reads them.

@@ -1,5 +1,5 @@
-"""AASIST and AASIST-L, as their authors release them (``AASIST.pth``; their ``.conf`` of the same
-name beside it).
+"""AASIST and AASIST-L, as released by their authors (``AASIST.pth``, with a ``.conf`` file of the
+same name).
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""Self-supervised backbones as hubs distribute them: recognised, and refused as models, for they
-have no speaker embedding before they are trained to one.
+"""Self-supervised backbones as hubs distribute them. They are recognised and refused as models,
+because they give no speaker embedding until they have been trained to.
 
 A folder of ``transformers`` holds ``config.json`` and ``model.safetensors`` or
 ``pytorch_model.bin``. The encoders on a backbone take the folder as an option.

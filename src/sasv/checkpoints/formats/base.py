@@ -1,4 +1,4 @@
-"""What every weight format is."""
+"""The base class of weight formats."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

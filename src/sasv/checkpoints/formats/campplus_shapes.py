@@ -1,4 +1,4 @@
-"""Options of CAM++ from the shapes of its entries, which WeSpeaker and 3D-Speaker share."""
+"""Infers the options of CAM++ from the shapes of its tensors, for WeSpeaker and 3D-Speaker."""
 
 from typing import Any
 

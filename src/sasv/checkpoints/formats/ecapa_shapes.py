@@ -1,4 +1,4 @@
-"""Options of ECAPA-TDNN from the shapes of its entries, by the names that they have here."""
+"""Infers the options of ECAPA-TDNN from the shapes of its tensors, by their names in sasv."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the formats of other toolkits share: renamed entries, settings beside the file, and the
+"""What the formats of other toolkits share: renaming of keys, settings files, and the
 specification.
 """
 

@@ -1,4 +1,4 @@
-"""Our format: safetensors whose header holds the specification as JSON."""
+"""The format of sasv: a safetensors file whose header contains the specification as JSON."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""The ``.model`` layout of the published system: a plain state dict, encoder and loss head by
-prefix.
+"""The ``.model`` layout of the published system: a plain state dict in which prefixes mark encoder
+and loss head.
 
 The prefixes are those of the released code. Code that it descends from writes ``speaker_encoder.``
 and ``speaker_loss.`` for the same networks. The released weights state no licence.

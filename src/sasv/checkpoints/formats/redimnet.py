@@ -1,4 +1,4 @@
-"""ReDimNet, as its authors release it: ``model_config`` beside ``state_dict``.
+"""ReDimNet, as released by its authors: a file with ``model_config`` and ``state_dict``.
 
 The sizes are read from the shapes, and what shapes do not show (activation, hop, normalisation of
 the waveform) from ``model_config``.

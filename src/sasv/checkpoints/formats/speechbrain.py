@@ -1,4 +1,4 @@
-"""SpeechBrain: ECAPA-TDNN (``embedding_model.ckpt`` with ``hyperparams.yaml`` beside it)."""
+"""SpeechBrain: ECAPA-TDNN (``embedding_model.ckpt``, ``hyperparams.yaml`` in the same folder)."""
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.formats.base import Contents, WeightFormat

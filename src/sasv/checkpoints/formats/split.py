@@ -1,4 +1,4 @@
-"""Entries of encoder and loss head told apart by their prefixes."""
+"""Separates the entries of encoder and loss head by their prefixes."""
 
 from torch import Tensor
 

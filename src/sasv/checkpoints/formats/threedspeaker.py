@@ -1,5 +1,5 @@
-"""3D-Speaker: CAM++ and ERes2NetV2 (``.bin``, ``.ckpt``, ``.pt``; ``configuration.json`` of
-ModelScope beside it).
+"""3D-Speaker: CAM++ and ERes2NetV2 (``.bin``, ``.ckpt``, ``.pt``, with ``configuration.json`` of
+ModelScope in the same folder).
 
 The front-end is Kaldi's with a Povey window, on samples in [-1, 1].
 """

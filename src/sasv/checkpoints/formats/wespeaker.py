@@ -1,5 +1,5 @@
-"""WeSpeaker: ``avg_model.pt`` with ``config.yaml`` beside it, and ``pytorch_model.bin`` of hubs
-(prefix ``resnet.``).
+"""WeSpeaker: ``avg_model.pt`` with ``config.yaml`` in the same folder, and ``pytorch_model.bin``
+from hubs (prefix ``resnet.``).
 
 CAM++, ResNet, SimAM-ResNet and ECAPA-TDNN. The front-end is Kaldi's with a Hamming window, on
 16-bit numbers. CAM++ has the entry names of 3D-Speaker: it is of WeSpeaker where a ``config.yaml``

@@ -1,4 +1,5 @@
-"""WeSpeaker's w2v-BERT 2.0 with adapters (``W2VBert_Adapter_MFA``; ``config.yaml`` beside it).
+"""WeSpeaker's w2v-BERT 2.0 with adapters (``W2VBert_Adapter_MFA``, with ``config.yaml`` in the same
+folder).
 
 The backbone has the entries of ``transformers`` behind the prefix ``frontend.encoder.``, the head
 none. The sizes are read from the shapes; what shapes do not show is as in w2v-BERT 2.0.

@@ -1,1 +1,1 @@
-"""The sections of a report, a file each: systems to a ``Section``."""
+"""The sections of a report. Each file has a function that makes a ``Section`` from systems."""

@@ -1,4 +1,4 @@
-"""What was measured, and how."""
+"""The data and the settings of the measurements."""
 
 from collections.abc import Sequence
 

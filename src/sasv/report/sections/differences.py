@@ -1,4 +1,4 @@
-"""Paired tests of all systems against the first."""
+"""Paired tests of all other systems against the first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

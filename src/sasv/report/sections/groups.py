@@ -1,4 +1,4 @@
-"""Metrics of the trials of each value of a column (attack, codec, gender)."""
+"""Metrics for each value of a column (attack, codec, gender)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Verdicts of systems that tell other speakers and spoofs apart."""
+"""Verdicts of systems that distinguish other speakers from spoofs."""
 
 from collections.abc import Sequence
 
