@@ -1,4 +1,4 @@
-"""Encoders compute speaker embeddings from waveforms; one file and one line here for each family."""
+"""Encoders compute speaker embeddings from waveforms. Each family is one file and one line here."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

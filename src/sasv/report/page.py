@@ -1,4 +1,4 @@
-"""A report as an HTML page that needs no network, as Markdown with figure files, and as an image."""
+"""A report as an HTML page that needs no network, as Markdown with figures, and as one image."""
 
 import base64
 from collections.abc import Sequence
