@@ -40,13 +40,13 @@ def check_channel(channel: str) -> str:
 def one_channel(
     name: str, info: AudioInfo, channel: str, read: Callable[[], Iterator[np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """Yield blocks (samples,) of one channel or of the mean of all; read again only where the mean
+    """Yield blocks (samples,) of one channel or of the mean of all; read again only if the mean
     does not do.
 
     Args:
         name: the file, for messages.
         info: rate and channels of the file.
-        channel: ``auto`` (the mean, or the loudest channel where the mean has lost most of its
+        channel: ``auto`` (the mean, or the loudest channel if the mean has lost most of its
             power), ``mean``, ``loudest``, or a number from 0 on.
         read: begins to read blocks (samples, channels) anew.
     """

@@ -35,7 +35,7 @@ class Mp3Frame:
 
 
 def mp3_frame(data: bytes | mmap.mmap, at: int) -> Mp3Frame | None:
-    """Read the frame header at a byte, None where there is none."""
+    """Read the frame header at a byte, None if there is none."""
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None

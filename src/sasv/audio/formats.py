@@ -70,7 +70,7 @@ def is_audio_name(name: str) -> bool:
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix of a file name in lower case, with its dot; "" where there is none."""
+    """Return the suffix of a file name in lower case, with its dot; "" if there is none."""
     base = name.rpartition("/")[2]
     stem, dot, suffix = base.rpartition(".")
     return f".{suffix.lower()}" if dot and stem else ""

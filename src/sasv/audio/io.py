@@ -48,7 +48,7 @@ WHOLE_SECONDS = 600.0
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read the header only. AudioError where the file is missing, empty or not audio.
+    """Read the header only. AudioError if the file is missing, empty or not audio.
 
     Where ``length`` of the result is not exact, ``samples`` may be wrong; ``measure`` counts then.
     """
@@ -58,7 +58,7 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
 
 
 def measure(path: str | os.PathLike[str]) -> AudioInfo:
-    """Return what a file holds, with its true length: from the header where that is exact, else by
+    """Return what a file holds, with its true length: from the header if that is exact, else by
     decoding once.
 
     Raises:
@@ -94,11 +94,11 @@ def read_audio(
             ``LONGEST_SECONDS``.
         place: where a crop begins, as a share in [0, 1) of the possible starts, instead of
             ``start``.
-        channel: ``auto`` (the mean of all channels, or the loudest where they cancel or are
+        channel: ``auto`` (the mean of all channels, or the loudest if they cancel or are
             silent), ``mean``, ``loudest``, or a number from 0 on.
 
     Returns:
-        Array of shape (samples,). Only the part asked for is decoded where the file can be sought.
+        Array of shape (samples,). Only the part asked for is decoded if the file can be sought.
 
     Raises:
         AudioError: missing, empty, unreadable, truncated or too long file, or samples that are not
@@ -167,7 +167,7 @@ def _read_span(
 def _checked(
     name: str, source: Source, first: int, count: int | None, limit: float, channel: str
 ) -> Iterator[np.ndarray]:
-    """Yield blocks (samples,) at the native rate; AudioError where a sample is not finite or the
+    """Yield blocks (samples,) at the native rate; AudioError if a sample is not finite or the
     limit is passed.
     """
     rate = source.info.rate
@@ -279,7 +279,7 @@ def read_speech(
 
 
 def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = RATE) -> np.ndarray:
-    """Return the waveform, or raise AudioError where it is too short, silent or not finite."""
+    """Return the waveform, or raise AudioError if it is too short, silent or not finite."""
     if wave.ndim != 1:
         raise AudioError(
             f"{name}: expected one channel of shape (samples,), got shape {wave.shape}"

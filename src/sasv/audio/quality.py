@@ -44,7 +44,7 @@ class Quality:
 
 
 def quality(wave: np.ndarray, activity: SpeechActivity, rate: int) -> Quality | None:
-    """Measure how well speech is recorded; None where there is none.
+    """Measure how well speech is recorded; None if there is none.
 
     Args:
         wave: (samples,).

@@ -106,7 +106,7 @@ class SndfileSource:
 
 
 def open_sndfile(name: str, status: os.stat_result) -> tuple[SndfileSource | None, str]:
-    """Open a file; (None, reason) where libsndfile does not read it or cannot tell how long it is.
+    """Open a file; (None, reason) if libsndfile does not read it or cannot tell how long it is.
 
     Raises:
         AudioError: the file is of a format of libsndfile, and broken.
@@ -130,7 +130,7 @@ def open_sndfile(name: str, status: os.stat_result) -> tuple[SndfileSource | Non
 
 
 def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Length:
-    """Return how far libsndfile's length can be believed. AudioError where the file is truncated or
+    """Return how far libsndfile's length can be believed. AudioError if the file is truncated or
     holds nothing.
     """
     kind = file.format
@@ -186,7 +186,7 @@ def _mapped(name: str) -> Iterator[mmap.mmap]:
 
 
 def _check_caf(name: str) -> None:
-    """AudioError where a file is a CAF that was cut; libsndfile says no more than "malformed"."""
+    """AudioError if a file is a CAF that was cut; libsndfile says no more than "malformed"."""
     with _mapped(name) as data:
         if data[:4] != b"caff":
             return
@@ -199,7 +199,7 @@ def _check_caf(name: str) -> None:
 
 
 def _sphere_samples(name: str) -> int:
-    """Return the sample count of a SPHERE header, 0 where there is none."""
+    """Return the sample count of a SPHERE header, 0 if there is none."""
     with open(native_path(name), "rb") as stream:
         found = re.search(rb"\nsample_count -i (\d+)", stream.read(1024))
     return int(found[1]) if found else 0

@@ -45,7 +45,7 @@ class AudioInfo:
     Attributes:
         rate: samples per second.
         channels: number of channels.
-        samples: samples per channel; 0 where the header does not say (see ``length``).
+        samples: samples per channel; 0 if the header does not say (see ``length``).
         length: how far ``samples`` can be believed.
     """
 

@@ -29,7 +29,7 @@ def _is_audio(path: Path) -> bool:
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """Return the audio files below a folder, sorted. SasvError where there are none."""
+    """Return the audio files below a folder, sorted. SasvError if there are none."""
     if not Path(folder).is_dir():
         raise SasvError(f"{folder}: no such folder of audio; check the path")
     found = sorted(str(path) for path in Path(folder).rglob("*") if _is_audio(path))

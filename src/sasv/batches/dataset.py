@@ -126,7 +126,7 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
         return wrap(crop, self.samples)
 
     def _two_of_one(self, row: int, places: np.ndarray) -> list[np.ndarray]:
-        """Two crops of one utterance that do not overlap; halves of it where it is too short for
+        """Two crops of one utterance that do not overlap; halves of it if it is too short for
         that.
         """
         path = self.paths[row]

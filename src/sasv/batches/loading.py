@@ -186,7 +186,7 @@ def failures_explained() -> Iterator[None]:
 
 
 def explanation(error: BaseException) -> str | None:
-    """Return what a failure of loading or computing means and what to do, None where it is of
+    """Return what a failure of loading or computing means and what to do, None if it is of
     another kind.
     """
     text = " ".join(str(error).split())
@@ -227,7 +227,7 @@ def _died(reason: str) -> str:
 
 
 def free_shared_memory() -> int | None:
-    """Return the free bytes of shared memory, None where the system has no such file system."""
+    """Return the free bytes of shared memory, None if the system has no such file system."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
@@ -235,7 +235,7 @@ def free_shared_memory() -> int | None:
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Raise this process's limit of open files to ``wanted`` where that is allowed; return the
+    """Raise this process's limit of open files to ``wanted`` if that is allowed; return the
     limit.
     """
     try:

@@ -71,7 +71,7 @@ class PairPlanner:
         name_sources: whether the labels of spoofed items say whom they imitate.
 
     Raises:
-        SasvError: fewer speakers than a batch wants, or no spoofed rows where some are wanted.
+        SasvError: fewer speakers than a batch wants, or no spoofed rows if some are wanted.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class Backend:
         parts: the fitted sums: one of logistic; speaker and countermeasure of nonlinear.
         source: trials it was fitted on.
         scores: how the scores of these trials were made: ``scoring`` (see Scoring.to_dict) and the
-            fingerprint of the ``model``; empty where it is not known.
+            fingerprint of the ``model``; empty if it is not known.
     """
 
     kind: str
@@ -104,7 +104,7 @@ class Backend:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Backend":
-        """Make it of what to_dict gave. SasvError where that is something else."""
+        """Make it of what to_dict gave. SasvError if that is something else."""
         remedy = "make it again with sasv calibrate"
         try:
             made = parse_options(cls, values, "the back-end")

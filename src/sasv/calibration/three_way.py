@@ -128,7 +128,7 @@ class ThreeWay:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ThreeWay":
-        """Make it of what ``to_dict`` gave. SasvError where that is something else."""
+        """Make it of what ``to_dict`` gave. SasvError if that is something else."""
         if not isinstance(values, Mapping) or "known" in values:
             raise SasvError("not a three-way calibration; make it again with sasv calibrate")
         try:
@@ -148,7 +148,7 @@ def fit_three_way(
     """Fit the two LLRs on development trials.
 
     Args:
-        columns: ``score``, ``cm_score`` and, where it is known, ``norm``: (trials,) each.
+        columns: ``score``, ``cm_score`` and, if it is known, ``norm``: (trials,) each.
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
         groups: (trials,) what a trial has in common with others: the attack of a spoofed one, the
             condition (codec) of a bona fide one.
@@ -197,7 +197,7 @@ def without_axis(scores: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:
 def held_out_share(
     cm_scores: np.ndarray, classes: np.ndarray, groups: np.ndarray, bound: float
 ) -> float:
-    """Return the share in [0, 1] by which a spoof LLR has to be multiplied where a group is new.
+    """Return the share in [0, 1] by which a spoof LLR has to be multiplied if a group is new.
 
     Each attack, and each condition of bona fide speech, is left out once, and the LLR is fitted to
     the rest. The share is that of the least cross-entropy over what was left out. It is 0 where the

@@ -123,7 +123,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
-    """Check one pickle and leave the stream behind it; return False where it is cut short (torch
+    """Check one pickle and leave the stream behind it; return False if it is cut short (torch
     will say so).
 
     The stream is memory or a mapped file: asked for more bytes than are left, these take no memory

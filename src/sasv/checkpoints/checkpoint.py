@@ -14,7 +14,7 @@ class Checkpoint:
     Attributes:
         specification: metadata of the model.
         encoder: state dict of the encoder.
-        head: state dict of the loss head; empty where there is none.
+        head: state dict of the loss head; empty if there is none.
         name: where it came from, for messages.
         weight_format: registry name of the format that it was read from; empty where it was made.
     """

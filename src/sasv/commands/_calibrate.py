@@ -195,7 +195,7 @@ def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:
 
 
 def columns_of(scores: Scores, names: list[str]) -> dict[str, np.ndarray]:
-    """Return columns of a score table as numbers. SasvError where one is missing."""
+    """Return columns of a score table as numbers. SasvError if one is missing."""
     found = {}
     for name in names:
         values = scores.numbers(name)
@@ -229,7 +229,7 @@ def into_checkpoint(
     Args:
         backend: the calibration.
         scoring: how the scores were made that it was fitted to (see Scoring.to_dict).
-        fingerprint: of the model that made them; empty where it is not known.
+        fingerprint: of the model that made them; empty if it is not known.
         options: the checkpoint, and where it goes.
         three_way: of speaker and spoofing; None leaves the decision to the back-end.
     """

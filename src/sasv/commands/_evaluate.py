@@ -222,7 +222,7 @@ def check_together(options: EvaluateOptions) -> None:
 def fusion_of(
     options: EvaluateOptions, model: Model | None, countermeasure: Model | None
 ) -> Fusion | None:
-    """Return the fusion that is asked for, or None. SasvError where there is no countermeasure for
+    """Return the fusion that is asked for, or None. SasvError if there is no countermeasure for
     it.
     """
     if countermeasure is not None:

@@ -100,7 +100,7 @@ def asv_errors(text: str) -> AsvRates | None:
 
 
 def metrics(options: MetricsOptions) -> dict[str, Any]:
-    """Return the metrics of a score file, and the paired test against another system where one is
+    """Return the metrics of a score file, and the paired test against another system if one is
     given.
     """
     settings = settings_of(options)

@@ -123,7 +123,7 @@ def front_matter(specification: Specification) -> str:
 
 
 def read_card(path: str) -> str:
-    """Return a card that the user wrote. SasvError where it is no UTF-8 text."""
+    """Return a card that the user wrote. SasvError if it is no UTF-8 text."""
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:

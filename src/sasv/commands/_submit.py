@@ -29,7 +29,7 @@ class SubmitOptions(Options):
 
 
 def submit(options: SubmitOptions) -> None:
-    """Write the submission of a track; SasvError where the scores are those of the other."""
+    """Write the submission of a track; SasvError if the scores are those of the other."""
     scores = read_scores(options.scores, options.key)
     if options.track == 2 and scores.task == "cm":
         raise SasvError(f"{options.scores}: the scores of a countermeasure; they are for --track 1")

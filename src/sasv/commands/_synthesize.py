@@ -67,7 +67,7 @@ class SynthesizeOptions(Options):
 def synthesize(options: SynthesizeOptions) -> Utterances | None:
     """Copy utterances and return the table of the copies, None while other shards still work.
 
-    What is there already is kept. SasvError at the end where some could not be read.
+    What is there already is kept. SasvError at the end if some could not be read.
     """
     out = Path(options.out)
     everything = load_utterances(options.utterances)

@@ -107,7 +107,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _keep_permissions(new: Path, before: os.stat_result) -> None:
-    """Give a file the permissions, and where this is allowed the owner, of the one that it
+    """Give a file the permissions, and if this is allowed the owner, of the one that it
     replaces.
     """
     with contextlib.suppress(OSError, AttributeError):
@@ -179,7 +179,7 @@ def read_json(
         shape: keys that it must have -> the types of their values.
         optional: keys that it may have -> the types of their values.
         kind: dict or list.
-        remedy: what to do where the file is broken.
+        remedy: what to do if the file is broken.
 
     Raises:
         SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), holds a
@@ -281,7 +281,7 @@ def _gunzip(data: bytes, path: str | os.PathLike[str]) -> bytes:
 
 
 def other_than_text(data: bytes) -> str:
-    """Say what the first bytes of a file show where it is no UTF-8 text, with what to do; otherwise
+    """Say what the first bytes of a file show if it is no UTF-8 text, with what to do; otherwise
     nothing.
     """
     if data.startswith(b"PK\x03\x04"):
@@ -317,7 +317,7 @@ def digest_of_bytes(*parts: bytes | str) -> str:
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits. SasvError where it cannot be
+    """Return the SHA-256 of a file's bytes as hexadecimal digits. SasvError if it cannot be
     read.
     """
     try:
@@ -337,7 +337,7 @@ def locked(
     Temporary files of processes that were killed are removed from the folder.
 
     Args:
-        folder: made where it is missing.
+        folder: made if it is missing.
         held: what to say where another run holds it.
 
     Raises:

@@ -20,7 +20,7 @@ def keep_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes; None where the system
+    """Return the largest resident memory of this process so far, in bytes; None if the system
     does not say.
     """
     with contextlib.suppress(OSError), open("/proc/self/status") as lines:

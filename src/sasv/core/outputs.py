@@ -148,7 +148,7 @@ def _mark(folder: Path, commands: Sequence[str]) -> None:
 
 
 def _writers(folder: Path) -> list[str]:
-    """Return the commands that wrote into a folder by its mark: none without a mark, ANY where it
+    """Return the commands that wrote into a folder by its mark: none without a mark, ANY if it
     does not say.
     """
     if not (folder / MARK).is_file():
@@ -161,7 +161,7 @@ def _writers(folder: Path) -> list[str]:
 
 
 def _names(folder: Path) -> set[str] | None:
-    """Return the names of what lies in a folder, None where there is no folder."""
+    """Return the names of what lies in a folder, None if there is no folder."""
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else None
 
 
@@ -183,7 +183,7 @@ def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str])
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return what tells a folder from all others, None where there is none."""
+    """Return what tells a folder from all others, None if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 (pathlib is slower, and there may be many)
     except (OSError, ValueError):

@@ -51,7 +51,7 @@ def parse_options(kind: type[T], values: Mapping[str, Any], owner: str) -> T:
 
 
 def checked(value: Any, hint: Any, place: str, limits: Range | None = None) -> Any:
-    """Return a JSON value as its annotation wants it. SasvError, which names the ``place``, where
+    """Return a JSON value as its annotation wants it. SasvError, which names the ``place``, if
     it does not fit.
     """
     if typing.get_origin(hint) is typing.Annotated:

@@ -88,7 +88,7 @@ class Progress:
 
 
 def write_line(text: str) -> None:
-    """Print a line on standard error, above a bar where one is shown."""
+    """Print a line on standard error, above a bar if one is shown."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if tqdm is not None and getattr(tqdm, "_instances", None):

@@ -30,7 +30,7 @@ class Registry:
     Args:
         kind: what the members are, for messages.
         members: name to ``module:attribute``.
-        group: entry-point group in which other packages register members; empty where they cannot.
+        group: entry-point group in which other packages register members; empty if they cannot.
     """
 
     def __init__(self, kind: str, members: dict[str, str], group: str = ""):

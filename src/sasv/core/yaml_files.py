@@ -71,7 +71,7 @@ def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
 
 
 def _json(text: str) -> Any:
-    """Return a JSON list or object, None where the text is none; YAML cannot hold every text that
+    """Return a JSON list or object, None if the text is none; YAML cannot hold every text that
     JSON can.
     """
     if text.lstrip()[:1] not in ("[", "{"):

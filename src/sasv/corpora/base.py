@@ -213,7 +213,7 @@ def readable_name(name: str) -> str:
 
 
 def _check_names(lists: CorpusLists) -> None:
-    """SasvError where a name cannot stand in a table, or two files would have one name."""
+    """SasvError if a name cannot stand in a table, or two files would have one name."""
     broken = [
         row.path
         for row in lists.utterances
@@ -236,7 +236,7 @@ def _check_names(lists: CorpusLists) -> None:
 
 
 def _speech_seconds(lists: CorpusLists, rows: list[Utterance], channel: str) -> list[float]:
-    """Return the seconds of speech in each recording; 0 where it cannot be read."""
+    """Return the seconds of speech in each recording; 0 if it cannot be read."""
     from sasv.audio.speech import net_speech  # loads the detector
 
     channels = lists.extras.get("channel", {})

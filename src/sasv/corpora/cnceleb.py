@@ -18,7 +18,7 @@ EVALUATION = re.compile(r"(?:.*/)?eval/((?:enroll|test)/(id\d+)[^/]*)$")
 def read(folder: Path) -> CorpusLists:
     """Read the tree below ``data`` and ``eval``.
 
-    The split is ``train`` for the speakers of ``dev/dev.lst`` (all, where there is no such list),
+    The split is ``train`` for the speakers of ``dev/dev.lst`` (all, if there is no such list),
     ``eval-speakers`` for the others in ``data``, and ``eval`` for what is enrolled and tested.
     """
     files = audio_below(folder)

@@ -24,7 +24,7 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
     """Read a folder and its list.
 
     Args:
-        folder: where the audio is, anywhere below.
+        folder: folder that contains the audio, at any depth.
         protocol: the list; None takes the only one at the top of the folder.
 
     Raises:

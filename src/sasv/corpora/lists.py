@@ -25,7 +25,7 @@ LABELS = {
 
 
 def read_fields(path: Path, count: int) -> list[list[str]]:
-    """Return the fields of each line, separated by blanks; SasvError where a line has not ``count``
+    """Return the fields of each line, separated by blanks; SasvError if a line has not ``count``
     of them.
     """
     rows = [line.split() for line in read_lines(path)]
@@ -90,7 +90,7 @@ def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list
 
 
 def label_of(path: Path, text: str, name: str) -> str:
-    """Return bonafide or spoof for what a corpus calls it. SasvError where it is neither."""
+    """Return bonafide or spoof for what a corpus calls it. SasvError if it is neither."""
     label = LABELS.get(text.lower())
     if label is None:
         raise SasvError(
@@ -100,6 +100,6 @@ def label_of(path: Path, text: str, name: str) -> str:
 
 
 def without_suffix(name: str) -> str:
-    """Return a file name without the suffix of an audio file, where it has one."""
+    """Return a file name without the suffix of an audio file, if it has one."""
     suffix = suffix_of(name)
     return name[: -len(suffix)] if suffix in SUFFIXES else name

@@ -18,7 +18,7 @@ def read(folder: Path) -> CorpusLists:
     """Read the tree; ``folder`` is the unpacked corpus, or its folder ``fake``.
 
     The attack is the folder of the model. The speaker is the reader of the original recording, as
-    its path in M-AILABS names him or her; where it does not, the model stands for the speaker.
+    its path in M-AILABS names him or her; if it does not, the model stands for the speaker.
     """
     metas = sorted(folder.glob("**/meta.csv"))
     if not metas:
@@ -46,7 +46,7 @@ def read(folder: Path) -> CorpusLists:
 
 
 def _speaker(original: str) -> str:
-    """Return the reader of ``en_US/by_book/female/mary_ann/midnight_passenger/wavs/...``, "" where
+    """Return the reader of ``en_US/by_book/female/mary_ann/midnight_passenger/wavs/...``, "" if
     none is named.
     """
     parts = Path(original).parts

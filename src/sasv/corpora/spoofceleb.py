@@ -61,7 +61,7 @@ def read(folder: Path) -> CorpusLists:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """Return the rows of a CSV file of three columns, without its header where it has one."""
+    """Return the rows of a CSV file of three columns, without its header if it has one."""
     rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path))]
     for number, row in enumerate(rows, 1):
         if len(row) != 3:

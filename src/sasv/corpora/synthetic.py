@@ -180,7 +180,7 @@ def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -
     """Render the corpus as ``out/LibriSpeech/synthetic/SPEAKER/0/SPEAKER-0-NNNN.flac`` and return
     that root.
 
-    Nothing is done where all files are there. espeak-ng carries a state from one sentence to the
+    Nothing is done if all files are there. espeak-ng carries a state from one sentence to the
     next, so the work is done in order by a process of its own: the same arguments give the same
     files.
     """

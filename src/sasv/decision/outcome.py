@@ -46,8 +46,8 @@ class Decision:
 
     Attributes:
         outcome: the verdict.
-        scores: name -> score; ``sasv`` is the score that decides. Empty where nothing was compared.
-        llrs: name -> log-likelihood ratio, where the model is calibrated.
+        scores: name -> score; ``sasv`` is the score that decides. Empty if nothing was compared.
+        llrs: name -> log-likelihood ratio, if the model is calibrated.
         thresholds: name -> accepted from this score on.
         llr_thresholds: name -> accepted from this log-likelihood ratio on.
         threshold_source: data and rule that gave the threshold.

@@ -22,15 +22,15 @@ class Recording:
         vector: (dimension,), its raw embedding; None where it was not embedded because it must not
             be compared.
         seconds: length of what was embedded.
-        net_speech: seconds of speech in it; None where nobody measured.
-        share: share of the whole recording that is speech, in [0, 1]; None where nobody measured.
-        level: root mean square of the whole recording in dB relative to full scale; None where
+        net_speech: seconds of speech in it; None if nobody measured.
+        share: share of the whole recording that is speech, in [0, 1]; None if nobody measured.
+        level: root mean square of the whole recording in dB relative to full scale; None if
             nobody measured.
-        snr: signal-to-noise ratio in dB; None where nobody measured.
-        clipped: share of the samples that are clipped, in [0, 1]; None where nobody measured.
-        bandwidth: highest frequency in the speech, in Hz; None where nobody measured.
+        snr: signal-to-noise ratio in dB; None if nobody measured.
+        clipped: share of the samples that are clipped, in [0, 1]; None if nobody measured.
+        bandwidth: highest frequency in the speech, in Hz; None if nobody measured.
         agreement: cosine between the embeddings of the first and the second half of the speech;
-            None where nobody measured.
+            None if nobody measured.
     """
 
     name: str
@@ -176,7 +176,7 @@ class SpeechLimits:
         return found
 
     def enrolment_faults(self, recordings: Sequence[Recording]) -> list[Reason]:
-        """Return why recordings cannot enrol a speaker together; none where they can."""
+        """Return why recordings cannot enrol a speaker together; none if they can."""
         if not recordings:
             return [Reason("no_enrolment", "enrolment needs at least one recording", True)]
         found = [reason for recording in recordings for reason in self.faults(recording)]

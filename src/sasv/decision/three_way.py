@@ -36,7 +36,7 @@ class CalibratedHead:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> "CalibratedHead | None":
-        """Make it of what ``to_record`` gave; None of nothing. SasvError where it is broken."""
+        """Make it of what ``to_record`` gave; None of nothing. SasvError if it is broken."""
         if record is None:
             return None
         values = dict(record)
@@ -76,7 +76,7 @@ def rejected_spoofs(evidence: Evidence, costs: CostModel) -> np.ndarray:
 
 def outcomes(evidence: Evidence, costs: CostModel) -> list[Outcome]:
     """Return the verdict on each of (trials,): accepted at the Bayes threshold of the costs, else
-    rejected for what would cost more, or inconclusive where that is a spoof in a recording unlike
+    rejected for what would cost more, or inconclusive if that is a spoof in a recording unlike
     those of the calibration.
     """
     accepted = evidence.llr(costs.spoof_share) >= costs.bayes_threshold

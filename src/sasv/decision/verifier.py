@@ -36,7 +36,7 @@ class Verifier:
         threshold_source: data and rule that gave the threshold.
         given: the threshold was chosen by the caller: it decides, whatever the calibration says.
         limits: what recordings have to hold to be compared at all.
-        three_class: of a model of the three-class loss: decides by its log-likelihood ratio where
+        three_class: of a model of the three-class loss: decides by its log-likelihood ratio if
             there is no calibration, and says whether a spoof or another speaker is more likely. It
             is of cosines: scores that a cohort normalises are not decided by it.
         three_way: of a model with a spoof head: decides before a calibration of the score alone,
@@ -80,7 +80,7 @@ class Verifier:
 
         Args:
             scoring: how the scores were made for which the decision holds (see Scoring.to_dict).
-            decision: calibration, threshold and limits (see ``decision_record``), or None where
+            decision: calibration, threshold and limits (see ``decision_record``), or None if
                 nobody chose any.
             cohort: the people of s-norm, where the record names a cohort: a checkpoint does not
                 hold them.
@@ -211,7 +211,7 @@ class Verifier:
     @property
     def _llr_costs(self) -> CostModel | None:
         """Return the cost model whose Bayes threshold holds for the log-likelihood ratio; None
-        where there is no ratio.
+        if there is no ratio.
         """
         if self.three_way is not None:
             return self.three_way.calibration.costs
@@ -283,7 +283,7 @@ class Verifier:
         return self._verdict(score, llrs, warnings, rejection)
 
     def _evidence(self, score: float, test: Recording) -> Evidence | None:
-        """Return what the model says of speaker and spoofing apart; None where it has one score."""
+        """Return what the model says of speaker and spoofing apart; None if it has one score."""
         assert test.vector is not None
         if self.three_way is not None:
             return self.three_way.evidence(score, test.vector)
@@ -294,7 +294,7 @@ class Verifier:
     def _llr(
         self, score: float, enrolments: int, test: Recording, evidence: Evidence | None
     ) -> float | None:
-        """Return the log-likelihood ratio of a trial; None where nothing gives one."""
+        """Return the log-likelihood ratio of a trial; None if nothing gives one."""
         assert test.vector is not None
         costs = self._llr_costs
         if evidence is not None and costs is not None and self._by_evidence is not None:
@@ -313,7 +313,7 @@ class Verifier:
         warnings: Sequence[Reason],
         rejection: Outcome,
     ) -> Decision:
-        """Return the decision of a finite score; ``rejection`` is the outcome where it is none of
+        """Return the decision of a finite score; ``rejection`` is the outcome if it is none of
         acceptance.
         """
         costs = self._llr_costs

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 CHUNK_SECONDS = 1200.0
 BATCH_SECONDS = {"cpu": 30.0, "cuda": 600.0}
-"""Padded audio per batch where none is asked for."""
+"""Padded audio per batch if none is asked for."""
 
 READERS = 4
 
@@ -175,7 +175,7 @@ def plan_chunks(batches: Sequence[np.ndarray], seconds: np.ndarray) -> list[list
 
 
 def utterance_seconds(utterances: Utterances) -> np.ndarray:
-    """Lengths from the table, or from the headers where the table does not say; 0 where a header is
+    """Lengths from the table, or from the headers if the table does not say; 0 where a header is
     broken.
     """
     if utterances.seconds is not None:
@@ -386,7 +386,7 @@ def _digest(*parts: str | bytes) -> str:
 
 
 def _mark(out: Path) -> dict[str, Any]:
-    """Return what a finished folder says about itself, empty where it is not finished or says
+    """Return what a finished folder says about itself, empty if it is not finished or says
     nothing sensible.
     """
     try:

@@ -145,7 +145,7 @@ class Model(Embedder):
         return unit(weight[index].float().numpy())
 
     def spoof_head(self) -> SpoofHead | None:
-        """Return the spoof head that was trained beside the speaker loss; None where there is
+        """Return the spoof head that was trained beside the speaker loss; None if there is
         none.
         """
         found = self._loss.countermeasure(self.head)
@@ -186,7 +186,7 @@ def load_model(
 
     Args:
         path: checkpoint file.
-        device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
+        device: "cpu", "cuda", ..., or "auto" for a GPU if there is one.
         extraction: how utterances become embeddings; left out, as the specification says of its
             scores (most: whole).
 

@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         presets: options by name. "published" is that of the publication, "tiny" trains on two CPU
             cores, and "test" takes well under a second a step; all three must be there.
         default_frontend: registry name of the front-end of the publication.
-        default_frontend_options: its options, where they are not its defaults.
+        default_frontend_options: its options, if they are not its defaults.
         frontend_attribute: name of the front-end among the parts of the module, and so in the state
             dict.
         options: what this encoder was made with.
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         no GPU waits.
 
         Args:
-            waves: (batch, samples) in [-1, 1] at ``frontend.sample_rate``, padded at the end where
+            waves: (batch, samples) in [-1, 1] at ``frontend.sample_rate``, padded at the end if
                 the waveforms are unequal in length; what stands in the padding does not matter.
             lengths: samples of each waveform, integers (batch,); None where all rows are full,
                 which is faster.

@@ -204,7 +204,7 @@ class _Block2d(nn.Module):
 
 
 def groups_of(channels: int, group_width: int | None) -> int:
-    """Return the groups of a convolution. SasvError where the channels cannot be grouped so."""
+    """Return the groups of a convolution. SasvError if the channels cannot be grouped so."""
     if group_width is None:
         return 1
     if channels % group_width:

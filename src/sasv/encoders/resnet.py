@@ -45,7 +45,7 @@ class ResnetOptions(EncoderOptions):
         channels: channels of the first stage; each further stage has twice as many.
         pooling: mean and standard deviation over time (``statistics``), or both weighted by
             attention.
-        attention: channels inside the attention, where the pooling is attentive.
+        attention: channels inside the attention, if the pooling is attentive.
         simam: whether each block weighs its outputs by SimAM.
     """
 

@@ -29,7 +29,7 @@ class BackboneOptions(EncoderOptions):
         backbone: folder or hub id of the pretrained backbone; empty for a backbone of random
             weights.
         config: configuration of the backbone as ``transformers`` has it; empty takes that of
-            ``backbone``. Where it is given, nothing is loaded from ``backbone``: a checkpoint holds
+            ``backbone``. If it is given, nothing is loaded from ``backbone``: a checkpoint holds
             the weights.
         head: from the outputs of all layers to the embedding: weighted layers and statistics
             pooling (``statistics``), multi-head factorised attention (``mhfa``), or adapters and
@@ -67,7 +67,7 @@ FINE_TUNING = ("training", "last_layers", "lr_scale", "layer_decay")
 
 
 def transformers() -> Any:
-    """Return the package ``transformers``. MissingExtra where it is not installed."""
+    """Return the package ``transformers``. MissingExtra if it is not installed."""
     try:
         import transformers as package
     except ImportError as error:
@@ -259,7 +259,7 @@ class BackboneEncoder(Encoder):
 
         Args:
             name: of the backbone.
-            settings: of the feature extractor beside it; empty where there is none.
+            settings: of the feature extractor beside it; empty if there is none.
 
         Raises:
             SasvError: it heard another sample rate.
@@ -277,7 +277,7 @@ class BackboneEncoder(Encoder):
 
 
 def _features_of(package: Any, name: str) -> dict[str, Any]:
-    """Return the settings of the feature extractor of a backbone; empty where it has none."""
+    """Return the settings of the feature extractor of a backbone; empty if it has none."""
     path = package.utils.cached_file(
         name,
         "preprocessor_config.json",

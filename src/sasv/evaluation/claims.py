@@ -48,7 +48,7 @@ class Spoofing:
         scoring: Scoring,
         quality: Mapping[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Return columns of the score file by name, (trials,) each; ``score`` is among them where
+        """Return columns of the score file by name, (trials,) each; ``score`` is among them if
         there is a fusion.
 
         Args:
@@ -95,7 +95,7 @@ def own_spoofing(
     fusion: Fusion | None,
     spoof_share: float | None,
 ) -> Spoofing | None:
-    """Return what a model itself says about spoofing; None where it has no spoof head.
+    """Return what a model itself says about spoofing; None if it has no spoof head.
 
     Args:
         model: the model.

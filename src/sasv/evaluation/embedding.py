@@ -71,7 +71,7 @@ def cohort_of(embeddings: Embeddings, people: Utterances | None, by: str, source
 
     Args:
         embeddings: of the members.
-        people: their utterance table; needed where a member is a speaker.
+        people: their utterance table; needed if a member is a speaker.
         by: one of COHORT_BY.
         source: where they come from, for records and errors.
     """

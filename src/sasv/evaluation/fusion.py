@@ -73,7 +73,7 @@ class Fusion:
 
         Args:
             scoring: how the score of the speaker system is made (see Scoring.to_dict).
-            model: fingerprint of the speaker system; empty where it is not known.
+            model: fingerprint of the speaker system; empty if it is not known.
             name: of the fusion, for messages.
 
         Raises:

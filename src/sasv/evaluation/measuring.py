@@ -34,7 +34,7 @@ class MeasureSettings:
         asv_errors: of the t-DCF: error rates of a verification system; None takes those of the
             scores.
         by: columns for each of whose values the metrics are computed separately.
-        utterances: utterance table that has such a column where the scores have not.
+        utterances: utterance table that has such a column if the scores have not.
         repeats: bootstrap samples for 95 % intervals; 0 for none.
         resample: one of RESAMPLED: speakers (the claimed ones; their trials move together) or
             trials.

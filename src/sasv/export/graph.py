@@ -42,7 +42,7 @@ class SpoofScore(nn.Module):
 
 
 class Graph(nn.Module):
-    """Samples and lengths to embeddings, and to countermeasure scores where a model has them."""
+    """Samples and lengths to embeddings, and to countermeasure scores if a model has them."""
 
     def __init__(self, encoder: Encoder, spoof_score: nn.Module | None) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ class Frontend(nn.Module):
         """Compute features.
 
         Args:
-            waves: (batch, samples) in [-1, 1], padded at the end where the waveforms are unequal in
+            waves: (batch, samples) in [-1, 1], padded at the end if the waveforms are unequal in
                 length.
             lengths: samples of each waveform, integers (batch,); None where all rows are full.
 

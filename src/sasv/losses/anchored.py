@@ -57,7 +57,7 @@ class Anchored(Loss):
 
         Args:
             embeddings: (items, 5, dimension): two utterances by the encoder, the same two by the
-                anchor, and the anchor's voiceprint of the speaker; zeros where that is unknown.
+                anchor, and the anchor's voiceprint of the speaker; zeros if that is unknown.
             labels: (items,) class of each item.
         """
         options = self.options

@@ -60,7 +60,7 @@ class Loss(nn.Module):
 
     Args:
         dimension: dimension of the embeddings.
-        classes: number of training classes; where there is spoofed speech its class is the last.
+        classes: number of training classes; if there is spoofed speech its class is the last.
         options: an object of the class ``Options`` of the loss; None takes its defaults.
     """
 
@@ -76,7 +76,7 @@ class Loss(nn.Module):
     speaker."""
 
     spoof_head: nn.Module | None
-    """Scores embeddings as bona fide or spoofed; None where there is none."""
+    """Scores embeddings as bona fide or spoofed; None if there is none."""
 
     def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Loss(nn.Module):
             entries: state dict of such a head.
 
         Returns:
-            None where the loss has no weights of classes, or the entries do not hold them.
+            None if the loss has no weights of classes, or the entries do not hold them.
         """
         return None
 
@@ -125,7 +125,7 @@ class Loss(nn.Module):
             entries: state dict of such a head.
 
         Returns:
-            The weight has the shape (dimension,). None where there is no spoof head.
+            The weight has the shape (dimension,). None if there is no spoof head.
         """
         weight = entries.get("spoof_head.weight")
         bias = entries.get("spoof_head.bias")
@@ -151,7 +151,7 @@ def precise(values: Tensor) -> Tensor:
 
 
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen values; zero, with a gradient of zero, where none is chosen.
+    """Return the mean of the chosen values; zero, with a gradient of zero, if none is chosen.
 
     Args:
         values: any shape.

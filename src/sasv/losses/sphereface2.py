@@ -63,7 +63,7 @@ class SphereFace2(Loss):
         own = self.scale * (float(self._adjusted(torch.zeros(()))) - self.margin)
         other = self.scale * (float(self._adjusted(torch.zeros(()))) + self.margin)
         root = math.sqrt((1 - ratio) ** 2 + 4 * ratio * math.exp(own - other))
-        # 1 - ratio + root, without cancellation where the ratio is large
+        # 1 - ratio + root, without cancellation if the ratio is large
         total = (
             1 - ratio + root
             if ratio < 1

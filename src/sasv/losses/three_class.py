@@ -54,7 +54,7 @@ class ThreeClass(TrialLoss):
 
     @classmethod
     def trial_classifier(cls, entries: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return weight (3, 2) and bias (3,) of the logits; None where the entries do not hold
+        """Return weight (3, 2) and bias (3,) of the logits; None if the entries do not hold
         them.
         """
         weight = entries.get("trial_classes.weight")

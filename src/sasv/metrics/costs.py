@@ -111,7 +111,7 @@ class CostModel:
         return Cost(float(costs[at]), float(threshold if threshold > low else high))
 
     def actual(self, curve: Curve, threshold: float | None = None) -> Cost:
-        """Return the cost at a threshold; where none is given, at the Bayes threshold of
+        """Return the cost at a threshold; if none is given, at the Bayes threshold of
         log-likelihood ratios.
         """
         threshold = self.bayes_threshold if threshold is None else threshold

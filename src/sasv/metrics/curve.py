@@ -85,7 +85,7 @@ class Curve:
     Attributes:
         thresholds: (points,).
         miss: share of targets rejected, (points,), rising from 0 to 1.
-        nontarget, spoof: share of each accepted, falling from 1 to 0; None where there are none.
+        nontarget, spoof: share of each accepted, falling from 1 to 0; None if there are none.
         sizes: number (or weight) of target, nontarget and spoofed trials.
     """
 
@@ -96,7 +96,7 @@ class Curve:
     sizes: tuple[float, ...]
 
     def alarms(self, kinds: Sequence[int]) -> np.ndarray | None:
-        """Return the false acceptance of some kinds (1 nontarget, 2 spoof) pooled; None where one
+        """Return the false acceptance of some kinds (1 nontarget, 2 spoof) pooled; None if one
         is missing.
         """
         found = [(self.nontarget, self.spoof)[kind - 1] for kind in kinds]
@@ -110,7 +110,7 @@ class Curve:
 
     def eer(self, *kinds: int) -> Eer | None:
         """Return the EER of targets against some kinds by linear interpolation of the ROC; None
-        where one is missing.
+        if one is missing.
 
         The EER is where the line between two neighbouring points of the ROC meets miss = false
         alarm.

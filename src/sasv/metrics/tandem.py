@@ -89,7 +89,7 @@ class TandemPath(NamedTuple):
 
     Attributes:
         asv, cm: (points,) positions on the two curves.
-        rate: (points,) mean of both tandem error rates; NaN where no countermeasure threshold makes
+        rate: (points,) mean of both tandem error rates; NaN if no countermeasure threshold makes
             them equal.
     """
 

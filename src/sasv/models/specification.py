@@ -51,14 +51,14 @@ class Specification:
         min_samples: shortest waveform that gives an embedding.
         classes: names of the training classes, in the order of the head; names of unknown speakers
             are their numbers.
-        spoof_index: class of spoofed speech (always the last), or None where the model was trained
+        spoof_index: class of spoofed speech (always the last), or None if the model was trained
             without.
         loss: registry name of the loss whose head is stored, or "".
         scoring: how the scores are made that ``decision`` holds for: enrolment rule, crops, cohort
             of s-norm (see scores.scoring.Scoring.to_dict). A high score means bona fide speech of
             the claimed speaker.
         decision: calibration with its cost model, threshold with its source, and what recordings
-            have to hold to be compared (see decision.Verifier.decision_record); None where nothing
+            have to hold to be compared (see decision.Verifier.decision_record); None if nothing
             was chosen.
         licence: licence of the weights.
         training: what made the model (stage, data, seed, version).
@@ -96,7 +96,7 @@ class Specification:
         return (self.decision or {}).get("calibration")
 
     def to_json(self) -> str:
-        """Return the JSON text. SasvError where a number is not finite, which JSON cannot hold."""
+        """Return the JSON text. SasvError if a number is not finite, which JSON cannot hold."""
         try:
             return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
         except ValueError as error:
@@ -106,7 +106,7 @@ class Specification:
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Specification":
-        """Parse the JSON text of file ``name``. CheckpointError where it is not a specification."""
+        """Parse the JSON text of file ``name``. CheckpointError if it is not a specification."""
         try:
             values = parse_json(text)
             too_deep = _depth(values) > DEEPEST

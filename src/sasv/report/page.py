@@ -23,7 +23,7 @@ class Cell:
         text: what it says.
         best: shown in bold.
         audio: file to listen to.
-        small: what follows in smaller type, on a line of its own where there is room for lines.
+        small: what follows in smaller type, on a line of its own if there is room for lines.
     """
 
     text: str

@@ -68,7 +68,7 @@ def show(metric: str, value: float | None) -> str:
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """Return the metrics, a line each, with counts, intervals where there are any, and groups."""
+    """Return the metrics, a line each, with counts, intervals if there are any, and groups."""
     if metrics.get("task") == "cm":
         lines = [f"trials: {metrics['bonafide']} bona fide, {metrics['spoofs']} spoof"]
     else:

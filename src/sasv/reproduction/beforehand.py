@@ -76,7 +76,7 @@ def _check_launcher(launcher: str) -> None:
 
 
 def _say_space(waiting: Sequence[Step]) -> None:
-    """Say where the disk is too small by the estimates."""
+    """Warn if the disk is too small according to the estimates."""
     needed = sum(step.gigabytes for step in waiting)
     place = waiting[0].folder
     while not place.exists():

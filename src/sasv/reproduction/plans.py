@@ -127,7 +127,7 @@ class Planner:
         raise NotImplementedError
 
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
-        """Return the folder and part of the development trials; None where nothing is left to
+        """Return the folder and part of the development trials; None if nothing is left to
         choose a model by.
         """
         raise NotImplementedError

@@ -55,7 +55,7 @@ class Step:
         outputs: files in the folder that are there when it is done.
         options: what it depends on besides its inputs.
         inputs: role -> file or folder that it reads. An option that names one has its own name as
-            role, and ``OPTION.KEY`` where it is a dictionary.
+            role, and ``OPTION.KEY`` if it is a dictionary.
         hours: how long it takes, estimated.
         gigabytes: how much disk it takes, estimated.
         defaults: values of options, for those that a record of another version does not have or has
@@ -151,7 +151,7 @@ class Step:
         return moved
 
     def _record(self) -> dict[str, Any] | None:
-        """Return the record, None where there is none. SasvError where it is broken."""
+        """Return the record, None if there is none. SasvError if it is broken."""
         path = self.folder / RECORD
         if not path.is_file():
             return None
@@ -317,7 +317,7 @@ def refusal(step: Step, state: State) -> str:
 
 
 def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
-    """Do the steps in order, each only where it has to be.
+    """Do the steps in order, each only if it has to be.
 
     Args:
         steps: each after those whose outputs it reads.

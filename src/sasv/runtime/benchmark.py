@@ -26,7 +26,7 @@ class Speed:
         real_time_factor: seconds of computing for a second of audio, at 10 s.
         latency_ms: median time from 3 s of samples to their embedding.
         start_ms: time to load the model.
-        memory_mb: largest resident memory of the process; None where the system does not say.
+        memory_mb: largest resident memory of the process; None if the system does not say.
     """
 
     threads: int

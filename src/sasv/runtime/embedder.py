@@ -35,12 +35,12 @@ class Extraction:
 
     Attributes:
         max_seconds: longer recordings are refused.
-        crops: where not 0, an utterance is embedded as so many crops, and its embedding is the mean
+        crops: if not 0, an utterance is embedded as so many crops, and its embedding is the mean
             of theirs, normalised (multi-crop: see crop_vectors).
         crop_seconds: length of a crop; shorter utterances are repeated up to it.
         max_pause: longer stretches without speech are first cut down to so many seconds; None
             embeds whole utterances.
-        channel: of recordings with several channels: auto (the mean, or the loudest where they
+        channel: of recordings with several channels: auto (the mean, or the loudest if they
             cancel), mean, loudest, or a number from 0 on.
     """
 
@@ -168,7 +168,7 @@ class Embedder:
 
         Args:
             speech: a path, or a waveform of shape (samples,), values in [-1, 1].
-            rate: samples per second of a waveform, where it is not the model's (16 kHz).
+            rate: samples per second of a waveform, if it is not the model's (16 kHz).
         """
         if rate is not None and not isinstance(speech, str | os.PathLike):
             speech = soxr.resample(

@@ -93,7 +93,7 @@ class OnnxModel(Embedder):
 
 
 def onnx_runtime() -> Any:
-    """Return the module ``onnxruntime``. MissingExtra where it is not installed."""
+    """Return the module ``onnxruntime``. MissingExtra if it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -70,7 +70,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Record":
-        """Parse the JSON text of file ``name``. CheckpointError where it is no record."""
+        """Parse the JSON text of file ``name``. CheckpointError if it is no record."""
         try:
             values = checked(parse_json(text), dict[str, Any], "record")
             version = checked(values.get("format"), int, "format")

@@ -64,7 +64,7 @@ class Voiceprint:
 
     @classmethod
     def from_json(cls, text: str, name: str = "voiceprint") -> "Voiceprint":
-        """Make it of ``to_json``. SasvError where the text is none."""
+        """Make it of ``to_json``. SasvError if the text is none."""
         try:
             values = checked(parse_json(text), dict[str, Any], "voiceprint")
             if values["format"] != FORMAT:
@@ -151,7 +151,7 @@ class Verifier:
         self.voiceprints: dict[str, Voiceprint] = {}
 
     def enrol(self, recordings: Sequence[Speech], speaker: str = "") -> Voiceprint:
-        """Return the voiceprint of a speaker, and keep it for ``identify`` where it has a name.
+        """Return the voiceprint of a speaker, and keep it for ``identify`` if it has a name.
 
         Args:
             recordings: paths, or waveforms (samples,) at the model's rate.
@@ -170,7 +170,7 @@ class Verifier:
         return voiceprint
 
     def add(self, voiceprint: Voiceprint) -> None:
-        """Keep a voiceprint for ``identify``. SasvError where it has no name or is of another
+        """Keep a voiceprint for ``identify``. SasvError if it has no name or is of another
         model.
         """
         if not voiceprint.speaker:

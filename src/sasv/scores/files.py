@@ -34,7 +34,7 @@ Columns = dict[str, list[str]]
 SCORE_COLUMNS = ("score", "asv_score", "cm_score")
 TRACK_2 = ("spk", "filename", "cm-score", "asv-score", "sasv-score")
 EVALUATION_SUBSET = "eval"
-"""What is measured of a key with several subsets (ASVspoof 2021), where nothing else is asked
+"""What is measured of a key with several subsets (ASVspoof 2021), if nothing else is asked
 for.
 """
 
@@ -57,7 +57,7 @@ def read_scores(
             only one.
         cm: score file of a countermeasure, one score per utterance, to go beside as ``cm_score``.
         where: keep the trials with this ``column=value`` (several values separated by commas);
-            empty keeps the subset ``eval`` where a column ``subset`` has it, and all trials
+            empty keeps the subset ``eval`` if a column ``subset`` has it, and all trials
             elsewhere.
         columns: names of the columns of the score file, ``-`` for one that is not read; empty
             recognises them.
@@ -105,7 +105,7 @@ def read_scores(
 
 
 def _subset(scores: Scores, where: str) -> Scores:
-    """Return the trials that fulfil a condition; without one, the evaluation subset where there are
+    """Return the trials that fulfil a condition; without one, the evaluation subset if there are
     several.
     """
     if not where:
@@ -274,7 +274,7 @@ def _joined(
 def _by_name(
     path: str | Path, names: list[tuple[str, ...]], cells: list[str]
 ) -> dict[tuple[str, ...], str]:
-    """Return name -> cell; TableError where a name has two that differ."""
+    """Return name -> cell; TableError if a name has two that differ."""
     found = dict(zip(names, cells))
     if len(found) < len(names):
         for name, cell in zip(names, cells):
@@ -306,12 +306,12 @@ def _all_in(
 
 
 def write_submission(scores: Scores, path: str | Path, track: int = 2) -> None:
-    """Write scores as ASVspoof 5 wants them: tab-separated, ``-`` where there is no score of a
+    """Write scores as ASVspoof 5 wants them: tab-separated, ``-`` if there is no score of a
     kind.
 
     Args:
         scores: with ``score`` (track 2: the SASV score; track 1: the countermeasure's) and, for
-            track 2, ``asv_score`` and ``cm_score`` where the system is a tandem.
+            track 2, ``asv_score`` and ``cm_score`` if the system is a tandem.
         path: file to write.
         track: 1 (``filename cm-score``) or 2.
     """

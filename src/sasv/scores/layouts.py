@@ -194,7 +194,7 @@ LOOKED_AT = 200
 
 
 def layout_of(rows: Sequence[Sequence[str]]) -> Layout | None:
-    """Return the layout of rows without a header, None where none is known.
+    """Return the layout of rows without a header, None if none is known.
 
     A column of bona fide and spoof decides between layouts that are else alike, so that all of its
     rows are looked at.
@@ -205,7 +205,7 @@ def layout_of(rows: Sequence[Sequence[str]]) -> Layout | None:
 
 
 def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
-    """Return the first row that is unlike all others, None where there are several or no layout is
+    """Return the first row that is unlike all others, None if there are several or no layout is
     known that the others have.
     """
     looked_at = rows[:LOOKED_AT]
@@ -217,7 +217,7 @@ def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
 
 
 def header_names(cells: Sequence[str]) -> list[str] | None:
-    """Return our name of each column where a line is a header, None where it is none.
+    """Return our name of each column if a line is a header, None if it is none.
 
     Letter case, quotes, spaces and hyphens do not matter. A line with a number in it is no header.
     """
@@ -240,14 +240,14 @@ def numbered_header(cells: Sequence[str]) -> Mapping[str, str]:
 
 
 def label_of(cell: str) -> str | None:
-    """Return our label of a word, None where it is not known."""
+    """Return our label of a word, None if it is not known."""
     return LABEL_WORDS.get(_plain(cell, "-"))
 
 
 def split_rows(lines: Sequence[str]) -> list[list[str]]:
-    """Split lines into cells at tabs, semicolons, commas, bars or (where there are none) spaces.
+    """Split lines into cells at tabs, semicolons, commas, bars or (if there are none) spaces.
 
-    Cells may be quoted where the delimiter is not a space.
+    Cells may be quoted if the delimiter is not a space.
     """
     delimiter = next((mark for mark in DELIMITERS if mark in lines[0]), None)
     if delimiter is None:

@@ -107,7 +107,7 @@ class Cohort:
 
     @classmethod
     def load(cls, path: str | Path) -> "Cohort":
-        """Read what save wrote. SasvError where it is something else."""
+        """Read what save wrote. SasvError if it is something else."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 source, by, digest = json.loads(str(stored["about"]))

@@ -38,7 +38,7 @@ class Scoring:
         enrolment: one of ENROLMENTS.
         cohort: embeddings of other people for adaptive s-norm; None leaves the scores as they are.
         top: cohort scores that count, on each side; 0 takes all.
-        crops: where not 0, each embedding is the mean of the normalised embeddings of so many crops
+        crops: if not 0, each embedding is the mean of the normalised embeddings of so many crops
             (multi-crop). Such embeddings are not normalised again, so a score is the mean over all
             pairs of crops.
         crop_seconds: length of a crop.
@@ -204,7 +204,7 @@ def save_scoring(scores: str | Path, scoring: Mapping[str, Any], model: str = ""
 
 
 def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
-    """Return (scoring, fingerprint of the model) of a score file; None where nothing is recorded
+    """Return (scoring, fingerprint of the model) of a score file; None if nothing is recorded
     beside it.
 
     Raises:

@@ -11,7 +11,7 @@ from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import read_bytes
 
 VARIABLE = "SASV_STORE_KEY"
-"""Environment variable that holds the key where no file is given."""
+"""Environment variable that holds the key if no file is given."""
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -38,7 +38,7 @@ def write_key(path: str | os.PathLike[str], key: bytes) -> None:
 
 
 def read_key(path: str | os.PathLike[str] = "") -> bytes:
-    """Return the key in a file, or in the environment variable where no file is given.
+    """Return the key in a file, or in the environment variable if no file is given.
 
     Raises:
         SasvError: there is none, or it is no key of 256 bits.
@@ -79,7 +79,7 @@ def encrypted(key: bytes, data: bytes, context: str) -> bytes:
 
 
 def decrypted(key: bytes, data: bytes, context: str, what: str) -> bytes:
-    """Return what was encrypted. SasvError where key, context, or bytes are others."""
+    """Return what was encrypted. SasvError if key, context, or bytes are others."""
     cipher = _cipher(key)
     from cryptography.exceptions import InvalidTag
 

@@ -19,7 +19,7 @@ class Stored:
         net_speech: seconds of speech that it was made of.
         created: seconds since 1970.
         used: when it was last compared; None where it never was.
-        expires: when it is deleted; None where it is not.
+        expires: when it is deleted; None if it is not.
         consent: note on the consent of the speaker.
         voiceprint: the embeddings.
     """

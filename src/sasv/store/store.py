@@ -73,7 +73,7 @@ class VoiceprintStore:
         Args:
             path: the file.
             key: key of the owner (see keys.read_key).
-            create: make a new store where there is no file.
+            create: make a new store if there is no file.
             clock: gives the time, in seconds since 1970.
 
         Raises:
@@ -160,7 +160,7 @@ class VoiceprintStore:
         return self.get(identifier)
 
     def get(self, identifier: str) -> Stored:
-        """Return a voiceprint that has not expired. SasvError where there is none."""
+        """Return a voiceprint that has not expired. SasvError if there is none."""
         found = self._select("id = ?", (identifier,))
         if not found:
             raise SasvError(f"{self.path}: no voiceprint {identifier}")
@@ -432,7 +432,7 @@ class _Search:
     Attributes:
         mark: which voiceprints, and of which state of the store.
         identifiers: of the rows.
-        expires: when each expires; infinite where it does not.
+        expires: when each expires; infinite if it does not.
         matrix: float32 (voiceprints, dimension), of length one.
     """
 

@@ -129,7 +129,7 @@ def relative(path: str, out: Path) -> str:
 
 
 def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) -> Made | None:
-    """Return the copy that is there and was made of this very source, None where it has to be
+    """Return the copy that is there and was made of this very source, None if it has to be
     made.
     """
     records = known.made.get(relative(unit.path, out))
@@ -225,7 +225,7 @@ def _alive(process: int) -> bool:
 
 
 def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
-    """Note what makes the copies of a folder; SasvError where there are copies by another seed or
+    """Note what makes the copies of a folder; SasvError if there are copies by another seed or
     other weights.
     """
     for name in makers.names:

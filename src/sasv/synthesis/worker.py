@@ -73,14 +73,14 @@ class Worker:
 
 
 def read_source(task: Task) -> np.ndarray:
-    """Read the source of a copy. AudioError where it cannot be used."""
+    """Read the source of a copy. AudioError if it cannot be used."""
     return read_speech(task.unit.source, channel=task.unit.channel)
 
 
 def write_copy(task: Task, wave: np.ndarray) -> Copy:
     """Write a copy and read its length, digest and size.
 
-    A file that no log knows is left alone: it is kept as the copy where it is the very same, else
+    A file that no log knows is left alone: it is kept as the copy if it is the very same, else
     it is somebody's own.
 
     Raises:
@@ -131,12 +131,12 @@ def _end_with_parent() -> None:
 
 
 def copy_in_process(task: Task) -> Copy | str:
-    """Make a copy in a worker process; return the reason where it cannot be made."""
+    """Make a copy in a worker process; return the reason if it cannot be made."""
     return attempt(_process_worker[0], task)
 
 
 def attempt(worker: Worker, task: Task) -> Copy | str:
-    """Make a copy; return the reason where it cannot be made."""
+    """Make a copy; return the reason if it cannot be made."""
     try:
         return worker.copy(task)
     except AudioError as error:

@@ -33,7 +33,7 @@ audio.
 
 
 def content_of(path: str | Path) -> Content | None:
-    """Return what a record keeps of a file or folder; None where there is nothing."""
+    """Return what a record keeps of a file or folder; None if there is nothing."""
     place = Path(path)
     found = {"path": os.path.abspath(place)}
     if place.is_dir():
@@ -49,7 +49,7 @@ def compare(kept: Mapping[str, str], path: str | Path) -> Comparison:
     """Compare what a record kept of an input with what is at ``path`` now.
 
     Args:
-        kept: what ``content_of`` gave, or only its ``path`` where no digest was kept.
+        kept: what ``content_of`` gave, or only its ``path`` if no digest was kept.
         path: file or folder now.
     """
     old = Path(kept["path"])

@@ -38,11 +38,11 @@ class Scores(Trials):
         return "cm" if BONA_FIDE in self.table.codes("label")[1] else "sasv"
 
     def numbers(self, column: str) -> np.ndarray | None:
-        """Return a column as float64, None where there is none."""
+        """Return a column as float64, None if there is none."""
         return self.table.numbers(column) if column in self.table.columns else None
 
     def check_unique(self) -> None:
-        """TableError where a trial stands twice with different scores or labels; the same twice
+        """TableError if a trial stands twice with different scores or labels; the same twice
         counts twice.
         """
         (speakers, _), (utterances, names) = self.speakers, self.utterances

@@ -145,7 +145,7 @@ class Table:
         write_bytes(path, body.encode("utf-8", "surrogateescape") + b"\n")
 
     def require(self, *columns: str) -> None:
-        """TableError where a column is missing."""
+        """TableError if a column is missing."""
         missing = [column for column in columns if column not in self.columns]
         if missing:
             raise TableError(

@@ -74,7 +74,7 @@ class Utterances(TableView):
 
     @cached_property
     def spoofed(self) -> np.ndarray:
-        """Boolean per row; all False where the table has no label column."""
+        """Boolean per row; all False if the table has no label column."""
         if "label" not in self.table.columns:
             return np.zeros(len(self), bool)
         codes, names = self.table.codes("label")
@@ -82,7 +82,7 @@ class Utterances(TableView):
 
     @cached_property
     def seconds(self) -> np.ndarray | None:
-        """Length of each utterance, or None where the table does not say."""
+        """Length of each utterance, or None if the table does not say."""
         if "seconds" not in self.table.columns:
             return None
         values = self.table.numbers("seconds")
@@ -92,7 +92,7 @@ class Utterances(TableView):
 
     @cached_property
     def channels(self) -> tuple[np.ndarray, list[str]]:
-        """(index of each row, channels of the recordings); ``auto`` where the table has no such
+        """(index of each row, channels of the recordings); ``auto`` if the table has no such
         column or cell.
         """
         if "channel" not in self.table.columns:

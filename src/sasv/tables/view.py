@@ -26,7 +26,7 @@ class TableView:
 
     @cached_property
     def attacks(self) -> tuple[np.ndarray, list[str]]:
-        """(attack index of each row, attack names); all NONE where the table has no such column."""
+        """(attack index of each row, attack names); all NONE if the table has no such column."""
         if "attack" not in self.table.columns:
             return np.zeros(len(self), np.int32), [NONE]
         return self.table.codes("attack")

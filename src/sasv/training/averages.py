@@ -57,7 +57,7 @@ class Averages:
 
         Args:
             batches: waveforms (items, 2, samples) and classes (items,) of this process.
-            device: where the system is.
+            device: device of the system.
             processes: the processes over whose batches the statistics are averaged.
         """
         system = self.model.module

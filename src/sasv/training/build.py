@@ -31,7 +31,7 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
 
     Args:
         options: see TrainOptions.
-        processes: this process among those that train together; None where it is alone.
+        processes: this process among those that train together; None if it is alone.
 
     Raises:
         SasvError: options, tables or weights do not fit each other.
@@ -129,7 +129,7 @@ def build_engine(
         classes: names of the training classes.
         device: where it runs.
         processes: this process among those that train together.
-        anchor: what the loss compares with, None where it needs none.
+        anchor: what the loss compares with, None if it needs none.
 
     Returns:
         the engine, and notes of what was taken from the checkpoint to start from.

@@ -24,7 +24,7 @@ class TrainingData:
     Attributes:
         source: the training table, as the user named it.
         utterances: the rows that are trained on.
-        classes: speakers, sorted; the class of spoofed speech comes last, where there is any.
+        classes: speakers, sorted; the class of spoofed speech comes last, if there is any.
         planner: plans the pairs of an epoch.
         loader: reads the batches of a plan.
         processes: this process among those that train together.
@@ -44,7 +44,7 @@ class TrainingData:
 
     @property
     def spoof_index(self) -> int | None:
-        """Number of the class of spoofed speech, None where there is none."""
+        """Number of the class of spoofed speech, None if there is none."""
         if self.classes[-1] == SPOOF_CLASS:
             return len(self.classes) - 1
         return None
@@ -58,7 +58,7 @@ class TrainingData:
 
     @property
     def augmentations(self) -> list[str]:
-        """The augmentations of waveforms, described; empty where there are none."""
+        """The augmentations of waveforms, described; empty if there are none."""
         augmenter = self.loader.dataset.augmenter
         return [] if augmenter is None else augmenter.described()
 

@@ -179,7 +179,7 @@ class Engine:
         return finite
 
     def _count_skipped(self, finite: bool, epoch: int) -> None:
-        """Count steps without a finite gradient in a row. SasvError where there are too many."""
+        """Count steps without a finite gradient in a row. SasvError if there are too many."""
         if finite:
             self.skipped = 0
             return

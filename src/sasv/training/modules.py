@@ -38,10 +38,10 @@ class System(nn.Module):
         processes: those.
         augment: whether SpecAugment is applied in training mode.
         freeze_batch_norm: whether batch norms keep their statistics in training mode.
-        anchor: the twin of the encoder that the loss compares with, None where it needs none.
+        anchor: the twin of the encoder that the loss compares with, None if it needs none.
 
     Attributes:
-        compiled: ``encoder.embed_features`` after torch.compile, None where it is not compiled.
+        compiled: ``encoder.embed_features`` after torch.compile, None if it is not compiled.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ def as_pairs(embeddings: Tensor) -> Tensor:
 
 
 def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
-    """Return (speakers with bona fide speech sorted, the spoof class last where there is any; class
+    """Return (speakers with bona fide speech sorted, the spoof class last if there is any; class
     of each row).
 
     A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of
@@ -169,7 +169,7 @@ def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
 def make_modules(
     model: ModelOptions, loss: LossOptions, classes: Sequence[str]
 ) -> tuple[Encoder, Loss, list[str]]:
-    """Make encoder and loss head, from a checkpoint where one is named.
+    """Make encoder and loss head, from a checkpoint if one is named.
 
     Args:
         model: the encoder, or the checkpoint to start from.

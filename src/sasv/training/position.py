@@ -49,7 +49,7 @@ def position_of(state: dict[str, Any]) -> Position:
 
 def mean_values(sums: dict[str, float]) -> dict[str, float]:
     """Return mean loss and accuracy of the batches that are summed, and the mean cosine of bona
-    fide speech with the anchor where there is one.
+    fide speech with the anchor if there is one.
     """
     batches = max(sums["batches"], 1)
     names = ("loss", "accuracy", "anchor_cosine")

@@ -14,7 +14,7 @@ PACKAGES = ("sasv", "torch", "numpy", "soundfile", "soxr", "safetensors")
 
 
 def environment() -> dict[str, Any]:
-    """Return versions of the packages, the machine, and the git commit of the code where there is
+    """Return versions of the packages, the machine, and the git commit of the code if there is
     one.
     """
     versions = {}

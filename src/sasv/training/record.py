@@ -20,7 +20,7 @@ class ModelRecord:
     Attributes:
         loss: name of the loss.
         licence: licence of the model.
-        init: checkpoint that the training started from; empty where there was none.
+        init: checkpoint that the training started from; empty if there was none.
         seed: random seed of the training.
     """
 

@@ -79,7 +79,7 @@ class RunFolder:
         self.notes: list[str] = []
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state of an earlier run here, None where there is none.
+        """Return the state of an earlier run here, None if there is none.
 
         Raises:
             CheckpointError: the state is broken.
@@ -218,7 +218,7 @@ class RunFolder:
         write_bytes(self.state, torch_bytes(state | {"history": history}))
 
     def _read(self, name: str) -> dict[str, Any]:
-        """Return a JSON object of the earlier run, empty where there is none. SasvError where it is
+        """Return a JSON object of the earlier run, empty if there is none. SasvError if it is
         broken.
         """
         path = self.path / name
@@ -229,7 +229,7 @@ class RunFolder:
 
 
 def _weights(name: str) -> str:
-    """Return the file of a checkpoint that may be given by its name; the name itself where it is
+    """Return the file of a checkpoint that may be given by its name; the name itself if it is
     not here.
     """
     try:
@@ -239,7 +239,7 @@ def _weights(name: str) -> str:
 
 
 class Board:
-    """TensorBoard, where it is wanted.
+    """TensorBoard, if it is wanted.
 
     Args:
         folder: for its event files; "" for none.

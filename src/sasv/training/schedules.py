@@ -147,7 +147,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def make_schedule(options: ScheduleOptions) -> Schedule:
-    """Return the schedule that the options describe. SasvError where they do not fit each other."""
+    """Return the schedule that the options describe. SasvError if they do not fit each other."""
     return SCHEDULES[options.schedule](
         max_lr=options.max_lr,
         min_lr=options.min_lr,

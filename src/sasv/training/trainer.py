@@ -64,7 +64,7 @@ class TrainerSettings:
         tensorboard: whether TensorBoard files are written.
         seed: seed of the draws on the device.
         min_anchor_cosine: mean cosine of bona fide speech with the anchor below which training
-            ends; -1 where there is no bound.
+            ends; -1 if there is no bound.
     """
 
     epochs: int
@@ -93,7 +93,7 @@ class Trainer:
         notes: what is said when the training begins.
 
     Attributes:
-        position: where the run is.
+        position: position of the run.
         history: the rows of the log.
     """
 
@@ -197,7 +197,7 @@ class Trainer:
         return bool(self.history) and self.history[-1].get("anchor_cosine", 1.0) < bound
 
     def _note_drift(self, row: dict[str, Any]) -> None:
-        """Say that training ends here. SasvError where no epoch before can be the model."""
+        """Say that training ends here. SasvError if no epoch before can be the model."""
         found = (
             f"epoch {row['epoch']}: bona fide speech is at cosine {row['anchor_cosine']:.3f} to "
             f"the anchor, below {self.settings.min_anchor_cosine}"
@@ -311,7 +311,7 @@ class Trainer:
         return last
 
     def _check_epoch(self) -> None:
-        """Say how many steps of the epoch were skipped. SasvError where nothing of it could be
+        """Say how many steps of the epoch were skipped. SasvError if nothing of it could be
         read.
         """
         sums = self.position.sums
@@ -356,7 +356,7 @@ class Trainer:
             save_checkpoint(self.out / "best.safetensors", checkpoint)
 
     def checkpoint(self) -> Checkpoint:
-        """Return the present model, its weights averaged where that is wanted, with its
+        """Return the present model, its weights averaged if that is wanted, with its
         specification.
         """
         self.processes.spread(self.engine.statistics)  # each has those of its own batches

@@ -23,8 +23,8 @@ class Vocoder:
     Attributes:
         rate: samples per second it works at (that of its weights, once they are loaded).
         mel: the acoustic features it starts from, in words.
-        licence: of the code and, where it has them, the weights.
-        source: where its weights come from; "" where it needs none.
+        licence: of the code and, if it has them, the weights.
+        source: where its weights come from; "" if it needs none.
         needs_weights: whether ``weights`` must be given.
         neural: whether it is a network, which a GPU makes faster.
         condition: a transmission condition: bona fide speech stays bona fide.
@@ -59,7 +59,7 @@ class Vocoder:
     def many(
         self, waves: Sequence[np.ndarray], rate: int, seeds: Sequence[int]
     ) -> list[np.ndarray]:
-        """Return the copies of several utterances, as each alone would be; batched where the
+        """Return the copies of several utterances, as each alone would be; batched if the
         vocoder can.
         """
         own = [resampled(wave, rate, self.rate) for wave in waves]

@@ -126,7 +126,7 @@ class Cargan(NeuralVocoder):
 
 
 def inside_package() -> str:
-    """Return the path of the weights in the installed package; SasvError where there is none."""
+    """Return the path of the weights in the installed package; SasvError if there is none."""
     found = importlib.util.find_spec("cargan")
     for folder in (found.submodule_search_locations or []) if found else []:
         path = Path(folder) / "assets" / "checkpoints" / "cargan.pt"

@@ -192,7 +192,7 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
 
 
 def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    """Return a JSON file of settings; CheckpointError where it is missing, no JSON, or lacks one
+    """Return a JSON file of settings; CheckpointError if it is missing, no JSON, or lacks one
     that is wanted.
     """
     if not path.exists():
@@ -210,7 +210,7 @@ def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def load_into(network: torch.nn.Module, weights: dict[str, Tensor], path: str, device: str) -> Any:
-    """Put weights into a network, ready to generate; CheckpointError where they do not fit."""
+    """Put weights into a network, ready to generate; CheckpointError if they do not fit."""
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -73,7 +73,7 @@ class SourceGenerator(Generator):
 
 
 def import_pyworld(name: str) -> Any:
-    """Return pyworld, which finds F0; MissingExtra where it is not installed."""
+    """Return pyworld, which finds F0; MissingExtra if it is not installed."""
     try:
         import pyworld
     except ImportError as error:

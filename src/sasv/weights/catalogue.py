@@ -14,7 +14,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 DEFAULT = "default"
-"""The model that is taken where none is named; it comes with the package."""
+"""The model that is taken if none is named; it comes with the package."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def public() -> list[Entry]:
 
 
 def find(row: int, encoder: str, train_set: str) -> Entry | None:
-    """Return the weights of a cell of the published table, None where there are none."""
+    """Return the weights of a cell of the published table, None if there are none."""
     for entry in catalogue().values():
         if (entry.row, entry.encoder, entry.train_set) == (row, encoder, train_set):
             return entry

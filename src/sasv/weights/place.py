@@ -87,7 +87,7 @@ def resolve(name: str | os.PathLike[str]) -> Path:
 
 def weights_in(folder: Path) -> Path:
     """Return the file of weights in a folder: the only one, or ``model.safetensors``.
-    CheckpointError where there is none, or there are several.
+    CheckpointError if there is none, or there are several.
     """
     found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if len(found) == 1:

@@ -42,7 +42,7 @@ class BackboneFormat(WeightFormat):
 
 
 def _encoder_of(contents: Contents) -> str | None:
-    """Return the encoder on backbones with such entries, None where there is none."""
+    """Return the encoder on backbones with such entries, None if there is none."""
     for encoder, mark in MARKS.items():
         if any(name == mark or name.endswith(f".{mark}") for name in contents.entries):
             return encoder

@@ -43,7 +43,7 @@ class WeightFormat:
 
     Attributes:
         name: registry name.
-        suffixes: of files that ``write`` makes; empty where the format is only read.
+        suffixes: of files that ``write`` makes; empty if the format is only read.
     """
 
     name: ClassVar[str]
@@ -60,5 +60,5 @@ class WeightFormat:
         raise NotImplementedError
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically. CheckpointError where the format cannot hold it."""
+        """Write a checkpoint atomically. CheckpointError if the format cannot hold it."""
         raise CheckpointError(f"{path}: the format {self.name} can be read, but not written")

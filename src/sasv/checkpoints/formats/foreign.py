@@ -161,7 +161,7 @@ def check_settings(path: Path, settings: Mapping[str, Any], expected: Mapping[st
     Args:
         path: the weights, for messages.
         settings: names and values, nested.
-        expected: what a setting must be, where it is there.
+        expected: what a setting must be, if it is there.
 
     Raises:
         CheckpointError: settings that contradict the weights, or a sample rate of another kind of

@@ -26,7 +26,7 @@ MEL_FILTERS = "torchfbank.1.mel_scale.fb"
 
 
 def family_of(names: Collection[str]) -> str | None:
-    """Return the registry name of the encoder that has entries of these names, None where there is
+    """Return the registry name of the encoder that has entries of these names, None if there is
     none.
     """
     if "conformer.after_norm.weight" in names:
@@ -124,7 +124,7 @@ CLASS_WEIGHTS = ("aamsoftmax.weight", "weight")
 
 
 def loss_of(head: Mapping[str, Tensor]) -> str:
-    """Return the registry name of the loss whose head has such entries, "" where there is none."""
+    """Return the registry name of the loss whose head has such entries, "" if there is none."""
     if "angleproto_sasv.w1" in head:
         return "sasv"
     if "aamsoftmax.weight" in head:

@@ -62,7 +62,7 @@ ECAPA_RULES: Rules = [
 
 
 def family_of(names: Entries) -> str | None:
-    """Return the registry name of the encoder that has such entries, None where there is none."""
+    """Return the registry name of the encoder that has such entries, None if there is none."""
     if campplus_shapes.MARK in names:
         return "campplus"
     if "layer2.se_res2block.0.conv.weight" in names:

@@ -54,7 +54,7 @@ def costs(systems: Sequence[System]) -> list[Section]:
 
 
 def tandems(systems: Sequence[System]) -> list[Section]:
-    """Return the t-EER paths of the systems that are a tandem; nothing where none is."""
+    """Return the t-EER paths of the systems that are a tandem; nothing if none is."""
     images = {}
     shown: set[tuple[bytes, bytes]] = set()
     for number, one in enumerate(systems, 1):

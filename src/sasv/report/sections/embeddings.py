@@ -28,7 +28,7 @@ def maps(systems: Sequence[System]) -> list[Section]:
 
 
 def mapped(system: System) -> bytes | None:
-    """Return the map of the test utterances' embeddings, None where the system has none."""
+    """Return the map of the test utterances' embeddings, None if the system has none."""
     folder = system.folder / "embeddings" if system.folder else None
     if folder is None or not (folder / "embeddings.npy").exists():
         return None

@@ -37,5 +37,5 @@ def outcomes(systems: Sequence[System]) -> list[Section]:
 
 
 def cost_text(cost: float) -> str:
-    """Return a cost in brackets; nothing where there is none."""
+    """Return a cost in brackets; nothing if there is none."""
     return f"({cost:.4f})" if cost else ""
