@@ -148,6 +148,13 @@ def demo_opening(options: Any) -> str:
 
 def export_text(result: Mapping[str, Any], options: Any) -> str:
     """Return what was exported, its proof, and what it costs."""
+    if options.sherpa:
+        return (
+            f"{result['out']}: for sherpa-onnx, from 80 Kaldi filter banks on; largest difference "
+            f"from PyTorch {result['distance']:.1e} of the length of an embedding\n"
+            "sherpa-onnx computes the features from 20 Hz to 7600 Hz; where the model was trained "
+            "on others, its embeddings differ. Choose the threshold anew."
+        )
     proof = result["proof"]
     lines = [
         f"{result['out']}: {result['precision']}, opset {result['opset']}, "

@@ -12,6 +12,7 @@ from sasv.embeddings.model import Model
 from sasv.evaluation.protocol import load_protocol
 from sasv.export.cost import error_rates, some_recordings
 from sasv.export.export import export_model
+from sasv.export.sherpa import export_for_sherpa
 from sasv.runtime.model import OnnxModel
 
 logger = logging.getLogger("sasv")
@@ -36,6 +37,8 @@ class ExportOptions(Options):
             are computed.
         trials: trial table.
         seed: random seed for choosing the recordings that --int8 measures.
+        sherpa: write a file for sherpa-onnx instead, which computes the features itself: of models
+            with 80 Kaldi filter banks, without decision and countermeasure.
     """
 
     model: str
@@ -45,6 +48,7 @@ class ExportOptions(Options):
     enrolments: str = ""
     trials: str = ""
     seed: Seed = 0
+    sherpa: bool = False
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
@@ -53,6 +57,10 @@ def export(options: ExportOptions) -> dict[str, Any]:
     Raises:
         SasvError: the exported model computes something else; nothing was written.
     """
+    if options.sherpa:
+        if options.int8 or options.utterances:
+            raise SasvError("--sherpa goes with neither --int8 nor --utterances")
+        return {"out": options.out} | export_for_sherpa(load_checkpoint(options.model), options.out)
     if options.int8 and not options.utterances:
         raise SasvError(
             "--int8 measures the ranges of features on recordings: give --utterances, the table of "

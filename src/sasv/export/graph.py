@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -83,30 +83,46 @@ def to_onnx(graph: Graph) -> Any:
         MissingExtra: onnx or onnxscript is not installed.
         SasvError: the model is too large for one file.
     """
+    least = graph.encoder.min_samples
+    samples = torch.zeros(3, 12 * least + 7)
+    lengths = torch.tensor([12 * least + 7, 5 * least, least])
+    dynamic = torch.export.Dim.DYNAMIC
+    inputs = {SAMPLES: samples, LENGTHS: lengths}
+    return named(exported(graph, inputs, ({0: dynamic, 1: dynamic}, {0: dynamic})))
+
+
+def exported(module: nn.Module, inputs: Mapping[str, Tensor], shapes: Any) -> Any:
+    """Return the ONNX model of a module.
+
+    Args:
+        module: what is exported.
+        inputs: name and example of each input.
+        shapes: the dynamic dimensions of each input.
+
+    Raises:
+        MissingExtra: onnx or onnxscript is not installed.
+        SasvError: the model is too large for one file.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtra(error.name or "onnx", "export", "sasv export") from error
-    size = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
+    size = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     if size > LARGEST_BYTES:
         raise SasvError(f"the weights take {size / 1e9:.1f} GB; an ONNX file holds less than 2 GiB")
-    least = graph.encoder.min_samples
-    samples = torch.zeros(3, 12 * least + 7)
-    lengths = torch.tensor([12 * least + 7, 5 * least, least])
-    dynamic = torch.export.Dim.DYNAMIC
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            graph,
-            (samples, lengths),
+            module,
+            tuple(inputs.values()),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic}),
-            input_names=[SAMPLES, LENGTHS],
+            dynamic_shapes=shapes,
+            input_names=list(inputs),
         )
         assert program is not None
-        return named(program.model_proto)
+        return program.model_proto
 
 
 def named(proto: Any) -> Any:

@@ -37,6 +37,7 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
         raise MissingExtra(error.name or "onnxruntime", "export", "int8") from error
     root = logging.getLogger()
     level = root.level
+    handlers = root.handlers[:]
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder) / "source.onnx", Path(folder) / "result.onnx"
         onnx.save(proto, source)
@@ -54,6 +55,7 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
             )
         finally:
             root.setLevel(level)
+            root.handlers[:] = handlers  # the quantiser adds one, which repeats every message
         return onnx.load(result)
 
 
