@@ -20,6 +20,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 ROOMS = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
 TORCHLESS = (
     "core",
+    "storage",
     "audio",
     "tables",
     "scores",

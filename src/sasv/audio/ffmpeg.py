@@ -12,6 +12,7 @@ import numpy as np
 from sasv.audio.containers import mp3_frame
 from sasv.audio.source import AudioInfo, Length, check_format, truncated
 from sasv.core.errors import AudioError, MissingExtra
+from sasv.storage.resource import Resource
 
 FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mp3,mpegts,"
@@ -49,13 +50,14 @@ class FfmpegSource:
     unknown or estimated.
     """
 
-    def __init__(self, name: str):
-        self.name = name
-        with _open(name) as container:
+    def __init__(self, resource: Resource):
+        self.resource = resource
+        self.name = resource.name
+        with _open(resource) as container:
             stream = container.streams.audio[0]
             rate = int(stream.codec_context.sample_rate)
             channels = int(stream.codec_context.channels)
-            check_format(name, rate, channels)
+            check_format(self.name, rate, channels)
             samples = 0
             length = Length.UNKNOWN
             self.stated = 0.0
@@ -106,7 +108,7 @@ class FfmpegSource:
 
         rate = self.info.rate
         channels = self.info.channels
-        with _open(self.name) as container:
+        with _open(self.resource) as container:
             stream = container.streams.audio[0]
             early = first - EARLY_SAMPLES
             if early > 0:
@@ -155,11 +157,11 @@ class FfmpegSource:
 
 
 @lru_cache(maxsize=1 << 16)
-def counted_samples(name: str, size: int, mtime_ns: int) -> int:
+def counted_samples(resource: Resource) -> int:
     """Return the samples of a file whose header does not say, counted once for a file of this size
     and date.
     """
-    return FfmpegSource(name).counted()
+    return FfmpegSource(resource).counted()
 
 
 def installed() -> bool:
@@ -171,7 +173,8 @@ def installed() -> bool:
     return True
 
 
-def _open(name: str) -> Any:
+def _open(resource: Resource) -> Any:
+    name = resource.name
     try:
         import av
     except ImportError as error:
@@ -179,7 +182,7 @@ def _open(name: str) -> Any:
     try:
         # An absolute path: FFmpeg would take a name such as "http:x" for an address.
         container = av.open(
-            os.path.abspath(name),
+            resource.open() if resource.path is None else os.path.abspath(name),
             metadata_errors="replace",
             options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )

@@ -20,9 +20,10 @@ from sasv.audio import ffmpeg
 from sasv.audio.channels import AUTO, one_channel
 from sasv.audio.formats import MAGIC_BYTES, pyav_container
 from sasv.audio.sndfile import open_sndfile
-from sasv.audio.source import AudioInfo, Length, Source, checked_size, native_path
+from sasv.audio.source import AudioInfo, Length, Source
 from sasv.core.errors import AudioError, MissingExtra, SasvError
 from sasv.core.files import write_bytes
+from sasv.storage import Resource, locate
 
 RATE = 16000
 """Samples per second inside sasv."""
@@ -52,8 +53,7 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
 
     Where ``length`` of the result is not exact, ``samples`` may be wrong; ``measure`` counts then.
     """
-    name = os.fspath(path)
-    with closing(_open(name, checked_size(name))) as source:
+    with closing(_open(locate(os.fspath(path)))) as source:
         return source.info
 
 
@@ -64,12 +64,11 @@ def measure(path: str | os.PathLike[str]) -> AudioInfo:
     Raises:
         AudioError: missing, empty, broken or unreadable.
     """
-    name = os.fspath(path)
-    status = checked_size(name)
-    with closing(_open(name, status)) as source:
+    resource = locate(os.fspath(path))
+    with closing(_open(resource)) as source:
         if source.info.length is Length.EXACT:
             return source.info
-        return replace(source.info, samples=_counted(name, status))
+        return replace(source.info, samples=ffmpeg.counted_samples(resource))
 
 
 def read_audio(
@@ -84,8 +83,9 @@ def read_audio(
     """Read a file, or a part of it, as mono float32 in [-1, 1].
 
     Args:
-        path: WAV, FLAC, OGG (Vorbis, Opus), MP3, SPHERE, AIFF and others; with ``sasv[m4a]`` also
-            M4A, AAC, WebM, AMR, 3GP, WMA and others. The content decides, not the suffix.
+        path: a file, a member of a tar, or an address (see sasv.storage.locations): WAV, FLAC, OGG
+            (Vorbis, Opus), MP3, SPHERE, AIFF and others; with ``sasv[m4a]`` also M4A, AAC, WebM,
+            AMR, 3GP, WMA and others. The content decides, not the suffix.
         start: first sample wanted, counted at ``rate``.
         samples: how many samples are wanted, counted at ``rate``; None reads to the end. Near the
             end fewer come back.
@@ -105,12 +105,12 @@ def read_audio(
             finite.
     """
     name = os.fspath(path)
-    status = checked_size(name)
-    with closing(_open(name, status)) as source:
+    resource = locate(name)
+    with closing(_open(resource)) as source:
         info = source.info
         total = info.samples if info.length is Length.EXACT else None
         if total is None and place is not None:
-            total = _counted(name, status)
+            total = ffmpeg.counted_samples(resource)
         available = None if total is None else -(-total * rate // info.rate)
         if place is not None and samples is not None and available is not None:
             start = int(place * max(1, available - samples + 1))
@@ -235,23 +235,13 @@ def _too_long(name: str, length: str, limit: float) -> AudioError:
     )
 
 
-def _counted(name: str, status: os.stat_result) -> int:
-    return ffmpeg.counted_samples(name, status.st_size, status.st_mtime_ns)
-
-
-def _open(name: str, status: os.stat_result) -> Source:
+def _open(resource: Resource) -> Source:
     """Open a file by what it holds: by libsndfile, else by PyAV."""
-    head = b""
-    source, reason = open_sndfile(name, status)
+    name = resource.name
+    source, reason = open_sndfile(resource)
     if source is not None:
         return source
-    try:
-        with open(native_path(name), "rb") as stream:
-            head = stream.read(MAGIC_BYTES)
-    except OSError as error:
-        raise AudioError(
-            f"{name}: cannot be read: {error.strerror or error}; check its permissions"
-        ) from error
+    head = resource.start(MAGIC_BYTES)
     if not ffmpeg.installed():
         container = pyav_container(head)
         if container:
@@ -261,7 +251,7 @@ def _open(name: str, status: os.stat_result) -> Source:
             "or install PyAV, which "
             'reads more: pip install "sasv[m4a]"'
         )
-    return ffmpeg.FfmpegSource(name)
+    return ffmpeg.FfmpegSource(resource)
 
 
 def read_speech(

@@ -2,9 +2,6 @@
 an extra.
 """
 
-import contextlib
-import mmap
-import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -19,10 +16,10 @@ from sasv.audio.source import (
     AudioInfo,
     Length,
     check_format,
-    native_path,
     truncated,
 )
 from sasv.core.errors import AudioError
+from sasv.storage.resource import QuietStream, Resource
 
 SIZED = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "W64")
 """Formats whose log says how many bytes the header promises and how many there are."""
@@ -48,9 +45,11 @@ delay, or an estimate by the size of the file); what is missing at the end is si
 class SndfileSource:
     """A file that libsndfile reads and whose length it knows."""
 
-    def __init__(self, name: str, file: soundfile.SoundFile):
-        self.name = name
+    def __init__(self, resource: Resource, file: soundfile.SoundFile, stream: QuietStream | None):
+        self.name = resource.name
+        self.resource = resource
         self.file = file
+        self.stream = stream
         self.info = AudioInfo(file.samplerate, file.channels, file.frames)
         self.at = 0
 
@@ -65,6 +64,7 @@ class SndfileSource:
             done = 0
             while done < wanted:
                 data = self.file.read(min(most, wanted - done), dtype="float32", always_2d=True)
+                _check(self.stream)
                 self.at += len(data)
                 done += len(data)
                 if len(data):
@@ -75,6 +75,7 @@ class SndfileSource:
                 else:
                     raise truncated(self.name, self.info.samples, first + done, self.info.rate)
         except soundfile.SoundFileError as error:
+            _check(self.stream)
             raise AudioError(
                 f"{self.name}: broken or truncated audio ({_reason(error)}); fetch or convert it "
                 "again"
@@ -90,12 +91,13 @@ class SndfileSource:
             return
         if first < self.at:
             self.file.close()
-            self.file = soundfile.SoundFile(native_path(self.name))
+            self.file, self.stream = _opened(self.resource)
             self.at = 0
         while self.at < first:
             passed = len(
                 self.file.read(min(most, first - self.at), dtype="float32", always_2d=True)
             )
+            _check(self.stream)
             if not passed:
                 raise truncated(self.name, self.info.samples, self.at, self.info.rate)
             self.at += passed
@@ -105,40 +107,63 @@ class SndfileSource:
         self.file.close()
 
 
-def open_sndfile(name: str, status: os.stat_result) -> tuple[SndfileSource | None, str]:
+def open_sndfile(resource: Resource) -> tuple[SndfileSource | None, str]:
     """Open a file; (None, reason) if libsndfile does not read it or cannot tell how long it is.
 
     Raises:
         AudioError: the file is of a format of libsndfile, and broken.
     """
     try:
-        file = soundfile.SoundFile(native_path(name))
+        file, stream = _opened(resource)
     except (soundfile.SoundFileError, TypeError) as error:
-        _check_caf(name)
+        _check_caf(resource)
         return None, _reason(error)
     try:
-        check_format(name, file.samplerate, file.channels)
-        length = _length(name, file, status)
+        check_format(resource.name, file.samplerate, file.channels)
+        length = _length(resource, file)
     except BaseException:
         file.close()
         raise
     if length is Length.EXACT:
-        return SndfileSource(name, file), ""
+        return SndfileSource(resource, file, stream), ""
     kind = file.format
     file.close()
     return None, f"a {kind} of unknown length"
 
 
-def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Length:
+def _opened(resource: Resource) -> tuple[soundfile.SoundFile, QuietStream | None]:
+    """Open a file by its path, anything else as a stream."""
+    if resource.path is not None:
+        return soundfile.SoundFile(resource.path), None
+    stream = QuietStream(resource.open())
+    try:
+        file = soundfile.SoundFile(stream)
+    except soundfile.SoundFileError:
+        stream.check()
+        raise
+    if stream.error is not None:
+        file.close()
+    stream.check()
+    return file, stream
+
+
+def _check(stream: QuietStream | None) -> None:
+    """Raise what reading from a stream raised."""
+    if stream is not None:
+        stream.check()
+
+
+def _length(resource: Resource, file: soundfile.SoundFile) -> Length:
     """Return how far libsndfile's length can be believed. AudioError if the file is truncated or
     holds nothing.
     """
+    name = resource.name
     kind = file.format
     if file.frames <= 0:
-        if status.st_size > HEADER_BYTES:
+        if resource.size > HEADER_BYTES:
             return Length.UNKNOWN
         raise AudioError(f"{name}: contains no audio (0 samples); record or convert it again")
-    if file.frames > SAMPLES_PER_BYTE * status.st_size:
+    if file.frames > SAMPLES_PER_BYTE * resource.size:
         return Length.UNKNOWN
     if kind in SIZED:
         for promised, present in PROMISED.findall(file.extra_info):
@@ -146,11 +171,11 @@ def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Len
                 samples = file.frames * int(promised) // max(int(present), 1)
                 raise truncated(name, samples, file.frames, file.samplerate)
     elif kind == "NIST":
-        promised = _sphere_samples(name)
+        promised = _sphere_samples(resource)
         if promised > file.frames:
             raise truncated(name, promised, file.frames, file.samplerate)
     elif kind == "OGG":
-        state = _ogg_state(name, status.st_size, status.st_mtime_ns)
+        state = _ogg_state(resource)
         if state == "cut":
             raise AudioError(
                 f"{name}: truncated: the OGG stream has no end; fetch or convert it again"
@@ -158,50 +183,40 @@ def _length(name: str, file: soundfile.SoundFile, status: os.stat_result) -> Len
         if state == "chained":
             return Length.UNKNOWN
     elif kind == "MP3":
-        counted, believed = _mp3_samples(name, status.st_size, status.st_mtime_ns)
+        counted, believed = _mp3_samples(resource)
         if not believed and abs(counted - file.frames) > MP3_DELAY:
             return Length.ESTIMATED
     return Length.EXACT
 
 
 @lru_cache(maxsize=1 << 16)
-def _ogg_state(name: str, size: int, mtime_ns: int) -> str:
-    with _mapped(name) as data:
+def _ogg_state(resource: Resource) -> str:
+    with resource.mapped() as data:
         return ogg_state(data)
 
 
 @lru_cache(maxsize=1 << 16)
-def _mp3_samples(name: str, size: int, mtime_ns: int) -> tuple[int, bool]:
-    with _mapped(name) as data:
+def _mp3_samples(resource: Resource) -> tuple[int, bool]:
+    with resource.mapped() as data:
         return mp3_samples(data)
 
 
-@contextlib.contextmanager
-def _mapped(name: str) -> Iterator[mmap.mmap]:
-    with (
-        open(native_path(name), "rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        yield data
-
-
-def _check_caf(name: str) -> None:
+def _check_caf(resource: Resource) -> None:
     """AudioError if a file is a CAF that was cut; libsndfile says no more than "malformed"."""
-    with _mapped(name) as data:
-        if data[:4] != b"caff":
-            return
+    if resource.start(4) != b"caff":
+        return
+    with resource.mapped() as data:
         promised, present = caf_bytes(data)
     if present < promised:
         raise AudioError(
-            f"{name}: truncated: the header promises {promised:,} bytes of audio, {present:,} are "
-            "there; fetch or convert it again"
+            f"{resource.name}: truncated: the header promises {promised:,} bytes of audio, "
+            f"{present:,} are there; fetch or convert it again"
         )
 
 
-def _sphere_samples(name: str) -> int:
+def _sphere_samples(resource: Resource) -> int:
     """Return the sample count of a SPHERE header, 0 if there is none."""
-    with open(native_path(name), "rb") as stream:
-        found = re.search(rb"\nsample_count -i (\d+)", stream.read(1024))
+    found = re.search(rb"\nsample_count -i (\d+)", resource.start(1024))
     return int(found[1]) if found else 0
 
 

@@ -1,8 +1,6 @@
 """The interface of readers of audio files, and what they know about the length of a file."""
 
 import enum
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,42 +70,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close the file."""
-
-
-def native_path(name: str) -> str | bytes:
-    """Return the path as the system wants it: bytes on POSIX, so that a name need not be valid
-    UTF-8.
-    """
-    if os.name != "posix":
-        return name
-    try:
-        return os.fsencode(name)
-    except UnicodeEncodeError:  # LC_ALL=C with a name from a UTF-8 table
-        return name.encode("utf-8", "surrogateescape")
-
-
-def checked_size(name: str) -> os.stat_result:
-    """Return the status of a regular file that is not empty. AudioError says what else it is."""
-    try:
-        status = os.stat(native_path(name))  # noqa: PTH116 (a path of bytes)
-    except FileNotFoundError as error:
-        raise AudioError(f"{name}: no such file; check the path") from error
-    except NotADirectoryError as error:
-        raise AudioError(
-            f"{name}: no such file (a part of the path is a file); check the path"
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AudioError(f"{name}: cannot be opened: {reason}; check the path") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{name}: a folder, not an audio file")
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioError(
-            f"{name}: not a regular file (a pipe or a device); write the audio to a file first"
-        )
-    if status.st_size == 0:
-        raise AudioError(f"{name}: empty file (0 bytes); fetch or convert it again")
-    return status
 
 
 def check_format(name: str, rate: int, channels: int) -> None:

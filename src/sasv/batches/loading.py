@@ -137,6 +137,10 @@ class BatchLoader:
                     raise
                 # A worker died while it handed over a batch.
                 raise SasvError(_died(type(error).__name__)) from error
+            except SasvError as error:
+                # torch puts the worker's traceback before the message.
+                words = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+                raise SasvError(f"{words}; {RESUMES}") from error
             if batch is None:
                 return
             yield _tensors(batch)

@@ -46,6 +46,17 @@ COMMANDS = {
         speech=("folder",),
         outputs={"out": ("utterances.tsv", "enrolments*.tsv", "trials*.tsv", "missing.txt")},
     ),
+    "pack": Command(
+        "_pack",
+        "PackOptions",
+        "pack the recordings of a table into tars with indexes",
+        positionals=("table", "out"),
+        resumable=True,
+        inputs=("table",),
+        outputs={
+            "out": ("utterances.tsv", "pack.json", "shards.tsv", "shard-*.tar", "shard-*.tar.index")
+        },
+    ),
     "synthesize": Command(
         "_synthesize",
         "SynthesizeOptions",

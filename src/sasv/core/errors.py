@@ -24,6 +24,13 @@ class AudioError(SasvError):
     """An audio file cannot be used."""
 
 
+class StorageError(SasvError):
+    """Bytes that are not on this machine cannot be had at the moment, whoever asks for them.
+
+    It is no AudioError: work ends here and goes on later, instead of leaving out what is there.
+    """
+
+
 class TableError(SasvError):
     """A table (utterances, enrolments, trials, scores) is malformed."""
 

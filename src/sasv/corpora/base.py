@@ -12,6 +12,7 @@ from sasv.core.errors import AudioError, SasvError, listed
 from sasv.core.files import write_text
 from sasv.core.progress import Progress
 from sasv.corpora.tree import audio_below
+from sasv.storage import joined
 from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
 
 logger = logging.getLogger("sasv")
@@ -137,7 +138,7 @@ def write_tables(
     root = lists.folder.resolve()
     columns: dict[str, Sequence[str]] = {
         "utterance": [row.utterance for row in kept],
-        "path": [str(root / row.path) for row in kept],
+        "path": [joined(str(root), row.path) for row in kept],
         "speaker": [row.speaker for row in kept],
         "split": [row.split for row in kept],
         "label": [row.label for row in kept],
@@ -244,7 +245,9 @@ def _speech_seconds(lists: CorpusLists, rows: list[Utterance], channel: str) -> 
     def measured(row: Utterance) -> float:
         own = channels.get(row.utterance, NONE)
         try:
-            wave = read_audio(lists.folder / row.path, channel=channel if own == NONE else own)
+            wave = read_audio(
+                joined(str(lists.folder), row.path), channel=channel if own == NONE else own
+            )
         except AudioError:
             return 0.0
         return net_speech(wave).net_seconds
@@ -266,7 +269,7 @@ def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], lis
         if row.seconds:
             return row
         try:
-            return row._replace(seconds=f"{measure(folder / row.path).seconds:.3f}")
+            return row._replace(seconds=f"{measure(joined(str(folder), row.path)).seconds:.3f}")
         except SasvError as error:
             return str(error)
 

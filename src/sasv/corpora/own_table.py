@@ -4,8 +4,10 @@
 
 from pathlib import Path
 
-from sasv.core.errors import SasvError
+from sasv.core.errors import AudioError, SasvError
 from sasv.corpora.base import CorpusLists, Trial, Utterance
+from sasv.storage import container_of, joined, locate
+from sasv.storage.locations import scheme_of
 from sasv.tables import load_enrolments, load_trials, load_utterances
 
 TRIES = 20
@@ -31,7 +33,7 @@ def read(folder: Path) -> CorpusLists:
     ]
     root = path.parent
     rows, notes = _moved(rows, root.resolve())
-    files = {row.path for row in rows if (root / row.path).exists()}
+    files = {row.path for row in rows if _is_there(root, row.path)}
     lists = CorpusLists(root, rows, files=files, notes=notes)
     names = table.texts("utterance")
     others = [column for column in table.columns if column not in Utterance._fields]
@@ -49,6 +51,17 @@ def read(folder: Path) -> CorpusLists:
         cells = [trials.table.texts(column) for column in ("speaker", "utterance", "label")]
         lists.trials[part] = list(map(Trial, *cells, trials.attack_texts))
     return lists
+
+
+def _is_there(root: Path, path: str) -> bool:
+    """Whether a path leads somewhere; an object behind an address is asked for when it is read."""
+    if container_of(path) == path:
+        return bool(scheme_of(path)) or (root / path).exists()
+    try:
+        locate(joined(str(root), path))
+    except AudioError:
+        return False
+    return True
 
 
 def _moved(rows: list[Utterance], root: Path) -> tuple[list[Utterance], list[str]]:

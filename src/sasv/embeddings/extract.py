@@ -8,7 +8,6 @@ ends with the same bits.
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,13 +19,14 @@ import numpy as np
 from sasv.audio import measure
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import atomic_path, digest_of_bytes, read_json, write_json
-from sasv.core.identity import file_identities, identity_digest
 from sasv.core.memory import keep_memory
 from sasv.core.outputs import refuse_inside_speech
 from sasv.core.progress import Progress
 from sasv.embeddings.model import Model
 from sasv.parallel.sharding import outstanding, parse_shard
 from sasv.runtime.embedder import Extraction
+from sasv.storage import absolute
+from sasv.storage.identity import file_identities, identity_digest
 from sasv.tables import Table, Utterances
 
 logger = logging.getLogger("sasv")
@@ -371,7 +371,7 @@ def _settings(model: Model) -> str:
 def _files(utterances: Utterances) -> list[str]:
     """Return a digest of what each row is made of: its file (real path, size, date) and channel."""
     codes, names = utterances.channels
-    paths = [os.path.abspath(path) for path in utterances.paths]
+    paths = [absolute(path) for path in utterances.paths]
     return [
         identity_digest(identity, names[code])
         for identity, code in zip(file_identities(paths), codes.tolist())

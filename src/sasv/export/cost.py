@@ -1,7 +1,6 @@
 """The cost of an exported model: error rates on development trials, file size, and speed."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def error_rates(model: Embedder, protocol: Protocol) -> dict[str, float | None]:
     """
     assert protocol.enrolments is not None and protocol.trials is not None
     utterances = protocol.utterances
-    vectors = np.stack([model.embed(Path(path)) for path in utterances.paths])
+    vectors = np.stack([model.embed(path) for path in utterances.paths])
     scores = score_embeddings(vectors, utterances.ids, protocol.enrolments, protocol.trials)
     found = sasv_eers(scores, protocol.trials.labels)
     return {name: found[name] for name in RATES}

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from sasv.core.files import write_bytes, write_text
 from sasv.report.figures import stack, text_image
 from sasv.report.markup import escape_markdown, plain
+from sasv.storage.locations import container_of, scheme_of
 
 
 @dataclass
@@ -38,8 +39,13 @@ class Cell:
 
     @property
     def address(self) -> str:
-        """Address of the audio file."""
-        return Path(self.audio).resolve().as_uri() if self.audio else ""
+        """Address of the audio file; empty for one that a browser cannot open."""
+        scheme = scheme_of(self.audio)
+        if not self.audio or container_of(self.audio) != self.audio:
+            return ""
+        if scheme:
+            return self.audio if scheme in ("http", "https") else ""
+        return Path(self.audio).resolve().as_uri()
 
 
 @dataclass

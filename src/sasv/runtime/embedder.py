@@ -25,7 +25,7 @@ MAX_SECONDS = 300.0
 HALF_SECONDS = 2.0
 """Least speech in each half of a recording whose halves are compared."""
 
-Speech = os.PathLike[str] | npt.ArrayLike
+Speech = str | os.PathLike[str] | npt.ArrayLike
 """A path, or a waveform (samples,) with values in [-1, 1] at the model's rate."""
 
 

@@ -25,6 +25,9 @@ BLOCK = 1024
 block.
 """
 
+BLOCK_CELLS = 1 << 24
+"""Scores in a block at most: with a cohort of 100,000, 64 MB."""
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -145,10 +148,12 @@ def cohort_statistics(
         raise SasvError("s-norm needs at least the two highest cohort scores (top 2)")
     means = np.empty(len(directions))
     deviations = np.empty(len(directions))
-    for low in range(0, len(directions), BLOCK):
-        part = slice(low, low + BLOCK)
-        scores = (directions[part] @ cohort.vectors.T).astype(np.float64)
-        best = np.partition(scores, size - top, axis=1)[:, size - top :]
+    block = max(1, min(BLOCK, BLOCK_CELLS // size))
+    for low in range(0, len(directions), block):
+        part = slice(low, low + block)
+        scores = directions[part] @ cohort.vectors.T
+        scores.partition(size - top, axis=1)
+        best = scores[:, size - top :].astype(np.float64)
         means[part] = best.mean(axis=1)
         deviations[part] = best.std(axis=1, ddof=1)
     flat = int((deviations < NO_SPREAD).sum())

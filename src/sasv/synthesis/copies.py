@@ -1,9 +1,8 @@
 """Spoofed copies of the utterances of a table, and the trials that use them."""
 
-import os
-
 from sasv.core.files import digest_of_file
 from sasv.core.progress import Progress
+from sasv.storage import absolute
 from sasv.synthesis.log import Made
 from sasv.synthesis.plan import Plan
 from sasv.tables import NONE, Table, Trials, Utterances
@@ -115,7 +114,7 @@ def union(*tables: Utterances) -> Table:
     for table in tables:
         for column in columns:
             if column == "path":
-                cells[column] += [os.path.abspath(path) for path in table.paths]
+                cells[column] += [absolute(path) for path in table.paths]
             elif column in table.table.columns:
                 cells[column] += table.table.texts(column)
             else:

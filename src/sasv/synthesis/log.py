@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from sasv.core.errors import SasvError, write_reason
 from sasv.core.files import digest_of_file, read_json, write_json
-from sasv.core.identity import identity_digest
+from sasv.storage.identity import identity_digest
 from sasv.synthesis.plan import Makers, Unit
 
 TEMPORARY = re.compile(r"\..*\.(\d+)\.part(\.\w+)?$")
@@ -137,16 +137,15 @@ def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) ->
         return None
     try:
         copy = Path(unit.path).stat()
-        source = Path(unit.source).stat()
+        for made in reversed(records):
+            if made.origin:
+                good = made.origin == origin and made.size == copy.st_size
+            else:  # of an older version: made after the source was last changed
+                good = copy.st_mtime_ns >= Path(unit.source).stat().st_mtime_ns
+            if good:
+                return made._replace(unit=number)
     except (OSError, ValueError):
         return None
-    for made in reversed(records):
-        if made.origin:
-            good = made.origin == origin and made.size == copy.st_size
-        else:  # of an older version: made after the source was last changed
-            good = copy.st_mtime_ns >= source.st_mtime_ns
-        if good:
-            return made._replace(unit=number)
     return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sasv.core.errors import SasvError
 from sasv.core.files import digest_of_bytes, read_bytes
+from sasv.storage.locations import absolute, as_folders
 from sasv.tables import Utterances
 
 
@@ -85,7 +86,8 @@ def plan_units(
     Raises:
         SasvError: a source lies in ``out``, or two copies would be one file.
     """
-    paths = [os.path.abspath(path) for path in utterances.paths]
+    sources = [absolute(path) for path in utterances.paths]
+    paths = [as_folders(source) for source in sources]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     _check_apart(paths, utterances.table.texts("speaker"), root, out)
     stems = [str(Path(os.path.relpath(path, root)).with_suffix("")) for path in paths]
@@ -101,7 +103,7 @@ def plan_units(
             chosen = [vocoders[int(np.random.default_rng(drawn).integers(len(vocoders)))]]
         for vocoder in chosen:
             path = str((out / vocoder / f"{stem}.{suffix}").absolute())
-            units.append(Unit(row, paths[row], vocoder, path, drawn, utterances.channel(row)))
+            units.append(Unit(row, sources[row], vocoder, path, drawn, utterances.channel(row)))
     _check_once(units)
     lines = (f"{unit.source}\t{unit.path}\t{unit.seed}\n" for unit in units)
     return Plan(

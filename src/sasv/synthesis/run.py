@@ -26,9 +26,9 @@ import numpy as np
 
 from sasv.core.errors import AudioError, SasvError
 from sasv.core.files import locked, read_json, write_json
-from sasv.core.identity import file_identities
 from sasv.core.progress import Progress
 from sasv.parallel.sharding import outstanding, parse_shard
+from sasv.storage.identity import file_identities
 from sasv.synthesis.log import (
     Known,
     Log,

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sasv.core.errors import SasvError
 from sasv.core.files import digest_of_bytes, digest_of_file
+from sasv.storage.locations import absolute
 from sasv.tables.table import Table
 from sasv.tables.utterances import Utterances
 
@@ -126,7 +127,7 @@ def rows_digest(utterances: Utterances) -> str:
             parts += [column.encode(), _joined(names), codes.astype("<i4").tobytes()]
     paths = utterances.paths
     if not all(path.startswith(os.sep) for path in paths):
-        paths = [os.path.abspath(path) for path in paths]
+        paths = [absolute(path) for path in paths]
     codes, names = utterances.attacks
     for code in range(len(names)):
         own = list(compress(paths, codes == code)) if len(names) > 1 else paths

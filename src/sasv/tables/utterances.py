@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sasv.audio.channels import AUTO, is_channel
+from sasv.storage.locations import joined, relative
 from sasv.tables.labels import NONE, UTTERANCE_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
@@ -39,12 +40,12 @@ class Utterances(TableView):
 
     def path(self, row: int) -> str:
         """Audio file of a row."""
-        return os.path.join(self.folder, self.table.text("path", row))
+        return joined(self.folder, self.table.text("path", row))
 
     @property
     def paths(self) -> list[str]:
         """Audio files of all rows."""
-        return [os.path.join(self.folder, path) for path in self.table.texts("path")]
+        return [joined(self.folder, path) for path in self.table.texts("path")]
 
     @cached_property
     def folder(self) -> str:
@@ -64,7 +65,7 @@ class Utterances(TableView):
             if Path(written).is_absolute():
                 moved.append(written)
             else:
-                moved.append(os.path.relpath(found, folder))
+                moved.append(relative(found, folder))
         self.table.with_column("path", moved).save(path)
 
     @cached_property

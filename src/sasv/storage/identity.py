@@ -1,11 +1,16 @@
-"""Identifies a file without reading it, by its real path, its size, and its modification time."""
+"""Identifies a recording without reading it: a file by its real path, its size, and its
+modification time, a member of a tar by its sum.
+"""
 
 import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from sasv.core.errors import AudioError
 from sasv.core.files import digest_of_bytes
+from sasv.storage.locate import locate
+from sasv.storage.locations import container_of, scheme_of
 
 THREADS = 8
 BLOCK = 4096
@@ -40,6 +45,8 @@ def identity_digest(*parts: object) -> str:
 
 def _identity(path: str, folders: dict[str, str]) -> str:
     """Return the identity; the real paths of folders are looked up once."""
+    if scheme_of(path) or container_of(path) != path:
+        return _identity_elsewhere(path)
     try:
         status = os.lstat(path)  # noqa: PTH116 (pathlib is many times slower)
         if stat.S_ISLNK(status.st_mode):
@@ -53,3 +60,16 @@ def _identity(path: str, folders: dict[str, str]) -> str:
     except (OSError, ValueError):
         return f"{path}\tmissing"
     return f"{real}\t{status.st_size}\t{status.st_mtime_ns}"
+
+
+def _identity_elsewhere(path: str) -> str:
+    """Return the identity of an object, or of a member of a tar."""
+    try:
+        found = locate(path)
+    except AudioError:
+        return f"{path}\tmissing"
+    real = path
+    if not scheme_of(path):
+        container = container_of(path)
+        real = os.path.realpath(container) + path[len(container) :]
+    return f"{real}\t{found.size}\t{found.version}"
