@@ -176,7 +176,7 @@ def exponent(sizes: list[int], values: list[float]) -> float:
     return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print a row for each stage and size, and the exponents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="sizes, separated by commas")
     parser.add_argument("--cohort", type=int, default=1000, help="members of the cohort of s-norm")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     sizes = [int(float(text)) for text in options.rows.split(",") if text]
     if options.one:
         one(options.one, sizes[0], options.cohort)

@@ -21,6 +21,14 @@ def test_a_benchmark_runs(name, monkeypatch, capsys):
     assert "baseline" in said or "x real time" in said or "x float32" in said
 
 
+def test_growth_measures_every_stage(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    growth = importlib.import_module("growth")
+    growth.main(["--quick"])
+    said = capsys.readouterr().out
+    assert all(f"{stage:10} {'exponent':>12}" in said for stage in growth.STAGES)
+
+
 def test_every_part_of_the_script_for_a_card_runs(monkeypatch, tmp_path, capsys):
     """On a CPU, at its smallest size; SpeechBrain may be missing."""
     monkeypatch.syspath_prepend(FOLDER)

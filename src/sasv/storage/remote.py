@@ -152,4 +152,8 @@ def _opened(scheme: str) -> Any:
         return fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
         package = "fsspec" if error.name == "fsspec" else SCHEMES[scheme]
+        if package == "gcsfs":  # its releases and those of s3fs want different versions of fsspec
+            raise SasvError(
+                f"{purpose} needs gcsfs, which is not installed; pip install gcsfs"
+            ) from error
         raise MissingExtra(package, "remote", purpose) from error
