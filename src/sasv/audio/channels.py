@@ -48,7 +48,7 @@ def one_channel(
         info: rate and channels of the file.
         channel: ``auto`` (the mean, or the loudest channel if the mean has lost most of its
             power), ``mean``, ``loudest``, or a number from 0 on.
-        read: begins to read blocks (samples, channels) anew.
+        read: starts reading blocks (samples, channels) from the beginning.
     """
     check_channel(channel)
     if channel.isdecimal():

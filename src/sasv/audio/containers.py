@@ -19,7 +19,7 @@ MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1200
 """Hz by the version bits: MPEG 1, 2 and 2.5."""
 
 TAG_BYTES = 1 << 16
-"""Tags behind the last frame of an MP3 may take so many bytes."""
+"""Maximum size in bytes of the tags behind the last frame of an MP3."""
 
 SYNC = re.compile(rb"\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]")
 OGG_BEGIN = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")

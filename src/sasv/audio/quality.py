@@ -24,7 +24,7 @@ BAND_DB = 65.0
 
 BAND_HZ = 125.0
 LONGEST_SECONDS = 30.0
-"""The spectrum is that of the first so many seconds of speech."""
+"""Seconds of speech from whose beginning the spectrum is computed."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Augmenter:
         codec_share: ... one of which a crop passes with this probability.
         augment_share: probability that one of the augmentations is drawn at all.
         snr_offset: decibels by which all signal-to-noise ratios are raised.
-        level_range: the level of a crop is changed by up to so many decibels, up or down.
+        level_range: maximum change of the level of a crop, up or down, in decibels.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def crop_samples(frames: int) -> int:
-    """Samples of a crop of so many frames (hop 160 and the rest of a 400-sample window)."""
+    """Number of samples of a crop of ``frames`` frames (hop 160, window of 400 samples)."""
     return frames * HOP + WINDOW_REST
 
 

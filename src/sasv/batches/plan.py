@@ -110,7 +110,7 @@ class PairPlanner:
         if len(self.groups) < pairs:
             remedy = f"; set --pairs {len(self.groups)} or fewer" if self.groups else ""
             raise SasvError(
-                f"a batch needs {pairs} different speakers, but the training table has "
+                f"a batch needs {pairs} different speakers, the training table has "
                 f"{len(self.groups)} with bona fide speech{remedy}"
             )
         if spoof_pairs and not self.spoof_groups:

@@ -83,7 +83,7 @@ class Backend:
         missing = [name for name in self.columns if name not in columns]
         if missing:
             raise SasvError(
-                f"the calibration needs the column {', '.join(missing)}; the score file has: "
+                f"the back-end needs the column {', '.join(missing)}; the scores have: "
                 f"{', '.join(columns)}"
             )
         if self.kind == "sum":

@@ -9,10 +9,11 @@ from sasv.checkpoints.checkpoint import Checkpoint
 
 
 def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> list[str]:
-    """Load the loss entries that fit and say which were kept, dropped or start anew, a line each.
+    """Load the loss entries that fit, and return one line for each that was kept, dropped, or
+    initialised from scratch.
 
     Where ``classes`` names those of the head, the entries that have a row for each class keep the
-    rows of the classes that the checkpoint has too, by name; the other rows start anew.
+    rows of the classes that the checkpoint has too, by name; the others are initialised.
     """
     wanted = head.state_dict()
     known = checkpoint.specification.classes

@@ -13,7 +13,7 @@ def mixed(checkpoint: Checkpoint, other: Checkpoint, share: float) -> Checkpoint
 
     A model that was trained on from another keeps more of what that one knew (Wortsman et al.,
     "Robust fine-tuning of zero-shot models", CVPR 2022). The loss head stays that of
-    ``checkpoint``. Its threshold and calibration hold for other scores and are left out.
+    ``checkpoint``. Its threshold and calibration are not valid for the result and are left out.
 
     Args:
         checkpoint: the model that was trained on.

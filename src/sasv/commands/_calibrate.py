@@ -136,7 +136,7 @@ def calibrate(options: CalibrateOptions) -> Backend:
     if options.model:
         if record is None:
             logger.info(
-                f"{options.scores}: there is no record of how its scores were made; assuming "
+                f"{options.scores}: nothing beside it says how its scores were made; taken for "
                 f"{described(scoring)}"
             )
         fingerprint = "" if record is None else record[1]
@@ -223,8 +223,8 @@ def into_checkpoint(
     options: CalibrateOptions,
     three_way: ThreeWay | None = None,
 ) -> None:
-    """Write the checkpoint anew with the calibration, its costs, its threshold, and the scores that
-    they hold for.
+    """Write a new checkpoint with the calibration, its costs, its threshold, and the record of the
+    scores for which they are valid.
 
     Args:
         backend: the calibration.

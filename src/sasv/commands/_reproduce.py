@@ -75,7 +75,7 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
     rows, encoders, train_sets = chosen(options)
     if options.encoder_options and len(encoders) > 1:
         raise SasvError(
-            f"--encoder-options apply to one encoder, but there are {', '.join(encoders)}; run one "
+            f"--encoder-options are those of one encoder, not of {', '.join(encoders)}; run one "
             "after the other"
         )
     check_launcher(options.launch)

@@ -31,7 +31,7 @@ class VerifyOptions(Options):
             decides by its log-likelihood ratio; by default asvspoof5.
         min_speech: seconds of speech that each recording must contain, and all enrolment recordings
             together; by default the limits of the checkpoint (0.75 s and 1 s); 0 compares anything.
-        cohort: cohort.npz that sasv evaluate wrote, for a model whose threshold holds for s-norm
+        cohort: cohort.npz that sasv evaluate wrote, for a model whose threshold is for s-norm
             scores.
         channel: channel to use of recordings with several: mean, loudest, or a number counted from
             0; auto takes the mean, or the loudest channel if the channels cancel each other.

@@ -19,7 +19,7 @@ from sasv.core.errors import SasvError
 
 @dataclass(frozen=True, repr=False)
 class Range:
-    """Numbers that an option may be. It holds for the elements of a list and the values of a
+    """The allowed range of a number. It also applies to the elements of a list and the values of a
     dictionary too.
 
     Attributes:

@@ -11,7 +11,7 @@ from sasv.corpora.base import CorpusLists, Trial
 
 ENROL = 3
 LEAST = 6
-"""A speaker needs so many utterances to be evaluated: three to enrol and three to test."""
+"""Utterances that a speaker needs to be evaluated: three to enrol and three to test."""
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,9 @@ class Verifier:
             raise SasvError(f"{name}: {error}") from error
         if wanted is not None and cohort is None:
             raise SasvError(
-                f"{name}: its threshold is valid for scores made by {described(scoring)}; give "
-                "that cohort (--cohort FILE, the cohort.npz that sasv evaluate wrote)"
+                f"{name}: its threshold holds for scores made by {described(scoring)}; give that "
+                "cohort "
+                "(--cohort FILE, the cohort.npz that sasv evaluate wrote)"
             )
         verifier.check_scoring(scoring, name)
         return verifier
@@ -139,7 +140,7 @@ class Verifier:
         return record
 
     def check_scoring(self, scoring: Mapping[str, Any], name: str) -> None:
-        """Refuse scores that were made in another way than those that this decision holds for.
+        """Refuse scores that were made in another way than those for which the decision is valid.
 
         Args:
             scoring: how the scores were made (see Scoring.to_dict).

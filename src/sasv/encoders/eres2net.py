@@ -36,7 +36,7 @@ class Eres2netOptions(EncoderOptions):
             many.
         base_width: width of the groups for 64 channels.
         scale: groups of channels of a block.
-        expansion: a block puts out so many times its channels.
+        expansion: output channels of a block, as a multiple of its inner channels.
         blocks: blocks of the four stages.
     """
 

@@ -1,7 +1,7 @@
 """What encoders with a self-supervised backbone of ``transformers`` share: loading, heads,
 fine-tuning, learning rates.
 
-The backbone comes from a folder or a hub id whose files are on this machine, or is made anew from a
+The backbone comes from a folder or a hub id whose files are on this machine, or is built from a
 configuration. Its configuration is an option, so that a checkpoint says all that its encoder needs.
 """
 
@@ -255,7 +255,7 @@ class BackboneEncoder(Encoder):
             )
 
     def check_features(self, name: str, settings: dict[str, Any]) -> None:
-        """Check that a pretrained backbone heard what the front-end gives.
+        """Check that a pretrained backbone was trained on input like that of the front-end.
 
         Args:
             name: of the backbone.

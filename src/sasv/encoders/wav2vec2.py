@@ -53,7 +53,7 @@ class Wav2Vec2(BackboneEncoder):
         return super().adapted_layers(model_type)
 
     def check_features(self, name: str, settings: dict[str, Any]) -> None:
-        """Check that a pretrained backbone heard what the front-end gives, at the same level."""
+        """Check that a pretrained backbone was trained on the same input, at the same level."""
         super().check_features(name, settings)
         normalised = self.frontend.option_values().get("normalise")
         wanted = settings.get("do_normalize", normalised)

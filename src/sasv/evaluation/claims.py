@@ -174,7 +174,7 @@ def score_claims(
 
 
 def cells_of(columns: Mapping[str, np.ndarray], digits: int) -> dict[str, list[str]]:
-    """Return columns of numbers as cells with so many digits, by name."""
+    """Return columns of numbers, by name, as cells with the given number of digits."""
     return {name: [f"{value:.{digits}g}" for value in values] for name, values in columns.items()}
 
 

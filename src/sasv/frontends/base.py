@@ -41,7 +41,7 @@ class Frontend(nn.Module):
         self.options = self.Options() if options is None else options
 
     def frames(self, samples: Samples) -> Samples:
-        """Return how many frames a waveform of so many samples has: an integer, or integers
+        """Return the number of frames for a number of waveform samples: an integer, or integers
         (batch,).
         """
         raise NotImplementedError

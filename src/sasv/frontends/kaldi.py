@@ -152,7 +152,7 @@ class KaldiFilterBanks(Frontend):
         self.register_buffer("filters", mel_filters(o), persistent=False)
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the frames of a waveform of so many samples."""
+        """Return the number of frames for a number of samples of a waveform."""
         o = self.options
         if o.snip_edges:
             return (samples - o.length) // o.shift + 1

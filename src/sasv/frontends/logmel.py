@@ -172,7 +172,7 @@ class LogMel(Frontend):
         self.add_module("1", _MelSpectrogram(self.feature_size, self.options.hop))
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the frames of a waveform of so many samples."""
+        """Return the number of frames for a number of samples of a waveform."""
         return samples // self.options.hop + 1
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:

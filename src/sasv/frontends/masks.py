@@ -24,7 +24,7 @@ Layer = nn.Conv1d | nn.Conv2d | nn.AvgPool1d | nn.AvgPool2d | nn.MaxPool1d | nn.
 
 
 def frame_mask(frames: Tensor, length: int) -> Tensor:
-    """Return the mask (batch, 1, length) of utterances with so many frames, integers (batch,)."""
+    """Return the mask (batch, 1, length) for the frames of each utterance, integers (batch,)."""
     return torch.arange(length, device=frames.device)[None, None, :] < frames[:, None, None]
 
 

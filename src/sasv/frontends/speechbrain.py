@@ -72,7 +72,7 @@ class SpeechBrainFilterBanks(Frontend):
         self.register_buffer("filters", mel_filters(self.feature_size), persistent=False)
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the frames of a waveform of so many samples."""
+        """Return the number of frames for a number of samples of a waveform."""
         return samples // HOP + 1
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:

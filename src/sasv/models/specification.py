@@ -54,7 +54,7 @@ class Specification:
         spoof_index: class of spoofed speech (always the last), or None if the model was trained
             without.
         loss: registry name of the loss whose head is stored, or "".
-        scoring: how the scores are made that ``decision`` holds for: enrolment rule, crops, cohort
+        scoring: how the scores for ``decision`` are made: enrolment rule, crops, cohort
             of s-norm (see scores.scoring.Scoring.to_dict). A high score means bona fide speech of
             the claimed speaker.
         decision: calibration with its cost model, threshold with its source, and what recordings

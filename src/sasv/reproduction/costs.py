@@ -91,7 +91,7 @@ def evaluation_hours(gflop: float, utterances: int, tflops: float) -> float:
 
 
 def copy_cost(hours: float, copies: int) -> tuple[float, float]:
-    """Return the hours and gigabytes of copying so many hours of speech so many times."""
+    """Return the hours and gigabytes that copies of a given amount of speech take."""
     return hours * copies / COPY_SPEED, hours * copies * 3600 * FLAC_BYTES_PER_SECOND / 1e9
 
 

@@ -116,7 +116,7 @@ class Step:
             return State("resume", "interrupted", notes)
         missing = [file.name for file in self.files if not file.is_file()]
         if missing:
-            return State("resume", f"{', '.join(missing)} no longer exists", notes)
+            return State("resume", f"{', '.join(missing)} is gone", notes)
         return State("done", "done already", notes)
 
     def mark(self, facts: dict[str, Any], done: bool) -> None:
@@ -207,7 +207,7 @@ class Step:
         changes = []
         for name in dict.fromkeys((*before, *now)):
             if name not in now and self.defaults and name not in self.defaults:
-                notes.append(f"{name} was {before[name]!r} and is no longer compared")
+                notes.append(f"{name} was {before[name]!r} and is not compared any more")
                 continue
             old = before.get(name, self.defaults.get(name))
             new = now.get(name, self.defaults.get(name))
@@ -340,9 +340,11 @@ def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
             if not redo:
                 raise SasvError(refusal(step, state))
             kept = " and ".join(map(str, step.move_aside()))
-            logger.info(f"\n{head}: {state.why}; starting again, what was there is kept in {kept}")
+            logger.info(
+                f"\n{head}: {state.why}; again from its beginning, what was there is kept in {kept}"
+            )
         elif state.action == "resume":
-            logger.info(f"\n{head}: {state.why}, resuming")
+            logger.info(f"\n{head}: {state.why}, going on")
         else:
             logger.info(f"\n{head}")
         logger.info(f"  {step.command}")
@@ -355,7 +357,7 @@ def _do(step: Step) -> None:
     step.run()
     missing = [str(file) for file in step.files if not file.is_file()]
     if missing:
-        raise SasvError(f"{step.name}: did not write {', '.join(missing)}; {step.command}")
+        raise SasvError(f"{step.name}: did not leave {', '.join(missing)}; {step.command}")
     step.mark(facts, True)
 
 

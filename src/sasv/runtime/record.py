@@ -31,7 +31,7 @@ class Record:
     """The record of an exported model.
 
     Attributes:
-        specification: that of the model; its scoring and decision hold for the exported file.
+        specification: that of the model; its scoring and decision apply to the exported file.
         fingerprint: digest of the model that was exported; of int8, one of its own, because its
             embeddings are others.
         dimension: of the embeddings.

@@ -117,7 +117,7 @@ def _subset(scores: Scores, where: str) -> Scores:
         where = f"subset={EVALUATION_SUBSET}"
         others = ", ".join(name for name in names if name != EVALUATION_SUBSET)
         logger.info(
-            "%s: using the trials with %s; the file also contains %s (--where subset=...)",
+            "%s: measuring the trials with %s; it also holds %s (--where subset=...)",
             scores.table.name,
             where,
             others,
@@ -250,7 +250,7 @@ def _joined(
 ) -> Columns:
     """Return the trials of a key with the scores of a file."""
     if "label" not in wanted or "utterance" not in wanted:
-        raise TableError(f"{key}: not a key, which has the name and the label of each trial")
+        raise TableError(f"{key}: no key: it needs the name and the label of each trial")
     if "utterance" not in columns:
         if columns.get("label") != wanted["label"]:
             raise TableError(

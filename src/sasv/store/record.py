@@ -42,7 +42,7 @@ class Stored:
         return values | {"voiceprint": self.voiceprint.to_json()}
 
     def percentage(self, target: float) -> float:
-        """Return how much of so many seconds of speech is enrolled, from 0 to 100."""
+        """Return the enrolled speech as a percentage of the given seconds, from 0 to 100."""
         return min(100.0, 100.0 * self.net_speech / target)
 
 

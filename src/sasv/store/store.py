@@ -288,7 +288,7 @@ class VoiceprintStore:
         return len(rows)
 
     def rotate(self, key: bytes) -> int:
-        """Encrypt everything anew, with a new data key under a new key of the owner; return how
+        """Re-encrypt everything with a new data key under a new key of the owner; return how
         many voiceprints. All or nothing: an interruption leaves the old keys valid.
         """
         with self._transaction():
@@ -389,7 +389,7 @@ class VoiceprintStore:
         return keyed_digest(self._audit_key, json.dumps([tenant, speaker]))
 
     def _data_key(self) -> bytes:
-        """Return the data key, read anew: another process may have rotated it."""
+        """Return the data key, read again: another process may have rotated it."""
         return decrypted(self._owner_key, self._get("data_key"), "data_key", self.path)
 
     def _get(self, name: str) -> bytes:

@@ -233,7 +233,7 @@ def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
         there = list(path.parent.iterdir()) if path.parent.is_dir() else []
         if not any(
             other != path and not other.name.startswith(".") for other in there
-        ):  # no copy yet: begin anew
+        ):  # no copy yet: start over
             write_json(path, settings)
             continue
         if not path.exists():

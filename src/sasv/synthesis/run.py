@@ -202,9 +202,9 @@ def _outcome(
         for path in marks:
             path.unlink(missing_ok=True)
         raise SasvError(
-            f"{len(lost)} of {len(plan.units)} copies do not exist and did not fail (the first: "
-            f"{lost[0]}): they were removed, or their sources have changed; run the same command "
-            "again"
+            f"{len(lost)} of {len(plan.units)} copies are neither there nor failed (the first: "
+            f"{lost[0]}): they were "
+            "removed, or their sources changed meanwhile; run the same command again"
         )
     return made, failures
 

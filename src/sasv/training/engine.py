@@ -205,7 +205,7 @@ class Engine:
         return state
 
     def restore(self, state: dict[str, Any], changed: bool) -> list[str]:
-        """Take up a state; return notes of what starts anew.
+        """Restore a state; return notes on what could not be restored.
 
         Args:
             state: what ``state`` returned.

@@ -259,8 +259,8 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
         ]
     if differing:
         raise SasvError(
-            f"{options.init}: has {', '.join(differing)}; leave out these options, which the "
-            "checkpoint determines"
+            f"{options.init}: has {', '.join(differing)}; leave out what the checkpoint says by "
+            "itself"
         )
 
 

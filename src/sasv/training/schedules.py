@@ -54,9 +54,9 @@ class CosineRestarts(Schedule):
         super().__post_init__()
         if self.warmup_epochs >= self.cycle_epochs:
             raise SasvError(
-                f"--warmup-epochs {self.warmup_epochs} is not shorter than a cycle of "
-                f"{self.cycle_epochs} epochs, so the peak is never reached; set fewer, or more "
-                "--cycle-epochs"
+                f"--warmup-epochs {self.warmup_epochs} leaves nothing of a cycle of "
+                f"{self.cycle_epochs} epochs, so "
+                "that the peak is never reached; set fewer, or more --cycle-epochs"
             )
 
     def __call__(self, epoch: int) -> float:

@@ -204,7 +204,7 @@ class HnNsf(NeuralVocoder):
     source = "github.com/nii-yamagishilab/project-NN-Pytorch-scripts, project/01-nsf/hn-sinc-nsf-9"
     rate = RATE
     hop = HOP
-    piece_seconds = 30.0  # the sines begin anew with a piece
+    piece_seconds = 30.0  # the sines start over with each piece
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         super().__init__(weights, device)

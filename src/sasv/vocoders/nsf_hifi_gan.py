@@ -99,7 +99,7 @@ class NsfHifiGan(HifiGan):
     licence = "code part of sasv; weights: see their card (the open 44.1 kHz: CC BY-NC-SA 4.0)"
     source = "github.com/openvpi/vocoders releases, nsf_hifigan"
     network = SourceGenerator
-    piece_seconds = 30.0  # the sines begin anew with a piece
+    piece_seconds = 30.0  # the sines start over with each piece
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         self.pyworld = import_pyworld("nsf-hifi-gan")

@@ -52,7 +52,7 @@ def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
             found[match.expand(replacement)] = value
     if strangers:
         raise CheckpointError(
-            f"{path}: entries that are unknown in this format: {', '.join(sorted(strangers))}"
+            f"{path}: entries that this format does not know: {', '.join(sorted(strangers))}"
         )
     return found
 
