@@ -26,7 +26,7 @@ def test_growth_measures_every_stage(monkeypatch, capsys):
     growth = importlib.import_module("growth")
     growth.main(["--quick"])
     said = capsys.readouterr().out
-    assert all(f"{stage:10} {'exponent':>12}" in said for stage in growth.STAGES)
+    assert all(f"{stage:10}{'exponent':>12}" in said for stage in growth.STAGES)
 
 
 def test_every_part_of_the_script_for_a_card_runs(monkeypatch, tmp_path, capsys):
