@@ -103,13 +103,13 @@ def test_it_tells_speakers_and_copies_apart(held_out):
     model = load_model(DEFAULT, "cpu")
     vocoder = make_vocoder("world")
     voiceprints = {
-        name: model.enrol([paths[one] for one in files])
+        name: model.enrol([paths[one] for one in files[:2]])
         for name, files in zip(enrolments.speakers, enrolments.utterances)
     }
     scores = {"target": [], "nontarget": [], "copy": []}
     rng = np.random.default_rng(0)
     for label, name in ((0, "target"), (1, "nontarget")):
-        for row in rng.permutation(np.flatnonzero(trials.labels == label))[:25].tolist():
+        for row in rng.permutation(np.flatnonzero(trials.labels == label))[:8].tolist():
             claimed, path = (
                 trials.table.text("speaker", row),
                 paths[trials.table.text("utterance", row)],
