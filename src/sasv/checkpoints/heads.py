@@ -41,7 +41,7 @@ def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]
             fitting[key] = value
             notes.append(f"kept {there}")
         else:
-            notes.append(f"dropped {there}: this loss needs {tuple(wanted[key].shape)}")
+            notes.append(f"dropped {there}: this training wants {tuple(wanted[key].shape)}")
     notes += [
         f"new head {key} {tuple(value.shape)}"
         for key, value in wanted.items()
