@@ -150,6 +150,13 @@ def test_enrolment_needs_speech_together_and_agreement():
     assert decision.accepted and ["stranger.wav" in reason.text for reason in warned] == [True]
 
 
+@pytest.mark.parametrize("level, codes", [(-20.0, []), (None, []), (-55.0, ["quiet_recording"])])
+def test_very_quiet_recordings_are_said(level, codes):
+    decision = VERIFIER.decide([GOOD], recording([1.0, 0.0], "test.wav", level=level))
+    assert decision.accepted and [reason.code for reason in decision.reasons[1:]] == codes
+    assert all("test.wav: very quiet (-55 dBFS)" in reason.text for reason in decision.reasons[1:])
+
+
 @pytest.mark.parametrize("threshold", [np.nan, np.inf, -np.inf])
 def test_a_threshold_that_is_no_number_is_refused(threshold):
     with pytest.raises(SasvError, match="accepts or rejects everything"):

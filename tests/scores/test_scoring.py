@@ -272,7 +272,7 @@ def test_verify_decides_by_the_costs_in_the_checkpoint(trained, corpus, tmp_path
     assert given["llr"] == pytest.approx(found["llr"])
 
 
-def test_calibrate_refuses_what_a_checkpoint_cannot_carry(tmp_path):
+def test_calibrate_refuses_what_a_checkpoint_cannot_carry(tmp_path, caplog):
     path = tmp_path / "s.tsv"
     labels, columns = drawn(size=300)
     cells = {name: [f"{value:.6g}" for value in values] for name, values in columns.items()}
@@ -295,6 +295,7 @@ def test_calibrate_refuses_what_a_checkpoint_cannot_carry(tmp_path):
     Table.build(falling).save(path)
     with pytest.raises(SasvError, match="higher scores are not for targets there"):
         calibrate(CalibrateOptions(str(path), **model))
+    assert "the weight of score is -" in caplog.text and "is that the right file?" in caplog.text
 
 
 def test_calibrate_applies_to_another_file(tmp_path):

@@ -1,6 +1,7 @@
 """sasv calibrate."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -118,6 +119,7 @@ def calibrate(options: CalibrateOptions) -> Backend:
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
     logger.info(f"on {options.scores}, the trials to which it was fitted:")
     logger.info(format_metrics(measure() | counts_of(scores.labels)))
+    warn_of_inverted(backend, quality, options.scores)
     if options.out:
         backend.save(options.out)
         logger.info(f"back-end: {options.out}")
@@ -181,6 +183,23 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
         f"that are left out of the fit; at most {found.bound:.1f}"
     )
     return found
+
+
+def warn_of_inverted(backend: Backend, quality: Sequence[str], name: str) -> None:
+    """Say where lower scores are for targets: a distance may be meant, or the file is a wrong one.
+
+    Args:
+        backend: as it was fitted.
+        quality: columns whose weights may have any sign.
+        name: of the score file.
+    """
+    for part in backend.parts:
+        for column, weight in zip(part.columns, part.weights):
+            if weight < 0 and column not in quality:
+                logger.warning(
+                    f"warning: {name}: the weight of {column} is {weight:.3g}: lower values are "
+                    "for targets there; is that the right file?"
+                )
 
 
 def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:

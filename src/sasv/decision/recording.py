@@ -13,6 +13,12 @@ from sasv.decision.outcome import Reason
 from sasv.scores.directions import unit, without_direction
 
 
+QUIET_LEVEL = -50.0
+"""A recording below this level (dBFS) is so quiet that its score with itself 20 dB louder falls
+clearly.
+"""
+
+
 @dataclass(frozen=True)
 class Recording:
     """A recording as a verifier sees it.
@@ -191,6 +197,20 @@ class SpeechLimits:
             )
             found.append(Reason("too_little_enrolment_speech", text, True))
         return found
+
+    def warnings(self, recordings: Sequence[Recording]) -> list[Reason]:
+        """Return what makes a comparison doubtful without forbidding it: recordings that are very
+        quiet.
+        """
+        return [
+            Reason(
+                "quiet_recording",
+                f"{recording.name}: very quiet ({recording.level:.0f} dBFS); scores of such "
+                "recordings are lower, record it louder",
+            )
+            for recording in recordings
+            if recording.level is not None and recording.level < QUIET_LEVEL
+        ]
 
     def disagreements(self, recordings: Sequence[Recording]) -> list[Reason]:
         """Return a warning for each enrolment recording that is far from the others (at least two

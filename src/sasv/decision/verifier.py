@@ -259,7 +259,10 @@ class Verifier:
             return self._undecided(faults)
         assert test.vector is not None
         score = self.score([one.vector for one in enrolment if one.vector is not None], test.vector)
-        warnings = self.limits.disagreements(enrolment)
+        warnings = [
+            *self.limits.disagreements(enrolment),
+            *self.limits.warnings([*enrolment, test]),
+        ]
         if not np.isfinite(score):
             return self._undecided(
                 [Reason("broken_score", "the score is not finite", True), *warnings]
