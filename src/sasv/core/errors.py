@@ -8,6 +8,9 @@ from typing import Any
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that end a line, steer a terminal, or turn the direction of writing."""
 
+NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "out of memory")
+"""What PyTorch, CUDA and the system say where memory is short."""
+
 
 class SasvError(Exception):
     """Something a user can mend: names the file, says what is wrong and what to do, in one line.
@@ -74,12 +77,18 @@ def reason_of(error: BaseException) -> str:
     """Say in one line what an error is, for errors that no one foresaw: its kind, its file, its
     first words.
     """
-    if isinstance(error, MemoryError):
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         return "not enough memory; use smaller batches or fewer workers"
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return (
+            "no thread can be started: the memory or the limit of processes is used up; raise the "
+            "limit (ulimit -v, ulimit -u), or use fewer workers"
+        )
     if isinstance(error, OSError):
         reason = write_reason(error)
         return f"{error.filename}: {reason}" if error.filename is not None else reason
-    words = " ".join(str(error).split())[:300]
+    words = " ".join(text.split())[:300]
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
