@@ -148,6 +148,38 @@ def test_names_that_the_locale_cannot_show(tmp_path, name, locale):
     assert (result.returncode, result.stderr) == (0, b"")
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+WRITTEN_IN_ASCII = """
+import os, sys
+from sasv.audio import write_audio
+from sasv.commands import *
+import numpy as np
+out = sys.argv[1]
+rng = np.random.default_rng(0)
+write_audio(out + "/speech/s/x.wav", 0.1 * rng.standard_normal(8000).astype("float32"))
+os.rename(out + "/speech/s/x.wav", out + "/speech/s/" + os.fsdecode(b"\\xc3\\xa9\\xe6\\x97\\xa5.wav"))
+prepare(PrepareOptions("folder", out + "/speech", out + "/tables"))
+made = SynthesizeOptions(out + "/tables/utterances.tsv", out + "/copies", ["8khz"], num_workers=0)
+synthesize(made)
+"""
+
+
+@pytest.mark.slow
+def test_outputs_are_written_where_the_locale_knows_ascii_alone(tmp_path):
+    place = tmp_path / "ü"
+    place.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-c", WRITTEN_IN_ASCII, place],
+        env=os.environ | ASCII,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (place / "copies/audio/8khz/é日.flac").is_file()
+    assert "é日.flac" in (place / "copies/utterances.tsv").read_text("utf-8")
+
+
 def test_recordings_whose_names_are_not_utf8_end_in_a_line_or_a_verdict(tmp_path, voice, capsys):
     write_audio(tmp_path / "a.wav", voice(32000))
     path = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav"))

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import stat
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission);
             any older file is then as it was.
     """
+    path = system_path(os.fspath(path))
     target = Path(os.path.realpath(path)) if _is_link(path) else Path(path)
     temporary = temporary_path(target)
     try:
@@ -66,11 +68,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def system_path(path: str) -> str:
+    """Return a path in such a way that the system finds it: where the locale knows ASCII alone, a
+    name read from a UTF-8 table has to become the bytes that it consists of.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return path
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return path
+
+
 def temporary_path(target: Path) -> Path:
     """Return the path beside a file under which this process writes it."""
     tail = f".{_machine()}-{os.getpid()}.part{target.suffix}"
     room = LONGEST_NAME - len(os.fsencode(tail)) - 1
-    stem = os.fsencode(target.stem)[: max(room, 1)].decode(errors="ignore")
+    stem = target.stem
+    encoded = os.fsencode(stem)
+    if len(encoded) > room:
+        digest = digest_of_bytes(encoded)[:8]
+        stem = encoded[: max(room - len(digest), 1)].decode("ascii", "ignore") + digest
     return target.with_name(f".{stem}{tail}")
 
 

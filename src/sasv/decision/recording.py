@@ -12,7 +12,6 @@ from sasv.core.errors import SasvError
 from sasv.decision.outcome import Reason
 from sasv.scores.directions import unit, without_direction
 
-
 QUIET_LEVEL = -50.0
 """A recording below this level (dBFS) is so quiet that its score with itself 20 dB louder falls
 clearly.

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sasv.audio.channels import AUTO, is_channel
-from sasv.storage.locations import joined, relative
+        texts = self.table.texts("path")
+        return [system_path(joined(self.folder, path)) for path in texts]
 from sasv.tables.labels import NONE, UTTERANCE_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
@@ -40,12 +41,13 @@ class Utterances(TableView):
 
     def path(self, row: int) -> str:
         """Audio file of a row."""
-        return joined(self.folder, self.table.text("path", row))
+        return system_path(joined(self.folder, self.table.text("path", row)))
 
     @property
     def paths(self) -> list[str]:
         """Audio files of all rows."""
-        return [joined(self.folder, path) for path in self.table.texts("path")]
+        texts = self.table.texts("path")
+        return [system_path(joined(self.folder, path)) for path in texts]
 
     @cached_property
     def folder(self) -> str:
