@@ -158,7 +158,8 @@ import numpy as np
 out = sys.argv[1]
 rng = np.random.default_rng(0)
 write_audio(out + "/speech/s/x.wav", 0.1 * rng.standard_normal(8000).astype("float32"))
-os.rename(out + "/speech/s/x.wav", out + "/speech/s/" + os.fsdecode(b"\\xc3\\xa9\\xe6\\x97\\xa5.wav"))
+name = os.fsdecode(b"\\xc3\\xa9\\xe6\\x97\\xa5.wav")
+os.rename(out + "/speech/s/x.wav", out + "/speech/s/" + name)
 prepare(PrepareOptions("folder", out + "/speech", out + "/tables"))
 made = SynthesizeOptions(out + "/tables/utterances.tsv", out + "/copies", ["8khz"], num_workers=0)
 synthesize(made)
