@@ -115,6 +115,18 @@ def test_the_same_command_goes_on_in_its_own_folder(tmp_path, monkeypatch, name)
     check_files(name, made(name, out=value))
 
 
+@pytest.mark.parametrize("name, option", CASES)
+def test_an_empty_path_is_not_the_folder_where_one_stands(tmp_path, monkeypatch, name, option):
+    monkeypatch.chdir(tmp_path)
+    field = next(one for one in dataclasses.fields(options_of(name)) if one.name == option)
+    if field.default == "":  # nothing is written there then
+        check_files(name, made(name, **{option: ""}))
+    else:
+        with pytest.raises(SasvError, match="is empty; give a path"):
+            check_files(name, made(name, **{option: ""}))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("mark", ['{"command": "embed", "sasv": "0.1"}', "", "{"])
 def test_a_folder_of_an_earlier_version_is_open_to_all_commands(tmp_path, mark):
     folder = tmp_path / "out"

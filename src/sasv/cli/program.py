@@ -116,8 +116,14 @@ def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[No
     if not command.outputs or getattr(options, "dry_run", False):
         yield
         return
+    import dataclasses
+
     from sasv.core.outputs import Output, check_outputs, marked_outputs
 
+    for field in dataclasses.fields(options):
+        # An empty path would be the folder where one stands; a variable of a script may be unset.
+        if field.name in command.outputs and not getattr(options, field.name) and field.default:
+            raise SasvError(f"--{field.name.replace('_', '-')} is empty; give a path")
     inputs = {option: _paths(getattr(options, option)) for option in command.inputs}
     speech = {option: getattr(options, option) for option in command.speech}
     outputs = [
