@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sasv.audio.channels import AUTO, is_channel
-        texts = self.table.texts("path")
-        return [system_path(joined(self.folder, path)) for path in texts]
+from sasv.core.files import system_path
+from sasv.storage.locations import joined, relative
 from sasv.tables.labels import NONE, UTTERANCE_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
@@ -46,8 +46,7 @@ class Utterances(TableView):
     @property
     def paths(self) -> list[str]:
         """Audio files of all rows."""
-        texts = self.table.texts("path")
-        return [system_path(joined(self.folder, path)) for path in texts]
+        return [system_path(joined(self.folder, path)) for path in self.table.texts("path")]
 
     @cached_property
     def folder(self) -> str:
