@@ -6,19 +6,23 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint tests fast-tests coverage docs package benchmark faults dev clean
+.PHONY: demo test check lint tests fast-tests long coverage docs package benchmark faults dev clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/sasv demo $(if $(CORPUS),--corpus "$(CORPUS)" --out demo-real,--out demo) $(ARGS)
 
-# Lint, types, and every test, side by side: about seven minutes on two cores.
+# Lint, types, and every test but the long ones, side by side: about ten minutes on two cores.
 test: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory -j 2 lint tests
 
 # Lint, types, and the fast tests, side by side: less than two minutes on two cores.
 check: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory -j 2 lint fast-tests
+
+# The tests that take more than ten seconds each and that make test leaves out: every encoder exported, torch.compile.
+long: $(VENV)/dev.stamp
+	$(PYTEST) -m long $(ARGS)
 
 tests: $(VENV)/dev.stamp
 	$(PYTEST) $(ARGS)

@@ -200,7 +200,7 @@ def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
     record = normalised.scoring.to_dict()
     with pytest.raises(
         SasvError,
-        match=r"m: its threshold is valid for scores made by .*people\.tsv.*give that cohort",
+        match=r"m: its threshold holds for scores made by .*people\.tsv.*give that cohort",
     ):
         Verifier.from_records(record, normalised.decision_record(), name="m")
     others = Cohort.build(np.eye(3), names=["x", "y", "z"], source="others.tsv")

@@ -21,6 +21,7 @@ def test_a_benchmark_runs(name, monkeypatch, capsys):
     assert "baseline" in said or "x real time" in said or "x float32" in said
 
 
+@pytest.mark.long
 def test_growth_measures_every_stage(monkeypatch, capsys):
     monkeypatch.syspath_prepend(FOLDER)
     growth = importlib.import_module("growth")

@@ -47,6 +47,7 @@ def test_size_and_cost_are_those_of_the_registry(table):
             assert line[:4] == script.static_cells(row)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_sizes_and_costs_are_those_of_the_registry(table):
     script, cells = table

@@ -109,6 +109,7 @@ def test_the_averaged_weights_are_evaluated_and_saved_and_survive_a_stop(
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_compiled_encoder_trains_to_the_same_losses(corpus, trained, tmp_path):
     train(tiny_options(corpus, tmp_path, compile=True, epochs=1, augment=False))
