@@ -20,7 +20,7 @@ test: $(VENV)/dev.stamp
 check: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory -j 2 lint fast-tests
 
-# The tests that take more than ten seconds each and that make test leaves out: every encoder exported, torch.compile.
+# Tests of ten seconds and more that make test leaves out, and CI runs: every encoder exported, benchmarks, torch.compile.
 long: $(VENV)/dev.stamp
 	$(PYTEST) -m long $(ARGS)
 
@@ -28,7 +28,7 @@ tests: $(VENV)/dev.stamp
 	$(PYTEST) $(ARGS)
 
 fast-tests: $(VENV)/dev.stamp
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not long" $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("bench_*.py"))
@@ -21,7 +21,6 @@ def test_a_benchmark_runs(name, monkeypatch, capsys):
     assert "baseline" in said or "x real time" in said or "x float32" in said
 
 
-@pytest.mark.long
 def test_growth_measures_every_stage(monkeypatch, capsys):
     monkeypatch.syspath_prepend(FOLDER)
     growth = importlib.import_module("growth")

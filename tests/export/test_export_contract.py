@@ -29,17 +29,9 @@ def built(name):
     return encoder.eval().requires_grad_(False)
 
 
-ALWAYS = ("ecapa-tdnn", "campplus")
-"""Those of the models in the package. An export takes ten to thirty seconds: the others are long
-tests.
-"""
-NAMES = [
-    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.long) for name in ENCODERS
-]
-
-
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(ENCODERS))
 def test_exported_equals_eager(name):
     """The shortest waveforms, one alone, and batches of unequal lengths (1e-5 relative)."""
     encoder = built(name)

@@ -104,6 +104,7 @@ def test_a_report_of_a_tandem_and_of_a_countermeasure(tmp_path):
     assert "bona fide and" in text and "EER by attack" in text and "t-EER path" not in text
 
 
+@pytest.mark.long
 @pytest.mark.speech
 @pytest.mark.slow
 def test_real_scores_of_one_file_side_by_side(tmp_path):

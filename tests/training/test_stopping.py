@@ -80,7 +80,7 @@ def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
     options = tiny_options(
         corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1

@@ -126,7 +126,7 @@ NETWORKS = ("hifi-gan", "hn-nsf", "nsf-hifi-gan", "univnet", "encodec", "dac", "
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "hn-nsf" else name for name in NETWORKS],
+    [pytest.param(name, marks=pytest.mark.long) if name == "hn-nsf" else name for name in NETWORKS],
 )
 def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
     vocoder = make_vocoder(name, weights[name])

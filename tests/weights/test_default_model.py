@@ -93,6 +93,7 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
     assert {"decision", "score", "llr", "costs", "recordings"} <= set(result)
 
 
+@pytest.mark.long
 @pytest.mark.speech
 @pytest.mark.slow
 def test_it_tells_speakers_and_copies_apart(held_out):
