@@ -321,6 +321,26 @@ def tiny_options(corpus: Path, out: Path, **changes):
     return TrainOptions(**(values | changes))
 
 
+def built_encoder(name: str, seed: int = 0):
+    """Return the encoder at its preset "test", its batch norms with statistics that change
+    something.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from sasv.encoders import make_encoder
+
+    torch.manual_seed(seed)
+    encoder = make_encoder(name, preset(name, "test"))
+    for part in encoder.modules():
+        if isinstance(part, _BatchNorm):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 1.5)
+            if part.affine:
+                part.bias.data.normal_(0, 0.3)
+    return encoder.eval()
+
+
 def next_stage(name: str, path: Path):
     """Save an encoder of preset "test"; return it, and the options of a stage that starts from it
     with the same preset.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from conftest import built_encoder
 from sasv.checkpoints import (
     Checkpoint,
     Specification,
@@ -26,24 +27,9 @@ from sasv.encoders.inference import prepare_for_inference
 from sasv.frontends import FRONTENDS
 
 
-def built(name, seed=0):
-    """Return the encoder at its preset "test", its batch norms with statistics that change
-    something.
-    """
-    torch.manual_seed(seed)
-    encoder = make_encoder(name, preset(name, "test"))
-    for part in encoder.modules():
-        if isinstance(part, _BatchNorm):
-            part.running_mean.normal_(0, 0.3)
-            part.running_var.uniform_(0.5, 1.5)
-            if part.affine:
-                part.bias.data.normal_(0, 0.3)
-    return encoder.eval()
-
-
 @pytest.fixture(scope="module", params=list(ENCODERS))
 def encoder(request):
-    return built(request.param)
+    return built_encoder(request.param)
 
 
 @given(
@@ -120,7 +106,7 @@ def test_presets_can_be_made_and_counted(name):
 
 
 def test_gradients_reach_every_parameter(encoder):
-    own = built(encoder.name).train()
+    own = built_encoder(encoder.name).train()
     own(torch.randn(4, 8 * own.min_samples) * 0.1).mul(
         torch.randn(4, own.dimension)
     ).sum().backward()
@@ -167,7 +153,7 @@ def test_the_state_dict_holds_no_surprise(encoder):
 
 def test_prepared_for_inference_it_gives_the_same(encoder):
     """Embeddings alone and in a batch to 1e-5, and the state dict to the bit."""
-    own = built(encoder.name)
+    own = built_encoder(encoder.name)
     prepare_for_inference(own)
     assert list(own.state_dict()) == list(encoder.state_dict())
     for value, known in zip(own.state_dict().values(), encoder.state_dict().values()):

@@ -2,7 +2,6 @@
 before.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from conftest import make_corpus, tiny_options
+from forked import written
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import train
 from sasv.core.errors import SasvError
@@ -27,9 +27,8 @@ def start(options, tmp_path, launcher=()):
     """Run ``sasv train`` as the leader of a process group of its own; return it when its first
     state is saved.
     """
-    given = {key: value for key, value in vars(options).items() if value != ""}
-    (tmp_path / "options.yaml").write_text(json.dumps(given))
-    words = [sys.executable, *launcher, "-m", "sasv", "train", str(tmp_path / "options.yaml")]
+    path = written(options, tmp_path)
+    words = [sys.executable, *launcher, "-m", "sasv", "train", str(path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         words, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from sasv.audio import AUTO, check_channel
+from sasv.audio import AUTO
 from sasv.commands._loading import load_any
 from sasv.core.errors import SasvError
 from sasv.core.options import Options, Range
@@ -44,10 +44,8 @@ def detect(options: DetectOptions) -> list[dict[str, Any]]:
     """Return the verdict on each recording, and what it rests on."""
     if not options.recordings:
         raise SasvError("detect needs at least one recording")
-    check_channel(options.channel)
     costs = cost_model(options.costs)
-    model = load_any(options.model, options.device)
-    model.extraction = replace(model.extraction, channel=options.channel)
+    model = load_any(options.model, options.device, options.channel)
     verifier = model.verifier()
     if verifier.three_way is None:
         raise SasvError(

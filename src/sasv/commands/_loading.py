@@ -1,18 +1,27 @@
 """Loads the model of commands that accept both checkpoints and exported models."""
 
+from dataclasses import replace
+
+from sasv.audio import check_channel
 from sasv.core.errors import SasvError
 from sasv.runtime.embedder import Embedder
 from sasv.runtime.model import SUFFIX, OnnxModel
 
 
-def load_any(path: str, device: str) -> Embedder:
-    """Load a checkpoint, which takes PyTorch, or an exported model, which takes ONNX Runtime.
+def load_any(path: str, device: str, channel: str) -> Embedder:
+    """Load a checkpoint, which takes PyTorch, or an exported model, which takes ONNX Runtime; it
+    reads the given channel of recordings.
 
     Raises:
-        SasvError: the model, or what computes it, is missing.
+        SasvError: the model, or what computes it, is missing, or there is no such channel.
     """
-    if path.endswith(SUFFIX):
-        return OnnxModel(path)
+    check_channel(channel)
+    model = OnnxModel(path) if path.endswith(SUFFIX) else _checkpoint(path, device)
+    model.extraction = replace(model.extraction, channel=channel)
+    return model
+
+
+def _checkpoint(path: str, device: str) -> Embedder:
     try:
         from sasv.embeddings.model import load_model
     except ModuleNotFoundError as error:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from sasv.audio import AUTO, check_channel
+from sasv.audio import AUTO
 from sasv.commands._loading import load_any
 from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
@@ -59,9 +59,7 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     """
     if len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
-    check_channel(options.channel)
-    model = load_any(options.model, options.device)
-    model.extraction = replace(model.extraction, channel=options.channel)
+    model = load_any(options.model, options.device, options.channel)
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
     if options.threshold is not None:
         verifier = verifier.with_threshold(options.threshold)

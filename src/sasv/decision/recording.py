@@ -197,6 +197,12 @@ class SpeechLimits:
             found.append(Reason("too_little_enrolment_speech", text, True))
         return found
 
+    def check_enrolment(self, recordings: Sequence[Recording]) -> None:
+        """Check that recordings can enrol a speaker together. SasvError says why not."""
+        faults = self.enrolment_faults(recordings)
+        if faults:
+            raise SasvError("; ".join(reason.text for reason in faults))
+
     def warnings(self, recordings: Sequence[Recording]) -> list[Reason]:
         """Return what makes a comparison doubtful without forbidding it: recordings that are very
         quiet.

@@ -16,7 +16,7 @@ from sasv.encoders.inference import prepare_for_inference
 from sasv.losses import LOSSES
 from sasv.losses.base import Loss
 from sasv.parallel.devices import arithmetic, pick_device
-from sasv.runtime.embedder import Embedder, Extraction, Speech
+from sasv.runtime.embedder import Embedder, Extraction, Speech, padded_batch
 from sasv.scores import SpoofHead, ThreeClass, TrialClasses, unit
 
 SINGLY_FROM = 2_000_000
@@ -78,13 +78,11 @@ class Model(Embedder):
         """
         if self.singly and len(waves) > 1:
             return np.concatenate([self.embed_whole([wave]) for wave in waves])
-        lengths = [len(wave) for wave in waves]
-        padded = np.zeros((len(waves), max(lengths)), np.float32)
-        for row, wave in zip(padded, waves):
-            row[: len(wave)] = wave
+        padded, lengths = padded_batch(waves)
+        mixed = lengths.min() < lengths.max()
         with torch.inference_mode(), arithmetic():
             batch = torch.from_numpy(padded).to(self.device)
-            unequal = lengths_tensor(lengths, self.device) if min(lengths) < max(lengths) else None
+            unequal = lengths_tensor(lengths.tolist(), self.device) if mixed else None
             return self.encoder(batch, unequal).float().cpu().numpy()
 
     def bona_fide_scores(self, vectors: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 
 from sasv.core.errors import SasvError
 from sasv.embeddings.model import Model
-from sasv.runtime.model import new_session
-from sasv.runtime.record import CM_SCORE, EMBEDDING, LENGTHS, SAMPLES
+from sasv.runtime.model import new_session, run_session
+from sasv.runtime.record import CM_SCORE, EMBEDDING
 from sasv.scores import unit
 
 SECONDS = (0.0, 1.0, 2.3, 4.1, 7.7)
@@ -107,7 +107,7 @@ def prove(model: Model, exported: bytes, waves: Sequence[np.ndarray]) -> Proof:
         expected, found = [], []
         for batch in [*([wave] for wave in waves), waves]:
             expected.append(_scored(model, batch, outputs))
-            found.append(_run(session, batch, outputs))
+            found.append(dict(zip(outputs, run_session(session, batch, outputs))))
     except Exception as error:  # ONNX Runtime has no common class of its errors
         if isinstance(error, SasvError):
             raise
@@ -140,11 +140,3 @@ def _scored(
     if CM_SCORE in outputs:
         found[CM_SCORE] = model.bona_fide_scores(vectors)
     return found
-
-
-def _run(session: Any, waves: Sequence[np.ndarray], outputs: Sequence[str]) -> dict[str, Any]:
-    lengths = np.array([len(wave) for wave in waves], np.int64)
-    padded = np.zeros((len(waves), lengths.max()), np.float32)
-    for row, wave in zip(padded, waves):
-        row[: len(wave)] = wave
-    return dict(zip(outputs, session.run(outputs, {SAMPLES: padded, LENGTHS: lengths})))

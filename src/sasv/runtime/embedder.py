@@ -272,9 +272,7 @@ class Embedder:
         """
         limits = limits or SpeechLimits()
         found = [self.recording(one, limits) for one in recordings]
-        faults = limits.enrolment_faults(found)
-        if faults:
-            raise SasvError("; ".join(reason.text for reason in faults))
+        limits.check_enrolment(found)
         return np.mean([one.vector for one in found if one.vector is not None], axis=0)
 
     def score(self, enrolment: np.ndarray, test: np.ndarray) -> float:
@@ -284,6 +282,17 @@ class Embedder:
             SasvError: one of them is zero or not finite.
         """
         return Verifier().score([enrolment], test)
+
+
+def padded_batch(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return waveforms as one batch, float32 (files, samples) with zeros after the shorter ones,
+    and their lengths, int64 (files,).
+    """
+    lengths = np.array([len(wave) for wave in waves], np.int64)
+    batch = np.zeros((len(waves), lengths.max()), np.float32)
+    for row, wave in zip(batch, waves):
+        row[: len(wave)] = wave
+    return batch, lengths
 
 
 def crop_vectors(crops: np.ndarray) -> np.ndarray:

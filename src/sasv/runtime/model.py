@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import CheckpointError, MissingExtra, SasvError
-from sasv.runtime.embedder import Embedder, Extraction
+from sasv.runtime.embedder import Embedder, Extraction, padded_batch
 from sasv.runtime.record import CM_SCORE, EMBEDDING, KEY, LENGTHS, SAMPLES, Record
 from sasv.scores import ThreeClass
 
@@ -70,7 +70,7 @@ class OnnxModel(Embedder):
         """Embed checked waveforms of any lengths in one batch: float32 (files, dimension), equal to
         single calls.
         """
-        return self._run(waves, EMBEDDING)
+        return run_session(self.session, waves, [EMBEDDING])[0]
 
     def bona_fide_scores(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Score checked waveforms as a countermeasure does: float32 (files,), high for bona fide
@@ -81,15 +81,7 @@ class OnnxModel(Embedder):
         """
         if not self.scores_spoofing:
             raise SasvError(f"{self.name}: was trained without spoofed speech")
-        return self._run(waves, CM_SCORE)
-
-    def _run(self, waves: Sequence[np.ndarray], output: str) -> np.ndarray:
-        lengths = np.array([len(wave) for wave in waves], np.int64)
-        padded = np.zeros((len(waves), lengths.max()), np.float32)
-        for row, wave in zip(padded, waves):
-            row[: len(wave)] = wave
-        found: np.ndarray = self.session.run([output], {SAMPLES: padded, LENGTHS: lengths})[0]
-        return found
+        return run_session(self.session, waves, [CM_SCORE])[0]
 
 
 def onnx_runtime() -> Any:
@@ -108,6 +100,15 @@ def new_session(model: str | bytes, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run_session(
+    session: Any, waves: Sequence[np.ndarray], outputs: Sequence[str]
+) -> list[np.ndarray]:
+    """Run an exported model on waveforms of any lengths in one batch; return its outputs."""
+    batch, lengths = padded_batch(waves)
+    found: list[np.ndarray] = session.run(list(outputs), {SAMPLES: batch, LENGTHS: lengths})
+    return found
 
 
 def _session(path: str, threads: int) -> Any:

@@ -161,9 +161,7 @@ class Verifier:
             SasvError: a recording holds too little speech, or too poor.
         """
         found = [self.recording(one, f"recording {row + 1}") for row, one in enumerate(recordings)]
-        faults = self.decider.limits.enrolment_faults(found)
-        if faults:
-            raise SasvError("; ".join(reason.text for reason in faults))
+        self.decider.limits.check_enrolment(found)
         voiceprint = Voiceprint(tuple(found), self.embedder.fingerprint, speaker)
         if speaker:
             self.voiceprints[speaker] = voiceprint
