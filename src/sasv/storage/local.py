@@ -5,6 +5,7 @@ import stat
 from dataclasses import dataclass
 
 from sasv.core.errors import AudioError
+from sasv.core.files import system_path
 from sasv.storage.resource import Resource
 
 
@@ -12,12 +13,7 @@ def native_path(name: str) -> str | bytes:
     """Return the path as the system wants it: bytes on POSIX, so that a name need not be valid
     UTF-8.
     """
-    if os.name != "posix":
-        return name
-    try:
-        return os.fsencode(name)
-    except UnicodeEncodeError:  # LC_ALL=C with a name from a UTF-8 table
-        return name.encode("utf-8", "surrogateescape")
+    return os.fsencode(system_path(name)) if os.name == "posix" else name
 
 
 @dataclass(frozen=True)
