@@ -75,6 +75,7 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing sasv[$*] into $(VENV) (a minute or two)"
 	$(PIP) -e ".[$*]"
 	$(if $(filter dev,$*),$(PIP) --no-deps cargan==0.0.4 Resemblyzer==0.1.4)
+	$(if $(filter dev,$*),$(PIP) --no-deps pgserver==0.1.4 || echo "no pgserver for this Python: the test of pgvector is skipped")
 	@touch $@
 
 clean:

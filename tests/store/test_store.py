@@ -1,7 +1,8 @@
-"""The store of voiceprints: nothing acknowledged is lost, nothing can be changed unseen, and what
-is deleted is gone.
+"""The store of voiceprints, in a file and in PostgreSQL: nothing acknowledged is lost, nothing can
+be changed unseen, and what is deleted is gone.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import sqlite3
 import time
 
 import numpy as np
+import postgres
 import pytest
 
 from sasv.cli import main
@@ -35,16 +37,61 @@ def now():
     return [1000.0]
 
 
+@pytest.fixture(scope="session")
+def server():
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with postgres.running(postgres.binaries()) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def address(request, tmp_path):
+    """Where a new store may be made."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    address = request.getfixturevalue("server").address
+    change(address, "DROP SCHEMA IF EXISTS sasv CASCADE")
+    return address
+
+
+def change(address, statement):
+    """Change a store from outside, as somebody can who has its file or its database."""
+    if address.startswith("postgresql:"):
+        import psycopg
+
+        with psycopg.connect(address, options="-c search_path=sasv") as outside:
+            outside.execute(statement)
+    else:
+        with contextlib.closing(sqlite3.connect(address)) as outside:
+            outside.execute(statement)
+            outside.commit()
+
+
+def contents(address):
+    """All rows of all tables."""
+    if address.startswith("postgresql:"):
+        import psycopg
+
+        connect = psycopg.connect(address, options="-c search_path=sasv")
+    else:
+        connect = contextlib.closing(sqlite3.connect(address))
+    with connect as outside:
+        return {
+            table: outside.execute(f"SELECT * FROM {table}").fetchall()
+            for table in ("settings", "voiceprints", "optouts", "audit")
+        }
+
+
 @pytest.fixture
-def store(tmp_path, now):
-    opened = VoiceprintStore(tmp_path / "store.db", KEY, clock=lambda: now[0])
+def store(address, now):
+    opened = VoiceprintStore(address, KEY, clock=lambda: now[0])
     yield opened
     opened.close()
 
 
-def test_what_is_added_is_there_and_encrypted(store, tmp_path):
+def test_what_is_added_is_there_and_encrypted(store, address):
     added = store.add(voiceprint("ann"), label="phone", consent="form 7")
-    again = VoiceprintStore(tmp_path / "store.db", KEY)
+    again = VoiceprintStore(address, KEY)
     (found,) = again.of("ann")
     assert found.id == added.id == again.get(added.id).id
     vector = found.voiceprint.recordings[0].vector
@@ -52,11 +99,21 @@ def test_what_is_added_is_there_and_encrypted(store, tmp_path):
     assert (found.label, found.consent, found.net_speech) == ("phone", "form 7", 4.0)
     assert found.percentage(8.0) == 50.0
     again.close()
-    data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert vector.tobytes() not in data and b"a.wav" not in data
-    assert (tmp_path / "store.db").stat().st_mode & 0o077 == 0
+    ((*_, sealed),) = contents(address)["voiceprints"]
+    assert vector.tobytes() not in sealed and b"a.wav" not in sealed
     with pytest.raises(SasvError, match="is it the right key"):
-        VoiceprintStore(tmp_path / "store.db", bytes(32))
+        VoiceprintStore(address, bytes(32))
+
+
+def test_a_file_is_its_owners_alone(tmp_path):
+    path = tmp_path / "store.db"
+    opened = VoiceprintStore(path, KEY)
+    one = voiceprint("ann")
+    opened.add(one)
+    opened.close()
+    data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert one.recordings[0].vector.tobytes() not in data and b"a.wav" not in data
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_several_voiceprints_of_a_speaker(store):
@@ -97,7 +154,7 @@ def test_search_is_exact_and_of_one_model(store, now):
     assert store.search(vector, "none") == []
 
 
-def test_deletion_optout_expiry_and_export(store, now, tmp_path):
+def test_deletion_optout_expiry_and_export(store, now, address):
     first = store.add(voiceprint("ann"), consent="form 7")
     store.used(first.id, "accept")
     held = store.export("ann")
@@ -116,12 +173,12 @@ def test_deletion_optout_expiry_and_export(store, now, tmp_path):
     now[0] = 2000.0
     assert store.of("eve") == [] and store.sweep() == 1 and store.speakers() == []
     assert store.verify() > 0
-    rows = sqlite3.connect(tmp_path / "store.db").execute("SELECT * FROM audit").fetchall()
+    rows = contents(address)["audit"]
     assert not {"ann", "bob", "eve"} & {str(cell) for row in rows for cell in row}
 
 
 @pytest.mark.parametrize(
-    "change",
+    "statement",
     [
         "UPDATE audit SET action = 'other' WHERE number = 2",
         "DELETE FROM audit WHERE number = 2",
@@ -129,27 +186,78 @@ def test_deletion_optout_expiry_and_export(store, now, tmp_path):
         "UPDATE voiceprints SET speaker = 'mallory' WHERE speaker = 'ann'",
         "UPDATE voiceprints SET expires = 9e9",
         "UPDATE voiceprints SET sealed = (SELECT sealed FROM voiceprints WHERE speaker = 'ann')",
+        "DELETE FROM settings WHERE name = 'audit_head'",
     ],
 )
-def test_every_change_from_outside_is_seen(store, tmp_path, change):
+def test_every_change_from_outside_is_seen(store, address, statement):
     for number, name in enumerate(("ann", "bob", "eve")):
         store.add(voiceprint(name, number))
     assert store.verify() == 3
-    outside = sqlite3.connect(tmp_path / "store.db")
-    outside.execute(change)
-    outside.commit()
-    with pytest.raises(SasvError, match="audit trail was|cannot be decrypted"):
+    change(address, statement)
+    with pytest.raises(SasvError, match="audit trail was|cannot be decrypted|was removed"):
         store.verify()
 
 
-def test_a_new_key(store, tmp_path):
+def test_a_new_key(store, address):
     added = store.add(voiceprint("ann"))
     fresh = new_key()
     assert store.rotate(fresh) == 1
     assert store.get(added.id).speaker == "ann" and store.verify() == 2
     with pytest.raises(SasvError, match="right key"):
-        VoiceprintStore(tmp_path / "store.db", KEY)
-    assert VoiceprintStore(tmp_path / "store.db", fresh).get(added.id).speaker == "ann"
+        VoiceprintStore(address, KEY)
+    assert VoiceprintStore(address, fresh).get(added.id).speaker == "ann"
+
+
+def test_names_that_no_database_takes(store):
+    for name in ("a\0b", "a\udc80", "a\nb", "x" * 201):
+        with pytest.raises(SasvError, match="characters"):
+            store.add(voiceprint(name))
+    assert store.verify() == 0
+    with pytest.raises(SasvError):
+        store.of("a\udc80")
+
+
+def test_a_search_sees_what_other_processes_change(store, address):
+    """Additions, extensions, deletions, and a new data key."""
+    ids = [store.add(voiceprint(f"s{seed}", seed)).id for seed in range(4)]
+    other = VoiceprintStore(address, KEY)
+    vector = voiceprint("", 1).recordings[0].vector
+    assert other.search(vector, "m", top=1)[0][0] == ids[1]
+    store.delete("s1")
+    assert other.search(vector, "m", top=1)[0][0] != ids[1]
+    added = store.add(voiceprint("new", 1), expires=9e9)
+    assert other.search(vector, "m", top=1)[0] == (added.id, pytest.approx(1.0))
+    store.extend(added.id, voiceprint("new", 7))
+    identifier, cosine = other.search(vector, "m", top=1)[0]
+    assert identifier == added.id and 0.3 < cosine < 0.95
+    store.rotate(KEY)
+    assert other.search(vector, "m", top=9) == store.search(vector, "m", top=9)
+    with pytest.raises(SasvError, match="16 dimensions"):
+        store.search(np.ones(5), "m")
+    other.close()
+
+
+def add_ten(address, seed):
+    opened = VoiceprintStore(address, KEY)
+    for number in range(10):
+        opened.add(voiceprint(f"{seed}-{number}", number))
+        opened.used(opened.of(f"{seed}-{number}")[0].id, "accept")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system where processes fork")
+def test_processes_share_a_store(address):
+    """Three make it at the same moment; their entries are one chain."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add_ten, args=(address, seed)) for seed in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    opened = VoiceprintStore(address, KEY)
+    assert len(opened.speakers()) == 30 and opened.verify() == 60
+    opened.close()
 
 
 def test_keys(tmp_path, monkeypatch):
@@ -185,6 +293,9 @@ def test_files_that_are_no_store(tmp_path):
 def test_the_command(tmp_path, capsys):
     key, path = str(tmp_path / "key"), str(tmp_path / "store.db")
     assert main(["store", "new-key", key]) == 0
+    assert main(["store", "list", path, "--key", key]) == 2
+    assert main(["store", "create", path, "--key", key]) == 0
+    assert main(["store", "create", path, "--key", key, "--searchable", "true"]) == 2
     opened = VoiceprintStore(path, read_key(key))
     opened.add(voiceprint("ann"))
     opened.close()
@@ -204,9 +315,9 @@ def test_the_command(tmp_path, capsys):
     assert main(["store", "verify", path, "--key", key]) == 2
 
 
-def write_for_ever(path, acknowledged, seed):
+def write_for_ever(address, acknowledged, seed):
     """Add, extend, and delete voiceprints until killed; acknowledge each that was added."""
-    opened = VoiceprintStore(path, KEY)
+    opened = VoiceprintStore(address, KEY)
     for number in range(100000):
         name = f"{seed}-{number}"
         added = opened.add(voiceprint(name, number))
@@ -220,16 +331,15 @@ def write_for_ever(path, acknowledged, seed):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system where processes fork")
-def test_kills_lose_nothing_that_was_acknowledged(tmp_path):
+def test_kills_lose_nothing_that_was_acknowledged(address):
     """Fifty processes, killed at random moments."""
-    path = tmp_path / "store.db"
-    VoiceprintStore(path, KEY).close()
+    VoiceprintStore(address, KEY).close()
     context = multiprocessing.get_context("fork")
     chance = random.Random(0)
     known = {}
     for kill in range(50):
         reading, writing = os.pipe()
-        process = context.Process(target=write_for_ever, args=(path, writing, kill))
+        process = context.Process(target=write_for_ever, args=(address, writing, kill))
         process.start()
         os.close(writing)
         text = os.read(reading, 1000)  # the first voiceprints
@@ -239,7 +349,7 @@ def test_kills_lose_nothing_that_was_acknowledged(tmp_path):
         with os.fdopen(reading, "rb") as rest:
             text += rest.read()
         known |= dict(line.split() for line in text.decode().split("\n")[:-1])
-    opened = VoiceprintStore(path, KEY)
+    opened = VoiceprintStore(address, KEY)
     assert len(known) >= 50
     for identifier, name in known.items():
         assert opened.get(identifier).speaker == name

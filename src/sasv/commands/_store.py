@@ -8,26 +8,30 @@ from sasv.core.options import Options
 from sasv.store import VoiceprintStore
 from sasv.store.keys import new_key, read_key, write_key
 
-ACTIONS = ("new-key", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate")
+ACTIONS = ("new-key", "create", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate")
 
 
 @dataclass
 class StoreOptions(Options):
     """Manage a store of voiceprints.
 
-    new-key writes a key file. verify checks the audit trail and decrypts all voiceprints. list
+    new-key writes a key file. create makes an empty store. verify checks the audit trail and decrypts all voiceprints. list
     names the speakers. export prints everything that is stored about a speaker. delete removes it
     and prints a receipt. opt-out does the same and refuses new voiceprints of the speaker. sweep
     deletes expired voiceprints. rotate encrypts everything with a new key.
 
     Args:
-        action: new-key, verify, list, export, delete, opt-out, sweep, or rotate.
-        path: the store; for new-key, the key file to write.
+        action: new-key, create, verify, list, export, delete, opt-out, sweep, or rotate.
+        path: the store: a file, or postgresql://user@host/database; for new-key, the key file to
+            write.
         speaker: speaker, for export, delete, and opt-out.
         tenant: customer to whom the speaker belongs.
         key: file with the key of the store; by default the key in the environment variable
             SASV_STORE_KEY.
         new_key: file with the new key, for rotate.
+        searchable: for create, in PostgreSQL: keep the directions of voiceprints unencrypted in the
+            database, so that pgvector searches them there. Whoever can read the database can then
+            compare voices with them.
     """
 
     action: str
@@ -36,6 +40,7 @@ class StoreOptions(Options):
     tenant: str = "default"
     key: str = ""
     new_key: str = ""
+    searchable: bool = False
 
 
 def store(options: StoreOptions) -> dict[str, Any]:
@@ -49,7 +54,12 @@ def store(options: StoreOptions) -> dict[str, Any]:
         raise SasvError(f"sasv store {options.action} needs --speaker")
     if options.action == "rotate" and not options.new_key:
         raise SasvError("sasv store rotate needs --new-key, the file with the new key")
-    opened = VoiceprintStore(options.path, read_key(options.key), create=False)
+    if options.searchable and options.action != "create":
+        raise SasvError("--searchable is for sasv store create; an existing store stays as it is")
+    creating = options.action == "create"
+    opened = VoiceprintStore(
+        options.path, read_key(options.key), creating, searchable=options.searchable
+    )
     try:
         return _done(opened, options)
     finally:
@@ -58,6 +68,8 @@ def store(options: StoreOptions) -> dict[str, Any]:
 
 def _done(opened: VoiceprintStore, options: StoreOptions) -> dict[str, Any]:
     speaker, tenant = options.speaker, options.tenant
+    if options.action == "create":
+        return {"store": opened.path, "searchable": opened.searchable}
     if options.action == "verify":
         return {"entries": opened.verify(), "intact": True}
     if options.action == "list":

@@ -1,21 +1,17 @@
-"""The store: one SQLite file that any number of processes on a machine can share.
+"""The store: voiceprints in an SQLite file, or in a PostgreSQL database that several servers share.
 
 A change and its entry in the audit trail are one transaction, which is on the disk before the call
 returns. Embeddings are encrypted with a data key of the store; this key, and that of the audit
-trail, are in the file, encrypted with the key of the owner. The audit trail names speakers by keyed
-digests alone, and each entry contains the digest of the one before.
+trail, are in the store, encrypted with the key of the owner. The audit trail names speakers by
+keyed digests alone, and each entry contains the digest of the one before.
 """
 
 import json
 import os
-import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,24 +19,26 @@ import numpy as np
 from sasv.core.errors import SasvError
 from sasv.runtime.verifier import Voiceprint
 from sasv.scores import unit
+from sasv.store.database import Database, Row, VectorTable
 from sasv.store.keys import decrypted, encrypted, keyed_digest, new_key
+from sasv.store.postgres import PostgresDatabase, is_address
 from sasv.store.record import Receipt, Stored
+from sasv.store.search import Directions, direction_of
+from sasv.store.sqlite import SqliteDatabase
 
 FORMAT = 1
-BUSY_SECONDS = 30.0
-"""How long a process waits for another one that writes."""
 
 TABLES = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value {blob} NOT NULL);
 CREATE TABLE voiceprints (
     id TEXT PRIMARY KEY, tenant TEXT NOT NULL, speaker TEXT NOT NULL, label TEXT NOT NULL,
-    model TEXT NOT NULL, net_speech REAL NOT NULL, created REAL NOT NULL, used REAL, expires REAL,
-    consent TEXT NOT NULL, sealed BLOB NOT NULL,
+    model TEXT NOT NULL, net_speech {real} NOT NULL, created {real} NOT NULL, used {real},
+    expires {real}, consent TEXT NOT NULL, sealed {blob} NOT NULL,
     UNIQUE (tenant, speaker, label)
 );
-CREATE TABLE optouts (digest TEXT PRIMARY KEY, time REAL NOT NULL);
+CREATE TABLE optouts (digest TEXT PRIMARY KEY, time {real} NOT NULL);
 CREATE TABLE audit (
-    number INTEGER PRIMARY KEY, time REAL NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
+    number {number} PRIMARY KEY, time {real} NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
     details TEXT NOT NULL, digest TEXT NOT NULL
 );
 """
@@ -53,12 +51,19 @@ UNCHANGED = ("compare", "export")
 START = "0" * 64
 """What stands in the first entry of the trail for the digest of the one before."""
 
+MOST_CHARACTERS = 200
+"""Of the name of a speaker or tenant, and of a label."""
+
+TOGETHER = 1000
+"""Rows that are read at a time where there may be many."""
+
 
 class VoiceprintStore:
-    """Voiceprints of one file.
+    """Voiceprints of one file, or of one PostgreSQL database.
 
     Attributes:
-        path: the file.
+        path: the file, or the address of the database without its password.
+        searchable: whether the database holds unencrypted directions, and searches them itself.
     """
 
     def __init__(
@@ -67,43 +72,45 @@ class VoiceprintStore:
         key: bytes,
         create: bool = True,
         clock: Callable[[], float] = time.time,
+        searchable: bool = False,
     ) -> None:
         """Open a store.
 
         Args:
-            path: the file.
+            path: the file, or ``postgresql://user@host/database``.
             key: key of the owner (see keys.read_key).
-            create: make a new store if there is no file.
+            create: make a new store if there is none.
             clock: gives the time, in seconds since 1970.
+            searchable: of a new store in PostgreSQL: keep the directions of voiceprints
+                unencrypted, so that pgvector can search them. By default each process searches in
+                its own memory. An existing store stays what it is.
 
         Raises:
+            StorageError: the database cannot be reached at the moment.
             SasvError: no store, or one of another key.
         """
-        self.path = os.fspath(path)
         self.clock = clock
         self._lock = threading.RLock()
-        self._search: _Search | None = None
-        if not create and not Path(path).is_file():
-            raise SasvError(f"{self.path}: no such store")
+        self._searches: dict[tuple[str, str], Directions] = {}
+        self._database: Database = (
+            PostgresDatabase(str(path), create)
+            if is_address(path)
+            else SqliteDatabase(path, create)
+        )
+        self.path = self._database.name
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._database = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute("PRAGMA secure_delete = ON")
-            self._begin(key)
-        except (sqlite3.Error, OSError) as error:
-            raise SasvError(f"{self.path}: cannot be used as a store ({error})") from error
+            self._begin(key, searchable)
+        except BaseException:
+            self._database.close()
+            raise
 
-    def _begin(self, key: bytes) -> None:
-        with self._transaction():
-            if not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in TABLES.split(";"):
-                    self._database.execute(statement)
+    def _begin(self, key: bytes, searchable: bool) -> None:
+        with self._database.transaction():
+            if self._database.empty():
+                self._database.prepare(TABLES, searchable)
                 self._set("format", str(FORMAT).encode())
                 self._set("changed", b"")
+                self._set("searchable", b"1" if searchable else b"")
                 self._set("data_key", encrypted(key, new_key(), "data_key"))
                 self._set("audit_key", encrypted(key, new_key(), "audit_key"))
         found = self._get("format").decode()
@@ -111,9 +118,17 @@ class VoiceprintStore:
             raise SasvError(f"{self.path}: format {found} is not known; upgrade sasv")
         self._owner_key = key
         self._audit_key = decrypted(key, self._get("audit_key"), "audit_key", self.path)
+        self.searchable = bool(self._find("searchable"))
+        if searchable and not self.searchable:
+            raise SasvError(
+                f"{self.path}: was not made searchable; enrol its speakers in a new store that is"
+            )
+        self._vectors: VectorTable | None = (
+            self._database.vector_table() if self.searchable else None
+        )
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, or the connection."""
         self._database.close()
 
     def add(
@@ -139,10 +154,12 @@ class VoiceprintStore:
         speaker = voiceprint.speaker
         if not speaker:
             raise SasvError("a voiceprint that is kept needs the name of its speaker")
+        for what, name in (("speaker", speaker), ("tenant", tenant), ("label", label)):
+            _check_name(what, name)
         if not voiceprint.recordings:
             raise SasvError(f"the voiceprint of {speaker} holds no recording")
         identifier = uuid.uuid4().hex
-        with self._transaction():
+        with self._database.transaction():
             if self.opted_out(speaker, tenant):
                 raise SasvError(f"{speaker} opted out; no voiceprint of this speaker may be kept")
             self._database.execute(
@@ -156,6 +173,7 @@ class VoiceprintStore:
                 f"INSERT INTO voiceprints ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (*known, None, sealed),
             )
+            self._put_direction(identifier, voiceprint)
             self._record("add", speaker, tenant, {"id": identifier, "model": voiceprint.model})
         return self.get(identifier)
 
@@ -176,7 +194,7 @@ class VoiceprintStore:
         Raises:
             SasvError: there is no such voiceprint, or another model made it.
         """
-        with self._transaction():
+        with self._database.transaction():
             found = self.get(identifier)
             if found.model != more.model:
                 raise SasvError(
@@ -192,12 +210,13 @@ class VoiceprintStore:
                 "UPDATE voiceprints SET net_speech = ?, sealed = ? WHERE id = ?",
                 (whole.net_speech, sealed, identifier),
             )
+            self._put_direction(identifier, whole)
             self._record("extend", found.speaker, found.tenant, {"id": identifier})
         return self.get(identifier)
 
     def used(self, identifier: str, outcome: str) -> None:
         """Record that a voiceprint was compared, and with which outcome."""
-        with self._transaction():
+        with self._database.transaction():
             found = self.get(identifier)
             self._database.execute(
                 "UPDATE voiceprints SET used = ? WHERE id = ?", (self.clock(), identifier)
@@ -208,16 +227,18 @@ class VoiceprintStore:
     def speakers(self, tenant: str = "default") -> list[str]:
         """Return the names of all speakers, in order."""
         rows = self._database.execute(
-            "SELECT DISTINCT speaker FROM voiceprints WHERE tenant = ? ORDER BY speaker", (tenant,)
+            "SELECT DISTINCT speaker FROM voiceprints WHERE tenant = ?", (tenant,)
         )
-        return [speaker for (speaker,) in rows]
+        return sorted(speaker for (speaker,) in rows)
 
     def search(
         self, vector: np.ndarray, model: str, tenant: str = "default", top: int = 5
     ) -> list[tuple[str, float]]:
         """Return the voiceprints that an embedding is most like: (id, cosine), the likeliest first.
 
-        The search is exact; the directions of all voiceprints are kept in memory between calls.
+        The search is exact. The directions of all voiceprints of the tenant are kept in memory
+        between calls, and read again where they changed; a searchable store lets the database
+        search, and computes the cosines of what it finds from the encrypted voiceprints.
 
         Args:
             vector: (dimension,), raw embedding of a recording.
@@ -225,17 +246,45 @@ class VoiceprintStore:
             tenant: whose voiceprints are searched.
             top: how many at most.
         """
+        if self._vectors is not None:
+            return self._search_database(self._vectors, vector, model, tenant, top)
         with self._lock:
-            mark = f"{tenant}\n{model}\n{self._get('changed').decode()}"
-            if self._search is None or self._search.mark != mark:
-                self._search = _Search.of(
-                    mark, self._select("tenant = ? AND model = ?", (tenant, model))
-                )
-            return self._search.nearest(vector, top, self.clock())
+            directions = self._searches.setdefault((tenant, model), Directions())
+            with self._database.snapshot():
+                state = self._get("changed")
+                if directions.state != state:
+                    directions.refresh(state, self._versions(tenant, model), self._load)
+            return directions.nearest(vector, top, self.clock())
+
+    def _search_database(
+        self, vectors: VectorTable, vector: np.ndarray, model: str, tenant: str, top: int
+    ) -> list[tuple[str, float]]:
+        direction = unit(np.asarray(vector, np.float64)).astype(np.float32)
+        with self._database.snapshot():
+            names = vectors.nearest(direction, tenant, model, max(0, top), self.clock())
+            found = [
+                (stored.id, float(direction_of(stored.voiceprint) @ direction))
+                for stored in self._load(names)
+            ]
+        return sorted(found, key=lambda one: one[1], reverse=True)
+
+    def _versions(self, tenant: str, model: str) -> dict[str, bytes]:
+        """Return the start of what each voiceprint is sealed as, which is random."""
+        rows = self._database.execute(
+            "SELECT id, substr(sealed, 1, 12) FROM voiceprints WHERE tenant = ? AND model = ?",
+            (tenant, model),
+        )
+        return dict(rows)
+
+    def _load(self, identifiers: Sequence[str]) -> Iterator[Stored]:
+        """Read voiceprints, a number of them at a time."""
+        for start in range(0, len(identifiers), TOGETHER):
+            some = tuple(identifiers[start : start + TOGETHER])
+            yield from self._select(f"id IN ({', '.join('?' * len(some))})", some, expired=True)
 
     def export(self, speaker: str, tenant: str = "default") -> dict[str, Any]:
         """Return all that is held about a speaker, as plain values for JSON."""
-        with self._transaction():
+        with self._database.transaction():
             voiceprints = self._select(
                 "speaker = ? AND tenant = ?", (speaker, tenant), expired=True
             )
@@ -243,7 +292,7 @@ class VoiceprintStore:
             rows = self._database.execute(
                 "SELECT number, time, action, details FROM audit WHERE subject = ? ORDER BY number",
                 (subject,),
-            ).fetchall()
+            )
             self._record("export", speaker, tenant, {})
         return {
             "speaker": speaker,
@@ -262,9 +311,9 @@ class VoiceprintStore:
 
     def opt_out(self, speaker: str, tenant: str = "default") -> Receipt:
         """Delete all voiceprints of a speaker, and refuse new ones; return the receipt."""
-        with self._transaction():
+        with self._database.transaction():
             self._database.execute(
-                "INSERT OR IGNORE INTO optouts VALUES (?, ?)",
+                "INSERT INTO optouts VALUES (?, ?) ON CONFLICT DO NOTHING",
                 (self._subject(speaker, tenant), self.clock()),
             )
             return self._delete("opt-out", speaker, tenant)
@@ -274,14 +323,14 @@ class VoiceprintStore:
         found = self._database.execute(
             "SELECT 1 FROM optouts WHERE digest = ?", (self._subject(speaker, tenant),)
         )
-        return found.fetchone() is not None
+        return bool(found)
 
     def sweep(self) -> int:
         """Delete what has expired; return how many voiceprints."""
-        with self._transaction():
+        with self._database.transaction():
             rows = self._database.execute(
                 "SELECT id, speaker, tenant FROM voiceprints WHERE expires <= ?", (self.clock(),)
-            ).fetchall()
+            )
             for identifier, speaker, tenant in rows:
                 self._database.execute("DELETE FROM voiceprints WHERE id = ?", (identifier,))
                 self._record("expire", speaker, tenant, {"id": identifier})
@@ -291,10 +340,10 @@ class VoiceprintStore:
         """Re-encrypt everything with a new data key under a new key of the owner; return how
         many voiceprints. All or nothing: an interruption leaves the old keys valid.
         """
-        with self._transaction():
+        with self._database.transaction():
             old = self._data_key()
             fresh = new_key()
-            rows = self._rows("1", ())
+            rows = self._rows("TRUE", ())
             for *known, _, sealed in rows:
                 context = _context(known)
                 data = decrypted(old, sealed, context, f"{self.path}: voiceprint {known[0]}")
@@ -315,34 +364,52 @@ class VoiceprintStore:
         Raises:
             SasvError: an entry was changed, added, or removed, or a voiceprint was.
         """
-        with self._transaction():
+        with self._database.transaction():
             before = START
             number = 0
-            rows = self._database.execute(
-                "SELECT number, time, action, subject, details, digest FROM audit ORDER BY number"
-            )
-            for found, at, action, subject, details, digest in rows:
-                number += 1
-                entry = [number, at, action, subject, details, before]
-                if found != number or digest != self._digest(entry):
-                    raise SasvError(
-                        f"{self.path}: entry {number} of the audit trail was changed or removed"
-                    )
-                before = digest
+            while rows := self._database.execute(
+                "SELECT number, time, action, subject, details, digest FROM audit "
+                "WHERE number > ? ORDER BY number LIMIT ?",
+                (number, TOGETHER),
+            ):
+                for found, at, action, subject, details, digest in rows:
+                    number += 1
+                    entry = [number, at, action, subject, details, before]
+                    if found != number or digest != self._digest(entry):
+                        raise SasvError(
+                            f"{self.path}: entry {number} of the audit trail was changed or removed"
+                        )
+                    before = digest
             if number and self._get("audit_head").decode() != before:
                 raise SasvError(f"{self.path}: the end of the audit trail was removed")
-            self._select("1", (), expired=True)
+            identifiers = self._database.execute("SELECT id FROM voiceprints")
+            for stored in self._load([identifier for (identifier,) in identifiers]):
+                self._check_direction(stored)
         return number
 
-    def _rows(self, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _put_direction(self, identifier: str, voiceprint: Voiceprint) -> None:
+        if self._vectors is not None:
+            self._vectors.put(identifier, direction_of(voiceprint))
+
+    def _check_direction(self, stored: Stored) -> None:
+        if self._vectors is None:
+            return
+        found = self._vectors.get(stored.id)
+        expected = direction_of(stored.voiceprint)
+        if found is None or found.shape != expected.shape or not np.allclose(found, expected):
+            raise SasvError(
+                f"{self.path}: the direction of voiceprint {stored.id} was changed or removed"
+            )
+
+    def _rows(self, where: str, values: tuple[Any, ...]) -> list[Row]:
         query = f"SELECT {COLUMNS} FROM voiceprints WHERE {where} ORDER BY created, id"
-        return self._database.execute(query, values).fetchall()
+        return self._database.execute(query, values)
 
     def _select(self, where: str, values: tuple[Any, ...], expired: bool = False) -> list[Stored]:
         if not expired:
             where += " AND (expires IS NULL OR expires > ?)"
             values = (*values, self.clock())
-        with self._lock:
+        with self._database.snapshot():
             rows = self._rows(where, values)
             key = self._data_key() if rows else b""
         found = []
@@ -356,11 +423,11 @@ class VoiceprintStore:
         return found
 
     def _delete(self, action: str, speaker: str, tenant: str) -> Receipt:
-        with self._transaction():
+        with self._database.transaction():
             rows = self._database.execute(
                 "DELETE FROM voiceprints WHERE speaker = ? AND tenant = ? RETURNING id",
                 (speaker, tenant),
-            ).fetchall()
+            )
             deleted = tuple(identifier for (identifier,) in rows)
             number, digest = self._record(action, speaker, tenant, {"ids": list(deleted)})
         return Receipt(deleted, number, digest)
@@ -371,8 +438,8 @@ class VoiceprintStore:
         """Append an entry to the audit trail; return its number and digest."""
         last = self._database.execute(
             "SELECT number, digest FROM audit ORDER BY number DESC LIMIT 1"
-        ).fetchone()
-        number, before = (last[0] + 1, last[1]) if last else (1, START)
+        )
+        number, before = (last[0][0] + 1, last[0][1]) if last else (1, START)
         subject = self._subject(speaker, tenant) if speaker else ""
         values = [number, self.clock(), action, subject, json.dumps(details)]
         digest = self._digest([*values, before])
@@ -393,31 +460,21 @@ class VoiceprintStore:
         return decrypted(self._owner_key, self._get("data_key"), "data_key", self.path)
 
     def _get(self, name: str) -> bytes:
-        found = self._database.execute(
-            "SELECT value FROM settings WHERE name = ?", (name,)
-        ).fetchone()
-        if found is None:
+        value = self._find(name)
+        if value is None:
             raise SasvError(f"{self.path}: is no store of sasv, or {name} was removed from it")
-        value: bytes = found[0]
         return value
 
-    def _set(self, name: str, value: bytes) -> None:
-        self._database.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+    def _find(self, name: str) -> bytes | None:
+        found = self._database.execute("SELECT value FROM settings WHERE name = ?", (name,))
+        return found[0][0] if found else None
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Make the changes inside at once or not at all; nested ones belong to the outer one."""
-        with self._lock:
-            if self._database.in_transaction:
-                yield
-                return
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+    def _set(self, name: str, value: bytes) -> None:
+        self._database.execute(
+            "INSERT INTO settings VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
 
 
 def _context(known: Sequence[Any]) -> str:
@@ -425,42 +482,9 @@ def _context(known: Sequence[Any]) -> str:
     return json.dumps(list(known))
 
 
-@dataclass(frozen=True)
-class _Search:
-    """Directions of voiceprints, in memory.
-
-    Attributes:
-        mark: which voiceprints, and of which state of the store.
-        identifiers: of the rows.
-        expires: when each expires; infinite if it does not.
-        matrix: float32 (voiceprints, dimension), of length one.
-    """
-
-    mark: str
-    identifiers: list[str]
-    expires: np.ndarray
-    matrix: np.ndarray
-
-    @classmethod
-    def of(cls, mark: str, found: Sequence[Stored]) -> "_Search":
-        """Make it of voiceprints."""
-        means = [
-            np.mean([np.asarray(one.vector) for one in stored.voiceprint.recordings], axis=0)
-            for stored in found
-        ]
-        matrix = unit(np.stack(means)).astype(np.float32) if means else np.zeros((0, 1), np.float32)
-        ends = [np.inf if stored.expires is None else stored.expires for stored in found]
-        return cls(mark, [stored.id for stored in found], np.array(ends), matrix)
-
-    def nearest(self, vector: np.ndarray, top: int, now: float) -> list[tuple[str, float]]:
-        """Return the rows that are most like a vector and have not expired."""
-        if not self.identifiers or top < 1:
-            return []
-        cosines = self.matrix @ unit(np.asarray(vector, np.float64)).astype(np.float32)
-        cosines[self.expires <= now] = -np.inf
-        top = min(top, len(cosines))
-        best = np.argpartition(-cosines, top - 1)[:top]
-        best = best[np.argsort(-cosines[best], kind="stable")]
-        return [
-            (self.identifiers[row], float(cosines[row])) for row in best if cosines[row] > -np.inf
-        ]
+def _check_name(what: str, name: str) -> None:
+    """Raise SasvError where a database could not hold or find a name."""
+    if len(name) > MOST_CHARACTERS:
+        raise SasvError(f"the {what} has {len(name)} characters; at most {MOST_CHARACTERS}")
+    if "\0" in name or not name.isprintable():
+        raise SasvError(f"the {what} {name!r} holds characters that cannot be printed")

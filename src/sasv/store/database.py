@@ -1,0 +1,126 @@
+"""What a store needs of a database: queries, transactions among writers, consistent reads."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+Row = tuple[Any, ...]
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another one."""
+
+
+class VectorTable(Protocol):
+    """Directions of voiceprints that the database itself searches. They are not encrypted."""
+
+    def put(self, identifier: str, direction: np.ndarray) -> None:
+        """Keep the direction of a voiceprint, in place of an earlier one; it is deleted together
+        with the voiceprint.
+        """
+
+    def get(self, identifier: str) -> np.ndarray | None:
+        """Return the direction of a voiceprint; None if there is none."""
+
+    def nearest(
+        self, direction: np.ndarray, tenant: str, model: str, top: int, now: float
+    ) -> list[str]:
+        """Return the voiceprints with the highest cosines that have not expired, the highest
+        first.
+        """
+
+
+class Database(ABC):
+    """One connection, which the threads of a process share.
+
+    Queries are those that SQLite and PostgreSQL have in common, with ``?`` for values.
+
+    Attributes:
+        name: of the database, for messages, without a password.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.RLock()
+        self._inside = False
+
+    @abstractmethod
+    def prepare(self, tables: str, searchable: bool) -> None:
+        """Make the tables, inside a transaction, and the table of directions if it is wanted.
+
+        Args:
+            tables: statements, with the types {number}, {real}, and {blob}.
+            searchable: whether the database itself has to search directions.
+        """
+
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether there are no tables yet."""
+
+    @abstractmethod
+    def vector_table(self) -> VectorTable:
+        """Return the table of directions that ``prepare`` made."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement; return its rows.
+
+        Raises:
+            StorageError: the database cannot be reached, or is busy.
+            SasvError: it cannot do it.
+        """
+        with self._lock:
+            return self._execute(query, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the changes inside at once or not at all, with no other writer in between; nested
+        ones belong to the outer one.
+        """
+        with self._within(self._begin_writing):
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads inside see the same state."""
+        with self._within(self._begin_reading):
+            yield
+
+    @contextmanager
+    def _within(self, begin: Any) -> Iterator[None]:
+        with self._lock:
+            if self._inside:
+                yield
+                return
+            begin()
+            self._inside = True
+            try:
+                yield
+                self._commit()
+            except BaseException:
+                self._rollback()
+                raise
+            finally:
+                self._inside = False
+
+    @abstractmethod
+    def _execute(self, query: str, values: Sequence[Any]) -> list[Row]: ...
+
+    @abstractmethod
+    def _begin_writing(self) -> None: ...
+
+    @abstractmethod
+    def _begin_reading(self) -> None: ...
+
+    @abstractmethod
+    def _commit(self) -> None: ...
+
+    @abstractmethod
+    def _rollback(self) -> None:
+        """Undo the transaction. It never raises: the error that led here is the one to report."""

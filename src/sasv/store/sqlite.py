@@ -1,0 +1,75 @@
+"""One SQLite file, which any number of processes of a machine can share."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sasv.core.errors import SasvError, StorageError
+from sasv.store.database import BUSY_SECONDS, Database, Row, VectorTable
+
+TYPES = {"number": "INTEGER", "real": "REAL", "blob": "BLOB"}
+
+
+class SqliteDatabase(Database):
+    """A file in which each change is on the disk before its call returns."""
+
+    def __init__(self, path: str | os.PathLike[str], create: bool) -> None:
+        """Open a file. SasvError if there is none and none shall be made, or it is no database."""
+        super().__init__(os.fspath(path))
+        if not create and not Path(path).is_file():
+            raise SasvError(f"{self.name}: no such store")
+        try:
+            os.close(os.open(self.name, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connection = sqlite3.connect(
+                self.name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+                self._connection.execute(f"PRAGMA {setting}")
+        except (sqlite3.Error, OSError) as error:
+            raise SasvError(f"{self.name}: cannot be used as a store ({error})") from error
+
+    def prepare(self, tables: str, searchable: bool) -> None:
+        """Make the tables."""
+        if searchable:
+            raise SasvError(
+                f"{self.name}: a store in a file is searched in the memory of sasv; only one in "
+                "PostgreSQL can be searchable"
+            )
+        for statement in tables.format(**TYPES).split(";"):
+            self.execute(statement)
+
+    def empty(self) -> bool:
+        """Whether the file has no tables yet."""
+        return not self.execute("SELECT 1 FROM sqlite_master")
+
+    def vector_table(self) -> VectorTable:
+        """Raise SasvError: there is none in a file."""
+        raise SasvError(f"{self.name}: a store in a file has no table of directions")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _execute(self, query: str, values: Sequence[Any]) -> list[Row]:
+        try:
+            return self._connection.execute(query, tuple(values)).fetchall()
+        except sqlite3.OperationalError as error:
+            raise StorageError(f"{self.name}: cannot be used at the moment ({error})") from error
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            raise SasvError(f"{self.name}: cannot be used as a store ({error})") from error
+
+    def _begin_writing(self) -> None:
+        self._execute("BEGIN IMMEDIATE", ())
+
+    def _begin_reading(self) -> None:
+        self._execute("BEGIN", ())
+
+    def _commit(self) -> None:
+        self._execute("COMMIT", ())
+
+    def _rollback(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("ROLLBACK")
