@@ -45,7 +45,7 @@ def _has_vector(folder: Path) -> bool:
 def running(folder: Path) -> Iterator["Server"]:
     """Start a server of the binaries in a folder, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="sasv-pg-") as data:
-        os.chmod(data, 0o777)
+        Path(data).chmod(0o777)
         server = Server(folder, Path(data))
         # No file is forced to the disk: the server is not meant to survive the machine.
         options = ["--auth=trust", "--username=sasv", "--encoding=UTF8", "--no-locale", "--no-sync"]

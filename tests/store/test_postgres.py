@@ -1,9 +1,9 @@
 """What is special to a store in PostgreSQL: addresses, lost connections, and pgvector."""
 
 import numpy as np
-import postgres
 import pytest
 
+import postgres
 from sasv.core.errors import SasvError, StorageError
 from sasv.decision import Recording
 from sasv.runtime import Voiceprint

@@ -12,9 +12,9 @@ import sqlite3
 import time
 
 import numpy as np
-import postgres
 import pytest
 
+import postgres
 from sasv.cli import main
 from sasv.core.errors import SasvError
 from sasv.decision import Recording

@@ -15,10 +15,11 @@ ACTIONS = ("new-key", "create", "verify", "list", "export", "delete", "opt-out",
 class StoreOptions(Options):
     """Manage a store of voiceprints.
 
-    new-key writes a key file. create makes an empty store. verify checks the audit trail and decrypts all voiceprints. list
-    names the speakers. export prints everything that is stored about a speaker. delete removes it
-    and prints a receipt. opt-out does the same and refuses new voiceprints of the speaker. sweep
-    deletes expired voiceprints. rotate encrypts everything with a new key.
+    new-key writes a key file. create makes an empty store. verify checks the audit trail and
+    decrypts all voiceprints. list names the speakers. export prints everything that is stored about
+    a speaker. delete removes it and prints a receipt. opt-out does the same and refuses new
+    voiceprints of the speaker. sweep deletes expired voiceprints. rotate encrypts everything with a
+    new key.
 
     Args:
         action: new-key, create, verify, list, export, delete, opt-out, sweep, or rotate.
