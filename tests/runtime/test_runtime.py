@@ -1,5 +1,6 @@
 """Enrol, verify, identify, and listen with an exported model, here a toy of one layer."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from conftest import buzz
 from sasv.audio import write_audio
+from sasv.cli import main
 from sasv.core.errors import AudioError, SasvError, Undecided
 from sasv.decision import Outcome, SpeechLimits
 from sasv.models import Specification
@@ -210,3 +212,47 @@ def test_a_graph_of_samples_is_embedded_in_batches(path):
     np.testing.assert_allclose(model.embed_many(waves), alone, rtol=1e-5)
     with pytest.raises(SasvError, match="without spoofed speech"):
         model.bona_fide_scores(waves)
+
+
+@pytest.mark.slow
+def test_the_commands_enrol_and_verify_with_a_store(path, tmp_path, capsys):
+    """A second voice under one name is refused, or reported; the comparison is recorded."""
+    pytest.importorskip("cryptography", reason="cryptography is not installed")
+    for name, pitch in PITCHES.items():
+        for seed in (1, 2):
+            write_audio(tmp_path / f"{name}{seed}.wav", buzz(2 * RATE, pitch, seed))
+    store, key = str(tmp_path / "store.db"), str(tmp_path / "key")
+    assert main(["store", "new-key", key]) == 0
+    assert main(["store", "create", store, "--key", key]) == 0
+    capsys.readouterr()
+    common = ["--model", str(path), "--key", key]
+
+    def enrol(speaker, recording, *words):
+        status = main(["enrol", store, speaker, str(tmp_path / recording), *common, *words])
+        out, err = capsys.readouterr()
+        return status, json.loads(out) if out else err
+
+    status, first = enrol("ann", "ann1.wav", "--consent", "form 7", "--days", "30")
+    assert status == 0 and first["duplicates"] == [] and first["consent"] == "form 7"
+    assert first["expires"] - first["created"] == pytest.approx(30 * 86400, abs=60)
+    assert enrol("ann", "ann2.wav", "--more")[1]["id"] == first["id"]
+    assert enrol("bob", "bob1.wav")[0] == 0
+    status, message = enrol("eve", "ann2.wav")
+    assert status == 2 and "enrolled already as ann" in message
+    status, twin = enrol("eve", "ann2.wav", "--duplicates", "report")
+    assert status == 0 and [one["speaker"] for one in twin["duplicates"]] == ["ann"]
+    assert "no voiceprint to add to" in enrol("joe", "eve1.wav", "--more")[1]
+
+    def verify(speaker, recording):
+        words = ["--store", store, "--speaker", speaker, "--json"]
+        main(["verify", str(tmp_path / recording), *common, *words])
+        out, err = capsys.readouterr()
+        return json.loads(out)["decision"] if out else err
+
+    assert verify("bob", "bob2.wav") == "accept" and verify("bob", "ann1.wav") == "reject"
+    assert "joe: not enrolled" in verify("joe", "bob1.wav")
+    assert main(["verify", "a.wav", "--store", store]) == 2
+    assert main(["store", "export", store, "--key", key, "--speaker", "bob"]) == 0
+    held = json.loads(capsys.readouterr().out)
+    actions = [entry["action"] for entry in held["audit"]]
+    assert actions == ["add", "compare", "compare"]

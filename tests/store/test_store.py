@@ -17,9 +17,9 @@ import pytest
 import postgres
 from sasv.cli import main
 from sasv.core.errors import SasvError
-from sasv.decision import Recording
+from sasv.decision import Recording, Verifier
 from sasv.runtime import Voiceprint
-from sasv.store import VoiceprintStore
+from sasv.store import DuplicateVoice, VoiceprintStore
 from sasv.store.keys import key_text, new_key, read_key, write_key
 
 pytest.importorskip("cryptography", reason="cryptography is not installed")
@@ -206,6 +206,23 @@ def test_a_new_key(store, address):
     with pytest.raises(SasvError, match="right key"):
         VoiceprintStore(address, KEY)
     assert VoiceprintStore(address, fresh).get(added.id).speaker == "ann"
+
+
+def test_a_voice_that_is_enrolled_already(store):
+    verifier = Verifier(threshold=0.6)
+    first = store.add(voiceprint("ann", 1), verifier=verifier)
+    store.add(voiceprint("bob", 2), verifier=verifier)
+    store.add(voiceprint("ann", 1), label="phone", verifier=verifier)
+    again = voiceprint("eve", 1)
+    assert [one.speaker for one in store.duplicates(again, verifier)] == ["ann", "ann"]
+    with pytest.raises(DuplicateVoice, match="enrolled already as ann") as caught:
+        store.add(again, verifier=verifier)
+    assert first.id in {one.id for one in caught.value.found}
+    assert caught.value.found[0].score == pytest.approx(1.0)
+    assert store.speakers() == ["ann", "bob"]
+    assert store.duplicates(voiceprint("eve", 1, model="new"), verifier) == []
+    assert store.duplicates(again, verifier, tenant="other") == []
+    assert store.add(again).speaker == "eve"
 
 
 def test_names_that_no_database_takes(store):

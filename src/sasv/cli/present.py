@@ -193,6 +193,7 @@ PRESENTERS = {
     "detect": Presenter(detect_text),
     "benchmark-runtime": Presenter(runtime_text),
     "demo": Presenter(reproduction_text, demo_opening),
+    "enrol": Presenter(info_text),
     "evaluate": Presenter(evaluate_text),
     "export": Presenter(export_text),
     "info": Presenter(info_text),

@@ -197,6 +197,12 @@ COMMANDS = {
         "measure the speed and the memory of an exported model",
         positionals=("model",),
     ),
+    "enrol": Command(
+        "_enrol",
+        "EnrolOptions",
+        "enrol a speaker in a store of voiceprints",
+        positionals=("store", "speaker", "recordings"),
+    ),
     "store": Command(
         "_store",
         "StoreOptions",

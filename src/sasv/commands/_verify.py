@@ -4,11 +4,14 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import numpy as np
+
 from sasv.audio import AUTO
 from sasv.commands._loading import load_any
 from sasv.core.errors import SasvError, Undecided
 from sasv.core.options import Options, Range
-from sasv.decision import Outcome, SpeechLimits
+from sasv.decision import Decision, Outcome, Recording, SpeechLimits, Verifier
+from sasv.decision.outcome import SASV
 from sasv.metrics import cost_model
 from sasv.runtime.windows import any_recording
 from sasv.scores import Cohort
@@ -22,7 +25,8 @@ class VerifyOptions(Options):
     """Decide whether a recording is bona fide speech of the enrolled speaker.
 
     Args:
-        recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide on.
+        recordings: ENROL... TEST: one or more recordings of the speaker, then the one to decide on;
+            with --store, the latter alone.
         model: checkpoint, or ONNX file that sasv export wrote; by default the model that comes
             with sasv.
         threshold: score from which a recording is accepted; by default the calibration or the
@@ -35,6 +39,12 @@ class VerifyOptions(Options):
             scores.
         channel: channel to use of recordings with several: mean, loudest, or a number counted from
             0; auto takes the mean, or the loudest channel if the channels cancel each other.
+        store: store of voiceprints (see sasv enrol) that the claimed speaker is enrolled in. The
+            likeliest of the speaker's voiceprints decides, and the comparison is recorded.
+        speaker: claimed speaker, for --store.
+        tenant: customer to whom the speaker belongs, for --store.
+        key: file with the key of the store; by default the key in the environment variable
+            SASV_STORE_KEY.
         json: print JSON.
         device: cpu, cuda, or auto.
     """
@@ -46,6 +56,10 @@ class VerifyOptions(Options):
     min_speech: Annotated[float | None, Range(0)] = None
     cohort: str = ""
     channel: str = AUTO
+    store: str = ""
+    speaker: str = ""
+    tenant: str = "default"
+    key: str = ""
     json: bool = False
     device: str = "auto"
 
@@ -57,7 +71,11 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         Undecided: the decision is inconclusive, because a recording holds too little speech or its
             embedding is broken; nothing was compared.
     """
-    if len(options.recordings) < 2:
+    if bool(options.store) != bool(options.speaker):
+        raise SasvError("--store needs --speaker, the claimed speaker, and vice versa")
+    if options.store and len(options.recordings) != 1:
+        raise SasvError("with --store, verify takes one recording: the one to decide on")
+    if not options.store and len(options.recordings) < 2:
         raise SasvError("verify needs at least two recordings: ENROL... TEST")
     model = load_any(options.model, options.device, options.channel)
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
@@ -80,9 +98,12 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         verifier = replace(verifier, limits=limits_with(verifier.limits, options.min_speech))
     recordings = [any_recording(model, path, verifier.limits) for path in options.recordings]
     *enrolment, test = recordings
-    decision = verifier.decide(enrolment, test)
+    if options.store:
+        decision = _against_store(options, model.fingerprint, verifier, test)
+    else:
+        decision = verifier.decide(enrolment, test)
     result = decision.to_dict() | {
-        "enrolment": options.recordings[:-1],
+        "enrolment": options.recordings[:-1] or options.speaker,
         "test": options.recordings[-1],
         "recordings": [recording.to_dict() for recording in recordings],
     }
@@ -93,6 +114,33 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
     for reason in decision.reasons[1:]:
         logger.info(f"warning: {reason.text}")
     return result
+
+
+def _against_store(
+    options: VerifyOptions, fingerprint: str, verifier: Verifier, test: Recording
+) -> Decision:
+    """Return the decision on the likeliest voiceprint of the claimed speaker, and record it."""
+    from sasv.store import VoiceprintStore
+    from sasv.store.keys import read_key
+
+    store = VoiceprintStore(options.store, read_key(options.key), create=False)
+    try:
+        held = store.of(options.speaker, options.tenant)
+        if not held:
+            raise SasvError(f"{options.speaker}: not enrolled in {store.path}")
+        usable = [stored for stored in held if stored.model == fingerprint]
+        if not usable:
+            raise SasvError(
+                f"the voiceprint of {options.speaker} was made by another model; enrol the speaker "
+                f"again with {options.model}"
+            )
+        decisions = [verifier.decide(stored.voiceprint.recordings, test) for stored in usable]
+        scores = [decision.scores.get(SASV, -np.inf) for decision in decisions]
+        best = int(np.argmax(scores))
+        store.used(usable[best].id, decisions[best].outcome.value)
+        return decisions[best]
+    finally:
+        store.close()
 
 
 def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:

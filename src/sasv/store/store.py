@@ -8,7 +8,6 @@ keyed digests alone, and each entry contains the digest of the one before.
 
 import json
 import os
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,17 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import SasvError
+from sasv.decision import Verifier
 from sasv.runtime.verifier import Voiceprint
 from sasv.scores import unit
+from sasv.store.audit import AuditTrail
 from sasv.store.database import Database, Row, VectorTable
-from sasv.store.keys import decrypted, encrypted, keyed_digest, new_key
+from sasv.store.duplicates import Duplicate, DuplicateVoice, same_voice
+from sasv.store.keys import decrypted, encrypted, new_key
 from sasv.store.postgres import PostgresDatabase, is_address
 from sasv.store.record import Receipt, Stored
 from sasv.store.search import Directions, direction_of
+from sasv.store.settings import Settings
 from sasv.store.sqlite import SqliteDatabase
 
 FORMAT = 1
@@ -45,14 +48,11 @@ CREATE TABLE audit (
 COLUMNS = "id, tenant, speaker, label, model, net_speech, created, expires, consent, used, sealed"
 """All but the last two are sealed together with the embeddings, so that no row can be changed."""
 
-UNCHANGED = ("compare", "export")
-"""Actions after which the embeddings are those of before."""
-
-START = "0" * 64
-"""What stands in the first entry of the trail for the digest of the one before."""
-
 MOST_CHARACTERS = 200
 """Of the name of a speaker or tenant, and of a label."""
+
+MOST_DUPLICATES = 10
+"""Voiceprints that a new one is compared with, those with the highest cosines."""
 
 TOGETHER = 1000
 """Rows that are read at a time where there may be many."""
@@ -90,7 +90,6 @@ class VoiceprintStore:
             SasvError: no store, or one of another key.
         """
         self.clock = clock
-        self._lock = threading.RLock()
         self._searches: dict[tuple[str, str], Directions] = {}
         self._database: Database = (
             PostgresDatabase(str(path), create)
@@ -98,6 +97,7 @@ class VoiceprintStore:
             else SqliteDatabase(path, create)
         )
         self.path = self._database.name
+        self._settings = Settings(self._database)
         try:
             self._begin(key, searchable)
         except BaseException:
@@ -108,17 +108,18 @@ class VoiceprintStore:
         with self._database.transaction():
             if self._database.empty():
                 self._database.prepare(TABLES, searchable)
-                self._set("format", str(FORMAT).encode())
-                self._set("changed", b"")
-                self._set("searchable", b"1" if searchable else b"")
-                self._set("data_key", encrypted(key, new_key(), "data_key"))
-                self._set("audit_key", encrypted(key, new_key(), "audit_key"))
-        found = self._get("format").decode()
+                self._settings.set("format", str(FORMAT).encode())
+                self._settings.set("changed", b"")
+                self._settings.set("searchable", b"1" if searchable else b"")
+                self._settings.set("data_key", encrypted(key, new_key(), "data_key"))
+                self._settings.set("audit_key", encrypted(key, new_key(), "audit_key"))
+        found = self._settings.get("format").decode()
         if found != str(FORMAT):
             raise SasvError(f"{self.path}: format {found} is not known; upgrade sasv")
         self._owner_key = key
-        self._audit_key = decrypted(key, self._get("audit_key"), "audit_key", self.path)
-        self.searchable = bool(self._find("searchable"))
+        self._audit_key = decrypted(key, self._settings.get("audit_key"), "audit_key", self.path)
+        self._audit = AuditTrail(self._database, self._settings, self._audit_key)
+        self.searchable = bool(self._settings.find("searchable"))
         if searchable and not self.searchable:
             raise SasvError(
                 f"{self.path}: was not made searchable; enrol its speakers in a new store that is"
@@ -138,6 +139,7 @@ class VoiceprintStore:
         label: str = "",
         consent: str = "",
         expires: float | None = None,
+        verifier: Verifier | None = None,
     ) -> Stored:
         """Keep a voiceprint; one of the same tenant, speaker, and label is replaced.
 
@@ -147,8 +149,11 @@ class VoiceprintStore:
             label: which of the speaker's voiceprints it is.
             consent: note on the consent of the speaker.
             expires: when it is deleted, in seconds since 1970.
+            verifier: refuse a voice that this takes for another speaker of the tenant (see
+                ``duplicates``); by default no other speakers are compared.
 
         Raises:
+            DuplicateVoice: the voice is enrolled already under another name.
             SasvError: the voiceprint has no name, or its speaker opted out.
         """
         speaker = voiceprint.speaker
@@ -159,7 +164,10 @@ class VoiceprintStore:
         if not voiceprint.recordings:
             raise SasvError(f"the voiceprint of {speaker} holds no recording")
         identifier = uuid.uuid4().hex
+        # Before the transaction as well, so that what is read for it keeps no other writer waiting.
+        self._refuse_duplicates(voiceprint, verifier, tenant)
         with self._database.transaction():
+            self._refuse_duplicates(voiceprint, verifier, tenant)
             if self.opted_out(speaker, tenant):
                 raise SasvError(f"{speaker} opted out; no voiceprint of this speaker may be kept")
             self._database.execute(
@@ -248,13 +256,35 @@ class VoiceprintStore:
         """
         if self._vectors is not None:
             return self._search_database(self._vectors, vector, model, tenant, top)
-        with self._lock:
+        with self._database.snapshot():
             directions = self._searches.setdefault((tenant, model), Directions())
-            with self._database.snapshot():
-                state = self._get("changed")
-                if directions.state != state:
-                    directions.refresh(state, self._versions(tenant, model), self._load)
+            state = self._settings.get("changed")
+            if directions.state != state:
+                directions.refresh(state, self._versions(tenant, model), self._load)
             return directions.nearest(vector, top, self.clock())
+
+    def duplicates(
+        self, voiceprint: Voiceprint, verifier: Verifier, tenant: str = "default"
+    ) -> list[Duplicate]:
+        """Return other speakers whose voice a voiceprint is taken for, the likeliest first.
+
+        The voiceprints with the highest cosines are compared as in a verification. The more
+        speakers there are, the more often one of them is only similar.
+
+        Args:
+            voiceprint: with the name of its speaker, whose own voiceprints are left out.
+            verifier: of the model that made it; decides what is the same voice.
+            tenant: whose speakers are compared.
+        """
+        own = len(self.of(voiceprint.speaker, tenant))
+        vector = direction_of(voiceprint)
+        near = self.search(vector, voiceprint.model, tenant, MOST_DUPLICATES + own)
+        found = [
+            same_voice(verifier, stored, voiceprint)
+            for stored in self._load([identifier for identifier, _ in near])
+            if stored.speaker != voiceprint.speaker
+        ]
+        return sorted((one for one in found if one), key=lambda one: one.score, reverse=True)
 
     def _search_database(
         self, vectors: VectorTable, vector: np.ndarray, model: str, tenant: str, top: int
@@ -288,21 +318,14 @@ class VoiceprintStore:
             voiceprints = self._select(
                 "speaker = ? AND tenant = ?", (speaker, tenant), expired=True
             )
-            subject = self._subject(speaker, tenant)
-            rows = self._database.execute(
-                "SELECT number, time, action, details FROM audit WHERE subject = ? ORDER BY number",
-                (subject,),
-            )
+            entries = self._audit.of(speaker, tenant)
             self._record("export", speaker, tenant, {})
         return {
             "speaker": speaker,
             "tenant": tenant,
             "opted_out": self.opted_out(speaker, tenant),
             "voiceprints": [stored.to_dict() for stored in voiceprints],
-            "audit": [
-                {"number": number, "time": at, "action": action, "details": json.loads(details)}
-                for number, at, action, details in rows
-            ],
+            "audit": entries,
         }
 
     def delete(self, speaker: str, tenant: str = "default") -> Receipt:
@@ -314,14 +337,14 @@ class VoiceprintStore:
         with self._database.transaction():
             self._database.execute(
                 "INSERT INTO optouts VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (self._subject(speaker, tenant), self.clock()),
+                (self._audit.subject(speaker, tenant), self.clock()),
             )
             return self._delete("opt-out", speaker, tenant)
 
     def opted_out(self, speaker: str, tenant: str = "default") -> bool:
         """Whether a speaker opted out."""
         found = self._database.execute(
-            "SELECT 1 FROM optouts WHERE digest = ?", (self._subject(speaker, tenant),)
+            "SELECT 1 FROM optouts WHERE digest = ?", (self._audit.subject(speaker, tenant),)
         )
         return bool(found)
 
@@ -351,8 +374,8 @@ class VoiceprintStore:
                     "UPDATE voiceprints SET sealed = ? WHERE id = ?",
                     (encrypted(fresh, data, context), known[0]),
                 )
-            self._set("data_key", encrypted(key, fresh, "data_key"))
-            self._set("audit_key", encrypted(key, self._audit_key, "audit_key"))
+            self._settings.set("data_key", encrypted(key, fresh, "data_key"))
+            self._settings.set("audit_key", encrypted(key, self._audit_key, "audit_key"))
             self._record("rotate", "", "", {"voiceprints": len(rows)})
         self._owner_key = key
         return len(rows)
@@ -365,27 +388,18 @@ class VoiceprintStore:
             SasvError: an entry was changed, added, or removed, or a voiceprint was.
         """
         with self._database.transaction():
-            before = START
-            number = 0
-            while rows := self._database.execute(
-                "SELECT number, time, action, subject, details, digest FROM audit "
-                "WHERE number > ? ORDER BY number LIMIT ?",
-                (number, TOGETHER),
-            ):
-                for found, at, action, subject, details, digest in rows:
-                    number += 1
-                    entry = [number, at, action, subject, details, before]
-                    if found != number or digest != self._digest(entry):
-                        raise SasvError(
-                            f"{self.path}: entry {number} of the audit trail was changed or removed"
-                        )
-                    before = digest
-            if number and self._get("audit_head").decode() != before:
-                raise SasvError(f"{self.path}: the end of the audit trail was removed")
+            number = self._audit.verify()
             identifiers = self._database.execute("SELECT id FROM voiceprints")
             for stored in self._load([identifier for (identifier,) in identifiers]):
                 self._check_direction(stored)
         return number
+
+    def _refuse_duplicates(
+        self, voiceprint: Voiceprint, verifier: Verifier | None, tenant: str
+    ) -> None:
+        found = [] if verifier is None else self.duplicates(voiceprint, verifier, tenant)
+        if found:
+            raise DuplicateVoice(voiceprint.speaker, found)
 
     def _put_direction(self, identifier: str, voiceprint: Voiceprint) -> None:
         if self._vectors is not None:
@@ -436,45 +450,11 @@ class VoiceprintStore:
         self, action: str, speaker: str, tenant: str, details: dict[str, Any]
     ) -> tuple[int, str]:
         """Append an entry to the audit trail; return its number and digest."""
-        last = self._database.execute(
-            "SELECT number, digest FROM audit ORDER BY number DESC LIMIT 1"
-        )
-        number, before = (last[0][0] + 1, last[0][1]) if last else (1, START)
-        subject = self._subject(speaker, tenant) if speaker else ""
-        values = [number, self.clock(), action, subject, json.dumps(details)]
-        digest = self._digest([*values, before])
-        self._database.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", (*values, digest))
-        self._set("audit_head", digest.encode())
-        if action not in UNCHANGED:
-            self._set("changed", digest.encode())
-        return number, digest
-
-    def _digest(self, entry: list[Any]) -> str:
-        return keyed_digest(self._audit_key, json.dumps(entry))
-
-    def _subject(self, speaker: str, tenant: str) -> str:
-        return keyed_digest(self._audit_key, json.dumps([tenant, speaker]))
+        return self._audit.append(self.clock(), action, speaker, tenant, details)
 
     def _data_key(self) -> bytes:
         """Return the data key, read again: another process may have rotated it."""
-        return decrypted(self._owner_key, self._get("data_key"), "data_key", self.path)
-
-    def _get(self, name: str) -> bytes:
-        value = self._find(name)
-        if value is None:
-            raise SasvError(f"{self.path}: is no store of sasv, or {name} was removed from it")
-        return value
-
-    def _find(self, name: str) -> bytes | None:
-        found = self._database.execute("SELECT value FROM settings WHERE name = ?", (name,))
-        return found[0][0] if found else None
-
-    def _set(self, name: str, value: bytes) -> None:
-        self._database.execute(
-            "INSERT INTO settings VALUES (?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, value),
-        )
+        return decrypted(self._owner_key, self._settings.get("data_key"), "data_key", self.path)
 
 
 def _context(known: Sequence[Any]) -> str:

@@ -1,0 +1,97 @@
+"""sasv enrol."""
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+from sasv.audio import AUTO
+from sasv.commands._loading import load_any
+from sasv.core.errors import SasvError
+from sasv.core.options import Options, Range
+from sasv.runtime import Verifier
+from sasv.store import VoiceprintStore
+from sasv.store.keys import read_key
+from sasv.weights.catalogue import DEFAULT
+
+logger = logging.getLogger("sasv")
+
+DAY = 86400.0
+
+
+@dataclass
+class EnrolOptions(Options):
+    """Enrol a speaker in a store of voiceprints. A voiceprint of the same label is replaced.
+
+    Args:
+        store: the store (see sasv store create).
+        speaker: name of the speaker.
+        recordings: one or more recordings of the speaker; audio is not kept.
+        model: checkpoint, or ONNX file that sasv export wrote; by default the model that comes
+            with sasv.
+        key: file with the key of the store; by default the key in the environment variable
+            SASV_STORE_KEY.
+        tenant: customer to whom the speaker belongs.
+        label: which of the speaker's voiceprints it is, such as headset or phone.
+        consent: note on the consent of the speaker.
+        days: days after which the voiceprint is deleted; by default it is kept until it is deleted.
+        more: add the recordings to the voiceprint of this label instead of replacing it.
+        duplicates: what to do if the voice is enrolled already under another name: refuse it, or
+            only report it.
+        channel: channel to use of recordings with several (see sasv verify).
+        device: cpu, cuda, or auto.
+    """
+
+    store: str
+    speaker: str
+    recordings: list[str]
+    model: str = DEFAULT
+    key: str = ""
+    tenant: str = "default"
+    label: str = ""
+    consent: str = ""
+    days: Annotated[float | None, Range(above=0)] = None
+    more: bool = False
+    duplicates: Literal["refuse", "report"] = "refuse"
+    channel: str = AUTO
+    device: str = "auto"
+
+
+def enrol(options: EnrolOptions) -> dict[str, Any]:
+    """Enrol a speaker; return what was kept, and other speakers with the same voice.
+
+    Raises:
+        DuplicateVoice: the voice is enrolled already under another name.
+        SasvError: a recording holds too little speech, or the speaker opted out.
+    """
+    if not options.recordings:
+        raise SasvError("enrol needs at least one recording: STORE SPEAKER RECORDING...")
+    store = VoiceprintStore(options.store, read_key(options.key), create=False)
+    try:
+        return _enrol(store, options)
+    finally:
+        store.close()
+
+
+def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
+    verifier = Verifier(load_any(options.model, options.device, options.channel))
+    voiceprint = verifier.enrol(options.recordings, options.speaker)
+    tenant = options.tenant
+    found = store.duplicates(voiceprint, verifier.decider, tenant)
+    if options.more:
+        kept = [one for one in store.of(options.speaker, tenant) if one.label == options.label]
+        if not kept:
+            raise SasvError(f"{options.speaker}: no voiceprint to add to; leave out --more")
+        stored = store.extend(kept[0].id, voiceprint)
+    else:
+        stored = store.add(
+            voiceprint,
+            tenant,
+            options.label,
+            options.consent,
+            None if options.days is None else store.clock() + DAY * options.days,
+            verifier.decider if options.duplicates == "refuse" else None,
+        )
+    for one in found:
+        logger.warning(f"warning: this voice is enrolled already as {one.speaker}")
+    values = {name: value for name, value in stored.to_dict().items() if name != "voiceprint"}
+    return values | {"duplicates": [asdict(one) for one in found]}
