@@ -1,7 +1,7 @@
 """Spoofing-aware speaker verification.
 
-``sasv.load_model(path)`` gives a model whose ``embed(path_or_waveform)`` returns the embedding.
-Every command of the command line is a function of ``sasv.commands``.
+``sasv.load_model(path)`` returns a model whose ``embed(path_or_waveform)`` returns the embedding.
+Every command of the command line is also a function in ``sasv.commands``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ __all__ = ["Model", "SasvError", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch only when a model is wanted."""
+    """Import PyTorch only when ``load_model`` is used."""
     if name in ("Model", "load_model"):
         try:
             import sasv.embeddings.model as module

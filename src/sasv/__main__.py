@@ -1,4 +1,4 @@
-"""``python -m sasv``, and ``torchrun -m sasv`` on many processes."""
+"""Entry point of ``python -m sasv``, and of ``torchrun -m sasv`` with several processes."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ def many() -> bool:
 
     try:
         return launcher().world_size > 1
-    except SasvError:  # said already, by the command
+    except SasvError:  # the command has already reported it
         return False
 
 
 status = main()
 if many():
-    # Everything is written and the group is left. Gloo's threads now and then abort a process that
-    # ends by itself ("terminate called without an active exception"), and torchrun would call the
-    # whole job failed.
+    # All results are written and the process group is closed. Gloo's threads occasionally abort a
+    # process that exits normally ("terminate called without an active exception"), and torchrun
+    # would then report the whole job as failed.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):

@@ -97,7 +97,7 @@ def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option)
     check_files(name, options)  # nothing that would be replaced, and then nothing that was written
     assert [path.name for path in file.parent.iterdir()] == ["notes of mine.txt"]
     file.write_text("mine\n")
-    with pytest.raises(SasvError, match="did not write there|not written by sasv"):
+    with pytest.raises(SasvError, match="not written by sasv"):
         check_files(name, options)
     assert file.read_text() == "mine\n"
     check_files(name, options, force=True)
@@ -146,7 +146,7 @@ def test_a_mark_holds_for_the_commands_that_it_names(tmp_path):
     (folder / "report.md").write_text("mine")
     for name in ("embed", "evaluate"):
         check_files(name, made(name, out=str(folder)))
-    with pytest.raises(SasvError, match=r"contains report\.md, which sasv report did not write"):
+    with pytest.raises(SasvError, match=r"report\.md, which was not written by sasv report"):
         check_files("report", made("report", out=str(folder)))
     assert (folder / "report.md").read_text() == "mine"
 
@@ -191,7 +191,7 @@ def test_every_file_that_a_command_leaves_is_checked(corpus, trained, tmp_path):
 @pytest.mark.parametrize("name, option", CASES)
 def test_links_devices_and_the_package_are_refused(tmp_path, monkeypatch, name, option):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SasvError, match="lies in the package"):
+    with pytest.raises(SasvError, match="is inside the sasv package"):
         check_files(name, made(name, **{option: str(PACKAGE / "weights")}), force=True)
     value, file = place(name, option, tmp_path)
     file.parent.mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ def test_outputs_inside_the_speech_are_refused(tmp_path, monkeypatch, name, sour
     (tmp_path / "link").symlink_to("speech")
     for out in ("speech", "speech/tables", "link/tables"):
         options = made(name, out=str(tmp_path / out), **{source: str(tmp_path / "speech")})
-        with pytest.raises(SasvError, match="lies in the speech"):
+        with pytest.raises(SasvError, match="is inside the speech folder"):
             check_files(name, options)
         assert not list((tmp_path / "speech").iterdir())
     check_files(

@@ -143,7 +143,7 @@ def test_each_kind_of_option_has_one_rule(words, name, value):
         (["--sizes", "3"], "is not a mapping"),
         (["--sizes.a", "x"], "sizes"),
         (["--count.a", "3"], "takes one value"),
-        (["--names", "[a"], "no valid YAML"),
+        (["--names", "[a"], "not valid YAML"),
         (["--kind", "neither"], "kind"),
     ],
 )
@@ -186,8 +186,8 @@ def test_old_names_are_accepted_with_a_notice(tmp_path, caplog):
         ("title: yes\n", "title is a text; write its value in quotes"),
         ("title:\n", "title has no value"),
         ("colour: red\n", "unknown option 'colour'"),
-        ("a: [b", "no valid YAML"),
-        ("title: !!python/object/apply:os.system [x]\n", "no valid YAML"),
+        ("a: [b", "not valid YAML"),
+        ("title: !!python/object/apply:os.system [x]\n", "not valid YAML"),
     ],
 )
 def test_yaml_is_bounded_and_checked(tmp_path, text, message):

@@ -1,5 +1,5 @@
-"""Reads and writes audio files: any format, sample rate, and number of channels becomes mono
-float32 at 16 kHz.
+"""Reads and writes audio files. Audio of any format, sample rate, and number of channels is
+converted to mono float32 at 16 kHz.
 """
 
 from sasv.audio.channels import AUTO, check_channel

@@ -15,21 +15,25 @@ MEAN = "mean"
 LOUDEST = "loudest"
 
 LOST_POWER = 0.3
-"""Where the mean of the channels has less than this share of the loudest channel's power, they
-cancel or most are silent: the mean of speech and one silent channel has a quarter."""
+"""If the mean of the channels has less than this share of the power of the loudest channel, the
+channels cancel or most are silent. (The mean of speech and one silent channel has a quarter.)"""
 
 _said: list[str] = []
 
 
 def is_channel(channel: str) -> bool:
-    """Whether a text names a channel: auto, mean, loudest, or a number from 0 on."""
+    """Whether a text names a channel: auto, mean, loudest, or a number counted from 0."""
     return channel in (AUTO, MEAN, LOUDEST) or (
         channel.isdecimal() and channel.isascii() and len(channel) < 4
     )
 
 
 def check_channel(channel: str) -> str:
-    """Return the name of a channel. SasvError for one that is none."""
+    """Return the channel unchanged if it is valid.
+
+    Raises:
+        SasvError: the text is not auto, mean, loudest, or a number counted from 0.
+    """
     if is_channel(channel):
         return channel
     raise SasvError(
@@ -40,22 +44,25 @@ def check_channel(channel: str) -> str:
 def one_channel(
     name: str, info: AudioInfo, channel: str, read: Callable[[], Iterator[np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """Yield blocks (samples,) of one channel or of the mean of all; read again only if the mean
-    does not do.
+    """Yield blocks (samples,) of one channel or of the mean of all channels. The file is read a
+    second time only if the loudest channel is needed.
 
     Args:
         name: the file, for messages.
-        info: rate and channels of the file.
+        info: sample rate and channels of the file.
         channel: ``auto`` (the mean, or the loudest channel if the mean has lost most of its
-            power), ``mean``, ``loudest``, or a number from 0 on.
+            power), ``mean``, ``loudest``, or a number counted from 0.
         read: starts reading blocks (samples, channels) from the beginning.
+
+    Raises:
+        AudioError: the file has no such channel.
     """
     check_channel(channel)
     if channel.isdecimal():
         number = int(channel)
         if number >= info.channels:
             raise AudioError(
-                f"{name}: has {info.channels} channels, no channel {number}; they count from 0"
+                f"{name}: has {info.channels} channels, counted from 0, and no channel {number}"
             )
         for block in read():
             yield block[:, number]

@@ -1,8 +1,8 @@
-"""The effects of telephone lines and internet calls on speech: band limits, companding, and codecs.
-The output has the same length as the input and is aligned with it.
+"""The effects of telephone lines and internet calls on speech: band limits, companding, codecs, and
+lower sample rates. The output has the same length as the input and is aligned with it.
 
-A recording at a lower rate is one of them too. The band and the companding laws of G.711 are
-computed here; G.722, AMR, Opus and MP3 go through PyAV (``sasv[m4a]``).
+The telephone band and the companding laws of G.711 are computed here. G.722, AMR, Opus and MP3 use
+PyAV (``sasv[m4a]``).
 """
 
 import io
@@ -22,8 +22,8 @@ A = 87.6
 
 
 class Coded(NamedTuple):
-    """A codec of PyAV: its name there, container, samples per second, bit rates to draw from, delay
-    in samples.
+    """A codec of PyAV: its name in PyAV, container, samples per second, bit rates to draw from, and
+    delay in samples.
     """
 
     codec: str
@@ -40,13 +40,18 @@ CODED = {
     "mp3": Coded("libmp3lame", "mp3", RATE, (16000, 24000, 32000, 64000)),
 }
 LOWER_RATES = (11025, 12000, 14000)
-"""Samples per second of ``resampled``."""
+"""Range of the sample rate that ``resampled`` draws, in Hz."""
 
 CODECS = ("resampled", "8khz", "mulaw", "alaw", *CODED)
 
 
 def check_codecs(names: list[str]) -> None:
-    """SasvError for an unknown codec, MissingExtra for one whose package is missing."""
+    """Check that codecs exist and can be used.
+
+    Raises:
+        SasvError: a codec is unknown.
+        MissingExtra: the package of a codec is not installed.
+    """
     for name in names:
         if name not in CODECS:
             raise SasvError(f"unknown codec '{name}'; known: {', '.join(CODECS)}")
@@ -55,8 +60,15 @@ def check_codecs(names: list[str]) -> None:
 
 
 def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
-    """Return float32 speech at 16 kHz, (samples,), as it comes out of a codec, same length; a bit
-    rate, or the lower rate of ``resampled``, is drawn.
+    """Encode and decode speech with a codec.
+
+    Args:
+        wave: float32 speech at 16 kHz, (samples,).
+        name: a key of ``CODECS``.
+        rng: draws the bit rate, or the lower sample rate of ``resampled``.
+
+    Returns:
+        The decoded speech at 16 kHz, (samples,), aligned with ``wave`` and of the same length.
     """
     if name in CODED:
         coded = CODED[name]
@@ -91,7 +103,7 @@ def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarra
 
 
 def _eight_bits(pressed: np.ndarray) -> np.ndarray:
-    """Round sizes in [0, 1] to 7 bits; the sign is the eighth."""
+    """Round magnitudes in [0, 1] to 7 bits; the sign is the eighth bit."""
     return np.round(np.minimum(pressed, 1.0) * 127) / 127
 
 
@@ -108,7 +120,7 @@ def _av(name: str) -> Any:
 
 
 def _coded(wave: np.ndarray, name: str, coded: Coded, bit_rate: int) -> np.ndarray:
-    """Encode and decode in memory."""
+    """Encode and decode a waveform in memory."""
     av = _av(name)
     samples = soxr.resample(wave, RATE, coded.rate)
     file = io.BytesIO()

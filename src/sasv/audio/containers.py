@@ -1,4 +1,4 @@
-"""Checks whether the lengths in the headers of MP3 and OGG files can be trusted."""
+"""Checks whether the lengths in the headers of MP3, CAF, and OGG files can be trusted."""
 
 import mmap
 import re
@@ -19,7 +19,7 @@ MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1200
 """Hz by the version bits: MPEG 1, 2 and 2.5."""
 
 TAG_BYTES = 1 << 16
-"""Maximum size in bytes of the tags behind the last frame of an MP3."""
+"""Maximum size in bytes of the tags after the last frame of an MP3."""
 
 SYNC = re.compile(rb"\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]")
 OGG_BEGIN = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")
@@ -27,7 +27,9 @@ OGG_BEGIN = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")
 
 @dataclass(frozen=True)
 class Mp3Frame:
-    """Header of one MP3 frame: bytes and samples in it, offset of a Xing header from its start."""
+    """Header of one MP3 frame: its size in bytes and samples, and the offset of a Xing header from
+    its start.
+    """
 
     size: int
     samples: int
@@ -35,7 +37,7 @@ class Mp3Frame:
 
 
 def mp3_frame(data: bytes | mmap.mmap, at: int) -> Mp3Frame | None:
-    """Read the frame header at a byte, None if there is none."""
+    """Read the frame header at a byte offset; return None if there is none."""
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -60,11 +62,11 @@ def mp3_frame(data: bytes | mmap.mmap, at: int) -> Mp3Frame | None:
 
 
 def mp3_samples(data: bytes | mmap.mmap) -> tuple[int, bool]:
-    """Return the samples per channel of an MP3, and whether its own header says so.
+    """Return the samples per channel of an MP3, and whether its own header states the length.
 
-    A Xing (Info) or VBRI header that covers the whole file is believed (0, True: libsndfile knows
-    the length). Otherwise all frames are counted by their headers, without decoding: (samples,
-    False).
+    If a Xing (Info) or VBRI header covers the whole file, libsndfile knows the length, and the
+    result is (0, True). Otherwise all frames are counted by their headers, without decoding, and
+    the result is (samples, False).
     """
     at = _after_tags(data, 0)
     first = mp3_frame(data, at)
@@ -89,7 +91,7 @@ def mp3_samples(data: bytes | mmap.mmap) -> tuple[int, bool]:
 
 
 def _after_tags(data: bytes | mmap.mmap, at: int) -> int:
-    """Return where the ID3v2 tags that begin at a byte end."""
+    """Return the byte offset at which the ID3v2 tags that begin at ``at`` end."""
     while data[at : at + 3] == b"ID3" and len(data) > at + 10:
         one, two, three, four = (byte & 0x7F for byte in data[at + 6 : at + 10])
         at += 10 + (one << 21 | two << 14 | three << 7 | four)
@@ -97,8 +99,8 @@ def _after_tags(data: bytes | mmap.mmap, at: int) -> int:
 
 
 def _bytes_promised(data: bytes | mmap.mmap, at: int, frame: Mp3Frame) -> int | None:
-    """Return the bytes from the first frame on that a Xing or VBRI header speaks of; None without
-    such a header.
+    """Return the number of bytes, counted from the first frame, that a Xing or VBRI header states;
+    None without such a header.
     """
     xing = at + frame.xing
     if data[xing : xing + 4] in (b"Xing", b"Info"):
@@ -113,8 +115,8 @@ def _bytes_promised(data: bytes | mmap.mmap, at: int, frame: Mp3Frame) -> int | 
 
 
 def caf_bytes(data: bytes | mmap.mmap) -> tuple[int, int]:
-    """Return how many bytes of audio the header of a CAF file promises and how many are there; 0
-    and 0 where it says nothing (a size of -1: until the end of the file).
+    """Return how many bytes of audio the header of a CAF file states, and how many the file has.
+    Both are 0 if the header states no size (-1 means until the end of the file).
     """
     at = 8
     while at + 12 <= len(data):
@@ -129,8 +131,8 @@ def caf_bytes(data: bytes | mmap.mmap) -> tuple[int, int]:
 
 
 def ogg_state(data: bytes | mmap.mmap) -> str:
-    """Return "whole" (one OGG stream with its end), "chained" (several in a row) or "cut" (the end
-    is missing).
+    """Return "whole" (one complete OGG stream), "chained" (several streams in a row), or "cut" (the
+    end is missing).
     """
     if any(found.start() > 0 for found in OGG_BEGIN.finditer(data)):
         return "chained"

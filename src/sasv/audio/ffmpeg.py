@@ -18,36 +18,36 @@ FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mp3,mpegts,"
     "nistsphere,ogg,rm,tta,w64,wav,wv,xwma"
 )
-"""Containers that are read: none that names other files or addresses (playlists) and none that
-takes any bytes.
+"""Containers that are read. Containers that refer to other files or addresses (playlists) and those
+that accept arbitrary bytes are excluded.
 """
 
 EARLY_SAMPLES = 4096
-"""AAC frames lean on the one before: a crop is decoded from a few frames earlier."""
+"""AAC frames depend on the previous frame, so decoding starts a few frames before a crop."""
 
 ROUNDED_SHARE = 5
-"""Containers round their length: up to a fifth of a second that is missing at the end is silence,
-more a truncation.
+"""Containers round their length. If up to this many seconds are missing at the end, silence is
+added; if more are missing, the file is truncated.
 """
 
 STATED = "matroska"
-"""Containers (WebM among them) that state how long the whole recording is: where much of it is
-missing, the file is truncated.
+"""Containers, such as WebM, that state the length of the whole recording. If much of it is missing,
+the file is truncated.
 """
 
 MISSING_SHARE = 0.05
-"""The statement may be longer than the audio by this share, or by a second."""
+"""The stated length may exceed the audio by this share, or by a second."""
 
 MICROSECONDS = 1_000_000
-"""Unit of the length of a container."""
+"""Unit of the duration that a container states."""
 
 LONGEST_COUNT_SECONDS = 24 * 3600.0
-"""A file is not decoded for longer than this to count its samples."""
+"""Longest audio, in seconds, that is decoded only to count its samples."""
 
 
 class FfmpegSource:
-    """A file that PyAV reads. The length is exact in an MP4 with a table of its frames, else
-    unknown or estimated.
+    """A file that PyAV reads. The length is exact for an MP4 with a table of its frames; otherwise
+    it is unknown or estimated.
     """
 
     def __init__(self, resource: Resource):
@@ -72,11 +72,11 @@ class FfmpegSource:
     def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
         """Yield blocks (samples, channels).
 
-        With an exact length decoding begins shortly before ``first``, else at the beginning of the
-        file.
+        If the length is exact, decoding begins shortly before ``first``, otherwise at the beginning
+        of the file.
 
         Raises:
-            AudioError: broken, or an exact length is not reached.
+            AudioError: the file is broken, or is shorter than its exact length.
         """
         exact = self.info.length is Length.EXACT
         if count is None and exact:
@@ -101,8 +101,8 @@ class FfmpegSource:
             yield np.zeros((missing, self.info.channels), np.float32)
 
     def _frames(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yield (position of its first sample, decoded frame), from shortly before sample ``first``
-        on.
+        """Yield (position of its first sample, decoded frame), starting shortly before sample
+        ``first``.
         """
         import av
 
@@ -139,8 +139,8 @@ class FfmpegSource:
             raise truncated(self.name, round(self.stated * rate), position, rate)
 
     def counted(self) -> int:
-        """Return the samples per channel, by decoding all of them; the memory is that of a
-        frame.
+        """Return the samples per channel by decoding the whole file, one frame in memory at a
+        time.
         """
         total = 0
         for _, frame in self._frames(0):
@@ -153,13 +153,13 @@ class FfmpegSource:
         return total
 
     def close(self) -> None:
-        """Nothing stays open between reads."""
+        """Do nothing: no file stays open between reads."""
 
 
 @lru_cache(maxsize=1 << 16)
 def counted_samples(resource: Resource) -> int:
-    """Return the samples of a file whose header does not say, counted once for a file of this size
-    and date.
+    """Return the samples per channel of a file whose header does not state them. The count is kept
+    until the size or date of the file changes.
     """
     return FfmpegSource(resource).counted()
 
@@ -180,7 +180,7 @@ def _open(resource: Resource) -> Any:
     except ImportError as error:
         raise MissingExtra("PyAV", "m4a", f"{name}: reading this file") from error
     try:
-        # An absolute path: FFmpeg would take a name such as "http:x" for an address.
+        # The path is absolute, because FFmpeg would take a name such as "http:x" for an address.
         container = av.open(
             resource.open() if resource.path is None else os.path.abspath(name),
             metadata_errors="replace",
@@ -201,8 +201,8 @@ def _open(resource: Resource) -> Any:
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the frames of a stream. Tags between those of an MP3, as joined files have, are left
-    out.
+    """Yield the frames of a stream. Tags between the frames of an MP3, as in concatenated files,
+    are skipped.
     """
     import av
 

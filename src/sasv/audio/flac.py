@@ -1,4 +1,4 @@
-"""Recordings of whole numbers as FLAC: the same samples in about half the bytes."""
+"""Lossless conversion of integer PCM recordings to FLAC, in about half the bytes."""
 
 import io
 from contextlib import closing
@@ -9,16 +9,16 @@ from sasv.audio.sndfile import open_sndfile
 from sasv.storage import Resource
 
 LOSSLESS = {"PCM_16": "int16", "PCM_24": "int32"}
-"""Encodings of libsndfile that FLAC keeps to the bit -> the type of number to read them as."""
+"""Encodings of libsndfile that FLAC stores losslessly -> the number type to read them as."""
 
 MOST_CHANNELS = 8
 HIGHEST_RATE = 655_350
-"""What FLAC can hold."""
+"""Limits of the FLAC format."""
 
 
 def as_flac(resource: Resource) -> bytes | None:
-    """Return a recording as FLAC, at its rate and with all its channels; None where FLAC would not
-    keep its samples to the bit, or where it is FLAC already.
+    """Return a recording as FLAC with its sample rate and all its channels; None if FLAC would not
+    be lossless, or if the recording is FLAC already.
 
     Raises:
         AudioError: the recording is broken.

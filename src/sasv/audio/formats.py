@@ -1,4 +1,4 @@
-"""Audio formats: the list of suffixes, and recognition by the first bytes of a file."""
+"""Audio formats: the list of file suffixes, and recognition by the first bytes of a file."""
 
 LIBSNDFILE_SUFFIXES = frozenset(
     {
@@ -21,7 +21,7 @@ LIBSNDFILE_SUFFIXES = frozenset(
         ".caf",
     }
 )
-"""Usual suffixes of what libsndfile reads."""
+"""Common suffixes of formats that libsndfile reads."""
 
 PYAV_SUFFIXES = frozenset(
     {
@@ -55,17 +55,19 @@ PYAV_SUFFIXES = frozenset(
         ".flv",
     }
 )
-"""Usual suffixes of what PyAV (``sasv[m4a]``) reads beyond that."""
+"""Common suffixes of formats that only PyAV (``sasv[m4a]``) reads."""
 
 SUFFIXES = LIBSNDFILE_SUFFIXES | PYAV_SUFFIXES
-"""Suffixes by which speech is looked for in a folder. Reading goes by content, not by suffix."""
+"""Suffixes by which audio files are found in a folder. Readers are chosen by content, not by
+suffix.
+"""
 
 MAGIC_BYTES = 16
-"""So many bytes of a file tell its container."""
+"""Number of bytes at the start of a file that identify its container."""
 
 
 def is_audio_name(name: str) -> bool:
-    """Whether a file with this name is taken for audio when a folder is searched."""
+    """Whether a file with this name counts as audio when a folder is searched."""
     return suffix_of(name) in SUFFIXES
 
 
@@ -77,8 +79,8 @@ def suffix_of(name: str) -> str:
 
 
 def pyav_container(head: bytes) -> str:
-    """Return the container that the first ``MAGIC_BYTES`` bytes of a file show, where PyAV alone
-    reads it; else "".
+    """Return the container that the first ``MAGIC_BYTES`` bytes of a file identify if only PyAV
+    reads it; otherwise "".
     """
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "M4A/MP4"

@@ -1,7 +1,7 @@
-"""Read and write audio files; every failure is an AudioError that names the file.
+"""Reads and writes audio files. Every failure is an AudioError that names the file.
 
-Files are chosen by content. libsndfile reads what it can; PyAV (``sasv[m4a]``) reads everything
-else, and the files whose length libsndfile does not know.
+The reader is chosen by the content of a file. libsndfile reads the formats that it knows; PyAV
+(``sasv[m4a]``) reads all others, and files whose length libsndfile cannot determine.
 """
 
 import io
@@ -26,43 +26,47 @@ from sasv.core.files import write_bytes
 from sasv.storage import Resource, locate
 
 RATE = 16000
-"""Samples per second inside sasv."""
+"""The sample rate in Hz to which audio is converted by default."""
 
 WRITTEN = {".flac": "FLAC", ".wav": "WAV", ".ogg": "OGG"}
 
 SILENCE_PEAK = 1e-4
-"""A waveform whose peak stays below this (-80 dBFS) holds no speech."""
+"""A waveform whose peak is below this (-80 dBFS) counts as silent."""
 
 LARGEST_SAMPLE = 1000.0
-"""Float files may go beyond full scale (1.0), but not by 60 dB: those values are broken or on
-another scale.
+"""Float files may exceed full scale (1.0), but not by 60 dB: such values are broken or on another
+scale.
 """
 
 MARGIN_SECONDS = 0.05
-"""Extra audio around a crop, so that resampling it alone equals resampling the whole file."""
+"""Extra audio read around a crop, so that resampling the crop equals resampling the whole file."""
 
 LONGEST_SECONDS = 4 * 3600.0
-"""Longest audio that is ever read into memory at once."""
+"""Longest audio, in seconds, that is ever read into memory at once."""
 
 WHOLE_SECONDS = 600.0
-"""Longer audio is resampled piece by piece, so that the memory is that of the result."""
+"""Longer audio (in seconds) is resampled piece by piece, to limit the memory to that of the
+result.
+"""
 
 
 def probe(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read the header only. AudioError if the file is missing, empty or not audio.
+    """Read the header only. If ``length`` of the result is not exact, ``samples`` may be wrong; use
+    ``measure`` to count them.
 
-    Where ``length`` of the result is not exact, ``samples`` may be wrong; ``measure`` counts then.
+    Raises:
+        AudioError: the file is missing, empty or not audio.
     """
     with closing(_open(locate(os.fspath(path)))) as source:
         return source.info
 
 
 def measure(path: str | os.PathLike[str]) -> AudioInfo:
-    """Return what a file holds, with its true length: from the header if that is exact, else by
-    decoding once.
+    """Return the sample rate, channels, and true length of a file: from the header if that is
+    exact, otherwise by decoding the file once.
 
     Raises:
-        AudioError: missing, empty, broken or unreadable.
+        AudioError: the file is missing, empty, broken or unreadable.
     """
     resource = locate(os.fspath(path))
     with closing(_open(resource)) as source:
@@ -86,23 +90,22 @@ def read_audio(
         path: a file, a member of a tar, or an address (see sasv.storage.locations): WAV, FLAC, OGG
             (Vorbis, Opus), MP3, SPHERE, AIFF and others; with ``sasv[m4a]`` also M4A, AAC, WebM,
             AMR, 3GP, WMA and others. The content decides, not the suffix.
-        start: first sample wanted, counted at ``rate``.
-        samples: how many samples are wanted, counted at ``rate``; None reads to the end. Near the
-            end fewer come back.
-        rate: samples per second of the result; any other rate in the file is resampled (soxr, HQ).
-        max_seconds: refuse a longer request instead of filling the memory; never more than
+        start: first sample to read, counted at ``rate``.
+        samples: number of samples to read, counted at ``rate``; None reads to the end. Fewer are
+            returned if the file ends earlier.
+        rate: sample rate of the result in Hz; a file with another rate is resampled (soxr, HQ).
+        max_seconds: longest request in seconds; a longer one is an error. The limit is never above
             ``LONGEST_SECONDS``.
-        place: where a crop begins, as a share in [0, 1) of the possible starts, instead of
-            ``start``.
+        place: position of a crop as a share in [0, 1) of the possible starts, instead of ``start``.
         channel: ``auto`` (the mean of all channels, or the loudest if they cancel or are
-            silent), ``mean``, ``loudest``, or a number from 0 on.
+            silent), ``mean``, ``loudest``, or a number counted from 0.
 
     Returns:
-        Array of shape (samples,). Only the part asked for is decoded if the file can be sought.
+        Array of shape (samples,). Only the requested part is decoded if the file is seekable.
 
     Raises:
-        AudioError: missing, empty, unreadable, truncated or too long file, or samples that are not
-            finite.
+        AudioError: the file is missing, empty, unreadable, truncated or too long, or a sample is
+            not finite.
     """
     name = os.fspath(path)
     resource = locate(name)
@@ -138,7 +141,7 @@ def _read_span(
     limit: float,
     channel: str,
 ) -> np.ndarray:
-    """Read samples ``start`` to ``stop`` (None: the end) at ``rate``; ``total`` is the length at
+    """Read samples ``start`` to ``stop`` (None for the end) at ``rate``; ``total`` is the length at
     the native rate.
     """
     native = source.info.rate
@@ -149,7 +152,7 @@ def _read_span(
     up = rate // common
     down = native // common
     margin = math.ceil(MARGIN_SECONDS * native)
-    # The first native sample is a multiple of `down`, so that it falls on a sample of the result.
+    # The first native sample is a multiple of `down`, so that it coincides with a resampled one.
     first = max(0, (start * down // up - margin) // down * down)
     last = None if stop is None else -(-stop * down // up) + margin
     if last is not None and total is not None:
@@ -167,8 +170,8 @@ def _read_span(
 def _checked(
     name: str, source: Source, first: int, count: int | None, limit: float, channel: str
 ) -> Iterator[np.ndarray]:
-    """Yield blocks (samples,) at the native rate; AudioError if a sample is not finite or the
-    limit is passed.
+    """Yield blocks (samples,) at the native rate. Raise AudioError if a sample is not finite or the
+    limit is exceeded.
     """
     rate = source.info.rate
     most = int((limit + 2 * MARGIN_SECONDS) * rate) + 1
@@ -188,7 +191,7 @@ def _checked(
 
 
 def _resampled(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[np.ndarray]:
-    """Resample blocks of a long recording as they come."""
+    """Resample the blocks of a long recording one by one."""
     stream = soxr.ResampleStream(native, rate, 1, dtype="float32")
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block, np.float32))
@@ -203,12 +206,12 @@ def _joined(blocks: Iterator[np.ndarray]) -> np.ndarray:
 
 
 def _finite(name: str, wave: np.ndarray, start: int, rate: int) -> np.ndarray:
-    """Return the waveform that begins at sample ``start``; AudioError says where it is not finite
-    or far too large.
+    """Return the waveform, which begins at sample ``start`` of the file. Raise AudioError with the
+    position of a sample that is not finite or far too large.
     """
     if (
         wave.max(initial=0.0) <= LARGEST_SAMPLE and wave.min(initial=0.0) >= -LARGEST_SAMPLE
-    ):  # false for NaN
+    ):  # comparisons with NaN are false
         return wave
     broken = ~(np.abs(wave) <= LARGEST_SAMPLE)
     at = int(np.argmax(broken))
@@ -236,7 +239,7 @@ def _too_long(name: str, length: str, limit: float) -> AudioError:
 
 
 def _open(resource: Resource) -> Source:
-    """Open a file by what it holds: by libsndfile, else by PyAV."""
+    """Open a file with libsndfile or, if that cannot read its content, with PyAV."""
     name = resource.name
     source, reason = open_sndfile(resource)
     if source is not None:
@@ -261,15 +264,38 @@ def read_speech(
     rate: int = RATE,
     channel: str = AUTO,
 ) -> np.ndarray:
-    """Read a whole utterance and check that an embedding of it would mean something (see
-    check_speech).
+    """Read a whole utterance and check that its embedding would be meaningful.
+
+    Args:
+        path: as in ``read_audio``.
+        min_samples: fewest samples at ``rate``, for instance those that an encoder needs.
+        max_seconds: longest recording in seconds.
+        rate: sample rate of the result in Hz.
+        channel: as in ``read_audio``.
+
+    Returns:
+        float32 array of shape (samples,), values in [-1, 1].
+
+    Raises:
+        AudioError: as in ``read_audio`` and ``check_speech``.
     """
     wave = read_audio(path, rate=rate, max_seconds=max_seconds, channel=channel)
     return check_speech(wave, os.fspath(path), min_samples, rate)
 
 
 def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = RATE) -> np.ndarray:
-    """Return the waveform, or raise AudioError if it is too short, silent or not finite."""
+    """Return a waveform unchanged if an embedding of it is meaningful.
+
+    Args:
+        wave: (samples,), values in [-1, 1].
+        name: the recording, for messages.
+        min_samples: fewest samples.
+        rate: sample rate in Hz.
+
+    Raises:
+        AudioError: the waveform has another shape, is too short or silent, or contains a sample
+            that is not finite.
+    """
     if wave.ndim != 1:
         raise AudioError(
             f"{name}: expected one channel of shape (samples,), got shape {wave.shape}"
@@ -287,7 +313,17 @@ def check_speech(wave: np.ndarray, name: str, min_samples: int = 1, rate: int = 
 
 
 def write_audio(path: str | os.PathLike[str], wave: np.ndarray, rate: int = RATE) -> None:
-    """Write mono 16-bit audio atomically, the format by the suffix (.flac, .wav, .ogg)."""
+    """Write mono 16-bit audio atomically, in the format of the suffix (.flac, .wav, .ogg).
+
+    Args:
+        path: the file.
+        wave: (samples,), values in [-1, 1].
+        rate: sample rate in Hz.
+
+    Raises:
+        AudioError: the suffix is another one.
+        SasvError: the file cannot be written.
+    """
     kind = WRITTEN.get(Path(path).suffix.lower())
     if kind is None:
         raise SasvError(

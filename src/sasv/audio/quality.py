@@ -9,32 +9,32 @@ from sasv.audio.speech import SpeechActivity
 FRAME_SECONDS = 0.032
 LEAST_FRAMES = 4
 SILENCE_POWER = 1e-9
-"""Frames of less power (-90 dBFS) are digital silence, which says nothing about the noise."""
+"""Frames of less power (-90 dBFS) are digital silence, which tells nothing about the noise."""
 
 NOISE_SHARE = 0.1
-"""Share of the frames, the quietest ones, whose power is taken for that of the noise."""
+"""Share of the frames, the quietest ones, from which the noise power is estimated."""
 
 HIGHEST_SNR = 60.0
 LOWEST_SNR = -20.0
 FLAT = 0.999
-"""Samples of at least this share of the peak, two or more in a row, are clipped."""
+"""Two or more consecutive samples of at least this share of the peak count as clipped."""
 
 BAND_DB = 65.0
-"""A band belongs to the recording where it is at most so far below the strongest one."""
+"""A frequency band counts towards the bandwidth if it is at most this far below the strongest."""
 
 BAND_HZ = 125.0
 LONGEST_SECONDS = 30.0
-"""Seconds of speech from whose beginning the spectrum is computed."""
+"""The spectrum is computed from this many seconds at the beginning of the speech."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well speech is recorded.
+    """Recording quality of speech.
 
     Attributes:
-        snr: power of speech over that of the quietest tenth of the recording, in dB, from -20 to
-            60.
-        clipped: share of the samples that are clipped, in [0, 1].
+        snr: signal-to-noise ratio in dB, from -20 to 60: power of the speech relative to the
+            quietest tenth of the recording.
+        clipped: share of clipped samples, in [0, 1].
         bandwidth: highest frequency in the speech, in Hz.
     """
 
@@ -44,16 +44,16 @@ class Quality:
 
 
 def quality(wave: np.ndarray, activity: SpeechActivity, rate: int) -> Quality | None:
-    """Measure how well speech is recorded; None if there is none.
+    """Measure the recording quality of speech; return None if there is no speech.
 
     Args:
-        wave: (samples,).
-        activity: where it holds speech (see net_speech).
-        rate: samples per second.
+        wave: (samples,), values in [-1, 1].
+        activity: the stretches of speech in ``wave`` (see net_speech).
+        rate: sample rate in Hz.
     """
     size = round(FRAME_SECONDS * rate)
     spans = [wave[round(start * rate) : round(end * rate)] for start, end in activity.spans]
-    # Each span apart: where two of them meet is a click.
+    # Each span is measured separately, because joining two of them would create a click.
     spoken = np.concatenate([_frames(span, size) for span in spans] or [_frames(wave[:0], size)])
     if len(spoken) < LEAST_FRAMES:
         return None
@@ -62,7 +62,7 @@ def quality(wave: np.ndarray, activity: SpeechActivity, rate: int) -> Quality | 
 
 
 def clipped_share(wave: np.ndarray) -> float:
-    """Return the share of samples that lie flat at the peak of a recording, in [0, 1]."""
+    """Return the share of the samples (samples,) that form a plateau at the peak, in [0, 1]."""
     magnitude = np.abs(wave)
     peak = magnitude.max(initial=0.0)
     if peak == 0:

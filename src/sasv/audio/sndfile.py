@@ -1,5 +1,5 @@
-"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF, and others, without
-an extra.
+"""Reading through libsndfile: WAV, FLAC, OGG, MP3, SPHERE, AIFF, AU, W64, CAF, and others. Needs no
+extra.
 """
 
 import re
@@ -22,23 +22,23 @@ from sasv.core.errors import AudioError
 from sasv.storage.resource import QuietStream, Resource
 
 SIZED = ("WAV", "WAVEX", "RF64", "AIFF", "AU", "W64")
-"""Formats whose log says how many bytes the header promises and how many there are."""
+"""Formats for which the log of libsndfile tells the stated and the actual number of bytes."""
 
 PROMISED = re.compile(r"(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)")
 
 STREAM_BYTES = 0x7F000000
-"""Sizes from here on are written by programs that do not know the size (pipes of SoX, FFmpeg,
-arecord): no promise.
+"""Sizes from here on are placeholders of programs that do not know the size (pipes of SoX, FFmpeg,
+arecord) and are ignored.
 """
 
 HEADER_BYTES = 1024
-"""A WAV without samples is not larger than this; a larger one was never finished, and its samples
-are behind.
+"""Maximum size in bytes of a WAV file that is really empty. In a larger one, the header was never
+completed and the samples follow it.
 """
 
 MP3_DELAY = 2400
-"""The length that libsndfile gives and the one of all frames may differ by so many samples (encoder
-delay, or an estimate by the size of the file); what is missing at the end is silence.
+"""The length that libsndfile reports and that of all frames may differ by this many samples
+(encoder delay, or an estimate from the file size); missing samples at the end become silence.
 """
 
 
@@ -54,8 +54,10 @@ class SndfileSource:
         self.at = 0
 
     def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
-        """Yield blocks (samples, channels); AudioError where the file ends before its header
-        says.
+        """Yield blocks (samples, channels).
+
+        Raises:
+            AudioError: the file ends earlier than its header states.
         """
         wanted = self.info.samples - first if count is None else count
         most = max(1, BLOCK_VALUES // self.info.channels)
@@ -82,7 +84,7 @@ class SndfileSource:
             ) from error
 
     def _go_to(self, first: int, most: int) -> None:
-        """Stand at a sample; GSM and other formats that cannot be sought are read up to it."""
+        """Move to a sample; formats that are not seekable, such as GSM, are read up to it."""
         if first == self.at:
             return
         if self.file.seekable():
@@ -108,10 +110,10 @@ class SndfileSource:
 
 
 def open_sndfile(resource: Resource) -> tuple[SndfileSource | None, str]:
-    """Open a file; (None, reason) if libsndfile does not read it or cannot tell how long it is.
+    """Open a file. Return (None, reason) if libsndfile cannot read it or determine its length.
 
     Raises:
-        AudioError: the file is of a format of libsndfile, and broken.
+        AudioError: the format is one that libsndfile reads, but the file is broken.
     """
     try:
         file, stream = _opened(resource)
@@ -132,7 +134,7 @@ def open_sndfile(resource: Resource) -> tuple[SndfileSource | None, str]:
 
 
 def _opened(resource: Resource) -> tuple[soundfile.SoundFile, QuietStream | None]:
-    """Open a file by its path, anything else as a stream."""
+    """Open a file by its path, and any other resource as a stream."""
     if resource.path is not None:
         return soundfile.SoundFile(resource.path), None
     stream = QuietStream(resource.open())
@@ -148,14 +150,14 @@ def _opened(resource: Resource) -> tuple[soundfile.SoundFile, QuietStream | None
 
 
 def _check(stream: QuietStream | None) -> None:
-    """Raise what reading from a stream raised."""
+    """Raise the error that occurred while reading from the stream, if any."""
     if stream is not None:
         stream.check()
 
 
 def _length(resource: Resource, file: soundfile.SoundFile) -> Length:
-    """Return how far libsndfile's length can be believed. AudioError if the file is truncated or
-    holds nothing.
+    """Return how reliable the length from libsndfile is. Raise AudioError if the file is truncated
+    or empty.
     """
     name = resource.name
     kind = file.format
@@ -202,14 +204,14 @@ def _mp3_samples(resource: Resource) -> tuple[int, bool]:
 
 
 def _check_caf(resource: Resource) -> None:
-    """AudioError if a file is a CAF that was cut; libsndfile says no more than "malformed"."""
+    """Raise AudioError if a CAF file is truncated; libsndfile would only report "malformed"."""
     if resource.start(4) != b"caff":
         return
     with resource.mapped() as data:
         promised, present = caf_bytes(data)
     if present < promised:
         raise AudioError(
-            f"{resource.name}: truncated: the header promises {promised:,} bytes of audio, "
+            f"{resource.name}: truncated: the header promises {promised:,} bytes of audio, but "
             f"{present:,} are there; fetch or convert it again"
         )
 
@@ -221,7 +223,7 @@ def _sphere_samples(resource: Resource) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What libsndfile says, without the path that stands in the message anyway."""
+    """Return the message of libsndfile without the path, which our message contains already."""
     return (
         str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(". ") or "broken"
     )

@@ -1,4 +1,4 @@
-"""The interface of readers of audio files, and what they know about the length of a file."""
+"""The interface of audio readers, and the properties of audio files that they report."""
 
 import enum
 from collections.abc import Iterator
@@ -10,25 +10,25 @@ import numpy as np
 from sasv.core.errors import AudioError
 
 BLOCK_VALUES = 1 << 20
-"""Values (samples times channels) that are decoded at once: memory follows what is there, not what
-a header says.
+"""Number of values (samples times channels) that are decoded at once, so that the memory depends on
+the actual audio and not on what a header states.
 """
 
 LOWEST_RATE = 1000
 HIGHEST_RATE = 768_000
-"""Samples per second that a file may have."""
+"""Allowed sample rates of a file in Hz."""
 
 MOST_CHANNELS = 256
 
 SAMPLES_PER_BYTE = 8192
-"""A header that promises more samples than this for each byte of its file cannot be right (FLAC of
-silence: 5,500).
+"""A header that states more samples than this per byte of the file must be wrong (FLAC of silence
+reaches 5,500).
 """
 
 
 class Length(enum.Enum):
-    """How far the length in a header can be believed. Only an exact one makes a shorter file
-    "truncated".
+    """How reliable the length in a header is. A shorter file counts as truncated only if the length
+    is exact.
     """
 
     EXACT = "exact"
@@ -38,13 +38,13 @@ class Length(enum.Enum):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds.
+    """Properties of an audio file.
 
     Attributes:
-        rate: samples per second.
+        rate: sample rate in Hz.
         channels: number of channels.
-        samples: samples per channel; 0 if the header does not say (see ``length``).
-        length: how far ``samples`` can be believed.
+        samples: samples per channel; 0 if the header does not state them (see ``length``).
+        length: how reliable ``samples`` is.
     """
 
     rate: int
@@ -64,8 +64,8 @@ class Source(Protocol):
     info: AudioInfo
 
     def blocks(self, first: int, count: int | None) -> Iterator[np.ndarray]:
-        """Yield float32 blocks (samples, channels) from sample ``first`` on, ``count`` in all or up
-        to the end.
+        """Yield float32 blocks (samples, channels) from sample ``first`` on: ``count`` samples in
+        total, or all up to the end if ``count`` is None.
         """
 
     def close(self) -> None:
@@ -73,19 +73,19 @@ class Source(Protocol):
 
 
 def check_format(name: str, rate: int, channels: int) -> None:
-    """AudioError for a rate or a number of channels that no recording has."""
+    """Raise AudioError if a sample rate or number of channels is impossible for a recording."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(
-            f"{name}: the header says {rate} Hz, which is not a rate of a recording ({LOWEST_RATE} "
-            f"to {HIGHEST_RATE} Hz); convert it again"
+            f"{name}: the header says {rate} Hz, which is not a possible sample rate "
+            f"({LOWEST_RATE} to {HIGHEST_RATE} Hz); convert it again"
         )
     if not 1 <= channels <= MOST_CHANNELS:
         raise AudioError(f"{name}: the header says {channels} channels; convert it again")
 
 
 def truncated(name: str, promised: int, present: int, rate: int) -> AudioError:
-    """Return the error for a file that ends before its header says."""
+    """Return the error for a file that ends earlier than its header states."""
     return AudioError(
-        f"{name}: truncated: the header promises {promised / rate:.2f} s, {present / rate:.2f} s "
-        "are there; fetch or convert it again"
+        f"{name}: truncated: the header promises {promised / rate:.2f} s, but {present / rate:.2f} "
+        "s are there; fetch or convert it again"
     )

@@ -1,10 +1,11 @@
-"""Detects speech in recordings with the Silero voice activity detector, run by NumPy.
+"""Detects speech in recordings with the Silero voice activity detector, computed with NumPy.
 
 Source: the network and its weights are those of the package ``silero-vad``
 (https://github.com/snakers4/silero-vad, MIT licence, in ``silero_vad_LICENSE.txt``). The package
-needs PyTorch and sets the number of threads of the whole process to one, and its runner steps
-through a recording frame by frame (half a second for 30 s of audio). The network is small: here its
-convolutions take all frames at once. A test compares the probabilities with those of the package.
+itself is not used, because it needs PyTorch, sets the number of threads of the whole process to
+one, and processes a recording frame by frame (half a second for 30 s of audio). Here the
+convolutions process all frames at once. A test compares the probabilities with those of the
+package.
 """
 
 from collections.abc import Sequence
@@ -19,29 +20,29 @@ from safetensors.numpy import load_file
 from sasv.core.errors import SasvError
 
 DETECTOR_RATE = 16000
-"""Samples per second that the detector was trained for."""
+"""Sample rate in Hz for which the detector was trained."""
 
 FRAME = 512
-"""Samples of a frame (32 ms): one probability each."""
+"""Samples of a frame (32 ms), for which the detector computes one probability."""
 
 CONTEXT = 64
-"""Samples of the frame before that the network sees as well."""
+"""Samples of the previous frame that are also input to the network."""
 
 FRAMES_AT_ONCE = 2048
-"""Frames that pass the convolutions together, so that the memory of an hour of audio is that of a
-minute.
+"""Number of frames that the convolutions process together, so that an hour of audio needs no more
+memory than a minute.
 """
 
 SPEECH_STARTS = 0.5
 SPEECH_ENDS = 0.35
-"""Probabilities above which a stretch of speech starts, and below which it may end: the package's
-defaults.
+"""Probabilities above which a stretch of speech starts, and below which it may end (defaults of the
+package).
 """
 
 MIN_SPEECH = 0.25
 MIN_PAUSE = 0.1
-"""Shorter stretches of speech are dropped, and shorter pauses bridged, in seconds: the package's
-defaults.
+"""Shorter stretches of speech are dropped, and shorter pauses are bridged, in seconds (defaults of
+the package).
 """
 
 Weights = dict[str, np.ndarray]
@@ -50,12 +51,12 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class SpeechActivity:
-    """Where a recording holds speech.
+    """The stretches of speech in a recording.
 
     Attributes:
         seconds: length of the recording.
-        level: root mean square of the recording without its mean, in dB relative to full scale;
-            -inf of silence.
+        level: root mean square of the recording after removing its mean, in dB relative to full
+            scale; -inf for silence.
         spans: (start, end) of each stretch of speech, in seconds, in order.
     """
 
@@ -79,23 +80,23 @@ def net_speech(wave: np.ndarray, rate: int = DETECTOR_RATE) -> SpeechActivity:
 
     Args:
         wave: (samples,), mono, values in [-1, 1].
-        rate: samples per second.
+        rate: sample rate in Hz.
 
     Raises:
-        SasvError: the samples are not finite.
+        SasvError: a sample is not finite.
     """
     if not np.isfinite(wave).all():
         raise SasvError("NaN or infinite samples; write the audio again")
     wave = np.asarray(wave, np.float64)
     if not len(wave):
         return SpeechActivity(0.0, -np.inf, ())
-    centred = wave - wave.mean()  # a constant is no sound
+    centred = wave - wave.mean()  # a constant offset is not sound
     power = float(np.mean(centred**2))
     level = 10 * np.log10(power) if power > 0 else -np.inf
     seconds = len(wave) / rate
     full_scale = max(
         1.0, float(np.abs(centred).max())
-    )  # samples in another scale must not overflow
+    )  # samples on another scale must not overflow
     spans = speech_spans(
         speech_probabilities((centred / full_scale).astype(np.float32), rate), seconds
     )
@@ -103,7 +104,15 @@ def net_speech(wave: np.ndarray, rate: int = DETECTOR_RATE) -> SpeechActivity:
 
 
 def speech_probabilities(wave: np.ndarray, rate: int = DETECTOR_RATE) -> np.ndarray:
-    """Return the probability of speech in each frame of 32 ms, float32 (frames,)."""
+    """Return the probability of speech in each frame of 32 ms.
+
+    Args:
+        wave: (samples,), mono, values in [-1, 1].
+        rate: sample rate in Hz.
+
+    Returns:
+        float32 (frames,), values in [0, 1].
+    """
     if rate != DETECTOR_RATE:
         wave = soxr.resample(np.asarray(wave, np.float32), rate, DETECTOR_RATE)
     count = -(-len(wave) // FRAME)
@@ -128,8 +137,14 @@ def speech_probabilities(wave: np.ndarray, rate: int = DETECTOR_RATE) -> np.ndar
 
 
 def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
-    """Return the stretches of speech, (start, end) in seconds, of probabilities of frames of 32
-    ms.
+    """Return the stretches of speech for given probabilities.
+
+    Args:
+        probabilities: probability of speech in each frame of 32 ms, (frames,).
+        seconds: length of the recording.
+
+    Returns:
+        (start, end) of each stretch in seconds, in order.
     """
     spans: list[list[float]] = []
     speaking = False
@@ -138,7 +153,7 @@ def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
         if not speaking and probability >= SPEECH_STARTS:
             speaking = True
             if spans and time - spans[-1][1] < MIN_PAUSE:
-                continue  # too short a pause: the stretch before goes on
+                continue  # the pause is too short, so the previous stretch goes on
             spans.append([time, seconds])
         elif speaking and probability < SPEECH_ENDS:
             speaking = False
@@ -151,17 +166,20 @@ def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
 def shorten_pauses(
     wave: np.ndarray, spans: Sequence[Span], max_pause: float, rate: int = DETECTOR_RATE
 ) -> np.ndarray:
-    """Return the recording with every stretch of non-speech cut down to ``max_pause`` seconds.
+    """Return the recording with every pause shortened to at most ``max_pause`` seconds.
 
-    A longer pause between two stretches of speech loses its middle; before the first and after the
-    last, what is farthest from the speech goes. A recording without longer pauses comes back as it
-    is.
+    A longer pause between two stretches of speech loses its middle. Before the first and after the
+    last stretch, the part farthest from the speech is removed. A recording without longer pauses is
+    returned unchanged.
 
     Args:
         wave: (samples,).
         spans: stretches of speech, (start, end) in seconds (see net_speech).
-        max_pause: seconds of non-speech that stay.
-        rate: samples per second.
+        max_pause: longest pause to keep, in seconds.
+        rate: sample rate in Hz.
+
+    Returns:
+        (samples kept,).
     """
     if not spans:
         return wave
@@ -180,14 +198,14 @@ def shorten_pauses(
 
 @cache
 def _weights() -> Weights:
-    """Read the weights, which come with sasv."""
+    """Read the weights of the detector, which are part of the package."""
     return load_file(Path(__file__).with_name("silero_vad_16k.safetensors"))
 
 
 def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:
-    """Return what the LSTM takes, (frames, 128), of frames with their context, (frames, 576)."""
+    """Return the input of the LSTM, (frames, 128), for frames with their context, (frames, 576)."""
     padded = np.pad(frames, ((0, 0), (0, CONTEXT)), "reflect")
-    # The short-time Fourier transform: four windows of 256 samples, 128 apart.
+    # Short-time Fourier transform: four windows of 256 samples, 128 samples apart.
     windows = np.lib.stride_tricks.sliding_window_view(padded, 256, axis=1)[:, ::128]
     parts = windows @ weights["stft.forward_basis_buffer"][:, 0].T
     half = parts.shape[2] // 2
@@ -199,13 +217,13 @@ def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:
 
 
 def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
-    """Convolution of width 3 with one zero on each side, then ReLU.
+    """Apply a convolution of width 3 with one zero of padding on each side, then a ReLU.
 
     Args:
         values: (frames, steps, inputs).
         weight: (outputs, inputs, 3).
         bias: (outputs,).
-        stride: steps between two results.
+        stride: steps between two outputs.
 
     Returns:
         (frames, steps / stride, outputs).
@@ -218,8 +236,8 @@ def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: 
 
 
 def _lstm(inputs: np.ndarray, weights: Weights) -> np.ndarray:
-    """Return the hidden states, (frames, 128), of an LSTM that starts at zero; gates in the order
-    of torch.
+    """Return the hidden states, (frames, 128), of an LSTM with a zero initial state. The gates are
+    in the order of PyTorch.
     """
     bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
     gates = inputs @ weights["decoder.rnn.weight_ih"].T + bias

@@ -1,5 +1,5 @@
-"""Foundations: errors, atomic files, progress, registries. Imports no other room of sasv."""
+"""Foundations: errors, atomic file writes, progress, registries. Imports no other part of sasv."""
 
 import logging
 
-logging.getLogger("sasv").addHandler(logging.NullHandler())  # as a library sasv is silent
+logging.getLogger("sasv").addHandler(logging.NullHandler())  # a library must not print by default

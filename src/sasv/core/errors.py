@@ -1,4 +1,4 @@
-"""Errors that a user can act on."""
+"""Exceptions whose one-line messages tell the user what is wrong and what to do."""
 
 import errno
 import re
@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Characters that end a line, steer a terminal, or turn the direction of writing."""
+"""Line ends, terminal control characters, and characters that change the writing direction."""
 
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "out of memory")
-"""What PyTorch, CUDA and the system say where memory is short."""
+"""Fragments of the messages of PyTorch, CUDA, and the system when memory runs out."""
 
 
 class SasvError(Exception):
-    """Something a user can mend: names the file, says what is wrong and what to do, in one line.
+    """An error that the user can fix. The message is one line that names the file, the problem, and
+    the remedy.
 
-    The command line prints it without a traceback and exits with status 2. Line ends and control
-    characters in the message, which come from names in files, become spaces and escapes.
+    The command line prints the message without a traceback and exits with status 2. Line ends in
+    the message become spaces and control characters are escaped, because names that are quoted from
+    files may contain them.
     """
 
     def __init__(self, message: str = ""):
@@ -28,9 +30,10 @@ class AudioError(SasvError):
 
 
 class StorageError(SasvError):
-    """Bytes that are not on this machine cannot be had at the moment, whoever asks for them.
+    """Remote storage is unavailable at the moment, whichever file is requested.
 
-    It is no AudioError: work ends here and goes on later, instead of leaving out what is there.
+    This is not an AudioError, because a job must stop and be resumed later instead of skipping a
+    recording that exists.
     """
 
 
@@ -39,14 +42,15 @@ class TableError(SasvError):
 
 
 class CheckpointError(SasvError):
-    """A checkpoint cannot be read or does not fit."""
+    """A checkpoint cannot be read or does not match the model."""
 
 
 class Undecided(SasvError):
-    """A verification ended without a verdict, because what it was given cannot be compared.
+    """A verification ended without a verdict, because the recordings cannot be compared.
 
     Attributes:
-        result: what is known all the same, as plain values: reasons and facts of the recordings.
+        result: what is known nevertheless, as JSON values: the reasons, and the properties of the
+            recordings.
     """
 
     def __init__(self, message: str, result: dict[str, Any]):
@@ -68,21 +72,21 @@ def _shown(control: re.Match[str]) -> str:
 
 
 def listed(names: Sequence[object], most: int = 5) -> str:
-    """Join the first names for a message: ``a, b, c and 7 more``."""
+    """Join up to ``most`` names for a message: ``a, b, c and 7 more``."""
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line what an error is, for errors that no one foresaw: its kind, its file, its
-    first words.
+    """Describe an unexpected exception in one line: its type, its file, and the beginning of its
+    message.
     """
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         return "not enough memory; use smaller batches or fewer workers"
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return (
-            "no thread can be started: the memory or the limit of processes is used up; raise the "
+            "no thread can be started: the memory or the process limit is exhausted; raise the "
             "limit (ulimit -v, ulimit -u), or use fewer workers"
         )
     if isinstance(error, OSError):
@@ -93,7 +97,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def write_reason(error: OSError) -> str:
-    """Say in words why a system call failed, with what to do where that is clear."""
+    """Describe why a system call failed, with the remedy where there is an obvious one."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space and run the same command again"
     if error.errno == errno.EFBIG:

@@ -1,4 +1,4 @@
-"""Atomic writes, reads with one-line errors, and folders locked for one run."""
+"""Atomic writes, reads with one-line errors, and locks that reserve a folder for one run."""
 
 import contextlib
 import functools
@@ -22,26 +22,27 @@ from sasv.core.errors import SasvError, write_reason
 
 GUNZIPPED_BYTES = 1 << 28
 LARGEST_RATIO = 100
-"""A gzip file that gives more than GUNZIPPED_BYTES and more than so many times its size is no text:
-tables shrink five to twenty times.
+"""A gzip file that expands to more than GUNZIPPED_BYTES and to more than LARGEST_RATIO times its
+size is refused: tables compress by a factor of 5 to 20.
 """
 LONGEST_NAME = 255
-"""Bytes of a file's name on the usual file systems."""
+"""Maximum length of a file name in bytes on common file systems."""
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)\.part(\.[^.]*)?")
-"""Name of a temporary file: what it becomes, the machine and the process that writes it."""
+"""Name of a temporary file: its final name, then the machine and the process that write it."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it into place on success, remove it on failure.
+    """Yield a temporary path next to ``path``. The file is moved into place on success and removed
+    on failure.
 
-    The temporary name keeps the suffix, because array and plot writers choose a format by it. The
-    new file has the permissions of the one that it replaces. Where ``path`` is a link, the file
-    that it points to is replaced.
+    The temporary name keeps the suffix, because writers of arrays and plots choose the format by
+    it. The new file gets the permissions of the file that it replaces. If ``path`` is a link, the
+    file that it points to is replaced.
 
     Raises:
-        SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission);
-            any older file is then as it was.
+        SasvError: ``path`` is a folder or a device, or writing fails (full disk, no permission). An
+            existing file is left unchanged.
     """
     path = system_path(os.fspath(path))
     target = Path(os.path.realpath(path)) if _is_link(path) else Path(path)
@@ -69,8 +70,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def system_path(path: str) -> str:
-    """Return a path in such a way that the system finds it: where the locale knows ASCII alone, a
-    name read from a UTF-8 table has to become the bytes that it consists of.
+    """Return a path in the form in which the operating system finds it. In an ASCII locale, a name
+    that was read from a UTF-8 table has to be converted to its bytes.
     """
     if sys.getfilesystemencoding() == "utf-8":
         return path
@@ -82,7 +83,7 @@ def system_path(path: str) -> str:
 
 
 def temporary_path(target: Path) -> Path:
-    """Return the path beside a file under which this process writes it."""
+    """Return the temporary path, next to ``target``, to which this process writes it."""
     tail = f".{_machine()}-{os.getpid()}.part{target.suffix}"
     room = LONGEST_NAME - len(os.fsencode(tail)) - 1
     stem = target.stem
@@ -94,9 +95,7 @@ def temporary_path(target: Path) -> Path:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Remove the temporary files in a folder that processes of this machine left behind when they
-    were killed.
-    """
+    """Remove temporary files in a folder that were left by killed processes of this machine."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             found = TEMPORARY.fullmatch(entry.name)
@@ -107,14 +106,14 @@ def clear_temporaries(folder: Path) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _clear_once(folder: Path, process: int) -> None:
-    """Clear a folder of temporary files the first time that this process writes there."""
+    """Remove old temporary files from a folder when this process first writes there."""
     clear_temporaries(folder)
 
 
 def _is_link(path: str | os.PathLike[str]) -> bool:
     try:
         return Path(path).is_symlink()
-    except OSError:  # a name that is too long; the writing says so
+    except OSError:  # the name is too long; the write reports it
         return False
 
 
@@ -126,9 +125,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _keep_permissions(new: Path, before: os.stat_result) -> None:
-    """Give a file the permissions, and if this is allowed the owner, of the one that it
-    replaces.
-    """
+    """Copy the permissions and, where allowed, the owner of the file that is replaced."""
     with contextlib.suppress(OSError, AttributeError):
         os.chown(new, before.st_uid, before.st_gid)
     with contextlib.suppress(OSError):
@@ -137,13 +134,13 @@ def _keep_permissions(new: Path, before: os.stat_result) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """Return eight characters that stand for this machine."""
+    """Return eight characters that identify this machine."""
     return hashlib.sha256(platform.node().encode(errors="replace")).hexdigest()[:8]
 
 
 def _lives(process: int) -> bool:
-    """Whether a process of this machine lives, as far as can be told without touching it."""
-    if os.name == "nt":  # there a signal 0 would end it
+    """Whether a process of this machine is running, as far as this can be found out safely."""
+    if os.name == "nt":  # on Windows, signal 0 would end the process
         return True
     try:
         os.kill(process, 0)
@@ -179,7 +176,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8 survives as escapes
+    except UnicodeEncodeError:  # escapes preserve a file name that is not UTF-8
         text = json.dumps(value, indent=1)
     write_text(path, text + "\n")
 
@@ -191,18 +188,18 @@ def read_json(
     kind: type = dict,
     remedy: str = "remove it and run the same command again",
 ) -> Any:
-    """Read JSON that an earlier run wrote, and check that it is what is written there.
+    """Read JSON that an earlier run wrote, and check its structure.
 
     Args:
-        path: file.
-        shape: keys that it must have -> the types of their values.
-        optional: keys that it may have -> the types of their values.
-        kind: dict or list.
-        remedy: what to do if the file is broken.
+        path: the JSON file.
+        shape: required keys -> the types of their values.
+        optional: optional keys -> the types of their values.
+        kind: expected type of the whole: dict or list.
+        remedy: what the message tells the user to do if the file is broken.
 
     Raises:
-        SasvError: the file is missing, is no JSON (cut short by a kill or a full disk), holds a
-            number that is not finite, or has another shape.
+        SasvError: the file is missing, is not JSON (for instance cut short by a kill or a full
+            disk), contains a number that is not finite, or has another structure.
     """
     try:
         value = parse_json(read_bytes(path))
@@ -232,8 +229,8 @@ def parse_json(text: bytes | str) -> Any:
     """Parse JSON in which every number is finite.
 
     Raises:
-        ValueError: it is no JSON, or holds NaN, an infinity, or a number out of range.
-        RecursionError: it is nested too deeply.
+        ValueError: the text is not JSON, or contains NaN, an infinity, or a number out of range.
+        RecursionError: the text is nested too deeply.
     """
     return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
 
@@ -250,15 +247,15 @@ def _finite(text: str) -> float:
 
 
 def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """Read a file whole, gunzipped where its name ends in ``.gz``.
+    """Read a whole file, decompressed if its name ends in ``.gz``.
 
     Args:
-        path: file.
-        most: bytes that such a file has at most, for files that cannot be large.
+        path: the file.
+        most: maximum size in bytes, for files that cannot be large; None for no limit.
 
     Raises:
         SasvError: the file is missing, cannot be read, is a folder or a device, is larger than
-            ``most``, or is gunzipped to far more than a table would be.
+            ``most``, or expands to far more than a table would.
     """
     try:
         status = Path(path).stat()
@@ -281,7 +278,7 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe into which nobody writes is empty, instead of waited for."""
+    """Open a file without blocking, so that a pipe without a writer reads as empty."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if hasattr(os, "O_NONBLOCK"):
         os.set_blocking(descriptor, True)
@@ -300,8 +297,8 @@ def _gunzip(data: bytes, path: str | os.PathLike[str]) -> bytes:
 
 
 def other_than_text(data: bytes) -> str:
-    """Say what the first bytes of a file show if it is no UTF-8 text, with what to do; otherwise
-    nothing.
+    """Return the kind of file that the first bytes indicate, with the remedy, if the file is not
+    UTF-8 text; otherwise an empty string.
     """
     if data.startswith(b"PK\x03\x04"):
         return "a spreadsheet, not a table; save it as tab-separated text"
@@ -313,7 +310,9 @@ def other_than_text(data: bytes) -> str:
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Read the non-empty lines of a text list (UTF-8, any line ends, gzip by its suffix)."""
+    """Read the non-empty lines of a text file: UTF-8, any line ends, decompressed if the name ends
+    in ``.gz``.
+    """
     data = read_bytes(path)
     other = other_than_text(data)
     if other:
@@ -336,8 +335,10 @@ def digest_of_bytes(*parts: bytes | str) -> str:
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits. SasvError if it cannot be
-    read.
+    """Return the SHA-256 of a file's bytes as hexadecimal digits.
+
+    Raises:
+        SasvError: the file cannot be read.
     """
     try:
         with open(path, "rb") as stream:
@@ -350,17 +351,17 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
 def locked(
     folder: Path, held: str = "another run is writing here; wait for it, or choose another --out"
 ) -> Iterator[None]:
-    """Hold a folder for this run. The lock ends with the process, however it ends; forked workers
-    do not inherit it.
+    """Lock a folder for this run. The lock is released when the process ends, however it ends;
+    forked workers do not inherit it.
 
-    Temporary files of processes that were killed are removed from the folder.
+    Temporary files of killed processes are removed from the folder.
 
     Args:
-        folder: made if it is missing.
-        held: what to say where another run holds it.
+        folder: the folder to lock; created if it is missing.
+        held: the message if another run holds the lock.
 
     Raises:
-        SasvError: another run holds the folder, or it cannot be written to.
+        SasvError: another run holds the lock, or the folder is not writable.
     """
     from filelock import FileLock, Timeout
 
@@ -372,7 +373,7 @@ def locked(
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # on a file system without locks a file stands in for one
+            )  # on a file system without locks, the existence of a file serves as the lock
             lock = FileLock(path).acquire(timeout=0)
     except Timeout:
         raise SasvError(f"{folder}: {held}") from None

@@ -1,9 +1,8 @@
-"""Options of commands: each number declares its range next to its field, and one function checks
-all of them.
+"""Options of commands. Every numeric field declares its range, and one function checks them all.
 
-``epochs: Annotated[int, Range(1)] = 100`` is a whole number of at least 1. A number that may be
-anything declares an empty ``Range()``; even then it must be finite. ``tests/core/test_options.py``
-finds numbers without a range.
+``epochs: Annotated[int, Range(1)] = 100`` is a whole number of at least 1. A number without limits
+declares an empty ``Range()``; it must still be finite. ``tests/core/test_options.py`` finds numbers
+without a declared range.
 """
 
 import json
@@ -19,14 +18,14 @@ from sasv.core.errors import SasvError
 
 @dataclass(frozen=True, repr=False)
 class Range:
-    """The allowed range of a number. It also applies to the elements of a list and the values of a
-    dictionary too.
+    """The allowed range of a number, also of the elements of a list and of the values of a
+    dictionary.
 
     Attributes:
         minimum: the smallest allowed number.
         maximum: the largest allowed number.
-        above: the number must be larger than this one.
-        below: the number must be smaller than this one.
+        above: exclusive lower limit.
+        below: exclusive upper limit.
     """
 
     minimum: float | None = None
@@ -35,7 +34,7 @@ class Range:
     below: float | None = None
 
     def __contains__(self, value: float) -> bool:
-        """Whether a number is finite and in the range."""
+        """Whether a number is finite and within the range."""
         return (
             math.isfinite(value)
             and (self.minimum is None or value >= self.minimum)
@@ -45,7 +44,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """Say the range in words, for messages and help pages."""
+        """Describe the range in words, for messages and help pages."""
         if self.minimum is not None and self.maximum is not None:
             return f"from {self.minimum} to {self.maximum}"
         limits = {
@@ -65,31 +64,31 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]
 """The seed of a random number generator."""
 
 Count = Annotated[int, Range(0)]
-"""A number of things, which may be none."""
+"""A count that may be zero."""
 
 PositiveInt = Annotated[int, Range(1)]
-"""A number of things, at least one."""
+"""A count of at least one."""
 
 PositiveFloat = Annotated[float, Range(above=0)]
-"""A number above zero."""
+"""A number greater than zero."""
 
 NonNegativeFloat = Annotated[float, Range(0)]
-"""Zero or a number above it."""
+"""A number greater than or equal to zero."""
 
 Probability = Annotated[float, Range(0, 1)]
 """A probability."""
 
 
 class Options:
-    """Base of the options of a command, which are a dataclass. When they are made, their numbers
-    and choices are checked, and a list that is given as one text (``by="attack,codec"``) is split.
+    """Base class of the dataclasses of command options. On construction, numbers and choices are
+    checked, and a list that is given as one string (``by="attack,codec"``) is split.
 
-    A group of options with more to check extends ``__post_init__`` and calls that of ``super()``.
+    A subclass with further checks extends ``__post_init__`` and calls ``super().__post_init__()``.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}
-    """Old name -> present name of an option. Old names are accepted with a notice for one
-    version.
+    """Old name -> current name of an option. Old names are accepted for one version, with a
+    notice.
     """
 
     def __post_init__(self) -> None:
@@ -102,8 +101,7 @@ def check_ranges(options: Any) -> None:
     """Check every number of a dataclass of options against the range that its field declares.
 
     Raises:
-        SasvError: a number is not finite or out of its range; the message names the flag and the
-            range.
+        SasvError: a number is not finite or out of range; the message names the flag and the range.
     """
     for name, allowed in ranges_of(type(options)).items():
         for value in _numbers(getattr(options, name)):
@@ -112,10 +110,10 @@ def check_ranges(options: Any) -> None:
 
 
 def check_choices(options: Any) -> None:
-    """Check every option that allows a few values only, or a list of these.
+    """Check every option whose type is a choice (``Literal``) or a list of choices.
 
     Raises:
-        SasvError: a value is none of them; the message names the flag and the values.
+        SasvError: a value is not one of the choices; the message names the flag and the choices.
     """
     hints = typing.get_type_hints(type(options))
     for entry in fields(options):
@@ -134,15 +132,15 @@ def check_choices(options: Any) -> None:
 
 
 def ranges_of(kind: type) -> dict[str, Range]:
-    """Return the range of every field of a dataclass; one that declares none is any finite
-    number.
+    """Return the range of every field of a dataclass. A field that declares none gets ``Range()``,
+    any finite number.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
     return {field.name: declared_range(hints[field.name]) or Range() for field in fields(kind)}
 
 
 def declared_range(hint: Any) -> Range | None:
-    """Return the range that a type hint declares, None where it declares none."""
+    """Return the range that a type hint declares, None if it declares none."""
     for entry in getattr(hint, "__metadata__", ()):
         if isinstance(entry, Range):
             return entry
@@ -151,9 +149,7 @@ def declared_range(hint: Any) -> Range | None:
 
 
 def renamed_options(kind: type) -> dict[str, str]:
-    """Return old name -> present name of the options of a class and of the groups that it consists
-    of.
-    """
+    """Return old name -> current name for the options of a class and of its base classes."""
     names: dict[str, str] = {}
     for part in reversed(kind.__mro__):
         names |= vars(part).get("RENAMED", {})
@@ -161,7 +157,7 @@ def renamed_options(kind: type) -> dict[str, str]:
 
 
 def current_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values that were recorded under old names of options under the present names."""
+    """Return recorded option values with old option names replaced by the current ones."""
     renamed = renamed_options(kind)
     return {renamed.get(name, name): value for name, value in values.items()}
 
@@ -180,7 +176,7 @@ def plain(hint: Any) -> Any:
 
 
 def type_words(hint: Any) -> str:
-    """Return in words which values a type allows: ``a whole number, at least 1``."""
+    """Describe in words which values a type allows: ``a whole number, at least 1``."""
     if typing.get_origin(hint) is Annotated:
         inner = typing.get_args(hint)[0]
         allowed = declared_range(hint)
@@ -203,18 +199,18 @@ def type_words(hint: Any) -> str:
 
 
 def split_items(text: str) -> list[str]:
-    """Return the items of a list that is written with commas (``a,b``)."""
+    """Split a comma-separated list (``a,b``) into its items."""
     parts = [part.strip() for part in text.split(",")]
     return [part for part in parts if part]
 
 
 def values_of(options: Any) -> dict[str, Any]:
-    """Return name -> value of a dataclass of options, as JSON has them."""
+    """Return name -> value of a dataclass of options, with values as in JSON."""
     return json.loads(json.dumps(asdict(options)))
 
 
 def defaults_of(kind: type) -> dict[str, Any]:
-    """Return name -> default of the fields of a dataclass that have one, as JSON has them."""
+    """Return name -> default of the dataclass fields that have one, with values as in JSON."""
     found: dict[str, Any] = {}
     for field in fields(kind):
         if field.default is not MISSING:
@@ -238,7 +234,7 @@ def _split_lists(options: Any) -> None:
 
 
 def _numbers(value: Any) -> Iterator[float]:
-    """Yield the numbers in the value of an option."""
+    """Yield the numbers contained in the value of an option."""
     if isinstance(value, bool | str) or value is None:
         return
     if isinstance(value, int | float):

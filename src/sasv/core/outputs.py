@@ -1,5 +1,5 @@
-"""Checks the inputs and outputs of a command before it begins, so that no file of the user is
-overwritten without being asked for.
+"""Checks the inputs and outputs of a command before it starts, so that no file of the user is
+overwritten by accident.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from sasv.core.files import parse_json, read_json, write_json
 from sasv.core.version import __version__
 
 MARK = ".sasv"
-"""File that says that a folder is an output of sasv."""
+"""Name of the file that marks a folder as an output of sasv."""
 ANY = "any"
-"""Stands for all commands in the mark of a folder."""
+"""Entry in the mark of a folder that stands for all commands."""
 EARLIER_MARKS = {
     "step.json": ("facts", "done"),
     "*/*/step.json": ("facts", "done"),
@@ -29,8 +29,8 @@ EARLIER_MARKS = {
     "parts-????????????": (),
     "embeddings/parts-????????????": (),
 }
-"""What versions without the mark left in their folders: pattern -> keys of the JSON; without keys,
-a folder.
+"""Outputs of versions that did not mark their folders: pattern -> keys of the JSON file; a pattern
+without keys matches a folder.
 """
 PACKAGE = Path(__file__).resolve().parents[1]
 ZIP_COMMENT = b"sasv"
@@ -41,17 +41,16 @@ HEADERS = (
     {"utterance", "path"},
     {"speaker", "utterance"},
 )
-"""Columns by which a table that sasv wrote is recognised."""
+"""Columns by which a table written by sasv is recognised."""
 BACKEND_KEYS = ("kind", "columns", "costs")
 
 
 class Output(NamedTuple):
-    """Where a command writes.
+    """An output file or output folder of a command.
 
     Attributes:
-        option: the option that names it.
-        files: of a folder, patterns of the files that the command writes there; empty for an option
-            that names a file.
+        option: the option that names the output.
+        files: for a folder, patterns of the files that the command writes there; empty for a file.
     """
 
     option: str
@@ -65,26 +64,27 @@ def check_outputs(
     outputs: Sequence[tuple[Output, str]],
     force: bool = False,
 ) -> None:
-    """Refuse outputs that would destroy something.
+    """Refuse outputs that would overwrite other data.
 
     Args:
-        command: that writes them.
+        command: the command that writes the outputs.
         inputs: option -> paths that the command reads.
-        speech: option -> folder of speech, into which no output belongs.
-        outputs: each with the path that is given for it; one with an empty path is not written.
-        force: overwrite inputs and files of others all the same; never a device or a file of the
-            package.
+        speech: option -> folder of recordings, in which no output may be written.
+        outputs: outputs and their paths; an output with an empty path is not written.
+        force: also overwrite inputs and files that sasv did not write; never a device or a file of
+            the sasv package.
 
     Raises:
-        SasvError: an output is an input, lies in a folder of speech, is a link, a device, a file of
-            the package, or a file that sasv did not write; or two outputs are the same file.
+        SasvError: an output is an input, is inside a folder of recordings, is a link, a device, a
+            file of the sasv package, or a file that sasv did not write; or two outputs are the same
+            file.
     """
     given = [(output, Path(path)) for output, path in outputs if path]
     for number, (output, path) in enumerate(given):
         flag = _flag(output.option)
         if _inside(path, PACKAGE):
             raise SasvError(
-                f"{flag} {path}: lies in the package of sasv itself; choose another place"
+                f"{flag} {path}: is inside the sasv package itself; choose another place"
             )
         for other, another in given[:number]:
             if os.path.abspath(path) == os.path.abspath(another) or _same(path, another):
@@ -97,8 +97,9 @@ def check_outputs(
         for option, folder in speech.items():
             if folder and Path(folder).is_dir() and _inside(path, Path(folder)):
                 raise SasvError(
-                    f"{flag} {path}: lies in the speech of {_flag(option)} {folder}, where it "
-                    "would be taken for speech later; choose another place, or give --force"
+                    f"{flag} {path}: is inside the speech folder {_flag(option)} {folder}, where "
+                    "later commands would mistake it for speech; choose another place, or give "
+                    "--force"
                 )
         for target in targets:
             for option, paths in inputs.items():
@@ -113,13 +114,13 @@ def check_outputs(
 
 @contextlib.contextmanager
 def marked_outputs(folders: Sequence[str], command: str) -> Iterator[None]:
-    """Note in folders, while a command writes into them and afterwards, that they are outputs of
-    sasv, and of which commands.
+    """Mark folders as outputs of sasv while a command writes into them and afterwards, with the
+    names of the commands that wrote there.
 
-    Folders into which the command then wrote nothing are left as they were.
+    Folders into which the command writes nothing are left unchanged.
 
     Raises:
-        SasvError: a folder cannot be written to.
+        SasvError: a folder is not writable.
     """
     new = []
     try:
@@ -148,8 +149,8 @@ def _mark(folder: Path, commands: Sequence[str]) -> None:
 
 
 def _writers(folder: Path) -> list[str]:
-    """Return the commands that wrote into a folder by its mark: none without a mark, ANY if it
-    does not say.
+    """Return the commands that the mark of a folder lists: none without a mark, ANY if the mark
+    does not list them.
     """
     if not (folder / MARK).is_file():
         return []
@@ -161,29 +162,32 @@ def _writers(folder: Path) -> list[str]:
 
 
 def _names(folder: Path) -> set[str] | None:
-    """Return the names of what lies in a folder, None if there is no folder."""
+    """Return the names of the entries of a folder, None if the folder does not exist."""
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else None
 
 
 def refuse_inside_speech(out: str | os.PathLike[str], recordings: Iterable[str]) -> None:
-    """Refuse an output folder that lies in a folder of the recordings that are read.
+    """Refuse an output folder that is inside a folder of the recordings that are read.
 
     Args:
-        out: folder to write to.
+        out: the output folder.
         recordings: paths of the recordings.
+
+    Raises:
+        SasvError: the output folder is, or is inside, a folder of a recording.
     """
     place = Path(os.path.realpath(out))
     around = {_identity(folder) for folder in (place, *place.parents)} - {None}
     for folder in {os.path.dirname(path) for path in recordings}:
         if folder not in ("", os.sep) and _identity(folder) in around:
             raise SasvError(
-                f"--out {out}: lies in {folder}, among the recordings themselves; choose another "
+                f"--out {out}: is inside {folder}, among the recordings themselves; choose another "
                 "folder"
             )
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return what tells a folder from all others, None if there is none."""
+    """Return device and inode of a folder, None if the folder does not exist."""
     try:
         status = os.stat(path)  # noqa: PTH116 (pathlib is slower, and there may be many)
     except (OSError, ValueError):
@@ -192,7 +196,7 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def _targets(output: Output, path: Path) -> list[Path]:
-    """Return the files that are there and would be replaced."""
+    """Return the existing files that the command would replace."""
     if not output.files:
         return [path] if os.path.lexists(path) else []
     if path.exists() and not path.is_dir():
@@ -233,14 +237,14 @@ def _check_ours(
         return
     if targets and not marked(path, command):
         raise SasvError(
-            f"{flag} {path}: contains {targets[0].relative_to(path)}, which sasv {command} did not "
-            "write there; choose another folder, or give --force to replace it"
+            f"{flag} {path}: contains {targets[0].relative_to(path)}, which was not written by "
+            f"sasv {command}; choose another folder, or give --force to replace it"
         )
 
 
 def marked(folder: Path, command: str) -> bool:
-    """Whether a command of sasv has written into a folder. Marks of versions that named only one
-    command, and what versions without marks left, hold for all commands.
+    """Whether a command of sasv has written into a folder. Marks of versions that recorded only one
+    command, and outputs of versions that wrote no mark, count for all commands.
     """
     writers = _writers(folder)
     if writers:
@@ -257,7 +261,7 @@ def _left_by_earlier_versions(folder: Path) -> bool:
 
 
 def _has_keys(path: Path, keys: Sequence[str]) -> bool:
-    """Whether a file is JSON with these keys."""
+    """Whether a file is a JSON object that has these keys."""
     try:
         return set(read_json(path)) >= set(keys)
     except SasvError:
@@ -265,8 +269,8 @@ def _has_keys(path: Path, keys: Sequence[str]) -> bool:
 
 
 def written_by_sasv(path: Path) -> bool:
-    """Whether a file looks like one that sasv writes: a table, a back-end, a checkpoint, or an
-    empty file.
+    """Whether a file looks as if sasv wrote it: a table, a back-end, a checkpoint, or an empty
+    file.
     """
     try:
         if path.stat().st_size == 0:
@@ -296,7 +300,7 @@ def _same(first: Path, second: Path) -> bool:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies below it, links resolved."""
+    """Whether a path is the folder itself or inside it, after resolving links."""
     try:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     except (OSError, ValueError):

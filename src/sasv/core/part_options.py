@@ -1,9 +1,10 @@
-"""Options of registered parts (encoders, front-ends) from JSON values, checked by type and range.
+"""Builds the options of registered parts (encoders, front-ends) from JSON values, and checks types
+and ranges.
 
 The options are a frozen dataclass. Annotations may be ``int``, ``float``, ``bool``, ``str``,
-``Literal``, a union with None, ``tuple[X, ...]``, ``list[X]`` or ``dict[str, Any]``, and numbers
-may declare a ``Range``; a whole number that declares none lies between 1 and a million, because no
-network has more of anything.
+``Literal``, a union with None, ``tuple[X, ...]``, ``list[X]`` or ``dict[str, Any]``. Numbers may
+declare a ``Range``; a whole number without one must be between 1 and a million, which is more than
+any size in a network.
 """
 
 import dataclasses
@@ -26,12 +27,12 @@ def parse_options(kind: type[T], values: Mapping[str, Any], owner: str) -> T:
 
     Args:
         kind: the dataclass of the options.
-        values: name to value; options that are left out keep their defaults.
-        owner: what the options belong to, for the message.
+        values: option name -> value; omitted options keep their defaults.
+        owner: the part to which the options belong, for the message.
 
     Raises:
-        SasvError: an unknown option, or a value of another type or out of its range; the message
-            names the option.
+        SasvError: an option is unknown, or its value has another type or is out of range; the
+            message names the option.
     """
     assert dataclasses.is_dataclass(kind)
     if not isinstance(values, Mapping):
@@ -51,8 +52,16 @@ def parse_options(kind: type[T], values: Mapping[str, Any], owner: str) -> T:
 
 
 def checked(value: Any, hint: Any, place: str, limits: Range | None = None) -> Any:
-    """Return a JSON value as its annotation wants it. SasvError, which names the ``place``, if
-    it does not fit.
+    """Convert a JSON value to the type of an annotation.
+
+    Args:
+        value: the JSON value.
+        hint: the annotation.
+        place: the option, for the message.
+        limits: range of a number; None takes the one that the annotation declares.
+
+    Raises:
+        SasvError: the value does not match the annotation.
     """
     if typing.get_origin(hint) is typing.Annotated:
         return checked(value, typing.get_args(hint)[0], place, declared_range(hint))

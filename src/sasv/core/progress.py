@@ -1,7 +1,7 @@
-"""Progress of long work: a bar on a terminal, an occasional plain line in a log.
+"""Progress of long jobs: a bar on a terminal, an occasional plain line in a log.
 
-The library logs to ``logging.getLogger("sasv")`` and shows nothing by itself: the command line
-installs a handler, and who uses sasv as a library chooses what to see
+The library logs to ``logging.getLogger("sasv")`` and prints nothing itself. The command line
+installs a handler; users of the library choose what they see
 (``logging.basicConfig(level="INFO")``).
 """
 
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts work done and shows the rate and the time left.
+    """Counts finished items and shows their rate and the remaining time.
 
     ``with Progress("embed", total=100, unit="files") as progress: progress.add(1)``
     """
@@ -43,7 +43,7 @@ class Progress:
         self.bar = None if self.quiet or not _on_terminal() else _bar(name, total, unit)
 
     def add(self, count: int = 1, note: str = "") -> None:
-        """Count ``count`` more done; ``note`` is shown behind the rate."""
+        """Count ``count`` more items as done; ``note`` is shown after the rate."""
         self.done += count
         if self.bar is not None:
             if note:
@@ -56,7 +56,7 @@ class Progress:
             logger.info("%s", self.line(note))
 
     def line(self, note: str = "") -> str:
-        """Return the line that is logged now."""
+        """Return the line that describes the current state."""
         elapsed = max(time.monotonic() - self.started, 1e-9)
         rate = self.done / elapsed
         left = (
@@ -88,7 +88,7 @@ class Progress:
 
 
 def write_line(text: str) -> None:
-    """Print a line on standard error, above a bar if one is shown."""
+    """Print a line on standard error, above the progress bar if one is shown."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if tqdm is not None and getattr(tqdm, "_instances", None):

@@ -1,14 +1,14 @@
-"""Registries that map names to lazily imported classes or functions; a new member is one file and
-one line.
+"""Registries that map names to lazily imported classes or functions. A new member needs one file
+and one line.
 
-Packages of other people register members of their own without a change here, by an entry point of
-the registry's group. In the ``pyproject.toml`` of such a package::
+Other packages register members of their own through an entry point in the group of the registry,
+without a change to sasv. In the ``pyproject.toml`` of such a package::
 
     [project.entry-points."sasv.encoders"]
     my-encoder = "my_package.my_module:MyEncoder"
 
-They are looked for when a name is unknown here, or when all names are asked for; a name of ours
-cannot be taken.
+Entry points are searched only if a name is not one of sasv, or if all names are requested. They
+cannot replace a member of sasv.
 """
 
 import difflib
@@ -24,13 +24,12 @@ T = TypeVar("T", bound=type)
 
 
 class Registry:
-    """Maps a name to ``module:attribute``; the module is imported when the member is first asked
-    for.
+    """Maps names to ``module:attribute``. A module is imported when its member is first requested.
 
     Args:
-        kind: what the members are, for messages.
-        members: name to ``module:attribute``.
-        group: entry-point group in which other packages register members; empty if they cannot.
+        kind: what the members are ("encoder"), for messages.
+        members: name -> ``module:attribute``.
+        group: entry-point group in which other packages register members; empty to allow none.
     """
 
     def __init__(self, kind: str, members: dict[str, str], group: str = ""):
@@ -40,7 +39,7 @@ class Registry:
 
     @cached_property
     def others(self) -> dict[str, importlib.metadata.EntryPoint]:
-        """Members that other packages register."""
+        """Entry points of other packages, by member name."""
         found = importlib.metadata.entry_points(group=self.group) if self.group else ()
         return {entry.name: entry for entry in found if entry.name not in self.members}
 
@@ -55,7 +54,7 @@ class Registry:
         """Return the member called ``name``.
 
         Raises:
-            SasvError: there is none (the message says what there is), or the package of another
+            SasvError: there is no such member (the message lists the known names), or the package
                 that registers it cannot be imported.
         """
         if name in self.members:
@@ -69,7 +68,7 @@ class Registry:
         raise SasvError(f"unknown {self.kind} '{name}'; {hint}known: {', '.join(known)}")
 
     def names(self) -> str:
-        """Return the names of our members for a help text. Nothing is imported or looked for."""
+        """Return the names of sasv's own members for a help text, without importing anything."""
         return ", ".join(self.members)
 
     def _of_another(self, name: str) -> Any:
@@ -85,10 +84,10 @@ class Registry:
 
 
 def listing(**registries: Registry) -> Callable[[T], T]:
-    """Decorate a class so that ``{name}`` in its docstring becomes the names of a registry's
-    members.
+    """Decorate a class so that ``{name}`` in its docstring is replaced by the member names of a
+    registry.
 
-    Help texts are made from docstrings of options; none of them then lists names by hand.
+    Help texts are made from the docstrings of options, so that no help text lists names by hand.
     """
 
     def filled(kind: T) -> T:

@@ -1,14 +1,13 @@
-"""Converts command-line arguments to values of options, and back.
+"""Converts command-line arguments to option values, and back.
 
-One rule for each kind of option:
+There is one notation for each type of option:
 
-* a number, a text or a choice is ``--max-seconds 9`` or ``--max-seconds=9`` (``--max_seconds`` as
-  well);
-* a switch is ``--json``, ``--no-json``, or ``--json`` with true, false, yes or no;
-* a list is ``--vocoders a,b`` or ``--vocoders [a,b]``, and ``--vocoders+ c`` adds to it;
-* a mapping is ``--weights.hifi-gan PATH`` or ``--weights '{hifi-gan: PATH}'``.
+* a number, a text or a choice: ``--max-seconds 9`` or ``--max-seconds=9`` (also ``--max_seconds``);
+* a switch: ``--json``, ``--no-json``, or ``--json`` followed by true, false, yes or no;
+* a list: ``--vocoders a,b`` or ``--vocoders [a,b]``; ``--vocoders+ c`` appends to it;
+* a mapping: ``--weights.hifi-gan PATH`` or ``--weights '{hifi-gan: PATH}'``.
 
-A YAML file given by ``--config`` sets the same options at the place where it stands.
+A YAML file given by ``--config`` sets the same options; arguments that follow it override it.
 """
 
 import dataclasses
@@ -30,14 +29,14 @@ logger = logging.getLogger("sasv")
 
 
 class Words:
-    """Collects what words and files say about the options of a command.
+    """Collects the option values of a command from arguments and files.
 
     Attributes:
         values: option -> value as text, a list, or a mapping.
-        positional: the words that are no options.
-        passed_on: words that the parser itself understands (``--help``).
-        given: switches of the command line itself (``--force``) that were given; they are no
-            options.
+        positional: the positional arguments.
+        passed_on: arguments for the parser itself (``--help``).
+        given: switches of the command line itself (``--force``) that were given; they do not belong
+            to the options of the command.
     """
 
     def __init__(self, kind: type, positionals: Sequence[str] = (), switches: Sequence[str] = ()):
@@ -52,7 +51,11 @@ class Words:
         self.given: set[str] = set()
 
     def read(self, words: Sequence[str]) -> None:
-        """Read the words after the name of a command. SasvError for an unknown option."""
+        """Read the arguments that follow the command name.
+
+        Raises:
+            SasvError: an option is unknown, or its value is missing or malformed.
+        """
         rest = list(words)
         while rest:
             word = rest.pop(0)
@@ -67,7 +70,11 @@ class Words:
                 self.positional.append(word)
 
     def read_file(self, path: str) -> None:
-        """Read a YAML file of options. SasvError for an unknown key."""
+        """Read a YAML file of options.
+
+        Raises:
+            SasvError: the file cannot be read, or a key is unknown or has no usable value.
+        """
         found = read_yaml(path)
         if not isinstance(found, dict):
             raise SasvError(
@@ -84,14 +91,14 @@ class Words:
             self.values[name] = self._of_text(name, value) if isinstance(value, str) else value
 
     def canonical(self) -> list[str]:
-        """Return the same as words of one form each, for the parser."""
+        """Return the collected values as arguments in one canonical notation, for the parser."""
         flags = [
             f"--{dashed(name)}={text_of(value)}"
             for name, value in self.values.items()
             if name not in self.positionals
         ]
         given = list(self.positional)
-        if not given:  # they can be set in the file as well
+        if not given:  # positional arguments can be set in the file as well
             for name in self.positionals:
                 value = self.values.get(name, [])
                 given += value if isinstance(value, list) else [text_of(value)]
@@ -146,7 +153,7 @@ class Words:
         }
 
     def _of_text(self, name: str, text: str) -> Any:
-        """Return the value that a text means for an option; what it cannot tell is left to the
+        """Convert a text to a bool, list or mapping if the option is one; leave the rest to the
         parser.
         """
         hint = self.hints[name]
@@ -165,7 +172,7 @@ class Words:
         return text
 
     def _current(self, name: str, source: str = "") -> str:
-        """Return the name that an option has now, with a notice where it was renamed."""
+        """Return the current name of an option; log a notice if the given name is an old one."""
         new = self.renamed.get(name)
         if new is None:
             return name
@@ -211,13 +218,14 @@ class Words:
 def words_of(
     options: Any, positionals: Sequence[str] = (), preset: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return the words that give a command these options: the inverse of ``sasv.cli.parse``.
+    """Return the command-line arguments that produce these options: the inverse of
+    ``sasv.cli.parse``.
 
     Args:
         options: options of a command.
-        positionals: those that are given by position.
-        preset: values that need no words, for instance those of a recipe; of other options the
-            defaults need none.
+        positionals: names of the options that are given by position.
+        preset: values that need no argument, for instance those of a recipe. For all other options
+            the default needs none.
     """
     positional: list[str] = []
     flags: list[str] = []
@@ -245,14 +253,23 @@ def words_of(
 
 
 def text_of(value: Any) -> str:
-    """Return a value as the text that the parser reads as this value."""
+    """Write a value as the text that the parser reads back as the same value."""
     if isinstance(value, str):
         return value
     return json.dumps(value)
 
 
 def list_of(text: str, of_text: bool, where: str) -> list[Any]:
-    """Return the items of a list in either notation, ``a,b`` or ``[a,b]``."""
+    """Return the items of a list in either notation, ``a,b`` or ``[a,b]``.
+
+    Args:
+        text: the list.
+        of_text: whether the items are texts, which are then not converted to numbers.
+        where: the option, for the message.
+
+    Raises:
+        SasvError: the text is not a list.
+    """
     if text.strip().startswith("["):
         found = parse_yaml(text, where, texts=of_text)
         if not isinstance(found, list):
@@ -263,7 +280,7 @@ def list_of(text: str, of_text: bool, where: str) -> list[Any]:
 
 
 def dashed(name: str) -> str:
-    """Return the name of an option as it is written in a flag."""
+    """Return an option name as it is written in a flag, with dashes."""
     return name.replace("_", "-")
 
 
@@ -272,7 +289,7 @@ def _bare_key(key: Any) -> bool:
 
 
 def _bare_list(items: list[Any]) -> bool:
-    """Whether a list reads the same when its items are only joined by commas."""
+    """Whether a list can be written as ``a,b``, without brackets, and reads back the same."""
     return bool(items) and all(
         isinstance(item, str) and item and item == item.strip() and not set(item) & set(",[]{}\"'")
         for item in items

@@ -1,5 +1,5 @@
-"""Reads YAML files of options safely: without objects, aliases that grow without bound, or
-unlimited nesting.
+"""Reads YAML files of options safely: no Python objects, no aliases (which could expand without
+bound), and limited nesting.
 """
 
 import json
@@ -11,17 +11,17 @@ from sasv.core.errors import SasvError
 
 MOST_BYTES = 1_000_000
 DEEPEST = 20
-"""Limits that no file of options comes near."""
+"""Limits far above what any file of options needs."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)")
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """Return what a YAML (or JSON) file holds; an empty file holds nothing (None).
+    """Return the content of a YAML or JSON file, None if the file is empty.
 
     Raises:
-        SasvError: the file is missing, not UTF-8, no YAML, larger than MOST_BYTES, or nested deeper
-            than DEEPEST.
+        SasvError: the file is missing, not UTF-8, not YAML, larger than MOST_BYTES, or nested
+            deeper than DEEPEST.
     """
     from sasv.core.files import read_bytes
 
@@ -35,15 +35,15 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
-    """Return what a YAML text holds.
+    """Parse YAML.
 
     Args:
-        text: YAML, of which JSON is a part.
+        text: YAML or JSON, which is a subset of YAML.
         where: file or option, for messages.
-        texts: return every scalar as text, ``no`` and ``1`` as well.
+        texts: return every scalar as text, even ``no`` and ``1``.
 
     Raises:
-        SasvError: it is no YAML, uses aliases, or is nested deeper than DEEPEST.
+        SasvError: the text is not YAML, uses aliases, or is nested deeper than DEEPEST.
     """
     import yaml
 
@@ -67,12 +67,12 @@ def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise SasvError(f"{where}: no valid YAML ({reason})") from error
+        raise SasvError(f"{where}: not valid YAML ({reason})") from error
 
 
 def _json(text: str) -> Any:
-    """Return a JSON list or object, None if the text is none; YAML cannot hold every text that
-    JSON can.
+    """Return a JSON list or object, None if the text is not one. JSON is tried first, because its
+    strings may contain characters that YAML does not allow.
     """
     if text.lstrip()[:1] not in ("[", "{"):
         return None

@@ -22,8 +22,15 @@ FRONTENDS = Registry(
 
 
 def make_frontend(name: str, options: Mapping[str, Any] | None = None) -> "Frontend":
-    """Make the front-end called ``name``. SasvError names an unknown front-end or option, or a
-    wrong value.
+    """Make the front-end called ``name``.
+
+    Args:
+        name: registry name.
+        options: options that differ from the defaults.
+
+    Raises:
+        SasvError: the front-end or an option is unknown, or a value is of the wrong type or out of
+            range.
     """
     from sasv.core.part_options import parse_options
 

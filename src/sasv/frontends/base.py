@@ -12,22 +12,24 @@ Samples = TypeVar("Samples", int, Tensor)
 
 @dataclass(frozen=True)
 class FrontendOptions:
-    """Options of a front-end, of any JSON types; the default of each is part of the definition."""
+    """Base class of the options of a front-end. Option types are JSON types. The defaults are part
+    of the definition of a front-end and never change.
+    """
 
 
 class Frontend(nn.Module):
-    """Waveforms to features.
+    """Computes features from waveforms.
 
     A subclass sets the attributes, implements ``frames`` and ``forward``, and lists its options in
     ``Options``. Tensors that can be computed from the options are buffers with
-    ``persistent=False``, so that a checkpoint need not hold them.
+    ``persistent=False``, so that checkpoints do not store them.
 
     Attributes:
         name: registry name.
-        options: what this front-end was made with.
-        sample_rate: samples per second of the audio that it takes.
-        feature_size: features (bands) of a frame.
-        min_samples: samples of the shortest waveform that it takes.
+        options: the options of this front-end.
+        sample_rate: sample rate of the input in Hz.
+        feature_size: number of features (bands) per frame.
+        min_samples: length of the shortest input in samples.
     """
 
     name: ClassVar[str]
@@ -41,8 +43,13 @@ class Frontend(nn.Module):
         self.options = self.Options() if options is None else options
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the number of frames for a number of waveform samples: an integer, or integers
-        (batch,).
+        """Return the number of frames of a waveform.
+
+        Args:
+            samples: number of samples: one integer, or an integer tensor (batch,).
+
+        Returns:
+            An integer or an integer tensor of the same shape.
         """
         raise NotImplementedError
 
@@ -50,16 +57,16 @@ class Frontend(nn.Module):
         """Compute features.
 
         Args:
-            waves: (batch, samples) in [-1, 1], padded at the end if the waveforms are unequal in
-                length.
-            lengths: samples of each waveform, integers (batch,); None where all rows are full.
+            waves: (batch, samples) in [-1, 1], padded at the end if the lengths differ.
+            lengths: number of samples of each waveform, integers (batch,); None if no row is
+                padded.
 
         Returns:
-            (batch, feature_size, frames), the features of each waveform equal to those of the
-            waveform alone, and 0 past its end.
+            (batch, feature_size, frames). The features of each waveform equal those of the waveform
+            on its own, and are 0 past its end.
         """
         raise NotImplementedError
 
     def option_values(self) -> dict[str, Any]:
-        """Return the options as a mapping from which ``make_frontend`` makes the same front-end."""
+        """Return the options as JSON values, from which ``make_frontend`` makes an equal front-end."""
         return values_of(self.options)

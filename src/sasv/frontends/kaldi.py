@@ -1,9 +1,9 @@
 """Kaldi's log-mel filter banks, which WeSpeaker, 3D-Speaker, and most public speaker encoders use.
 
-Each frame on its own: its mean is subtracted, it is pre-emphasised and multiplied by a window; then
-the power spectrum, triangular filters of peak 1 on Kaldi's mel scale (1127 ln(1 + f / 700)) and the
-natural logarithm. The defaults are Kaldi's with 80 bands. There is no dither, so that a waveform
-always has the same features.
+Each frame is processed separately: its mean is subtracted, and it is pre-emphasised and multiplied
+by a window. The power spectrum, triangular filters of peak 1 on Kaldi's mel scale
+(1127 ln(1 + f / 700)), and the natural logarithm follow. The defaults are Kaldi's with 80 bands.
+There is no dither, so that a waveform always has the same features.
 
 Source: ``feat/feature-window.cc`` and ``feat/mel-computations.cc`` of Kaldi (Povey et al. 2011).
 """
@@ -22,7 +22,7 @@ from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
 from sasv.frontends.spectrum import PowerSpectrum
 
 FLOAT_EPSILON = 1.1920929e-07
-"""Kaldi's floor under the energies before the logarithm."""
+"""Kaldi's lower limit of the energies before the logarithm."""
 VARIANCE_EPSILON = 1e-7
 
 
@@ -31,23 +31,24 @@ class KaldiOptions(FrontendOptions):
     """Options of Kaldi's filter banks.
 
     Attributes:
-        mels: mel bands.
+        mels: number of mel bands.
         window: shape of the window.
-        scale: factor of the samples, which are in [-1, 1]: 32768 for models that were trained on
-            16-bit numbers.
-        low_hz: lower edge of the lowest band.
-        high_hz: upper edge of the highest band; zero or less counts from half the sample rate.
+        scale: factor by which the samples, which are in [-1, 1], are multiplied: 32768 for models
+            trained on 16-bit integers.
+        low_hz: lower edge of the lowest band in Hz.
+        high_hz: upper edge of the highest band in Hz; a value of zero or less is added to half the
+            sample rate.
         pre_emphasis: coefficient of the pre-emphasis.
         remove_dc: whether the mean of each frame is subtracted.
-        snip_edges: whether only frames that lie wholly inside the waveform count; otherwise there
-            is one frame for each shift, and the waveform is mirrored at both ends.
-        log_floor: least energy before the logarithm.
+        snip_edges: whether only frames that are completely inside the waveform are used. Otherwise
+            there is one frame for each shift, and the waveform is mirrored at both ends.
+        log_floor: minimum energy before the logarithm.
         subtract_mean: whether the mean over time is subtracted from each band.
         normalise_variance: whether each band is divided by its standard deviation over time, as
-            w2v-BERT 2.0 wants.
+            w2v-BERT 2.0 expects.
         frame_length_ms: length of a frame in milliseconds.
-        frame_shift_ms: distance of two frames in milliseconds.
-        sample_rate: samples per second.
+        frame_shift_ms: distance between the starts of successive frames in milliseconds.
+        sample_rate: sample rate in Hz.
     """
 
     mels: int = 80
@@ -75,22 +76,22 @@ class KaldiOptions(FrontendOptions):
 
     @property
     def top_hz(self) -> float:
-        """Upper edge of the highest band in hertz."""
+        """Upper edge of the highest band in Hz."""
         return self.high_hz if self.high_hz > 0 else self.sample_rate / 2 + self.high_hz
 
     @property
     def length(self) -> int:
-        """Samples of a frame."""
+        """Length of a frame in samples."""
         return int(self.sample_rate * self.frame_length_ms / 1000)
 
     @property
     def shift(self) -> int:
-        """Samples from one frame to the next."""
+        """Distance between the starts of successive frames in samples."""
         return int(self.sample_rate * self.frame_shift_ms / 1000)
 
     @property
     def n_fft(self) -> int:
-        """Points of the transform: the least power of two that holds a frame."""
+        """Length of the FFT: the smallest power of two that is at least the length of a frame."""
         return 1 << (self.length - 1).bit_length()
 
 
@@ -111,14 +112,12 @@ def window_function(name: str, length: int) -> Tensor:
 
 
 def hertz_to_mel(hertz: float) -> float:
-    """Kaldi's mel scale."""
+    """Convert a frequency in Hz to mels on Kaldi's mel scale."""
     return 1127.0 * math.log1p(hertz / 700.0)
 
 
 def mel_filters(options: KaldiOptions) -> Tensor:
-    """Return the triangular filters, (n_fft // 2 + 1, mels); their sides are straight on the mel
-    scale.
-    """
+    """Return the filters, (n_fft // 2 + 1, mels), which are triangles on the mel scale."""
     low = hertz_to_mel(options.low_hz)
     high = hertz_to_mel(options.top_hz)
     points = torch.linspace(low, high, options.mels + 2, dtype=torch.float64)
@@ -133,7 +132,7 @@ def mel_filters(options: KaldiOptions) -> Tensor:
 
 
 class KaldiFilterBanks(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] to log mel bands (batch, mels, frames)."""
+    """Computes log-mel features (batch, mels, frames) from waveforms (batch, samples) in [-1, 1]."""
 
     name = "kaldi"
     Options = KaldiOptions
@@ -152,7 +151,7 @@ class KaldiFilterBanks(Frontend):
         self.register_buffer("filters", mel_filters(o), persistent=False)
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the number of frames for a number of samples of a waveform."""
+        """Return the number of frames of a waveform with a given number of samples."""
         o = self.options
         if o.snip_edges:
             return (samples - o.length) // o.shift + 1
@@ -182,8 +181,8 @@ class KaldiFilterBanks(Frontend):
             return keep(bands, mask)
 
     def _mirrored(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
-        """Extend each waveform at both ends by its mirror image, the sample at the end being
-        repeated (Kaldi).
+        """Extend each waveform at both ends by its mirror image. As in Kaldi, the sample at the end
+        is repeated.
         """
         o = self.options
         samples = waves.shape[1]
@@ -194,7 +193,7 @@ class KaldiFilterBanks(Frontend):
             if lengths is None
             else lengths[:, None]
         )
-        # The waveform and its mirror image repeat after twice its length.
+        # A waveform followed by its mirror image has a period of twice its length.
         at = torch.remainder(torch.arange(start, end, device=waves.device)[None, :], 2 * size)
         at = torch.where(at >= size, 2 * size - 1 - at, at)
         return torch.gather(waves, 1, at.expand(waves.shape[0], -1))

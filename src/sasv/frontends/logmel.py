@@ -1,13 +1,14 @@
 """The log-mel front-end of the published system.
 
-Pre-emphasis 0.97, n_fft 512, window 400 (periodic Hamming), hop 160, 80 HTK mel bands from 20 to
-7600 Hz, natural log, mean over time removed per band. Always float32 and without gradient. Entries
-of the state dict carry the published names (``torchfbank.*``).
+It uses pre-emphasis 0.97, n_fft 512, a periodic Hamming window of 400 samples, hop 160, 80 HTK mel
+bands from 20 to 7600 Hz, the natural logarithm, and subtracts the mean over time from each band. It
+always computes in float32 and without gradients. The state-dict keys are the published ones
+(``torchfbank.*``).
 
-The spectrogram is ``torch.stft`` in training and inference. While the module is exported or
-compiled it is a product with the windowed cosines and sines, which needs no complex numbers and
-equals the other to single precision: a fast Fourier transform is faster than that product, but few
-runtimes have complex tensors.
+The spectrogram is computed by ``torch.stft`` in training and inference. While the module is
+exported or compiled, it is computed as a product with windowed cosines and sines instead. The
+product is slower and equal to single precision, but it needs no complex tensors, which few runtimes
+support.
 """
 
 import math
@@ -31,7 +32,7 @@ LOG_FLOOR = 1e-6
 PRE_EMPHASIS = 0.97
 NORMALISE_EPSILON = 1e-6
 MIN_SAMPLES = 1600
-"""Samples of the shortest waveform: 0.1 s."""
+"""Length of the shortest waveform in samples (0.1 s)."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class LogMelOptions(FrontendOptions):
     """Options of the log-mel front-end.
 
     Attributes:
-        mels: mel bands.
-        hop: samples from one frame to the next.
-        normalise: whether each waveform is brought to mean 0 and variance 1 first.
+        mels: number of mel bands.
+        hop: distance between the starts of successive frames in samples.
+        normalise: whether each waveform is first normalised to mean 0 and variance 1.
     """
 
     mels: int = MELS
@@ -50,13 +51,13 @@ class LogMelOptions(FrontendOptions):
 
 
 def hertz_to_mel(hertz: float) -> float:
-    """HTK mel scale."""
+    """Convert a frequency in Hz to mels on the HTK mel scale."""
     return 2595.0 * math.log10(1.0 + hertz / 700.0)
 
 
 def mel_filters(mels: int = MELS, rate: int = SAMPLE_RATE) -> Tensor:
-    """Return triangular HTK mel filters of shape (n_fft // 2 + 1, mels), peaks of 1, no area
-    normalisation.
+    """Return triangular HTK mel filters of shape (n_fft // 2 + 1, mels), with a peak of 1 and
+    without area normalisation.
     """
     bins = torch.linspace(0, rate // 2, N_FFT // 2 + 1)
     points = torch.linspace(hertz_to_mel(LOW_HZ), hertz_to_mel(HIGH_HZ), mels + 2)
@@ -69,7 +70,7 @@ def mel_filters(mels: int = MELS, rate: int = SAMPLE_RATE) -> Tensor:
 
 
 class _PreEmphasis(nn.Module):
-    """y[n] = x[n] - 0.97 x[n-1], the sample before the first being the second (reflection)."""
+    """Computes y[n] = x[n] - 0.97 x[n-1], with x[-1] = x[1] (reflection)."""
 
     flipped_filter: Tensor
 
@@ -83,8 +84,8 @@ class _PreEmphasis(nn.Module):
 
 
 class _Spectrogram(nn.Module):
-    """Power spectrogram of padded waveforms: (batch, samples) to (batch, frames, n_fft // 2 +
-    1).
+    """Computes the power spectrogram (batch, frames, n_fft // 2 + 1) of padded waveforms (batch,
+    samples).
     """
 
     window: Tensor
@@ -102,16 +103,16 @@ class _Spectrogram(nn.Module):
                 padded, N_FFT, self.hop, WINDOW, self.window, center=False, return_complex=True
             )
             return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
-        edge = (N_FFT - WINDOW) // 2  # the window stands in the middle of the transform
+        edge = (N_FFT - WINDOW) // 2  # the window is centred in the transform
         frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, self.hop) * self.window
         return torch.matmul(frames, self.waves).square().unflatten(-1, (2, -1)).sum(dim=-2)
 
 
 def fourier_basis() -> Tensor:
-    """Return cosines, then sines, of each frequency over a window: (window, 2 * (n_fft // 2 +
-    1)).
+    """Return the cosines, then the sines, of each frequency over a window: (window, 2 * (n_fft // 2
+    + 1)).
     """
-    # The product of sample and frequency is reduced as an integer: its cosine is then exact to
+    # The product of sample and frequency is reduced as an integer, so that its cosine is exact to
     # single precision.
     turns = torch.outer(torch.arange(WINDOW), torch.arange(N_FFT // 2 + 1)) % N_FFT
     angles = turns * (2 * math.pi / N_FFT)
@@ -127,7 +128,7 @@ class _MelScale(nn.Module):
 
 
 class _MelSpectrogram(nn.Module):
-    """Power spectrogram (centred, reflect-padded at each waveform's own end) and mel bands."""
+    """Power spectrogram, centred and reflect-padded at the end of each waveform, and mel bands."""
 
     def __init__(self, mels: int, hop: int) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class _MelSpectrogram(nn.Module):
 
 
 def normalised(waves: Tensor, lengths: Tensor | None) -> Tensor:
-    """Bring each waveform of (batch, samples) to mean 0 and variance 1."""
+    """Normalise each waveform of (batch, samples) to mean 0 and variance 1."""
     x = waves[:, None]
     mask = None if lengths is None else frame_mask(lengths, x.shape[2])
     deviation = masked_variance(x, mask, correction=0).sqrt()
@@ -155,8 +156,8 @@ def normalised(waves: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 class LogMel(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // hop +
-    1).
+    """Computes log-mel features (batch, mels, samples // hop + 1) from waveforms (batch, samples)
+    in [-1, 1] at 16 kHz.
     """
 
     name = "log-mel"
@@ -167,12 +168,12 @@ class LogMel(Frontend):
     def __init__(self, options: LogMelOptions | None = None) -> None:
         super().__init__(options)
         self.feature_size = self.options.mels
-        # Published checkpoints number the two parts.
+        # The two parts have numbers as names in published checkpoints.
         self.add_module("0", _PreEmphasis())
         self.add_module("1", _MelSpectrogram(self.feature_size, self.options.hop))
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the number of frames for a number of samples of a waveform."""
+        """Return the number of frames of a waveform with a given number of samples."""
         return samples // self.options.hop + 1
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:

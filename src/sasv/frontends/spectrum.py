@@ -1,4 +1,4 @@
-"""The power spectrum of frames, in single precision, and without complex numbers when a model is
+"""The power spectrum of frames in single precision, without complex numbers when a model is
 exported.
 """
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def fourier_basis(length: int, n_fft: int) -> Tensor:
-    """Return cosines, then sines, of each frequency over a frame: (length, 2 * (n_fft // 2 +
-    1)).
+    """Return the cosines, then the sines, of each frequency over a frame: (length, 2 * (n_fft // 2
+    + 1)).
     """
-    # The product of sample and frequency is reduced as an integer: its cosine is then exact to
+    # The product of sample and frequency is reduced as an integer, so that its cosine is exact to
     # single precision.
     turns = torch.outer(torch.arange(length), torch.arange(n_fft // 2 + 1)) % n_fft
     angles = turns * (2 * math.pi / n_fft)
@@ -20,15 +20,15 @@ def fourier_basis(length: int, n_fft: int) -> Tensor:
 
 
 class PowerSpectrum(nn.Module):
-    """Frames (batch, frames, length) to the power of their spectrum (batch, frames, n_fft // 2 +
-    1).
+    """Computes the power spectrum (batch, frames, n_fft // 2 + 1) of frames (batch, frames,
+    length).
 
-    A fast Fourier transform; while the module is exported or compiled a product with cosines and
-    sines, because few runtimes have complex tensors.
+    It uses a fast Fourier transform or, while the module is exported or compiled, a product with
+    cosines and sines, because few runtimes support complex tensors.
 
     Args:
-        length: samples of a frame.
-        n_fft: points of the transform; frames that are shorter are extended by zeros.
+        length: samples per frame.
+        n_fft: length of the transform; shorter frames are extended by zeros.
     """
 
     basis: Tensor

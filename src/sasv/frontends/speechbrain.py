@@ -1,9 +1,9 @@
 """The log-mel filter banks of SpeechBrain (``Fbank`` with its defaults), which its ECAPA-TDNN uses.
 
-A centred power spectrum of 400 points (periodic Hamming window of 25 ms every 10 ms, the waveform
-extended by zeros), triangular filters of which both sides are as wide as the distance to the band
-below, decibels, everything more than 80 dB below the loudest band of the waveform raised to that
-level, and the mean over time subtracted from each band.
+The steps are: a centred power spectrum of 400 points (periodic Hamming window of 25 ms every 10 ms,
+zero-padded waveform); triangular filters, both sides of which are as wide as the distance to the
+next lower band; decibels, limited to at most 80 dB below the loudest band of the waveform; and
+subtraction of the mean over time from each band.
 
 Source: ``speechbrain.processing.features`` 1.1 (Ravanelli et al. 2021).
 """
@@ -32,7 +32,7 @@ class SpeechBrainOptions(FrontendOptions):
     """Options of SpeechBrain's filter banks.
 
     Attributes:
-        mels: mel bands.
+        mels: number of mel bands.
         subtract_mean: whether the mean over time is subtracted from each band.
     """
 
@@ -52,8 +52,8 @@ def mel_filters(mels: int) -> Tensor:
 
 
 class SpeechBrainFilterBanks(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to bands in decibels (batch, mels, samples //
-    160 + 1).
+    """Computes mel bands in dB, (batch, mels, samples // 160 + 1), from waveforms (batch, samples)
+    in [-1, 1] at 16 kHz.
     """
 
     name = "speechbrain"
@@ -72,7 +72,7 @@ class SpeechBrainFilterBanks(Frontend):
         self.register_buffer("filters", mel_filters(self.feature_size), persistent=False)
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the number of frames for a number of samples of a waveform."""
+        """Return the number of frames of a waveform with a given number of samples."""
         return samples // HOP + 1
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The waveform itself, for networks that begin with convolutions over samples."""
+"""The raw waveform, for networks that begin with convolutions over samples."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,12 +15,12 @@ NORMALISE_EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class WaveformOptions(FrontendOptions):
-    """Options of the waveform.
+    """Options of the raw waveform.
 
     Attributes:
-        normalise: whether each waveform is brought to mean 0 and variance 1, as the feature
-            extractors of most self-supervised models do.
-        sample_rate: samples per second.
+        normalise: whether each waveform is normalised to mean 0 and variance 1, as in the feature
+            extractors of most self-supervised models.
+        sample_rate: sample rate in Hz.
     """
 
     normalise: bool = False
@@ -28,7 +28,7 @@ class WaveformOptions(FrontendOptions):
 
 
 class Waveform(Frontend):
-    """Waveforms (batch, samples) to (batch, 1, samples): a frame is a sample."""
+    """Returns waveforms (batch, samples) as features (batch, 1, samples), one frame per sample."""
 
     name = "waveform"
     Options = WaveformOptions
@@ -41,7 +41,7 @@ class Waveform(Frontend):
         self.min_samples = self.sample_rate // 10
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the samples."""
+        """Return the number of samples, since each sample is a frame."""
         return samples
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:

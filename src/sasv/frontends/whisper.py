@@ -1,9 +1,9 @@
 """The log-mel front-end of Whisper (Radford et al. 2022), for waveforms of any length up to 30 s.
 
-A centred power spectrum of 400 points (periodic Hann window of 25 ms every 10 ms), mel bands on
-Slaney's scale with equal areas, decimal logarithm, everything more than 8 (80 dB) below the loudest
-band raised to that level, then (x + 4) / 4. Whisper itself extends each waveform to 30 s by
-silence; here it stays as long as it is.
+The steps are: a centred power spectrum of 400 points (periodic Hann window of 25 ms every 10 ms);
+mel bands of equal area on Slaney's scale; the decimal logarithm, limited to at most 8 (80 dB) below
+the loudest band; and (x + 4) / 4. Whisper itself pads each waveform to 30 s with silence; here the
+waveform keeps its length.
 """
 
 import math
@@ -22,11 +22,11 @@ RATE = 16000
 FLOOR = 1e-10
 RANGE = 8.0
 LINEAR_HZ = 200.0 / 3
-"""Hertz a mel below 1 kHz on Slaney's scale."""
+"""Hz per mel below 1 kHz on Slaney's scale."""
 BREAK_HZ = 1000.0
 BREAK_MEL = 15.0
 LOG_STEP = math.log(6.4) / 27
-"""Logarithm of the ratio of two frequencies that are a mel apart, above 1 kHz."""
+"""Logarithm of the ratio of two frequencies that differ by one mel, above 1 kHz."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class WhisperOptions(FrontendOptions):
     """Options of Whisper's front-end.
 
     Attributes:
-        mels: mel bands: 80, or 128 for large-v3.
+        mels: number of mel bands: 80, or 128 for large-v3.
     """
 
     mels: int = 80
@@ -54,7 +54,9 @@ def mel_filters(mels: int) -> Tensor:
 
 
 class WhisperLogMel(Frontend):
-    """Waveforms (batch, samples) in [-1, 1] at 16 kHz to log-mels (batch, mels, samples // 160)."""
+    """Computes log-mel features (batch, mels, samples // 160) from waveforms (batch, samples) in
+    [-1, 1] at 16 kHz.
+    """
 
     name = "whisper"
     Options = WhisperOptions
@@ -72,7 +74,7 @@ class WhisperLogMel(Frontend):
         self.register_buffer("filters", mel_filters(self.feature_size), persistent=False)
 
     def frames(self, samples: Samples) -> Samples:
-        """Return the number of frames for a number of samples of a waveform."""
+        """Return the number of frames of a waveform with a given number of samples."""
         return samples // HOP
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -87,7 +89,7 @@ class WhisperLogMel(Frontend):
             return keep((torch.maximum(bands, loudest - RANGE) + 4.0) / 4.0, mask)
 
     def _mirrored(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
-        """Extend each waveform by half a window at both ends by its mirror image."""
+        """Extend each waveform at both ends by half a window of its mirror image."""
         half = N_FFT // 2
         last = waves.shape[1] - 1 if lengths is None else (lengths - 1)[:, None]
         at = torch.arange(-half, waves.shape[1] + half, device=waves.device).abs()[None, :]
