@@ -41,13 +41,13 @@ def make_encoder(
     Args:
         name: registry name.
         options: options that differ from the published ones.
-        frontend: registry name of the front-end; empty takes that of the encoder's publication.
-        frontend_options: options of the front-end that differ from its defaults (from the
-            publication's, where ``frontend`` is empty).
+        frontend: registry name of the front-end; empty selects the front-end of the publication.
+        frontend_options: options of the front-end that differ from its defaults or, if ``frontend``
+            is empty, from those of the publication.
 
     Raises:
-        SasvError: an unknown name or option, a value of another type or out of its range, or values
-            that do not fit each other.
+        SasvError: a name or option is unknown, a value is of the wrong type or out of range, or
+            values contradict each other.
     """
     from sasv.core.part_options import parse_options
     from sasv.frontends import make_frontend
@@ -63,7 +63,10 @@ def make_encoder(
 
 def preset(name: str, size: str) -> dict[str, Any]:
     """Return the options of a preset of the encoder ``name``: "published", "tiny", "test", or
-    another of its own.
+    another preset that the encoder defines.
+
+    Raises:
+        SasvError: the encoder or the preset is unknown.
     """
     presets = ENCODERS.get(name).presets
     if size not in presets:

@@ -1,9 +1,9 @@
 """AASIST and AASIST-L (Jung et al., ICASSP 2022): a countermeasure with graph attention over
 spectrum and time.
 
-It takes the waveform, of which it sees about four seconds: longer ones are cut, shorter ones
-repeated. The embedding is the hidden vector before the last layer; ``scores`` applies that layer,
-which tells bona fide speech from spoofed. Entry names are those of the authors.
+Its input is the raw waveform of about four seconds: longer recordings are cut, shorter ones are
+repeated. The embedding is the hidden vector before the last layer. ``scores`` applies that layer,
+which distinguishes bona fide from spoofed speech. The state-dict keys are those of the authors.
 """
 
 import math
@@ -20,19 +20,19 @@ from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.frontends.base import Frontend
 
 FILTERS = 70
-"""Band-pass filters of the first layer."""
+"""Number of band-pass filters in the first layer."""
 RATE = 16000
 POOLED_FILTERS = FILTERS // 3
 VIEWS = 5
-"""Parts of the embedding: maximum and mean over the nodes of time and of spectrum, and the master
-node.
+"""Number of parts of the embedding: maximum and mean over the temporal and over the spectral nodes,
+and the master node.
 """
 INPUT_DROPOUT = 0.2
 GRAPH_DROPOUT = 0.3
 WAY_DROPOUT = 0.2
 OUTPUT_DROPOUT = 0.5
 BONA_FIDE = 1
-"""Class whose logit is the score."""
+"""Index of the class whose logit is the score."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class AasistOptions(EncoderOptions):
     """Options of AASIST; the defaults are those of the larger model (297,866 parameters).
 
     Attributes:
-        embedding: dimension of the embeddings: five times ``graph_units``.
-        samples: samples that the network sees.
-        kernel: taps of the band-pass filters; an even number is raised by one.
-        channels: channels of the convolutions, in the first half of the blocks and in the second.
+        embedding: dimension of the embeddings; must be five times ``graph_units``.
+        samples: length of the network's input in samples.
+        kernel: taps of the band-pass filters; an even number is increased by one.
+        channels: channels of the convolutions in the first and in the second half of the blocks.
         graph_units: width of the graphs over spectrum and time together.
-        ratios: shares of nodes that are kept in the graph over the spectrum, over time, and in
-            those of both.
-        temperatures: of the attention in the graph over the spectrum, over time, and in those of
-            both.
+        ratios: shares of the nodes that are kept in the spectral graph, in the temporal graph, and
+            in the graphs over both.
+        temperatures: temperatures of the attention in the spectral graph, in the temporal graph,
+            and in the graphs over both.
     """
 
     embedding: int = 160
@@ -66,12 +66,12 @@ class AasistOptions(EncoderOptions):
                 f"({self.graph_units})"
             )
         if len(self.channels) != 2 or len(self.ratios) != 3 or len(self.temperatures) != 3:
-            raise SasvError("AASIST has 2 numbers of channels, 3 ratios and 3 temperatures")
+            raise SasvError("AASIST needs 2 numbers of channels, 3 ratios and 3 temperatures")
 
 
 def band_pass_filters(kernel: int) -> Tensor:
-    """Return the filters of the first layer, windowed sinc functions with edges on the mel scale:
-    (70, 1, taps).
+    """Return the filters of the first layer, (70, 1, taps): windowed sinc functions with band edges
+    on the mel scale.
     """
     taps = kernel + 1 - kernel % 2
     top = 2595.0 * math.log10(1.0 + (RATE / 2) / 700.0)
@@ -86,12 +86,12 @@ def band_pass_filters(kernel: int) -> Tensor:
 
 
 class _ResidualBlock(nn.Module):
-    """Two convolutions over spectrum and time and a skip connection; time is divided by three."""
+    """Two convolutions over spectrum and time with a skip connection; time is divided by three."""
 
     def __init__(self, inputs: int, outputs: int, first: bool) -> None:
         super().__init__()
         if not first:
-            # Published files have this layer; the published network does not use what it puts out.
+            # Published files have this layer, but the published network does not use its output.
             self.bn1 = nn.BatchNorm2d(inputs).requires_grad_(False)
         self.conv1 = nn.Conv2d(inputs, outputs, (2, 3), padding=(1, 1))
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -116,7 +116,7 @@ def _normed(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
 
 
 class _GraphAttention(nn.Module):
-    """Attention between all nodes of (batch, nodes, inputs), from the products of pairs."""
+    """Attention between all nodes: (batch, nodes, inputs) to (batch, nodes, outputs)."""
 
     def __init__(self, inputs: int, outputs: int, temperature: float) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class _GraphAttention(nn.Module):
 
 
 class _HeterogeneousAttention(nn.Module):
-    """Attention between nodes of two kinds, each pair of kinds with weights of its own, and a
+    """Attention between nodes of two types, with separate weights for each pair of types, and a
     master node.
     """
 
@@ -181,7 +181,9 @@ class _HeterogeneousAttention(nn.Module):
 
 
 class _GraphPool(nn.Module):
-    """Keep the share of nodes with the highest scores, and weigh them by those."""
+    """Keeps a share of the nodes, those with the highest scores, and weights them by their
+    scores.
+    """
 
     def __init__(self, ratio: float, inputs: int) -> None:
         super().__init__()
@@ -214,7 +216,7 @@ class Aasist(Encoder):
         super().__init__(options, frontend)
         if frontend.feature_size != 1 or frontend.sample_rate != RATE:
             raise SasvError(
-                f"AASIST takes the waveform at {RATE} Hz; choose the front-end waveform"
+                f"AASIST needs the waveform at {RATE} Hz; choose the front-end waveform"
             )
         o = options
         narrow, wide = o.channels
@@ -252,7 +254,7 @@ class Aasist(Encoder):
         self.pool_hT2 = _GraphPool(o.ratios[2], units)
         self.drop_way = nn.Dropout(WAY_DROPOUT)
         self.drop = nn.Dropout(OUTPUT_DROPOUT)
-        # The losses here train the embeddings; this layer is for the scores of released weights.
+        # The losses of sasv train the embeddings; this layer computes scores of released weights.
         self.out_layer = nn.Linear(VIEWS * units, 2).requires_grad_(False)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
@@ -284,13 +286,15 @@ class Aasist(Encoder):
         return [self.drop_way(a + b) for a, b in zip(nodes, second(*nodes))]
 
     def _excerpt(self, waves: Tensor, mask: Tensor | None) -> Tensor:
-        """Cut or repeat each waveform of (batch, 1, samples), so that it fills what the network
-        sees.
+        """Cut or repeat each waveform of (batch, 1, samples) to the length of the network's
+        input.
         """
         at = torch.arange(self.options.samples, device=waves.device)[None, None, :]
         lengths = waves.shape[2] if mask is None else mask.sum(dim=2, keepdim=True)
         return torch.gather(waves, 2, (at % lengths).expand(waves.shape[0], 1, -1))
 
     def scores(self, embeddings: Tensor) -> Tensor:
-        """Return the countermeasure's scores (batch,) of its embeddings; high means bona fide."""
+        """Return the countermeasure scores (batch,) of embeddings (batch, dimension); higher means
+        more likely bona fide.
+        """
         return self.out_layer(self.drop(embeddings))[:, BONA_FIDE]

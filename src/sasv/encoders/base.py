@@ -24,8 +24,8 @@ class EncoderOptions:
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters that share a learning rate: ``lr_scale`` times that of the schedule; with 0 they
-    are frozen.
+    """Parameters with the same learning rate: ``lr_scale`` times that of the schedule; 0 freezes
+    them.
     """
 
     name: str
@@ -34,23 +34,24 @@ class ParameterGroup(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Waveforms to embeddings.
+    """Computes embeddings from waveforms.
 
-    A subclass is one file and one line in ``sasv.encoders``. It lists its options, makes its layers
-    in ``__init__`` from ``self.options`` and ``frontend.feature_size``, and implements ``network``.
-    ``sasv.encoders.make_encoder`` makes an encoder with its front-end from names and plain values.
+    A subclass needs one file, and one line in ``sasv.encoders``. It lists its options, makes its
+    layers in ``__init__`` from ``self.options`` and ``frontend.feature_size``, and implements
+    ``network``. ``sasv.encoders.make_encoder`` makes an encoder and its front-end from names and
+    JSON values.
 
     Attributes:
         name: registry name.
-        Options: frozen dataclass of the options, of any JSON types (see
+        Options: frozen dataclass of the options, which have JSON types (see
             ``sasv.core.part_options``).
-        presets: options by name. "published" is that of the publication, "tiny" trains on two CPU
-            cores, and "test" takes well under a second a step; all three must be there.
+        presets: options by preset name. All three of these are required: "published" has the
+            options of the publication, "tiny" can be trained on two CPU cores, and "test" takes
+            well under a second per training step.
         default_frontend: registry name of the front-end of the publication.
-        default_frontend_options: its options, if they are not its defaults.
-        frontend_attribute: name of the front-end among the parts of the module, and so in the state
-            dict.
-        options: what this encoder was made with.
+        default_frontend_options: options of that front-end, if they differ from its defaults.
+        frontend_attribute: name of the front-end as a submodule, and so in the state-dict keys.
+        options: the options of this encoder.
     """
 
     name: ClassVar[str]
@@ -79,59 +80,77 @@ class Encoder(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest waveform that gives an embedding."""
+        """Length in samples of the shortest waveform that can be embedded."""
         return self.frontend.min_samples
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms.
 
-        Nothing here depends on the values of its inputs, so that ``torch.export`` can trace it and
-        no GPU waits.
+        No branch depends on the values of the inputs, so that ``torch.export`` can trace the method
+        and a GPU does not have to synchronise.
 
         Args:
             waves: (batch, samples) in [-1, 1] at ``frontend.sample_rate``, padded at the end if
-                the waveforms are unequal in length; what stands in the padding does not matter.
-            lengths: samples of each waveform, integers (batch,); None where all rows are full,
-                which is faster.
+                the lengths differ; the values in the padding do not matter.
+            lengths: number of samples of each waveform, integers (batch,); None if no row is
+                padded, which is faster.
 
         Returns:
-            (batch, dimension) embeddings, not normalised, each equal to that of the waveform alone.
+            Embeddings (batch, dimension), not length-normalised. Each one equals the embedding of
+            the waveform on its own.
         """
         return self.embed_features(*self.features(waves, lengths))
 
     def features(
         self, waves: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the features (batch, feature_size, frames), and the frames of each waveform (None:
-        all are real).
+        """Compute the features.
+
+        Args:
+            waves: as in ``forward``.
+            lengths: as in ``forward``.
+
+        Returns:
+            The features (batch, feature_size, frames), and the number of frames of each waveform,
+            integers (batch,); None if no row is padded.
         """
         frontend = self.frontend
         return frontend(waves, lengths), None if lengths is None else frontend.frames(lengths)
 
     def embed_features(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Embed what ``features`` returned: (batch, feature_size, frames) to (batch, dimension)."""
+        """Embed features, the result of ``features``: (batch, feature_size, frames) to (batch,
+        dimension).
+        """
         return self.network(
             features, None if frames is None else frame_mask(frames, features.shape[2])
         )
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Turn (batch, feature_size, frames) into (batch, dimension); ``mask`` is that of
-        sasv.frontends.masks.
+        """Compute embeddings from features.
+
+        Args:
+            features: (batch, feature_size, frames).
+            mask: (batch, 1, frames), True for real frames; None if no frame is padding (see
+                sasv.frontends.masks).
+
+        Returns:
+            (batch, dimension).
         """
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the parameters by learning rate: here one group of all.
+        """Return the parameters grouped by learning rate; by default, one group of all parameters.
 
-        An encoder overrides this where a part of it, such as a pretrained backbone, is frozen or
-        learns more slowly. Every parameter belongs to one group.
+        An encoder overrides this method if a part of it, such as a pretrained backbone, is frozen
+        or has a lower learning rate. Every parameter belongs to exactly one group.
         """
         return [ParameterGroup("encoder", list(self.parameters()))]
 
     @classmethod
     def retrained(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the wanted options that may differ from those of a checkpoint that a training
-        starts from: here none. They say how an encoder is trained, and change none of its entries.
+        """Return the requested options that may differ from those of the checkpoint from which a
+        training starts; by default none. Such options tell how an encoder is trained and do not
+        change its state-dict entries.
 
         Args:
             saved: options of the checkpoint.
@@ -144,7 +163,7 @@ class Encoder(nn.Module):
         return values_of(self.options)
 
     def description(self) -> dict[str, Any]:
-        """Return the part of a model's specification that says how to make this encoder again."""
+        """Return the part of a model's specification from which this encoder can be made again."""
         frontend = self.frontend
         return {
             "encoder": self.name,
@@ -157,10 +176,10 @@ class Encoder(nn.Module):
 
 
 def parameters_of(module: nn.Module) -> int:
-    """Number of parameters."""
+    """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def lengths_tensor(lengths: list[int], device: torch.device | str = "cpu") -> Tensor:
-    """Make the ``lengths`` argument of an encoder."""
+    """Return the ``lengths`` argument of an encoder, integers (batch,), for numbers of samples."""
     return torch.tensor(lengths, dtype=torch.long, device=device)

@@ -1,8 +1,8 @@
 """CAM++ (Wang et al., Interspeech 2023): densely connected time-delay layers with context-aware
 masks.
 
-Layers and entry names are those of 3D-Speaker, which WeSpeaker shares. The first time-delay layer
-halves the frames.
+Layers and state-dict keys are those of 3D-Speaker, which WeSpeaker shares. The first time-delay
+layer halves the number of frames.
 """
 
 from collections import OrderedDict
@@ -22,9 +22,9 @@ from sasv.frontends.base import Frontend
 from sasv.frontends.masks import Segments, convolve, keep
 
 SEGMENT = 100
-"""Frames of a segment whose mean is the local context of a mask (2 s)."""
+"""Frames per segment (2 s); the mean over a segment is the local context of a mask."""
 DILATIONS = (1, 2, 2)
-"""Of the convolutions in the three dense blocks."""
+"""Dilations of the convolutions in the three dense blocks."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class CampplusOptions(EncoderOptions):
     Attributes:
         channels: channels of the two-dimensional convolutions.
         initial: channels of the first time-delay layer.
-        growth: channels that a dense layer adds.
-        bottleneck: channels inside a dense layer, an even number.
-        layers: layers of the three dense blocks.
-        variance_epsilon: is added to the variance that is pooled, before its root; 1e-7 in
-            WeSpeaker.
-        spoof_axis: the embedding has one more dimension, along which spoofed speech lies (see
-            SpoofAxis).
+        growth: channels that each dense layer adds.
+        bottleneck: channels inside a dense layer; an even number.
+        layers: number of layers in each of the three dense blocks.
+        variance_epsilon: added to the variance in the pooling before the square root; WeSpeaker
+            uses 1e-7.
+        spoof_axis: whether the embedding has one more dimension, which represents the evidence for
+            a spoof (see SpoofAxis).
     """
 
     channels: int = 32
@@ -57,12 +57,15 @@ class CampplusOptions(EncoderOptions):
             raise SasvError(f"bottleneck ({self.bottleneck}) must be even")
         if len(self.layers) != len(DILATIONS):
             raise SasvError(
-                f"layers must be those of {len(DILATIONS)} blocks, not of {len(self.layers)}"
+                f"layers must have a number for each of {len(DILATIONS)} blocks, not "
+                f"{len(self.layers)} numbers"
             )
 
 
 class _ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; ``stride`` is that of the bands."""
+    """Two 3x3 convolutions with a shortcut over (batch, channels, bands, frames); ``stride``
+    applies to the bands.
+    """
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -83,7 +86,9 @@ class _ResidualBlock(nn.Module):
 
 
 class _ConvolutionalFront(nn.Module):
-    """Two-dimensional convolutions over bands and frames, which halve the bands three times."""
+    """Two-dimensional convolutions over bands and frames, which halve the number of bands three
+    times: (batch, bands, frames) to (batch, channels * bands / 8, frames).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,7 +113,9 @@ def _norm(channels: int) -> nn.Sequential:
 
 
 class _ContextAwareMask(nn.Module):
-    """Convolution whose channels are gated by the means over time and over the segment."""
+    """Convolution over (batch, inputs, frames) whose output channels are gated by the means over
+    all frames and over the segment.
+    """
 
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
@@ -138,8 +145,8 @@ class _DenseLayer(nn.Module):
 
 
 class _DenseBlock(nn.ModuleDict):
-    """Layers each of which sees what went into the block and the outputs of all layers before
-    it.
+    """Densely connected layers: the input of each is the input of the block and the outputs of all
+    previous layers.
     """
 
     def __init__(

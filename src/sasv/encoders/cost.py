@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of an encoder."""
+"""Counts the floating-point operations of encoders."""
 
 import json
 from collections.abc import Mapping
@@ -15,18 +15,17 @@ from sasv.encoders import make_encoder
 def gflop(
     name: str, options: Mapping[str, Any] | None = None, seconds: float = 2.0, backward: bool = True
 ) -> float:
-    """Return the billions of floating-point operations of an encoder on a waveform of so many
-    seconds.
+    """Return the number of floating-point operations of an encoder, in billions.
 
-    Matrix products and convolutions are counted, a multiplication and an addition as two
-    operations. Nothing is computed: the tensors have shapes alone. The default is the cost of a
-    training crop in the published Stage 1.
+    Only matrix products and convolutions are counted, with a multiplication and an addition as two
+    operations. Nothing is computed, because the tensors are on the meta device. The defaults give
+    the cost of a training crop in the published Stage 1.
 
     Args:
-        name: registry name of the encoder; its front-end is that of its publication.
+        name: registry name of the encoder, which is used with the front-end of its publication.
         options: options of the encoder that differ from the published ones.
-        seconds: length of the waveform.
-        backward: count the gradients too, as in training.
+        seconds: length of the waveform in seconds.
+        backward: whether to include the backward pass, as in training.
     """
     return _gflop(name, json.dumps(options or {}, sort_keys=True), seconds, backward)
 
@@ -39,7 +38,7 @@ def _gflop(name: str, options: str, seconds: float, backward: bool) -> float:
             encoder.requires_grad_(False)
         waves = torch.empty(
             2, round(seconds * encoder.frontend.sample_rate)
-        )  # batch norm wants two
+        )  # batch norm needs two rows in training mode
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
             embeddings = encoder(waves)
             if backward:

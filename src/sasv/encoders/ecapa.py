@@ -1,9 +1,8 @@
-"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), with the sizes and names of the
-published system.
+"""ECAPA-TDNN (Desplanques, Thienpondt, Demuynck, Interspeech 2020), with the sizes and state-dict
+keys of the published system.
 
 Published system: Mun et al., *Towards single integrated spoofing-aware speaker verification
-embeddings*, Interspeech
-2023. Their released weights state no licence.
+embeddings*, Interspeech 2023. The released weights state no licence.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from sasv.frontends.masks import keep
 
 RES2_KERNEL = 3
 RES2_DILATIONS = (2, 3, 4)
-"""Of the three SE-Res2 blocks (figure 2 of the paper)."""
+"""Dilations of the three SE-Res2 blocks (figure 2 of the paper)."""
 
 TEST_OPTIONS = {
     "channels": 32,
@@ -29,7 +28,7 @@ TEST_OPTIONS = {
     "attention": 16,
     "embedding": 24,
 }
-"""The preset "test" of every network with this trunk."""
+"""Options of the preset "test" of every network with this trunk."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class EcapaOptions(EncoderOptions):
 
     Attributes:
         channels: channels of the convolutions.
-        scale: groups of channels of a Res2 block.
-        bottleneck: channels inside squeeze-excitation.
+        scale: number of channel groups in a Res2 block.
+        bottleneck: channels inside the squeeze-excitation.
         pooled: channels that are pooled over time.
         attention: channels inside the attention of the pooling.
     """
@@ -58,12 +57,12 @@ class EcapaOptions(EncoderOptions):
 
 
 class TdnnTrunk(Encoder):
-    """The trunk that ECAPA-TDNN and SKA-TDNN share: three Res2 blocks, pooling, embedding."""
+    """The trunk that ECAPA-TDNN and SKA-TDNN share: three Res2 blocks, pooling, and projection."""
 
     frontend_attribute = "torchfbank"
 
     def add_trunk(self, inputs: int) -> None:
-        """Make the layers, ``inputs`` being the channels they are fed."""
+        """Make the layers of the trunk for ``inputs`` input channels."""
         s = self.options
         self.conv1 = nn.Conv1d(inputs, s.channels, 5, padding=2)
         self.relu = nn.ReLU()
@@ -80,7 +79,7 @@ class TdnnTrunk(Encoder):
         self.bn6 = nn.BatchNorm1d(s.embedding)
 
     def trunk(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Turn (batch, inputs, frames) into (batch, embedding)."""
+        """Compute embeddings (batch, embedding) from (batch, inputs, frames)."""
         x = self.bn1(self.relu(self.conv1(keep(x, mask))))
         x1 = self.layer1(x, mask)
         x2 = self.layer2(x + x1, mask)
@@ -91,7 +90,7 @@ class TdnnTrunk(Encoder):
 
 
 class EcapaTdnn(TdnnTrunk):
-    """ECAPA-TDNN: features straight into the trunk."""
+    """ECAPA-TDNN: the features are the input of the trunk."""
 
     name = "ecapa-tdnn"
     Options = EcapaOptions

@@ -1,8 +1,8 @@
-"""ECAPA-TDNN of SpeechBrain: its blocks are chained, and frames are mirrored at the ends of a
-waveform.
+"""ECAPA-TDNN of SpeechBrain, whose blocks are chained and whose convolutions use reflection padding
+at the ends of a waveform.
 
-The layers are those of the published system (``sasv.encoders.layers``), and so are most entry
-names; ``sasv.checkpoints.formats`` brings SpeechBrain's to them.
+The layers are those of the published system (``sasv.encoders.layers``), and so are most state-dict
+keys; ``sasv.checkpoints.formats`` renames those of SpeechBrain.
 """
 
 import math
@@ -32,8 +32,8 @@ class EcapaSpeechBrainOptions(EcapaOptions):
 
 
 def mirrored(x: Tensor, mask: Tensor | None, width: int) -> Tensor:
-    """Extend (batch, channels, frames) by ``width`` frames at both ends, each row mirrored at its
-    own end.
+    """Extend (batch, channels, frames) by ``width`` mirrored frames at both ends. Each row is
+    mirrored at its own end.
     """
     padded = F.pad(x, (width, width), "reflect")
     if mask is None:
@@ -46,15 +46,15 @@ def mirrored(x: Tensor, mask: Tensor | None, width: int) -> Tensor:
 
 
 def convolve_mirrored(layer: nn.Conv1d, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Apply a convolution to mirrored frames; the number of frames stays."""
+    """Apply a convolution with reflection padding; the number of frames stays the same."""
     dilation = layer.dilation[0]
     width = layer.kernel_size[0] // 2 * dilation
     return F.conv1d(mirrored(x, mask, width), layer.weight, layer.bias, dilation=dilation)
 
 
 class MirroredRes2Block(Res2Block):
-    """SE-Res2 block whose convolutions see mirrored frames, and whose first group of channels
-    passes unchanged.
+    """SE-Res2 block with reflection padding, in which the first group of channels is passed on
+    unchanged.
     """
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,8 +1,7 @@
-"""ECAPA-TDNN of WeSpeaker: its blocks are chained, and the attention of its pooling has no batch
-norm.
+"""ECAPA-TDNN of WeSpeaker, whose blocks are chained and whose attentive pooling has no batch norm.
 
 The Res2 blocks are those of the published system (``sasv.encoders.layers``);
-``sasv.checkpoints.formats`` brings WeSpeaker's entry names to ours.
+``sasv.checkpoints.formats`` renames the state-dict keys of WeSpeaker.
 """
 
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ class EcapaWespeakerOptions(EcapaOptions):
     parameters). The smaller one has 512 channels (6,190,720 parameters).
 
     Attributes:
-        context: whether the attention sees mean and standard deviation over time.
-        embedding_norm: whether batch norm ends the network.
+        context: whether the attention also sees the mean and standard deviation over time.
+        embedding_norm: whether the network ends with a batch norm.
     """
 
     attention: int = 128

@@ -1,7 +1,8 @@
-"""ERes2NetV2 (Chen et al., Interspeech 2024): Res2Net blocks whose groups, and last two stages, are
-fused by attention.
+"""ERes2NetV2 (Chen et al., Interspeech 2024): Res2Net blocks with attentional fusion of their
+groups and of the last two stages.
 
-The second, third and fourth stage halve bands and frames. Entry names are those of 3D-Speaker.
+The second, third and fourth stage halve the numbers of bands and frames. The state-dict keys are
+those of 3D-Speaker.
 """
 
 import math
@@ -18,13 +19,13 @@ from sasv.frontends.base import Frontend
 from sasv.frontends.masks import convolve, keep
 
 CEILING = 20.0
-"""Of the rectifiers inside a block."""
+"""Upper limit of the clipped ReLUs inside a block."""
 REDUCTION = 4
-"""Of the channels inside a fusion."""
+"""Factor by which the channels are reduced inside a fusion."""
 FUSED_STAGES = (3, 4)
-"""Stages whose blocks fuse their groups by attention instead of adding them."""
+"""Stages whose blocks fuse their groups with attention instead of adding them."""
 LEAST_FRAMES = 9
-"""Frames that leave two behind three convolutions of stride two."""
+"""Fewest input frames of which two are left after three convolutions of stride two."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Eres2netOptions(EncoderOptions):
     """Options of ERes2NetV2; the defaults are those of 3D-Speaker (17,859,632 parameters).
 
     Attributes:
-        channels: channels of the first stage before expansion; each further stage has twice as
-            many.
+        channels: channels of the first stage before expansion; the number doubles at each further
+            stage.
         base_width: width of the groups for 64 channels.
-        scale: groups of channels of a block.
-        expansion: output channels of a block, as a multiple of its inner channels.
-        blocks: blocks of the four stages.
+        scale: number of channel groups in a block.
+        expansion: ratio of the output channels of a block to its inner channels.
+        blocks: number of blocks in each of the four stages.
     """
 
     channels: int = 64
@@ -48,7 +49,9 @@ class Eres2netOptions(EncoderOptions):
 
     def __post_init__(self) -> None:
         if len(self.blocks) != 4:
-            raise SasvError(f"blocks must be those of 4 stages, not of {len(self.blocks)}")
+            raise SasvError(
+                f"blocks must have a number for each of 4 stages, not {len(self.blocks)} numbers"
+            )
         if self.channels * self.base_width < 64 * REDUCTION:
             raise SasvError(f"channels times base_width must be at least {64 * REDUCTION}")
 
@@ -77,7 +80,9 @@ class _Fusion(nn.Module):
 
 
 class _Block(nn.Module):
-    """Res2Net block; the strided convolution is the first, of width one."""
+    """Res2Net block over (batch, channels, bands, frames); its first convolution, of width one, has
+    the stride.
+    """
 
     def __init__(
         self, inputs: int, channels: int, stride: int, options: Eres2netOptions, fused: bool

@@ -1,7 +1,7 @@
-"""Prepares an encoder for fast inference on a CPU; its weights are unchanged, and its embeddings
+"""Prepares an encoder for fast inference on a CPU. Its weights do not change, and its embeddings
 are the same up to rounding.
 
-``benchmarks/bench_peers.py`` measures what it gains.
+``benchmarks/bench_peers.py`` measures the speed-up.
 """
 
 import torch
@@ -12,14 +12,16 @@ from sasv.encoders.base import Encoder
 
 
 class Pointwise(nn.Conv1d):
-    """Convolution of width one as a matrix product over features that have time before channels.
+    """Convolution of width one over (batch, channels, frames), computed as a matrix product.
 
-    With a thousand channels the product takes two thirds of the time of the convolution.
+    With a thousand channels, the product takes two thirds of the time of the convolution.
     """
 
     @classmethod
     def of(cls, layer: nn.Conv1d) -> "Pointwise":
-        """Return the convolution of width one ``layer`` with the same parameters."""
+        """Return an equivalent of ``layer``, a convolution of width one, with the same
+        parameters.
+        """
         with torch.device("meta"):
             own = cls(layer.in_channels, layer.out_channels, 1)
         own.weight = layer.weight
@@ -31,10 +33,10 @@ class Pointwise(nn.Conv1d):
 
 
 def prepare_for_inference(encoder: Encoder) -> None:
-    """Change the layout of an encoder that will only be used for inference on a CPU.
+    """Change the memory layout of an encoder that will only be used for inference on a CPU.
 
-    Convolutions of width one become matrix products, and two-dimensional ones keep their channels
-    last in memory. Names and values in the state dict stay as they are.
+    Convolutions of width one become matrix products, and two-dimensional convolutions use the
+    channels-last memory format. Keys and values of the state dict do not change.
     """
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parent in list(encoder.modules()):

@@ -1,7 +1,7 @@
 """Heads of self-supervised backbones, which compute one embedding from the outputs of all layers.
 
-Each takes a list of (batch, frames, units), one for each layer, and the mask of
-sasv.frontends.masks.
+The input of each is a list of the layer outputs, each (batch, frames, units), and a mask (see
+sasv.frontends.masks). The output is (batch, embedding).
 """
 
 import torch
@@ -12,12 +12,12 @@ from sasv.frontends.masks import keep
 
 
 class StatisticsHead(nn.Module):
-    """Average of the layers with learnt weights, mean and standard deviation over time, a linear
-    layer.
+    """Weighted average of the layers with learnt weights, mean and standard deviation over time,
+    and a linear layer.
 
     Args:
-        layers: layers that come in.
-        units: their width.
+        layers: number of layer outputs.
+        units: width of the layer outputs.
         embedding: dimension of the embeddings.
     """
 
@@ -34,14 +34,14 @@ class StatisticsHead(nn.Module):
 class MhfaHead(nn.Module):
     """Multi-head factorised attentive pooling (Peng et al., SLT 2022).
 
-    Keys and values are averages of the layers with weights of their own; every head weighs the
-    frames by the keys and averages the values.
+    Keys and values are weighted averages of the layers, with separate learnt weights. Each head
+    computes weights of the frames from the keys and averages the values with them.
 
     Args:
-        layers: layers that come in.
-        units: their width.
+        layers: number of layer outputs.
+        units: width of the layer outputs.
         embedding: dimension of the embeddings.
-        heads: heads of the attention.
+        heads: number of attention heads.
         compression: width of keys and values.
     """
 
@@ -65,14 +65,14 @@ class MhfaHead(nn.Module):
 
 
 class AdapterMfaHead(nn.Module):
-    """Multi-layer feature aggregation with adapters (Li et al. 2025): each layer narrowed, all side
-    by side, pooled.
+    """Multi-layer feature aggregation with adapters (Li et al. 2025): an adapter reduces the width
+    of each layer output; the results are concatenated and pooled.
 
     Args:
-        layers: layers that come in.
-        units: their width.
+        layers: number of layer outputs.
+        units: width of the layer outputs.
         embedding: dimension of the embeddings.
-        adapter: width of a layer behind its adapter, and inside the attention.
+        adapter: output width of each adapter, and width inside the attention.
     """
 
     def __init__(self, layers: int, units: int, embedding: int, adapter: int) -> None:
@@ -95,7 +95,7 @@ class AdapterMfaHead(nn.Module):
 
 
 def weighted_sum(hidden: list[Tensor], weights: Tensor) -> Tensor:
-    """Return the average of the layers with the softmax of the weights."""
+    """Return the average of the layer outputs, weighted by the softmax of ``weights`` (layers,)."""
     shares = torch.softmax(weights, dim=0)
     total = hidden[0] * shares[0]
     for share, x in zip(shares[1:], hidden[1:]):

@@ -1,4 +1,4 @@
-"""Layers that encoders share; ``mask`` is that of sasv.frontends.masks."""
+"""Layers that several encoders use. For ``mask``, see sasv.frontends.masks."""
 
 import math
 
@@ -12,11 +12,13 @@ VARIANCE_FLOOR = 1e-4
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gates from the mean over time (Hu et al. 2018)."""
+    """Squeeze-excitation (Hu et al. 2018) of (batch, channels, frames): channels are scaled by
+    gates computed from their means over time.
+    """
 
     def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
-        # Index 0 stands for the published average pool; the entries with weights keep their names.
+        # Index 0 is the average pooling of the published module, so that the keys stay the same.
         self.se = nn.Sequential(
             nn.Identity(),
             nn.Conv1d(channels, bottleneck, 1),
@@ -30,8 +32,8 @@ class SqueezeExcitation(nn.Module):
 
 
 class Res2Block(nn.Module):
-    """SE-Res2 block of ECAPA-TDNN (Desplanques et al. 2020), convolution -> ReLU -> BatchNorm
-    throughout.
+    """SE-Res2 block of ECAPA-TDNN (Desplanques et al. 2020) over (batch, channels, frames). The
+    order is always convolution, ReLU, batch norm.
     """
 
     def __init__(
@@ -64,8 +66,8 @@ class Res2Block(nn.Module):
 
 
 def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
-    """Network of the attentive statistics pooling: three times the channels in, one weight a
-    channel out.
+    """Return the network that computes the attention of the pooling, with ``3 * channels`` inputs
+    and one weight per channel.
     """
     return nn.Sequential(
         nn.Conv1d(3 * channels, bottleneck, 1),
@@ -80,7 +82,7 @@ def attention_network(channels: int, bottleneck: int) -> nn.Sequential:
 def attention_logits(
     attention: nn.Sequential, x: Tensor, mean: Tensor, deviation: Tensor
 ) -> Tensor:
-    """Return what the attention network gives before its softmax, in float32: (batch, channels,
+    """Return the output of the attention network before its softmax, float32 (batch, channels,
     frames).
     """
     first = attention[0]
@@ -89,12 +91,12 @@ def attention_logits(
 
 
 def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | None) -> Tensor:
-    """Pool (batch, channels, frames) to (batch, 2 * channels): weighted mean and standard
-    deviation.
+    """Pool (batch, channels, frames) to (batch, 2 * channels), the weighted mean and standard
+    deviation over time.
 
-    The attention sees each frame beside the mean and the unbiased standard deviation of the whole
-    file. Statistics are taken in float32, also under autocast: differences of squares do not
-    survive half precision.
+    The input of the attention is each frame together with the mean and the unbiased standard
+    deviation over all frames. Statistics are computed in float32, even under autocast, because
+    differences of squares lose their precision in float16.
     """
     x = x.float()
     mean = masked_mean(x, mask)
@@ -108,15 +110,15 @@ def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | Non
 
 
 class SpoofAxis(nn.Module):
-    """One more dimension of an embedding, along which spoofed speech lies.
+    """Adds a dimension to an embedding that represents the evidence for a spoof.
 
-    It is 0 where a linear spoof head is sure of bona fide speech, so that cosines of such speech
-    stay as they are, and grows with the evidence for a spoof, so that the cosine with a voiceprint
-    falls: to 1 / sqrt(1 + h^2) of what it was, where h is the evidence. See
+    The added value is 0 if a linear spoof head is certain that the speech is bona fide, so that the
+    cosines of such speech do not change. It grows with the evidence h for a spoof, so that the
+    cosine with a voiceprint is multiplied by 1 / sqrt(1 + h^2). See
     ``sasv.calibration.fit_spoof_head``.
 
     Args:
-        dimension: dimension of the embeddings that go in.
+        dimension: dimension of the input embeddings.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -125,7 +127,7 @@ class SpoofAxis(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return (batch, dimension + 1) of embeddings (batch, dimension)."""
+        """Return embeddings (batch, dimension + 1) for embeddings (batch, dimension)."""
         length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True).clamp(min=1e-9)
         evidence = (embeddings / length) @ self.weight[:, None] + self.bias
         return torch.cat((embeddings, length * torch.relu(evidence)), dim=1)

@@ -27,10 +27,10 @@ class MfaOptions(EncoderOptions):
 
     Attributes:
         units: width of the Conformer blocks.
-        heads: attention heads.
-        blocks: Conformer blocks.
+        heads: number of attention heads.
+        blocks: number of Conformer blocks.
         feedforward: hidden units of the feed-forward layers.
-        kernel: frames of the depthwise convolution, odd.
+        kernel: width of the depthwise convolution in frames; an odd number.
         attention: channels inside the attention of the pooling.
     """
 
@@ -43,7 +43,7 @@ class MfaOptions(EncoderOptions):
 
 
 def positions(frames: int, units: int, like: Tensor) -> Tensor:
-    """Sinusoidal table of absolute positions, (frames, units)."""
+    """Return the sinusoidal encoding of absolute positions, (frames, units)."""
     at = torch.arange(frames, device=like.device, dtype=torch.float32)[:, None]
     pairs = torch.arange(0, units, 2, device=like.device, dtype=torch.float32)
     angles = at * torch.exp(pairs * -(math.log(10000.0) / units))
@@ -51,7 +51,9 @@ def positions(frames: int, units: int, like: Tensor) -> Tensor:
 
 
 class _Subsampling(nn.Module):
-    """Halve the frames: two convolutions and a linear layer."""
+    """Halves the number of frames with two convolutions and a linear layer: (batch, mels, frames)
+    to (batch, (frames - 1) // 2, units), and the mask of the result.
+    """
 
     def __init__(self, mels: int, units: int) -> None:
         super().__init__()
@@ -61,7 +63,7 @@ class _Subsampling(nn.Module):
             nn.Conv2d(units, units, 3, stride=2),
             nn.ReLU(),
         )
-        # Index 1 of the published layer is its position table, which has no weights.
+        # Index 1 of the published layer is the position encoding, which has no weights.
         self.out = nn.Sequential(nn.Linear(units * ((mels - 1) // 2), units))
 
     def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -75,7 +77,9 @@ class _Subsampling(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention with position biases u and v, without the relative shift (as published)."""
+    """Self-attention over (batch, frames, units) with the position biases u and v, but without the
+    relative shift, as published.
+    """
 
     def __init__(self, units: int, heads: int) -> None:
         super().__init__()
@@ -99,11 +103,11 @@ class _Attention(nn.Module):
         k = split(self.linear_k(x))
         v = split(self.linear_v(x))
         p = split(self.linear_pos(table)[None]).expand(batch, -1, -1, -1)
-        # (q + u) k + (q + v) p is one product of twice the width, so the fused kernel applies and
-        # its memory grows with the frames and not with their square.
+        # (q + u) k + (q + v) p is written as one product of twice the width. A fused kernel can
+        # compute it, whose memory grows with the number of frames and not with its square.
         query = torch.cat((q + self.pos_bias_u[:, None], q + self.pos_bias_v[:, None]), dim=3)
         key = torch.cat((k, p), dim=3)
-        value = F.pad(v, (0, self.width))  # fused kernels want equal widths
+        value = F.pad(v, (0, self.width))  # fused kernels need equal widths
         allowed = None if mask is None else mask[:, None]
         mixed = F.scaled_dot_product_attention(
             query, key, value, allowed, scale=1 / math.sqrt(self.width)
@@ -150,7 +154,7 @@ class _Block(nn.Module):
         self.norm_ff_macaron = nn.LayerNorm(s.units, eps=NORM_EPS)
         self.norm_conv = nn.LayerNorm(s.units, eps=NORM_EPS)
         self.norm_final = nn.LayerNorm(s.units, eps=NORM_EPS)
-        # Published checkpoints carry this layer; nothing uses it.
+        # Published checkpoints contain this layer, which is not used.
         self.concat_linear = nn.Linear(2 * s.units, s.units).requires_grad_(False)
         self.dropout = nn.Dropout(DROPOUT)
 
@@ -211,8 +215,8 @@ class MfaConformer(Encoder):
         self.conformer = _Conformer(s, frontend.feature_size)
         self.bn = nn.BatchNorm1d(2 * s.blocks * s.units)
         self.fc = nn.Linear(2 * s.blocks * s.units, s.embedding)
-        # The fingerprint of a model depends on the published order of the parts: the front-end
-        # comes here.
+        # The fingerprint of a model depends on the order of its parts, and in the published order
+        # the front-end comes here.
         self.torchfbank = self._modules.pop("torchfbank")
         self.attention = attention_network(s.blocks * s.units, s.attention)
 

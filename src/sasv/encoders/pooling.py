@@ -1,7 +1,7 @@
-"""Poolings over time that several encoders share; ``mask`` is that of sasv.frontends.masks.
+"""Pooling over time that several encoders use. For ``mask``, see sasv.frontends.masks.
 
-Statistics are taken in float32, also under autocast: differences of squares do not survive half
-precision.
+Statistics are computed in float32, even under autocast, because differences of squares lose their
+precision in float16.
 """
 
 import math
@@ -15,10 +15,10 @@ from sasv.frontends.masks import keep, masked_mean, masked_variance
 
 
 def samples_of_frames(frontend: Frontend, frames: int) -> int:
-    """Return the samples of the shortest waveform that the front-end takes and that has so many
-    frames.
+    """Return the length in samples of the shortest waveform that the front-end accepts and that has
+    at least ``frames`` frames.
 
-    A standard deviation over time needs two frames where it is taken.
+    (A standard deviation over time, for instance, needs two frames.)
     """
     samples = frontend.min_samples
     while frontend.frames(samples) < frames:
@@ -27,8 +27,8 @@ def samples_of_frames(frontend: Frontend, frames: int) -> int:
 
 
 def temporal_statistics(x: Tensor, mask: Tensor | None, epsilon: float) -> Tensor:
-    """Pool (batch, channels, frames) to (batch, 2 * channels): mean, and root of the variance plus
-    ``epsilon``.
+    """Pool (batch, channels, frames) to (batch, 2 * channels): the mean, and the square root of the
+    variance plus ``epsilon``.
     """
     x = x.float()
     deviation = (masked_variance(x, mask) + epsilon).sqrt()
@@ -36,17 +36,18 @@ def temporal_statistics(x: Tensor, mask: Tensor | None, epsilon: float) -> Tenso
 
 
 def softmax_over_time(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Return weights (batch, channels, frames) that sum to one over the real frames and are zero in
-    the padding.
+    """Return the softmax of the logits over the real frames: weights (batch, channels, frames) that
+    sum to one and are zero in the padding.
     """
     return torch.softmax(keep(logits.float(), mask, -math.inf), dim=2)
 
 
 def weighted_statistics(x: Tensor, weights: Tensor, floor: float) -> Tensor:
-    """Pool (batch, channels, frames) to weighted mean and standard deviation, the variance being at
-    least ``floor``.
+    """Pool (batch, channels, frames) to the weighted mean and standard deviation, (batch, 2 *
+    channels). The variance is limited to at least ``floor``.
 
-    ``x`` must be finite in the padding too; the weights of a channel sum to one.
+    ``x`` must be finite in the padding too; the weights, (batch, channels, frames), must sum to one
+    over time.
     """
     mean = (x * weights).sum(dim=2)
     variance = (x.square() * weights).sum(dim=2) - mean.square()
@@ -54,17 +55,21 @@ def weighted_statistics(x: Tensor, weights: Tensor, floor: float) -> Tensor:
 
 
 def convolve_with_context(layer: nn.Conv1d, x: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Apply a convolution of width one to each frame beside the mean and the deviation over time.
+    """Apply a convolution of width one to each frame, concatenated with the mean and the standard
+    deviation over time.
 
-    What ``layer`` gives for the three joined along the channels. The last two are the same for all
-    frames, so that their part, two thirds of the arithmetic, is computed once; in training it is
-    not, because rounding differs, and trainings end in the weights that they ended in before.
+    The last two are the same for all frames, so that their part, two thirds of the arithmetic, is
+    computed only once. In training they are concatenated, because the rounding would differ and
+    trainings must reproduce the weights of earlier versions.
 
     Args:
-        layer: takes three times the channels.
+        layer: convolution with ``3 * channels`` input channels.
         x: (batch, channels, frames).
         mean: (batch, channels, 1).
         deviation: (batch, channels, 1).
+
+    Returns:
+        (batch, output channels, frames).
     """
     if layer.training:
         return layer(torch.cat((x, mean.expand_as(x), deviation.expand_as(x)), dim=1))
@@ -74,8 +79,8 @@ def convolve_with_context(layer: nn.Conv1d, x: Tensor, mean: Tensor, deviation: 
 
 
 class AttentiveStatistics(nn.Module):
-    """Attentive statistics pooling (Okabe et al. 2018): one weight a channel, from two convolutions
-    of width one.
+    """Attentive statistics pooling (Okabe et al. 2018) with separate weights for each channel,
+    which two convolutions of width one compute.
 
     Args:
         channels: channels of the features.
@@ -98,14 +103,13 @@ class AttentiveStatistics(nn.Module):
 
 
 class TanhAttentiveStatistics(nn.Module):
-    """Attentive statistics pooling of WeSpeaker: a hyperbolic tangent between two convolutions of
-    width one.
+    """Attentive statistics pooling of WeSpeaker, with a hyperbolic tangent between two convolutions
+    of width one.
 
     Args:
         channels: channels of the features.
         bottleneck: channels between the two convolutions.
-        context: whether the attention sees each frame beside the mean and the standard deviation
-            over time.
+        context: whether the attention also sees the mean and the standard deviation over time.
     """
 
     def __init__(self, channels: int, bottleneck: int, context: bool) -> None:

@@ -1,10 +1,10 @@
 """ReDimNet (Yakovlev et al., Interspeech 2024): alternating two-dimensional and one-dimensional
 blocks of the same size.
 
-Every stage puts out a map of the same size, which is (channels, bands, frames) for its
-two-dimensional blocks and (bands times channels, frames) for its one-dimensional block; every stage
-is fed a learnt average of the outputs of all before it. Time is never reduced. Entry names are
-those of the authors.
+Every stage outputs a map of the same size, which is (channels, bands, frames) for its
+two-dimensional blocks and (bands times channels, frames) for its one-dimensional block. The input
+of each stage is a learnt average of the outputs of all previous stages. The number of frames is
+never reduced. The state-dict keys are those of the authors.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ HEADS = 4
 ATTENTION_CHANNELS = 128
 POSITION_KERNEL = 59
 CONVOLUTION_KERNELS = (7, 19, 31, 59)
-"""Of the four convolutions before the attention in a block ``conv+att``."""
+"""Kernel sizes of the four convolutions before the attention in a block ``conv+att``."""
 PARALLEL_KERNELS = (7, 15, 31)
-"""Of the convolutions side by side in a block ``conv``, of which there are four."""
+"""Kernel sizes of the parallel convolutions in a block ``conv``, of which there are four."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,21 @@ class RedimnetOptions(EncoderOptions):
 
     Attributes:
         channels: channels of the first stage.
-        block_1d: kind of the one-dimensional blocks.
-        block_2d: kind of the two-dimensional blocks.
-        strides: for each stage, by which number bands are divided and channels multiplied.
-        blocks: for each stage, the two-dimensional blocks.
-        expansions: for each stage, how many times as many channels its two-dimensional blocks have.
-        reductions: for each stage, by which number channels are divided inside its one-dimensional
-            block; None for no such block.
-        group_width: channels of a group of the convolutions; None for convolutions without groups.
-        output_channels: channels that are pooled; None for all, without a further convolution.
-        context: whether the attention of the pooling sees mean and standard deviation over time.
-        embedding_norm: whether batch norm ends the network.
+        block_1d: type of the one-dimensional blocks.
+        block_2d: type of the two-dimensional blocks.
+        strides: for each stage, the factor by which the bands are divided and the channels
+            multiplied.
+        blocks: for each stage, the number of two-dimensional blocks.
+        expansions: for each stage, the factor by which its two-dimensional blocks widen the
+            channels.
+        reductions: for each stage, the factor by which the channels are divided inside its
+            one-dimensional block; None for a stage without such a block.
+        group_width: channels per group of the convolutions; None for convolutions without groups.
+        output_channels: channels that are pooled; None pools all of them, without a further
+            convolution.
+        context: whether the attention of the pooling also sees the mean and standard deviation over
+            time.
+        embedding_norm: whether the network ends with a batch norm.
     """
 
     channels: int = 16
@@ -86,14 +90,12 @@ class _ChannelNorm(nn.Module):
 
 
 class _Aggregation(nn.Module):
-    """Average of maps (batch, features, frames) with learnt weights, one for each map and
-    feature.
-    """
+    """Average of maps (batch, features, frames) with learnt weights for each map and feature."""
 
     def __init__(self, maps: int, features: int) -> None:
         super().__init__()
-        # The average of one map is that map: its weight stands in published files and is not
-        # learnt.
+        # The average of a single map is the map itself. Published files contain its weight, which
+        # is not learnt.
         shape = (1, maps, features if maps > 1 else 1, 1)
         self.w = nn.Parameter(torch.zeros(shape), requires_grad=maps > 1)
 
@@ -106,8 +108,8 @@ class _Aggregation(nn.Module):
 
 
 class _ConvNext(nn.Module):
-    """Grouped convolutions side by side, batch norm, activation, a convolution of width one, and a
-    skip connection.
+    """Parallel grouped convolutions, batch norm, activation, a convolution of width one, and a skip
+    connection.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class _BandExcitation(nn.Module):
     def __init__(self, bands: int, inside: int) -> None:
         super().__init__()
         self.squeeze = nn.Linear(bands, inside)
-        self.exitation = nn.Linear(inside, bands)  # the name in published files
+        self.exitation = nn.Linear(inside, bands)  # spelt as in published files
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         means = masked_mean(x, mask, (1, -1))[:, 0, :, 0]
@@ -153,8 +155,8 @@ class _BandExcitation(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions, each followed by one of width one where they are grouped, and a skip
-    connection.
+    """Two 3x3 convolutions, each followed by one of width one if they are grouped, and a skip
+    connection, over (batch, channels, bands, frames).
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class _Residual(nn.Module):
 
 
 class _Block2d(nn.Module):
-    """A two-dimensional block of one of four kinds, under its published name."""
+    """A two-dimensional block of one of four types, which have their published names."""
 
     def __init__(self, kind: str, channels: int, bands: int, group_width: int | None) -> None:
         super().__init__()
@@ -204,12 +206,16 @@ class _Block2d(nn.Module):
 
 
 def groups_of(channels: int, group_width: int | None) -> int:
-    """Return the groups of a convolution. SasvError if the channels cannot be grouped so."""
+    """Return the number of groups of a convolution.
+
+    Raises:
+        SasvError: the number of channels is not a multiple of ``group_width``.
+    """
     if group_width is None:
         return 1
     if channels % group_width:
         raise SasvError(
-            f"group_width ({group_width}) does not divide {channels} channels; choose another"
+            f"{channels} channels are not a multiple of group_width ({group_width}); choose another"
         )
     return channels // group_width
 
@@ -272,16 +278,16 @@ class _Transformer(nn.Module):
 
 
 class _Block1d(nn.Module):
-    """A one-dimensional block of one of four kinds between two convolutions of width one, and a
-    skip connection.
+    """A one-dimensional block of one of four types between two convolutions of width one, and a
+    skip connection, over (batch, features, frames).
     """
 
     def __init__(self, kind: str, features: int, units: int) -> None:
         super().__init__()
         if kind.endswith("att") and units % HEADS:
             raise SasvError(
-                f"a stage has {units} channels in its attention, which {HEADS} heads cannot "
-                "share; change reductions"
+                f"a stage has {units} channels in its attention, which is not a multiple of its "
+                f"{HEADS} heads; change reductions"
             )
         self.red_dim_conv = nn.Sequential(nn.Conv1d(features, units, 1), _ChannelNorm(units))
         parts: list[nn.Module]
@@ -311,7 +317,7 @@ class _Block1d(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Aggregation, a strided convolution, two-dimensional blocks, one one-dimensional block."""
+    """Aggregation, a strided convolution, two-dimensional blocks, and a one-dimensional block."""
 
     def __init__(self, o: RedimnetOptions, stage: int, channels: int, bands: int) -> None:
         super().__init__()
@@ -322,7 +328,7 @@ class _Stage(nn.Module):
         self.bands = bands
         outputs = stride * channels
         inside = int(outputs * expansion)
-        # Published files number the parts; parts without weights have numbers too.
+        # The parts have numbers as names in published files, and parts without weights count too.
         self.add_module("0", _Aggregation(stage + 1, features))
         self.add_module("2", nn.Conv2d(channels, inside, (stride, 1), (stride, 1)))
         number = 3
@@ -363,7 +369,7 @@ class _Stage(nn.Module):
 def _squeeze(inputs: int, outputs: int, groups: int) -> nn.Sequential:
     if inputs % groups or outputs % groups:
         raise SasvError(
-            f"a stage cannot bring {inputs} channels to {outputs} in {groups} groups; change "
+            f"a stage cannot map {inputs} channels to {outputs} in {groups} groups; change "
             "expansions"
         )
     return nn.Sequential(
@@ -433,7 +439,7 @@ class Redimnet(Encoder):
     def __init__(self, options: RedimnetOptions, frontend: Frontend) -> None:
         super().__init__(options, frontend)
         for part in frontend.modules():
-            # The tensors of the log-mel front-end follow from its options; only published
+            # The tensors of the log-mel front-end can be computed from its options; only published
             # checkpoints store them.
             part._non_persistent_buffers_set.update(part._buffers)
         self.backbone = _Backbone(options, frontend.feature_size)

@@ -1,8 +1,8 @@
 """Residual networks of WeSpeaker: ResNet 18 to 293 with temporal or attentive statistics pooling,
 and optionally SimAM.
 
-The second, third and fourth stage halve bands and frames. Entry names are those of WeSpeaker's
-ResNet; ``sasv.checkpoints.formats`` brings those of its SimAM-ResNet to them.
+The second, third and fourth stage halve the numbers of bands and frames. The state-dict keys are
+those of WeSpeaker's ResNet; ``sasv.checkpoints.formats`` renames those of its SimAM-ResNet.
 
 Sources: He et al. 2016; for speakers Zeinali et al. 2019; SimAM: Yang et al. 2021, for speakers Qin
 et al. 2022.
@@ -29,10 +29,10 @@ DEPTHS = {
     221: ("bottleneck", (6, 16, 48, 3)),
     293: ("bottleneck", (10, 20, 64, 3)),
 }
-"""Layers in all, to the kind of block and the number of blocks in each of the four stages."""
+"""Depth -> type of block and number of blocks in each of the four stages."""
 SIMAM_LAMBDA = 1e-4
 LEAST_FRAMES = 9
-"""Frames that leave two behind three convolutions of stride two."""
+"""Fewest input frames of which two are left after three convolutions of stride two."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class ResnetOptions(EncoderOptions):
     parameters).
 
     Attributes:
-        depth: convolutions in a row.
-        channels: channels of the first stage; each further stage has twice as many.
+        depth: number of layers.
+        channels: channels of the first stage; the number doubles at each further stage.
         pooling: mean and standard deviation over time (``statistics``), or both weighted by
             attention.
         attention: channels inside the attention, if the pooling is attentive.
-        simam: whether each block weighs its outputs by SimAM.
+        simam: whether each block weights its outputs with SimAM.
     """
 
     embedding: int = 256
@@ -58,8 +58,8 @@ class ResnetOptions(EncoderOptions):
 
 
 def simam(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Weigh each entry of (batch, channels, bands, frames) by how far it is from the mean of its
-    channel.
+    """Weight each entry of (batch, channels, bands, frames) by its distance from the mean of its
+    channel (SimAM).
     """
     squares = (x - masked_mean(x, mask, (2, -1))).square()
     frames = x.shape[3] if mask is None else fitted(mask, x).sum(dim=3, keepdim=True)
@@ -68,7 +68,9 @@ def simam(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class _Block(nn.Module):
-    """What both kinds of block share: a shortcut, which is a projection where the shape changes."""
+    """Base class of both types of block, over (batch, channels, bands, frames). The shortcut is a
+    projection if the shape changes.
+    """
 
     expansion = 1
 
@@ -82,7 +84,7 @@ class _Block(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def residual(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return what is added to the shortcut, and its mask."""
+        """Return the residual, which is added to the shortcut, and its mask."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

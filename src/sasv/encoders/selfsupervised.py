@@ -1,8 +1,9 @@
-"""What encoders with a self-supervised backbone of ``transformers`` share: loading, heads,
-fine-tuning, learning rates.
+"""Base class of encoders with a self-supervised backbone from ``transformers``: loading, heads,
+fine-tuning, and learning rates.
 
-The backbone comes from a folder or a hub id whose files are on this machine, or is built from a
-configuration. Its configuration is an option, so that a checkpoint says all that its encoder needs.
+The backbone is loaded from a folder or a hub id whose files are on this machine, or is made from a
+configuration. The configuration is an option, so that a checkpoint contains all that is needed to
+make its encoder.
 """
 
 import json
@@ -26,25 +27,25 @@ class BackboneOptions(EncoderOptions):
     """Options of an encoder on a self-supervised backbone.
 
     Attributes:
-        backbone: folder or hub id of the pretrained backbone; empty for a backbone of random
+        backbone: folder or hub id of the pretrained backbone; empty for a backbone with random
             weights.
-        config: configuration of the backbone as ``transformers`` has it; empty takes that of
-            ``backbone``. If it is given, nothing is loaded from ``backbone``: a checkpoint holds
-            the weights.
-        head: from the outputs of all layers to the embedding: weighted layers and statistics
-            pooling (``statistics``), multi-head factorised attention (``mhfa``), or adapters and
-            attentive pooling (``adapter-mfa``).
-        heads: heads of ``mhfa``.
+        config: configuration of the backbone in the format of ``transformers``; empty uses that of
+            ``backbone``. If it is given, nothing is loaded from ``backbone``, because a checkpoint
+            contains the weights.
+        head: how the embedding is computed from the outputs of all layers: weighted layers and
+            statistics pooling (``statistics``), multi-head factorised attention (``mhfa``), or
+            adapters and attentive pooling (``adapter-mfa``).
+        heads: number of heads of ``mhfa``.
         compression: width of keys and values of ``mhfa``.
         adapter: width of the adapters of ``adapter-mfa``.
         training: which part of the backbone is trained: none (``frozen``), its last layers
-            (``partial``), adapters of low rank (``lora``), or all of it (``whole``).
-        last_layers: layers that ``partial`` trains.
+            (``partial``), low-rank adapters (``lora``), or all of it (``whole``).
+        last_layers: number of layers that ``partial`` trains.
         lora_rank: rank of the adapters of ``lora``.
         lora_alpha: scale of the adapters of ``lora``.
-        lr_scale: learning rate of the backbone, as a share of that of the head.
-        layer_decay: factor on the learning rate from each layer of the backbone to the one below
-            it.
+        lr_scale: ratio of the learning rate of the backbone to that of the head.
+        layer_decay: factor by which the learning rate decreases from each layer of the backbone to
+            the layer below.
     """
 
     embedding: int = 192
@@ -63,11 +64,17 @@ class BackboneOptions(EncoderOptions):
 
 
 FINE_TUNING = ("training", "last_layers", "lr_scale", "layer_decay")
-"""Options that say which part of the backbone learns how fast, and change no entry."""
+"""Options that determine what is trained at which learning rate, and that do not change the
+state-dict entries.
+"""
 
 
 def transformers() -> Any:
-    """Return the package ``transformers``. MissingExtra if it is not installed."""
+    """Return the package ``transformers``.
+
+    Raises:
+        MissingExtra: the package is not installed.
+    """
     try:
         import transformers as package
     except ImportError as error:
@@ -76,16 +83,16 @@ def transformers() -> Any:
 
 
 class BackboneEncoder(Encoder):
-    """Encoder on a self-supervised backbone. A family implements ``hidden_states`` and names its
-    model types.
+    """Encoder with a self-supervised backbone. A subclass implements ``hidden_states`` and lists
+    its model types.
 
     Attributes:
-        model_types: of the configurations that the family takes; the first is that of a
-            configuration without one.
-        layers_attribute: where the backbone has its layers, from below.
-        export_extra_row: whether an exported program runs the backbone with one waveform more than
-            it is given. The attention of ``transformers`` merges batch and frames, and
-            ``torch.export`` would then refuse a batch of one.
+        model_types: ``model_type`` of the accepted configurations; the first is the default of a
+            configuration that has none.
+        layers_attribute: attribute path of the layers in the backbone, from the lowest.
+        export_extra_row: whether an exported program runs the backbone with one additional
+            waveform. The attention of ``transformers`` merges batch and frames, so that
+            ``torch.export`` would otherwise refuse a batch of one.
     """
 
     Options = BackboneOptions
@@ -100,11 +107,11 @@ class BackboneEncoder(Encoder):
             backbone = self._pretrained(options.backbone)
         else:
             backbone = self._made(options.config)
-        backbone.config.layerdrop = 0.0  # the head takes every layer
+        backbone.config.layerdrop = 0.0  # the head needs the outputs of all layers
         self.options = replace(options, config=_plain(backbone.config))
         unused = getattr(backbone, "masked_spec_embed", None)
         if unused is not None:
-            unused.requires_grad_(False)  # SpecAugment is that of the training here
+            unused.requires_grad_(False)  # SpecAugment is part of the training
         if options.training == "lora":
             _add_lora(backbone, options, self.adapted_layers(backbone.config.model_type))
         self.backbone: Any = backbone
@@ -120,15 +127,16 @@ class BackboneEncoder(Encoder):
             self.head = AdapterMfaHead(layers, units, size, options.adapter)
 
     def adapted_layers(self, model_type: str) -> tuple[str, ...]:
-        """Return the names of the linear layers that ``lora`` adapts: those of queries and
-        values.
+        """Return the names of the linear layers that ``lora`` adapts: the query and value
+        projections.
         """
         return ("q_proj", "v_proj")
 
     @classmethod
     def retrained(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the wanted options of the fine-tuning: a later stage may train more of the
-        backbone. Adapters of low rank are entries of their own, and stay or stay away.
+        """Return the requested options of the fine-tuning, since a later stage may train more of
+        the backbone. ``lora`` cannot be switched on or off, because its adapters are state-dict
+        entries.
         """
         changed = {name: value for name, value in wanted.items() if name in FINE_TUNING}
         if "lora" in (saved.get("training"), changed.get("training")):
@@ -136,18 +144,23 @@ class BackboneEncoder(Encoder):
         return changed
 
     def layers(self) -> Sequence[nn.Module]:
-        """Return the layers of the backbone, from below."""
+        """Return the layers of the backbone, from the lowest."""
         found: Any = self.backbone.get_submodule(self.layers_attribute)
         return list(found)
 
     def hidden_states(
         self, features: Tensor, mask: Tensor | None
     ) -> tuple[list[Tensor], Tensor | None]:
-        """Return what goes into the layers of the backbone and what each puts out, and their mask.
+        """Return the input of the first layer of the backbone, the outputs of all layers, and their
+        mask.
+
+        Args:
+            features: (batch, feature_size, frames).
+            mask: mask of the features.
 
         Returns:
-            Tensors (batch, frames, units), one more than there are layers, and the mask (batch, 1,
-            frames).
+            A list of tensors (batch, frames, units), one more than there are layers, and their mask
+            (batch, 1, frames), or None if no frame is padding.
         """
         raise NotImplementedError
 
@@ -172,8 +185,8 @@ class BackboneEncoder(Encoder):
         return self
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the head, and the layers of the backbone with their own learning rates; 0 for what
-        is frozen.
+        """Return the head and each layer of the backbone as groups with their own learning rates,
+        which are 0 for frozen parts.
         """
         o = self.options
         inside = {id(parameter) for parameter in self.backbone.parameters()}
@@ -198,8 +211,8 @@ class BackboneEncoder(Encoder):
     def _split(
         self, name: str, parameters: list[nn.Parameter], scale: float, trained: bool
     ) -> list[ParameterGroup]:
-        """Part the adapters of low rank, which learn like the head, from the weights that they
-        adapt.
+        """Separate the low-rank adapters, which have the learning rate of the head, from the
+        weights that they adapt.
         """
         if self.options.training != "lora":
             return [ParameterGroup(name, parameters, scale if trained else 0.0)]
@@ -210,7 +223,7 @@ class BackboneEncoder(Encoder):
         ]
 
     def _made(self, config: dict[str, Any]) -> Any:
-        """Make a backbone of random weights."""
+        """Make a backbone with random weights."""
         package = transformers()
         values = dict(config)
         kind = values.pop("model_type", self.model_types[0])
@@ -225,7 +238,7 @@ class BackboneEncoder(Encoder):
             ) from error
 
     def _pretrained(self, name: str) -> Any:
-        """Read a backbone from a folder or the cache of the hub."""
+        """Read a backbone from a folder or from the local cache of the hub."""
         package = transformers()
         try:
             parsed = package.AutoConfig.from_pretrained(name, local_files_only=True)
@@ -255,14 +268,14 @@ class BackboneEncoder(Encoder):
             )
 
     def check_features(self, name: str, settings: dict[str, Any]) -> None:
-        """Check that a pretrained backbone was trained on input like that of the front-end.
+        """Check that a pretrained backbone was trained on features like those of the front-end.
 
         Args:
-            name: of the backbone.
-            settings: of the feature extractor beside it; empty if there is none.
+            name: folder or hub id of the backbone.
+            settings: settings of its feature extractor; empty if it has none.
 
         Raises:
-            SasvError: it heard another sample rate.
+            SasvError: the backbone was trained at another sample rate.
         """
         rate = settings.get("sampling_rate", self.frontend.sample_rate)
         if rate != self.frontend.sample_rate:
@@ -291,7 +304,7 @@ def _features_of(package: Any, name: str) -> dict[str, Any]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as JSON values without what depends on this machine."""
+    """Return a configuration as JSON values, without entries that depend on this machine."""
     values: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
     for name in ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"):
         values.pop(name, None)
@@ -303,7 +316,7 @@ def _add_lora(backbone: Any, options: BackboneOptions, layers: tuple[str, ...]) 
     try:
         import peft
     except ImportError as error:
-        raise MissingExtra("peft", "peft", "adapters of low rank") from error
+        raise MissingExtra("peft", "peft", "training low-rank adapters") from error
     settings = peft.LoraConfig(
         r=options.lora_rank,
         lora_alpha=options.lora_alpha,
@@ -314,8 +327,8 @@ def _add_lora(backbone: Any, options: BackboneOptions, layers: tuple[str, ...]) 
 
 
 class LayerOutputs:
-    """Collects what goes into the first of some layers and what each puts out, while a block of
-    code runs them.
+    """Context manager that collects the input of the first layer and the outputs of all layers
+    while they run.
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:

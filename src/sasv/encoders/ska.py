@@ -14,10 +14,10 @@ from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean
 
 KERNELS = (3, 5)
-"""Of the branches of a selective kernel."""
+"""Kernel sizes of the branches of a selective kernel."""
 LEAST_HIDDEN = 16
 REDUCTION = 8
-"""The attention has an eighth of what it weighs as hidden units, but at least 16."""
+"""The attention has one hidden unit for this many inputs, but at least LEAST_HIDDEN."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class _Branch(nn.Module):
 
 
 class SelectiveKernel(nn.Module):
-    """Branches with kernels 3 and 5, mixed by softmax weights per frequency bin or per channel.
+    """Convolutions with kernels 3 and 5, mixed by softmax weights per frequency bin or per channel.
 
     Args:
         channels: channels of the features (batch, channels, bands, frames).
-        bands: frequency bins; weights are per bin.
+        bands: number of frequency bins.
         axis: 2 for weights per frequency bin, 1 for weights per channel.
     """
 

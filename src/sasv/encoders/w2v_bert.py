@@ -1,5 +1,5 @@
-"""Encoders with the backbone w2v-BERT 2.0 (Barrault et al. 2023), whose frames are pairs of
-normalised filter banks.
+"""Encoders with the backbone w2v-BERT 2.0 (Barrault et al. 2023), each of whose frames is a pair of
+normalised filter-bank frames.
 """
 
 import torch
@@ -11,7 +11,7 @@ from sasv.encoders.selfsupervised import BackboneEncoder, BackboneOptions, Layer
 from sasv.frontends.base import Frontend
 
 STRIDE = 2
-"""Frames of the front-end that make one of the backbone."""
+"""Number of front-end frames per frame of the backbone."""
 TINY = {
     "model_type": "wav2vec2-bert",
     "hidden_size": 64,
@@ -20,11 +20,11 @@ TINY = {
     "intermediate_size": 128,
     "add_adapter": False,
 }
-"""A backbone of random weights for trials."""
+"""Configuration of a small backbone with random weights, for experiments."""
 
 
 class W2vBert(BackboneEncoder):
-    """Filter banks in pairs, a Conformer, and a head over the outputs of its layers."""
+    """Pairs of filter-bank frames, a Conformer, and a head over the outputs of its layers."""
 
     name = "w2v-bert"
     model_types = ("wav2vec2-bert",)
@@ -41,21 +41,21 @@ class W2vBert(BackboneEncoder):
         wanted = self.backbone.config.feature_projection_input_dim
         if frontend.feature_size * STRIDE != wanted:
             raise SasvError(
-                f"the backbone takes pairs of {wanted // STRIDE} bands, not of "
+                f"the backbone needs pairs of {wanted // STRIDE} bands, not of "
                 f"{frontend.feature_size}"
             )
 
     def adapted_layers(self, model_type: str) -> tuple[str, ...]:
-        """Return the names of the linear layers that ``lora`` adapts: those of queries and
-        values.
+        """Return the names of the linear layers that ``lora`` adapts: the query and value
+        projections.
         """
         return ("linear_q", "linear_v")
 
     def hidden_states(
         self, features: Tensor, mask: Tensor | None
     ) -> tuple[list[Tensor], Tensor | None]:
-        # As in the original, the last frame of an odd number is paired with zeros; it is pooled,
-        # but nothing attends to it.
+        # As in the original, the last frame of an odd number is paired with zeros. The pair is
+        # pooled, but no other frame attends to it.
         frames = features.shape[2]
         odd = frames % STRIDE
         pairs = F.pad(features, (0, odd)).transpose(1, 2).unflatten(1, (-1, STRIDE)).flatten(2)

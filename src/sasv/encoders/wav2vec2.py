@@ -25,7 +25,9 @@ TINY = {
     "num_conv_pos_embedding_groups": 4,
     "num_feat_extract_layers": 3,
 }
-"""A backbone of random weights for trials; XLS-R has the type wav2vec2."""
+"""Configuration of a small backbone with random weights, for experiments. (XLS-R has the type
+wav2vec2.)
+"""
 
 
 class Wav2Vec2(BackboneEncoder):
@@ -48,12 +50,14 @@ class Wav2Vec2(BackboneEncoder):
         """Return the names of the linear layers that ``lora`` adapts."""
         if (
             model_type == "wavlm"
-        ):  # its attention reads the weights of its layers past their adapters
+        ):  # its attention uses the weights of its layers directly and would ignore the adapters
             return ("intermediate_dense", "output_dense")
         return super().adapted_layers(model_type)
 
     def check_features(self, name: str, settings: dict[str, Any]) -> None:
-        """Check that a pretrained backbone was trained on the same input, at the same level."""
+        """Check that a pretrained backbone was trained with the same sample rate and
+        normalisation.
+        """
         super().check_features(name, settings)
         normalised = self.frontend.option_values().get("normalise")
         wanted = settings.get("do_normalize", normalised)
@@ -82,15 +86,13 @@ class Wav2Vec2(BackboneEncoder):
         allowed = None if mask is None else mask[:, 0]
         with LayerOutputs(self.layers()) as hidden, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")  # of WavLM
-            # The backbone writes into what it is fed.
+            # The backbone changes its input in place.
             output = self.backbone.encoder(projected.clone(), attention_mask=allowed)
         return [*hidden[:-1], output.last_hidden_state], mask
 
 
 def _normed_over_time(norm: nn.GroupNorm, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Apply a group norm of one channel a group, whose statistics are taken over the real frames
-    alone.
-    """
+    """Apply a group norm with one channel per group, with statistics over the real frames only."""
     if mask is None or norm.num_groups != norm.num_channels:
         return norm(x)
     deviation = (masked_variance(x, mask, correction=0) + norm.eps).sqrt()

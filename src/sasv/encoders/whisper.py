@@ -1,5 +1,5 @@
-"""Encoders with the encoder of Whisper as backbone (Radford et al. 2022), for utterances of any
-length up to 30 s.
+"""Encoders with the encoder of Whisper (Radford et al. 2022) as backbone, for utterances of up to
+30 s.
 """
 
 from typing import Any
@@ -28,14 +28,14 @@ TINY = {
     "eos_token_id": 2,
     "decoder_start_token_id": 3,
 }
-"""A backbone of random weights for trials."""
+"""Configuration of a small backbone with random weights, for experiments."""
 
 
 class Whisper(BackboneEncoder):
-    """Log-mels, two convolutions, a transformer, and a head over the outputs of its layers.
+    """Log-mel features, two convolutions, a transformer, and a head over the outputs of its layers.
 
-    Utterances are not extended to 30 s by silence, as Whisper's own are: positions are counted as
-    there, and longer utterances are cut.
+    Unlike in Whisper itself, utterances are not padded to 30 s with silence. Positions are the
+    same, and longer utterances are cut.
     """
 
     name = "whisper"
@@ -54,7 +54,7 @@ class Whisper(BackboneEncoder):
         wanted = self.backbone.config.num_mel_bins
         if frontend.feature_size != wanted:
             raise SasvError(
-                f"the backbone takes {wanted} bands, not {frontend.feature_size}; set mels of the "
+                f"the backbone needs {wanted} bands, not {frontend.feature_size}; set mels of the "
                 "front-end"
             )
 

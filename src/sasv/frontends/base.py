@@ -68,5 +68,7 @@ class Frontend(nn.Module):
         raise NotImplementedError
 
     def option_values(self) -> dict[str, Any]:
-        """Return the options as JSON values, from which ``make_frontend`` makes an equal front-end."""
+        """Return the options as JSON values, from which ``make_frontend`` makes an equal
+        front-end.
+        """
         return values_of(self.options)

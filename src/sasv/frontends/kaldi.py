@@ -132,7 +132,9 @@ def mel_filters(options: KaldiOptions) -> Tensor:
 
 
 class KaldiFilterBanks(Frontend):
-    """Computes log-mel features (batch, mels, frames) from waveforms (batch, samples) in [-1, 1]."""
+    """Computes log-mel features (batch, mels, frames) from waveforms (batch, samples) in [-1,
+    1].
+    """
 
     name = "kaldi"
     Options = KaldiOptions
