@@ -149,7 +149,7 @@ def test_backbones_that_cannot_be_used_are_errors(tmp_path):
         make_encoder("wav2vec2", {"backbone": str(tmp_path)})
     with pytest.raises(SasvError, match="of type wavlm; encoder w2v-bert takes wav2vec2-bert"):
         make_encoder("w2v-bert", {"backbone": str(tmp_path)})
-    with pytest.raises(SasvError, match="takes 80 bands, not 128"):
+    with pytest.raises(SasvError, match="needs 80 bands, not 128"):
         make_encoder("whisper", preset("whisper", "test"), "whisper", {"mels": 128})
 
 
