@@ -20,7 +20,7 @@ test: $(VENV)/dev.stamp
 check: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory -j 2 lint fast-tests
 
-# Tests of ten seconds and more that make test leaves out, and CI runs: every encoder exported, benchmarks, torch.compile.
+# Tests of ten seconds and more that make test leaves out, and CI runs: every encoder exported, benchmarks, notebooks, torch.compile.
 long: $(VENV)/dev.stamp
 	$(PYTEST) -m long $(ARGS)
 

@@ -58,6 +58,7 @@ def largest_difference(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_embeddings_are_those_of_the_original(loaded, fill, peers):
     """Asked for are 1e-4; the differences are of the order of 1e-6."""
     name, checkpoint, encoder = loaded

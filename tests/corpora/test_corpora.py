@@ -195,6 +195,7 @@ def test_spoofceleb_layout(tmp_path):
         run("spoofceleb", tmp_path / "out", tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corpus", ["asvspoof5", "spoofceleb"])
 def test_other_corpora_train_by_the_same_recipe(tmp_path, corpus):
     trees = {"asvspoof5": asvspoof5_tree, "spoofceleb": spoofceleb_tree}

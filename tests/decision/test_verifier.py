@@ -250,6 +250,7 @@ def speech_pair():
     return [read_audio(path) for path in (paths[0], paths[300])]
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 @pytest.mark.parametrize("kind", ["silence", "noise"])
 def test_silence_around_speech_changes_no_verdict(speech_pair, kind):

@@ -76,6 +76,7 @@ def test_the_first_minute_gives_four_verdicts(tmp_path, caplog):
     assert "no speech was found" in caplog.text
 
 
+@pytest.mark.long
 def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, caplog):
     """``make demo CORPUS=...`` on a folder of that layout, here the rendered one; then again, with
     nothing to do.

@@ -39,6 +39,7 @@ def test_every_encoder_is_listed_with_its_weights(table):
         assert isinstance(row.weights, str) or set(row.weights) <= set(catalogue())
 
 
+@pytest.mark.slow
 def test_size_and_cost_are_those_of_the_registry(table):
     """Of what is made and counted within a second; the slow test takes all."""
     script, cells = table
@@ -55,6 +56,7 @@ def test_all_sizes_and_costs_are_those_of_the_registry(table):
         assert line[:4] == script.static_cells(row)
 
 
+@pytest.mark.slow
 def test_the_benchmark_beside_the_originals_runs(benchmarks, capsys):
     """Without the originals, a second of CAM++."""
     benchmarks("bench_peers").main(["--quick"])

@@ -83,6 +83,7 @@ def files(out):
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
+@pytest.mark.slow
 def test_sharded_equals_whole_and_single(model, corpus, tmp_path, small_chunks):
     whole = run(model, corpus, tmp_path / "whole")
     assert run(model, corpus, tmp_path / "parts", shard="2/3") is None

@@ -48,6 +48,7 @@ def test_frontend_buffers(encoder, golden):
         np.testing.assert_allclose(value, golden[f"torchfbank/{key}"], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_embeddings_and_logmel(encoder, golden, fill):
     name, module = encoder
     published = PUBLISHED_NAMES[name]
@@ -63,6 +64,14 @@ def test_embeddings_and_logmel(encoder, golden, fill):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name == "ska-tdnn" else name
+        for name in PUBLISHED_NAMES
+    ],
+    indirect=True,
+)
 def test_train_step(encoder, golden, fill):
     name, module = encoder
     published = PUBLISHED_NAMES[name]

@@ -166,6 +166,7 @@ def test_mistakes_are_one_line(corpus, parts, tmp_path, changes, message):
     assert not (tmp_path / "embeddings").exists()
 
 
+@pytest.mark.slow
 def test_a_countermeasure_of_whole_utterances_takes_no_crops(corpus, countermeasure, tmp_path):
     tables = {"enrolments": "", "trials": "", "where": "split=dev"}
     with pytest.raises(SasvError, match="whole utterances, not of crops"):

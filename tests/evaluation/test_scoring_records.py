@@ -49,6 +49,7 @@ def test_a_channel_is_chosen_where_the_table_names_none(checkpoint, corpus, tmp_
         evaluate(options(corpus, tmp_path / "x", model=checkpoint, channel="left"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_scores_as_its_calibration_was_made(checkpoint, corpus, tmp_path):
     """Normalised enrolment, crops and s-norm: what verify computes is what evaluate wrote, with the
     stored cohort.

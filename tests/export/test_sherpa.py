@@ -11,6 +11,7 @@ from sasv.export.sherpa import EMBEDDING, FEATURES, export_for_sherpa
 from sasv.runtime.model import new_session
 
 
+@pytest.mark.slow
 def test_other_features_are_refused(trained, tmp_path):
     with pytest.raises(SasvError, match="takes other features"):
         export_for_sherpa(load_checkpoint(trained / "model.safetensors"), tmp_path / "out.onnx")

@@ -82,6 +82,7 @@ FRONTEND_CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(FRONTEND_CASES))
 @given(lengths=st.lists(st.integers(1600, 9000), min_size=2, max_size=4), seed=st.integers(0, 99))
 @settings(max_examples=8, deadline=None)

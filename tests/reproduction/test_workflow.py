@@ -119,6 +119,7 @@ def test_a_row_runs_with_encoders_of_other_toolkits(tmp_path, small_runs, encode
     assert load_checkpoint(result.model).specification.encoder == encoder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_whole_table_of_parts_of_the_corpora(corpora, tmp_path, small_runs):
     found = reproduce(

@@ -114,6 +114,7 @@ def test_evaluate_with_crops_is_the_mean_over_all_pairs(trained, corpus, tmp_pat
     assert scores.values[0] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_s_norm_is_the_same_whoever_embeds_the_cohort(trained, corpus, tmp_path):
     """The cohort embedded by one process, or in shards beforehand: the same scores, bit for bit."""
     checkpoint = str(trained / "model.safetensors")

@@ -54,6 +54,7 @@ def run(corpus, trained, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, run, tmp_path, monkeypatch):
     train_until(monkeypatch, anchored(corpus, trained, tmp_path), 1)
     resumed = train(anchored(corpus, trained, tmp_path))

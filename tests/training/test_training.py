@@ -45,6 +45,7 @@ def test_the_same_command_gives_the_same_weights(corpus, trained, tmp_path):
     assert not same(other, trained / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, monkeypatch, capsys):
     train_until(monkeypatch, tiny_options(corpus, tmp_path), 2)
     resumed = train(tiny_options(corpus, tmp_path))

@@ -163,6 +163,7 @@ def test_missing_tensorboard_is_said(corpus, tmp_path, monkeypatch):
         train(tiny_options(corpus, tmp_path, tensorboard=True))
 
 
+@pytest.mark.slow
 def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -192,6 +193,7 @@ def test_the_saved_options_are_a_configuration(corpus, trained):
     assert cli.parse("train", [str(trained / "options.json")]) == tiny_options(corpus, trained)
 
 
+@pytest.mark.slow
 def test_a_margin_that_grows_from_another(corpus, tmp_path):
     margins = {"margin_start": 0.2, "margin": 0.5, "margin_warmup_epochs": 2, "epochs": 1}
     trainer = build_trainer(tiny_options(corpus, tmp_path, **margins))
@@ -312,6 +314,7 @@ def test_codecs_are_drawn_with_their_share(voice, monkeypatch):
         Augmenter(codecs=["opus"])
 
 
+@pytest.mark.slow
 def test_codecs_train(corpus, tmp_path):
     model = train(tiny_options(corpus, tmp_path, codecs=list(codecs.CODECS), epochs=1))
     assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())

@@ -124,6 +124,7 @@ def weights(tmp_path_factory):
 NETWORKS = ("hifi-gan", "hn-nsf", "nsf-hifi-gan", "univnet", "encodec", "dac", "mimi")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.long) if name == "hn-nsf" else name for name in NETWORKS],

@@ -43,6 +43,7 @@ def test_small_licensed_and_with_a_card(name, licence, size):
         assert f"## {part}" in card
 
 
+@pytest.mark.slow
 def test_the_default_model_tells_speaker_from_spoof():
     verifier = load_model(DEFAULT, "cpu").verifier()
     assert verifier.three_way.calibration.spoof_axis
@@ -51,6 +52,7 @@ def test_the_default_model_tells_speaker_from_spoof():
     assert "3D-Speaker" in notice and "Apache License" in notice
 
 
+@pytest.mark.slow
 def test_embed_needs_no_model(corpus, tmp_path):
     table = str(corpus / "utterances.tsv")
     speaker = load_utterances(table).table.text("speaker", 0)
@@ -74,6 +76,7 @@ def held_out():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.speech
 def test_verify_on_real_speech_right_after_installation(held_out, capsys):
     enrolments, trials, paths = held_out
