@@ -65,6 +65,26 @@ def test_the_shortest_waveform(encoder):
     assert torch.isfinite(embedding).all()
 
 
+COARSE = {
+    "log-mel": {"hop": 400},
+    "kaldi": {"frame_length_ms": 1000.0, "frame_shift_ms": 1000.0},
+}
+
+
+def test_the_shortest_waveform_of_a_coarse_front_end():
+    """With few frames a second, the shortest waveform still has the frames that the network
+    needs.
+    """
+    for name in ENCODERS:
+        kind = ENCODERS.get(name)
+        if kind.default_frontend in COARSE:
+            options = {**kind.default_frontend_options, **COARSE[kind.default_frontend]}
+            encoder = make_encoder(name, preset(name, "test"), frontend_options=options).eval()
+            with torch.no_grad():
+                embedding = encoder(torch.randn(1, encoder.min_samples))
+            assert torch.isfinite(embedding).all(), name
+
+
 def test_evaluation_is_deterministic(encoder):
     wave = torch.randn(1, 2 * encoder.min_samples)
     with torch.no_grad():

@@ -18,10 +18,18 @@ import torch
 from faults import files, kills
 from faults.running import FAULTS, Figures, Trial, run_trials
 
-COUNTS = {"audio": 10_000, "checkpoints": 3_000, "tables": 3_000, "kills": 300, "full": 60}
+COUNTS = {
+    "audio": 10_000,
+    "checkpoints": 3_000,
+    "fields": 10_000,
+    "tables": 3_000,
+    "kills": 300,
+    "full": 60,
+}
 TITLES = {
     "audio": "damaged audio files",
     "checkpoints": "damaged checkpoints",
+    "fields": "checkpoints with one field changed (at most all of them)",
     "tables": "damaged tables and score files",
     "kills": "kills at a change of the file system",
     "full": "disks full at a change of the file system",
@@ -80,13 +88,14 @@ def run(
     with tempfile.TemporaryDirectory(prefix="sasv-faults-") as folder:
         seeds = files.Seeds(Path(folder))
         stage = kills.Stage(Path(folder), names)
-        if counts.get("audio") or counts.get("checkpoints") or counts.get("tables"):
+        if any(counts.get(name) for name in ("audio", "checkpoints", "fields", "tables")):
             files.prepare(seeds)
         if counts.get("kills") or counts.get("full"):
             kills.prepare(stage)
         parts: dict[str, Callable[[int], Iterator[Trial]]] = {
             "audio": lambda count: files.audio_trials(count, seed, seeds),
             "checkpoints": lambda count: files.checkpoint_trials(count, seed, seeds),
+            "fields": lambda count: files.field_trials(count, seed, seeds),
             "tables": lambda count: files.table_trials(count, seed, seeds),
             "kills": lambda count: kills.kill_trials(count, seed, stage, kills.KILL),
             "full": lambda count: kills.kill_trials(count, seed, stage, kills.FULL),

@@ -4,7 +4,7 @@ bytes.
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -201,6 +201,22 @@ def change_field(value: Any, rng: np.random.Generator) -> Any:
     else:
         holder[path[-1]] = pool[int(rng.integers(len(pool)))]
     return value
+
+
+def with_field(value: Any, path: Sequence[Any], replacement: Any) -> Any:
+    """Return JSON values with the field at a path (see ``places``) replaced."""
+    value = json.loads(json.dumps(value))
+    holder = value
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = replacement
+    return value
+
+
+def specification_of(data: bytes) -> Any:
+    """Return the specification of a safetensors file of ours as JSON values."""
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["sasv"])
 
 
 def with_specification(data: bytes, change: Callable[[Any], Any]) -> bytes:

@@ -455,6 +455,31 @@ def checkpoint_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
         )
 
 
+def field_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
+    """Yield trials of checkpoints in which one field of the specification has another value: drawn
+    from every field of every encoder with every value, without repetition, until there are no more.
+    """
+    every = [
+        (name, path, number)
+        for name, data in sorted(seeds.checkpoints.items())
+        if name.endswith(".safetensors")
+        for path in damage.places(damage.specification_of(data))
+        for number in range(len(damage.values()))
+    ]
+    np.random.default_rng([seed, 6]).shuffle(every)
+    target = seeds.folder / "damaged.safetensors"
+    for name, path, number in every[:count]:
+        data = seeds.checkpoints[name]
+        change = partial(damage.with_field, path=path, replacement=damage.values()[number])
+        make = partial(damage.with_specification, data, change)
+        field = ".".join(map(str, path))
+        yield Trial(
+            f"{name}, {field}, value {number}",
+            "one field of the specification",
+            partial(try_checkpoint, target, make, seeds),
+        )
+
+
 # Tables and scores
 
 

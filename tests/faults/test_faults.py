@@ -114,7 +114,12 @@ def test_damage_is_the_same_for_the_same_seed(kind):
 
 @pytest.mark.parametrize(
     "make, count",
-    [(files.audio_trials, 45), (files.checkpoint_trials, 12), (files.table_trials, 100)],
+    [
+        (files.audio_trials, 45),
+        (files.checkpoint_trials, 12),
+        (files.field_trials, 12),
+        (files.table_trials, 100),
+    ],
 )
 def test_damaged_files_are_refused_in_a_line_or_read(seeds, make, count):
     figures = run_trials(list(make(count, 1, seeds)))

@@ -12,7 +12,7 @@ from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
-from sasv.core.options import Count, Options, PositiveFloat, Range
+from sasv.core.options import CropCount, CropSeconds, Options, Range
 from sasv.decision import SpeechLimits, Verifier
 from sasv.decision.verifier import SCORE
 from sasv.embeddings.model import Model
@@ -78,8 +78,8 @@ class CalibrateOptions(Options):
     apply_cm: str = ""
     result: str = ""
     enrolment: Enrolment = "mean"
-    crops: Count = 0
-    crop_seconds: PositiveFloat = 4.0
+    crops: CropCount = 0
+    crop_seconds: CropSeconds = 4.0
     max_pause: Annotated[float | None, Range(0)] = None
     model: str = ""
     model_out: str = ""

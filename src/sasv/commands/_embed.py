@@ -6,7 +6,14 @@ from typing import Annotated
 
 from sasv.audio import AUTO
 from sasv.core.errors import SasvError, listed
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
+from sasv.core.options import (
+    CropCount,
+    CropSeconds,
+    NonNegativeFloat,
+    Options,
+    PositiveFloat,
+    Range,
+)
 from sasv.embeddings.extract import Embeddings, extract
 from sasv.embeddings.model import load_model
 from sasv.runtime.embedder import Extraction
@@ -43,8 +50,8 @@ class EmbedOptions(Options):
     out: str
     model: str = DEFAULT
     where: str = ""
-    crops: Count = 0
-    crop_seconds: PositiveFloat = 4.0
+    crops: CropCount = 0
+    crop_seconds: CropSeconds = 4.0
     max_pause: Annotated[float | None, Range(0)] = None
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0

@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from sasv.audio import AUTO
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range
+from sasv.core.options import (
+    Count,
+    CropCount,
+    CropSeconds,
+    NonNegativeFloat,
+    Options,
+    PositiveFloat,
+    Range,
+)
 from sasv.core.outputs import refuse_inside_speech
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
@@ -87,8 +95,8 @@ class EvaluateOptions(Options):
     embeddings: str = ""
     where: str = ""
     enrolment: Enrolment = "mean"
-    crops: Count = 0
-    crop_seconds: PositiveFloat = 4.0
+    crops: CropCount = 0
+    crop_seconds: CropSeconds = 4.0
     max_pause: Annotated[float | None, Range(0)] = None
     cohort: str = ""
     cohort_where: str = ""

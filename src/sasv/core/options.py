@@ -72,6 +72,12 @@ PositiveInt = Annotated[int, Range(1)]
 PositiveFloat = Annotated[float, Range(above=0)]
 """A number greater than zero."""
 
+CropCount = Annotated[int, Range(0, 100)]
+"""A number of crops per utterance; 0 takes whole utterances."""
+
+CropSeconds = Annotated[float, Range(maximum=600, above=0)]
+"""The length of a crop in seconds."""
+
 NonNegativeFloat = Annotated[float, Range(0)]
 """A number greater than or equal to zero."""
 

@@ -51,6 +51,8 @@ class Encoder(nn.Module):
         default_frontend: registry name of the front-end of the publication.
         default_frontend_options: options of that front-end, if they differ from its defaults.
         frontend_attribute: name of the front-end as a submodule, and so in the state-dict keys.
+        min_frames: number of frames of the front-end that the network needs. Statistics over time
+            need two.
         options: the options of this encoder.
     """
 
@@ -60,6 +62,7 @@ class Encoder(nn.Module):
     default_frontend: ClassVar[str] = "log-mel"
     default_frontend_options: ClassVar[Mapping[str, Any]] = {}
     frontend_attribute: ClassVar[str] = "frontend"
+    min_frames: ClassVar[int] = 2
 
     def __init__(self, options: Any, frontend: Frontend) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class Encoder(nn.Module):
     @property
     def min_samples(self) -> int:
         """Length in samples of the shortest waveform that can be embedded."""
-        return self.frontend.min_samples
+        return self.frontend.samples_of(self.min_frames)
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed waveforms.

@@ -167,6 +167,7 @@ class Campplus(Encoder):
 
     name = "campplus"
     Options = CampplusOptions
+    min_frames = 3  # which leave two behind a convolution of stride two
     presets = {
         "published": {},
         "tiny": {

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
 from sasv.encoders.base import Encoder, EncoderOptions
-from sasv.encoders.pooling import samples_of_frames, temporal_statistics
+from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import convolve, keep
 
@@ -24,8 +24,6 @@ REDUCTION = 4
 """Factor by which the channels are reduced inside a fusion."""
 FUSED_STAGES = (3, 4)
 """Stages whose blocks fuse their groups with attention instead of adding them."""
-LEAST_FRAMES = 9
-"""Fewest input frames of which two are left after three convolutions of stride two."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,7 @@ class Eres2netV2(Encoder):
 
     name = "eres2netv2"
     Options = Eres2netOptions
+    min_frames = 9  # which leave two behind three convolutions of stride two
     presets = {
         "published": {},
         "tiny": {"channels": 16, "blocks": (2, 2, 2, 2)},
@@ -157,10 +156,6 @@ class Eres2netV2(Encoder):
         self.layer3_ds = nn.Conv2d(inputs // 2, inputs, 3, 2, 1, bias=False)
         self.fuse34 = _Fusion(inputs)
         self.seg_1 = nn.Linear(2 * inputs * bands, o.embedding)
-
-    @property
-    def min_samples(self) -> int:
-        return samples_of_frames(self.frontend, LEAST_FRAMES)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))))

@@ -191,6 +191,7 @@ class MfaConformer(Encoder):
 
     name = "mfa-conformer"
     Options = MfaOptions
+    min_frames = 5  # which leave two behind a convolution of stride two
     presets = {
         "published": {},
         "tiny": {"units": 64, "heads": 2, "blocks": 2, "feedforward": 128, "attention": 32},

@@ -10,20 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean, masked_variance
-
-
-def samples_of_frames(frontend: Frontend, frames: int) -> int:
-    """Return the length in samples of the shortest waveform that the front-end accepts and that has
-    at least ``frames`` frames.
-
-    (A standard deviation over time, for instance, needs two frames.)
-    """
-    samples = frontend.min_samples
-    while frontend.frames(samples) < frames:
-        samples += 1
-    return samples
 
 
 def temporal_statistics(x: Tensor, mask: Tensor | None, epsilon: float) -> Tensor:

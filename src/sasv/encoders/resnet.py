@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.encoders.base import Encoder, EncoderOptions
-from sasv.encoders.pooling import AttentiveStatistics, samples_of_frames, temporal_statistics
+from sasv.encoders.pooling import AttentiveStatistics, temporal_statistics
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import convolve, fitted, keep, masked_mean
 
@@ -31,8 +31,6 @@ DEPTHS = {
 }
 """Depth -> type of block and number of blocks in each of the four stages."""
 SIMAM_LAMBDA = 1e-4
-LEAST_FRAMES = 9
-"""Fewest input frames of which two are left after three convolutions of stride two."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +134,7 @@ class Resnet(Encoder):
 
     name = "resnet"
     Options = ResnetOptions
+    min_frames = 9  # which leave two behind three convolutions of stride two
     presets = {
         "published": {},
         "tiny": {"depth": 18, "channels": 16},
@@ -169,10 +168,6 @@ class Resnet(Encoder):
         if o.pooling == "attentive":
             self.pooling = AttentiveStatistics(width, o.attention)
         self.seg_1 = nn.Linear(2 * width, o.embedding)
-
-    @property
-    def min_samples(self) -> int:
-        return samples_of_frames(self.frontend, LEAST_FRAMES)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
         x = F.relu(self.bn1(self.conv1(keep(features[:, None], mask))), inplace=True)

@@ -53,6 +53,24 @@ class Frontend(nn.Module):
         """
         raise NotImplementedError
 
+    def samples_of(self, frames: int) -> int:
+        """Return the number of samples of the shortest waveform that it takes and that has so many
+        frames.
+        """
+        short = self.min_samples
+        if self.frames(short) >= frames:
+            return short
+        enough = 2 * short
+        while self.frames(enough) < frames:
+            enough *= 2
+        while enough - short > 1:
+            middle = (short + enough) // 2
+            if self.frames(middle) < frames:
+                short = middle
+            else:
+                enough = middle
+        return enough
+
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Compute features.
 

@@ -51,7 +51,7 @@ class KaldiOptions(FrontendOptions):
         sample_rate: sample rate in Hz.
     """
 
-    mels: int = 80
+    mels: Annotated[int, Range(1, 1000)] = 80
     window: Literal["povey", "hamming", "hanning", "rectangular", "blackman"] = "povey"
     scale: PositiveFloat = 1.0
     low_hz: Annotated[float, Range(0)] = 20.0

@@ -13,11 +13,13 @@ support.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sasv.core.options import Range
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
 
@@ -45,8 +47,8 @@ class LogMelOptions(FrontendOptions):
         normalise: whether each waveform is first normalised to mean 0 and variance 1.
     """
 
-    mels: int = MELS
-    hop: int = HOP
+    mels: Annotated[int, Range(1, 1000)] = MELS
+    hop: Annotated[int, Range(16, WINDOW)] = HOP
     normalise: bool = False
 
 

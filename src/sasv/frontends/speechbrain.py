@@ -10,11 +10,13 @@ Source: ``speechbrain.processing.features`` 1.1 (Ravanelli et al. 2021).
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sasv.core.options import Range
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean
 from sasv.frontends.spectrum import PowerSpectrum
@@ -36,7 +38,7 @@ class SpeechBrainOptions(FrontendOptions):
         subtract_mean: whether the mean over time is subtracted from each band.
     """
 
-    mels: int = 80
+    mels: Annotated[int, Range(1, 1000)] = 80
     subtract_mean: bool = True
 
 

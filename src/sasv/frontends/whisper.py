@@ -8,10 +8,12 @@ waveform keeps its length.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from sasv.core.options import Range
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep
 from sasv.frontends.spectrum import PowerSpectrum
@@ -37,7 +39,7 @@ class WhisperOptions(FrontendOptions):
         mels: number of mel bands: 80, or 128 for large-v3.
     """
 
-    mels: int = 80
+    mels: Annotated[int, Range(1, 1000)] = 80
 
 
 def mel_filters(mels: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 from sasv.core.errors import CheckpointError, SasvError
 from sasv.core.files import parse_json
-from sasv.core.options import Count, PositiveFloat, Range
+from sasv.core.options import Count, CropCount, CropSeconds, Range
 from sasv.core.part_options import checked
 
 FORMAT = 2
@@ -20,8 +20,8 @@ FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
 SCORING: dict[str, Any] = {
     "measure": str,
     "enrolment": str,
-    "crops": Count,
-    "crop_seconds": PositiveFloat,
+    "crops": CropCount,
+    "crop_seconds": CropSeconds,
     "max_pause": Annotated[float, Range(0)] | None,
     "cohort": dict[str, Any] | None,
 }

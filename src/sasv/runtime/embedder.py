@@ -25,6 +25,9 @@ MAX_SECONDS = 300.0
 HALF_SECONDS = 2.0
 """Least speech in each half of a recording whose halves are compared."""
 
+CROPS_AT_ONCE = 32
+"""Crops of a recording that are embedded in one batch, which bounds the memory."""
+
 Speech = str | os.PathLike[str] | npt.ArrayLike
 """A path, or a waveform (samples,) with values in [-1, 1] at the model's rate."""
 
@@ -199,7 +202,13 @@ class Embedder:
         )
         wave = np.resize(wave, max(len(wave), size))
         starts = np.linspace(0, len(wave) - size, self.extraction.crops).astype(int)
-        return self.embed_whole([wave[start : start + size] for start in starts])
+        crops = [wave[start : start + size] for start in starts]
+        return np.concatenate(
+            [
+                self.embed_whole(crops[first : first + CROPS_AT_ONCE])
+                for first in range(0, len(crops), CROPS_AT_ONCE)
+            ]
+        )
 
     def verifier(self, cohort: Cohort | None = None) -> Verifier:
         """Return what decides by the scores of this model: what its specification records.
