@@ -32,6 +32,8 @@ TORCHLESS = (
 )
 """Rooms that import no torch, so that a service can decide without it."""
 LIGHT = (*TORCHLESS, "cli")
+SERVICE = "service"
+"""The room that its own extra makes importable."""
 LONGEST_MODULE = 500
 
 PATHS = {
@@ -225,16 +227,21 @@ def test_rooms_without_torch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extras", [(), ("torch",)])
+@pytest.mark.parametrize("extras", [(), ("torch",), ("serve",)])
 def test_modules_import_with_the_core_dependencies_alone(extras):
     """Extras are imported where they are used: what pyproject.toml does not require is blocked
-    here. With PyTorch every module imports; without it, those of the rooms that need none, and the
-    command line.
+    here. With PyTorch every module but those of the service imports; without it, those of the rooms
+    that need none, and the command line.
     """
+    rooms = {
+        (): {*LIGHT},
+        ("torch",): {*ROOMS} - {SERVICE},
+        ("serve",): {*LIGHT, SERVICE},
+    }[extras]
     modules = [
         name
         for name in PATHS
-        if name != "sasv.__main__" and (extras or name == "sasv" or room_of(name) in LIGHT)
+        if name != "sasv.__main__" and (name == "sasv" or room_of(name) in rooms)
     ]
     allowed = installed_by(extras) | set(sys.stdlib_module_names) | {"sasv"}
     import_without(modules, set(), allowed)
@@ -252,6 +259,9 @@ def installed_by(extras: tuple[str, ...]) -> set[str]:
     wanted = list(project["dependencies"])
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
+    for name in [one for one in wanted if one.startswith("sasv[")]:
+        for extra in name.removeprefix("sasv[").removesuffix("]").split(","):
+            wanted += project["optional-dependencies"][extra]
     closed: set[str] = set()
     while wanted:
         requirement = Requirement(wanted.pop())

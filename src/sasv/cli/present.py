@@ -197,6 +197,7 @@ PRESENTERS = {
     "evaluate": Presenter(evaluate_text),
     "export": Presenter(export_text),
     "info": Presenter(info_text),
+    "keys": Presenter(info_text),
     "metrics": Presenter(metrics_text),
     "models": Presenter(models_text),
     "reproduce": Presenter(reproduction_text),

@@ -209,6 +209,17 @@ COMMANDS = {
         "look after a store of voiceprints: verify, export, delete, rotate",
         positionals=("action", "path"),
     ),
+    "keys": Command(
+        "_keys",
+        "KeysOptions",
+        "make, list, and revoke API keys of the service",
+        positionals=("action", "path"),
+    ),
+    "serve": Command(
+        "_serve",
+        "ServeOptions",
+        "serve enrolment and verification over HTTP, with a page to try them",
+    ),
     "info": Command(
         "_info",
         "InfoOptions",

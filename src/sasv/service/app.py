@@ -1,0 +1,162 @@
+"""Puts the service together."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from sasv.core.errors import StorageError
+from sasv.core.version import __version__
+from sasv.runtime.embedder import Embedder
+from sasv.service import metrics as counting
+from sasv.service import page, routes, stream
+from sasv.service.auth import RateLimiter, allowed
+from sasv.service.batching import BatchingModel
+from sasv.service.context import Service, service_of
+from sasv.service.engine import Engine
+from sasv.service.guard import Guard, request_id_of
+from sasv.service.metrics import Metrics
+from sasv.service.problems import Problem, internal
+from sasv.service.schemas import Health
+from sasv.service.settings import Settings
+from sasv.service.state import ServiceState
+from sasv.service.workers import Workers
+from sasv.store import VoiceprintStore
+
+logger = logging.getLogger("sasv")
+
+DESCRIPTION = """Spoofing-aware speaker verification: enrol people, and decide whether a recording
+is bona fide speech of the person who is claimed to speak. A decision is `accept`, `reject_speaker`,
+`reject_spoof`, or `inconclusive`, with scores, thresholds, and reasons. Errors are
+`application/problem+json`, and never a decision."""
+
+CODES = {404: "not_found", 405: "method_not_allowed"}
+MOST_ERRORS = 5
+
+
+def make_service(
+    model: Embedder, store: VoiceprintStore, state: ServiceState, settings: Settings
+) -> Service:
+    """Put the parts of a service together.
+
+    Args:
+        model: the exported model.
+        store: keeps voiceprints.
+        state: keeps API keys, speakers, and answers.
+        settings: limits.
+
+    Raises:
+        SasvError: the model carries nothing to decide by.
+    """
+    measured = Metrics(model.fingerprint)
+    embedder = model
+    if settings.batch > 1:
+        seen = measured.batches.observe
+        embedder = BatchingModel(model, settings.batch, settings.batch_wait, seen)
+    engine = Engine(embedder, store, state, settings, measured)
+    workers = Workers(settings, measured)
+    limiter = RateLimiter(settings.rate, settings.burst)
+    return Service(engine, state, settings, measured, workers, limiter)
+
+
+def create_app(service: Service, log: bool = True) -> Guard:
+    """Return the ASGI application of a service, which it closes at the end.
+
+    Args:
+        service: its parts (see ``make_service``).
+        log: whether each request is a line of the log.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="sasv",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(routes.router)
+    app.include_router(stream.router)
+    app.include_router(page.router)
+    _add_health(app)
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(StorageError, _on_storage)
+    app.add_exception_handler(Exception, _on_anything)
+    return Guard(app, service, log)
+
+
+def _add_health(app: FastAPI) -> None:
+    @app.get("/health/live", tags=["service"])
+    async def live() -> Health:
+        """Say that the process answers."""
+        return Health(status="alive")
+
+    @app.get("/health/ready", tags=["service"])
+    async def ready(request: Request) -> Health:
+        """Say whether requests are welcome: not while the service stops, or without its store."""
+        service = service_of(request)
+        if service.stopping:
+            raise Problem(503, "stopping", "the service finishes what it accepted")
+        await service.workers.store(service.state.check)
+        return Health(status="ready")
+
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        response_class=Response,
+        dependencies=[Depends(allowed("metrics"))],
+    )
+    async def metrics(request: Request) -> Response:
+        """Return counters and histograms in the format of Prometheus."""
+        return Response(service_of(request).metrics.text(), media_type=counting.MEDIA_TYPE)
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    service_of(request).metrics.problems.labels(problem.code).inc()
+    return problem.response(request_id_of(request))
+
+
+async def _on_problem(request: Request, error: Any) -> Response:
+    return _answer(request, error)
+
+
+async def _on_http(request: Request, error: Any) -> Response:
+    noted = request.scope["state"].get("problem")
+    if noted is not None:  # found by the guard, and hidden by the parser of the body
+        return _answer(request, noted)
+    code = CODES.get(error.status_code, "invalid_request")
+    problem = Problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
+    return _answer(request, problem)
+
+
+async def _on_validation(request: Request, error: Any) -> Response:
+    # What was sent is not repeated: it may say who somebody is.
+    found = [
+        {"place": ".".join(map(str, one["loc"])), "text": one["msg"]} for one in error.errors()
+    ][:MOST_ERRORS]
+    text = "; ".join(f"{one['place']}: {one['text']}" for one in found)
+    return _answer(request, Problem(422, "invalid_request", text, errors=found))
+
+
+async def _on_storage(request: Request, error: Any) -> Response:
+    logger.error("request %s: %s", request_id_of(request), error)
+    text = "the store does not answer at the moment; try again later"
+    return _answer(request, Problem(503, "unavailable", text, {"Retry-After": "2"}))
+
+
+async def _on_anything(request: Request, error: Exception) -> Response:
+    # The guard logs it: it is raised again.
+    return _answer(request, internal())

@@ -1,0 +1,390 @@
+"""What the service does, without HTTP: the people, enrolments, and decisions of one tenant."""
+
+import io
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from sasv.core.errors import MissingExtra, SasvError
+from sasv.decision import Decision, Recording, detect_spoof
+from sasv.metrics import cost_model
+from sasv.runtime.embedder import Embedder
+from sasv.runtime.verifier import Verifier, Voiceprint
+from sasv.service.metrics import Metrics
+from sasv.service.problems import Problem
+from sasv.service.recordings import decoded, measured
+from sasv.service.settings import Settings
+from sasv.service.state import ServiceState
+from sasv.store import Stored, VoiceprintStore
+
+DETECTION_COSTS = "track1"
+COPY_SECONDS = 20.0
+"""Longest recording that is copied by a vocoder, which takes about a tenth of its length."""
+
+SECONDS_A_DAY = 86_400.0
+VOICEPRINTS_A_SPEAKER = 3
+"""So many times more voiceprints than speakers are searched, as a speaker may have several."""
+
+
+class Engine:
+    """Enrols, verifies, identifies, and detects.
+
+    Attributes:
+        verifier: the model and its decision.
+    """
+
+    def __init__(
+        self,
+        model: Embedder,
+        store: VoiceprintStore,
+        state: ServiceState,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        """Take what decides and what is kept.
+
+        Raises:
+            SasvError: the model carries nothing to decide by.
+        """
+        self.verifier = Verifier(model)
+        if not self.verifier.decider.decides:
+            raise SasvError(
+                f"{model.name}: carries no threshold, so the service cannot decide; calibrate it "
+                "with sasv calibrate, and export it again"
+            )
+        self.embedder = model
+        self.store = store
+        self.state = state
+        self.settings = settings
+        self.metrics = metrics
+        self._enrolling = threading.Lock()
+
+    @property
+    def limits(self) -> Any:
+        """What a recording has to hold."""
+        return self.verifier.decider.limits
+
+    def create_speaker(
+        self, tenant: str, speaker: str, consent: str, days: float | None
+    ) -> dict[str, Any]:
+        """Create a speaker, under an identifier of its own where none is given.
+
+        Raises:
+            Problem: there is one of that name, or the person opted out.
+        """
+        speaker = speaker or uuid.uuid4().hex
+        self._check_opt_out(tenant, speaker)
+        expires = None if days is None else time.time() + days * SECONDS_A_DAY
+        if self.store.of(speaker, tenant) or not self.state.add_speaker(
+            tenant, speaker, consent, expires
+        ):
+            raise Problem(409, "speaker_exists", f"there is a speaker {speaker} already")
+        return self.speaker(tenant, speaker)
+
+    def speaker(self, tenant: str, speaker: str) -> dict[str, Any]:
+        """Return what is known of a speaker. Problem where there is none."""
+        stored = self.store.of(speaker, tenant)
+        known = self.state.speaker(tenant, speaker)
+        if known is None and not stored:
+            raise _unknown(speaker)
+        return {
+            "id": speaker,
+            "created": known.created if known else min(one.created for one in stored),
+            "consent": known.consent if known else stored[0].consent,
+            "expires": known.expires if known else stored[0].expires,
+            "voiceprints": [self._described(one) for one in stored],
+        }
+
+    def speakers(self, tenant: str, after: str, most: int) -> dict[str, Any]:
+        """Return the identifiers of speakers in order, from the one behind ``after`` on."""
+        names = sorted({*self.state.speakers(tenant), *self.store.speakers(tenant)})
+        rest = [name for name in names if name > after]
+        page = rest[:most]
+        return {"speakers": page, "next": page[-1] if len(rest) > most else None}
+
+    def delete_speaker(self, tenant: str, speaker: str, opt_out: bool) -> dict[str, Any]:
+        """Delete a speaker with all voiceprints; return the receipt. Problem where there is none.
+
+        Args:
+            tenant: to whom the speaker belongs.
+            speaker: identifier.
+            opt_out: refuse this speaker from now on; works for a speaker who is not known, too.
+        """
+        with self._enrolling:
+            known = self.state.speaker(tenant, speaker) or self.store.of(speaker, tenant)
+            if not known and not opt_out:
+                raise _unknown(speaker)
+            delete = self.store.opt_out if opt_out else self.store.delete
+            receipt = delete(speaker, tenant)
+            self.state.forget_speaker(tenant, speaker)
+        return {
+            "speaker": speaker,
+            "deleted": list(receipt.deleted),
+            "opted_out": opt_out,
+            "entry": receipt.entry,
+            "digest": receipt.digest,
+        }
+
+    def export_speaker(self, tenant: str, speaker: str) -> dict[str, Any]:
+        """Return all that is held about a speaker."""
+        known = self.state.speaker(tenant, speaker)
+        held = self.store.export(speaker, tenant)
+        created = None if known is None else {"created": known.created, "consent": known.consent}
+        return held | {"service": created}
+
+    def enrol(
+        self, tenant: str, speaker: str, label: str, data: bytes, replace: bool
+    ) -> dict[str, Any]:
+        """Add a recording to a voiceprint.
+
+        Args:
+            tenant: to whom the speaker belongs.
+            speaker: whose voice it is.
+            label: which of the speaker's voiceprints.
+            data: audio file.
+            replace: begin the voiceprint anew.
+
+        Raises:
+            Problem: the speaker is not known or opted out, the recording cannot be used, or another
+                model made the voiceprint.
+        """
+        self._known(tenant, speaker)
+        self._check_opt_out(tenant, speaker)
+        recording = self._recording("enrol", data)
+        faults = self.limits.faults(recording)
+        if faults:
+            for reason in faults:
+                self.metrics.reasons.labels(reason.code).inc()
+            raise Problem(
+                422,
+                "unusable_recording",
+                "; ".join(reason.text for reason in faults),
+                reasons=[{"code": reason.code, "text": reason.text} for reason in faults],
+                recording=recording.to_dict(),
+            )
+        stored = self._extended(tenant, speaker, label, recording, replace)
+        recordings = stored.voiceprint.recordings
+        warnings = [*self.limits.disagreements(recordings), *self.limits.warnings([recording])]
+        return {
+            "speaker": speaker,
+            "voiceprint": self._described(stored),
+            "recording": recording.to_dict(),
+            "reasons": [{"code": reason.code, "text": reason.text} for reason in warnings],
+        }
+
+    def _extended(
+        self, tenant: str, speaker: str, label: str, recording: Recording, replace: bool
+    ) -> Stored:
+        fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
+        with self._enrolling:
+            known = self._known(tenant, speaker)
+            found = [one for one in self.store.of(speaker, tenant) if one.label == label]
+            if not found or replace:
+                consent, expires = (known.consent, known.expires) if known else ("", None)
+                return self.store.add(fresh, tenant, label, consent, expires)
+            if found[0].model != self.embedder.fingerprint:
+                raise _other_model(speaker)
+            if len(found[0].voiceprint.recordings) >= self.settings.max_recordings:
+                raise Problem(
+                    409,
+                    "enrolment_full",
+                    f"the voiceprint holds {self.settings.max_recordings} recordings; begin it "
+                    "anew with replace=true",
+                )
+            return self.store.extend(found[0].id, fresh)
+
+    def verify(self, tenant: str, speaker: str, label: str | None, data: bytes) -> dict[str, Any]:
+        """Decide whether a recording is bona fide speech of a speaker; of several voiceprints the
+        one that it is most like decides.
+
+        Raises:
+            Problem: the speaker is not enrolled, or the recording cannot be read.
+        """
+        voiceprints = self.voiceprints(tenant, speaker, label)
+        recording = self._recording("verify", data)
+        stored, decision = self.best(voiceprints, recording)
+        return self.decided("verify", speaker, stored, decision, recording)
+
+    def voiceprints(self, tenant: str, speaker: str, label: str | None) -> list[Stored]:
+        """Return the voiceprints of a speaker that can be compared. Problem where there is none."""
+        self._known(tenant, speaker)
+        found = self.store.of(speaker, tenant)
+        if label is not None:
+            found = [one for one in found if one.label == label]
+        if not found:
+            which = "" if label is None else f" with the label '{label}'"
+            raise Problem(409, "not_enrolled", f"{speaker} has no voiceprint{which}; enrol first")
+        current = [one for one in found if one.model == self.embedder.fingerprint]
+        if not current:
+            raise _other_model(speaker)
+        return current
+
+    def best(self, voiceprints: Sequence[Stored], test: Recording) -> tuple[Stored, Decision]:
+        """Return the voiceprint with the highest score, and the decision on it."""
+        decisions = [
+            (one, self.verifier.decider.decide(one.voiceprint.recordings, test))
+            for one in voiceprints
+        ]
+        return max(decisions, key=lambda one: one[1].scores.get("sasv", -np.inf))
+
+    def decided(
+        self,
+        operation: str,
+        speaker: str,
+        stored: Stored,
+        decision: Decision,
+        recording: Recording,
+    ) -> dict[str, Any]:
+        """Record a decision, and return it as plain values.
+
+        Raises:
+            Problem: the voiceprint was deleted meanwhile; the decision does not count.
+        """
+        try:
+            self.store.used(stored.id, decision.outcome.value)
+        except SasvError as error:
+            if any(one.id == stored.id for one in self.store.of(speaker, stored.tenant)):
+                raise
+            raise Problem(
+                409, "conflict", f"the voiceprint of {speaker} was deleted meanwhile"
+            ) from error
+        values = decision.to_dict()
+        self.metrics.decision(operation, values)
+        return values | {
+            "speaker": speaker,
+            "voiceprint": stored.id,
+            "label": stored.label,
+            "model": self.embedder.fingerprint,
+            "recording": recording.to_dict(),
+        }
+
+    def identify(self, tenant: str, data: bytes, top: int) -> dict[str, Any]:
+        """Return the enrolled speakers that a recording is most like, the likeliest first; each
+        with the decision on a claim to be that speaker.
+        """
+        recording = self._recording("identify", data)
+        faults = self.limits.faults(recording)
+        candidates = []
+        if not faults:
+            assert recording.vector is not None
+            found = self.store.search(
+                recording.vector, self.embedder.fingerprint, tenant, top * VOICEPRINTS_A_SPEAKER
+            )
+            likeliest: dict[str, Stored] = {}
+            for identifier, _ in found:
+                stored = self.store.get(identifier)
+                if len(likeliest) < top:
+                    likeliest.setdefault(stored.speaker, stored)
+            for speaker, stored in likeliest.items():
+                _, decision = self.best([stored], recording)
+                candidates.append(self.decided("identify", speaker, stored, decision, recording))
+            candidates.sort(
+                key=lambda one: -np.inf if one["score"] is None else one["score"], reverse=True
+            )
+        reasons = [{"code": reason.code, "text": reason.text} for reason in faults]
+        if not faults and not candidates:
+            reasons = [{"code": "nobody_enrolled", "text": "nobody is enrolled with this model"}]
+        return {
+            "outcome": candidates[0]["outcome"] if candidates else "inconclusive",
+            "candidates": candidates,
+            "reasons": candidates[0]["reasons"] if candidates else reasons,
+            "recording": recording.to_dict(),
+            "model": self.embedder.fingerprint,
+        }
+
+    def detect(self, data: bytes) -> dict[str, Any]:
+        """Decide whether a recording is bona fide or spoofed speech, whoever speaks."""
+        three_way = self.verifier.decider.three_way
+        if three_way is None:
+            raise Problem(501, "not_supported", "the model carries no calibrated spoof score")
+        recording = self._recording("detect", data)
+        costs = cost_model(DETECTION_COSTS)
+        values = detect_spoof(three_way, recording, self.limits, costs)
+        self.metrics.decision("detect", values)
+        return values | {"recording": recording.to_dict(), "model": self.embedder.fingerprint}
+
+    def copy(self, data: bytes) -> bytes:
+        """Return a copy of a recording by the vocoder WORLD, as a WAV file.
+
+        Raises:
+            Problem: the vocoder is not installed, or the recording cannot be read.
+        """
+        from sasv.vocoders import make_vocoder
+
+        rate = self.embedder.specification.sample_rate
+        try:
+            vocoder = make_vocoder("world")
+        except MissingExtra as error:
+            raise Problem(501, "not_supported", str(error)) from error
+        wave = decoded(data, rate, min(COPY_SECONDS, self.settings.max_seconds))
+        stream = io.BytesIO()
+        soundfile.write(stream, vocoder(wave, rate), rate, format="WAV", subtype="PCM_16")
+        return stream.getvalue()
+
+    def about(self) -> dict[str, Any]:
+        """Return what a client has to know of the service."""
+        limits = self.limits
+        decider = self.verifier.decider
+        return {
+            "model": self.embedder.fingerprint,
+            "encoder": self.embedder.specification.encoder,
+            "sample_rate": self.embedder.specification.sample_rate,
+            "detects": decider.three_way is not None,
+            "min_enrolment": limits.min_enrolment,
+            "min_test": limits.min_test,
+            "enrolment_seconds": self.settings.enrolment_seconds,
+            "max_seconds": self.settings.max_seconds,
+            "max_bytes": self.settings.max_bytes,
+            "demo": self.settings.demo,
+        }
+
+    def _recording(self, operation: str, data: bytes) -> Recording:
+        rate = self.embedder.specification.sample_rate
+        wave = decoded(data, rate, self.settings.max_seconds)
+        recording = measured(wave, self.embedder, self.limits)
+        self.metrics.recording(operation, recording.to_dict())
+        return recording
+
+    def _known(self, tenant: str, speaker: str) -> Any:
+        """Return what the state knows of a speaker, None of one that only the store knows. Problem
+        where neither does.
+        """
+        known = self.state.speaker(tenant, speaker)
+        if known is None and not self.store.of(speaker, tenant):
+            raise _unknown(speaker)
+        return known
+
+    def _check_opt_out(self, tenant: str, speaker: str) -> None:
+        if self.store.opted_out(speaker, tenant):
+            raise Problem(409, "opted_out", f"{speaker} opted out and cannot be enrolled")
+
+    def _described(self, stored: Stored) -> dict[str, Any]:
+        return {
+            "id": stored.id,
+            "label": stored.label,
+            "recordings": len(stored.voiceprint.recordings),
+            "net_speech": round(stored.net_speech, 3),
+            "percentage": round(stored.percentage(self.settings.enrolment_seconds), 1),
+            "sufficient": stored.net_speech >= self.limits.min_enrolment,
+            "current_model": stored.model == self.embedder.fingerprint,
+            "created": stored.created,
+            "last_used": stored.used,
+            "expires": stored.expires,
+        }
+
+
+def _unknown(speaker: str) -> Problem:
+    return Problem(404, "unknown_speaker", f"there is no speaker {speaker}")
+
+
+def _other_model(speaker: str) -> Problem:
+    return Problem(
+        409,
+        "model_changed",
+        f"the voiceprint of {speaker} was made by another model; enrol again with replace=true",
+    )

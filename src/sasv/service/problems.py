@@ -1,0 +1,88 @@
+"""Errors as clients see them: ``application/problem+json`` (RFC 9457)."""
+
+import json
+from typing import Any
+
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+
+TITLES = {
+    "unauthenticated": "An API key is needed",
+    "forbidden": "The API key does not allow this",
+    "foreign_origin": "The request comes from another site",
+    "not_found": "There is no such thing",
+    "method_not_allowed": "The method is not allowed here",
+    "unknown_speaker": "The speaker is not known",
+    "speaker_exists": "The speaker exists already",
+    "not_enrolled": "The speaker is not enrolled",
+    "opted_out": "The speaker opted out",
+    "model_changed": "The voiceprint was made by another model",
+    "enrolment_full": "The voiceprint holds as many recordings as it may",
+    "invalid_request": "The request is not valid",
+    "unsupported_media_type": "The body is of a type that is not read",
+    "unsupported_format": "The audio format is not read by this installation",
+    "unreadable_audio": "The audio cannot be read",
+    "unusable_recording": "The recording cannot be used",
+    "too_large": "The body is too large",
+    "too_long": "The recording is too long",
+    "timeout": "The body did not arrive in time",
+    "rate_limited": "Too many requests",
+    "busy": "The service is busy",
+    "stopping": "The service is stopping",
+    "unavailable": "The store cannot be used at the moment",
+    "conflict": "The request contradicts another one",
+    "idempotency_conflict": "The idempotency key belongs to another request",
+    "in_progress": "The same request is being answered",
+    "not_supported": "The model or the installation cannot do this",
+    "internal": "The service failed",
+}
+
+
+class Problem(Exception):
+    """An error for the client.
+
+    Attributes:
+        status: of the response.
+        code: for programs: a key of TITLES.
+        detail: for people: one sentence.
+        more: further members of the body, as plain values.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+        self.more = more
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """Return the body of the response."""
+        return {
+            "type": f"urn:sasv:problem:{self.code}",
+            "title": TITLES[self.code],
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+            **self.more,
+        }
+
+    def response(self, request_id: str) -> Response:
+        """Return the response."""
+        content = json.dumps(self.body(request_id), ensure_ascii=False, allow_nan=False)
+        return Response(content, self.status, dict(self.headers), MEDIA_TYPE)
+
+
+def internal() -> Problem:
+    """Return the problem of an error that nobody foresaw; the log says what it was."""
+    return Problem(500, "internal", "an error that the log of the service names by this request")

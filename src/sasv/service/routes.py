@@ -1,0 +1,294 @@
+"""The routes below ``/v1``."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from sasv.service.auth import Credentials, admitted, allowed
+from sasv.service.context import service_of
+from sasv.service.idempotency import once
+from sasv.service.keys import NAME, Principal
+from sasv.service.problems import MEDIA_TYPE, Problem
+from sasv.service.schemas import (
+    LABEL_PATTERN,
+    PATTERN,
+    About,
+    Deletion,
+    Detection,
+    Enrolment,
+    Identification,
+    NewSpeaker,
+    ProblemBody,
+    Speaker,
+    Speakers,
+    Verification,
+)
+from sasv.service.uploads import AUDIO_BODY, Upload, read_upload
+
+MOST_CANDIDATES = 20
+MOST_SPEAKERS = 1000
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}},
+    }
+    for status, text in (
+        (401, "no valid API key"),
+        (403, "the API key does not allow it"),
+        (422, "the request is not valid"),
+        (429, "too many requests"),
+        (503, "busy; try again later"),
+    )
+}
+KEY_HEADER: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "1 to 200 visible ASCII characters: the same request with the same key has the "
+    "first answer, for a day; another request with it is an error",
+    "schema": {"type": "string", "maxLength": 200},
+}
+AUDIO: dict[str, Any] = AUDIO_BODY | {"parameters": [KEY_HEADER]}
+
+router = APIRouter(prefix="/v1", responses=PROBLEMS)
+
+SpeakerId = Annotated[str, Path(pattern=PATTERN, description="identifier of the speaker")]
+Label = Annotated[
+    str | None,
+    Query(pattern=LABEL_PATTERN, description="which of the speaker's voiceprints"),
+]
+
+
+@router.get("/about", tags=["service"])
+async def about(request: Request, credentials: Credentials) -> About:
+    """Return the model, the limits, and what the API key allows."""
+    service = service_of(request)
+    principal = await admitted(service, credentials.credentials if credentials else "")
+    return About(**service.engine.about(), scopes=sorted(principal.scopes))
+
+
+@router.post(
+    "/speakers", tags=["speakers"], status_code=201, openapi_extra={"parameters": [KEY_HEADER]}
+)
+async def create_speaker(
+    request: Request,
+    speaker: Annotated[NewSpeaker, Body()],
+    principal: Annotated[Principal, Depends(allowed("enrol"))],
+) -> Speaker:
+    """Create a speaker, who can be enrolled afterwards."""
+    service = service_of(request)
+
+    async def work() -> Any:
+        return await service.workers.store(
+            service.engine.create_speaker,
+            principal.tenant,
+            speaker.id or "",
+            speaker.consent,
+            speaker.expires_in_days,
+        )
+
+    digest = Upload(speaker.model_dump_json().encode(), {}).digest(request, {})
+    return await _once(request, principal, digest, speaker.id or "", 201, work, Speaker)
+
+
+@router.get("/speakers", tags=["speakers"])
+async def list_speakers(
+    request: Request,
+    principal: Annotated[Principal, Depends(allowed("read"))],
+    after: Annotated[str, Query(max_length=64, description="see ``next`` of the page before")] = "",
+    limit: Annotated[int, Query(ge=1, le=MOST_SPEAKERS)] = 100,
+) -> Speakers:
+    """Return the identifiers of the speakers of the tenant, in order."""
+    service = service_of(request)
+    return Speakers(
+        **await service.workers.store(service.engine.speakers, principal.tenant, after, limit)
+    )
+
+
+@router.get("/speakers/{speaker}", tags=["speakers"])
+async def read_speaker(
+    request: Request,
+    speaker: SpeakerId,
+    principal: Annotated[Principal, Depends(allowed("read"))],
+) -> Speaker:
+    """Return a speaker with the voiceprints, without embeddings."""
+    service = service_of(request)
+    return Speaker(**await service.workers.store(service.engine.speaker, principal.tenant, speaker))
+
+
+@router.get("/speakers/{speaker}/export", tags=["speakers"])
+async def export_speaker(
+    request: Request,
+    speaker: SpeakerId,
+    principal: Annotated[Principal, Depends(allowed("delete"))],
+) -> dict[str, Any]:
+    """Return everything that is held about a person, embeddings and audit trail included."""
+    service = service_of(request)
+    return await service.workers.store(service.engine.export_speaker, principal.tenant, speaker)
+
+
+@router.delete("/speakers/{speaker}", tags=["speakers"])
+async def delete_speaker(
+    request: Request,
+    speaker: SpeakerId,
+    principal: Annotated[Principal, Depends(allowed("delete"))],
+    opt_out: Annotated[bool, Query(description="refuse this speaker from now on")] = False,
+) -> Deletion:
+    """Delete a speaker with all voiceprints, and return the receipt."""
+    service = service_of(request)
+    return Deletion(
+        **await service.workers.store(
+            service.engine.delete_speaker, principal.tenant, speaker, opt_out
+        )
+    )
+
+
+@router.post(
+    "/speakers/{speaker}/enrolments", tags=["speakers"], status_code=201, openapi_extra=AUDIO
+)
+async def enrol(
+    request: Request,
+    speaker: SpeakerId,
+    principal: Annotated[Principal, Depends(allowed("enrol"))],
+    label: Label = None,
+    replace: Annotated[bool, Query(description="begin the voiceprint anew")] = False,
+) -> Enrolment:
+    """Add a recording to a voiceprint of the speaker, or begin one."""
+    service = service_of(request)
+    service.workers.check()
+    upload = await read_upload(request, ("label", "replace"))
+    label = _name("label", upload.fields.get("label", label) or "", empty=True)
+    replace = _switch("replace", upload.fields.get("replace"), replace)
+
+    async def work() -> Any:
+        return await service.workers.compute(
+            service.engine.enrol, principal.tenant, speaker, label, upload.data, replace
+        )
+
+    digest = upload.digest(request, {"label": label, "replace": replace})
+    return await _once(request, principal, digest, speaker, 201, work, Enrolment)
+
+
+@router.post("/verify", tags=["decisions"], openapi_extra=AUDIO)
+async def verify(
+    request: Request,
+    principal: Annotated[Principal, Depends(allowed("verify"))],
+    speaker: Annotated[
+        str | None, Query(pattern=PATTERN, description="the claimed speaker; required")
+    ] = None,
+    label: Label = None,
+) -> Verification:
+    """Decide whether a recording is bona fide speech of the claimed speaker."""
+    service = service_of(request)
+    service.workers.check()
+    upload = await read_upload(request, ("speaker", "label"))
+    claimed = _name("speaker", upload.fields.get("speaker", speaker) or "")
+    label = upload.fields.get("label", label)
+    if label is not None:
+        label = _name("label", label, empty=True)
+
+    async def work() -> Any:
+        return await service.workers.compute(
+            service.engine.verify, principal.tenant, claimed, label, upload.data
+        )
+
+    digest = upload.digest(request, {"speaker": claimed, "label": label})
+    return await _once(request, principal, digest, claimed, 200, work, Verification)
+
+
+@router.post("/identify", tags=["decisions"], openapi_extra=AUDIO)
+async def identify(
+    request: Request,
+    principal: Annotated[Principal, Depends(allowed("identify"))],
+    top: Annotated[int, Query(ge=1, le=MOST_CANDIDATES, description="candidates at most")] = 5,
+) -> Identification:
+    """Return the enrolled speakers that a recording is most like, each with a decision."""
+    service = service_of(request)
+    service.workers.check()
+    upload = await read_upload(request, ("top",))
+    text = upload.fields.get("top")
+    if text is not None:
+        if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_CANDIDATES:
+            raise Problem(422, "invalid_request", f"top has to be from 1 to {MOST_CANDIDATES}")
+        top = int(text)
+
+    async def work() -> Any:
+        return await service.workers.compute(
+            service.engine.identify, principal.tenant, upload.data, top
+        )
+
+    digest = upload.digest(request, {"top": top})
+    return await _once(request, principal, digest, "", 200, work, Identification)
+
+
+@router.post("/detect", tags=["decisions"], openapi_extra=AUDIO)
+async def detect(
+    request: Request, principal: Annotated[Principal, Depends(allowed("detect"))]
+) -> Detection:
+    """Decide whether a recording is bona fide or spoofed speech, whoever speaks."""
+    service = service_of(request)
+    service.workers.check()
+    upload = await read_upload(request)
+
+    async def work() -> Any:
+        return await service.workers.compute(service.engine.detect, upload.data)
+
+    return await _once(request, principal, upload.digest(request, {}), "", 200, work, Detection)
+
+
+@router.post(
+    "/copy",
+    tags=["demonstration"],
+    openapi_extra=AUDIO_BODY,
+    response_class=Response,
+    responses={200: {"content": {"audio/wav": {}}, "description": "the copy"}},
+)
+async def copy(
+    request: Request, principal: Annotated[Principal, Depends(allowed("copy"))]
+) -> Response:
+    """Return a copy of a recording that the vocoder WORLD makes, to see it rejected."""
+    service = service_of(request)
+    service.workers.check()
+    upload = await read_upload(request)
+    wave = await service.workers.compute(service.engine.copy, upload.data)
+    return Response(wave, media_type="audio/wav")
+
+
+async def _once(
+    request: Request,
+    principal: Principal,
+    digest: str,
+    speaker: str,
+    status: int,
+    work: Callable[[], Awaitable[Any]],
+    kind: type[BaseModel],
+) -> Any:
+    """Answer a request (see ``once``) with a body of the given kind."""
+
+    async def checked() -> Any:
+        return kind.model_validate(await work()).model_dump(mode="json")
+
+    return await once(request, principal, digest, speaker, status, checked)
+
+
+def _name(what: str, value: str, empty: bool = False) -> str:
+    """Return an identifier. Problem where it is none."""
+    if not NAME.fullmatch(value) and not (empty and not value):
+        raise Problem(
+            422,
+            "invalid_request",
+            f"{what}: give 1 to 64 letters, digits, and .:_@-, the first a letter or a digit",
+        )
+    return value
+
+
+def _switch(what: str, text: str | None, default: bool) -> bool:
+    """Return true or false. Problem where a text is neither."""
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise Problem(422, "invalid_request", f"{what} has to be true or false")
+    return text == "true"

@@ -1,0 +1,191 @@
+"""Runs the application by uvicorn, so that clients which send nothing, or slowly, do no harm."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, ClassVar
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sasv.core.errors import SasvError
+from sasv.service.context import Service
+from sasv.service.guard import Guard
+from sasv.service.stream import LARGEST_MESSAGE
+
+logger = logging.getLogger("sasv")
+
+KEEP_ALIVE_SECONDS = 15
+LARGEST_HEADERS = 16_384
+FILES_BESIDE_CONNECTIONS = 200
+"""Open files that are no connections: the store, libraries, recordings."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the service listens.
+
+    Attributes:
+        host: name or address.
+        port: 0 takes any.
+        certificate: file of the TLS certificate and its chain; "" without TLS.
+        private_key: file of its key.
+        connections: connections at the same time.
+        header_timeout: seconds in which the headers of a request have to arrive.
+        grace: seconds for which the end waits for requests that were accepted.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: str = ""
+    private_key: str = ""
+    connections: int = 1000
+    header_timeout: float = 10.0
+    grace: int = 30
+
+
+def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protocol]:
+    """Return the protocol of connections of which only so many are open: where there is none left,
+    the one that has been idle for longest is closed in favour of the new one.
+    """
+
+    class GuardedProtocol(H11Protocol):
+        """A connection whose headers have to arrive in time."""
+
+        idle: ClassVar["OrderedDict[GuardedProtocol, None]"] = OrderedDict()
+        deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            """Begin to wait for headers."""
+            super().connection_made(transport)
+            self.idle[self] = None
+            if len(self.connections) > connections:
+                oldest, _ = self.idle.popitem(last=False)
+                oldest.transport.abort()
+            self._update()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Forget the connection."""
+            self._forget()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            """Take what was sent."""
+            super().data_received(data)
+            self._update()
+
+        def on_response_complete(self) -> None:
+            """Wait for the next request."""
+            super().on_response_complete()
+            self.idle[self] = None
+            self.idle.move_to_end(self)
+
+        def handle_websocket_upgrade(self, event: h11.Request) -> None:
+            """Leave the connection to the protocol of WebSockets."""
+            self._forget()
+            super().handle_websocket_upgrade(event)
+
+        def _update(self) -> None:
+            elsewhere = self.transport.is_closing() or self.transport.get_protocol() is not self
+            computing = self.cycle is not None and not self.cycle.response_complete
+            if elsewhere or computing:
+                self._forget()
+            elif self.deadline is None:
+                self.deadline = self.loop.call_later(header_timeout, self.transport.abort)
+
+        def _forget(self) -> None:
+            self.idle.pop(self, None)
+            if self.deadline is not None:
+                self.deadline.cancel()
+                self.deadline = None
+
+    return GuardedProtocol
+
+
+class Server(uvicorn.Server):
+    """Says that it stops as soon as it is asked to, and ends without an error."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, or stop at once if asked a second time."""
+        self.service.stopping = True
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def make_server(app: Guard, address: Address) -> Server:
+    """Return the server of an application.
+
+    Raises:
+        SasvError: certificate or key cannot be used.
+    """
+    protocol = guarded_protocol(address.connections, address.header_timeout)
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        loop="asyncio",
+        ws="websockets-sansio",
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=address.grace,
+        h11_max_incomplete_event_size=LARGEST_HEADERS,
+        ssl_certfile=address.certificate or None,
+        ssl_keyfile=address.private_key or None,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise SasvError(
+            f"{address.certificate}: certificate and key cannot be used ({error})"
+        ) from error
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    return Server(config, app.service)
+
+
+def listening(address: Address) -> socket.socket:
+    """Return the socket of an address. SasvError where it is in use or not of this machine."""
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((address.host, address.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SasvError(
+            f"{address.host}:{address.port}: cannot listen there ({error.strerror or error})"
+        ) from error
+
+
+def run(server: Server, bound: socket.socket, connections: int) -> None:
+    """Serve until a signal asks to stop."""
+    allow_files(connections + FILES_BESIDE_CONNECTIONS)
+    scheme = "https" if server.config.is_ssl else "http"
+    host, port = bound.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("serving at %s://%s:%s", scheme, shown, port)
+    server.run(sockets=[bound])
+    logger.info("stopped")
+
+
+def allow_files(wanted: int) -> None:
+    """Let the process open so many files, as far as the system allows."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most: Any = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
