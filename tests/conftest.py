@@ -20,6 +20,8 @@ import pytest
 from sasv.encoders import ENCODERS, preset
 from sasv.vocoders import VOCODERS
 
+pytest_plugins = ("serving",)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = Path(__file__).resolve().parent / "data"
 """Golden vectors and lists of keys, made by running the published code and that of other toolkits

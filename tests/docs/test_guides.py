@@ -24,7 +24,11 @@ from sasv.training.recipes import recipe_values
 
 pytestmark = pytest.mark.slow
 
-GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("*.md"))
+GUIDES = sorted(
+    path
+    for path in (Path(__file__).resolve().parents[2] / "docs" / "guides").glob("*.md")
+    if path.stem != "service"  # tests/service/test_service_guide.py runs it
+)
 SIZES = " ".join(f"--encoder-options.{name}={value}" for name, value in SMALL["ecapa-tdnn"].items())
 
 

@@ -13,58 +13,20 @@ from sasv.audio import write_audio
 from sasv.cli import main
 from sasv.core.errors import AudioError, SasvError, Undecided
 from sasv.decision import Outcome, SpeechLimits
-from sasv.models import Specification
 from sasv.runtime import Verifier, Voiceprint
 from sasv.runtime.embedder import Extraction
 from sasv.runtime.model import OnnxModel
-from sasv.runtime.record import KEY, Record
 from sasv.runtime.windows import Windows, long_recording, together
+from toy import ANYTHING, RATE, toy_model
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-RATE = 16000
-THRESHOLD = 0.98
-ANYTHING = SpeechLimits(min_enrolment=0, min_test=0, min_bandwidth=0)
+pytest.importorskip("onnx", reason="onnx is not installed")
 PITCHES = {"ann": 110, "bob": 170, "eve": 260}
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """A model whose embedding is the magnitude of 24 bands, with a record of a threshold."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    time = np.arange(400) / RATE
-    bands = np.stack([np.sin(2 * np.pi * 60 * (band + 1) * time) for band in range(24)])
-    weight = numpy_helper.from_array(bands[:, None].astype(np.float32), "weight")
-    axes = numpy_helper.from_array(np.array([1]), "axes")
-    last = numpy_helper.from_array(np.array([2]), "last")
-    nodes = [
-        helper.make_node("Unsqueeze", ["samples", "axes"], ["waves"]),
-        helper.make_node("Conv", ["waves", "weight"], ["bands"], strides=[160], pads=[400, 400]),
-        helper.make_node("Abs", ["bands"], ["magnitude"]),
-        helper.make_node("ReduceSum", ["magnitude", "last"], ["sum"], keepdims=0),
-        helper.make_node("Unsqueeze", ["lengths", "axes"], ["counts"]),
-        helper.make_node("Cast", ["counts"], ["divisor"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["sum", "divisor"], ["embedding"]),
-    ]
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [
-            value("samples", TensorProto.FLOAT, ["batch", "samples"]),
-            value("lengths", TensorProto.INT64, ["batch"]),
-        ],
-        [value("embedding", TensorProto.FLOAT, ["batch", 24])],
-        [weight, axes, last],
-    )
-    decision = {"threshold": THRESHOLD, "threshold_source": "toy", "speech": vars(ANYTHING)}
-    record = Record(Specification("toy", {}, decision=decision), "f" * 64, 24, 18)
-    opsets = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    helper.set_model_props(model, {KEY: record.to_json()})
-    result = tmp_path_factory.mktemp("toy") / "toy.onnx"
-    onnx.save(model, result)
-    return result
+    return toy_model(tmp_path_factory.mktemp("toy") / "toy.onnx")
 
 
 @pytest.fixture(scope="module")

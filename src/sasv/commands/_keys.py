@@ -21,7 +21,8 @@ class KeysOptions(Options):
 
     Args:
         action: create, list, or revoke.
-        path: the store of voiceprints, which keeps the keys; create makes it if there is none.
+        path: the store of voiceprints, which keeps the keys: a file, or
+            postgresql://user@host/database.
         name: holder of the new key, for create.
         tenant: customer whose speakers the new key can reach.
         scopes: what the new key allows: read, enrol, delete, verify, identify, detect, copy
@@ -48,12 +49,11 @@ def keys(options: KeysOptions) -> dict[str, Any]:
     if options.action == "revoke" and not options.id:
         raise SasvError("sasv keys revoke needs --id; sasv keys list shows the identifiers")
     # Whoever may make API keys holds the key of the store.
-    VoiceprintStore(options.path, read_key(options.key), options.action == "create").close()
-    state = ServiceState(options.path)
+    store = VoiceprintStore(options.path, read_key(options.key), create=False)
     try:
-        return _done(state, options)
+        return _done(ServiceState(store.database), options)
     finally:
-        state.close()
+        store.close()
 
 
 def _done(state: ServiceState, options: KeysOptions) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class ServeOptions(Options):
     store holds an API key (sasv keys create).
 
     Args:
-        store: the store of voiceprints; the demonstration can do without.
+        store: the store of voiceprints (sasv store create): a file, or
+            postgresql://user@host/database; the demonstration can do without.
         model: ONNX file that sasv export wrote, or a checkpoint; by default the model that comes
             with sasv.
         key: file with the key of the store; by default the key in the environment variable
@@ -135,7 +136,6 @@ def serve(options: ServeOptions) -> None:
         store, state = opened(options, stack)
         model = OnnxModel(served_model(options.model), options.threads)
         service = make_service(model, store, state, options.settings())
-        stack.callback(service.close)
         server = make_server(create_app(service, options.log_requests), address)
         bound = stack.enter_context(listening(address))
         run(server, bound, options.connections)
@@ -171,14 +171,13 @@ def opened(options: ServeOptions, stack: ExitStack) -> tuple[VoiceprintStore, Se
     if not path:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sasv-demo-"))
         path = str(Path(folder) / "voiceprints.db")
-    store = VoiceprintStore(path, key)
+    store = VoiceprintStore(path, key, create=not options.store)
     stack.callback(store.close)
-    state = ServiceState(path)
-    stack.callback(state.close)
+    state = ServiceState(store.database)
     if not options.insecure_demo and all(one.revoked is not None for one in state.api_keys()):
         raise SasvError(
-            f"{path}: has no API key, so nobody could use the service; make one: sasv keys create "
-            f"{path} --name NAME"
+            f"{store.path}: has no API key, so nobody could use the service; make one: sasv keys "
+            f"create {store.path} --name NAME"
         )
     return store, state
 

@@ -38,13 +38,12 @@ class Service:
     open_streams: int = field(default=0)
 
     def close(self) -> None:
-        """Finish what was begun, and close the files."""
+        """Finish what was begun, and close the store."""
         self.workers.close()
         closing = getattr(self.engine.embedder, "close", None)
         if closing is not None:
             closing()
         self.engine.store.close()
-        self.state.close()
 
 
 def service_of(connection: Any) -> Service:

@@ -1,7 +1,6 @@
 """What the service does, without HTTP: the people, enrolments, and decisions of one tenant."""
 
 import io
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -62,7 +61,6 @@ class Engine:
         self.state = state
         self.settings = settings
         self.metrics = metrics
-        self._enrolling = threading.Lock()
 
     @property
     def limits(self) -> Any:
@@ -115,7 +113,7 @@ class Engine:
             speaker: identifier.
             opt_out: refuse this speaker from now on; works for a speaker who is not known, too.
         """
-        with self._enrolling:
+        with self.state.database.transaction():
             known = self.state.speaker(tenant, speaker) or self.store.of(speaker, tenant)
             if not known and not opt_out:
                 raise _unknown(speaker)
@@ -181,7 +179,7 @@ class Engine:
         self, tenant: str, speaker: str, label: str, recording: Recording, replace: bool
     ) -> Stored:
         fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
-        with self._enrolling:
+        with self.state.database.transaction():
             known = self._known(tenant, speaker)
             found = [one for one in self.store.of(speaker, tenant) if one.label == label]
             if not found or replace:

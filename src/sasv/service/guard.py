@@ -198,10 +198,10 @@ class _Exchange:
         """Send a part of the response."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = message | {"headers": self._completed(message.get("headers", []))}
+            message = {**message, "headers": self._completed(message.get("headers", []))}
         elif not message.get("more_body", False) and not self.body_done:
             self.lingers = True
-            message = message | {"more_body": True}
+            message = {**message, "more_body": True}
         async with asyncio.timeout(self.settings.body_timeout):
             await self.raw_send(message)
 

@@ -71,13 +71,17 @@ async def about(request: Request, credentials: Credentials) -> About:
 
 
 @router.post(
-    "/speakers", tags=["speakers"], status_code=201, openapi_extra={"parameters": [KEY_HEADER]}
+    "/speakers",
+    tags=["speakers"],
+    status_code=201,
+    response_model=Speaker,
+    openapi_extra={"parameters": [KEY_HEADER]},
 )
 async def create_speaker(
     request: Request,
     speaker: Annotated[NewSpeaker, Body()],
     principal: Annotated[Principal, Depends(allowed("enrol"))],
-) -> Speaker:
+) -> Response:
     """Create a speaker, who can be enrolled afterwards."""
     service = service_of(request)
 
@@ -147,7 +151,11 @@ async def delete_speaker(
 
 
 @router.post(
-    "/speakers/{speaker}/enrolments", tags=["speakers"], status_code=201, openapi_extra=AUDIO
+    "/speakers/{speaker}/enrolments",
+    tags=["speakers"],
+    status_code=201,
+    response_model=Enrolment,
+    openapi_extra=AUDIO,
 )
 async def enrol(
     request: Request,
@@ -155,13 +163,13 @@ async def enrol(
     principal: Annotated[Principal, Depends(allowed("enrol"))],
     label: Label = None,
     replace: Annotated[bool, Query(description="begin the voiceprint anew")] = False,
-) -> Enrolment:
+) -> Response:
     """Add a recording to a voiceprint of the speaker, or begin one."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request, ("label", "replace"))
-    label = _name("label", upload.fields.get("label", label) or "", empty=True)
-    replace = _switch("replace", upload.fields.get("replace"), replace)
+    label = _name("label", upload.text("label", label) or "", empty=True)
+    replace = _switch("replace", upload.text("replace"), replace)
 
     async def work() -> Any:
         return await service.workers.compute(
@@ -172,7 +180,7 @@ async def enrol(
     return await _once(request, principal, digest, speaker, 201, work, Enrolment)
 
 
-@router.post("/verify", tags=["decisions"], openapi_extra=AUDIO)
+@router.post("/verify", tags=["decisions"], response_model=Verification, openapi_extra=AUDIO)
 async def verify(
     request: Request,
     principal: Annotated[Principal, Depends(allowed("verify"))],
@@ -180,13 +188,13 @@ async def verify(
         str | None, Query(pattern=PATTERN, description="the claimed speaker; required")
     ] = None,
     label: Label = None,
-) -> Verification:
+) -> Response:
     """Decide whether a recording is bona fide speech of the claimed speaker."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request, ("speaker", "label"))
-    claimed = _name("speaker", upload.fields.get("speaker", speaker) or "")
-    label = upload.fields.get("label", label)
+    claimed = _name("speaker", upload.text("speaker", speaker) or "")
+    label = upload.text("label", label)
     if label is not None:
         label = _name("label", label, empty=True)
 
@@ -199,17 +207,17 @@ async def verify(
     return await _once(request, principal, digest, claimed, 200, work, Verification)
 
 
-@router.post("/identify", tags=["decisions"], openapi_extra=AUDIO)
+@router.post("/identify", tags=["decisions"], response_model=Identification, openapi_extra=AUDIO)
 async def identify(
     request: Request,
     principal: Annotated[Principal, Depends(allowed("identify"))],
     top: Annotated[int, Query(ge=1, le=MOST_CANDIDATES, description="candidates at most")] = 5,
-) -> Identification:
+) -> Response:
     """Return the enrolled speakers that a recording is most like, each with a decision."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request, ("top",))
-    text = upload.fields.get("top")
+    text = upload.text("top")
     if text is not None:
         if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_CANDIDATES:
             raise Problem(422, "invalid_request", f"top has to be from 1 to {MOST_CANDIDATES}")
@@ -224,10 +232,10 @@ async def identify(
     return await _once(request, principal, digest, "", 200, work, Identification)
 
 
-@router.post("/detect", tags=["decisions"], openapi_extra=AUDIO)
+@router.post("/detect", tags=["decisions"], response_model=Detection, openapi_extra=AUDIO)
 async def detect(
     request: Request, principal: Annotated[Principal, Depends(allowed("detect"))]
-) -> Detection:
+) -> Response:
     """Decide whether a recording is bona fide or spoofed speech, whoever speaks."""
     service = service_of(request)
     service.workers.check()
@@ -265,7 +273,7 @@ async def _once(
     status: int,
     work: Callable[[], Awaitable[Any]],
     kind: type[BaseModel],
-) -> Any:
+) -> Response:
     """Answer a request (see ``once``) with a body of the given kind."""
 
     async def checked() -> Any:

@@ -92,7 +92,9 @@ class Pcm:
         even = len(data) // 2 * 2
         self.rest = data[even:]
         wave = np.frombuffer(data[:even], "<i2").astype(np.float32) / 32768
-        return wave if self.resampler is None else self.resampler.resample_chunk(wave)
+        if self.resampler is not None:
+            wave = self.resampler.resample_chunk(wave)
+        return wave
 
 
 class Opus:
@@ -119,7 +121,8 @@ class Opus:
         wave = np.concatenate([np.zeros(0), *waves]).astype(np.float32)
         if not np.isfinite(wave).all():
             raise Problem(422, "unreadable_audio", "a packet of Opus holds no finite numbers")
-        return self.resampler.resample_chunk(wave)
+        found: np.ndarray = self.resampler.resample_chunk(wave)
+        return found
 
 
 @router.websocket("/v1/stream")

@@ -55,6 +55,10 @@ class Upload:
     data: bytes
     fields: Mapping[str, str]
 
+    def text(self, name: str, default: str | None = None) -> str | None:
+        """Return a field of the form, or what the query says."""
+        return self.fields.get(name, default)
+
     def digest(self, request: Request, values: Mapping[str, Any]) -> str:
         """Return what tells this request from others: what it asks for, and its audio."""
         asked = [request.method, request.url.path, sorted(values.items())]

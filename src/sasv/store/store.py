@@ -128,6 +128,13 @@ class VoiceprintStore:
             self._database.vector_table() if self.searchable else None
         )
 
+    @property
+    def database(self) -> Database:
+        """The database, for further tables of a service. Calls of the store inside its
+        ``transaction()`` are one change.
+        """
+        return self._database
+
     def close(self) -> None:
         """Close the file, or the connection."""
         self._database.close()

@@ -1,0 +1,323 @@
+"""The routes of the service: people, enrolments, decisions, and errors."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from conftest import buzz
+from serving import PITCHES, api_key, enrol, noise, speech, wav
+
+PROBLEM = "application/problem+json"
+
+
+def problem(answer, status, code):
+    """Check that an answer is a problem and says nothing of how the service is made."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM
+    body = answer.json()
+    assert body["code"] == code and body["status"] == status
+    assert body["request_id"] == answer.headers["x-request-id"]
+    for secret in ("Traceback", "/proc", ".py", "sqlite"):
+        assert secret not in answer.text
+    return body
+
+
+def test_enrol_and_verify(demo):
+    result = enrol(demo, "ann")
+    assert result["voiceprint"]["recordings"] == 2 and result["voiceprint"]["sufficient"]
+    enrol(demo, "bob")
+    for name, expected in (("ann", "accept"), ("eve", "reject")):
+        answer = demo.post("/v1/verify?speaker=ann", content=speech(name, 7))
+        assert answer.status_code == 200 and answer.json()["outcome"] == expected
+        assert answer.json()["speaker"] == "ann"
+    form = demo.post("/v1/verify", data={"speaker": "bob"}, files={"file": speech("bob", 9)})
+    assert form.json()["outcome"] == "accept"
+    found = demo.post("/v1/identify?top=2", content=speech("bob", 5)).json()
+    assert [one["speaker"] for one in found["candidates"]][0] == "bob"
+    assert found["outcome"] == "accept" and len(found["candidates"]) == 2
+
+
+def test_people(demo):
+    made = demo.post("/v1/speakers", json={"consent": "form 7", "expires_in_days": 1}).json()
+    assert made["consent"] == "form 7" and made["expires"] - made["created"] == pytest.approx(86400)
+    enrol(demo, "ann", 1)
+    problem(demo.post("/v1/speakers", json={"id": "ann"}), 409, "speaker_exists")
+    assert demo.get("/v1/speakers").json() == {
+        "speakers": sorted([made["id"], "ann"]),
+        "next": None,
+    }
+    page = demo.get("/v1/speakers?limit=1").json()
+    assert page["next"] == page["speakers"][0]
+    assert len(demo.get(f"/v1/speakers?after={page['next']}").json()["speakers"]) == 1
+    read = demo.get("/v1/speakers/ann").json()
+    assert len(read["voiceprints"]) == 1 and "vector" not in json.dumps(read)
+    assert demo.get("/v1/speakers/ann/export").json()["voiceprints"]
+    receipt = demo.delete("/v1/speakers/ann").json()
+    assert len(receipt["deleted"]) == 1 and receipt["digest"]
+    problem(demo.get("/v1/speakers/ann"), 404, "unknown_speaker")
+    problem(demo.delete("/v1/speakers/ann"), 404, "unknown_speaker")
+    answer = demo.post("/v1/speakers/ann/enrolments", content=speech("ann"))
+    problem(answer, 404, "unknown_speaker")
+    demo.delete("/v1/speakers/ann?opt_out=true")
+    problem(demo.post("/v1/speakers", json={"id": "ann"}), 409, "opted_out")
+
+
+def test_several_voiceprints_of_a_speaker(demo):
+    demo.post("/v1/speakers", json={"id": "ann"})
+    problem(demo.post("/v1/verify?speaker=ann", content=speech("ann")), 409, "not_enrolled")
+    for label, name in (("phone", "ann"), ("headset", "eve")):
+        demo.post(f"/v1/speakers/ann/enrolments?label={label}", content=speech(name))
+    for name, label in (("ann", "phone"), ("eve", "headset")):
+        found = demo.post("/v1/verify?speaker=ann", content=speech(name, 3)).json()
+        assert (found["outcome"], found["label"]) == ("accept", label)
+    other = demo.post("/v1/verify?speaker=ann&label=phone", content=speech("eve", 3)).json()
+    assert other["outcome"] == "reject"
+    begun = demo.post(
+        "/v1/speakers/ann/enrolments",
+        data={"label": "phone", "replace": "true"},
+        files={"file": speech("ann", 4)},
+    ).json()
+    assert begun["voiceprint"]["recordings"] == 1
+
+
+@pytest.mark.parametrize(
+    "body, status, code",
+    [
+        (b"", 422, "unreadable_audio"),
+        (b"no audio at all", 422, "unreadable_audio"),
+        (speech("ann")[:2000], 422, "unreadable_audio"),
+        (wav(np.zeros((10, 20))), 422, "unreadable_audio"),
+    ],
+)
+def test_what_is_no_audio(demo, body, status, code):
+    enrol(demo, "ann", 1)
+    problem(demo.post("/v1/verify?speaker=ann", content=body), status, code)
+
+
+def test_nothing_to_compare_is_no_decision(demo):
+    enrol(demo, "ann", 1)
+    for empty in (wav(np.zeros(16000)), wav(np.full(100, 0.1))):
+        found = demo.post("/v1/verify?speaker=ann", content=empty).json()
+        assert found["outcome"] == "inconclusive" and found["score"] is None
+        assert found["reasons"][0]["code"] in ("no_speech", "no_embedding")
+        answer = demo.post("/v1/speakers/ann/enrolments", content=empty)
+        assert problem(answer, 422, "unusable_recording")["reasons"]
+        assert demo.post("/v1/identify", content=empty).json()["candidates"] == []
+    problem(demo.post("/v1/detect", content=noise()), 501, "not_supported")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a b", "a/b", "'; DROP TABLE voiceprints; --", "x" * 65, "é", "a\n", "%00"]
+)
+def test_identifiers_are_checked(demo, name):
+    from urllib.parse import quote
+
+    quoted = quote(name, safe="")
+    assert demo.get(f"/v1/speakers/{quoted}").status_code in (404, 422)
+    assert demo.post(f"/v1/verify?speaker={quoted}", content=speech("ann")).status_code == 422
+    form = {"data": {"speaker": name}, "files": {"file": speech("ann")}}
+    problem(demo.post("/v1/verify", **form), 422, "invalid_request")
+    problem(demo.post("/v1/speakers", json={"id": name}), 422, "invalid_request")
+
+
+def test_wrong_requests(demo):
+    problem(demo.get("/nothing"), 404, "not_found")
+    problem(demo.put("/v1/verify"), 405, "method_not_allowed")
+    problem(demo.post("/v1/verify", json={}), 415, "unsupported_media_type")
+    problem(demo.post("/v1/verify", files={"other": b"x"}), 422, "invalid_request")
+    problem(demo.post("/v1/verify", data={"x": "1"}, files={"file": b"x"}), 422, "invalid_request")
+    broken = {"Content-Type": "multipart/form-data; boundary=x"}
+    problem(demo.post("/v1/verify", content=b"--y", headers=broken), 422, "invalid_request")
+    problem(demo.post("/v1/speakers", content=b"{"), 422, "invalid_request")
+    problem(demo.post("/v1/identify?top=0", content=noise()), 422, "invalid_request")
+    problem(demo.get("/static/../app.py"), 404, "not_found")
+    problem(demo.get("/static/..%2fapp.py"), 404, "not_found")
+
+
+def test_sizes_and_lengths(made, client_of):
+    client = client_of(made(demo=True, max_bytes=70_000, max_seconds=1.0))
+    enrol_body = speech("ann", seconds=0.9)
+    client.post("/v1/speakers", json={"id": "ann"})
+    assert client.post("/v1/speakers/ann/enrolments", content=enrol_body).status_code == 201
+    problem(client.post("/v1/verify?speaker=ann", content=speech("ann")), 413, "too_long")
+    big = bytes(80_000)
+    problem(client.post("/v1/verify?speaker=ann", content=big), 413, "too_large")
+    chunks = (big[:40_000] for _ in range(2))  # without Content-Length
+    problem(client.post("/v1/verify?speaker=ann", content=chunks), 413, "too_large")
+    chunks = (big[:40_000] for _ in range(2))
+    problem(client.post("/v1/speakers", content=chunks), 413, "too_large")
+
+
+def test_keys_scopes_and_tenants(made, client_of):
+    service = made()
+    bank = client_of(service, api_key(service))
+    shop = client_of(service, api_key(service, "shop"))
+    reader = client_of(service, api_key(service, scopes=["read"]))
+    enrol(bank, "ann")
+    problem(client_of(service).get("/v1/speakers"), 401, "unauthenticated")
+    for wrong in ("x", "sasv_0_1", api_key(service)[:-1] + "!", f"sasv_{'0' * 12}_{'A' * 43}"):
+        problem(client_of(service, wrong).get("/v1/speakers"), 401, "unauthenticated")
+    assert reader.get("/v1/speakers").json()["speakers"] == ["ann"]
+    problem(reader.delete("/v1/speakers/ann"), 403, "forbidden")
+    problem(bank.get("/metrics"), 403, "forbidden")
+    assert shop.get("/v1/speakers").json()["speakers"] == []
+    problem(shop.get("/v1/speakers/ann"), 404, "unknown_speaker")
+    problem(shop.post("/v1/verify?speaker=ann", content=speech("ann")), 404, "unknown_speaker")
+    problem(shop.delete("/v1/speakers/ann"), 404, "unknown_speaker")
+    assert shop.post("/v1/identify", content=speech("ann")).json()["candidates"] == []
+    assert shop.post("/v1/speakers", json={"id": "ann"}).status_code == 201
+    service.state.revoke(service.state.api_keys()[0].id)
+    problem(bank.get("/v1/speakers"), 401, "unauthenticated")
+
+
+def test_idempotency(made, client_of):
+    service = made()
+    client = client_of(service, api_key(service))
+    other = client_of(service, api_key(service))
+    enrol(client, "ann", 1)
+    path, again = "/v1/speakers/ann/enrolments", {"Idempotency-Key": "one"}
+    first = client.post(path, content=speech("ann", 5), headers=again)
+    second = client.post(path, content=speech("ann", 5), headers=again)
+    assert first.json() == second.json() and second.status_code == 201
+    assert second.headers["idempotency-replayed"] == "true"
+    assert client.get("/v1/speakers/ann").json()["voiceprints"][0]["recordings"] == 2
+    changed = client.post(path, content=speech("ann", 6), headers=again)
+    problem(changed, 422, "idempotency_conflict")
+    elsewhere = client.post("/v1/verify?speaker=ann", content=speech("ann", 5), headers=again)
+    problem(elsewhere, 422, "idempotency_conflict")
+    assert other.post(path, content=speech("ann", 5), headers=again).json() != first.json()
+    failed = [client.post(path, content=b"x", headers={"Idempotency-Key": "2"}) for _ in range(2)]
+    assert failed[0].json() == failed[1].json() and failed[1].status_code == 422
+    problem(
+        client.post(path, content=b"x", headers={"Idempotency-Key": ""}), 422, "invalid_request"
+    )
+    client.delete("/v1/speakers/ann")
+    gone = client.post(path, content=speech("ann", 5), headers=again)
+    problem(gone, 404, "unknown_speaker")  # the answer went together with the speaker
+
+
+def test_a_repeated_request_waits_for_the_first(made, client_of, monkeypatch):
+    service = made(demo=True)
+    client = client_of(service)
+    enrol(client, "ann", 1)
+    entered, released = threading.Event(), threading.Event()
+    detected = service.engine.verify
+
+    def slow(*arguments):
+        entered.set()
+        released.wait(10)
+        return detected(*arguments)
+
+    monkeypatch.setattr(service.engine, "verify", slow)
+    answers = []
+
+    def ask():
+        with client_of(service) as own:
+            own.app.service = service
+            answers.append(send(own))
+
+    def send(one):
+        headers = {"Idempotency-Key": "k"}
+        return one.post("/v1/verify?speaker=ann", content=speech("ann", 2), headers=headers)
+
+    monkeypatch.setattr(service, "close", lambda: None)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert entered.wait(10)
+    problem(send(client), 409, "in_progress")
+    released.set()
+    thread.join()
+    assert answers[0].json() == send(client).json()
+    monkeypatch.undo()
+
+
+def test_limits_of_rate_and_queue(made, client_of):
+    service = made(rate=1.0, burst=3)
+    client = client_of(service, api_key(service))
+    codes = [client.get("/v1/speakers").status_code for _ in range(5)]
+    assert codes[:3] == [200] * 3 and codes[4] == 429
+    assert problem(client.get("/v1/speakers"), 429, "rate_limited")
+    busy = made(demo=True, queue=0, workers=1)
+    busy.workers.pending = 1
+    answer = client_of(busy).post("/v1/detect", content=noise())
+    problem(answer, 503, "busy")
+    assert answer.headers["retry-after"]
+
+
+def test_an_error_is_never_a_decision(made, client_of, monkeypatch):
+    service = made(demo=True)
+    client = client_of(service)
+    enrol(client, "ann", 1)
+    for place, failing in (
+        ("sasv.service.engine.measured", MemoryError("boom")),
+        ("sasv.service.engine.decoded", RuntimeError("/secret/path.py")),
+        ("sasv.store.store.VoiceprintStore.used", OSError("disk")),
+        ("sasv.decision.verifier.Verifier.decide", ZeroDivisionError()),
+    ):
+
+        def fail(*arguments, failing=failing, **named):
+            raise failing
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail)
+            answer = client.post("/v1/verify?speaker=ann", content=speech("ann", 4))
+            problem(answer, 500, "internal")
+            assert "accept" not in answer.text and "secret" not in answer.text
+    assert client.post("/v1/verify?speaker=ann", content=speech("ann", 4)).json()["outcome"]
+
+
+def test_a_voiceprint_that_is_deleted_meanwhile_accepts_nobody(made, client_of, monkeypatch):
+    service = made(demo=True)
+    client = client_of(service)
+    enrol(client, "ann", 1)
+    best = service.engine.best
+
+    def deleting(*arguments):
+        found = best(*arguments)
+        service.engine.delete_speaker("demo", "ann", False)
+        return found
+
+    monkeypatch.setattr(service.engine, "best", deleting)
+    problem(client.post("/v1/verify?speaker=ann", content=speech("ann")), 409, "conflict")
+
+
+def test_other_sites_and_headers(demo):
+    evil = {"Origin": "http://evil.example"}
+    problem(demo.post("/v1/speakers", json={}, headers=evil), 403, "foreign_origin")
+    assert demo.get("/v1/speakers", headers=evil).status_code == 200
+    own = {"Origin": "http://127.0.0.1"}
+    assert demo.post("/v1/speakers", json={}, headers=own).status_code == 201
+    problem(demo.get("/v1/speakers", headers={"Host": "evil.example"}), 403, "foreign_origin")
+    answer = demo.get("/", headers={"X-Request-ID": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert demo.get("/", headers={"X-Request-ID": "<script>"}).headers["x-request-id"] != "<script>"
+
+
+def test_health_metrics_and_description(made, client_of):
+    service = made(demo=True)
+    client = client_of(service)
+    assert client.get("/health/live").json() == {"status": "alive"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+    enrol(client, "ann", 1)
+    client.post("/v1/verify?speaker=ann", content=speech("ann"))
+    text = client.get("/metrics").text
+    assert 'sasv_outcomes_total{operation="verify",outcome="accept"} 1.0' in text
+    assert 'sasv_score_count{operation="verify"} 1.0' in text
+    assert "sasv_recording_level_dbfs_count" in text and "ann" not in text
+    service.stopping = True
+    problem(client.get("/health/ready"), 503, "stopping")
+    about = client.get("/v1/about").json()
+    assert about["sample_rate"] == 16000 and "copy" in about["scopes"]
+    described = client.get("/openapi.json").json()
+    paths = described["paths"]
+    assert {"/v1/verify", "/v1/identify", "/v1/detect", "/v1/speakers"} <= set(paths)
+    assert "audio/*" in paths["/v1/verify"]["post"]["requestBody"]["content"]
+    assert described["components"]["schemas"]["Verification"]["examples"]
+
+
+def test_buzzing_voices_differ():
+    """What the other tests rest on."""
+    assert len({buzz(10, pitch)[5] for pitch in PITCHES.values()}) == 3

@@ -1,0 +1,58 @@
+"""An exported model of one layer, which tells the buzzing "voices" of conftest apart."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sasv.decision import SpeechLimits
+from sasv.models import Specification
+from sasv.runtime.record import KEY, Record
+
+RATE = 16000
+THRESHOLD = 0.98
+ANYTHING = SpeechLimits(min_enrolment=0, min_test=0, min_bandwidth=0)
+
+
+def toy_model(path: Path, **decision) -> Path:
+    """Write a model whose embedding is the magnitude of 24 bands, with a record of a threshold;
+    return its path.
+
+    Args:
+        path: the ONNX file.
+        decision: further entries of the record of the decision.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    time = np.arange(400) / RATE
+    bands = np.stack([np.sin(2 * np.pi * 60 * (band + 1) * time) for band in range(24)])
+    weight = numpy_helper.from_array(bands[:, None].astype(np.float32), "weight")
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    last = numpy_helper.from_array(np.array([2]), "last")
+    nodes = [
+        helper.make_node("Unsqueeze", ["samples", "axes"], ["waves"]),
+        helper.make_node("Conv", ["waves", "weight"], ["bands"], strides=[160], pads=[400, 400]),
+        helper.make_node("Abs", ["bands"], ["magnitude"]),
+        helper.make_node("ReduceSum", ["magnitude", "last"], ["sum"], keepdims=0),
+        helper.make_node("Unsqueeze", ["lengths", "axes"], ["counts"]),
+        helper.make_node("Cast", ["counts"], ["divisor"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["sum", "divisor"], ["embedding"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [
+            value("samples", TensorProto.FLOAT, ["batch", "samples"]),
+            value("lengths", TensorProto.INT64, ["batch"]),
+        ],
+        [value("embedding", TensorProto.FLOAT, ["batch", 24])],
+        [weight, axes, last],
+    )
+    known = {"threshold": THRESHOLD, "threshold_source": "toy", "speech": vars(ANYTHING)}
+    record = Record(Specification("toy", {}, decision=known | decision), "f" * 64, 24, 18)
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    helper.set_model_props(model, {KEY: record.to_json()})
+    onnx.save(model, path)
+    return path
