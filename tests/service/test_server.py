@@ -1,0 +1,214 @@
+"""The server on a real socket: the Python client, streams, and clients that mean harm."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from conftest import buzz
+from sasv.client import Client, ServiceError
+from sasv.core.errors import SasvError
+from serving import PITCHES, RATE, api_key, speech
+
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
+
+@pytest.fixture
+def running(made):
+    """A function (settings...) -> (service, client) of a server in a thread."""
+    from sasv.service.app import create_app
+    from sasv.service.server import Address, listening, make_server
+
+    servers = []
+
+    def run(connections=50, **settings):
+        service = made(**({"body_timeout": 0.6, "stream_timeout": 2.0} | settings))
+        address = Address(port=0, connections=connections, header_timeout=0.6, grace=5)
+        server = make_server(create_app(service), address)
+        bound = listening(address)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        servers.append((server, thread))
+        port = bound.getsockname()[1]
+        return service, Client(f"http://127.0.0.1:{port}", api_key(service, "t"), 10, attempts=2)
+
+    yield run
+    for server, _ in servers:
+        server.should_exit = True
+    for _, thread in servers:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def opened(client, data=b""):
+    """Open a connection and send bytes."""
+    found = socket.create_connection(("127.0.0.1", client._parts.port), timeout=10)
+    found.sendall(data)
+    return found
+
+
+def closed(connection):
+    """Return what a connection still receives until the other side closes it."""
+    data = b""
+    try:
+        while piece := connection.recv(65536):
+            data += piece
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def test_the_client(running, tmp_path):
+    _, client = running()
+    assert client.create_speaker("ann", "form 7", 30)["consent"] == "form 7"
+    (tmp_path / "ann.wav").write_bytes(speech("ann"))
+    assert client.enrol("ann", tmp_path / "ann.wav", "phone")["voiceprint"]["label"] == "phone"
+    assert client.verify("ann", speech("ann", 4))["outcome"] == "accept"
+    assert client.identify(speech("ann", 4))["candidates"][0]["speaker"] == "ann"
+    assert list(client.speakers()) == ["ann"] and client.speaker("ann")["voiceprints"]
+    assert client.about()["sample_rate"] == RATE
+    assert client.export_speaker("ann")["voiceprints"]
+    with pytest.raises(ServiceError, match="cannot do this") as caught:
+        client.detect(speech("ann"))
+    assert (caught.value.status, caught.value.code) == (501, "not_supported")
+    with pytest.raises(ServiceError, match="is not valid"):
+        client.verify("../x", speech("ann"))
+    with pytest.raises(SasvError, match="cannot be read"):
+        client.enrol("ann", tmp_path / "none.wav")
+    assert client.delete_speaker("ann")["deleted"]
+    client.close()
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        Client("http://127.0.0.1:9", attempts=1).about()
+    with pytest.raises(SasvError, match="no address"):
+        Client("ftp://x")
+
+
+def test_streams(running):
+    service, client = running()
+    client.create_speaker("eve")
+    client.enrol("eve", speech("eve"))
+    wave = np.round(32768 * buzz(4 * RATE, PITCHES["eve"], 7)).astype("<i2").tobytes()
+    pieces = [wave[start : start + 9999] for start in range(0, len(wave), 9999)]
+    found = list(client.stream("eve", pieces))
+    assert found[-1]["final"] and found[-1]["outcome"] == "accept" and found[-1]["heard"] == 4.0
+    assert len(found) > 2 and found[-1]["speaker"] == "eve"
+    whole = client.verify("eve", speech("eve", 7, 4.0))
+    assert found[-1]["score"] == pytest.approx(whole["score"], abs=1e-3)
+    slow = np.round(32768 * buzz(4 * RATE, PITCHES["eve"], 7)[::2]).astype("<i2").tobytes()
+    assert list(client.stream("eve", [slow], rate=8000))[-1]["heard"] == pytest.approx(4, abs=0.1)
+    for start, code in (
+        ({"format": "mp3"}, "invalid_request"),
+        ({"label": "none"}, "not_enrolled"),
+        ({"key": "sasv_x"}, "unauthenticated"),
+    ):
+        with pytest.raises(ServiceError) as caught:
+            list(client.stream("eve", pieces, **start))
+        assert caught.value.code == code
+    with pytest.raises(ServiceError, match="no message"):
+        list(client.stream("eve", (time.sleep(3) or piece for piece in pieces[:1])))
+    assert service.open_streams == 0
+
+
+def test_a_stream_of_opus(running):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    _, client = running()
+    client.create_speaker("eve")
+    client.enrol("eve", speech("eve"))
+    encoder = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 48000, "mono", "s16"
+    encoder.open()
+    wave = np.repeat(np.round(32768 * buzz(2 * RATE, PITCHES["eve"], 7)).astype(np.int16), 3)
+    packets = []
+    for start in range(0, len(wave) - 959, 960):
+        frame = av.AudioFrame.from_ndarray(wave[None, start : start + 960], "s16", "mono")
+        frame.sample_rate, frame.pts = 48000, start
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    last = list(client.stream("eve", packets, format="opus"))[-1]
+    assert last["final"] and last["heard"] == pytest.approx(2, abs=0.1)
+    with pytest.raises(ServiceError, match="no packet of Opus"):
+        list(client.stream("eve", [b"\xff\xff\xff\xff"], format="opus"))
+
+
+def test_clients_that_send_slowly_or_nothing(running):
+    _, client = running(connections=20)
+    idle = [opened(client) for _ in range(60)]
+    assert client.about()  # the idle ones make room
+    half = opened(client, b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-")
+    key = client.key.encode()
+    head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key
+    body = opened(client, head + b"\r\nContent-Length: 1000\r\n\r\nabc")
+    huge = opened(client, head + b"\r\nContent-Length: 2000000000\r\n\r\n" + bytes(100_000))
+    broken = opened(client, b"GET / HTTP/9.9\r\n\x00\r\n\r\n")
+    assert b" 413 " in closed(huge)
+    answer = closed(body)
+    assert b" 408 " in answer and b"problem+json" in answer
+    assert b"200" not in closed(half) and b"Traceback" not in closed(broken)
+    for connection in idle:
+        closed(connection)
+    assert client.about()
+
+
+COMMAND = [sys.executable, "-m", "sasv", "serve", "--port", "0", "--workers", "1"]
+
+
+@pytest.mark.slow
+def test_the_command_serves_and_stops(model_path, tmp_path):
+    """A signal ends it, after what was accepted was finished, with status 0."""
+    command = [*COMMAND, "--insecure-demo", "--model", str(model_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stderr.readline()
+        url = line.split()[-1]
+        assert url.startswith("http://127.0.0.1:"), line
+        client = Client(url, attempts=1)
+        client.create_speaker("ann")
+        client.enrol("ann", speech("ann"))
+        answers = []
+        recording = speech("ann", 3, 100.0)  # takes a while
+        asking = threading.Thread(target=lambda: answers.append(client.verify("ann", recording)))
+        asking.start()
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGTERM)
+        asking.join(30)
+        assert process.wait(30) == 0
+        assert answers[0]["outcome"] == "accept"
+        with pytest.raises(ServiceError):
+            client.about()
+
+
+def test_batches_have_the_result_of_single_recordings(model):
+    from sasv.service.batching import BatchingModel
+
+    sizes = []
+    batching = BatchingModel(model, 4, 0.2, sizes.append)
+    waves = [buzz(RATE + 100 * row, 100 + 20 * row, row) for row in range(4)]
+    waves.append(buzz(5 * RATE, 200))
+    found = {}
+    threads = [
+        threading.Thread(target=lambda row=row: found.update({row: batching.embed(waves[row])}))
+        for row in range(len(waves))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for row, wave in enumerate(waves):
+        np.testing.assert_allclose(found[row], model.embed(wave), rtol=1e-4, atol=1e-6)
+    assert sorted(sizes) == [1, 4]
+    batching.close()
+
+
+def test_start_messages_are_json(running):
+    from websockets.sync.client import connect
+
+    _, client = running()
+    for first in ("", "[]", "x" * 1000, json.dumps({"type": "start"}), b"\x00"):
+        with connect(f"ws://127.0.0.1:{client._parts.port}/v1/stream") as stream:
+            stream.send(first)
+            assert json.loads(stream.recv(5))["code"] == "invalid_request"
