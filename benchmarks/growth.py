@@ -29,6 +29,9 @@ DIMENSION = 192
 NARROW = 16
 """Dimension where only the number of rows matters."""
 
+BLOCK = 100_000
+"""Rows that are written at once."""
+
 Work = Callable[[], object]
 
 
@@ -43,11 +46,22 @@ def directions(rows: int, dimension: int = DIMENSION) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def write_rows(path: Path, header: str, columns: list[list[str]]) -> Path:
-    """Write a table without the code that is measured."""
+def write_rows(
+    path: Path, header: str, rows: int, columns: Callable[[np.ndarray], list[list[str]]]
+) -> Path:
+    """Write a table without the code that is measured, in blocks, since texts take much memory.
+
+    Args:
+        path: file.
+        header: names of the columns.
+        rows: number of rows.
+        columns: gives the cells of some rows, column by column.
+    """
     with open(path, "w") as stream:
         stream.write(header.replace(" ", "\t") + "\n")
-        stream.writelines("\t".join(cells) + "\n" for cells in zip(*columns))
+        for start in range(0, rows, BLOCK):
+            block = columns(np.arange(start, min(start + BLOCK, rows)))
+            stream.writelines("\t".join(cells) + "\n" for cells in zip(*block))
     return path
 
 
@@ -55,10 +69,12 @@ def table(rows: int, folder: Path) -> Work:
     """Read and check an utterance table."""
     from sasv.tables import load_utterances
 
-    names = spelt("id1/utterance/", np.arange(rows))
-    speakers = spelt("s", np.arange(rows) % max(rows // 200, 1))
-    paths = [f"wav/{name}.wav" for name in names]
-    path = write_rows(folder / "u.tsv", "utterance path speaker", [names, paths, speakers])
+    def cells(block: np.ndarray) -> list[list[str]]:
+        names = spelt("id1/utterance/", block)
+        speakers = spelt("s", block % max(rows // 200, 1))
+        return [names, [f"wav/{name}.wav" for name in names], speakers]
+
+    path = write_rows(folder / "u.tsv", "utterance path speaker", rows, cells)
     return lambda: load_utterances(path).speakers
 
 
@@ -116,11 +132,16 @@ def report(rows: int, folder: Path) -> Work:
 
     labels, enrolment, utterance = drawn(rows)
     scores = np.random.default_rng(1).standard_normal(rows) + 3 * (labels == 0)
-    words = np.array(["target", "nontarget", "spoof"])[labels].tolist()
-    attacks = [f"A{7 + number % 13:02}" if number else "-" for number in (labels == 2) * utterance]
-    cells = [spelt("s", enrolment), spelt("u", np.arange(rows)), words, attacks]
-    cells.append([f"{score:.9g}" for score in scores.tolist()])
-    path = write_rows(folder / "scores.tsv", "speaker utterance label attack score", cells)
+
+    def cells(block: np.ndarray) -> list[list[str]]:
+        words = np.array(["target", "nontarget", "spoof"])[labels[block]].tolist()
+        numbers = ((labels == 2)[block] * utterance[block]).tolist()
+        attacks = [f"A{7 + number % 13:02}" if number else "-" for number in numbers]
+        shown = [f"{score:.9g}" for score in scores[block].tolist()]
+        return [spelt("s", enrolment[block]), spelt("u", block), words, attacks, shown]
+
+    header = "speaker utterance label attack score"
+    path = write_rows(folder / "scores.tsv", header, rows, cells)
     return lambda: report(ReportOptions([str(path)], str(folder / "report"), intervals=0))
 
 

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import shared
 from sasv.audio import write_audio
 from sasv.batches.augment import ALL, Augmenter, at_snr, convolve
 from sasv.batches.dataset import CropDataset, Item, PlanSampler, collate, crop_samples, wrap
 from sasv.batches.loading import BatchLoader
+from sasv.batches.on_device import apply_changes, pack_changes
 from sasv.batches.plan import PairPlanner
 from sasv.core.errors import SasvError
 from sasv.corpora import asvspoof2019
@@ -178,14 +180,14 @@ def table(tmp_path, voice, seconds, rate=16000):
 
 def test_crops(tmp_path, voice):
     dataset = CropDataset(table(tmp_path, voice, [3.0, 0.5, 4.2]), frames=100)
-    crops, label = dataset[Item(0, 2, 5, (0, 0, 0, 0))]
+    crops, label, _ = dataset[Item(0, 2, 5, (0, 0, 0, 0))]
     assert crops.shape == (2, crop_samples(100))
     assert label == 5
-    again, _ = dataset[Item(0, 2, 5, (0, 0, 0, 0))]
+    again, *_ = dataset[Item(0, 2, 5, (0, 0, 0, 0))]
     assert bool((crops == again).all())
-    other, _ = dataset[Item(0, 2, 5, (0, 0, 0, 1))]
+    other, *_ = dataset[Item(0, 2, 5, (0, 0, 0, 1))]
     assert not bool((crops == other).all())
-    short, _ = dataset[Item(1, 1, 0, (0, 0, 0, 0))]  # two halves of half a second, repeated
+    short, *_ = dataset[Item(1, 1, 0, (0, 0, 0, 0))]  # two halves of half a second, repeated
     assert not bool((short[0] == short[1]).all())
     assert bool((short[0, :4000] == short[0, 4000:8000]).all())
 
@@ -196,7 +198,7 @@ def test_two_crops_of_one_utterance_do_not_overlap(tmp_path):
     dataset = CropDataset(Utterances(Table.build(columns, str(tmp_path / "u.tsv"))), frames=150)
     orders = set()
     for seed in range(30):
-        (one, two), _ = dataset[Item(0, 0, 0, (seed,))]
+        (one, two), *_ = dataset[Item(0, 0, 0, (seed,))]
         assert float(one.max()) < float(two.min()) or float(two.max()) < float(one.min())
         orders.add(float(one[0]) < float(two[0]))
     assert orders == {True, False}
@@ -210,14 +212,14 @@ def test_wrap():
 def test_a_broken_file_is_stood_in_for_by_its_partner(tmp_path, voice, capsys):
     dataset = CropDataset(table(tmp_path, voice, [2.0, 2.0]), frames=50)
     (tmp_path / "1.wav").write_bytes(b"junk")
-    crops, _ = dataset[Item(0, 1, 0, (0,))]
+    crops, *_ = dataset[Item(0, 1, 0, (0,))]
     assert bool((crops[0] == crops[1]).all())
     assert dataset[Item(1, 1, 0, (0,))] is None
     said = capsys.readouterr().err
     assert said.count("left out:") == 1  # once a file, not once a read
     assert "1.wav: not an audio file" in said
     good = dataset[Item(0, 0, 3, (0,))]
-    waves, labels = collate([None, good], 800)
+    waves, labels, _ = collate([None, good], 800)
     assert (waves.shape[0], labels.tolist()) == (1, [3])
     assert collate([None], 800)[0].shape == (0, 2, 800)
 
@@ -256,7 +258,7 @@ def test_all_seven_augmentations(musan, voice):
     wave = voice(16000)
     assert tuple(musan.choices) == ALL
     for name in ALL:
-        changed = musan.apply(name, wave, np.random.default_rng(1))
+        changed = musan.draw(name, len(wave), np.random.default_rng(1))(wave)
         assert changed.shape == wave.shape
         assert np.isfinite(changed).all()
         assert np.array_equal(changed, wave) == (name == "none")
@@ -264,11 +266,48 @@ def test_all_seven_augmentations(musan, voice):
     assert len(drawn) == 7
 
 
+def test_the_device_augments_as_the_cpu_does(musan, tmp_path, voice):
+    """Each augmentation by itself, and whole batches as they are drawn, with codecs and levels."""
+    waves = np.stack([voice(32240, 1), 0.3 * voice(32240, 2), np.zeros(32240, np.float32)])
+    for samples in (32240, 8001):
+        for name in ALL:
+            for seed in range(3):
+                crops = waves[:, :samples]
+                drawn = [
+                    musan.draw(name, samples, np.random.default_rng([seed, row]))
+                    for row in range(len(crops))
+                ]
+                expected = np.stack([change(crop) for change, crop in zip(drawn, crops)])
+                packed = pack_changes([(change, np.float32(1)) for change in drawn], samples)
+                found = apply_changes(torch.from_numpy(crops)[None], packed)[0].numpy()
+                np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("pipes", [False, True])
+def test_batches_augmented_on_the_device_are_those_of_the_cpu(tmp_path, voice, musan, pipes):
+    utterances = table(tmp_path, voice, [2.0] * 6)
+    machine = PairPlanner(np.arange(6), np.zeros(6, bool), np.zeros(6, np.int32), 6, 2)
+    musan.codecs = ["mulaw"]
+    musan.level_range = 6.0
+
+    def batches(later, epoch):
+        dataset = CropDataset(utterances, 50, musan, augment_later=later)
+        loader = BatchLoader(dataset, 0, pairs=4)
+        loader.shared_memory = not pipes
+        with loader.batches(PlanSampler(machine.plan(0), 0, epoch)) as given:
+            return list(given)
+
+    for epoch in range(4):
+        for (a, b), (c, d) in zip(batches(False, epoch), batches(True, epoch), strict=True):
+            np.testing.assert_allclose(a.numpy(), c.numpy(), atol=1e-5)
+            assert bool((b == d).all())
+
+
 def test_signal_to_noise_ratios(musan, voice):
     wave = voice(16000)
 
     def ratio(kind, seed):
-        noise = musan.add(wave, np.random.default_rng(seed), kind) - wave
+        noise = musan.draw(kind, len(wave), np.random.default_rng(seed))(wave) - wave
         return 10 * np.log10(np.square(wave).mean() / np.square(noise).mean())
 
     for kind, low, high in (("noise", 0, 15), ("music", 5, 15)):
@@ -293,7 +332,11 @@ def test_speed_changes_pitch_and_keeps_length(musan):
     peaks = {
         int(
             np.argmax(
-                np.abs(np.fft.rfft(musan.apply("speed", tone, np.random.default_rng(seed))[:15000]))
+                np.abs(
+                    np.fft.rfft(
+                        musan.draw("speed", 16000, np.random.default_rng(seed))(tone)[:15000]
+                    )
+                )
             )
             * 16
             / 15

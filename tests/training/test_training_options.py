@@ -249,6 +249,27 @@ def test_a_share_of_the_crops_is_augmented_and_noise_can_be_milder(tmp_path):
     assert 19.9 < min(changed) < 24 and 31 < max(changed) < 35.1
 
 
+@pytest.mark.slow
+def test_training_with_augmentation_on_the_device_is_that_of_the_cpu(corpus, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = 0.1 * rng.standard_normal(32000).astype(np.float32)
+    write_audio(tmp_path / "noise" / "noise.wav", noise)
+    losses = []
+    for where, num_workers in (("cpu", 0), ("device", 1)):
+        options = tiny_options(
+            corpus,
+            tmp_path / where,
+            epochs=1,
+            noises=str(tmp_path / "noise"),
+            augment_on=where,
+            num_workers=num_workers,
+        )
+        train(options)
+        with open(tmp_path / where / "metrics.csv") as stream:
+            losses.append(float(next(csv.DictReader(stream))["loss"]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_the_level_is_drawn_within_its_range_and_clipped():
     rng = np.random.default_rng(0)
     wave = np.full(1000, 0.5, np.float32)

@@ -6,6 +6,7 @@ telephone or codec condition may follow (not published).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,57 +86,97 @@ class Augmenter:
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the crop, changed; same length."""
+        wave, change, gain = self.begin(wave, rng)
+        wave = change(wave)
+        return wave if gain == 1 else np.clip(gain * wave, -1.0, 1.0)
+
+    def begin(
+        self, wave: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, "Change", np.float32]:
+        """Draw what is done to a crop, and read what that needs.
+
+        Returns:
+            the crop, the change that it still needs (none where it passed a codec, which takes a
+            changed crop), and the gain after that.
+        """
+        change = NO_CHANGE
         # Without a share nothing more is drawn, so that earlier runs are repeated exactly.
         if self.augment_share == 1 or rng.random() < self.augment_share:
-            name = self.choices[rng.integers(len(self.choices))]
-            wave = self.apply(name, wave, rng).astype(np.float32)
+            change = self.draw(self.choices[rng.integers(len(self.choices))], len(wave), rng)
         if self.codecs and rng.random() < self.codec_share:
-            wave = transmit(wave, self.codecs[rng.integers(len(self.codecs))], rng)
+            wave = transmit(change(wave), self.codecs[rng.integers(len(self.codecs))], rng)
+            change = NO_CHANGE
+        gain = np.float32(1)
         if self.level_range:
-            gain = 10 ** (rng.uniform(-self.level_range, self.level_range) / 20)
-            wave = np.clip(np.float32(gain) * wave, -1.0, 1.0)
-        return wave
+            gain = np.float32(10 ** (rng.uniform(-self.level_range, self.level_range) / 20))
+        return wave, change, gain
 
     def described(self) -> list[str]:
         """Return the names of all that may be done to a crop."""
         return [*self.choices, *self.codecs]
 
-    def apply(self, name: str, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Apply the augmentation called ``name`` (one of ALL)."""
+    def draw(self, name: str, samples: int, rng: np.random.Generator) -> "Change":
+        """Draw the augmentation called ``name`` (one of ALL) for a crop of so many samples."""
         if name == "none":
-            return wave
+            return NO_CHANGE
         if name == "reverberation":
-            return self.reverberate(wave, rng)
+            return Change(rir=self._rir(samples, rng))
         if name == "speed":
-            return self.change_speed(wave, rng)
-        for kind in name.split(" and "):
-            wave = self.add(wave, rng, kind)
-        return wave
+            return Change(speed=int(rng.integers(2)))
+        return Change(noises=[self.noises(kind, samples, rng) for kind in name.split(" and ")])
 
-    def add(self, wave: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndarray:
-        """Add noise, music, or several speakers at random signal-to-noise ratios."""
+    def noises(
+        self, kind: str, samples: int, rng: np.random.Generator
+    ) -> list[tuple[np.ndarray, float]]:
+        """Draw noise, music, or several speakers: each with its signal-to-noise ratio."""
         count = int(rng.integers(BABBLE[0], BABBLE[1] + 1)) if kind == "speech" else 1
-        picks = rng.choice(
-            len(self.files[kind]), size=min(count, len(self.files[kind])), replace=False
-        )
-        total = wave.copy()
+        files = self.files[kind]
+        picks = rng.choice(len(files), size=min(count, len(files)), replace=False)
+        drawn = []
         for pick in picks:
-            noise = read_audio(self.files[kind][pick], samples=len(wave), place=rng.random())
-            snr = rng.uniform(*SNR[kind]) + self.snr_offset
-            total += at_snr(wave, np.resize(noise, len(wave)), snr)
-        return total
+            noise = read_audio(files[pick], samples=samples, place=rng.random())
+            drawn.append((np.resize(noise, samples), rng.uniform(*SNR[kind]) + self.snr_offset))
+        return drawn
 
-    def reverberate(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Convolve with a room impulse response of unit energy; the tail is cut."""
-        rir = read_audio(self.rirs[rng.integers(len(self.rirs))], samples=len(wave), place=0.0)
-        return convolve(wave, rir / max(float(np.sqrt(np.square(rir).sum())), 1e-9))
+    def _rir(self, samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw a room impulse response, and give it unit energy."""
+        rir = read_audio(self.rirs[rng.integers(len(self.rirs))], samples=samples, place=0.0)
+        return rir / max(float(np.sqrt(np.square(rir).sum())), 1e-9)
 
-    def change_speed(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Play at 0.95 or 1.05 of the speed (pitch moves along); cropped or wrapped to the old
-        length.
-        """
-        outputs, inputs = SPEEDS[rng.integers(2)]
-        return np.resize(soxr.resample(wave, inputs, outputs), len(wave))
+
+@dataclass(frozen=True)
+class Change:
+    """What was drawn for a crop: at most one of the three.
+
+    Attributes:
+        noises: rounds of noise, each a list of (noise of the crop's length, signal-to-noise ratio
+            in dB to the crop before the round).
+        rir: room impulse response of unit energy, with which the crop is convolved; the tail is
+            cut.
+        speed: index in SPEEDS of the speed at which the crop is played (pitch moves along); cropped
+            or wrapped to the old length.
+    """
+
+    noises: Sequence[Sequence[tuple[np.ndarray, float]]] = ()
+    rir: np.ndarray | None = None
+    speed: int | None = None
+
+    def __call__(self, wave: np.ndarray) -> np.ndarray:
+        """Return the changed crop."""
+        for drawn in self.noises:
+            total = wave.copy()
+            for noise, snr in drawn:
+                total += at_snr(wave, noise, snr)
+            wave = total
+        if self.rir is not None:
+            wave = convolve(wave, self.rir)
+        if self.speed is not None:
+            outputs, inputs = SPEEDS[self.speed]
+            wave = np.resize(soxr.resample(wave, inputs, outputs), len(wave))
+        return wave.astype(np.float32)
+
+
+NO_CHANGE = Change()
 
 
 def at_snr(wave: np.ndarray, noise: np.ndarray, decibels: float) -> np.ndarray:

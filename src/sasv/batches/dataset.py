@@ -3,7 +3,7 @@ is seeded by its position.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sasv.audio import RATE, measure, read_audio
-from sasv.batches.augment import Augmenter
+from sasv.batches.augment import NO_CHANGE, Augmenter, Change
+from sasv.batches.on_device import Changes, pack_changes
 from sasv.batches.plan import EpochPlan
 from sasv.core.errors import AudioError
 from sasv.tables import Utterances
@@ -60,34 +61,65 @@ class Item(NamedTuple):
     seed: tuple[int, ...]
 
 
-class CropDataset(Dataset[tuple[Tensor, int] | None]):
+class Read(NamedTuple):
+    """A pair that was read: (2, samples) crops, its class, and what is still to be done to each
+    crop where the device does it.
+    """
+
+    crops: Tensor
+    label: int
+    changes: Sequence[tuple[Change, np.float32]] = ()
+
+
+class Batch(NamedTuple):
+    """Waveforms (items, 2, samples), classes (items,), and what is still to be done to the
+    waveforms.
+    """
+
+    waves: Tensor
+    labels: Tensor
+    changes: Changes | None = None
+
+
+class CropDataset(Dataset[Read | None]):
     """Reads the pairs of a plan.
 
     Args:
         utterances: the training table.
         frames: length of a crop in frames of 10 ms.
         augmenter: what is done to each crop, or None.
+        augment_later: draw what is done to each crop, and leave it to the device that trains.
     """
 
-    def __init__(self, utterances: Utterances, frames: int, augmenter: Augmenter | None = None):
+    def __init__(
+        self,
+        utterances: Utterances,
+        frames: int,
+        augmenter: Augmenter | None = None,
+        augment_later: bool = False,
+    ):
         self.paths = Paths(utterances)
         codes, self.channel_names = utterances.channels
         self.channels = torch.from_numpy(np.ascontiguousarray(codes))
         self.samples = crop_samples(frames)
         self.augmenter = augmenter
+        self.augment_later = augment_later and augmenter is not None
         self.said: set[str] = set()
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int] | None:
-        """Return ((2, samples) crops, class), or None where neither file can be read (said in a
-        line).
-        """
+    def __getitem__(self, item: Item) -> Read | None:
+        """Return a pair, or None where neither file can be read (said in a line)."""
         rng = np.random.default_rng(list(item.seed))
         crops = self._pair(item.first, item.second, rng)
         if crops is None:
             return None
-        if self.augmenter is not None:
+        changes: list[tuple[Change, np.float32]] = []
+        if self.augmenter is not None and self.augment_later:
+            begun = [self._begun(self.augmenter, crop, rng) for crop in crops]
+            crops = [crop for crop, _, _ in begun]
+            changes = [(change, gain) for _, change, gain in begun]
+        elif self.augmenter is not None:
             crops = [self._augmented(self.augmenter, crop, rng) for crop in crops]
-        return torch.from_numpy(np.stack(crops).astype(np.float32)), item.label
+        return Read(torch.from_numpy(np.stack(crops).astype(np.float32)), item.label, changes)
 
     def _pair(self, first: int, second: int, rng: np.random.Generator) -> list[np.ndarray] | None:
         places = rng.random(2)
@@ -106,6 +138,12 @@ class CropDataset(Dataset[tuple[Tensor, int] | None]):
     ) -> np.ndarray:
         changed = self._try(partial(augmenter, crop, rng))
         return crop if changed is None else changed
+
+    def _begun(
+        self, augmenter: Augmenter, crop: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Change, np.float32]:
+        begun = self._try(partial(augmenter.begin, crop, rng))
+        return (crop, NO_CHANGE, np.float32(1)) if begun is None else begun
 
     def _try(self, read: Callable[[], T]) -> T | None:
         try:
@@ -175,11 +213,14 @@ class PlanSampler:
             ]
 
 
-def collate(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Tensor, Tensor]:
-    """Stack items to (items, 2, samples) and labels (items,); those that could not be read are left
-    out.
-    """
+def collate(items: list[Read | None], samples: int) -> Batch:
+    """Stack items; those that could not be read are left out."""
     good = [item for item in items if item is not None]
     if not good:
-        return torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long)
-    return torch.stack([crops for crops, _ in good]), torch.tensor([label for _, label in good])
+        return Batch(torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long))
+    changes = [change for item in good for change in item.changes]
+    return Batch(
+        torch.stack([item.crops for item in good]),
+        torch.tensor([item.label for item in good]),
+        pack_changes(changes, samples) if changes else None,
+    )

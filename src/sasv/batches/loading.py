@@ -15,13 +15,15 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sasv.batches.dataset import CropDataset, PlanSampler, collate
+from sasv.batches.dataset import Batch, CropDataset, PlanSampler, Read, collate
+from sasv.batches.on_device import Changes, apply_changes
 from sasv.core.errors import SasvError
 
 logger = logging.getLogger("sasv")
@@ -42,6 +44,14 @@ OTHER_FILES = 48
 RESUMES = "run the same command again to resume from the last saved state"
 
 
+class Arrays(NamedTuple):
+    """A ``Batch`` as arrays, for pipes."""
+
+    waves: np.ndarray
+    labels: np.ndarray
+    changes: tuple[np.ndarray, ...] | None = None
+
+
 class BatchLoader:
     """Reads batches, in this process or in workers. The batches do not depend on the number of
     workers.
@@ -53,6 +63,7 @@ class BatchLoader:
         timeout: seconds after which a batch that has not come is an error; 0 waits for ever.
         pin: whether batches are copied to pinned memory, for a GPU.
         peers: processes on this machine that each have such workers.
+        device: where the augmentation takes place that the dataset leaves for later.
 
     Raises:
         SasvError: the limit of open files is too low for the workers.
@@ -66,8 +77,10 @@ class BatchLoader:
         timeout: float = 600.0,
         pin: bool = False,
         peers: int = 1,
+        device: torch.device | None = None,
     ):
         self.dataset = dataset
+        self.device = device or torch.device("cpu")
         self.num_workers = num_workers
         self.timeout = timeout
         self.pin = pin
@@ -143,7 +156,21 @@ class BatchLoader:
                 raise SasvError(f"{words}; {RESUMES}") from error
             if batch is None:
                 return
-            yield _tensors(batch)
+            yield self._finished(batch)
+
+    def _finished(self, batch: Batch | Arrays) -> tuple[Tensor, Tensor]:
+        """Return the waveforms, with what was left for later done, and the classes."""
+        waves = torch.as_tensor(batch.waves)
+        labels = torch.as_tensor(batch.labels)
+        if batch.changes is not None:
+            changes = Changes(
+                *(
+                    torch.as_tensor(part).to(self.device, non_blocking=True)
+                    for part in batch.changes
+                )
+            )
+            waves = apply_changes(waves.to(self.device, non_blocking=True), changes)
+        return waves, labels
 
 
 @contextlib.contextmanager
@@ -264,15 +291,11 @@ def _begin_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _collate_arrays(items: list[tuple[Tensor, int] | None], samples: int) -> tuple[Any, Any]:
+def _collate_arrays(items: list[Read | None], samples: int) -> Arrays:
     """Collate to arrays: tensors would travel in shared memory."""
-    waves, labels = collate(items, samples)
-    return waves.numpy(), labels.numpy()
-
-
-def _tensors(batch: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
-    waves, labels = batch
-    return torch.as_tensor(waves), torch.as_tensor(labels)
+    waves, labels, changes = collate(items, samples)
+    arrays = None if changes is None else tuple(part.numpy() for part in changes)
+    return Arrays(waves.numpy(), labels.numpy(), arrays)
 
 
 def _kill(workers: set[Any]) -> None:

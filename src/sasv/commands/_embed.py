@@ -1,8 +1,10 @@
 """sasv embed."""
 
 import logging
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
 
 from sasv.audio import AUTO
 from sasv.core.errors import SasvError, listed
@@ -12,10 +14,12 @@ from sasv.core.options import (
     NonNegativeFloat,
     Options,
     PositiveFloat,
+    PositiveInt,
     Range,
 )
-from sasv.embeddings.extract import Embeddings, extract
+from sasv.embeddings.extract import BATCH_SECONDS, Embeddings, extract
 from sasv.embeddings.model import load_model
+from sasv.parallel.launchers import asks_for_gpu, check_launched, launch
 from sasv.runtime.embedder import Extraction
 from sasv.tables import load_utterances
 from sasv.weights.catalogue import DEFAULT
@@ -44,6 +48,10 @@ class EmbedOptions(Options):
             if the channels cancel each other.
         shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
         device: cpu, cuda, or auto.
+        launcher: where the work is done: in this process, or as jobs of SLURM or Ray.
+        shards: number of parts into which slurm or ray divide the work.
+        launcher_options: options of sbatch for each part (--launcher-options.partition NAME), and
+            array_parallelism; or address, num_cpus, num_gpus, and memory of Ray.
     """
 
     utterances: str
@@ -58,16 +66,31 @@ class EmbedOptions(Options):
     channel: str = AUTO
     shard: str = ""
     device: str = "auto"
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    shards: PositiveInt = 16
+    launcher_options: dict[str, str] = field(default_factory=dict)
 
 
 def embed(options: EmbedOptions) -> Embeddings | None:
     """Embed a table; return the embeddings, or None while other shards still work."""
-    extraction = Extraction(
-        options.max_seconds, options.crops, options.crop_seconds, options.max_pause, options.channel
-    )
-    model = load_model(options.model, options.device, extraction)
-    utterances = load_utterances(options.utterances, options.where)
-    result = extract(model, utterances, options.out, options.batch_seconds, options.shard)
+    if options.launcher == "local":
+        result = _extract(options, options.shard)
+    else:
+        check_launched(options.launcher, options.shard)
+        # The batches, which the parts consist of, follow the device of whoever computes them.
+        gpu = options.device.startswith("cuda") or (
+            options.device == "auto" and asks_for_gpu(options.launcher_options)
+        )
+        seconds = options.batch_seconds or BATCH_SECONDS["cuda" if gpu else "cpu"]
+        options = replace(options, batch_seconds=seconds)
+        launch(
+            options.launcher,
+            partial(_extract, options, join=False),
+            options.shards,
+            options.launcher_options,
+            Path(options.out) / "jobs",
+        )
+        result = _extract(replace(options, device="cpu"), "1/1")
     if result is not None:
         logger.info(
             f"{options.out}/embeddings.npy: {result.vectors.shape[0]} x {result.vectors.shape[1]}"
@@ -79,3 +102,12 @@ def embed(options: EmbedOptions) -> Embeddings | None:
                 f"{options.out}/failed.tsv"
             )
     return result
+
+
+def _extract(options: EmbedOptions, shard: str, join: bool = True) -> Embeddings | None:
+    extraction = Extraction(
+        options.max_seconds, options.crops, options.crop_seconds, options.max_pause, options.channel
+    )
+    model = load_model(options.model, options.device, extraction)
+    utterances = load_utterances(options.utterances, options.where)
+    return extract(model, utterances, options.out, options.batch_seconds, shard, join=join)

@@ -1,14 +1,18 @@
 """sasv pack."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sasv.core.options import Count, Options
+from sasv.core.options import Count, Options, PositiveInt
+from sasv.parallel.launchers import launch
 from sasv.tables import load_utterances
 from sasv.tables.packing import Packed, bytes_of
 from sasv.tables.packing import pack as pack_table
+from sasv.tables.packing_shards import pack_in_shards
 
 logger = logging.getLogger("sasv")
 
@@ -25,6 +29,10 @@ class PackOptions(Options):
         audio: keep the files as they are, or write FLAC where that keeps their samples to the bit.
         where: pack only the rows with this ``column=value``.
         num_workers: number of threads that read.
+        launcher: where the work is done: in this process, or as jobs of SLURM or Ray.
+        shards: number of parts into which slurm or ray divide the work.
+        launcher_options: options of sbatch for each part (--launcher-options.partition NAME), and
+            array_parallelism; or address, num_cpus, num_gpus, and memory of Ray.
         verify: read every tar again at the end and compare its checksum.
     """
 
@@ -34,6 +42,9 @@ class PackOptions(Options):
     audio: Literal["as-is", "flac"] = "as-is"
     where: str = ""
     num_workers: Count = 4
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    shards: PositiveInt = 16
+    launcher_options: dict[str, str] = field(default_factory=dict)
     verify: bool = False
 
 
@@ -45,12 +56,42 @@ def pack(options: PackOptions) -> Packed:
     """
     size = bytes_of(options.shard_size)
     utterances = load_utterances(options.table, options.where)
-    packed = pack_table(
-        utterances, Path(options.out), size, options.audio, options.num_workers, options.verify
-    )
+    out = Path(options.out)
+    if options.launcher == "local":
+        packed = pack_table(
+            utterances, out, size, options.audio, options.num_workers, options.verify
+        )
+    else:
+        packed = pack_in_shards(
+            partial(_launch, options),
+            options.shards,
+            utterances,
+            out,
+            size,
+            options.audio,
+            options.num_workers,
+            options.verify,
+        )
     members = sum(shard.members for shard in packed.shards)
     total = sum(shard.size for shard in packed.shards)
     logger.info(
         f"{packed.table}: {members:,} recordings in {len(packed.shards):,} tars, {total:,} bytes"
     )
     return packed
+
+
+def _launch(options: PackOptions, work: Callable[..., None]) -> None:
+    launch(
+        options.launcher,
+        partial(_do_shard, options, work),
+        options.shards,
+        options.launcher_options,
+        Path(options.out) / "jobs",
+    )
+
+
+def _do_shard(options: PackOptions, work: Callable[..., None], shard: str) -> None:
+    """Do one shard on a machine of a cluster."""
+    utterances = load_utterances(options.table, options.where)
+    size = bytes_of(options.shard_size)
+    work(utterances, Path(options.out), size, options.audio, options.num_workers, shard)

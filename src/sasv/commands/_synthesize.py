@@ -1,21 +1,23 @@
 """sasv synthesize."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from sasv.core.errors import SasvError, listed
-from sasv.core.options import Count, Options, Seed
+from sasv.core.options import Count, Options, PositiveInt, Seed
 from sasv.core.registry import listing
 from sasv.parallel.devices import pick_device
+from sasv.parallel.launchers import check_launched, launch
 from sasv.synthesis.copies import check_copies, spoofed_trials, table_of_copies, union
 from sasv.synthesis.estimate import estimate
-from sasv.synthesis.log import keep_settings
-from sasv.synthesis.plan import Makers, plan_units
-from sasv.synthesis.run import run
+from sasv.synthesis.log import Made, keep_settings
+from sasv.synthesis.plan import Makers, Plan, plan_units
+from sasv.synthesis.run import outcome, run
 from sasv.tables import Trials, Utterances, load_trials, load_utterances
 from sasv.vocoders import ALWAYS, VOCODERS
 
@@ -42,6 +44,10 @@ class SynthesizeOptions(Options):
         device: cpu, cuda, or auto (a GPU if there is one and a vocoder has a network).
         batch: batch size, in utterances; 0 takes 1 on a CPU and 64 on a GPU.
         shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
+        launcher: where the work is done: on this machine, or as jobs of SLURM or Ray.
+        shards: number of parts into which slurm or ray divide the work.
+        launcher_options: options of sbatch for each part (--launcher-options.partition NAME), and
+            array_parallelism; or address, num_cpus, num_gpus, and memory of Ray.
         verify: read every copy again at the end.
         seed: random seed, for the choice of vocoders and for vocoders with random excitation.
     """
@@ -60,6 +66,9 @@ class SynthesizeOptions(Options):
     device: str = "auto"
     batch: Count = 0
     shard: str = ""
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    shards: PositiveInt = 16
+    launcher_options: dict[str, str] = field(default_factory=dict)
     verify: bool = False
     seed: Seed = 0
 
@@ -69,6 +78,42 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
 
     What is there already is kept. SasvError at the end if some could not be read.
     """
+    if options.launcher != "local":
+        check_launched(options.launcher, options.shard)
+        # What a network computes on is a matter of the machines that do the work.
+        job = _job(replace(options, device="cpu", batch=1))
+        work = partial(_synthesize_shard, options)
+        logs = Path(options.out) / "jobs"
+        launch(options.launcher, work, options.shards, options.launcher_options, logs)
+        result = outcome(job.plan, job.makers, job.parts, options.shards)
+        return _finish(options, job, *result)
+    job = _job(options)
+    if not job.parts.exists():
+        logger.info(estimate(job.plan, job.makers, job.chosen, options.num_workers, job.batch))
+    found = run(job.plan, job.makers, job.parts, options.shard, options.num_workers, job.batch)
+    return None if found is None else _finish(options, job, *found)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the options of a job come to."""
+
+    everything: Utterances
+    chosen: Utterances
+    trials: Trials | None
+    makers: Makers
+    batch: int
+    plan: Plan
+    parts: Path
+
+
+def _synthesize_shard(options: SynthesizeOptions, shard: str) -> None:
+    """Do one shard on a machine of a cluster."""
+    job = _job(options)
+    run(job.plan, job.makers, job.parts, shard, options.num_workers, job.batch, join=False)
+
+
+def _job(options: SynthesizeOptions) -> _Job:
     out = Path(options.out)
     everything = load_utterances(options.utterances)
     chosen = everything.where(options.where)
@@ -91,23 +136,27 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
     )
     keep_settings(out / "audio", makers, options.seed)
     parts = out / f"parts-{plan.signature[:12]}"
-    if not parts.exists():
-        logger.info(estimate(plan, makers, chosen, options.num_workers, batch))
-    result = run(plan, makers, parts, options.shard, options.num_workers, batch)
-    if result is None:
-        return None
-    made, failed = result
+    return _Job(everything, chosen, trials, makers, batch, plan, parts)
+
+
+def _finish(
+    options: SynthesizeOptions, job: _Job, made: dict[int, Made], failed: dict[int, str]
+) -> Utterances:
+    """Write the tables."""
+    out = Path(options.out)
     failures = list(dict.fromkeys(failed.values()))
     if not made:
         raise SasvError(
             f"{options.utterances}: nothing could be copied; first reason: "
             f"{[*failures, 'the copies are gone'][0]}"
         )
-    copies = table_of_copies(plan, made, chosen, str(out / "utterances.tsv"))
-    union(everything, copies).save(out / "utterances.tsv")
-    if trials is not None:
-        spoofed_trials(trials, copies).save(out / "trials.tsv")
-    logger.info(f"{out / 'utterances.tsv'}: {len(everything)} originals and {len(copies)} copies")
+    copies = table_of_copies(job.plan, made, job.chosen, str(out / "utterances.tsv"))
+    union(job.everything, copies).save(out / "utterances.tsv")
+    if job.trials is not None:
+        spoofed_trials(job.trials, copies).save(out / "trials.tsv")
+    logger.info(
+        f"{out / 'utterances.tsv'}: {len(job.everything)} originals and {len(copies)} copies"
+    )
     if options.verify:
         failures += check_copies(copies)
     if failures:

@@ -260,6 +260,7 @@ def extract(
     batch_seconds: float = 0.0,
     shard: str = "",
     quiet: bool = False,
+    join: bool = True,
 ) -> Embeddings | None:
     """Embed a table into a folder, doing only what is not there yet.
 
@@ -273,6 +274,7 @@ def extract(
         batch_seconds: padded audio per batch; 0 takes what suits the device.
         shard: ``i/n``, or empty to take torchrun's rank.
         quiet: no progress.
+        join: join the parts where all are done; else another process does.
 
     Returns:
         All embeddings where this process found the last part done, None while other shards still
@@ -328,6 +330,8 @@ def extract(
                     vectors=stacked,
                     failures=np.array(json.dumps(failures)),
                 )
+    if not join:
+        return None
     if not all(_part(parts, number).exists() for number in range(len(chunks))):
         logger.info(
             f"{out}: shard {index + 1}/{count} is done; the last shard to finish joins the parts"

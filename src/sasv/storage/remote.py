@@ -148,8 +148,11 @@ def _opened(scheme: str) -> Any:
             options = {"client_kwargs": {"timeout": timeout}}
         elif scheme == "s3":
             limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
-            options = {"config_kwargs": limits}
-        return fsspec.filesystem(scheme, use_listings_cache=False, **options)
+            options = {"config_kwargs": {**limits, "retries": {"total_max_attempts": 1}}}
+        system = fsspec.filesystem(scheme, use_listings_cache=False, **options)
+        if scheme == "s3":
+            system.retries = 1  # what fails is asked again here, and not by three layers at once
+        return system
     except ImportError as error:
         package = "fsspec" if error.name == "fsspec" else SCHEMES[scheme]
         if package == "gcsfs":  # its releases and those of s3fs want different versions of fsspec

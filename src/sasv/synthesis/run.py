@@ -64,7 +64,13 @@ Result = tuple[Task, Copy | str]
 
 
 def run(
-    plan: Plan, makers: Makers, parts: Path, shard: str = "", workers: int = 1, batch: int = 1
+    plan: Plan,
+    makers: Makers,
+    parts: Path,
+    shard: str = "",
+    workers: int = 1,
+    batch: int = 1,
+    join: bool = True,
 ) -> tuple[dict[int, Made], dict[int, str]] | None:
     """Make the copies of a plan that are missing, or whose source has changed.
 
@@ -75,6 +81,7 @@ def run(
         shard: ``i/n``, or empty to take torchrun's rank.
         workers: processes; 1 works in this one.
         batch: utterances that a vocoder is given at once, in this process.
+        join: say what all shards made where all are done; else another process does (``outcome``).
 
     Returns:
         Unit -> what was made, and unit -> why not, where this process found all shards done; None
@@ -105,11 +112,39 @@ def run(
         )
         failures = _make(plan, todo, origins, known, makers, folder, job, workers, batch)
         write_json(folder / "done.json", failures)
-    marks = [parts / f"{other + 1}-of-{count}" / "done.json" for other in range(count)]
+    marks = _marks(parts, count)
+    if not join:
+        return None
     if not all(path.exists() for path in marks):
         logger.info(f"shard {index + 1}/{count} is done; the last shard to finish writes the table")
         return None
     return _outcome(plan, origins, read_logs(job, parts, plan.units), marks, job)
+
+
+def outcome(
+    plan: Plan, makers: Makers, parts: Path, count: int
+) -> tuple[dict[int, Made], dict[int, str]]:
+    """Join what the shards of a finished job made.
+
+    Args:
+        plan: what plan_units gave.
+        makers: the vocoders in it.
+        parts: folder for the logs of the shards.
+        count: number of shards.
+
+    Returns:
+        Unit -> what was made, and unit -> why not.
+
+    Raises:
+        SasvError: a shard is not finished, or copies were lost.
+    """
+    known = read_logs(parts.parent, parts, plan.units)
+    return _outcome(plan, _origins(plan, makers), known, _marks(parts, count), parts.parent)
+
+
+def _marks(parts: Path, count: int) -> list[Path]:
+    """Return the files that say which shards are done."""
+    return [parts / f"{other + 1}-of-{count}" / "done.json" for other in range(count)]
 
 
 def _origins(plan: Plan, makers: Makers) -> list[str]:

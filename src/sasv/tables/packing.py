@@ -111,6 +111,34 @@ def pack(
         SasvError: a recording cannot be read, the folder holds another pack, or a finished tar has
             changed.
     """
+    sources = sources_of(utterances, out)
+    with locked(out):
+        keep_record(out, utterances, shard_bytes, audio)
+        writer = Writer(out, shard_bytes, sources)
+        writer.resume()
+        first = len(writer.members)
+        sizes_of(utterances.table.name, sources.paths[first:], num_workers)
+        with (
+            ThreadPoolExecutor(max(1, num_workers)) as pool,
+            Progress("pack", len(sources.paths)) as progress,
+        ):
+            progress.add(first)
+            writer.write(read_ahead(pool, sources.paths[first:], audio, num_workers), progress)
+        return finish(utterances, out, sources, writer, verify)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The recordings of a table, each once: their paths, and their keys in the tars."""
+
+    paths: Sequence[str]
+    keys: Sequence[str]
+
+
+def sources_of(utterances: Utterances, out: Path) -> Sources:
+    """Return the recordings to be packed. SasvError where there are none, or ``out`` holds the
+    table itself.
+    """
     if not len(utterances):
         raise SasvError(f"{utterances.table.name}: no rows to pack; check --where")
     if (out / TABLE).resolve() == Path(utterances.table.name).resolve():
@@ -118,29 +146,22 @@ def pack(
     first_rows: dict[str, int] = {}
     for row, path in enumerate(utterances.paths):
         first_rows.setdefault(path, row)
-    sources = list(first_rows)
     ids = utterances.ids
-    keys = [key_of(ids[row]) for row in first_rows.values()]
-    with locked(out):
-        _keep_record(out, utterances, shard_bytes, audio)
-        writer = _Writer(out, shard_bytes, keys)
-        writer.resume()
-        _check_present(utterances.table.name, sources[len(writer.members) :], num_workers)
-        with (
-            ThreadPoolExecutor(max(1, num_workers)) as pool,
-            Progress("pack", len(sources)) as progress,
-        ):
-            first = len(writer.members)
-            progress.add(first)
-            writer.write(_read_ahead(pool, sources[first:], audio, num_workers), progress)
-        _check(out, writer.shards, len(sources), verify)
-        places = dict(zip(sources, writer.members))
-        table = utterances.table.with_column("path", [places[path] for path in utterances.paths])
-        table.save(out / TABLE)
+    return Sources(list(first_rows), [key_of(ids[row]) for row in first_rows.values()])
+
+
+def finish(
+    utterances: Utterances, out: Path, sources: Sources, writer: "Writer", verify: bool
+) -> Packed:
+    """Check the tars, and write the table that points into them."""
+    _check(out, writer.shards, len(sources.paths), verify)
+    places = dict(zip(sources.paths, writer.members))
+    table = utterances.table.with_column("path", [places[path] for path in utterances.paths])
+    table.save(out / TABLE)
     return Packed(out / TABLE, writer.shards)
 
 
-class _Writer:
+class Writer:
     """Writes shard after shard.
 
     Attributes:
@@ -148,52 +169,111 @@ class _Writer:
         members: ``shard-000000.tar#KEY.EXT`` of each recording in them, in order.
     """
 
-    def __init__(self, out: Path, shard_bytes: int, keys: Sequence[str]):
+    def __init__(self, out: Path, shard_bytes: int, sources: Sources):
         self.out = out
         self.shard_bytes = shard_bytes
-        self.keys = keys
+        self.keys = sources.keys
         self.shards: list[Shard] = []
         self.members: list[str] = []
 
     def resume(self) -> None:
         """Take over the shards that an earlier run finished, up to the first that is not whole."""
         for shard in _read_shards(self.out):
-            path = self.out / shard.name
             expected = self.keys[len(self.members) : len(self.members) + shard.members]
-            try:
-                entries = load_index(path).entries()
-                whole = path.stat().st_size == shard.size
-            except (AudioError, OSError):
+            entries = entries_of(self.out, shard, expected)
+            if entries is None:
                 return
-            if not whole or [entry.member.partition(".")[0] for entry in entries] != expected:
-                return
-            self._finish(shard, entries)
+            self.add(shard, entries)
 
     def write(self, recordings: Iterator[tuple[str, bytes]], progress: Progress) -> None:
         """Write the recordings that are left, each with its suffix and its bytes."""
-        pending = next(recordings, None)
-        while pending is not None:
-            path = self.out / f"shard-{len(self.shards):06}.tar"
-            entries: list[Entry] = []
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                tar = _Tar(file)
-                while pending is not None:
-                    suffix, data = pending
-                    member = self.keys[len(self.members) + len(entries)] + suffix
-                    if entries and tar.size_with(member, data) > self.shard_bytes:
-                        break
-                    entries.append(tar.add(member, data))
-                    progress.add()
-                    pending = next(recordings, None)
-                size, digest = tar.end()
-            write_index(path, entries)
-            self._finish(Shard(path.name, len(entries), size, digest), entries)
-            _write_shards(self.out, self.shards)
+        left = Recordings(recordings)
+        while left.next is not None:
+            path = tar_path(self.out, len(self.shards))
+            shard, entries = write_tar(
+                path, self.keys[len(self.members) :], left, self.shard_bytes, progress
+            )
+            self.add(shard, entries)
+            self.save()
 
-    def _finish(self, shard: Shard, entries: Sequence[Entry]) -> None:
+    def save(self) -> None:
+        """Write the list of the shards."""
+        _write_shards(self.out, self.shards)
+
+    def add(self, shard: Shard, entries: Sequence[Entry]) -> None:
+        """Take over a finished shard."""
         self.shards.append(shard)
         start = shard.name.removesuffix(".tar") + MEMBER
         self.members += [start + entry.member for entry in entries]
+
+
+class Recordings:
+    """Recordings that are still to be written, as (suffix, bytes).
+
+    Attributes:
+        next: the next one, None behind the last.
+    """
+
+    def __init__(self, recordings: Iterator[tuple[str, bytes]]):
+        self.recordings = recordings
+        self.next = next(recordings, None)
+
+    def advance(self) -> None:
+        """Go on to the next one."""
+        self.next = next(self.recordings, None)
+
+
+def tar_path(out: Path, number: int) -> Path:
+    """Return the path of a tar, by its number from 0."""
+    return out / f"shard-{number:06}.tar"
+
+
+def write_tar(
+    path: Path, keys: Sequence[str], left: Recordings, shard_bytes: int, progress: Progress
+) -> tuple[Shard, list[Entry]]:
+    """Write as many recordings as a tar holds, at least one, and its index.
+
+    Args:
+        path: the tar.
+        keys: those of the recordings that are left.
+        left: the recordings; what does not fit stays there.
+        shard_bytes: largest size of the tar.
+        progress: counts the recordings.
+    """
+    entries: list[Entry] = []
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        tar = _Tar(file)
+        while left.next is not None:
+            suffix, data = left.next
+            member = keys[len(entries)] + suffix
+            if entries and tar.size + member_bytes(member, len(data)) + len(END) > shard_bytes:
+                break
+            entries.append(tar.add(member, data))
+            progress.add()
+            left.advance()
+        size, digest = tar.end()
+    write_index(path, entries)
+    return Shard(path.name, len(entries), size, digest), entries
+
+
+def member_bytes(member: str, size: int) -> int:
+    """Return the bytes that a member of some size takes in a tar."""
+    return len(member_header(member, size)) + size + len(padding(size))
+
+
+def entries_of(out: Path, shard: Shard, expected: Sequence[str]) -> list[Entry] | None:
+    """Return the members of a finished shard; None where the tar is not whole, or has others than
+    the expected keys.
+    """
+    path = out / shard.name
+    try:
+        entries = load_index(path).entries()
+        whole = path.stat().st_size == shard.size
+    except (AudioError, OSError):
+        return None
+    if not whole or [entry.member.partition(".")[0] for entry in entries] != list(expected):
+        return None
+    return entries
 
 
 class _Tar:
@@ -203,11 +283,6 @@ class _Tar:
         self.file = file
         self.size = 0
         self.digest = hashlib.sha256()
-
-    def size_with(self, member: str, data: bytes) -> int:
-        """Return the size of the finished tar if this member were its last."""
-        inside = len(member_header(member, len(data))) + len(data) + len(padding(len(data)))
-        return self.size + inside + len(END)
 
     def add(self, member: str, data: bytes) -> Entry:
         """Write a member; return its entry in the index."""
@@ -228,7 +303,7 @@ class _Tar:
         self.size += len(data)
 
 
-def _read_ahead(
+def read_ahead(
     pool: ThreadPoolExecutor, sources: Sequence[str], audio: Audio, num_workers: int
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (suffix, bytes) of each recording, in order, while the next ones are being read."""
@@ -238,7 +313,7 @@ def _read_ahead(
         converted = as_flac(resource) if audio == "flac" else None
         if converted is not None:
             return ".flac", converted
-        return suffix_of(path) or ".audio", resource.read(0, resource.size)
+        return suffix_in_tar(path), resource.read(0, resource.size)
 
     rest = iter(sources)
     waiting = [pool.submit(read, path) for path in islice(rest, AHEAD * max(1, num_workers))]
@@ -247,23 +322,31 @@ def _read_ahead(
         waiting += [pool.submit(read, path) for path in islice(rest, 1)]
 
 
-def _check_present(table: str, sources: Sequence[str], num_workers: int) -> None:
-    """SasvError names recordings that are missing, before anything is written."""
+def suffix_in_tar(path: str) -> str:
+    """Return the suffix that a recording has in a tar if it is stored as it is."""
+    return suffix_of(path) or ".audio"
 
-    def fault(path: str) -> str:
+
+def sizes_of(table: str, sources: Sequence[str], num_workers: int) -> list[int]:
+    """Return the bytes of recordings. SasvError names those that are missing, before anything is
+    written.
+    """
+
+    def size(path: str) -> int | str:
         try:
-            locate(path)
+            return locate(path).size
         except AudioError as error:
             return str(error)
-        return ""
 
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        faults = list(filter(None, pool.map(fault, sources)))
+        found = list(pool.map(size, sources))
+    faults = [fault for fault in found if isinstance(fault, str)]
     if faults:
         raise SasvError(
             f"{table}: {len(faults)} of {len(sources)} recordings cannot be packed "
             f"({listed(faults, 3)}); fix them or drop their rows"
         )
+    return [size for size in found if isinstance(size, int)]
 
 
 def _check(out: Path, shards: Sequence[Shard], sources: int, verify: bool) -> None:
@@ -286,7 +369,7 @@ def _check(out: Path, shards: Sequence[Shard], sources: int, verify: bool) -> No
             progress.add(1)
 
 
-def _keep_record(out: Path, utterances: Utterances, shard_bytes: int, audio: Audio) -> None:
+def keep_record(out: Path, utterances: Utterances, shard_bytes: int, audio: Audio) -> None:
     """Write what the shards are made of; SasvError where the folder holds another pack."""
     record = {
         "format": FORMAT,

@@ -45,12 +45,15 @@ class Scores(Trials):
         """TableError if a trial stands twice with different scores or labels; the same twice
         counts twice.
         """
-        (speakers, _), (utterances, names) = self.speakers, self.utterances
-        if set(names) == {NONE} or self.table.text("speaker", 0) == NONE == self.table.text(
-            "utterance", 0
-        ):
+        speakers = self.speakers[0]
+        utterances, first = self.table.groups("utterance")  # without their names, which take long
+        nameless = self.table.text("utterance", 0) == NONE
+        if nameless and (len(first) == 1 or self.table.text("speaker", 0) == NONE):
             return
-        pairs = speakers.astype(np.int64) * len(names) + utterances
+        pairs = speakers.astype(np.int64) * len(first) + utterances
+        ordered = np.sort(pairs)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return  # as nearly always; to find the rows takes much longer than to sort
         order = np.argsort(pairs, kind="stable")
         same = pairs[order[1:]] == pairs[order[:-1]]
         for at in np.flatnonzero(same).tolist():

@@ -49,7 +49,7 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
         options,
         options.seed,
         processes,
-        pin=device.type == "cuda",
+        device,
         name_sources=anchored,
     )
     refuse_inside_speech(options.out, data.utterances.paths)

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sasv.batches.augment import Augmenter
@@ -103,7 +104,7 @@ def load_training_data(
     batch: BatchOptions,
     seed: int,
     processes: Processes,
-    pin: bool,
+    device: torch.device,
     name_sources: bool = False,
 ) -> TrainingData:
     """Read the training table and prepare its batches.
@@ -113,7 +114,7 @@ def load_training_data(
         batch: what a batch and an epoch consist of.
         seed: seed of all draws.
         processes: this process among those that train together.
-        pin: whether batches are copied to pinned memory, for a GPU.
+        device: where the batches go; for a GPU they are copied to pinned memory.
         name_sources: whether the labels of spoofed items say whom they imitate (see PairPlanner).
 
     Raises:
@@ -151,14 +152,20 @@ def load_training_data(
         snr_offset=data.snr_offset,
         level_range=data.level_range,
     )
-    dataset = CropDataset(utterances, data.crop_frames, augmenter if data.augment else None)
+    dataset = CropDataset(
+        utterances,
+        data.crop_frames,
+        augmenter if data.augment else None,
+        augment_later=data.augment_on == "device",
+    )
     loader = BatchLoader(
         dataset,
         data.num_workers,
         batch.pairs + batch.spoof_pairs,
         data.loader_timeout,
-        pin=pin,
+        pin=device.type == "cuda",
         peers=processes.world,
+        device=device,
     )
     return TrainingData(
         source=data.utterances,

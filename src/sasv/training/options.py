@@ -37,6 +37,9 @@ class DataOptions(Options):
             conditions are separated by ``;``.
         crop_frames: length of a training crop, in feature frames of 10 ms.
         augment: apply SpecAugment, and the waveform augmentations whose folders are given.
+        augment_on: where noise, reverberation, speed, and level are applied: cpu, by the workers
+            that read; or device, by the device that trains, to whole batches, with the same draws.
+            Codecs are applied by the workers.
         augment_share: probability that a crop gets one of the waveform augmentations.
         snr_offset: decibels to add to the published signal-to-noise ratios.
         level_range: maximum random change of the level of a crop, up or down, in decibels; samples
@@ -58,6 +61,7 @@ class DataOptions(Options):
     where: str = ""
     crop_frames: PositiveInt = 200
     augment: bool = True
+    augment_on: Literal["cpu", "device"] = "cpu"
     augment_share: Probability = 1.0
     snr_offset: Annotated[float, Range(-60, 60)] = 0.0
     level_range: Annotated[float, Range(0, 60)] = 0.0

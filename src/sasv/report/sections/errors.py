@@ -25,19 +25,18 @@ def worst(system: System, table: Utterances | None, most: int) -> Section:
     limit = system.threshold
     if limit is None:
         limit = float(np.median(scores))
-    speakers = system.scores.table.texts("speaker")
-    utterances = system.scores.table.texts("utterance")
-    attacks = system.scores.attack_texts
+    trials = system.scores.table
+    attacks, names = system.scores.attacks
     rows: list[list[Any]] = []
     for label, error in enumerate(ERRORS):
         if system.measure.task == "cm" and label == 0:
             error = "rejected bona fide"
         for row in farthest(system, label, limit)[:most].tolist():
-            name = utterances[row]
+            name = trials.text("utterance", row)
+            speaker = trials.text("speaker", row)
             audio = table.path(table.rows[name]) if table is not None and name in table.rows else ""
-            rows.append(
-                [error, f"{scores[row]:.4f}", speakers[row], Cell(name, audio=audio), attacks[row]]
-            )
+            shown = Cell(name, audio=audio)
+            rows.append([error, f"{scores[row]:.4f}", speaker, shown, names[attacks[row]]])
     note = f"Errors at the threshold {limit:.4f}, those farthest from it first."
     if not rows:
         note += " There are none."
