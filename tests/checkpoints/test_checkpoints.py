@@ -99,7 +99,7 @@ def test_a_head_of_another_size_is_dropped_and_said():
     checkpoint = make(classes=7)
     head = LOSSES.get("sasv")(24, 3)
     notes = restore_head(head, checkpoint)
-    assert "dropped head aamsoftmax.weight (7, 24): this training wants (3, 24)" in notes
+    assert "dropped head aamsoftmax.weight (7, 24): this training needs (3, 24)" in notes
     assert "dropped head angleproto.w (): this loss has no such entry" in notes
     assert "new head angleproto_sasv.w1 ()" in notes
     same = LOSSES.get("aamsoftmaxproto")(24, 7)
@@ -260,7 +260,7 @@ def test_weights_of_another_kind_of_encoder_are_not_mixed(tmp_path):
     checkpoint_with(tmp_path / "one.safetensors", 0)
     checkpoint_with(tmp_path / "two.safetensors", 0, "ska-tdnn")
     words = {"mix_with": str(tmp_path / "two.safetensors")}
-    with pytest.raises(CheckpointError, match="not of the kind and sizes of that of"):
+    with pytest.raises(CheckpointError, match="differs in type or size from that of"):
         convert(ConvertOptions(str(tmp_path / "one.safetensors"), str(tmp_path / "o"), **words))
 
 

@@ -67,7 +67,7 @@ def respecified(path, **changes):
         ({"frontend": []}, "frontend of the specification must be text"),
         ({"frontend_options": {"mels": 10**9}}, "option mels of front-end log-mel"),
         ({"frontend_options": {"mels": 40}}, "mis-shaped: .*torchfbank"),
-        ({"sample_rate": 8000}, "is for 8000 Hz, but its front-end log-mel for 16000 Hz"),
+        ({"sample_rate": 8000}, "is for 8000 Hz, but its front-end log-mel is for 16000 Hz"),
         ({"sample_rate": "16000"}, "sample_rate of the specification"),
         ({"min_samples": -1}, "min_samples of the specification"),
         ({"classes": "abc"}, "classes of the specification must be a list"),
@@ -194,7 +194,7 @@ def test_archives_of_other_programs(tmp_path):
     refused(tmp_path / "x.pt", "a TorchScript archive")
     with zipfile.ZipFile(tmp_path / "y.pt", "w") as target:
         target.writestr("notes.txt", "hello")
-    refused(tmp_path / "y.pt", "no checkpoint")
+    refused(tmp_path / "y.pt", "so not a checkpoint")
 
 
 def wrapped(kind, state):

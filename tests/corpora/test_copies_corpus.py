@@ -70,7 +70,7 @@ def test_a_table_with_a_header(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "said"),
     [
-        ({}, "one list is needed at its top, found none; give it with --protocol"),
+        ({}, "needs exactly one list at its top, found none; choose one with --protocol"),
         ({"a.txt": "x", "b.txt": "y"}, "found a.txt, b.txt"),
         ({"a.txt": ""}, "contains no line"),
         ({"a.txt": "s x - world spoof\nnonsense"}, "line 2: expected"),

@@ -308,7 +308,9 @@ def test_tables_that_moved_with_their_corpus(tmp_path, caplog):
     moved = run("table", tmp_path / "new" / "tables", tmp_path / "out")
     found = load_utterances(moved.utterances)
     assert found.paths == [str(tmp_path / f"new/vox/id1/{name}.wav") for name in ("a", "b")]
-    assert f"{tmp_path / 'old'} is gone: its files are taken from {tmp_path / 'new'}" in caplog.text
+    assert (
+        f"{tmp_path / 'old'} is missing; its files are read from {tmp_path / 'new'}" in caplog.text
+    )
     (tmp_path / "new" / "vox" / "id1" / "b.wav").unlink()
     with pytest.raises(SasvError, match="1 of 2 listed files are missing"):
         run("table", tmp_path / "new" / "tables", tmp_path / "out2")

@@ -208,7 +208,7 @@ def test_evaluate_names_what_trials_lack(model, corpus, tmp_path):
         evaluate(options(root, tmp_path / "out", model=model))
     (root / "trials_dev.tsv").write_text(text)
     (root / "audio" / "s6-2.wav").write_bytes(b"")
-    with pytest.raises(TableError, match=r"1 utterances that it needs could not be embedded .s6-2"):
+    with pytest.raises(TableError, match=r"1 of its utterances could not be embedded .s6-2"):
         evaluate(options(root, tmp_path / "out", model=model))
 
 

@@ -130,7 +130,7 @@ def test_t_dcf_by_hand():
     )
     assert min_t_dcf(cm, rates, model, legacy=True).value == pytest.approx(0.5)
     assert accepted > missed
-    with pytest.raises(SasvError, match="are its rates fractions"):
+    with pytest.raises(SasvError, match="are they fractions"):
         min_t_dcf(cm, AsvRates(10, 20, 50), model)
     with pytest.raises(SasvError, match="accepts no spoof"):
         min_t_dcf(cm, AsvRates(0.1, 0.2, 0.0), model, legacy=True)

@@ -248,7 +248,9 @@ def test_keys_of_asvspoof_2021_hold_several_subsets(task, write, caplog):
     path = write("trial_metadata.txt", key)
     found = read_scores(scores, path)
     assert found.table.texts("utterance") == ["u1", "u2"]
-    assert "measuring the trials with subset=eval; it also holds progress, hidden" in caplog.text
+    assert (
+        "using the trials with subset=eval; the file also contains progress, hidden" in caplog.text
+    )
     assert read_scores(scores, path, where="subset=progress,hidden").table.texts("utterance") == [
         "u3",
         "u4",

@@ -98,7 +98,7 @@ def test_a_changed_tar_is_found(corpus, packed, tmp_path):
     options = PackOptions(str(corpus / "utterances.tsv"), str(out), "200KB", verify=True)
     with pytest.raises(SasvError, match=r"shard-000000\.tar: changed"):
         pack(options)
-    with pytest.raises(SasvError, match="another table, or made with other options"):
+    with pytest.raises(SasvError, match="another table, or shards made with other options"):
         pack(replace(options, shard_size="1MB"))
 
 

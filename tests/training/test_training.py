@@ -156,7 +156,7 @@ def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
     )
     said = capsys.readouterr().err
     assert "kept all" in said
-    assert "dropped head aamsoftmax.weight (6, 24): this training wants (9, 24)" in said
+    assert "dropped head aamsoftmax.weight (6, 24): this training needs (9, 24)" in said
     spec = load_checkpoint(model).specification
     assert spec.classes == [f"s{i}" for i in range(8)] + ["spoof"]
     assert (spec.spoof_index, spec.loss) == (8, "sasv")

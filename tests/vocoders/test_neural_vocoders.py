@@ -201,7 +201,7 @@ def test_third_version_and_what_does_not_fit(tmp_path, voice):
     with pytest.raises(CheckpointError, match="does not fit the network of its settings"):
         make_vocoder("hifi-gan", path)
     (tmp_path / "v3" / "config.json").write_text(json.dumps(V1 | {"hop_size": 300}))
-    with pytest.raises(CheckpointError, match="do not multiply to hop_size 300"):
+    with pytest.raises(CheckpointError, match="is not the hop_size 300"):
         make_vocoder("hifi-gan", path)
     (tmp_path / "v3" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="lacks resblock"):

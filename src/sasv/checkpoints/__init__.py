@@ -1,4 +1,6 @@
-"""Checkpoints that contain their own specification; reads and writes published ``.model`` files."""
+"""Checkpoints that contain their own specification. Also reads and writes published ``.model``
+files.
+"""
 
 from sasv.checkpoints.checkpoint import Checkpoint
 from sasv.checkpoints.heads import restore_head

@@ -1,9 +1,9 @@
 """Checks PyTorch archives before they are loaded: their members, and the objects that their pickle
 would create.
 
-``torch.load(weights_only=True)`` runs no code, but it inflates compressed members, ignores
-checksums, and lets a pickle of sixty bytes allocate as much memory as it likes. What passes here
-has tensors and plain values alone, is not larger in memory than on disk, and is what was written.
+``torch.load(weights_only=True)`` runs no code, but it decompresses members, ignores checksums, and
+lets a pickle of sixty bytes allocate any amount of memory. A file that passes these checks contains
+only tensors and plain values, is not larger in memory than on disk, and has correct checksums.
 """
 
 import io
@@ -43,23 +43,25 @@ ALLOWED = {
     "torch._utils": ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"),
     "torch.storage": ("UntypedStorage", "TypedStorage", "_LegacyStorage"),
 }
-"""Module to names that a pickle of weights may refer to."""
+"""Module -> names in it that a pickle of weights may refer to."""
 REFUSED = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "BYTEARRAY8", "NEXT_BUFFER")
-"""Instructions that name a class in a way that is not looked up here, or that allocate memory."""
+"""Pickle instructions that refer to a class in a way that is not checked here, or that allocate
+memory.
+"""
 LARGEST_PICKLE = 256 * 1024**2
-"""Bytes: the pickle of a file holds names and shapes, not weights."""
+"""Maximum size of a pickle in bytes; it contains names and shapes, but no weights."""
 LEGACY_PICKLES = 5
-"""Pickles in a row at the start of a file of the older torch format: magic number, version, system,
-state, keys.
+"""Number of successive pickles at the start of a file in the older torch format: magic number,
+version, system, state, keys.
 """
 
 
 def check_archive(path: Path) -> None:
-    """Check a torch file: a zip archive, or the older format of pickles in a row.
+    """Check a torch file: a zip archive, or the older format of successive pickles.
 
     Raises:
-        CheckpointError: damaged, of another kind, compressed, or with a pickle that asks for more
-            than weights.
+        CheckpointError: the file is damaged, compressed, not a torch file, or has a pickle that
+            contains more than weights.
     """
     with open(path, "rb") as stream:
         if stream.read(2) != b"PK":
@@ -112,7 +114,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         )
     pickles = [member for member in members if member.filename.endswith(".pkl")]
     if not pickles:
-        raise CheckpointError(f"{path}: a zip archive without a pickle of torch, so no checkpoint")
+        raise CheckpointError(f"{path}: a zip archive without a torch pickle, so not a checkpoint")
     for member in pickles:
         if member.file_size > LARGEST_PICKLE:
             raise CheckpointError(
@@ -123,11 +125,11 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
-    """Check one pickle and leave the stream behind it; return False if it is cut short (torch
-    will say so).
+    """Check one pickle and leave the stream at its end. Return False if the pickle is truncated,
+    which torch will report.
 
-    The stream is memory or a mapped file: asked for more bytes than are left, these take no memory
-    for the others.
+    The stream is memory or a mapped file, so that a request for more bytes than are left allocates
+    nothing.
     """
     try:
         for instruction, argument, _ in pickletools.genops(stream):

@@ -9,14 +9,15 @@ from sasv.models.specification import Specification
 
 @dataclass
 class Checkpoint:
-    """A model at rest: what it is, the entries of its encoder and of its loss head.
+    """A stored model: its specification, and the weights of its encoder and loss head.
 
     Attributes:
         specification: metadata of the model.
         encoder: state dict of the encoder.
         head: state dict of the loss head; empty if there is none.
-        name: where it came from, for messages.
-        weight_format: registry name of the format that it was read from; empty where it was made.
+        name: origin of the checkpoint, for messages.
+        weight_format: registry name of the format of its file; empty if it was not read from a
+            file.
     """
 
     specification: Specification

@@ -1,4 +1,6 @@
-"""Read weight files without unpickling: safetensors, or torch.load(weights_only=True)."""
+"""Reads weight files without unpickling arbitrary objects: safetensors, or
+torch.load(weights_only=True).
+"""
 
 import io
 import pickle
@@ -16,14 +18,15 @@ from sasv.core.errors import CheckpointError
 from sasv.core.outputs import ZIP_COMMENT
 
 LARGEST_HEADER = 100_000_000
-"""Bytes that the header of a safetensors file can have (the limit of its own library)."""
+"""Maximum size of the header of a safetensors file in bytes (the limit of its library)."""
 
 
 def read_contents(path: Path) -> Contents:
     """Read the entries of a weight file.
 
     Raises:
-        CheckpointError: the file is no weight file, is truncated, or is a pickle with code in it.
+        CheckpointError: the file is not a weight file, is truncated, or is a pickle that contains
+            more than weights.
     """
     try:
         with open(path, "rb") as stream:
@@ -88,11 +91,12 @@ def _read_torch(path: Path) -> Contents:
 
 
 def torch_bytes(value: Any) -> bytes:
-    """Return what torch.save would write. Its own writer does not survive a full disk with a clear
-    error.
+    """Return the bytes that torch.save writes, because its own file writer gives no clear error on
+    a full disk.
     """
     stream = io.BytesIO()
     torch.save(value, stream)
     data = stream.getvalue()
-    # the comment of the zip archive, whose length is its last two bytes, says that sasv wrote it
+    # The comment of the zip archive, the length of which is in the last two bytes, marks the file
+    # as written by sasv.
     return data[:-2] + len(ZIP_COMMENT).to_bytes(2, "little") + ZIP_COMMENT

@@ -9,11 +9,17 @@ from sasv.checkpoints.checkpoint import Checkpoint
 
 
 def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str] = ()) -> list[str]:
-    """Load the loss entries that fit, and return one line for each that was kept, dropped, or
-    initialised from scratch.
+    """Load those entries of a loss head that match.
 
-    Where ``classes`` names those of the head, the entries that have a row for each class keep the
-    rows of the classes that the checkpoint has too, by name; the others are initialised.
+    Args:
+        head: the loss head.
+        checkpoint: the checkpoint.
+        classes: names of the classes of ``head``. If given, entries with a row for each class take
+            over the rows of the classes that the checkpoint also has, by name. The other rows are
+            initialised.
+
+    Returns:
+        One line for each entry that was kept, dropped, or initialised.
     """
     wanted = head.state_dict()
     known = checkpoint.specification.classes
@@ -41,7 +47,7 @@ def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]
             fitting[key] = value
             notes.append(f"kept {there}")
         else:
-            notes.append(f"dropped {there}: this training wants {tuple(wanted[key].shape)}")
+            notes.append(f"dropped {there}: this training needs {tuple(wanted[key].shape)}")
     notes += [
         f"new head {key} {tuple(value.shape)}"
         for key, value in wanted.items()
@@ -52,8 +58,8 @@ def restore_head(head: nn.Module, checkpoint: Checkpoint, classes: Sequence[str]
 
 
 def _class_axis(new: Tensor, old: Tensor, classes: int, known: int) -> int | None:
-    """Return the one axis along which both entries hold their classes; None where none or two would
-    do.
+    """Return the axis along which both entries have their classes; None if there is no such axis or
+    more than one.
     """
     shape = tuple(old.shape)
     found = [

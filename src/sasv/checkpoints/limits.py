@@ -1,4 +1,4 @@
-"""Limits the size of a network to that of the checkpoint from which it is built."""
+"""Limits the size of a network to that of the checkpoint from which it is made."""
 
 import threading
 from collections.abc import Iterator
@@ -8,29 +8,27 @@ from typing import Any
 from torch.nn.modules import module
 
 ALWAYS = 100
-"""So many parameters are made in any case, that a checkpoint which lacks some entries is told
-which.
+"""This number of parameters is always allowed, so that the missing entries of a damaged checkpoint
+can be listed.
 """
 PARTS_PER_PARAMETER = 10
-"""Modules without parameters (activations, containers) that a network may have beside each
-parameter.
-"""
+"""Maximum number of modules without parameters (activations, containers) per parameter."""
 
 
 class TooManyParts(Exception):
-    """A network was about to have more parts than its checkpoint has entries for."""
+    """A network would have more parts than its checkpoint has entries."""
 
 
 @contextmanager
 def at_most(entries: int) -> Iterator[None]:
-    """Stop the making of modules in this thread once they have far more parameters than there are
-    entries.
+    """Abort the construction of modules in this thread when they have far more parameters than
+    ``entries``.
 
-    The options of a checkpoint of a few kilobytes can ask for millions of layers: this is found out
-    after about as many layers as the checkpoint has, whatever the encoder.
+    The options in a checkpoint of a few kilobytes can request millions of layers. With any encoder,
+    this is detected after about as many layers as the checkpoint has.
 
     Raises:
-        TooManyParts: that was so.
+        TooManyParts: the limit was exceeded.
     """
     thread = threading.get_ident()
     made = {"parameters": 0, "parts": 0}

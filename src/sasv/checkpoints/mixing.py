@@ -9,26 +9,25 @@ from sasv.core.errors import CheckpointError
 
 
 def mixed(checkpoint: Checkpoint, other: Checkpoint, share: float) -> Checkpoint:
-    """Return a checkpoint whose encoder has weights between those of two.
+    """Return a checkpoint whose encoder weights are interpolated between those of two.
 
-    A model that was trained on from another keeps more of what that one knew (Wortsman et al.,
-    "Robust fine-tuning of zero-shot models", CVPR 2022). The loss head stays that of
-    ``checkpoint``. Its threshold and calibration are not valid for the result and are left out.
+    A fine-tuned model thereby keeps more of the abilities of the model from which it was trained
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). The loss head is that of
+    ``checkpoint``. The threshold and calibration are not valid for the result and are left out.
 
     Args:
-        checkpoint: the model that was trained on.
-        other: the model that it was trained from.
+        checkpoint: the fine-tuned model.
+        other: the model from which the fine-tuning started.
         share: share of the weights of ``checkpoint``, from 0 to 1.
 
     Raises:
-        CheckpointError: the encoders are not of the same kind and sizes.
+        CheckpointError: the encoders differ in type or size.
     """
     shapes = {key: value.shape for key, value in checkpoint.encoder.items()}
     if {key: value.shape for key, value in other.encoder.items()} != shapes:
         raise CheckpointError(
-            f"{other.name}: its encoder is not of the kind and sizes of that of "
-            f"{checkpoint.name}; weights can only be mixed with those of the model that the "
-            "training started from"
+            f"{other.name}: its encoder differs in type or size from that of {checkpoint.name}; "
+            "weights can only be mixed with those of the model from which the training started"
         )
     encoder = dict(checkpoint.encoder)
     for key, value in encoder.items():

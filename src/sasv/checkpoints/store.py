@@ -1,4 +1,4 @@
-"""Read and write checkpoints. Nothing is ever unpickled."""
+"""Reads and writes checkpoints. Nothing is ever unpickled."""
 
 import os
 from dataclasses import replace
@@ -23,8 +23,11 @@ def formats() -> list[WeightFormat]:
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: ``.safetensors`` is our format, ``.model`` the published
-    one.
+    """Write a checkpoint atomically: ``.safetensors`` in the format of sasv, ``.model`` in the
+    published format.
+
+    Raises:
+        CheckpointError: the suffix is another one, or the format cannot represent the checkpoint.
     """
     check_weights(checkpoint)
     suffix = Path(path).suffix
@@ -41,13 +44,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint of any known format and check every entry of the encoder.
 
     Args:
-        path: file, folder with one, name of ``sasv models``, or hub id ``org/name`` (see
-            weights.resolve; nothing is fetched).
+        path: a file, a folder that contains one, a name that ``sasv models`` lists, or a hub id
+            ``org/name`` (see weights.resolve; nothing is downloaded).
 
     Raises:
-        CheckpointError: the file is missing, truncated, a pickle with code in it, of another model,
-            or has missing, unexpected or mis-shaped entries (all of them are listed), weights that
-            are not finite or all zero, or a specification with a wrong field.
+        CheckpointError: the file is missing or truncated, is a pickle that contains code, belongs
+            to an unknown model, or has missing or unexpected entries or entries of the wrong shape
+            (all
+            of them are listed), weights that are not finite or all zero, or a specification with an
+            invalid field.
     """
     contents = read_contents(Path(resolve(path)))
     layout = format_of(contents)
@@ -60,12 +65,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def format_of(contents: Contents) -> WeightFormat | None:
-    """Return the format that recognises the contents of a file, None where none does."""
+    """Return the format that recognises the contents of a file, None if there is none."""
     return next((layout for layout in formats() if layout.recognises(contents)), None)
 
 
 def unknown(contents: Contents) -> str:
-    """Say why no format recognises the contents of a file: an unknown wrapper, or another model."""
+    """Explain why no format recognises the contents of a file: an unknown wrapper, or another
+    model.
+    """
     names = listed(sorted(contents.entries), 5)
     wrapper = next(iter(contents.entries), "").partition(".")[0] + "."
     if all(name.startswith(wrapper) for name in contents.entries):
@@ -82,8 +89,10 @@ def unknown(contents: Contents) -> str:
 
 
 def check_entries(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint has the entries of its encoder. CheckpointError lists all that do not
-    fit.
+    """Check that a checkpoint has the entries of its encoder.
+
+    Raises:
+        CheckpointError: entries are missing, unexpected, or of the wrong shape; all are listed.
     """
     expected = {
         key: tuple(value.shape)
@@ -106,7 +115,11 @@ def check_entries(checkpoint: Checkpoint) -> None:
 
 
 def check_weights(checkpoint: Checkpoint) -> None:
-    """Check that weights are finite and not all zero. CheckpointError names the entries."""
+    """Check that the weights are finite and not all zero.
+
+    Raises:
+        CheckpointError: they are not; the message names the entries.
+    """
     entries = {
         **checkpoint.encoder,
         **{f"head {name}": value for name, value in checkpoint.head.items()},
@@ -128,12 +141,16 @@ def check_weights(checkpoint: Checkpoint) -> None:
 
 
 def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
-    """Make the encoder of a checkpoint; without ``fill`` only its shapes, on the meta device.
+    """Make the encoder of a checkpoint.
+
+    Args:
+        checkpoint: the checkpoint.
+        fill: whether to load the weights; otherwise the encoder is on the meta device.
 
     Raises:
-        CheckpointError: an unknown encoder or front-end, options that do not fit, another sample
-            rate than that of the front-end, or options that ask for a network with more parts than
-            the checkpoint has entries.
+        CheckpointError: the encoder or front-end is unknown, the options are impossible, the sample
+            rate differs from that of the front-end, or the options describe a network with more
+            parts than the checkpoint has entries.
     """
     spec = checkpoint.specification
     with torch.device("cpu" if fill else "meta"), at_most(len(checkpoint.encoder)):
@@ -152,7 +169,7 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
     if encoder.frontend.sample_rate != spec.sample_rate:
         raise CheckpointError(
             f"{checkpoint.name}: is for {spec.sample_rate} Hz, but its front-end {spec.frontend} "
-            f"for {encoder.frontend.sample_rate} Hz"
+            f"is for {encoder.frontend.sample_rate} Hz"
         )
     spec.min_samples = max(spec.min_samples, encoder.min_samples)
     if fill:

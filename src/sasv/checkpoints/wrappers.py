@@ -1,5 +1,5 @@
-"""Removes what training code wraps around a state dict, so that formats see only the names of the
-network.
+"""Removes the wrappers that training code adds to a state dict, so that formats see only the keys
+of the network.
 """
 
 from collections.abc import Mapping
@@ -19,26 +19,24 @@ NESTED = (
     "network",
     "embedding_model",
 )
-"""Keys under which a training state holds its weights (Lightning: ``state_dict``), tried in this
-order.
+"""Keys under which a training state contains its weights (Lightning: ``state_dict``), in the order
+in which they are tried.
 """
 ANYWHERE = "_orig_mod."
-"""What ``torch.compile`` puts before the names of a module, at whatever depth that module
-stands.
-"""
+"""Prefix that ``torch.compile`` adds to the keys of a module, at any depth."""
 LEADING = "module."
-"""What ``DataParallel`` and ``DistributedDataParallel`` put before all names."""
+"""Prefix that ``DataParallel`` and ``DistributedDataParallel`` add to all keys."""
 SHARED = ("model.", "net.", "network.", "backbone.", "embedding_model.")
-"""Attributes of a training module that hold the network; taken off where all names begin with the
-same one.
+"""Attributes of a training module that contain the network. The prefix is removed if all keys begin
+with the same one.
 """
 
 
 def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the entries of a state dict without its wrappers, and what stood beside them.
+    """Return the entries of a state dict without wrappers, and the other values in the file.
 
     Args:
-        found: what a file held: a state dict, or a dictionary that holds one.
+        found: the content of a file: a state dict, or a dictionary that contains one.
         path: the file, for messages.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Reads corpora as distributed into tables; each corpus has one file, and one line here."""
+"""Reads corpora in the form in which they are distributed. Each corpus has one file, and one line
+here.
+"""
 
 from sasv.core.registry import Registry
 

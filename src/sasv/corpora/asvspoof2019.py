@@ -17,8 +17,8 @@ GENDERS = ("female", "male")
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read whichever of the train, dev and eval parts are there. ``folder`` is ``LA`` or the folder
-    above it.
+    """Read those of the train, dev and eval parts that exist. ``folder`` is ``LA`` or its
+    parent.
     """
     root = folder / "LA" if (folder / "LA").is_dir() else folder
     cm = root / "ASVspoof2019_LA_cm_protocols"
@@ -50,8 +50,8 @@ def read(folder: Path) -> CorpusLists:
         lists.enrolments[part], lists.trials[part] = speakers, read_trials(trials)
         listed = {row.utterance for row in lists.utterances}
         lists.utterances += [
-            # not of the countermeasure list, on which the published system trains: a split of its
-            # own
+            # These are not in the countermeasure list, on which the published system is trained,
+            # and get a split of their own.
             Utterance(name, f"{audio}/{name}.flac", speaker, f"{part}-enrolment")
             for speaker, names in speakers.items()
             for name in names
@@ -61,8 +61,8 @@ def read(folder: Path) -> CorpusLists:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Return the trials of lines ``LA_0015 LA_E_1103494 bonafide target`` (third column the attack
-    when spoofed).
+    """Return the trials in lines ``LA_0015 LA_E_1103494 bonafide target``. For spoofed speech, the
+    third field is the attack.
     """
     trials = []
     for speaker, name, kind, label in read_fields(path, 4):
@@ -75,5 +75,5 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def read_enrolments(*paths: Path) -> dict[str, list[str]]:
-    """Return speaker -> enrolment utterances of lines ``LA_0026 LA_E_A6067886,LA_E_A6399397``."""
+    """Return speaker -> enrolment utterances from lines ``LA_0026 LA_E_A6067886,LA_E_A6399397``."""
     return {speaker: names.split(",") for path in paths for speaker, names in read_fields(path, 2)}

@@ -21,8 +21,8 @@ NAME = "ASVspoof5"
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read whichever of the train, dev and eval parts are there; the lists lie in the folder or one
-    below it.
+    """Read those of the train, dev and eval parts that exist. The protocol lists are in ``folder``
+    or in one of its subfolders.
     """
     found = {
         path.name: path for path in [*folder.glob(f"*/{NAME}.*.tsv"), *folder.glob(f"{NAME}.*.tsv")]
@@ -68,7 +68,7 @@ def read(folder: Path) -> CorpusLists:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Return the trials of lines ``D_0062 D_0000000001 F A11 spoof``."""
+    """Return the trials in lines ``D_0062 D_0000000001 F A11 spoof``."""
     trials = []
     for speaker, name, _, attack, key in read_fields(path, 5):
         if key not in ("target", "nontarget", "spoof"):

@@ -1,4 +1,4 @@
-"""What a corpus reader returns, and the checks and the writing that all corpora share."""
+"""The result of a corpus reader, and checking and writing it as tables."""
 
 import logging
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ logger = logging.getLogger("sasv")
 READERS = 8
 
 MIN_SPEECH = 0.75
-"""Recordings with less speech than this, in seconds, are named by ``check_speech``; sasv verify
-refuses them.
+"""``check_speech`` reports recordings with less speech than this, in seconds; sasv verify refuses
+them.
 """
 
 
 class Utterance(NamedTuple):
-    """One row; the path starts from the corpus folder."""
+    """One row of the utterance table; the path is relative to the corpus folder."""
 
     utterance: str
     path: str
@@ -38,7 +38,7 @@ class Utterance(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One claim; label is target, nontarget or spoof."""
+    """One trial; the label is target, nontarget or spoof."""
 
     speaker: str
     utterance: str
@@ -48,16 +48,16 @@ class Trial(NamedTuple):
 
 @dataclass
 class CorpusLists:
-    """What a corpus lists, before anything is checked.
+    """The lists of a corpus, before anything is checked.
 
     Attributes:
-        folder: where the paths start.
+        folder: folder to which the paths are relative.
         utterances: all utterances of all splits.
         enrolments: part -> speaker -> utterances.
         trials: part -> trials.
         extras: further columns of the utterance table: column -> utterance -> cell.
         files: relative paths of the audio files that exist.
-        notes: what a user should know of what was (not) found.
+        notes: messages for the user about what was found or is missing.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ class CorpusLists:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Tables that were written."""
+    """The tables that were written."""
 
     utterances: Path
     enrolments: dict[str, Path]
@@ -89,22 +89,23 @@ def write_tables(
     channel: str = AUTO,
     check_speech: bool = False,
 ) -> Prepared:
-    """Check that what the lists name exists and can be read, then write the tables.
+    """Check that the listed files exist and can be read, then write the tables.
 
     Args:
-        lists: what a reader yields.
+        lists: the result of a corpus reader.
         out: folder for ``utterances.tsv``, ``enrolments_PART.tsv``, ``trials_PART.tsv``.
         allow_missing: leave out missing and unreadable files (and the trials that need them)
             instead of failing.
-        seconds: read every header for the column ``seconds``; where a header does not say, the file
-            is decoded once.
-        channel: which channel of each recording is meant, for the column ``channel``; ``auto``
-            writes none.
-        check_speech: measure the speech of every recording, for the column ``speech_seconds``.
+        seconds: read every header for the column ``seconds``; if a header does not state the
+            length, the file is decoded once.
+        channel: the channel of each recording to use, for the column ``channel``; ``auto`` writes
+            no such column.
+        check_speech: measure the amount of speech in every recording, for the column
+            ``speech_seconds``.
 
     Raises:
         SasvError: files are missing or unreadable (``missing.txt`` in ``out`` lists all of them),
-            or two have one name.
+            or two utterances have the same name.
     """
     if not lists.utterances:
         raise SasvError(
@@ -203,8 +204,8 @@ def write_tables(
 
 
 def readable_name(name: str) -> str:
-    """Return a file name as an utterance may be called: no commas, and what is not UTF-8 written
-    out (``\\xe9``).
+    """Return a file name as a valid utterance name: without commas, and with bytes that are not
+    UTF-8 written as escapes (``\\xe9``).
     """
     return (
         name.replace(",", "_")
@@ -214,7 +215,9 @@ def readable_name(name: str) -> str:
 
 
 def _check_names(lists: CorpusLists) -> None:
-    """SasvError if a name cannot stand in a table, or two files would have one name."""
+    """Raise SasvError if a name cannot be written into a table, or if two files would have the same
+    name.
+    """
     broken = [
         row.path
         for row in lists.utterances
@@ -224,7 +227,7 @@ def _check_names(lists: CorpusLists) -> None:
         shown = listed([repr(path) for path in broken], 3)
         raise SasvError(
             f"{lists.folder}: {len(broken)} names contain a tab or a line break ({shown}), which "
-            "no table can; rename them"
+            "a table cannot contain; rename them"
         )
     first: dict[str, str] = {}
     for row in lists.utterances:
@@ -238,7 +241,7 @@ def _check_names(lists: CorpusLists) -> None:
 
 def _speech_seconds(lists: CorpusLists, rows: list[Utterance], channel: str) -> list[float]:
     """Return the seconds of speech in each recording; 0 if it cannot be read."""
-    from sasv.audio.speech import net_speech  # loads the detector
+    from sasv.audio.speech import net_speech  # imported here, because it loads the detector
 
     channels = lists.extras.get("channel", {})
 
@@ -261,8 +264,8 @@ def _speech_seconds(lists: CorpusLists, rows: list[Utterance], channel: str) -> 
 
 
 def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], list[str]]:
-    """Fill in the lengths that are not known; return (readable rows, messages of unreadable
-    ones).
+    """Fill in the unknown lengths; return the readable rows, and a message for each unreadable
+    one.
     """
 
     def measured(row: Utterance) -> Utterance | str:

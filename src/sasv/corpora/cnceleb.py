@@ -1,5 +1,5 @@
-"""CN-Celeb 1 and 2 (Fan et al. 2020, Li et al. 2022): ``data/idNNNNN``, ``dev/dev.lst``, ``eval``
-and its lists.
+"""CN-Celeb 1 and 2 (Fan et al. 2020, Li et al. 2022): ``data/idNNNNN``, ``dev/dev.lst``, and
+``eval`` with its lists.
 """
 
 import re
@@ -18,8 +18,9 @@ EVALUATION = re.compile(r"(?:.*/)?eval/((?:enroll|test)/(id\d+)[^/]*)$")
 def read(folder: Path) -> CorpusLists:
     """Read the tree below ``data`` and ``eval``.
 
-    The split is ``train`` for the speakers of ``dev/dev.lst`` (all, if there is no such list),
-    ``eval-speakers`` for the others in ``data``, and ``eval`` for what is enrolled and tested.
+    The split is ``train`` for the speakers in ``dev/dev.lst`` (for all speakers, if there is no
+    such list), ``eval-speakers`` for the others in ``data``, and ``eval`` for the enrolment and
+    test utterances.
     """
     files = audio_below(folder)
     lists = CorpusLists(folder, [], files=set(files))

@@ -1,10 +1,11 @@
-"""Copy-synthesised corpora as their authors distribute them: a folder of audio and a list.
+"""Copy-synthesised corpora in the form in which their authors distribute them: a folder of audio
+and a list.
 
-Three kinds of list are read: lines of five fields as in the countermeasure protocols of ASVspoof
-(``LA_0079 hifigan_LA_T_1138215 - hifigan spoof``, the vocoded ASVspoof 2019 sets of Wang and
-Yamagishi, ICASSP 2023); a table with a header (columns utterance or path, speaker, and where known
-attack, label, source); or one path a line in a tree ``VOCODER/SPEAKER/...``, as copies of VoxCeleb2
-are made.
+Three formats of the list are read: lines of five fields as in the countermeasure protocols of
+ASVspoof (``LA_0079 hifigan_LA_T_1138215 - hifigan spoof``, the vocoded ASVspoof 2019 sets of Wang
+and Yamagishi, ICASSP 2023); a table with a header (columns utterance or path, speaker, and
+optionally attack, label, source); or one path per line in a tree ``VOCODER/SPEAKER/...``, the
+structure of copies of VoxCeleb2.
 """
 
 from pathlib import Path
@@ -25,11 +26,11 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
 
     Args:
         folder: folder that contains the audio, at any depth.
-        protocol: the list; None takes the only one at the top of the folder.
+        protocol: the list; None uses the only list at the top of the folder.
 
     Raises:
-        SasvError: no list or several, one of no known kind, or two files of one name where the list
-            gives names alone.
+        SasvError: there is no list or more than one, its format is unknown, or two files have the
+            same name and the list does not contain paths.
     """
     protocol = protocol or _only_list(folder)
     files = audio_below(folder)
@@ -69,7 +70,8 @@ def _only_list(folder: Path) -> Path:
     if len(found) != 1:
         names = listed([path.name for path in found]) if found else "none"
         raise SasvError(
-            f"{folder}: one list is needed at its top, found {names}; give it with --protocol"
+            f"{folder}: needs exactly one list at its top, found {names}; choose one with "
+            "--protocol"
         )
     return found[0]
 

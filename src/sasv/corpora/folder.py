@@ -9,7 +9,7 @@ from sasv.corpora.tree import audio_below
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read ``SPEAKER/**/NAME.suffix``; the utterance is named by its path without the suffix."""
+    """Read ``SPEAKER/**/NAME.suffix``. The name of an utterance is its path without the suffix."""
     files = audio_below(folder)
     rows = []
     for path in files:

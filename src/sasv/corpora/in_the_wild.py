@@ -13,9 +13,7 @@ from sasv.tables.labels import SPOOF
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the folder ``release_in_the_wild``, or the folder above it. The attacks are not
-    known.
-    """
+    """Read the folder ``release_in_the_wild`` or its parent. The attacks are unknown."""
     root = folder
     if not (root / "meta.csv").exists():
         root = folder / "release_in_the_wild"

@@ -9,17 +9,18 @@ from sasv.corpora.base import CorpusLists, Utterance
 from sasv.tables import NONE
 
 PARENTS = 3
-"""Relative paths of a wav.scp start from the folder of the recipe: so many folders above the data
-are tried.
+"""Relative paths in a wav.scp are relative to the folder of the recipe, so that this many parent
+folders of the data are tried.
 """
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read a data folder. Commands that only decode a file (``flac -c -d``, ``sph2pipe``,
-    ``ffmpeg -i``) are read as that file.
+    """Read a data folder. A command that only decodes a file (``flac -c -d``, ``sph2pipe``,
+    ``ffmpeg -i``) is replaced by that file.
 
     Raises:
-        SasvError: no wav.scp or utt2spk, segments, archives, or another command.
+        SasvError: wav.scp or utt2spk is missing, or the folder uses segments, archives, or other
+            commands.
     """
     for name in ("wav.scp", "utt2spk"):
         if not (folder / name).exists():
@@ -28,7 +29,7 @@ def read(folder: Path) -> CorpusLists:
             )
     if (folder / "segments").exists():
         raise SasvError(
-            f"{folder}: has segments, and sasv reads files whole; cut them first (Kaldi: "
+            f"{folder}: has segments, but sasv reads whole files; cut them first (Kaldi: "
             "extract-segments scp:wav.scp segments ark,scp:..., then wav-copy to files), and give "
             "a wav.scp of the pieces"
         )
@@ -56,12 +57,12 @@ def read(folder: Path) -> CorpusLists:
         }
     left_out = len(recordings) - len(speakers)
     if left_out:
-        lists.notes.append(f"{left_out} recordings of wav.scp are not in utt2spk, and left out")
+        lists.notes.append(f"left out {left_out} recordings of wav.scp that are not in utt2spk")
     return lists
 
 
 def _pairs(path: Path) -> dict[str, str]:
-    """Return key -> rest of each line."""
+    """Return first field -> rest of the line, for each line."""
     pairs = {}
     for number, line in enumerate(read_lines(path), 1):
         key, _, rest = (
@@ -87,7 +88,7 @@ def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
         )
     if ".ark:" in path:
         raise SasvError(
-            f"{folder / 'wav.scp'}: {name} lies in an archive ({path}); copy it to files (wav-copy)"
+            f"{folder / 'wav.scp'}: {name} is in an archive ({path}); copy it to files (wav-copy)"
         )
     if not Path(path).is_absolute():
         for above in [folder, *folder.resolve().parents[:PARENTS]]:
@@ -97,8 +98,8 @@ def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
 
 
 def _decoded(command: str) -> tuple[str, str]:
-    """Return (file, channel or "") of a command that only decodes a file; ("", "") for any
-    other.
+    """Return (file, channel or "") for a command that only decodes a file, and ("", "") for any
+    other command.
     """
     try:
         words = shlex.split(command.rstrip("|"))

@@ -13,7 +13,7 @@ LAYOUT = re.compile(r"(?:(?:.*/)?([^/]+)/)?([^/]+)/[^/]+/([^/]+)\.\w+$")
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree; ``folder`` is LibriSpeech, the folder above it, or one subset."""
+    """Read the tree. ``folder`` is LibriSpeech, its parent, or a single subset."""
     root = folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
     files = audio_below(root)
     rows = []

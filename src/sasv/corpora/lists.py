@@ -21,12 +21,14 @@ LABELS = {
     "spoofed": SPOOF,
     "fake": SPOOF,
 }
-"""What corpora call bona fide and spoofed speech, in lower case."""
+"""Labels of bona fide and spoofed speech in corpora, in lower case -> our labels."""
 
 
 def read_fields(path: Path, count: int) -> list[list[str]]:
-    """Return the fields of each line, separated by blanks; SasvError if a line has not ``count``
-    of them.
+    """Return the fields of each line, which are separated by whitespace.
+
+    Raises:
+        SasvError: a line does not have ``count`` fields.
     """
     rows = [line.split() for line in read_lines(path)]
     for number, row in enumerate(rows, 1):
@@ -39,7 +41,7 @@ def read_fields(path: Path, count: int) -> list[list[str]]:
 
 
 def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
-    """Return (speaker, utterance, bonafide or spoof, attack) of each line
+    """Return (speaker, utterance, bonafide or spoof, attack) for each line of the form
     ``LA_0079 LA_T_1138215 - - bonafide``.
     """
     rows = []
@@ -54,8 +56,8 @@ def read_countermeasure(path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def countermeasure_row(fields: list[str]) -> tuple[str, str, str, str] | None:
-    """Return (speaker, utterance, bonafide or spoof, attack) of five fields; None where they are
-    something else.
+    """Return (speaker, utterance, bonafide or spoof, attack) for the five fields of a
+    countermeasure list; None if the fields are something else.
     """
     if len(fields) != 5 or fields[4] not in (BONA_FIDE, SPOOF):
         return None
@@ -64,15 +66,15 @@ def countermeasure_row(fields: list[str]) -> tuple[str, str, str, str] | None:
 
 
 def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header (names without case, cells without blanks around
-    them).
+    """Return the rows of a CSV file with a header. Column names are matched in any letter case, and
+    whitespace around cells is removed.
 
     Raises:
-        SasvError: a column is missing, or a row has another number of cells.
+        SasvError: a column is missing, or a row has a different number of cells.
     """
     lines = list(csv.reader(read_lines(path), delimiter=delimiter))
     if not lines:
-        raise SasvError(f"{path}: contains no line")
+        raise SasvError(f"{path}: contains no lines")
     header = [cell.strip().lower() for cell in lines[0]]
     missing = [column for column in columns if column not in header]
     if missing:
@@ -90,7 +92,11 @@ def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list
 
 
 def label_of(path: Path, text: str, name: str) -> str:
-    """Return bonafide or spoof for what a corpus calls it. SasvError if it is neither."""
+    """Return bonafide or spoof for a label of a corpus.
+
+    Raises:
+        SasvError: the label is unknown.
+    """
     label = LABELS.get(text.lower())
     if label is None:
         raise SasvError(

@@ -1,5 +1,5 @@
-"""MLAAD (Müller et al., IJCNN 2024): ``fake/LANGUAGE/MODEL/*.wav``, each folder with a
-``meta.csv``; all spoofed.
+"""MLAAD (Müller et al., IJCNN 2024): ``fake/LANGUAGE/MODEL/*.wav`` with a ``meta.csv`` in each
+folder. All speech is spoofed.
 """
 
 from pathlib import Path
@@ -15,10 +15,11 @@ GENDERS = ("female", "male", "mix")
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree; ``folder`` is the unpacked corpus, or its folder ``fake``.
+    """Read the tree. ``folder`` is the unpacked corpus, or its folder ``fake``.
 
-    The attack is the folder of the model. The speaker is the reader of the original recording, as
-    its path in M-AILABS names him or her; if it does not, the model stands for the speaker.
+    The attack is the name of the model's folder. The speaker is the reader of the original
+    recording according to its path in M-AILABS; if the path names none, the model is used as the
+    speaker.
     """
     metas = sorted(folder.glob("**/meta.csv"))
     if not metas:
@@ -46,8 +47,8 @@ def read(folder: Path) -> CorpusLists:
 
 
 def _speaker(original: str) -> str:
-    """Return the reader of ``en_US/by_book/female/mary_ann/midnight_passenger/wavs/...``, "" if
-    none is named.
+    """Return the reader named by a path
+    ``en_US/by_book/female/mary_ann/midnight_passenger/wavs/...``, "" if it names none.
     """
     parts = Path(original).parts
     for gender, reader in zip(parts, parts[1:-1]):

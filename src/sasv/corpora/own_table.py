@@ -1,4 +1,4 @@
-"""Tables that a user wrote: ``utterances.tsv``, with ``enrolments_PART.tsv`` and
+"""Tables written by the user: ``utterances.tsv``, with ``enrolments_PART.tsv`` and
 ``trials_PART.tsv`` in the same folder.
 """
 
@@ -11,15 +11,15 @@ from sasv.storage.locations import scheme_of
 from sasv.tables import load_enrolments, load_trials, load_utterances
 
 TRIES = 20
-"""So many paths that are gone are looked for in vain before the others are taken for missing."""
+"""After this many unsuccessful searches for missing paths, the other paths count as missing too."""
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tables of a folder, or a single utterance table; paths start from the folder of the
-    table.
+    """Read the tables of a folder, or a single utterance table. Paths are relative to the folder of
+    the table.
 
-    Further columns are kept. Absolute paths that are gone are looked for where the table is now: a
-    corpus and its tables may have moved together.
+    Further columns are kept. Missing absolute paths are searched for relative to the present place
+    of the table, because a corpus and its tables may have been moved together.
     """
     path = folder / "utterances.tsv" if folder.is_dir() else folder
     if not path.exists():
@@ -46,7 +46,7 @@ def read(folder: Path) -> CorpusLists:
     for found in sorted(root.glob("trials_*.tsv")):
         part = found.stem.partition("_")[2]
         if part not in lists.enrolments:
-            raise SasvError(f"{found}: there is no enrolments_{part}.tsv beside it")
+            raise SasvError(f"{found}: there is no enrolments_{part}.tsv in the same folder")
         trials = load_trials(found)
         cells = [trials.table.texts(column) for column in ("speaker", "utterance", "label")]
         lists.trials[part] = list(map(Trial, *cells, trials.attack_texts))
@@ -54,7 +54,7 @@ def read(folder: Path) -> CorpusLists:
 
 
 def _is_there(root: Path, path: str) -> bool:
-    """Whether a path leads somewhere; an object behind an address is asked for when it is read."""
+    """Whether a path exists. A remote object counts as existing; reading it will tell."""
     if container_of(path) == path:
         return bool(scheme_of(path)) or (root / path).exists()
     try:
@@ -65,9 +65,8 @@ def _is_there(root: Path, path: str) -> bool:
 
 
 def _moved(rows: list[Utterance], root: Path) -> tuple[list[Utterance], list[str]]:
-    """Replace the beginning of absolute paths that are gone by the folder of the table, or by the
-    one above it, where the rest of the path leads to a file there; return the rows and what was
-    replaced.
+    """Replace the beginning of missing absolute paths by the folder of the table or its parent, if
+    the rest of the path then leads to a file. Return the rows, and a note for each replacement.
     """
     replaced: dict[str, str] = {}
     tries = TRIES
@@ -83,12 +82,12 @@ def _moved(rows: list[Utterance], root: Path) -> tuple[list[Utterance], list[str
                 new = Path(replaced[begin]) / path.relative_to(begin)
                 row = row._replace(path=str(new))
         found.append(row)
-    notes = [f"{old} is gone: its files are taken from {new}" for old, new in replaced.items()]
+    notes = [f"{old} is missing; its files are read from {new}" for old, new in replaced.items()]
     return found, notes
 
 
 def _old_beginning(path: Path, root: Path, replaced: dict[str, str]) -> str | None:
-    """Return the beginning of a path that another folder can stand for, and note that folder."""
+    """Return the beginning of a path that another folder can replace, and note that folder."""
     for old in path.parents[::-1]:
         for new in (root, root.parent):
             if (new / path.relative_to(old)).is_file():

@@ -1,5 +1,5 @@
-"""Makes a protocol for a corpus that has none: splits the speakers and draws enrolments and trials,
-with a seed.
+"""Makes a protocol for a corpus that has none: splits the speakers, and draws enrolments and trials
+at random with a seed.
 """
 
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ from sasv.corpora.base import CorpusLists, Trial
 
 ENROL = 3
 LEAST = 6
-"""Utterances that a speaker needs to be evaluated: three to enrol and three to test."""
+"""Utterances that a speaker needs for evaluation: three for enrolment and three for test."""
 
 
 @dataclass(frozen=True)
 class ProtocolSizes:
-    """How large a protocol is.
+    """Sizes of a protocol.
 
     Attributes:
-        share: share of all speakers that is held out.
-        tests: most test utterances of a speaker.
-        impostors: test utterances of each other speaker in the nontarget trials of a speaker.
+        share: share of all speakers that is held out for evaluation.
+        tests: maximum number of test utterances per speaker.
+        impostors: number of test utterances of each other speaker in the nontarget trials of a
+            speaker.
     """
 
     share: float = 0.2
@@ -30,12 +31,12 @@ class ProtocolSizes:
 
 
 def add_protocol(lists: CorpusLists, seed: int = 0, sizes: ProtocolSizes | None = None) -> None:
-    """Split the speakers of ``lists`` into train, dev and test (no speaker in two), and add
+    """Split the speakers of ``lists`` into the disjoint sets train, dev and test, and add
     enrolments and trials.
 
     Raises:
-        SasvError: fewer than four speakers have six utterances, or fewer than two are left to train
-            on.
+        SasvError: fewer than four speakers have six utterances, or fewer than two speakers remain
+            for training.
     """
     sizes = sizes or ProtocolSizes()
     by_speaker: dict[str, list[str]] = {}

@@ -1,5 +1,5 @@
-"""SpoofCeleb (Jung et al. 2025), as unpacked: flac, metadata, protocol. Its speakers are those of
-VoxCeleb1.
+"""SpoofCeleb (Jung et al. 2025), as unpacked: the folders flac, metadata, and protocol. Its
+speakers are those of VoxCeleb1.
 """
 
 import csv
@@ -14,18 +14,18 @@ from sasv.tables.labels import BONA_FIDE, SPOOF
 
 PARTS = {"train": "train", "dev": "development", "eval": "evaluation"}
 BONA_FIDE_ATTACK = "a00"
-"""The "attack" of bona fide speech."""
+"""The value that the lists use as the attack of bona fide speech."""
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read whichever of the train, development and evaluation parts are there.
+    """Read those of the train, development and evaluation parts that exist.
 
-    A claim is enrolled by a single utterance, so the claimed "speaker" of a trial is the name of
-    that utterance.
+    Each claimed identity is enrolled with a single utterance, so that the "speaker" of a trial is
+    the name of that utterance.
     """
     if not (folder / "metadata").is_dir():
         raise SasvError(
-            f"{folder}: no metadata in it; give the folder that holds flac, metadata and protocol"
+            f"{folder}: no metadata in it; give the folder with flac, metadata and protocol"
         )
     lists = CorpusLists(folder, [], files=set(audio_below(folder)))
     for part, long in PARTS.items():
@@ -61,7 +61,7 @@ def read(folder: Path) -> CorpusLists:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """Return the rows of a CSV file of three columns, without its header if it has one."""
+    """Return the rows of a CSV file with three columns, without its header if it has one."""
     rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path))]
     for number, row in enumerate(rows, 1):
         if len(row) != 3:

@@ -1,10 +1,11 @@
 """The synthetic corpus of the demonstration: speakers rendered by espeak-ng, in the layout of
 LibriSpeech.
 
-espeak-ng's ready variants sound alike, so each speaker here is a voice file of our own: vocal tract
-length and single formants, their widths and heights, pitch and its range, breath, roughness, speed
-and accent. The parameters come from a low-discrepancy sequence, which keeps the speakers apart. The
-voices are synthetic: they show that the pipeline works, not how well it does on people.
+The voice variants of espeak-ng sound alike, so that each speaker here has a voice file of its own,
+which sets vocal tract length and single formants, their widths and heights, pitch and its range,
+breathiness, roughness, speed, and accent. The parameters come from a low-discrepancy sequence,
+which keeps the speakers distinct. The voices are synthetic: they show that the pipeline works, but
+not how well it performs on people.
 """
 
 import ctypes
@@ -58,19 +59,19 @@ TIMES = (
 
 @dataclass(frozen=True)
 class Voice:
-    """One synthetic speaker, each value between 0 and 1 where not said otherwise."""
+    """One synthetic speaker. Values are between 0 and 1 unless stated otherwise."""
 
     name: str
     accent: str
     values: tuple[float, ...]
 
     def lines(self) -> str:
-        """Return the espeak-ng voice file."""
+        """Return the content of the espeak-ng voice file."""
         tract, pitch, span, width, tilt, breath, rough = self.values[:7]
         scale = (
             82 + 40 * tract
         )  # percent of the built-in formant frequencies: long to short vocal tract
-        # Short vocal tracts mostly come with high voices.
+        # Short vocal tracts mostly have high voices.
         low = 65 + 90 * pitch + 75 * tract
         text = [
             "language variant",
@@ -94,7 +95,7 @@ class Voice:
 
 
 def voices(count: int, seed: int = 0) -> list[Voice]:
-    """Return distinct voices: a Kronecker sequence spreads their parameters evenly."""
+    """Return distinct voices, whose parameters a Kronecker sequence distributes evenly."""
     rng = np.random.default_rng(seed)
     steps = np.sqrt(np.array(ROOT_PRIMES + (41,)))
     table = (rng.random(len(steps)) + np.arange(count)[:, None] * steps) % 1.0
@@ -105,7 +106,7 @@ def voices(count: int, seed: int = 0) -> list[Voice]:
 
 
 def sentence(rng: np.random.Generator) -> str:
-    """Return a varied English sentence."""
+    """Return a random English sentence."""
 
     def pick(words: str) -> str:
         choices = words.split("," if "," in words else " ")
@@ -116,8 +117,8 @@ def sentence(rng: np.random.Generator) -> str:
 
 
 class Espeak:
-    """espeak-ng from the wheel ``espeakng-loader``, with voice files of our own. One at a time in a
-    process.
+    """espeak-ng from the package ``espeakng-loader``, with our own voice files. Only one instance
+    can exist per process.
     """
 
     def __init__(self, speakers: list[Voice]):
@@ -127,7 +128,7 @@ class Espeak:
         home = Path(self.folder.name) / "espeak-ng-data"
         home.mkdir()
         for entry in Path(espeakng_loader.get_data_path()).iterdir():
-            if entry.name == "voices":  # ours instead
+            if entry.name == "voices":  # replaced by our own
                 continue
             if os.name == "posix":
                 (home / entry.name).symlink_to(entry)
@@ -149,7 +150,9 @@ class Espeak:
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
         )
-        self.callback = kind(self._receive)  # kept alive: the library holds no reference
+        self.callback = kind(
+            self._receive
+        )  # kept alive here, because the library holds no reference
         self.library.espeak_SetSynthCallback(self.callback)
 
     def _receive(self, samples, count: int, events) -> int:  # type: ignore[no-untyped-def]
@@ -158,7 +161,7 @@ class Espeak:
         return 0
 
     def say(self, text: str, voice: Voice, seed: int) -> np.ndarray:
-        """Return the sentence as float32 at 16 kHz."""
+        """Return the spoken sentence as float32 (samples,) at 16 kHz."""
         self.chunks.clear()
         if self.library.espeak_SetVoiceByName(f"{voice.accent}+{voice.name}".encode()) != 0:
             raise SasvError(f"espeak-ng has no accent {voice.accent}; reinstall espeakng-loader")
@@ -171,18 +174,18 @@ class Espeak:
         return soxr.resample(wave, self.rate, RATE)
 
     def close(self) -> None:
-        """Give the library and its data back."""
+        """Release the library and its data."""
         self.library.espeak_Terminate()
         self.folder.cleanup()
 
 
 def render(out: Path, speakers: int = 80, utterances: int = 12, seed: int = 0) -> Path:
     """Render the corpus as ``out/LibriSpeech/synthetic/SPEAKER/0/SPEAKER-0-NNNN.flac`` and return
-    that root.
+    its root folder.
 
-    Nothing is done if all files are there. espeak-ng carries a state from one sentence to the
-    next, so the work is done in order by a process of its own: the same arguments give the same
-    files.
+    Nothing is done if all files exist. espeak-ng keeps a state from one sentence to the next, so
+    that all sentences are rendered in order by a separate process; the same arguments then give the
+    same files.
     """
     root = out / "LibriSpeech"
     if all(path.exists() for _, path in _jobs(root, speakers, utterances, seed)):
@@ -204,8 +207,8 @@ def _jobs(root: Path, speakers: int, utterances: int, seed: int) -> list[tuple[V
 
 
 def _render(root: Path, speakers: int, utterances: int, seed: int) -> None:
-    """Render all files, in order. A little noise at 35 dB keeps pauses from being digital
-    silence.
+    """Render all files in order. A little noise (35 dB SNR) avoids digital silence in the
+    pauses.
     """
     jobs = _jobs(root, speakers, utterances, seed)
     engine = Espeak(voices(speakers, seed))

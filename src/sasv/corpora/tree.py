@@ -1,5 +1,5 @@
-"""Lists the audio files below a folder in one walk: each real folder once and regular files only,
-with a message about what was skipped.
+"""Lists the audio files below a folder in one walk. Each real folder is visited once, only regular
+files are listed, and a message tells what was skipped.
 """
 
 import logging
@@ -24,12 +24,12 @@ SHOWN_SUFFIXES = 6
 def audio_below(folder: Path) -> list[str]:
     """Return the audio files below a folder as sorted relative paths.
 
-    Links to folders are followed, but each folder is entered once. Names that begin with a dot and
-    ``__MACOSX`` are left out: they are temporary files and what macOS puts into archives. What is
-    skipped is counted and logged.
+    Links to folders are followed, but each folder is visited once. Names that begin with a dot and
+    ``__MACOSX`` are left out, because they are temporary files and archive data of macOS. The
+    skipped files are counted and logged.
 
     Raises:
-        SasvError: no such folder, or one below it that may not be read.
+        SasvError: the folder does not exist, or a folder below it is not readable.
     """
     if not folder.is_dir():
         raise SasvError(f"{folder}: no such folder; check the path")
@@ -40,7 +40,7 @@ def audio_below(folder: Path) -> list[str]:
     waiting = [(str(folder), "")]
     linked: list[
         tuple[str, str]
-    ] = []  # after all others, so that a file is listed under its own path
+    ] = []  # links come after all others, so that a file is listed under its real path
     while waiting or linked:
         where, prefix = waiting.pop() if waiting else linked.pop(0)
         status = Path(where).stat()
@@ -74,13 +74,13 @@ def _entries(where: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise SasvError(
-            f"{where}: this folder cannot be read ({error.strerror or error}); give yourself "
-            "access, or move it away"
+            f"{where}: this folder cannot be read ({error.strerror or error}); change its "
+            "permissions, or move it away"
         ) from error
 
 
 def _described(skipped: Counter[str], suffixes: Counter[str]) -> str:
-    """Return the counts in words."""
+    """Describe the counts in words."""
     parts = []
     for reason, count in skipped.most_common():
         shown = f"{count} {reason}"

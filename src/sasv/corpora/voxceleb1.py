@@ -28,15 +28,16 @@ TRIALS = {
     "e-original": ("list_test_all.txt", "vox1_E.txt"),
     "h-original": ("list_test_hard.txt", "vox1_H.txt"),
 }
-"""Names of the trial lists: the cleaned ones, which are used today, and the original ones."""
+"""File names of the trial lists: the cleaned ones, which are used today, and the original ones."""
 
 LABELS = {"1": "target", "0": "nontarget", "target": "target", "nontarget": "nontarget"}
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree and those of the trial lists that lie in the folder or in its ``meta``.
+    """Read the tree, and the trial lists that are in ``folder`` or in its subfolder ``meta``.
 
-    A trial compares two utterances: the first is enrolled under its own name.
+    A trial compares two utterances; the first is enrolled as a speaker that has the name of the
+    utterance.
     """
     utterances, files = utterances_below(folder, "VoxCeleb1")
     lists = CorpusLists(folder, utterances, files=files)
@@ -56,10 +57,10 @@ def read(folder: Path) -> CorpusLists:
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """Return the trials of lines ``1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav``.
+    """Return the trials in lines ``1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav``.
 
-    The label may also be the last field (target, nontarget), the suffixes may be missing, and
-    folders may stand before.
+    The label may also be the last field (target, nontarget), the suffixes may be missing, and the
+    paths may begin with further folders.
     """
     trials = []
     for number, line in enumerate(read_lines(path), 1):

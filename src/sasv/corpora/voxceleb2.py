@@ -1,5 +1,5 @@
 """VoxCeleb2 (Chung et al. 2018): ``dev/aac/idNNNNN/<video>/NNNNN.m4a`` as downloaded, or the same
-tree converted.
+tree in another audio format.
 """
 
 import re
@@ -13,17 +13,17 @@ from sasv.corpora.tree import audio_below
 
 LAYOUT = re.compile(r"(?:.*/)?((id\d{5})/[^/]+/\d+)\.\w+$")
 LISTED = re.compile(r"(?:.*/)?((id\d{5})/[^/\s]+/\d+)(?:\.\w+)?$")
-"""The same in a list, where the suffix may be left out."""
+"""The same pattern for lists, in which the suffix may be missing."""
 
 VIDEO = (".mp4", ".avi")
-"""The corpus also comes as video; where both are there, the audio is taken."""
+"""The corpus is also distributed as video; if both exist, the audio is used."""
 
 LIST_NAMES = ("train_list.txt", "meta/train_list.txt")
 
 
 def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[str]]:
-    """Return the utterances of a VoxCeleb tree, named ``idNNNNN/<video>/NNNNN``, and all audio
-    paths.
+    """Return the utterances of a VoxCeleb tree, which are named ``idNNNNN/<video>/NNNNN``, and the
+    paths of all audio files.
     """
     rows: dict[str, Utterance] = {}
     files = audio_below(folder)
@@ -48,9 +48,10 @@ def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[st
 
 
 def read(folder: Path) -> CorpusLists:
-    """Read the tree; where ``train_list.txt`` lies in the folder or in ``meta``, its lines are the
-    corpus, and what it names must exist. The official order
-    (``id00012 id00012/21Uxsk56VDQ/00001.wav``) and the other one are read."""
+    """Read the tree. If ``train_list.txt`` is in ``folder`` or in its subfolder ``meta``, only the
+    utterances that it lists are used, and all of them must exist. The fields of a line may have the
+    official order (``id00012 id00012/21Uxsk56VDQ/00001.wav``) or the reverse order.
+    """
     utterances, files = utterances_below(folder, "VoxCeleb2")
     lists = CorpusLists(folder, utterances, files=files)
     listed = next((folder / name for name in LIST_NAMES if (folder / name).exists()), None)

@@ -10,27 +10,37 @@ from sasv.core.errors import SasvError
 
 
 def llr_losses(llrs: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Return the loss of each trial in bits, (trials,)."""
+    """Return the loss of each trial in bits, (trials,).
+
+    Args:
+        llrs: (trials,) natural log-likelihood ratios.
+        positive: (trials,) whether each trial should be accepted.
+    """
     return np.logaddexp(0, np.where(positive, -llrs, llrs)) / np.log(2)
 
 
 def cllr(llrs: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the Cllr in bits: 0 is perfect, 1 is what LLRs of 0 give.
+    """Return the Cllr in bits: 0 is perfect, and LLRs of 0 give 1.
 
     Args:
         llrs: (trials,) natural log-likelihood ratios.
-        positive: (trials,) whether a trial is to be accepted.
-        weights: (trials,) how often each counts.
+        positive: (trials,) whether each trial should be accepted.
+        weights: (trials,) weight of each trial; None gives each the weight 1.
     """
     return mean_loss(llr_losses(llrs, positive), positive, weights)
 
 
 def mean_loss(losses: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the Cllr of losses that are known: the mean over positives and that over negatives,
-    averaged.
+    """Return the Cllr in bits for given losses: the average of the mean over positives and the mean
+    over negatives.
+
+    Args:
+        losses: (trials,) losses in bits.
+        positive: (trials,) whether each trial should be accepted.
+        weights: (trials,) weight of each trial; None gives each the weight 1.
 
     Raises:
-        SasvError: no positives or no negatives.
+        SasvError: there are no positives or no negatives.
     """
     weights = np.ones(len(losses)) if weights is None else weights
     sides = [weights * positive, weights * ~positive]
@@ -40,14 +50,14 @@ def mean_loss(losses: np.ndarray, positive: np.ndarray, weights: np.ndarray | No
 
 
 def min_cllr(miss: np.ndarray, alarms: np.ndarray) -> float:
-    """Return the least Cllr of any monotone calibration.
+    """Return the minimum Cllr in bits over all monotone calibrations.
 
     Args:
-        miss: share of positives below each threshold, (points,), rising from 0 to 1.
-        alarms: share of negatives at or above it, falling from 1 to 0.
+        miss: (points,) share of positives below each threshold, increasing from 0 to 1.
+        alarms: (points,) share of negatives at or above each threshold, decreasing from 1 to 0.
     """
     x, y = hull(1 - alarms, miss)
-    negative, positive = np.diff(x), np.diff(y)  # share of each in a step of constant LLR
+    negative, positive = np.diff(x), np.diff(y)  # share of each class in a segment of constant LLR
     both = (negative > 0) & (positive > 0)
     negative = negative[both]
     positive = positive[both]
@@ -57,10 +67,10 @@ def min_cllr(miss: np.ndarray, alarms: np.ndarray) -> float:
 
 
 def hull(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower convex hull of points whose x and y both rise.
+    """Return the lower convex hull of points (points,) whose x and y both increase.
 
-    A point on or above the line between its neighbours is no corner, so all such points go at once,
-    again and again; where few go at a time, one walk over the rest ends it.
+    A point on or above the line between its neighbours is not a corner. All such points are removed
+    at once, repeatedly; when few are removed at a time, a single pass over the rest finishes.
     """
     while len(x) > 2:
         dx = np.diff(x)

@@ -16,7 +16,9 @@ from sasv.metrics.curve import Curve
 
 
 class Cost(NamedTuple):
-    """A normalised cost (1: what accepting or rejecting everything costs), and its threshold."""
+    """A normalised cost and its threshold. The better of accepting and rejecting all trials
+    costs 1.
+    """
 
     value: float
     threshold: float
@@ -24,14 +26,15 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class CostModel:
-    """Priors of the three kinds of trial and what each error costs.
+    """Priors of the three classes of trials, and costs of the errors.
 
     Attributes:
-        name: printed with every figure; two models give figures that cannot be compared.
-        target, nontarget, spoof: priors, adding up to 1. Of a countermeasure "target" is bona fide
-            speech.
+        name: name that is printed with every value, because values of different cost models cannot
+            be compared.
+        target, nontarget, spoof: priors, which add up to 1. For a countermeasure, "target" means
+            bona fide speech.
         miss: cost of rejecting a target.
-        false_nontarget, false_spoof: cost of accepting the other kinds.
+        false_nontarget, false_spoof: cost of accepting a nontarget, and of accepting a spoof.
     """
 
     name: str
@@ -45,7 +48,9 @@ class CostModel:
     def __post_init__(self) -> None:
         values = [value for value in asdict(self).values() if not isinstance(value, str)]
         if min(values) < 0 or abs(self.target + self.nontarget + self.spoof - 1) > 1e-9:
-            raise SasvError(f"cost model {self.name}: priors add up to 1, and nothing is negative")
+            raise SasvError(
+                f"cost model {self.name}: priors must add up to 1, and nothing may be negative"
+            )
         if not self.weights[0] or not sum(self.weights[1:]):
             raise SasvError(
                 f"cost model {self.name}: neither misses nor false acceptances may be free"
@@ -53,7 +58,7 @@ class CostModel:
 
     @property
     def weights(self) -> tuple[float, float, float]:
-        """Cost of the share of targets rejected, nontargets accepted, spoofs accepted."""
+        """Factors of the miss rate and of the false acceptance rates of nontargets and spoofs."""
         return (
             self.miss * self.target,
             self.false_nontarget * self.nontarget,
@@ -62,7 +67,7 @@ class CostModel:
 
     @property
     def default(self) -> float:
-        """What the better of accepting and rejecting everything costs; costs are divided by it."""
+        """Cost of the better of accepting and rejecting all trials, by which costs are divided."""
         return min(self.weights[0], sum(self.weights[1:]))
 
     @property
@@ -73,16 +78,16 @@ class CostModel:
 
     @property
     def bayes_threshold(self) -> float:
-        """Threshold of log-likelihood ratios of target against the mixture of the others (weighted
-        as their costs).
+        """Bayes threshold for natural log-likelihood ratios of targets against the mixture of the
+        other classes, in which these are weighted by their costs.
         """
         return float(np.log(sum(self.weights[1:]) / self.weights[0]))
 
     def costs(self, curve: Curve) -> np.ndarray:
-        """Return the normalised cost at each point of a curve.
+        """Return the normalised cost at each point of a curve, (points,).
 
         Raises:
-            SasvError: a kind of trial that costs something is missing.
+            SasvError: there are no trials of a class with a nonzero cost.
         """
         total = self.weights[0] * curve.miss
         for name, weight in zip(("nontarget", "spoof"), self.weights[1:]):
@@ -90,14 +95,14 @@ class CostModel:
                 rates = getattr(curve, name)
                 if rates is None:
                     raise SasvError(
-                        f"cost model {self.name} needs {name} trials, and there are none"
+                        f"cost model {self.name} needs {name} trials, but there are none"
                     )
                 total = total + weight * rates
         return total / self.default
 
     def minimum(self, curve: Curve) -> Cost:
-        """Return the least cost over all thresholds; the threshold lies midway between the scores
-        it parts.
+        """Return the minimum cost over all thresholds. The threshold is midway between the two
+        neighbouring scores.
         """
         costs = self.costs(curve)
         at = int(costs.argmin())
@@ -118,7 +123,7 @@ class CostModel:
         return Cost(float(self.costs(curve)[curve.at(threshold)]), threshold)
 
     def describe(self) -> str:
-        """Return the model in a line."""
+        """Describe the cost model in one line."""
         return (
             f"{self.name}: priors target {self.target:g}, nontarget {self.nontarget:g}, spoof "
             f"{self.spoof:g}; costs miss {self.miss:g}, nontarget {self.false_nontarget:g}, spoof "
@@ -141,7 +146,7 @@ ASVspoof 5; sre: minDCF.
 """
 
 DEFAULT_COSTS = COST_MODELS["asvspoof5"]
-"""Of a decision or a calibration for which nobody named another."""
+"""Cost model of decisions and calibrations for which no other one is given."""
 
 SASV_MODELS = ("asvspoof5", "a-dcf-paper")
 SV_MODELS = ("sre-0.01", "sre-0.05")
@@ -149,8 +154,14 @@ CM_MODELS = ("track1",)
 
 
 def cost_model(text: str) -> CostModel:
-    """Return a cost model by name, or of
-    ``target,nontarget,spoof,miss,false_nontarget,false_spoof`` as numbers.
+    """Return a cost model.
+
+    Args:
+        text: the name of a cost model, or six numbers
+            ``target,nontarget,spoof,miss,false_nontarget,false_spoof``.
+
+    Raises:
+        SasvError: the text is neither.
     """
     if text in COST_MODELS:
         return COST_MODELS[text]

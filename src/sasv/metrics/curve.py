@@ -16,22 +16,24 @@ SPOOF = 2
 
 
 class Eer(NamedTuple):
-    """Equal error rate as a fraction, and the threshold at which both rates have it (nearly)."""
+    """Equal error rate as a fraction, and the threshold at which both error rates (nearly) equal
+    it.
+    """
 
     rate: float
     threshold: float
 
 
 class Points:
-    """The distinct scores of some trials as thresholds, and how many trials of each class lie below
-    each.
+    """The distinct scores of trials as thresholds, and the number of trials of each class below
+    each threshold.
 
     Args:
-        scores: (trials,), higher for target.
+        scores: (trials,), higher for targets.
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
 
     Raises:
-        SasvError: no trials, or scores that are not finite.
+        SasvError: there are no trials, or a score is not finite.
     """
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray):
@@ -52,13 +54,18 @@ class Points:
 
     @cached_property
     def rows(self) -> list[np.ndarray]:
-        """Rows of each class in the order of their scores."""
+        """Rows of each class in increasing order of their scores."""
         members = [np.flatnonzero(self.labels == kind) for kind in (TARGET, NONTARGET, SPOOF)]
         return [rows[np.argsort(self.scores[rows], kind="stable")] for rows in members]
 
     def curve(self, weights: np.ndarray | None = None) -> "Curve":
-        """Return the error rates; each trial counts ``weights`` times (trials,), once where left
-        out.
+        """Return the error rates at all thresholds.
+
+        Args:
+            weights: (trials,) weight of each trial; None gives each the weight 1.
+
+        Raises:
+            SasvError: there are no target trials.
         """
         if weights is None:
             rejected: list[np.ndarray] = list(self.below)
@@ -70,7 +77,7 @@ class Points:
             rejected = [total[at] for total, at in zip(sums, self.below)]
             sizes = [float(total[-1]) for total in sums]
         if not sizes[TARGET]:
-            raise SasvError("no target trials: metrics need trials of all kinds they compare")
+            raise SasvError("no target trials: metrics need trials of all classes they compare")
         alarms = [1 - part / size if size else None for part, size in zip(rejected[1:], sizes[1:])]
         return Curve(
             self.thresholds, rejected[TARGET] / sizes[TARGET], alarms[0], alarms[1], tuple(sizes)
@@ -79,14 +86,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Curve:
-    """Error rates of the decision "accept where score >= threshold", thresholds ascending, the last
-    one infinite.
+    """Error rates of the decision "accept if score >= threshold" at all thresholds.
 
     Attributes:
-        thresholds: (points,).
-        miss: share of targets rejected, (points,), rising from 0 to 1.
-        nontarget, spoof: share of each accepted, falling from 1 to 0; None if there are none.
-        sizes: number (or weight) of target, nontarget and spoofed trials.
+        thresholds: (points,), in increasing order; the last one is infinite.
+        miss: (points,) share of the targets that are rejected, increasing from 0 to 1.
+        nontarget, spoof: (points,) share of the nontargets and of the spoofs that are accepted,
+            decreasing from 1 to 0; None if there are no such trials.
+        sizes: number (or total weight) of target, nontarget and spoofed trials.
     """
 
     thresholds: np.ndarray
@@ -96,8 +103,8 @@ class Curve:
     sizes: tuple[float, ...]
 
     def alarms(self, kinds: Sequence[int]) -> np.ndarray | None:
-        """Return the false acceptance of some kinds (1 nontarget, 2 spoof) pooled; None if one
-        is missing.
+        """Return the false acceptance rate (points,) of one or several classes pooled (1 nontarget,
+        2 spoof); None if there are no trials of one of them.
         """
         found = [(self.nontarget, self.spoof)[kind - 1] for kind in kinds]
         parts = [part for part in found if part is not None]
@@ -109,11 +116,11 @@ class Curve:
         return (parts[0] * sizes[0] + parts[1] * sizes[1]) / sizes.sum()
 
     def eer(self, *kinds: int) -> Eer | None:
-        """Return the EER of targets against some kinds by linear interpolation of the ROC; None
-        if one is missing.
+        """Return the EER of targets against one or several classes (1 nontarget, 2 spoof), by
+        linear interpolation of the ROC; None if there are no trials of one of them.
 
-        The EER is where the line between two neighbouring points of the ROC meets miss = false
-        alarm.
+        The EER is the point at which the line between two neighbouring points of the ROC crosses
+        the line of equal miss and false acceptance rates.
         """
         alarms = self.alarms(kinds)
         if alarms is None:
@@ -128,13 +135,13 @@ class Curve:
         return Eer(float(rate), float(low if np.isinf(high) else high + share * (low - high)))
 
     def eer_nearest(self, *kinds: int) -> Eer | None:
-        """Return the EER by the nearest point: the mean of both rates where they differ least
-        (ASVspoof packages).
+        """Return the EER as the ASVspoof packages compute it: the mean of both error rates at the
+        point at which they differ least.
 
-        Equal scores are taken one after the other, those of targets first, as these packages do
-        with their stable sort of target scores followed by the others: where targets and others
-        tie, this is the least favourable order. The threshold is the one of these packages: the
-        highest score that is rejected.
+        Equal scores are processed one after the other, those of targets first, because these
+        packages use a stable sort of target scores followed by the other scores. For ties between
+        targets and others, this is the least favourable order. The threshold also follows these
+        packages: it is the highest score that is rejected.
         """
         alarms = self.alarms(kinds)
         if alarms is None:
@@ -146,8 +153,8 @@ class Curve:
         last = float(alarms[at])
         targets = self.sizes[TARGET]
         others = sum(self.sizes[kind] for kind in kinds)
-        # Among the trials that tie at the crossing misses rise first, one target at a time, then
-        # false alarms fall.
+        # Among the trials that tie at the crossing, misses increase first, one target at a time,
+        # and then false acceptances decrease.
         steps = [(low, first)]
         steps += [(miss, first) for miss in _around(low, high, first, targets)]
         steps += [(high, alarm) for alarm in reversed(_around(last, first, high, others))]
@@ -158,19 +165,19 @@ class Curve:
         return Eer(sum(best) / 2, float(threshold))
 
     def crossing(self, alarms: np.ndarray) -> int:
-        """Return the first point at which misses are at least as frequent as false alarms; never
-        the first of all.
+        """Return the index of the first point, but at least 1, at which the miss rate is at least
+        the false acceptance rate ``alarms`` (points,).
         """
         return int(np.searchsorted(self.miss - alarms, 0.0))
 
     def at(self, threshold: float) -> int:
-        """Return the point whose decisions are those of any threshold."""
+        """Return the index of the point that has the same decisions as a threshold."""
         return int(np.searchsorted(self.thresholds, threshold))
 
 
 def _around(low: float, high: float, wanted: float, size: float) -> list[float]:
-    """Return the rates next to ``wanted``, ascending, among those from ``low`` to ``high`` in steps
-    of one trial.
+    """Return the rates closest to ``wanted``, in increasing order, among those from ``low`` to
+    ``high`` in steps of one trial.
     """
     steps = round((high - low) * size)
     near = (wanted - low) * size

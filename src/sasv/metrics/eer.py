@@ -6,14 +6,18 @@ from sasv.core.errors import SasvError
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET, Eer, Points
 
 EERS = {"sasv": (NONTARGET, SPOOF), "sv": (NONTARGET,), "spf": (SPOOF,)}
-"""What targets are set against in each rate."""
+"""Classes against which each rate compares the targets."""
 
 
 def eer(positives: np.ndarray, *negatives: np.ndarray) -> Eer:
-    """Return the EER of positives (to be accepted, high scores) against all negatives together.
+    """Return the EER of positives against all negatives together.
+
+    Args:
+        positives: (trials,) scores of trials that should be accepted, which should be high.
+        negatives: (trials,) scores of trials that should be rejected, in one or several arrays.
 
     Raises:
-        SasvError: no positives or no negatives, or scores that are not finite.
+        SasvError: there are no positives or no negatives, or a score is not finite.
     """
     count = sum(map(len, negatives))
     if not len(positives) or not count:
@@ -25,13 +29,14 @@ def eer(positives: np.ndarray, *negatives: np.ndarray) -> Eer:
 
 
 def sasv_eers(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | int | None]:
-    """Return SASV-, SV- and SPF-EER in percent, their thresholds and the counts of trials.
+    """Return the SASV-EER, SV-EER and SPF-EER in percent, their thresholds, and the numbers of
+    trials.
 
-    SASV: target against nontarget and spoof; SV: target against nontarget; SPF: target against
-    spoof. A rate whose negatives are missing is None (SASV needs both kinds).
+    SASV compares targets with nontargets and spoofs, SV with nontargets, and SPF with spoofs. A
+    rate is None if there are no negatives for it (SASV needs both nontargets and spoofs).
 
     Args:
-        scores: (trials,), higher for target.
+        scores: (trials,), higher for targets.
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
     """
     curve = Points(scores, labels).curve()

@@ -1,9 +1,10 @@
-"""Uncertainty by bootstrap: intervals of any metric, and a paired test of two systems on the same
+"""Bootstrap confidence intervals of any metric, and a paired test of two systems on the same
 trials.
 
-A resample is a weight per trial, so nothing is sorted again. Source: Efron and Tibshirani, "An
-introduction to the bootstrap", 1993 (percentile intervals); Ferrer and Riera, "Confidence intervals
-for evaluation in machine learning", 2022 (resampling speakers, whose trials move together).
+A resample is a weight for each trial, so that nothing is sorted again. Source: Efron and
+Tibshirani, "An introduction to the bootstrap", 1993 (percentile intervals); Ferrer and Riera,
+"Confidence intervals for evaluation in machine learning", 2022 (resampling speakers, whose trials
+are dependent).
 """
 
 from collections.abc import Iterator
@@ -25,10 +26,11 @@ def resamples(
     """Yield the weight of each trial, (trials,), in each resample.
 
     Args:
-        labels: (trials,); where trials are resampled, each class keeps its size.
+        labels: (trials,) 0 target, 1 nontarget, 2 spoof. If trials are resampled, the size of each
+            class does not change.
         speakers: (trials,) index of the claimed speaker; None resamples trials.
         repeats: number of resamples.
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     if speakers is not None:
@@ -57,15 +59,15 @@ def intervals(
     """Return the percentile interval of each metric.
 
     Args:
-        measure: what is measured of which trials.
+        measure: the trials, and the metrics to compute.
         speakers: (trials,) index of the claimed speaker, resampled with replacement; None resamples
             trials.
         repeats: number of resamples.
-        level: share of resamples inside.
-        seed: of the resampling.
+        level: confidence level, in (0, 1).
+        seed: seed of the resampling.
 
     Returns:
-        metric -> (low, high), or None where half of the resamples or more do not have it.
+        metric -> (low, high), or None if the metric is undefined in at least half of the resamples.
     """
     return _percentiles(_samples([measure], speakers, repeats, seed)[0], repeats, level)
 
@@ -74,9 +76,11 @@ class Difference(NamedTuple):
     """A metric of two systems on the same trials.
 
     Attributes:
-        first, second: the metric of each.
-        interval: of second - first, over resamples that take the same trials of both.
-        p: two-sided bootstrap p-value of "there is no difference"; at least 1 / (repeats + 1).
+        first, second: the metric of each system.
+        interval: confidence interval of second - first, over resamples with the same trials for
+            both.
+        p: two-sided bootstrap p-value of the hypothesis that there is no difference; at least
+            1 / (repeats + 1).
     """
 
     first: float
@@ -95,13 +99,22 @@ def paired_test(
 ) -> dict[str, Difference]:
     """Compare two systems on the same trials in the same order, metric by metric.
 
-    Args: as in intervals.
+    Args:
+        first: the trials with the scores of the first system, and the metrics to compute.
+        second: the same for the second system.
+        speakers: (trials,) index of the claimed speaker; None resamples trials.
+        repeats: number of resamples.
+        level: confidence level, in (0, 1).
+        seed: seed of the resampling.
+
+    Returns:
+        metric -> difference.
 
     Raises:
-        SasvError: the trials are not the same.
+        SasvError: the trials differ.
     """
     if len(first.labels) != len(second.labels) or (first.labels != second.labels).any():
-        raise SasvError("a paired test needs the same trials of both systems, in the same order")
+        raise SasvError("a paired test needs the same trials for both systems, in the same order")
     one, other = _samples([first, second], speakers, repeats, seed)
     wholes = first(), second()
     result = {}
@@ -122,7 +135,7 @@ def paired_test(
 def _samples(
     measures: list[Measure], speakers: np.ndarray | None, repeats: int, seed: int
 ) -> list[dict[str, list[float | None]]]:
-    """Return metric -> its value in each resample, for each measure; resamples without a target are
+    """Return, for each measure, metric -> its value in each resample. Resamples without targets are
     left out.
     """
     found: list[dict[str, list[float | None]]] = [{} for _ in measures]

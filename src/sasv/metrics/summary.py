@@ -1,4 +1,4 @@
-"""All metrics of a set of scores by name, for all trials or for a resample."""
+"""All metrics of a set of scores, by name, for all trials or for a resample."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -29,27 +29,27 @@ TASKS = ("sasv", "cm")
 
 @dataclass
 class Measure:
-    """What is measured of some trials; calling it gives the metrics by name, None where trials of a
-    kind are missing.
+    """Trials and the metrics to compute from them. Calling the object returns name -> metric; a
+    metric is None if it needs trials of a class that is missing.
 
-    Rates are in percent, costs normalised, Cllr in bits. Names: ``sasv_eer``, ``sv_eer``,
-    ``spf_eer`` (interpolated), the same with ``_nearest``; ``min_a_dcf.MODEL``,
-    ``act_a_dcf.MODEL``; ``min_dcf.MODEL``, ``act_dcf.MODEL``; ``cllr``, ``min_cllr``; with two
-    scores ``min_t_dcf``, ``min_t_dcf_legacy``, ``t_eer``. The task ``cm`` sets bona fide against
-    spoofed speech (``cm_eer``).
+    Rates are in percent, costs are normalised, and Cllr is in bits. The names are ``sasv_eer``,
+    ``sv_eer``, ``spf_eer`` (interpolated), the same with ``_nearest``; ``min_a_dcf.MODEL``,
+    ``act_a_dcf.MODEL``; ``min_dcf.MODEL``, ``act_dcf.MODEL``; ``cllr``, ``min_cllr``; with the
+    scores of two systems also ``min_t_dcf``, ``min_t_dcf_legacy``, ``t_eer``. The task ``cm``
+    compares bona fide with spoofed speech (``cm_eer``).
 
     Attributes:
-        scores: (trials,), higher for target (for bona fide, task cm).
+        scores: (trials,), higher for targets (for the task cm, higher for bona fide speech).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
         task: sasv, or cm for the scores of a countermeasure.
-        costs: cost models in place of the usual ones.
-        llr: the scores are log-likelihood ratios: actual costs at the Bayes threshold and Cllr have
-            a meaning.
-        threshold: of the actual costs, in place of the Bayes threshold.
-        asv, cm: (trials,) scores of both systems of a tandem, or None.
-        asv_errors: error rates of the verification system of the t-DCF; None takes those of
+        costs: cost models to use instead of the default ones.
+        llr: whether the scores are natural log-likelihood ratios, so that Cllr and the actual costs
+            at the Bayes threshold are meaningful.
+        threshold: threshold of the actual costs, instead of the Bayes threshold.
+        asv, cm: (trials,) scores of the two systems of a tandem, or None.
+        asv_errors: error rates of the verification system in the t-DCF; None computes them from
             ``asv``.
-        brief: EERs and the first cost alone.
+        brief: whether to compute only the EERs and the first cost.
     """
 
     scores: np.ndarray
@@ -84,17 +84,19 @@ class Measure:
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """Loss of each trial as an LLR, in bits."""
+        """Loss of each trial in bits, (trials,), with the scores as log-likelihood ratios."""
         return llr_losses(self.scores, self.labels == TARGET)
 
     @property
     def eers(self) -> dict[str, tuple[int, ...]]:
-        """What targets are set against, by the first word of a rate."""
+        """Prefix of the name of an EER -> the classes against which it compares the targets."""
         return {"cm": (SPOOF,)} if self.task == "cm" else EERS
 
     def __call__(self, weights: np.ndarray | None = None) -> Values:
-        """Return the metrics; each trial counts ``weights`` times (trials,), once where left
-        out.
+        """Return name -> metric.
+
+        Args:
+            weights: (trials,) weight of each trial; None gives each the weight 1.
         """
         curve = self.points.curve(weights)
         found: Values = {}
@@ -124,7 +126,7 @@ class Measure:
 
     @property
     def models(self) -> list[CostModel]:
-        """Cost models: the given ones, or the usual ones of the task and the kinds of trial."""
+        """The given cost models, or the default ones for the task and the classes of trials."""
         if self.costs:
             return list(self.costs)
         if self.task == "cm":
@@ -137,7 +139,9 @@ class Measure:
         asv, cm = (points.curve(weights) for points in self.tandem)
         model = (self.costs or [DEFAULT_COSTS])[0]
         found: Values = {"min_t_dcf": None, "min_t_dcf_legacy": None, "t_eer": None}
-        with contextlib.suppress(SasvError):  # a resample may lack what these need
+        with contextlib.suppress(
+            SasvError
+        ):  # a resample may have no trials of a class that these need
             found["t_eer"] = 100 * t_eer(asv, cm, exact=weights is None).rate
         with contextlib.suppress(SasvError):
             errors = self.asv_errors or asv_rates(asv)
@@ -147,12 +151,12 @@ class Measure:
 
 
 def bona_fide_as_target(labels: np.ndarray) -> np.ndarray:
-    """Return labels as a countermeasure sees them: everything but spoofs is bona fide (0)."""
+    """Return labels (trials,) for a countermeasure: all trials except spoofs are bona fide (0)."""
     return np.where(labels == SPOOF, SPOOF, TARGET).astype(np.int8)
 
 
 def thresholds(curve: Curve, task: str = "sasv") -> Values:
-    """Return the interpolated EER thresholds: ``sasv_threshold`` and so on."""
+    """Return the thresholds of the interpolated EERs: ``sasv_threshold`` and so on."""
     kinds = {"cm": (SPOOF,)} if task == "cm" else EERS
     points = {name: curve.eer(*kind) for name, kind in kinds.items()}
     return {
@@ -162,7 +166,7 @@ def thresholds(curve: Curve, task: str = "sasv") -> Values:
 
 
 def _cost(function: Callable[..., Cost], *arguments: Any) -> float | None:
-    """Return a cost, None where trials are missing that it needs."""
+    """Return a cost, None if it needs trials of a class that is missing."""
     try:
         return function(*arguments).value
     except SasvError:

@@ -15,7 +15,7 @@ from sasv.metrics.costs import Cost, CostModel
 from sasv.metrics.curve import NONTARGET, Curve
 
 COARSE = 512
-"""Thresholds of the first look where a t-EER is not searched exactly."""
+"""Number of thresholds in the coarse search for a t-EER."""
 
 
 class AsvRates(NamedTuple):
@@ -27,12 +27,15 @@ class AsvRates(NamedTuple):
 
 
 ASVSPOOF5_ASV = AsvRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
-"""The system of the organisers of ASVspoof 5, from their evaluation package."""
+"""Error rates of the organisers' system of ASVspoof 5, from the evaluation package."""
 
 
 def asv_rates(curve: Curve) -> AsvRates:
-    """Return the rates at the nearest-point EER threshold of a verification system, as the ASVspoof
-    packages do.
+    """Return the error rates of a verification system at its nearest-point EER threshold, as the
+    ASVspoof packages do.
+
+    Raises:
+        SasvError: there are no target, nontarget, or spoofed trials.
     """
     point = curve.eer_nearest(NONTARGET)
     if point is None or curve.spoof is None:
@@ -43,16 +46,18 @@ def asv_rates(curve: Curve) -> AsvRates:
 
 
 def min_t_dcf(countermeasure: Curve, asv: AsvRates, model: CostModel, legacy: bool = False) -> Cost:
-    """Return the least normalised t-DCF over the thresholds of a countermeasure.
+    """Return the minimum normalised t-DCF over the thresholds of a countermeasure.
 
     Args:
-        countermeasure: its targets are bona fide trials, its spoofs spoofed ones.
-        asv: error rates of the verification system behind it.
+        countermeasure: curve in which bona fide trials are targets.
+        asv: error rates of the verification system that follows the countermeasure.
         model: priors and costs.
-        legacy: the form of ASVspoof 2019, without the cost of an error-free countermeasure.
+        legacy: whether to use the form of ASVspoof 2019, without the cost of an error-free
+            countermeasure.
 
     Raises:
-        SasvError: no spoofed trials, or error rates of a verification system that is of no use.
+        SasvError: there are no spoofed trials, or the error rates of the verification system make a
+            t-DCF meaningless.
     """
     miss, nontarget, spoof = model.weights
     if countermeasure.spoof is None:
@@ -62,13 +67,14 @@ def min_t_dcf(countermeasure: Curve, asv: AsvRates, model: CostModel, legacy: bo
     accepted = spoof * asv.spoof
     if missed < 0 or accepted < 0:
         raise SasvError(
-            f"t-DCF: the verification system errs too often ({asv}); are its rates fractions?"
+            f"t-DCF: the error rates of the verification system are too high ({asv}); are they "
+            "fractions?"
         )
     base = 0.0 if legacy else without
     default = base + min(missed, accepted)
     if not default:
         raise SasvError(
-            "t-DCF: the verification system accepts no spoof; a countermeasure has nothing to do"
+            "t-DCF: the verification system accepts no spoof, so a countermeasure has no effect"
         )
     costs = (base + missed * countermeasure.miss + accepted * countermeasure.spoof) / default
     at = int(costs.argmin())
@@ -84,13 +90,13 @@ class TandemEer(NamedTuple):
 
 
 class TandemPath(NamedTuple):
-    """Where tandem misses and false acceptances are equal, for each threshold of the verification
-    system.
+    """Points at which the miss rate and the false acceptance rate of the tandem are equal, one for
+    each threshold of the verification system.
 
     Attributes:
-        asv, cm: (points,) positions on the two curves.
-        rate: (points,) mean of both tandem error rates; NaN if no countermeasure threshold makes
-            them equal.
+        asv, cm: (points,) indices of points on the two curves.
+        rate: (points,) mean of both error rates of the tandem; NaN if they are equal at no
+            threshold of the countermeasure.
     """
 
     asv: np.ndarray
@@ -101,17 +107,20 @@ class TandemPath(NamedTuple):
 def t_eer_path(
     asv: Curve, cm: Curve, spoofs: float = 0.5, points: np.ndarray | None = None
 ) -> TandemPath:
-    """Return the t-EER path for a share of spoofs among the negatives (0 to 1).
+    """Return the t-EER path for a given share of spoofs among the negatives.
 
-    For each point of the verification system the countermeasure's is found by bisection, because
-    the tandem's misses only grow and its false acceptances only shrink with the countermeasure's
-    threshold.
+    For each point of the verification system, the point of the countermeasure is found by
+    bisection: with an increasing threshold of the countermeasure, the miss rate of the tandem never
+    decreases and its false acceptance rate never increases.
 
     Args:
-        asv: verification system: target, nontarget and spoofed trials.
-        cm: countermeasure: bona fide as target, spoofed.
-        spoofs: share of spoofs among the negatives.
-        points: positions on ``asv`` to look at; all where left out.
+        asv: curve of the verification system with target, nontarget and spoofed trials.
+        cm: curve of the countermeasure, in which bona fide trials are targets.
+        spoofs: share of spoofs among the negatives, from 0 to 1.
+        points: indices of the points on ``asv`` to use; None uses all.
+
+    Raises:
+        SasvError: there are no target, nontarget, or spoofed trials.
     """
     if asv.nontarget is None or asv.spoof is None or cm.spoof is None:
         raise SasvError("a t-EER needs target, nontarget and spoofed trials")
@@ -140,15 +149,16 @@ def t_eer_path(
 
 
 def t_eer(asv: Curve, cm: Curve, exact: bool = True) -> TandemEer:
-    """Return the concurrent t-EER: the point of the path at which nontargets and spoofs pass the
-    tandem equally often.
-
-    There the t-EER is the same whatever the share of spoofs.
+    """Return the concurrent t-EER: the point of the path at which the tandem accepts nontargets and
+    spoofs equally often, so that the t-EER does not depend on the share of spoofs.
 
     Args:
         asv, cm: as in t_eer_path.
-        exact: look at every threshold of the verification system; otherwise at some, then at those
-            around the best (for resamples).
+        exact: whether to evaluate every threshold of the verification system. Otherwise, some
+            thresholds are evaluated, and then those around the best one (for resamples).
+
+    Raises:
+        SasvError: a class of trials is missing, or the t-EER does not exist for these scores.
     """
     points = np.arange(len(asv.thresholds))
     if not exact and len(points) > 4 * COARSE:
@@ -172,8 +182,8 @@ def t_eer(asv: Curve, cm: Curve, exact: bool = True) -> TandemEer:
 
 
 def _distance(asv: Curve, cm: Curve, path: TandemPath) -> np.ndarray:
-    """Return how far apart the tandem's acceptance of nontargets and of spoofs is on a path; NaN
-    where undefined.
+    """Return the difference between the tandem's acceptance rates of nontargets and of spoofs along
+    a path, (points,); NaN where it is undefined.
     """
     assert asv.nontarget is not None and asv.spoof is not None and cm.spoof is not None
     spoof = asv.spoof[path.asv]

@@ -16,8 +16,8 @@ def score_trials(
     """Return the cosine of each trial.
 
     Args:
-        left: (speakers, dimension), embeddings of any length.
-        right: (utterances, dimension), embeddings of any length.
+        left: (speakers, dimension), embeddings of any norm.
+        right: (utterances, dimension), embeddings of any norm.
         enrolment: (trials,) rows of ``left``.
         utterance: (trials,) rows of ``right``.
 
@@ -42,12 +42,15 @@ def score_embeddings(
         utterances: name of each row.
         enrolments: utterances of each enrolled speaker.
         trials: claims to score.
-        failures: utterances that have no embedding -> why.
-        scoring: how to score; left out, the cosine with the mean of the enrolment embeddings.
+        failures: utterances that have no embedding -> the reason.
+        scoring: how to score; None uses the cosine with the mean of the enrolment embeddings.
+
+    Returns:
+        (trials,).
 
     Raises:
-        TableError: a trial or an enrolment names what is not there, or an utterance whose embedding
-            failed or cannot be compared (zero, or not finite).
+        TableError: a trial or an enrolment refers to an unknown speaker or utterance, or to an
+            utterance whose embedding is missing, zero, or not finite.
     """
     needed = needed_names(enrolments, trials)
     reasons = dict(failures or {})
@@ -56,7 +59,7 @@ def score_embeddings(
     lost = [f"{name}: {reasons[name]}" for name in sorted(needed.intersection(reasons))]
     if lost:
         raise TableError(
-            f"{trials.table.name}: {len(lost)} utterances that it needs could not be embedded "
+            f"{trials.table.name}: {len(lost)} of its utterances could not be embedded "
             f"({listed(lost, 3)}); fix the files or drop their rows"
         )
     known = {name: row for row, name in enumerate(utterances)}

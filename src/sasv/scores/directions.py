@@ -1,17 +1,17 @@
-"""Embeddings as directions: vectors of length one."""
+"""Length normalisation: embeddings as unit vectors."""
 
 import numpy as np
 
 TINY = 1e-12
-"""Shorter vectors have no direction; they are left as they are."""
+"""Vectors with a smaller norm have no direction and are left unchanged."""
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors divided by their lengths, (..., dimension), in the same dtype.
+    """Return length-normalised vectors, (..., dimension), in the same dtype.
 
     Args:
-        vectors: (..., dimension). A vector of length zero stays zero, so its products are zero, not
-            NaN.
+        vectors: (..., dimension). A zero vector stays zero, so that its inner products are zero and
+            not NaN.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -19,7 +19,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def without_direction(vectors: np.ndarray) -> np.ndarray:
-    """Return which vectors cannot be compared, bool (...): not finite, or of length zero."""
+    """Return which vectors, (..., dimension), cannot be compared, because they are zero or not
+    finite: bool (...).
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=-1)
     return ~np.isfinite(lengths) | (lengths <= TINY)

@@ -1,7 +1,7 @@
 """Reads score and key files of challenges and other toolkits into score tables, and writes ASVspoof
 5 submissions.
 
-``sasv.scores.layouts`` lists what is known; docs/metrics.md shows it.
+``sasv.scores.layouts`` lists the known layouts; docs/metrics.md shows them.
 """
 
 import gzip
@@ -34,9 +34,7 @@ Columns = dict[str, list[str]]
 SCORE_COLUMNS = ("score", "asv_score", "cm_score")
 TRACK_2 = ("spk", "filename", "cm-score", "asv-score", "sasv-score")
 EVALUATION_SUBSET = "eval"
-"""What is measured of a key with several subsets (ASVspoof 2021), if nothing else is asked
-for.
-"""
+"""Default selection from a key that has several subsets (ASVspoof 2021)."""
 
 
 def read_scores(
@@ -52,20 +50,20 @@ def read_scores(
 
     Args:
         path: the score file.
-        key: the trials with their labels, where the score file has none.
-        column: which score is meant where the file holds several; empty takes ``score``, or the
-            only one.
-        cm: score file of a countermeasure, one score per utterance, to go beside as ``cm_score``.
-        where: keep the trials with this ``column=value`` (several values separated by commas);
-            empty keeps the subset ``eval`` if a column ``subset`` has it, and all trials
-            elsewhere.
+        key: the key file with the trials and their labels, if the score file has none.
+        column: the score to read, if the file has several; empty reads ``score`` or the only one.
+        cm: score file of a countermeasure with one score per utterance, which becomes the column
+            ``cm_score``.
+        where: keep the trials with this ``column=value`` (several values separated by commas).
+            Empty keeps the subset ``eval`` if the column ``subset`` has this value, and otherwise
+            all trials.
         columns: names of the columns of the score file, ``-`` for one that is not read; empty
-            recognises them.
+            recognises the layout.
         labels: meaning of labels that are numbers or unknown words: ``0=spoof``, ``1=bonafide``.
 
     Raises:
-        TableError: an unknown layout, labels whose meaning is not stated, a trial without a score,
-            two scores of one trial, a key of another protocol.
+        TableError: the layout is unknown, the meaning of a label is not stated, a trial has no
+            score or two different ones, or the key belongs to another protocol.
     """
     if not (key or column or cm or where or columns or labels) and _is_ours(path):
         found = load_scores(path)
@@ -75,14 +73,14 @@ def read_scores(
     scores = [name for name in SCORE_COLUMNS if name in cells]
     if not scores:
         raise TableError(
-            f"{path}: no score column; known are: {', '.join(SCORE_COLUMNS)} (or sasv-score "
+            f"{path}: no score column; known names: {', '.join(SCORE_COLUMNS)} (or sasv-score "
             "...); --columns names the columns of a file"
         )
     if key:
         cells = _joined(path, cells, scores, key, _columns(Path(key), (), meaning))
     if "label" not in cells:
         raise TableError(
-            f"{path}: it does not say which trials are targets; give the key file or trial table "
+            f"{path}: does not say which trials are targets; give the key file or trial table "
             "(--key)"
         )
     if cm:
@@ -105,8 +103,8 @@ def read_scores(
 
 
 def _subset(scores: Scores, where: str) -> Scores:
-    """Return the trials that fulfil a condition; without one, the evaluation subset if there are
-    several.
+    """Return the trials that satisfy a condition; without one, the evaluation subset if there are
+    several subsets.
     """
     if not where:
         if "subset" not in scores.table.columns:
@@ -117,7 +115,7 @@ def _subset(scores: Scores, where: str) -> Scores:
         where = f"subset={EVALUATION_SUBSET}"
         others = ", ".join(name for name in names if name != EVALUATION_SUBSET)
         logger.info(
-            "%s: measuring the trials with %s; it also holds %s (--where subset=...)",
+            "%s: using the trials with %s; the file also contains %s (--where subset=...)",
             scores.table.name,
             where,
             others,
@@ -126,12 +124,10 @@ def _subset(scores: Scores, where: str) -> Scores:
 
 
 def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | Path) -> None:
-    """Put the scores of a countermeasure beside those of a speaker system."""
+    """Add the scores of a countermeasure to those of a speaker system."""
     other = _columns(Path(cm))
     if "utterance" not in other or "utterance" not in cells:
-        raise TableError(
-            f"{cm}: scores of a countermeasure need the name of the utterance beside each"
-        )
+        raise TableError(f"{cm}: each score of a countermeasure needs the name of its utterance")
     name = "score" if "score" in other else "cm_score"
     if name not in other:
         raise TableError(f"{cm}: no score column")
@@ -143,7 +139,7 @@ def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | 
 
 
 def _is_ours(path: str | Path) -> bool:
-    """Whether a file is a score table of ours, which is read without a Python object per cell."""
+    """Whether a file is a score table of sasv, which is read without a Python object per cell."""
     opener = gzip.open if str(path).endswith(".gz") else open
     if not Path(path).is_file():  # a pipe can be read only once
         return False
@@ -151,14 +147,14 @@ def _is_ours(path: str | Path) -> bool:
         with opener(path, "rb") as stream:
             header = stream.readline(4096).decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
     except (OSError, EOFError, zlib.error):
-        return False  # reading it again says what is wrong
+        return False  # the general reader will report the problem
     return {"speaker", "utterance", "label", "score"} <= set(header)
 
 
 def _columns(
     path: Path, named: Sequence[str] = (), meaning: dict[str, str] | None = None
 ) -> Columns:
-    """Return the columns of a score or key file by our names."""
+    """Return the columns of a score or key file under the names that sasv uses."""
     lines = read_lines(path)
     if not lines:
         raise TableError(f"{path}: empty file")
@@ -218,7 +214,7 @@ def _columns(
 
 
 def _is_foreign_header(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row has no number where the second has a score."""
+    """Whether the first row has no number in the column in which the second row has a score."""
     at = next((at for at, name in enumerate(names) if name in SCORE_COLUMNS), None)
     if at is None or len(rows) < 2 or len(rows[0]) != len(names) or len(rows[1]) != len(names):
         return False
@@ -226,7 +222,9 @@ def _is_foreign_header(names: Sequence[str], rows: Sequence[Sequence[str]]) -> b
 
 
 def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
-    """Return our label of each cell. TableError where a cell has no stated meaning."""
+    """Return the label that each cell means. Raise TableError if the meaning of a cell is not
+    stated.
+    """
     meanings = {}
     for cell in set(cells):
         whole = cell.removesuffix(".0")
@@ -254,7 +252,7 @@ def _joined(
     if "utterance" not in columns:
         if columns.get("label") != wanted["label"]:
             raise TableError(
-                f"{path}: it does not name its trials, and its labels differ from those of {key} "
+                f"{path}: does not name its trials, and its labels differ from those of {key} "
                 "row by row; is that another key?"
             )
         return wanted | {score: columns[score] for score in scores}
@@ -274,7 +272,7 @@ def _joined(
 def _by_name(
     path: str | Path, names: list[tuple[str, ...]], cells: list[str]
 ) -> dict[tuple[str, ...], str]:
-    """Return name -> cell; TableError if a name has two that differ."""
+    """Return name -> cell. Raise TableError if a name has two different cells."""
     found = dict(zip(names, cells))
     if len(found) < len(names):
         for name, cell in zip(names, cells):
@@ -294,7 +292,7 @@ def _all_in(
     missing = [" ".join(trial) for trial in trials if trial not in found]
     if len(missing) == len(trials):
         raise TableError(
-            f"{path}: it has no trial of {key} ({listed(missing, 2)}); is that the key of another "
+            f"{path}: has no trial of {key} ({listed(missing, 2)}); is that the key of another "
             "protocol?"
         )
     if missing:
@@ -306,14 +304,18 @@ def _all_in(
 
 
 def write_submission(scores: Scores, path: str | Path, track: int = 2) -> None:
-    """Write scores as ASVspoof 5 wants them: tab-separated, ``-`` if there is no score of a
-    kind.
+    """Write scores in the submission format of ASVspoof 5: tab-separated, with ``-`` for a missing
+    type of score.
 
     Args:
-        scores: with ``score`` (track 2: the SASV score; track 1: the countermeasure's) and, for
-            track 2, ``asv_score`` and ``cm_score`` if the system is a tandem.
+        scores: the scores. ``score`` is the SASV score for track 2, and the score of the
+            countermeasure for track 1. For track 2, a tandem system also has ``asv_score`` and
+            ``cm_score``.
         path: file to write.
         track: 1 (``filename cm-score``) or 2.
+
+    Raises:
+        TableError: there is no such track.
     """
     table = scores.table
     names = table.texts("utterance")

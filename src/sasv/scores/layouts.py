@@ -1,9 +1,9 @@
 """The layouts of score and key files, and how they are recognised.
 
-A layout names the columns of a file without a header. It is recognised by the number of its columns
-and by which of them hold numbers or labels in words, never by which values happen to occur. The
-meaning of labels written as numbers is part of the layout, of the name of a column, or stated by
-the user.
+A layout names the columns of a file without a header. It is recognised by the number of columns and
+by which of them contain numbers or labels in words, and never by the values that happen to occur.
+The meaning of labels written as numbers is given by the layout, by the name of a column, or by the
+user.
 """
 
 import csv
@@ -29,7 +29,7 @@ WORDS = {
     BONA_FIDE: (BONA_FIDE, "bona-fide", "genuine", "human", "real"),
 }
 LABEL_WORDS = {word: label for label, words in WORDS.items() for word in words}
-"""Labels as others write them, in small letters with hyphens -> our labels."""
+"""Labels in files of other toolkits, in lower case with hyphens -> our labels."""
 
 HEADER_WORDS = {
     "speaker": (
@@ -92,10 +92,10 @@ HEADER_WORDS = {
     "subset": ("subset", "partition", "phase"),
 }
 HEADER_NAMES = {word: name for name, words in HEADER_WORDS.items() for word in words}
-"""Column names as others write them, in small letters with underscores -> ours."""
+"""Column names in files of other toolkits, in lower case with underscores -> our names."""
 
 NUMBERED_HEADERS = {"sasv_label": SASV_FUSION, "target": TARGET_OR_NOT}
-"""Columns whose name says what their numbers mean."""
+"""Columns whose name defines the meaning of their numbers."""
 
 DELIMITERS = ("\t", ";", ",", "|")
 
@@ -105,10 +105,11 @@ class Layout:
     """The columns of a file without a header.
 
     Attributes:
-        name: where such files come from.
-        columns: our name of each column, SKIP for those that are not read.
-        kinds: what each column holds: ``n`` a number, ``l`` a label in words, ``c`` bona fide or
-            spoof in words, ``b`` 0 or 1, ``o`` the word "Output", ``.`` no number, ``?`` anything.
+        name: origin of such files.
+        columns: our name of each column, SKIP for columns that are not read.
+        kinds: type of each column: ``n`` a number, ``l`` a label in words, ``c`` bona fide or spoof
+            in words, ``b`` 0 or 1, ``o`` the word "Output", ``.`` anything but a number, ``?``
+            anything.
         numbers: meaning of labels written as numbers.
     """
 
@@ -118,7 +119,7 @@ class Layout:
     numbers: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, rows: Sequence[Sequence[str]]) -> bool:
-        """Return whether all rows look like this layout."""
+        """Whether all rows match this layout."""
         return len(rows[0]) == len(self.kinds) and all(
             _is_kind(kind, cell) for row in rows for kind, cell in zip(self.kinds, row)
         )
@@ -187,17 +188,17 @@ LAYOUTS = (
     Layout("scores of Kaldi with labels", ("score", "label"), "nl"),
     Layout("scores of utterances", ("utterance", "score"), "?n"),
 )
-"""In the order in which they are tried: the first that all rows match."""
+"""The layouts in the order in which they are tried; the first that all rows match is used."""
 
 LOOKED_AT = 200
-"""Rows at the beginning by which a layout is recognised."""
+"""Number of rows at the beginning of a file by which a layout is recognised."""
 
 
 def layout_of(rows: Sequence[Sequence[str]]) -> Layout | None:
-    """Return the layout of rows without a header, None if none is known.
+    """Return the layout of rows without a header, None if it is unknown.
 
-    A column of bona fide and spoof decides between layouts that are else alike, so that all of its
-    rows are looked at.
+    Some layouts differ only in a column that contains bona fide and spoof, so that all rows of such
+    a column are checked.
     """
     looked_at = rows[:LOOKED_AT]
     found = (layout for layout in LAYOUTS if layout.matches(looked_at))
@@ -205,8 +206,8 @@ def layout_of(rows: Sequence[Sequence[str]]) -> Layout | None:
 
 
 def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
-    """Return the first row that is unlike all others, None if there are several or no layout is
-    known that the others have.
+    """Return the index of the only row that does not match the layout of all others; None if there
+    are several such rows, or if the layout is unknown.
     """
     looked_at = rows[:LOOKED_AT]
     for layout in LAYOUTS:
@@ -217,21 +218,22 @@ def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
 
 
 def header_names(cells: Sequence[str]) -> list[str] | None:
-    """Return our name of each column if a line is a header, None if it is none.
+    """Return our name of each column if a line is a header, otherwise None.
 
-    Letter case, quotes, spaces and hyphens do not matter. A line with a number in it is no header.
+    Letter case, quotes, spaces and hyphens do not matter. A line that contains a number is not a
+    header.
     """
     plain = [_plain(cell, "_") for cell in cells]
-    names = set(plain) & set(HEADER_NAMES) - set(LABEL_WORDS)  # "target" may be a label as well
+    names = set(plain) & set(HEADER_NAMES) - set(LABEL_WORDS)  # "target" may also be a label
     if not names or any(is_number(cell) for cell in cells):
         return None
     ours = [HEADER_NAMES.get(name, name) for name in plain]
-    # Beside a column "label", another one called "class" is something else.
+    # If there is a column "label", a column "class" means something else.
     return [name if our in plain else our for name, our in zip(plain, ours)]
 
 
 def numbered_header(cells: Sequence[str]) -> Mapping[str, str]:
-    """Return the meaning of labels written as numbers that the name of a column states."""
+    """Return the meaning of labels written as numbers that the name of a column defines."""
     for cell in cells:
         meaning = NUMBERED_HEADERS.get(_plain(cell, "_"))
         if meaning is not None:
@@ -240,7 +242,7 @@ def numbered_header(cells: Sequence[str]) -> Mapping[str, str]:
 
 
 def label_of(cell: str) -> str | None:
-    """Return our label of a word, None if it is not known."""
+    """Return the label that a word means, None if the word is unknown."""
     return LABEL_WORDS.get(_plain(cell, "-"))
 
 
@@ -260,7 +262,7 @@ def parse_numbers(entries: Sequence[str]) -> dict[str, str]:
     """Parse the meaning of labels that are written as numbers or in other words (``0=spoof``).
 
     Raises:
-        TableError: it is written otherwise, or a label is unknown.
+        TableError: an entry is malformed, or a label is unknown.
     """
     found = {}
     for part in entries:
@@ -275,7 +277,7 @@ def parse_numbers(entries: Sequence[str]) -> dict[str, str]:
 
 
 def is_number(cell: str) -> bool:
-    """Return whether a cell is a number, NaN and infinity among them."""
+    """Whether a cell is a number, including NaN and infinity."""
     try:
         float(cell)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Adaptive symmetric score normalisation (s-norm) against a cohort of other people.
+"""Adaptive symmetric score normalisation (s-norm) against a cohort of other speakers.
 
 Source: Matejka et al., "Analysis of score normalization in multilingual speaker recognition",
 Interspeech 2017 (adaptive s-norm 1: the top scores of each side).
@@ -18,26 +18,24 @@ from sasv.core.files import atomic_path, digest_of_bytes
 from sasv.scores.directions import unit, without_direction
 
 NO_SPREAD = 1e-6
-"""Cohort scores (cosines) that differ by less are equal but for rounding."""
+"""Cohort scores (cosines) that differ by less than this are equal up to rounding."""
 
 BLOCK = 1024
-"""Rows multiplied with the cohort at once, so that the memory of a million utterances is that of a
-block.
-"""
+"""Number of rows that are multiplied with the cohort at once, to limit the memory."""
 
 BLOCK_CELLS = 1 << 24
-"""Scores in a block at most: with a cohort of 100,000, 64 MB."""
+"""Maximum number of scores in a block (64 MB)."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Other people to score against.
+    """Embeddings of other speakers, with which scores are normalised.
 
     Attributes:
-        vectors: their directions, float (cohort, dimension), no longer than 1.
-        source: where they come from, for records and errors.
-        by: what a row is: an utterance, or the mean of a speaker.
-        digest: identifies the members: two cohorts with the same digest hold the same utterances.
+        vectors: length-normalised embeddings, float (cohort, dimension), of norm at most 1.
+        source: origin of the embeddings, for records and errors.
+        by: what a row represents: an utterance, or the mean of a speaker.
+        digest: identifies the members: cohorts with the same digest have the same utterances.
     """
 
     vectors: np.ndarray
@@ -54,31 +52,31 @@ class Cohort:
         source: str = "",
         names: Sequence[str] = (),
     ) -> "Cohort":
-        """Make a cohort of embeddings.
+        """Make a cohort from embeddings.
 
         Args:
-            vectors: (utterances, dimension), raw (or multi-crop).
-            speakers: speaker of each row, to average the embeddings of each; None keeps utterances
-                apart.
-            crops: the embeddings are multi-crop: they are not normalised.
-            source: where they come from, for records and errors.
+            vectors: (utterances, dimension), raw or multi-crop embeddings.
+            speakers: speaker of each row, to average the embeddings of each speaker; None keeps the
+                utterances separate.
+            crops: whether the embeddings are multi-crop, and therefore not normalised again.
+            source: origin of the embeddings, for records and errors.
             names: names of the utterances, for the digest.
 
         Raises:
-            SasvError: fewer than two members, members that cannot be compared, or members that are
-                all the same.
+            SasvError: there are fewer than two members, a member is zero or not finite, or all
+                members are equal.
         """
         where = f" of {source}" if source else ""
         if len(vectors) < 2:
             raise SasvError(
-                f"a cohort of {len(vectors)}{where}: s-norm needs at least two embeddings, and "
+                f"a cohort of {len(vectors)}{where}: s-norm needs at least two embeddings, "
                 "preferably hundreds"
             )
         broken = int(without_direction(vectors).sum())
         if broken:
             raise SasvError(
                 f"a cohort{where} with {broken} embeddings that are zero or not finite; leave "
-                "their recordings out"
+                "out their recordings"
             )
         if speakers is not None:
             _, index = np.unique(np.array(speakers), return_inverse=True)
@@ -87,20 +85,20 @@ class Cohort:
             vectors = (sums / np.bincount(index)[:, None]).astype(vectors.dtype)
             if len(vectors) < 2:
                 raise SasvError(
-                    f"a cohort of one speaker{where}: s-norm needs at least two speakers, and "
+                    f"a cohort of one speaker{where}: s-norm needs at least two speakers, "
                     "preferably hundreds"
                 )
         directions = vectors if crops else unit(vectors)
         if float(np.abs(directions - directions[0]).max()) < NO_SPREAD:
             raise SasvError(
                 f"a cohort{where} of {len(directions)} equal embeddings has no spread; s-norm "
-                "needs different people"
+                "needs different speakers"
             )
         digest = digest_of_bytes("\n".join(names)) if names else ""
         return cls(directions, source, "utterance" if speakers is None else "speaker", digest)
 
     def save(self, path: str | Path) -> None:
-        """Write it as ``.npz``."""
+        """Write the cohort as an ``.npz`` file."""
         with atomic_path(path) as temporary:
             np.savez(
                 temporary,
@@ -110,7 +108,11 @@ class Cohort:
 
     @classmethod
     def load(cls, path: str | Path) -> "Cohort":
-        """Read what save wrote. SasvError if it is something else."""
+        """Read a cohort that ``save`` wrote.
+
+        Raises:
+            SasvError: the file is not a cohort.
+        """
         try:
             with np.load(path, allow_pickle=False) as stored:
                 source, by, digest = json.loads(str(stored["about"]))
@@ -119,7 +121,7 @@ class Cohort:
             raise SasvError(f"{path}: not a cohort that sasv evaluate wrote ({error})") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what identifies it, as plain values."""
+        """Return what identifies the cohort, as JSON values."""
         return {
             "source": self.source,
             "by": self.by,
@@ -131,16 +133,16 @@ class Cohort:
 def cohort_statistics(
     directions: np.ndarray, cohort: Cohort, top: int = 300
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and unbiased standard deviation of the highest cohort scores of each row, both
-    (rows,).
+    """Return the mean and the unbiased standard deviation of the highest cohort scores of each row,
+    both (rows,).
 
     Args:
-        directions: (rows, dimension).
-        cohort: whom to score against.
-        top: how many count; 0, or more than there are, takes all.
+        directions: (rows, dimension), length-normalised embeddings.
+        cohort: the cohort.
+        top: number of highest scores to use; 0, or a number above the size of the cohort, uses all.
 
     Raises:
-        SasvError: fewer than two scores count, or those of a row are all equal.
+        SasvError: fewer than two scores are used, or those of a row are all equal.
     """
     size = len(cohort.vectors)
     top = min(top, size) if top else size
@@ -161,8 +163,8 @@ def cohort_statistics(
         raise SasvError(
             f"s-norm divides by the spread of the {top} highest cohort scores, and for {flat} of "
             f"{len(directions)} "
-            "embeddings these are all equal; take a cohort of different people, or more of it "
-            "(--top)"
+            "embeddings these are all equal; use a cohort of different speakers, or more of its "
+            "scores (--top)"
         )
     return means, deviations
 
@@ -176,13 +178,14 @@ def s_norm(
     cohort: Cohort,
     top: int = 300,
 ) -> np.ndarray:
-    """Return adaptively normalised scores: the mean of the score standardised on both sides,
-    (trials,).
+    """Return adaptively normalised scores, (trials,): the average of the score standardised with
+    the statistics of the enrolment and of the test side.
 
     Args:
         scores: (trials,) inner products.
-        left, right: directions of enrolments and of tests.
-        enrolment, utterance: (trials,) rows of the two.
+        left, right: length-normalised embeddings of enrolments (speakers, dimension) and of test
+            utterances (utterances, dimension).
+        enrolment, utterance: (trials,) rows of ``left`` and ``right``.
         cohort, top: as in cohort_statistics.
     """
     used, place = np.unique(utterance, return_inverse=True)

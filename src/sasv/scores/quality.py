@@ -12,12 +12,12 @@ QUALITY = ("log_seconds", "log_enrolments", "norm")
 def quality_measures(
     seconds: np.ndarray, enrolments: np.ndarray, vectors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the measures of trials by name, (trials,) each.
+    """Return quality measures of trials: name -> (trials,).
 
     Args:
-        seconds: (trials,) length of the test utterance.
+        seconds: (trials,) length of the test utterance in seconds.
         enrolments: (trials,) number of enrolment utterances.
-        vectors: (trials, dimension), raw embedding of the test utterance; its norm is the third
+        vectors: (trials, dimension), raw embeddings of the test utterances, whose norm is the third
             measure.
     """
     values: Sequence[np.ndarray] = (

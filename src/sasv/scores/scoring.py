@@ -1,4 +1,4 @@
-"""How embeddings become scores, as a value that is stored with the scores and can be compared."""
+"""How scores are computed from embeddings, as a value that is stored with scores and compared."""
 
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,36 +14,37 @@ from sasv.scores.directions import unit, without_direction
 from sasv.scores.normalise import Cohort, s_norm
 
 Enrolment = Literal["mean", "normalised", "scores"]
-"""What represents a speaker with several recordings: the mean of the raw embeddings (as published),
-the mean of the normalised ones, or no vector at all: the mean of the scores against each
-recording."""
+"""How a speaker with several recordings is scored: with the mean of the raw embeddings (as
+published), with the mean of the length-normalised embeddings, or with the mean of the scores
+against each recording.
+"""
 
 ENROLMENTS = typing.get_args(Enrolment)
 
 GATHERED = 1 << 16
-"""Trials per step where each pair is multiplied on its own."""
+"""Number of trials per step if each pair is multiplied separately."""
 
 DENSE_CELLS = 1 << 24
-"""Products per step where whole blocks of speakers are multiplied."""
+"""Number of products per step if whole blocks of speakers are multiplied."""
 
 SIDECAR = ".scoring.json"
-"""Suffix of the file beside a score file that says how the scores were made."""
+"""Suffix of the file, next to a score file, that records how the scores were made."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How embeddings become scores.
+    """How scores are computed from embeddings.
 
     Attributes:
         enrolment: one of ENROLMENTS.
-        cohort: embeddings of other people for adaptive s-norm; None leaves the scores as they are.
-        top: cohort scores that count, on each side; 0 takes all.
-        crops: if not 0, each embedding is the mean of the normalised embeddings of so many crops
-            (multi-crop). Such embeddings are not normalised again, so a score is the mean over all
-            pairs of crops.
-        crop_seconds: length of a crop.
-        max_pause: pauses were cut down to so many seconds before embedding; None: utterances were
-            embedded whole.
+        cohort: embeddings of other speakers for adaptive s-norm; None does not normalise.
+        top: number of highest cohort scores to use on each side; 0 uses all.
+        crops: if not 0, each embedding is the mean of the length-normalised embeddings of this
+            number of crops (multi-crop). Such embeddings are not normalised again, so that a score
+            is the mean over all pairs of crops.
+        crop_seconds: length of a crop in seconds.
+        max_pause: pauses were shortened to this many seconds before embedding; None if they were
+            kept.
     """
 
     enrolment: str = "mean"
@@ -62,12 +63,14 @@ class Scoring:
     def directions(
         self, vectors: np.ndarray, members: Sequence[Sequence[int]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (speakers, dimension) and (utterances, dimension) whose inner products are the
-        scores.
+        """Return the vectors of speakers and utterances whose inner products are the scores.
 
         Args:
             vectors: (utterances, dimension), raw embeddings.
-            members: rows of each speaker's enrolment utterances.
+            members: rows of the enrolment utterances of each speaker.
+
+        Returns:
+            (speakers, dimension) and (utterances, dimension), of norm at most 1.
         """
         tests = vectors if self.crops else unit(vectors)
         if self.enrolment == "mean" and not self.crops:
@@ -82,17 +85,17 @@ class Scoring:
         enrolment: np.ndarray,
         utterance: np.ndarray,
     ) -> np.ndarray:
-        """Return the score of each trial, (trials,): the one way from embeddings to scores.
+        """Return the score of each trial, (trials,). All commands compute scores with this method.
 
         Args:
             vectors: (utterances, dimension), raw embeddings.
-            members: rows of each speaker's enrolment utterances.
+            members: rows of the enrolment utterances of each speaker.
             enrolment: (trials,) speaker of each trial, a row of ``members``.
             utterance: (trials,) test utterance of each trial, a row of ``vectors``.
 
         Raises:
-            SasvError: an embedding is not finite or has length zero, so that a comparison would
-                mean nothing.
+            SasvError: an embedding is zero or not finite, so that a comparison would be
+                meaningless.
         """
         used = np.zeros(len(vectors), bool)
         used[utterance] = True
@@ -107,8 +110,8 @@ class Scoring:
         return s_norm(scores, left, right, enrolment, utterance, self.cohort, self.top)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values: what is stored in checkpoints and beside score files, without
-        embeddings.
+        """Return the record that is stored in checkpoints and next to score files: JSON values
+        without embeddings.
         """
         values: dict[str, Any] = {
             "measure": "cosine",
@@ -124,12 +127,12 @@ class Scoring:
         return values
 
     def describe(self) -> str:
-        """Return it in words, for errors and model cards."""
+        """Describe the scoring in words, for errors and model cards."""
         return described(self.to_dict())
 
 
 def described(record: Mapping[str, Any]) -> str:
-    """Return what Scoring.to_dict gave in words."""
+    """Describe a record (see Scoring.to_dict) in words."""
     crops = record.get("crops", 0)
     pieces = [f"cosine, enrolment {record.get('enrolment', 'mean')}"]
     pieces.append(
@@ -153,14 +156,14 @@ def described(record: Mapping[str, Any]) -> str:
 
 
 def same_scoring(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two records (see Scoring.to_dict) mean scores that can be held against one
+    """Whether the scores of two records (see Scoring.to_dict) can be compared with the same
     threshold.
     """
     return _identity(first) == _identity(second)
 
 
 def unfused(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of the speaker system's score alone, of one of fused scores."""
+    """Return the record of the score of the speaker system, given that of fused scores."""
     return {name: value for name, value in record.items() if name != "fusion"}
 
 
@@ -183,9 +186,7 @@ def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def sidecar(scores: str | Path) -> Path:
-    """Return the path of the record beside a score file: ``scores.tsv`` ->
-    ``scores.scoring.json``.
-    """
+    """Return the path of the record of a score file: ``scores.tsv`` -> ``scores.scoring.json``."""
     path = Path(scores)
     return path.with_name(
         path.name.removesuffix(".gz").removesuffix(".tsv").removesuffix(".txt") + SIDECAR
@@ -193,19 +194,18 @@ def sidecar(scores: str | Path) -> Path:
 
 
 def save_scoring(scores: str | Path, scoring: Mapping[str, Any], model: str = "") -> None:
-    """Write beside a score file how its scores were made.
+    """Write the record of how scores were made next to the score file.
 
     Args:
         scores: the score file.
-        scoring: what Scoring.to_dict gave.
+        scoring: the result of Scoring.to_dict.
         model: fingerprint of the model.
     """
     write_json(sidecar(scores), {"scoring": dict(scoring), "model": model})
 
 
 def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
-    """Return (scoring, fingerprint of the model) of a score file; None if nothing is recorded
-    beside it.
+    """Return (scoring, fingerprint of the model) of a score file, None if the file has no record.
 
     Raises:
         SasvError: the record is broken.
@@ -223,7 +223,7 @@ def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
 
 
 def enrolment_vectors(vectors: np.ndarray, members: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return (speakers, dimension): the mean of the embeddings at each speaker's rows."""
+    """Return the mean of the embeddings in the rows of each speaker, (speakers, dimension)."""
     return np.stack([vectors[list(rows)].mean(axis=0) for rows in members])
 
 
@@ -233,14 +233,14 @@ def products(
     """Return the inner product of each trial, (trials,) in [-1, 1].
 
     Args:
-        left: (speakers, dimension), directions no longer than 1.
-        right: (utterances, dimension), directions no longer than 1.
+        left: (speakers, dimension), vectors of norm at most 1.
+        right: (utterances, dimension), vectors of norm at most 1.
         enrolment: (trials,) rows of ``left``.
         utterance: (trials,) rows of ``right``.
     """
     scores = np.empty(len(enrolment), left.dtype)
     if len(left) * len(right) <= 4 * len(scores):
-        # Most pairs are asked for: multiply whole blocks of speakers, then pick.
+        # Most pairs are needed: multiply whole blocks of speakers, then select.
         order = np.argsort(enrolment, kind="stable")
         sorted_rows = enrolment[order]
         block = max(1, DENSE_CELLS // max(len(right), 1))

@@ -12,12 +12,13 @@ from sasv.scores.directions import unit
 
 
 class Evidence(NamedTuple):
-    """What a model says of trials, beside one score: (trials,) each, or single numbers.
+    """The evidence of a model about trials; each attribute is an array (trials,) or a number.
 
     Attributes:
-        speaker: log-likelihood ratio of the claimed speaker against another one.
+        speaker: log-likelihood ratio of the claimed speaker against another speaker.
         spoof: log-likelihood ratio of bona fide against spoofed speech.
-        familiarity: from 1 (recordings like those that ``spoof`` was calibrated on) to 0.
+        familiarity: similarity to the recordings with which ``spoof`` was calibrated, from 1 (very
+            similar) to 0.
     """
 
     speaker: np.ndarray
@@ -28,14 +29,14 @@ class Evidence(NamedTuple):
         """Return the log-likelihood ratio of the target against nontargets and spoofs.
 
         Args:
-            spoof_share: weight of spoofs in the mixture of both.
+            spoof_share: weight of spoofs in the mixture of both, from 0 to 1.
         """
         other, spoofed = self.against(spoof_share)
         found: np.ndarray = -np.logaddexp(other, spoofed)
         return found
 
     def against(self, spoof_share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weighted log-likelihoods of another speaker and of a spoof, against the
+        """Return the weighted log-likelihoods of another speaker and of a spoof, relative to the
         target.
         """
         with np.errstate(divide="ignore"):
@@ -56,8 +57,8 @@ class SpoofHead:
     bias: float = 0.0
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the score of each embedding (utterances, dimension), (utterances,); higher: bona
-        fide.
+        """Return the scores (utterances,) of embeddings (utterances, dimension); higher means more
+        likely bona fide.
         """
         found: np.ndarray = unit(vectors) @ self.weight + self.bias
         return found
@@ -65,8 +66,8 @@ class SpoofHead:
 
 @dataclass(frozen=True)
 class TrialClasses:
-    """The three classes of a trial (target, other speaker, spoof), linear in its cosine and in its
-    ``cm_score``.
+    """A linear classifier of trials into three classes (target, other speaker, spoof), whose inputs
+    are the cosine and the ``cm_score``.
 
     Attributes:
         weight: (3, 2).
@@ -77,8 +78,8 @@ class TrialClasses:
     bias: np.ndarray
 
     def logits(self, cosines: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:
-        """Return the logits (..., 3) of the classes (target, other speaker, spoof), of cosines and
-        scores of the spoof head of one shape (...).
+        """Return the logits (..., 3) of the classes (target, other speaker, spoof) for cosines
+        (...) and scores of the spoof head (...).
         """
         features = np.stack((cosines, cm_scores), axis=-1).astype(np.float64)
         found: np.ndarray = features @ self.weight.T.astype(np.float64) + self.bias
@@ -87,16 +88,15 @@ class TrialClasses:
     def llr(
         self, cosines: np.ndarray, cm_scores: np.ndarray, spoof_share: float = 0.5
     ) -> np.ndarray:
-        """Return the log-likelihood ratio of the target against both others, of the shape of the
-        cosines.
+        """Return the log-likelihood ratio (...) of the target against both other classes.
 
         Args:
-            cosines: cosine of each trial.
-            cm_scores: score of the spoof head for the tested utterance of each.
-            spoof_share: share of spoofs among the trials that are not of the target.
+            cosines: (...) cosine of each trial.
+            cm_scores: (...) score of the spoof head for the test utterance of each trial.
+            spoof_share: share of spoofs among the trials that are not target trials, from 0 to 1.
 
         Raises:
-            SasvError: the share is no probability.
+            SasvError: the share is not between 0 and 1.
         """
         if not 0 <= spoof_share <= 1:
             raise SasvError(f"the share of spoofs is {spoof_share}; it must be from 0 to 1")
@@ -109,23 +109,23 @@ class TrialClasses:
 
 @dataclass(frozen=True)
 class ThreeClass:
-    """What a model of the three-class loss says of a trial.
+    """Computes the evidence about a trial for a model trained with the three-class loss.
 
     Attributes:
-        head: gives the ``cm_score`` of the tested utterance.
-        classes: of cosine and ``cm_score``.
+        head: computes the ``cm_score`` of the test utterance.
+        classes: classifies the trial by its cosine and ``cm_score``.
     """
 
     head: SpoofHead
     classes: TrialClasses
 
     def evidence(self, cosine: float, test: np.ndarray) -> Evidence:
-        """Return the log-likelihood ratios of a trial: the target against another speaker, and
-        against a spoof.
+        """Return the log-likelihood ratios of the target against another speaker and against a
+        spoof.
 
         Args:
-            cosine: of the trial.
-            test: (dimension,), embedding of the tested utterance.
+            cosine: cosine of the trial.
+            test: (dimension,), embedding of the test utterance.
         """
         target, other, spoof = self.classes.logits(np.array(cosine), self.head.scores(test))
         return Evidence(target - other, target - spoof, np.array(1.0))

@@ -1,5 +1,5 @@
-"""Tables as TSV files that people can read: utterances, enrolments, trials, scores
-(docs/tables.md).
+"""Tables of utterances, enrolments, trials, and scores, stored as human-readable TSV files (see
+docs/tables.md).
 """
 
 from sasv.tables.join import check_trials, needed_names, needed_utterances

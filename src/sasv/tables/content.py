@@ -1,9 +1,9 @@
 """Digests of the content of files and folders, independent of their paths, by which finished work
 recognises its inputs.
 
-A record keeps the absolute path and a digest of the content. A path that is spelt differently, a
-link, or a copy on another disk is then the same input, and a file that was replaced in place is
-another one.
+A record contains the absolute path and a digest of the content. A path that is spelt differently, a
+link, or a copy on another disk is therefore the same input, and a file that was replaced in place
+is a different one.
 """
 
 import os
@@ -24,17 +24,17 @@ a folder.
 """
 
 Comparison = Literal["same", "moved", "unknown", "changed"]
-"""How an input compares with the one on record. ``unknown``: an older version of sasv kept no
-digest, and what stood at the old path is no longer there."""
+"""Result of comparing an input with its record. ``unknown`` means that an older version of sasv
+recorded no digest and that the recorded path no longer exists."""
 
 CODED_COLUMNS = ("speaker", "label", "attack", "split")
-"""Columns of an utterance table on which training and copying depend, besides the names and the
-audio.
+"""Columns of an utterance table, besides the names and the audio, that affect training and
+synthesis.
 """
 
 
 def content_of(path: str | Path) -> Content | None:
-    """Return what a record keeps of a file or folder; None if there is nothing."""
+    """Return the record of a file or folder, None if it does not exist."""
     place = Path(path)
     found = {"path": os.path.abspath(place)}
     if place.is_dir():
@@ -47,11 +47,11 @@ def content_of(path: str | Path) -> Content | None:
 
 
 def compare(kept: Mapping[str, str], path: str | Path) -> Comparison:
-    """Compare what a record kept of an input with what is at ``path`` now.
+    """Compare the record of an input with what is at ``path`` now.
 
     Args:
-        kept: what ``content_of`` gave, or only its ``path`` if no digest was kept.
-        path: file or folder now.
+        kept: the result of ``content_of``, or only its ``path`` if no digest was recorded.
+        path: the present file or folder.
     """
     old = Path(kept["path"])
     now = Path(path)
@@ -84,8 +84,8 @@ def _compare_folders(kept: Mapping[str, str], old: Path, now: Path) -> Compariso
 
 
 def listing_digest(folder: str | Path) -> str:
-    """Return the digest of the relative names and sizes of the files below a folder, hidden ones
-    left out.
+    """Return the digest of the relative names and the sizes of the files below a folder, except
+    hidden files.
     """
     lines = []
     for parent, folders, files in os.walk(folder):
@@ -94,16 +94,14 @@ def listing_digest(folder: str | Path) -> str:
         for name in sorted(name for name in files if not name.startswith(".")):
             try:
                 size = Path(parent, name).stat().st_size
-            except OSError:  # a link to nothing
+            except OSError:  # a dangling link
                 size = -1
             lines.append(f"{inside}/{name}\t{size}\n")
     return digest_of_bytes("".join(lines))
 
 
 def table_rows_digest(path: str | Path) -> str:
-    """Return ``rows_digest`` of a file that is an utterance table, and an empty text for any other
-    file.
-    """
+    """Return the ``rows_digest`` of an utterance table, and an empty string for any other file."""
     if not str(path).endswith((".tsv", ".tsv.gz", ".parquet")):
         return ""
     try:
@@ -116,8 +114,9 @@ def table_rows_digest(path: str | Path) -> str:
 def rows_digest(utterances: Utterances) -> str:
     """Return a digest of the rows that stays the same when the audio moves to another disk.
 
-    Of the paths only the part below their common folder counts, for each attack on its own, because
-    copies by a vocoder usually lie elsewhere than their sources.
+    Only the part of each path below the common folder is included. The common folder is determined
+    separately for each attack, because copies by a vocoder are usually not in the folder of their
+    sources.
     """
     table = utterances.table
     parts = [_joined(utterances.ids)]
@@ -140,7 +139,7 @@ def _joined(texts: list[str]) -> bytes:
 
 
 def _below_common_folder(paths: list[str]) -> list[str]:
-    """Return the paths without the folder that is common to all of them, with slashes."""
+    """Return the paths relative to their common folder, with forward slashes."""
     if not paths:
         return []
     ends = [os.path.dirname(path) + os.sep for path in (min(paths), max(paths))]

@@ -12,7 +12,7 @@ from sasv.tables.utterances import Utterances
 
 @dataclass(frozen=True)
 class TrialRows:
-    """Trials as numbers: the row of the enrolment and of the test utterance of each."""
+    """Row numbers of the enrolment and of the test utterance of each trial, (trials,) each."""
 
     enrolment: np.ndarray
     utterance: np.ndarray
@@ -23,9 +23,14 @@ def check_trials(
 ) -> TrialRows:
     """Join trials with enrolments and known utterances.
 
+    Args:
+        trials: the trials.
+        enrolments: the enrolled speakers.
+        known: utterance names in the order of their rows, or name -> row.
+
     Raises:
-        TableError: a trial names a speaker who is not enrolled or an unknown utterance, or an
-            enrolment does.
+        TableError: a trial names a speaker who is not enrolled, or a trial or an enrolment names an
+            unknown utterance.
     """
     rows = known if isinstance(known, dict) else {name: row for row, name in enumerate(known)}
     enrolled = {name: row for row, name in enumerate(enrolments.speakers)}
@@ -42,13 +47,15 @@ def check_trials(
 
 
 def needed_names(enrolments: Enrolments, trials: Trials) -> set[str]:
-    """Return the names of all utterances that a protocol enrols or tests."""
+    """Return the names of all utterances that a protocol uses for enrolment or test."""
     return set(trials.utterances[1]) | {name for names in enrolments.utterances for name in names}
 
 
 def needed_utterances(everything: Utterances, enrolments: Enrolments, trials: Trials) -> Utterances:
-    """Return the rows that a protocol needs, in the order of the table. TableError as
-    check_trials.
+    """Return the rows that a protocol needs, in the order of the table.
+
+    Raises:
+        TableError: as in ``check_trials``.
     """
     check_trials(trials, enrolments, everything.rows)
     return everything.take(

@@ -1,8 +1,9 @@
-"""A table's recordings in a few large tars with indexes, and a table that points into them.
+"""Packs the recordings of a table into a few large indexed tars, and writes a table that points
+into them.
 
-A tar holds plain files named ``KEY.EXT``, so ``webdataset`` and ``tar`` read it too. The shards
-depend on the table and the options alone: a run that was killed and is run again ends with the same
-bytes.
+A tar contains plain files named ``KEY.EXT``, so that ``webdataset`` and ``tar`` can read it as
+well. The shards depend only on the table and the options, so that a run that was killed and started
+again produces the same bytes.
 """
 
 import hashlib
@@ -39,12 +40,12 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 SMALLEST_SHARD = 10_000
 
 AHEAD = 16
-"""Recordings for each thread that are read ahead of the one that is written."""
+"""Number of recordings that each thread reads ahead of the one that is being written."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished tar: its name, members, size, and sum."""
+    """A finished tar: its name, members, size in bytes, and checksum."""
 
     name: str
     members: int
@@ -54,17 +55,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written: the table, and the shards."""
+    """Result of packing: the table and the shards."""
 
     table: Path
     shards: Sequence[Shard]
 
 
 def bytes_of(text: str) -> int:
-    """Return the bytes that a size means: ``1GB``, ``500MB`` (units of 1000), or plain bytes.
+    """Return the number of bytes of a size: ``1GB``, ``500MB`` (units of 1000), or plain bytes.
 
     Raises:
-        SasvError: it is no size, or too small for a shard.
+        SasvError: the text is not a size, or the size is too small for a shard.
     """
     found = SIZE.fullmatch(text.strip().lower())
     if found is None or found[2] not in UNITS:
@@ -76,8 +77,8 @@ def bytes_of(text: str) -> int:
 
 
 def key_of(utterance: str) -> str:
-    """Return the key of an utterance in a tar: letters, digits, ``-``, ``_``, and ``/`` stay,
-    anything else is written as ``%2E``. A key has no dot, because webdataset ends it there.
+    """Return the key of an utterance in a tar. Letters, digits, ``-``, ``_``, and ``/`` stay; other
+    characters are escaped (``%2E``). A key has no dot, because webdataset would end it there.
     """
     folders = utterance.split("/")
     whole = "" in folders  # a leading, doubled or trailing slash would not survive unpacking
@@ -96,20 +97,21 @@ def pack(
 ) -> Packed:
     """Write the recordings of a table into tars, and the table that points into them.
 
-    A recording of several rows is written once. Shards that are finished are kept.
+    A recording that several rows refer to is written once. Finished shards of an interrupted run
+    are kept.
 
     Args:
         utterances: the table.
-        out: folder for ``shard-000000.tar`` and on, their indexes, ``shards.tsv`` and
-            ``utterances.tsv``.
-        shard_bytes: largest size of a tar; a larger recording has one of its own.
-        audio: recordings as they are, or as FLAC where that keeps their samples to the bit.
-        num_workers: threads that read.
-        verify: read every finished tar again and compare its sum.
+        out: folder for ``shard-000000.tar``, ``shard-000001.tar`` and so on, their indexes,
+            ``shards.tsv``, and ``utterances.tsv``.
+        shard_bytes: maximum size of a tar; a larger recording gets a tar of its own.
+        audio: write recordings unchanged, or as FLAC where that is lossless.
+        num_workers: number of threads that read.
+        verify: read every finished tar again and compare its checksum.
 
     Raises:
-        SasvError: a recording cannot be read, the folder holds another pack, or a finished tar has
-            changed.
+        SasvError: a recording cannot be read, the folder contains shards of another table, or a
+            finished tar has changed.
     """
     sources = sources_of(utterances, out)
     with locked(out):
@@ -136,8 +138,10 @@ class Sources:
 
 
 def sources_of(utterances: Utterances, out: Path) -> Sources:
-    """Return the recordings to be packed. SasvError where there are none, or ``out`` holds the
-    table itself.
+    """Return the recordings to be packed.
+
+    Raises:
+        SasvError: there are none, or ``out`` contains the table itself.
     """
     if not len(utterances):
         raise SasvError(f"{utterances.table.name}: no rows to pack; check --where")
@@ -162,11 +166,11 @@ def finish(
 
 
 class Writer:
-    """Writes shard after shard.
+    """Writes one shard after another.
 
     Attributes:
-        shards: those that are finished.
-        members: ``shard-000000.tar#KEY.EXT`` of each recording in them, in order.
+        shards: the finished shards.
+        members: ``shard-000000.tar#KEY.EXT`` for each recording in them, in order.
     """
 
     def __init__(self, out: Path, shard_bytes: int, sources: Sources):
@@ -177,7 +181,7 @@ class Writer:
         self.members: list[str] = []
 
     def resume(self) -> None:
-        """Take over the shards that an earlier run finished, up to the first that is not whole."""
+        """Reuse the shards of an earlier run, up to the first one that is incomplete."""
         for shard in _read_shards(self.out):
             expected = self.keys[len(self.members) : len(self.members) + shard.members]
             entries = entries_of(self.out, shard, expected)
@@ -186,7 +190,7 @@ class Writer:
             self.add(shard, entries)
 
     def write(self, recordings: Iterator[tuple[str, bytes]], progress: Progress) -> None:
-        """Write the recordings that are left, each with its suffix and its bytes."""
+        """Write the remaining recordings, given as (suffix, bytes)."""
         left = Recordings(recordings)
         while left.next is not None:
             path = tar_path(self.out, len(self.shards))
@@ -201,7 +205,7 @@ class Writer:
         _write_shards(self.out, self.shards)
 
     def add(self, shard: Shard, entries: Sequence[Entry]) -> None:
-        """Take over a finished shard."""
+        """Add a finished shard."""
         self.shards.append(shard)
         start = shard.name.removesuffix(".tar") + MEMBER
         self.members += [start + entry.member for entry in entries]
@@ -211,7 +215,7 @@ class Recordings:
     """Recordings that are still to be written, as (suffix, bytes).
 
     Attributes:
-        next: the next one, None behind the last.
+        next: the next recording, None after the last.
     """
 
     def __init__(self, recordings: Iterator[tuple[str, bytes]]):
@@ -219,7 +223,7 @@ class Recordings:
         self.next = next(recordings, None)
 
     def advance(self) -> None:
-        """Go on to the next one."""
+        """Move to the next recording."""
         self.next = next(self.recordings, None)
 
 
@@ -231,13 +235,13 @@ def tar_path(out: Path, number: int) -> Path:
 def write_tar(
     path: Path, keys: Sequence[str], left: Recordings, shard_bytes: int, progress: Progress
 ) -> tuple[Shard, list[Entry]]:
-    """Write as many recordings as a tar holds, at least one, and its index.
+    """Write as many recordings as fit into a tar, at least one, and the index of the tar.
 
     Args:
         path: the tar.
-        keys: those of the recordings that are left.
-        left: the recordings; what does not fit stays there.
-        shard_bytes: largest size of the tar.
+        keys: keys of the remaining recordings.
+        left: the remaining recordings; those that do not fit stay there.
+        shard_bytes: maximum size of the tar in bytes.
         progress: counts the recordings.
     """
     entries: list[Entry] = []
@@ -257,13 +261,13 @@ def write_tar(
 
 
 def member_bytes(member: str, size: int) -> int:
-    """Return the bytes that a member of some size takes in a tar."""
+    """Return the number of bytes that a member of ``size`` bytes takes in a tar."""
     return len(member_header(member, size)) + size + len(padding(size))
 
 
 def entries_of(out: Path, shard: Shard, expected: Sequence[str]) -> list[Entry] | None:
-    """Return the members of a finished shard; None where the tar is not whole, or has others than
-    the expected keys.
+    """Return the members of a finished shard; None if the tar is incomplete or does not have the
+    expected keys.
     """
     path = out / shard.name
     try:
@@ -277,7 +281,7 @@ def entries_of(out: Path, shard: Shard, expected: Sequence[str]) -> list[Entry] 
 
 
 class _Tar:
-    """A tar that is being written, and the sum of its bytes."""
+    """A tar that is being written, and the checksum of its bytes."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -293,7 +297,7 @@ class _Tar:
         return Entry(member, offset, len(data), hashlib.sha256(data).hexdigest())
 
     def end(self) -> tuple[int, str]:
-        """Write the end; return the size and the sum of the tar."""
+        """Write the end of the tar; return its size and checksum."""
         self._write(END)
         return self.size, self.digest.hexdigest()
 
@@ -328,8 +332,8 @@ def suffix_in_tar(path: str) -> str:
 
 
 def sizes_of(table: str, sources: Sequence[str], num_workers: int) -> list[int]:
-    """Return the bytes of recordings. SasvError names those that are missing, before anything is
-    written.
+    """Return the sizes of recordings in bytes. Raise SasvError for missing recordings, before
+    anything is written.
     """
 
     def size(path: str) -> int | str:
@@ -350,12 +354,14 @@ def sizes_of(table: str, sources: Sequence[str], num_workers: int) -> list[int]:
 
 
 def _check(out: Path, shards: Sequence[Shard], sources: int, verify: bool) -> None:
-    """SasvError where the counts do not add up, or a tar is not what was written."""
+    """Raise SasvError if the counts are inconsistent, or if a tar has changed since it was
+    written.
+    """
     packed = sum(shard.members for shard in shards)
     if packed != sources:
         raise SasvError(
-            f"{out}: its shards hold {packed} recordings of {sources}; remove {SHARDS} there and "
-            "run the same command again"
+            f"{out}: its shards contain {packed} of {sources} recordings; remove {SHARDS} there "
+            "and run the same command again"
         )
     if not verify:
         return
@@ -370,7 +376,9 @@ def _check(out: Path, shards: Sequence[Shard], sources: int, verify: bool) -> No
 
 
 def keep_record(out: Path, utterances: Utterances, shard_bytes: int, audio: Audio) -> None:
-    """Write what the shards are made of; SasvError where the folder holds another pack."""
+    """Record the table and options of the shards; raise SasvError if the folder contains other
+    shards.
+    """
     record = {
         "format": FORMAT,
         "rows": rows_digest(utterances),
@@ -380,8 +388,8 @@ def keep_record(out: Path, utterances: Utterances, shard_bytes: int, audio: Audi
     path = out / RECORD
     if path.exists() and read_json(path) != record:
         raise SasvError(
-            f"{out}: holds shards of another table, or made with other options; choose another "
-            "--out, or remove it"
+            f"{out}: contains shards of another table, or shards made with other options; choose "
+            "another --out, or remove it"
         )
     write_json(path, record)
 

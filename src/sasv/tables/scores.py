@@ -13,10 +13,11 @@ from sasv.tables.trials import Trials
 
 
 class Scores(Trials):
-    """Trials with a score column; the higher, the more the claim is believed.
+    """Trials with a score each; a higher score supports the claim.
 
-    Further columns: ``asv_score`` and ``cm_score`` of the parts of a tandem, and whatever describes
-    the trials (codec, gender). The scores of a countermeasure have the labels bonafide and spoof.
+    Optional columns are ``asv_score`` and ``cm_score``, the scores of the two systems of a tandem,
+    and any properties of the trials (codec, gender). Scores of a countermeasure have the labels
+    bonafide and spoof.
     """
 
     known = (*TRIAL_LABELS, BONA_FIDE)
@@ -29,21 +30,23 @@ class Scores(Trials):
 
     @cached_property
     def values(self) -> np.ndarray:
-        """Scores as float64."""
+        """Scores as float64, (trials,)."""
         return self.table.numbers("score")
 
     @property
     def task(self) -> str:
-        """``cm`` for the scores of a countermeasure, else ``sasv``."""
+        """``cm`` for the scores of a countermeasure, otherwise ``sasv``."""
         return "cm" if BONA_FIDE in self.table.codes("label")[1] else "sasv"
 
     def numbers(self, column: str) -> np.ndarray | None:
-        """Return a column as float64, None if there is none."""
+        """Return a column as float64 (trials,), None if the table does not have it."""
         return self.table.numbers(column) if column in self.table.columns else None
 
     def check_unique(self) -> None:
-        """TableError if a trial stands twice with different scores or labels; the same twice
-        counts twice.
+        """Check for contradictory rows. A trial may be repeated and then counts repeatedly.
+
+        Raises:
+            TableError: a trial appears twice with different scores or labels.
         """
         speakers = self.speakers[0]
         utterances, first = self.table.groups("utterance")  # without their names, which take long
@@ -79,8 +82,16 @@ def save_scores(
     scores: np.ndarray,
     extras: Mapping[str, Sequence[str]] | None = None,
 ) -> Scores:
-    """Write a score file (speaker, utterance, label, attack, score, and further columns) and return
-    it.
+    """Write a score file with the columns speaker, utterance, label, attack, score, and ``extras``.
+
+    Args:
+        path: the file.
+        trials: the trials.
+        scores: (trials,).
+        extras: further columns, each with one cell per trial.
+
+    Returns:
+        The scores as a table.
     """
     cells: dict[str, Sequence[str]] = {
         name: trials.table.texts(name) for name in ("speaker", "utterance", "label")

@@ -1,7 +1,8 @@
 """A table of text columns, kept as Arrow columns.
 
-No Python object exists per cell, so a million rows are read in about two seconds and take little
-more memory than the file. Cells are bytes until they are asked for: a path may hold any bytes.
+There is no Python object per cell, so that a million rows are read in about two seconds and need
+little more memory than the file. Cells are stored as bytes and decoded on access, because a path
+may contain arbitrary bytes.
 """
 
 import os
@@ -18,7 +19,7 @@ from sasv.core.errors import TableError, listed
 from sasv.core.files import atomic_path, digest_of_bytes, other_than_text, read_bytes, write_bytes
 
 LONGEST_NAME = 4096
-"""Bytes of the longest cell that may be a name or a number."""
+"""Maximum length in bytes of a cell with a name or a number."""
 
 BLOCK_BYTES = 1 << 24
 CELL = pa.large_binary()
@@ -33,7 +34,7 @@ class Table:
         name: file name, for messages.
         columns: column names, in order.
         cells: Arrow table with one chunk of bytes per column.
-        lines: line number of each row in the file that it came from, counted from 1.
+        lines: line number of each row in its file, counted from 1.
     """
 
     def __init__(self, name: str, cells: pa.Table, lines: np.ndarray):
@@ -65,8 +66,8 @@ class Table:
             name: file name, for messages.
 
         Raises:
-            TableError: the file is empty, of another kind, or a row has more or fewer cells than
-                the header.
+            TableError: the file is empty or not a table, or a row has more or fewer cells than the
+                header.
         """
         data = data.removeprefix(BYTE_ORDER_MARK)
         other = other_than_text(data)
@@ -114,7 +115,7 @@ class Table:
         """Make a table from sequences of equal length; numbers are written with ``str``.
 
         Raises:
-            TableError: a cell holds a tab or a line end.
+            TableError: a cell contains a tab or a line end.
             ValueError: the sequences have different lengths.
         """
         texts = {column: [str(value) for value in values] for column, values in columns.items()}
@@ -145,7 +146,11 @@ class Table:
         write_bytes(path, body.encode("utf-8", "surrogateescape") + b"\n")
 
     def require(self, *columns: str) -> None:
-        """TableError if a column is missing."""
+        """Check that the table has some columns.
+
+        Raises:
+            TableError: a column is missing.
+        """
         missing = [column for column in columns if column not in self.columns]
         if missing:
             raise TableError(
@@ -154,7 +159,7 @@ class Table:
             )
 
     def line(self, row: int) -> int:
-        """Line of a row in the file, counted from 1."""
+        """Return the line number of a row in the file, counted from 1."""
         return int(self.lines[row])
 
     def column(self, name: str) -> pa.Array:
@@ -166,8 +171,8 @@ class Table:
         return self.cells.column(column)[row].as_py().decode("utf-8", "surrogateescape")
 
     def texts(self, column: str) -> list[str]:
-        """Return a column as Python strings; bytes that are not UTF-8 are escaped as in file
-        names.
+        """Return a column as Python strings. Bytes that are not UTF-8 become surrogate escapes, as
+        in file names.
         """
         array = self.column(column)
         try:
@@ -182,12 +187,12 @@ class Table:
         return Table(self.name, self.cells.take(pa.array(indices)), self.lines[indices])
 
     def where(self, condition: str) -> "Table":
-        """Return the rows that fulfil ``column=value`` or ``column=value1,value2``.
+        """Return the rows that satisfy ``column=value`` or ``column=value1,value2``.
 
-        Several conditions, all to be fulfilled, are separated by ``;``.
+        Several conditions are separated by ``;``, and all of them must be satisfied.
 
         Raises:
-            TableError: a condition is written otherwise, or no row fulfils it.
+            TableError: a condition is malformed, or no row satisfies it.
         """
         chosen = self
         for part in filter(None, map(str.strip, condition.split(";"))):
@@ -208,7 +213,7 @@ class Table:
         return chosen
 
     def with_column(self, name: str, values: Sequence[object]) -> "Table":
-        """Return the table with a column replaced or, at the end, added."""
+        """Return the table with a column replaced, or appended if there is none of that name."""
         added = Table.build({name: values}, self.name).cells.column(0)
         if name in self.columns:
             cells = self.cells.set_column(self.columns.index(name), name, added)
@@ -222,7 +227,9 @@ class Table:
         return np.flatnonzero(lengths == 0)
 
     def groups(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return (code of each row, first row of each distinct text), codes by first appearance."""
+        """Return a code for the text of each row, and the first row of each distinct text. Codes
+        are in order of first appearance.
+        """
         array = self.column(column)
         self._check_lengths(column, array)
         encoded = array.dictionary_encode()
@@ -232,13 +239,17 @@ class Table:
         return codes, first
 
     def codes(self, column: str) -> tuple[np.ndarray, list[str]]:
-        """Return (code of each row as int32, the distinct texts in order of first appearance)."""
+        """Return a code for the text of each row, int32 (rows,), and the distinct texts in order of
+        first appearance.
+        """
         codes, first = self.groups(column)
         return codes, self.take(first).texts(column)
 
     def numbers(self, column: str) -> np.ndarray:
-        """Return a column as float64. TableError names the first cell that is not a finite
-        number.
+        """Return a column as float64, (rows,).
+
+        Raises:
+            TableError: a cell is not a finite number; the message names the first one.
         """
         array = self.column(column)
         self._check_lengths(column, array)
@@ -247,7 +258,7 @@ class Table:
             values = parsed.to_numpy(zero_copy_only=False)
         except (
             pa.ArrowInvalid
-        ):  # Python reads a few more spellings, and finds the one that is wrong
+        ):  # Python accepts a few more spellings, and finds the first invalid cell
             values = np.array([self._number(column, row) for row in range(len(self))], np.float64)
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values)))
@@ -257,7 +268,7 @@ class Table:
     def _number(self, column: str, row: int) -> float:
         text = self.text(column, row)
         try:
-            if "_" in text or not text.isascii():  # which Python takes: 1_000
+            if "_" in text or not text.isascii():  # Python would accept 1_000
                 raise ValueError(text)
             return float(text)
         except ValueError:
@@ -273,22 +284,22 @@ class Table:
             )
 
     def bad_cell(self, column: str, row: int, problem: str) -> TableError:
-        """Make the error for a wrong cell."""
+        """Return the error for an invalid cell."""
         return TableError(
             f"{self.name}, line {self.line(row)}: {column} '{self.text(column, row)}' {problem}"
         )
 
 
 def text_digest(path: str | Path) -> str:
-    """Return the hex SHA-256 of the text of a table, without a byte order mark and with a last line
-    end.
+    """Return the hexadecimal SHA-256 of the text of a table, without a byte order mark and with a
+    final line end.
     """
     data = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
     return digest_of_bytes(data if data.endswith(b"\n") else data + b"\n")
 
 
 def _check_cells(name: str, data: bytes, lines: np.ndarray, wanted: int) -> None:
-    """TableError that names the first row with more or fewer cells than the header."""
+    """Raise TableError for the first row that has more or fewer cells than the header."""
     rows = filter(None, data.split(b"\n"))
     for line, row in zip(lines.tolist(), rows):
         cells = row.count(b"\t") + 1

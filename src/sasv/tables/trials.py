@@ -11,7 +11,7 @@ from sasv.tables.view import TableView, check_filled, check_known, check_unique
 
 
 class Enrolments(TableView):
-    """Claimed speakers: columns speaker and utterances (comma-separated names)."""
+    """Enrolled speakers, with the columns speaker and utterances (comma-separated names)."""
 
     def __init__(self, table: Table):
         super().__init__(table)
@@ -21,18 +21,18 @@ class Enrolments(TableView):
 
     @cached_property
     def speakers(self) -> list[str]:
-        """Enrolled speakers, one per row."""
+        """Name of the enrolled speaker of each row."""
         return self.table.texts("speaker")
 
     @cached_property
     def utterances(self) -> list[list[str]]:
-        """Enrolment utterances of each row."""
+        """Names of the enrolment utterances of each row."""
         return [cell.split(",") for cell in self.table.texts("utterances")]
 
 
 class Trials(TableView):
-    """Claims to decide: columns speaker, utterance, label (target, nontarget, spoof) and attack
-    (optional).
+    """Trials, with the columns speaker, utterance, label (target, nontarget, spoof), and optionally
+    attack.
     """
 
     known: tuple[str, ...] = TRIAL_LABELS
@@ -45,23 +45,23 @@ class Trials(TableView):
 
     @cached_property
     def speakers(self) -> tuple[np.ndarray, list[str]]:
-        """(index per trial, claimed speaker names)."""
+        """Index of the claimed speaker of each trial, (trials,), and the names of the speakers."""
         return self.table.codes("speaker")
 
     @cached_property
     def utterances(self) -> tuple[np.ndarray, list[str]]:
-        """(index per trial, test utterance names)."""
+        """Index of the test utterance of each trial, (trials,), and the names of the utterances."""
         return self.table.codes("utterance")
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """0 target, 1 nontarget, 2 spoof."""
+        """Label of each trial, (trials,): 0 target, 1 nontarget, 2 spoof."""
         codes, names = self.table.codes("label")
         kinds = {name: index for index, name in enumerate(TRIAL_LABELS)} | {BONA_FIDE: 0}
         return np.array([kinds[name] for name in names], np.int8)[codes]
 
     def counts(self) -> dict[str, int]:
-        """Number of trials of each label."""
+        """Number of trials with each label."""
         return {name: int((self.labels == index).sum()) for index, name in enumerate(TRIAL_LABELS)}
 
 

@@ -15,10 +15,10 @@ from sasv.tables.view import TableView, check_filled, check_known, check_unique
 
 
 class Utterances(TableView):
-    """Audio files: columns utterance, path, speaker, and where known label, attack, seconds and any
-    others.
+    """Audio files, with the columns utterance, path, speaker, and optionally label, attack,
+    seconds, and others.
 
-    A relative path starts from the folder of the table.
+    Relative paths are relative to the folder of the table.
     """
 
     def __init__(self, table: Table):
@@ -31,31 +31,31 @@ class Utterances(TableView):
 
     @cached_property
     def ids(self) -> list[str]:
-        """Utterance names, one per row."""
+        """Name of the utterance in each row."""
         return self.table.texts("utterance")
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Row of each utterance name."""
+        """Utterance name -> row."""
         return {name: row for row, name in enumerate(self.ids)}
 
     def path(self, row: int) -> str:
-        """Audio file of a row."""
+        """Return the path of the audio file of a row."""
         return system_path(joined(self.folder, self.table.text("path", row)))
 
     @property
     def paths(self) -> list[str]:
-        """Audio files of all rows."""
+        """Return the paths of the audio files of all rows."""
         return [system_path(joined(self.folder, path)) for path in self.table.texts("path")]
 
     @cached_property
     def folder(self) -> str:
-        """Folder from which relative paths start."""
+        """Folder to which relative paths are relative."""
         return os.path.dirname(self.table.name)
 
     def save(self, path: str | Path) -> None:
-        """Write as TSV, atomically. Relative paths are rewritten so that they name the same
-        files.
+        """Write the table atomically as TSV. Relative paths are rewritten so that they still refer
+        to the same files.
         """
         folder = os.path.abspath(os.path.dirname(path))
         if folder == os.path.abspath(self.folder):
@@ -71,12 +71,12 @@ class Utterances(TableView):
 
     @cached_property
     def speakers(self) -> tuple[np.ndarray, list[str]]:
-        """(speaker index of each row, speaker names)."""
+        """Index of the speaker of each row, (rows,), and the names of the speakers."""
         return self.table.codes("speaker")
 
     @cached_property
     def spoofed(self) -> np.ndarray:
-        """Boolean per row; all False if the table has no label column."""
+        """Whether each row is spoofed, bool (rows,); all False if the table has no label column."""
         if "label" not in self.table.columns:
             return np.zeros(len(self), bool)
         codes, names = self.table.codes("label")
@@ -84,7 +84,7 @@ class Utterances(TableView):
 
     @cached_property
     def seconds(self) -> np.ndarray | None:
-        """Length of each utterance, or None if the table does not say."""
+        """Length of each utterance in seconds, (rows,), or None if the table has no such column."""
         if "seconds" not in self.table.columns:
             return None
         values = self.table.numbers("seconds")
@@ -94,8 +94,8 @@ class Utterances(TableView):
 
     @cached_property
     def channels(self) -> tuple[np.ndarray, list[str]]:
-        """(index of each row, channels of the recordings); ``auto`` if the table has no such
-        column or cell.
+        """Index of the channel of each row, (rows,), and the channels; ``auto`` if the column or
+        the cell is missing.
         """
         if "channel" not in self.table.columns:
             return np.zeros(len(self), np.int32), [AUTO]
@@ -109,21 +109,19 @@ class Utterances(TableView):
         return codes, [AUTO if name == NONE else name for name in names]
 
     def channel(self, row: int) -> str:
-        """Which channel of its recording a row is: auto, mean, loudest, or a number."""
+        """Return the channel of the recording that a row uses: auto, mean, loudest, or a number."""
         codes, names = self.channels
         return names[codes[row]]
 
     def take(self, rows: np.ndarray) -> "Utterances":
-        """Return some rows."""
+        """Return the rows given by a mask or by indices."""
         return Utterances(self.table.take(rows))
 
     def where(self, condition: str) -> "Utterances":
-        """Return the rows that fulfil a condition (see Table.where)."""
+        """Return the rows that satisfy a condition (see Table.where)."""
         return Utterances(self.table.where(condition)) if condition else self
 
 
 def load_utterances(path: str | Path, where: str = "") -> Utterances:
-    """Read and validate an utterance table; ``where`` keeps the rows that fulfil
-    ``column=value``.
-    """
+    """Read and validate an utterance table; ``where`` selects rows (see Table.where)."""
     return Utterances(Table.load(path)).where(where)

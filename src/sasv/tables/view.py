@@ -1,4 +1,4 @@
-"""A validated view of a table, and the checks that views share."""
+"""The base class of validated views of a table, and the checks that views share."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,25 +21,27 @@ class TableView:
         return len(self.table)
 
     def save(self, path: str | Path) -> None:
-        """Write as TSV, atomically."""
+        """Write the table atomically as TSV."""
         self.table.save(path)
 
     @cached_property
     def attacks(self) -> tuple[np.ndarray, list[str]]:
-        """(attack index of each row, attack names); all NONE if the table has no such column."""
+        """Index of the attack of each row, (rows,), and the names of the attacks; all are NONE if
+        the table has no such column.
+        """
         if "attack" not in self.table.columns:
             return np.zeros(len(self), np.int32), [NONE]
         return self.table.codes("attack")
 
     @property
     def attack_texts(self) -> list[str]:
-        """Attack of each row."""
+        """Return the attack of each row."""
         codes, names = self.attacks
         return [names[code] for code in codes]
 
 
 def check_unique(table: Table, column: str) -> None:
-    """TableError names the first cell of a column that is empty or stands twice."""
+    """Raise TableError for the first cell of a column that is empty or appears twice."""
     codes, first = table.groups(column)
     if len(first) < len(codes):
         row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
@@ -51,7 +53,7 @@ def check_unique(table: Table, column: str) -> None:
 
 
 def check_filled(table: Table, *columns: str) -> None:
-    """TableError names the first empty cell of the columns."""
+    """Raise TableError for the first empty cell of the columns."""
     for column in columns:
         empty = table.empty(column)
         if len(empty):
@@ -61,7 +63,7 @@ def check_filled(table: Table, *columns: str) -> None:
 
 
 def check_known(table: Table, column: str, wanted: Sequence[str]) -> None:
-    """TableError names the first cell of a column that is none of the wanted values."""
+    """Raise TableError for the first cell of a column that is not one of the allowed values."""
     codes, names = table.codes(column)
     for code, name in enumerate(names):
         if name not in wanted:

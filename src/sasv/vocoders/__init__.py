@@ -1,7 +1,7 @@
-"""Vocoders: real speech analysed and resynthesised, as spoofed copies; codecs as transmission
-conditions.
+"""Vocoders, which analyse and resynthesise real speech to make spoofed copies, and codecs as
+transmission conditions.
 
-One vocoder a file, one line here.
+Each vocoder has one file, and one line here.
 """
 
 from sasv.core.errors import SasvError
@@ -36,26 +36,26 @@ VOCODERS = Registry(
 )
 
 ALWAYS = ("griffin-lim", "source-filter", "world")
-"""Those that need no weights: the default set."""
+"""The default vocoders, which need no weights."""
 
 
 def make_vocoder(name: str, weights: str = "", device: str = "cpu") -> Vocoder:
-    """Return a vocoder that is ready to copy.
+    """Make a vocoder.
 
     Args:
         name: registry name.
-        weights: file or folder of weights, for those that need them.
-        device: cpu, or a GPU such as cuda:0, for those with a network.
+        weights: file or folder with the weights, for vocoders that need them.
+        device: cpu, or a GPU such as cuda:0, for vocoders with a network.
 
     Raises:
-        SasvError: no such vocoder, or its weights are not given or cannot be used.
-        MissingExtra: its package is not installed.
+        SasvError: the vocoder is unknown, or its weights are missing or cannot be used.
+        MissingExtra: a package that the vocoder needs is not installed.
     """
     kind: type[Vocoder] = VOCODERS.get(name)
     if kind.needs_weights and not weights:
         what = (kind.__doc__ or "").strip().splitlines()[0]
         raise SasvError(
-            f"the vocoder {name} needs weights, give their path (--weights.{name} PATH): {what} "
+            f"the vocoder {name} needs weights; give their path (--weights.{name} PATH): {what} "
             f"They come from {kind.source}; licence: {kind.licence}"
         )
     return kind(weights, device)

@@ -10,24 +10,25 @@ from sasv.audio import RATE
 
 PIECE_SECONDS = 60.0
 OVERLAP_SECONDS = 0.25
-"""Longer recordings are copied in pieces, so that the memory of an hour is that of a minute."""
+"""Longer recordings (in seconds) are copied in pieces of this length, to limit the memory."""
 
 
 class Vocoder:
     """Analyses and resynthesises speech.
 
     Args:
-        weights: file or folder of weights, for those that need them.
-        device: where a neural vocoder computes.
+        weights: file or folder with the weights, for vocoders that need them.
+        device: device on which a neural vocoder computes.
 
     Attributes:
-        rate: samples per second it works at (that of its weights, once they are loaded).
-        mel: the acoustic features it starts from, in words.
-        licence: of the code and, if it has them, the weights.
-        source: where its weights come from; "" if it needs none.
+        rate: sample rate in Hz at which the vocoder works (that of its weights, once loaded).
+        mel: description of its acoustic features.
+        licence: licence of the code and, if there are any, of the weights.
+        source: origin of its weights; "" if it needs none.
         needs_weights: whether ``weights`` must be given.
-        neural: whether it is a network, which a GPU makes faster.
-        condition: a transmission condition: bona fide speech stays bona fide.
+        neural: whether it is a network, which is faster on a GPU.
+        condition: whether it is a transmission condition, after which bona fide speech remains bona
+            fide.
     """
 
     rate: int = RATE
@@ -43,24 +44,26 @@ class Vocoder:
         self.device = device
 
     def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
-        """Return the copy of float32 mono speech at ``rate``, about as long."""
+        """Return a copy of float32 mono speech, (samples,), at ``rate``. Its length may differ
+        slightly.
+        """
         raise NotImplementedError
 
     def __call__(self, wave: np.ndarray, rate: int = RATE, seed: int = 0) -> np.ndarray:
-        """Return a copy at the same rate, of the same length and level, without clipping.
+        """Return a copy with the same sample rate, length, and level, without clipping.
 
         Args:
             wave: float32 mono speech, (samples,).
-            rate: samples per second.
-            seed: of whatever the vocoder draws.
+            rate: sample rate in Hz.
+            seed: seed of the random numbers of the vocoder.
         """
         return self.many([wave], rate, [seed])[0]
 
     def many(
         self, waves: Sequence[np.ndarray], rate: int, seeds: Sequence[int]
     ) -> list[np.ndarray]:
-        """Return the copies of several utterances, as each alone would be; batched if the
-        vocoder can.
+        """Return copies of several utterances, (samples,) each, which equal those of each utterance
+        alone. They are computed in batches if the vocoder supports it.
         """
         own = [resampled(wave, rate, self.rate) for wave in waves]
         copies = self.resynthesise_many(own, seeds)
@@ -71,8 +74,8 @@ class Vocoder:
     def resynthesise_many(
         self, waves: Sequence[np.ndarray], seeds: Sequence[int]
     ) -> list[np.ndarray]:
-        """Return the raw copies of several utterances at ``rate``; a long one is done in pieces
-        that are cross-faded.
+        """Return the raw copies of several utterances at ``rate``. A long utterance is copied in
+        pieces that are cross-faded.
         """
         return [self._in_pieces(wave, seed) for wave, seed in zip(waves, seeds)]
 
@@ -95,7 +98,7 @@ class Vocoder:
         return whole
 
     def fitted(self, wave: np.ndarray, copy: np.ndarray) -> np.ndarray:
-        """Give a copy the length and level of its original; nothing clips."""
+        """Return a copy with the length and level of its original, without clipping."""
         copy = np.nan_to_num(
             np.pad(copy[: len(wave)], (0, max(0, len(wave) - len(copy)))).astype(np.float64)
         )
@@ -108,6 +111,6 @@ class Vocoder:
 
 
 def resampled(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Return float32 speech at another rate."""
+    """Return float32 speech, (samples,), resampled from ``rate`` to ``wanted`` Hz."""
     wave = np.asarray(wave, np.float32)
     return wave if rate == wanted else soxr.resample(wave, rate, wanted)

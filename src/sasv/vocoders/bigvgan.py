@@ -12,7 +12,7 @@ from sasv.vocoders.neural import NeuralVocoder, load_into, read_settings, read_w
 
 
 class BigVgan(NeuralVocoder):
-    """BigVGAN; ``weights`` is ``bigvgan_generator.pt`` with its config.json beside it."""
+    """BigVGAN; ``weights`` is ``bigvgan_generator.pt``, with its config.json in the same folder."""
 
     mel = "100 Slaney bands to 12 kHz, 1024/256 at 24 kHz, natural log (by its config.json)"
     licence = "MIT (code and weights)"

@@ -1,8 +1,8 @@
 """CARGAN (Morrison et al., ICLR 2022): a neural vocoder that generates 2,048 samples at a time from
-mels and the 512 samples before them.
+mel features and the previous 512 samples.
 
-The weights come inside the package ``cargan``; nothing else of it is used, because importing it
-needs torchaudio.
+Only the weights in the package ``cargan`` are used, because importing the package requires
+torchaudio.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from sasv.vocoders.neural import Mel, NeuralVocoder, load_into, read_weights
 
 CHUNK = 2048
 MEMORY = 512
-"""Samples made at a time, and samples seen of those made before."""
+"""Number of samples generated at a time, and number of previous samples that are input."""
 
 BANDS = 80
 HIDDEN = 256
@@ -30,8 +30,8 @@ def _convolution(ins: int, outs: int, size: int = 3, dilation: int = 1) -> nn.Co
 
 
 class _Block(nn.Module):
-    """Two residual pairs of convolutions with dilations 1, 3, 9, 27; the first may upsample
-    (GAN-TTS).
+    """Two residual pairs of convolutions with dilations 1, 3, 9, 27, as in GAN-TTS; the first may
+    upsample.
     """
 
     def __init__(self, ins: int, outs: int, up: int = 1):
@@ -56,7 +56,7 @@ class _Block(nn.Module):
 
 
 class _Memory(nn.Module):
-    """Summary of the samples made before."""
+    """Summary of the previous samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class _Memory(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mels (batch, 80, frames) and samples before them (batch, 512) to waves (batch, frames *
-    256).
+    """Generates waveforms (batch, frames * 256) from mel features (batch, 80, frames) and the
+    previous samples (batch, 512).
     """
 
     def __init__(self) -> None:
@@ -126,13 +126,17 @@ class Cargan(NeuralVocoder):
 
 
 def inside_package() -> str:
-    """Return the path of the weights in the installed package; SasvError if there is none."""
+    """Return the path of the weights in the installed package.
+
+    Raises:
+        SasvError: the package is not installed.
+    """
     found = importlib.util.find_spec("cargan")
     for folder in (found.submodule_search_locations or []) if found else []:
         path = Path(folder) / "assets" / "checkpoints" / "cargan.pt"
         if path.exists():
             return str(path)
     raise SasvError(
-        "the vocoder cargan takes its weights from the package cargan, which is not installed; "
+        "the vocoder cargan uses the weights in the package cargan, which is not installed; "
         "pip install --no-deps cargan"
     )

@@ -1,5 +1,5 @@
-"""Griffin-Lim (1984; fast variant of Perraudin et al. 2013): keeps the magnitudes and estimates new
-phases.
+"""Griffin-Lim (1984; fast variant of Perraudin et al. 2013): keeps the magnitudes of the
+spectrogram and estimates new phases.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ MOMENTUM = 0.99
 
 
 class GriffinLim(Vocoder):
-    """Griffin-Lim with 32 rounds from random phases; needs no weights."""
+    """Griffin-Lim with 32 iterations from random phases; needs no weights."""
 
     def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
         signal = torch.from_numpy(np.ascontiguousarray(wave))

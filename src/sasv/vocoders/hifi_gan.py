@@ -1,8 +1,8 @@
 """HiFi-GAN (Kong et al., NeurIPS 2020), V1 to V3, from the official generator checkpoints.
 
-transformers holds the network of V1 and V2 (a test compares); V3 has other residual blocks, and the
-NSF variant opens the network in the middle, so it is written out here. Entries carry the official
-names.
+The network of ``transformers`` supports only V1 and V2 (a test compares the two). V3 has other
+residual blocks, and the NSF variant needs access to the inside of the network, so that the network
+is implemented here. The state-dict keys are the official ones.
 """
 
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ SETTINGS = (
 
 
 class _Residual(nn.Module):
-    """Residual block 1 (each dilated convolution followed by a plain one) of V1 and V2, or 2
-    (dilated alone) of V3.
+    """Residual block over (batch, channels, samples): type 1 of V1 and V2, in which a plain
+    convolution follows each dilated one, or type 2 of V3, which has only dilated ones.
     """
 
     def __init__(self, channels: int, size: int, dilations: Sequence[int], kind: str):
@@ -69,7 +69,7 @@ class _Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mel features (batch, bands, frames) to waves (batch, frames * hop)."""
+    """Generates waveforms (batch, frames * hop) from mel features (batch, bands, frames)."""
 
     def __init__(self, settings: dict[str, Any]):
         super().__init__()
@@ -95,7 +95,9 @@ class Generator(nn.Module):
         self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
 
     def added(self, stage: int, source: Tensor | None) -> Tensor | float:
-        """Return what is added after an upsampling; the NSF variant adds its excitation."""
+        """Return the signal that is added after an upsampling stage, the excitation in the NSF
+        variant.
+        """
         return 0.0
 
     def forward(self, mel: Tensor, source: Tensor | None = None) -> Tensor:
@@ -108,8 +110,8 @@ class Generator(nn.Module):
 
 
 class HifiGan(NeuralVocoder):
-    """HiFi-GAN; ``weights`` is the official generator (``g_02500000``) with its config.json beside
-    it.
+    """HiFi-GAN; ``weights`` is the official generator (``g_02500000``), with its config.json in the
+    same folder.
     """
 
     mel = "80 Slaney bands to 8 kHz, 1024/256 at 22.05 kHz, natural log (by its config.json)"
@@ -131,14 +133,17 @@ class HifiGan(NeuralVocoder):
 
 
 def mel_of(settings: dict[str, Any], path: Path) -> Mel:
-    """Return the mel convention that a config.json of this family describes; CheckpointError where
-    it contradicts.
+    """Return the mel convention that a config.json of this family describes.
+
+    Raises:
+        CheckpointError: the settings contradict each other.
     """
     rate = settings["sampling_rate"]
     hop = settings["hop_size"]
     if torch.tensor(settings["upsample_rates"]).prod() != hop:
         raise CheckpointError(
-            f"{path}: upsample_rates {settings['upsample_rates']} do not multiply to hop_size {hop}"
+            f"{path}: the product of upsample_rates {settings['upsample_rates']} is not the "
+            f"hop_size {hop}"
         )
     high = settings["fmax"] or rate / 2
     return Mel(

@@ -1,8 +1,8 @@
 """The harmonic-plus-noise neural source-filter model with trainable sinc filters (hn-sinc-NSF).
 
 Source: Wang and Yamagishi, "Neural harmonic-plus-noise waveform model with trainable maximum voice
-frequency for text-to-speech synthesis", SSW 2019. Sizes and names of entries are those of the NII's
-release; its mel convention is that of its feature scripts.
+frequency for text-to-speech synthesis", SSW 2019. Sizes and state-dict keys are those of the NII's
+release, and the mel convention is that of its feature scripts.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ ORDER = 31
 
 
 class _Conv(nn.Conv1d):
-    """Convolution that keeps the length of (batch, channels, samples), by what is before alone
-    where causal.
+    """Convolution that keeps the length of (batch, channels, samples); if causal, it depends only
+    on past samples.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class _Conv(nn.Conv1d):
 
 
 class _Smooth(nn.Conv1d):
-    """Moving average of each channel, the ends repeated."""
+    """Moving average of each channel, with the values at the ends repeated."""
 
     def __init__(self, channels: int, size: int):
         super().__init__(channels, channels, size, groups=channels, bias=False)
@@ -59,7 +59,7 @@ class _Smooth(nn.Conv1d):
 
 
 class _Upsample(nn.Module):
-    """Frames to samples, smoothed twice."""
+    """Repeats frames to the sample rate and smooths them twice."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -79,8 +79,8 @@ class _Recurrent(nn.Module):
 
 
 class _Condition(nn.Module):
-    """Features of frames to the context of the filters and their cut-off, at the rate of
-    samples.
+    """Computes, at the sample rate, the context of the filters and their cut-off frequency from
+    frame-level features.
     """
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class _Condition(nn.Module):
         self.l_cut_f_smooth = _Smooth(1, 4 * HOP)
 
     def forward(self, features: Tensor, voiced: Tensor) -> tuple[Tensor, Tensor]:
-        """Return context (batch, 64, samples) and cut-off (batch, 1, samples) as a share of half
-        the rate.
+        """Return the context (batch, 64, samples), and the cut-off frequency (batch, 1, samples) as
+        a share of the Nyquist frequency.
 
         Args:
-            features: (batch, frames, 81), normalised; the last is F0.
+            features: (batch, frames, 81), normalised; the last one is F0.
             voiced: (batch, 1, samples), 0 or 1.
         """
         hidden = self.l_upsamp(self.l_conv1d(self.l_blstm(features).transpose(1, 2)))
@@ -105,7 +105,7 @@ class _Condition(nn.Module):
 
 
 class _Block(nn.Module):
-    """Dilated convolutions that shape an excitation by the context."""
+    """Dilated convolutions that filter an excitation depending on the context."""
 
     def __init__(self, layers: int):
         super().__init__()
@@ -128,8 +128,8 @@ class _Block(nn.Module):
 
 
 def sinc_filters(cut: Tensor) -> tuple[Tensor, Tensor]:
-    """Return low- and high-pass filters (..., 31) at a cut-off (..., 1): Hamming-windowed sinc,
-    gain 1 at the end.
+    """Return low-pass and high-pass filters (..., 31) for cut-off frequencies (..., 1):
+    Hamming-windowed sinc functions, with gain 1 at 0 Hz and at the Nyquist frequency respectively.
     """
     steps = torch.arange(ORDER, device=cut.device) - ORDER // 2
     window = 0.54 + 0.46 * torch.cos(2 * torch.pi * steps / ORDER)
@@ -141,8 +141,8 @@ def sinc_filters(cut: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def filtered(signal: Tensor, filters: Tensor) -> Tensor:
-    """Return (batch, samples): sample n of a signal is the sum over k of filter n at k times the
-    signal at n - k.
+    """Apply a time-varying filter: sample n of the result (batch, samples) is the sum over k of
+    filter n at tap k times the signal at n - k.
     """
     past = F.pad(signal, (ORDER - 1, 0)).unfold(1, ORDER, 1)
     return (past * filters.flip(-1)).sum(-1)
@@ -163,7 +163,7 @@ class _Filter(nn.Module):
 
 
 class Network(nn.Module):
-    """Log-mel and F0 of frames to waves."""
+    """Generates waveforms from the log-mel features and the F0 of frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,8 +183,8 @@ class Network(nn.Module):
         Args:
             mel: (batch, frames, 80).
             f0: (batch, frames) in Hz, 0 where unvoiced.
-            noise: (batch, samples, 9), normal.
-            phases: (batch, 8), where each sine begins, in cycles.
+            noise: (batch, samples, 9), standard normal.
+            phases: (batch, 8), initial phase of each sine in cycles.
         """
         features = (torch.cat((mel, f0[:, :, None]), 2) - self.input_mean) / self.input_std
         held = F.interpolate(f0[:, None], scale_factor=HOP)
@@ -204,7 +204,7 @@ class HnNsf(NeuralVocoder):
     source = "github.com/nii-yamagishilab/project-NN-Pytorch-scripts, project/01-nsf/hn-sinc-nsf-9"
     rate = RATE
     hop = HOP
-    piece_seconds = 30.0  # the sines start over with each piece
+    piece_seconds = 30.0  # the sines restart with each piece
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         super().__init__(weights, device)
@@ -213,7 +213,7 @@ class HnNsf(NeuralVocoder):
 
     @cached_property
     def filters(self) -> Tensor:
-        """Mel filters (80, 513): the mean, then triangles of equal area."""
+        """Return the mel filters (80, 513): the mean, then triangles of equal area."""
         top = 1127.01048 * np.log(RATE / 2 / 700 + 1)
         edges = 700 * (np.exp(np.linspace(0, top, BANDS + 1) / 1127.01048) - 1)
         linear = int((edges < 1000).sum())

@@ -1,9 +1,9 @@
-"""What vocoders with a network share: weights from a local file, mel features, and batches of
-pieces of the same length.
+"""Base class of vocoders with a network: weights from a local file, mel features, and batches of
+pieces of equal length.
 
-Speech is cut into pieces with context on both sides, wider than a network's receptive field, and
-silence beyond the ends. A piece is computed alone or in a batch alike, and the memory of an hour is
-that of a piece.
+Speech is cut into pieces with context on both sides that is wider than the receptive field of the
+network, and with silence beyond the ends. The result of a piece does not depend on its batch, and
+the memory does not depend on the length of the recording.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ from sasv.vocoders.base import Vocoder
 
 @dataclass(frozen=True)
 class Mel:
-    """A log-mel convention: Slaney bands with Slaney areas of the magnitude spectrum, frames of hop
-    samples.
+    """A log-mel convention: mel bands of the magnitude spectrum on Slaney's scale, with Slaney's
+    area normalisation.
 
     Attributes:
-        rate: samples per second.
+        rate: sample rate in Hz.
         n_fft: length of the transform.
-        window: length of the Hann window.
-        hop: samples between frames.
+        window: length of the Hann window in samples.
+        hop: distance between the starts of successive frames in samples.
         bands: number of mel bands.
-        low, high: edges in Hz.
-        floor: least value before the logarithm.
-        decimal: base 10 instead of the natural logarithm.
+        low, high: lower and upper edge of the bands in Hz.
+        floor: minimum value before the logarithm.
+        decimal: whether the logarithm has base 10 instead of being natural.
     """
 
     rate: int = 22050
@@ -49,8 +49,8 @@ class Mel:
 
     @cached_property
     def filters(self) -> Tensor:
-        """Triangles on Slaney's mel scale (linear below 1 kHz, then logarithmic), (bands, n_fft //
-        2 + 1).
+        """Return triangular filters on Slaney's mel scale (linear below 1 kHz, then logarithmic),
+        (bands, n_fft // 2 + 1).
         """
         step = np.log(6.4) / 27
 
@@ -68,7 +68,7 @@ class Mel:
         return torch.from_numpy(triangles.astype(np.float32))
 
     def __call__(self, waves: Tensor) -> Tensor:
-        """Return log-mel features (batch, bands, samples // hop) of (batch, samples)."""
+        """Return log-mel features (batch, bands, samples // hop) of waveforms (batch, samples)."""
         sides = (self.n_fft - self.hop) // 2
         padded = torch.nn.functional.pad(
             waves[:, None], (sides, self.n_fft - self.hop - sides), "reflect"
@@ -83,13 +83,13 @@ class Mel:
 
 
 class NeuralVocoder(Vocoder):
-    """A network that makes a piece of speech from a piece of speech.
+    """A vocoder whose network resynthesises pieces of speech.
 
     Attributes:
-        hop: samples at which pieces are aligned.
-        piece_seconds: length of a piece.
-        context_seconds: speech on either side of it that is computed and dropped.
-        batch_seconds: speech computed at once on a GPU; on a CPU one piece.
+        hop: pieces are aligned to multiples of this number of samples.
+        piece_seconds: length of a piece in seconds.
+        context_seconds: speech on both sides of a piece that is computed and discarded, in seconds.
+        batch_seconds: total speech per batch on a GPU, in seconds; on a CPU, a batch is one piece.
     """
 
     needs_weights = True
@@ -100,7 +100,9 @@ class NeuralVocoder(Vocoder):
     batch_seconds: ClassVar[float] = 160.0
 
     def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Return the copies (batch, samples) of pieces (batch, samples), a multiple of ``hop``."""
+        """Return the copies (batch, samples) of pieces (batch, samples), whose length is a multiple
+        of ``hop``.
+        """
         raise NotImplementedError
 
     def resynthesise_many(
@@ -114,7 +116,7 @@ class NeuralVocoder(Vocoder):
             for start in range(0, len(wave), size):
                 length = min(
                     size, -(-(len(wave) - start) // side) * side
-                )  # few lengths, so that batches fill
+                )  # few different lengths, so that batches are full
                 jobs.append((number, start, padded[start : start + length + 2 * side]))
         copies = [np.zeros(-(-len(wave) // size) * size, np.float32) for wave in waves]
         most = (
@@ -141,8 +143,8 @@ class NeuralVocoder(Vocoder):
         return self.hop * max(1, round(seconds * self.rate / self.hop))
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Return normal noise of ``(batch, *shape)``, each item by its own seed, the same on any
-        device.
+        """Return standard normal noise (batch, *shape). Each item has its own seed, and the noise
+        is the same on every device.
         """
         drawn = [
             torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
@@ -151,15 +153,15 @@ class NeuralVocoder(Vocoder):
 
 
 def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
-    """Return the entries of a checkpoint (safetensors, or one of torch), weight normalisation
-    folded in.
+    """Return the entries of a checkpoint (safetensors or PyTorch), with weight normalisation folded
+    into the weights.
 
     Args:
         path: the file.
-        key: entry that holds the network where the file holds more.
+        key: entry that contains the network, if the file contains more than the network.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds no such thing.
+        CheckpointError: the file cannot be read, or has no such entry.
     """
     try:
         if Path(path).suffix == ".safetensors":
@@ -168,7 +170,7 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds
+    except Exception as error:  # torch and safetensors raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path}: cannot be read as weights ({reason}); fetch the file again"
@@ -192,8 +194,10 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
 
 
 def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    """Return a JSON file of settings; CheckpointError if it is missing, no JSON, or lacks one
-    that is wanted.
+    """Read a JSON file of settings.
+
+    Raises:
+        CheckpointError: the file is missing, is not JSON, or lacks a required setting.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; put the settings beside the weights")
@@ -210,7 +214,11 @@ def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def load_into(network: torch.nn.Module, weights: dict[str, Tensor], path: str, device: str) -> Any:
-    """Put weights into a network, ready to generate; CheckpointError if they do not fit."""
+    """Load weights into a network and prepare it for inference.
+
+    Raises:
+        CheckpointError: the weights do not match the network.
+    """
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -222,11 +230,11 @@ def load_into(network: torch.nn.Module, weights: dict[str, Tensor], path: str, d
 
 
 def from_transformers(name: str, folder: str, device: str) -> Any:
-    """Load a model class of transformers from a local folder; nothing is fetched.
+    """Load a model class of transformers from a local folder, without network access.
 
     Raises:
         MissingExtra: transformers is not installed.
-        CheckpointError: the folder holds no such model.
+        CheckpointError: the folder does not contain such a model.
     """
     try:
         import transformers

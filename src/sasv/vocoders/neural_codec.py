@@ -1,4 +1,4 @@
-"""What neural codecs of transformers share: encoding and decoding speech with all of their
+"""Base class of neural codecs from transformers, which encode and decode speech with all of their
 codebooks.
 """
 
@@ -11,14 +11,14 @@ from sasv.vocoders.neural import NeuralVocoder, from_transformers
 
 
 class NeuralCodec(NeuralVocoder):
-    """A codec model of transformers.
+    """A codec model from transformers.
 
     Attributes:
-        model: its class there.
+        model: name of its class in transformers.
     """
 
     model: ClassVar[str] = ""
-    context_seconds = 1.0  # some carry a state from one frame to the next
+    context_seconds = 1.0  # some have a state that persists from frame to frame
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         super().__init__(weights, device)

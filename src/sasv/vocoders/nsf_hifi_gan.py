@@ -4,7 +4,7 @@ model.
 Source: Wang, Takaki and Yamagishi, "Neural source-filter waveform models for statistical parametric
 speech synthesis", IEEE/ACM TASLP 2020, section III (sines at F0 and its harmonics, noise where
 unvoiced, one learnt mixture). Weights: the open NSF-HiFi-GAN checkpoints (``model.ckpt`` and
-``config.json``); entries carry their names.
+``config.json``), which have the same state-dict keys.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from sasv.vocoders.hifi_gan import Generator, HifiGan
 HARMONICS = 8
 SINE = 0.1
 NOISE = 0.003
-"""Amplitude of a sine, and of the noise beside it; where unvoiced the noise is a third of a
-sine.
+"""Amplitude of a sine, and of the noise in voiced speech; in unvoiced speech, the noise has a third
+of the amplitude of a sine.
 """
 
 
 class Source(nn.Module):
-    """Sines at F0 and its harmonics, and noise, to one excitation."""
+    """Mixes sines at F0 and its harmonics, and noise, into one excitation."""
 
     def __init__(self, sines: int) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class Source(nn.Module):
 
         Args:
             f0: (batch, samples) in Hz, 0 where unvoiced.
-            noise: (batch, samples, sines), normal.
-            rate: samples per second.
-            phases: (batch, sines), where each sine begins, in cycles; 0 where left out.
+            noise: (batch, samples, sines), standard normal.
+            rate: sample rate in Hz.
+            phases: (batch, sines), initial phase of each sine in cycles; None for 0.
         """
         cycles = torch.cumsum(f0.double() / rate, dim=1)[:, :, None]
         cycles = cycles * torch.arange(1, noise.shape[2] + 1, device=f0.device)
@@ -53,8 +53,8 @@ class Source(nn.Module):
 
 
 class SourceGenerator(Generator):
-    """The generator of HiFi-GAN that adds the excitation, brought to its rate by a convolution, at
-    every stage.
+    """The generator of HiFi-GAN, which at every stage adds the excitation, downsampled by a
+    convolution.
     """
 
     def __init__(self, settings: dict[str, Any]):
@@ -68,12 +68,16 @@ class SourceGenerator(Generator):
             self.noise_convs.append(nn.Conv1d(1, width, size, left, padding=padding))
 
     def added(self, stage: int, source: Tensor | None) -> Tensor:
-        """Return the excitation at the rate of a stage."""
+        """Return the excitation at the sample rate of a stage."""
         return self.noise_convs[stage](source)
 
 
 def import_pyworld(name: str) -> Any:
-    """Return pyworld, which finds F0; MissingExtra if it is not installed."""
+    """Return the package pyworld, which estimates F0.
+
+    Raises:
+        MissingExtra: the package is not installed.
+    """
     try:
         import pyworld
     except ImportError as error:
@@ -84,7 +88,9 @@ def import_pyworld(name: str) -> Any:
 
 
 def pitch(pyworld: Any, wave: np.ndarray, rate: int, hop: int) -> np.ndarray:
-    """Return F0 in Hz of each frame of ``hop`` samples by WORLD's Harvest, 0 where unvoiced."""
+    """Return the F0 in Hz of each frame of ``hop`` samples, estimated by WORLD's Harvest; 0 where
+    unvoiced.
+    """
     f0, _ = pyworld.harvest(wave.astype(np.float64), rate, frame_period=1000.0 * hop / rate)
     return f0[: len(wave) // hop].astype(np.float32)
 
@@ -99,7 +105,7 @@ class NsfHifiGan(HifiGan):
     licence = "code part of sasv; weights: see their card (the open 44.1 kHz: CC BY-NC-SA 4.0)"
     source = "github.com/openvpi/vocoders releases, nsf_hifigan"
     network = SourceGenerator
-    piece_seconds = 30.0  # the sines start over with each piece
+    piece_seconds = 30.0  # the sines restart with each piece
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         self.pyworld = import_pyworld("nsf-hifi-gan")

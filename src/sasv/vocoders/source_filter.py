@@ -1,9 +1,9 @@
 """A source-filter vocoder: pulses and noise through the envelope of linear prediction (Atal and
 Hanauer 1971).
 
-The speech is cut to frames of 32 ms. Each gives an F0 and a voicing by autocorrelation and an
-envelope by linear prediction; the copy is a new excitation (pulses at F0 below 4 kHz in voiced
-frames, noise elsewhere) through it.
+The speech is divided into frames of 32 ms. The F0 and the voicing of each frame are estimated from
+its autocorrelation, and its spectral envelope by linear prediction. The copy is a new excitation
+(pulses at F0 below 4 kHz in voiced frames, noise elsewhere) filtered with the envelope.
 """
 
 import numpy as np
@@ -16,16 +16,16 @@ ORDER = 22
 LOWEST_F0 = 60.0
 HIGHEST_F0 = 400.0
 VOICED = 0.45
-"""Least normalised autocorrelation of a voiced frame."""
+"""Minimum normalised autocorrelation of a voiced frame."""
 
 NOISE_ABOVE = 4000.0
 LEAST_POWER = 1e-9
 SMOOTHED = 5
-"""Frames of the median filter over F0."""
+"""Length of the median filter over F0 in frames."""
 
 
 class SourceFilter(Vocoder):
-    """LPC analysis of order 22, pulse and noise excitation; needs no weights."""
+    """LPC analysis of order 22 with pulse and noise excitation; needs no weights."""
 
     def resynthesise(self, wave: np.ndarray, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ class SourceFilter(Vocoder):
         copy = np.zeros(count)
         weight = np.zeros(count)
         share = (voicing > VOICED)[:, None]
-        for first in range(0, len(frames), 2000):  # bounds the memory of a long recording
+        for first in range(0, len(frames), 2000):  # limits the memory of a long recording
             part = slice(first, first + 2000)
             at = HOP * np.arange(*part.indices(len(frames)))
             cut = at[:, None] + np.arange(WINDOW)
@@ -58,7 +58,9 @@ class SourceFilter(Vocoder):
         return (copy / np.maximum(weight, 1e-3))[WINDOW // 2 :]
 
     def pitch(self, frames: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return F0 in Hz, smoothed, and voicing (normalised autocorrelation) of each frame."""
+        """Return the smoothed F0 in Hz and the voicing (normalised autocorrelation) of each frame,
+        (frames,) each.
+        """
         correlation = autocorrelation(frames)
         own = autocorrelation(window[None])[0]
         low = int(self.rate / HIGHEST_F0)
@@ -90,8 +92,8 @@ def autocorrelation(frames: np.ndarray) -> np.ndarray:
 
 
 def all_pole(frames: np.ndarray, order: int) -> np.ndarray:
-    """Return gain / A of each frame's linear prediction, complex (frames, bins), by
-    Levinson-Durbin.
+    """Return the frequency response gain / A of the linear prediction of each frame, complex
+    (frames, bins), computed by the Levinson-Durbin recursion.
     """
     correlation = autocorrelation(frames)[:, : order + 1]
     correlation[:, 0] = correlation[:, 0] * (1 + 1e-5) + LEAST_POWER

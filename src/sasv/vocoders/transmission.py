@@ -1,6 +1,7 @@
-"""Telephone and internet codecs as transmission conditions: bona fide speech remains bona fide.
+"""Telephone and internet codecs as transmission conditions, after which bona fide speech remains
+bona fide.
 
-The labels of a table do not change, its column ``codec`` does. A bit rate is drawn for each
+Only the column ``codec`` of a table changes, and not its labels. A bit rate is drawn for each
 utterance.
 """
 
@@ -13,7 +14,7 @@ from sasv.vocoders.base import Vocoder
 
 
 class Transmission(Vocoder):
-    """Speech as it comes out of a codec of ``sasv.audio.codecs``."""
+    """Encodes and decodes speech with a codec of ``sasv.audio.codecs``."""
 
     condition = True
     codec: ClassVar[str] = ""
@@ -27,13 +28,13 @@ class Transmission(Vocoder):
 
 
 class Resampled(Transmission):
-    """A lower rate, 11.025 to 14 kHz, and back."""
+    """Resampling to a lower rate, 11.025 to 14 kHz, and back."""
 
     codec = "resampled"
 
 
 class Narrowband(Transmission):
-    """8 kHz and the telephone band."""
+    """Resampling to 8 kHz, and the telephone band."""
 
     codec = "8khz"
 

@@ -8,8 +8,8 @@ from sasv.vocoders.neural import Mel, NeuralVocoder, from_transformers
 
 
 class UnivNet(NeuralVocoder):
-    """UnivNet-c32 and its kin; ``weights`` is a folder as saved by transformers (config.json,
-    model.safetensors).
+    """UnivNet-c32 and related models; ``weights`` is a folder as saved by transformers
+    (config.json, model.safetensors).
     """
 
     rate = 24000

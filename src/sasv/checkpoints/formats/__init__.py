@@ -1,7 +1,7 @@
-"""Layouts of weight files, one file and one line here for each; ``sasv`` is our own, the others
-belong to other toolkits.
+"""Layouts of weight files. Each has one file, and one line here. ``sasv`` is our own layout; the
+others belong to other toolkits.
 
-A file is read without unpickling (``sasv.checkpoints.containers``), its wrappers are taken off
+A file is read without unpickling (``sasv.checkpoints.containers``), wrappers are removed
 (``sasv.checkpoints.wrappers``), and the first format here that recognises the entries reads them.
 """
 

@@ -17,7 +17,7 @@ from sasv.encoders import preset
 ENCODER = "aasist"
 LICENCE = "MIT"
 RELEASED = {(32, 64): "published", (32, 24): "light"}
-"""Channels of the released models, to the preset that has the settings that shapes do not show."""
+"""Channels of the released models -> the preset with the settings that shapes do not show."""
 
 
 class AasistFormat(WeightFormat):

@@ -1,8 +1,8 @@
-"""Self-supervised backbones as hubs distribute them. They are recognised and refused as models,
-because they give no speaker embedding until they have been trained to.
+"""Self-supervised backbones as hubs distribute them. They are recognised in order to refuse them as
+models, because they compute no speaker embeddings before they are trained.
 
-A folder of ``transformers`` holds ``config.json`` and ``model.safetensors`` or
-``pytorch_model.bin``. The encoders on a backbone take the folder as an option.
+A folder of ``transformers`` contains ``config.json`` and ``model.safetensors`` or
+``pytorch_model.bin``. Encoders with a backbone have this folder as an option.
 """
 
 from sasv.checkpoints.checkpoint import Checkpoint
@@ -17,7 +17,7 @@ MARKS = {
     "w2v-bert": "feature_projection.projection.weight",
     "whisper": "encoder.embed_positions.weight",
 }
-"""Encoder to the end of the name of an entry that its backbones have; the first one counts."""
+"""Encoder -> end of the name of an entry that its backbones have. The first match is used."""
 
 
 class BackboneFormat(WeightFormat):
@@ -31,7 +31,7 @@ class BackboneFormat(WeightFormat):
         return _encoder_of(contents) is not None
 
     def read(self, contents: Contents) -> Checkpoint:
-        """Refuse the file, and say how to train on it."""
+        """Refuse the file, with instructions for training on it."""
         kind = settings_beside(contents.path, CONFIG).get("model_type")
         encoder = _encoder_for(kind) or _encoder_of(contents)
         raise CheckpointError(
@@ -42,7 +42,7 @@ class BackboneFormat(WeightFormat):
 
 
 def _encoder_of(contents: Contents) -> str | None:
-    """Return the encoder on backbones with such entries, None if there is none."""
+    """Return the encoder for backbones with such entries, None if there is none."""
     for encoder, mark in MARKS.items():
         if any(name == mark or name.endswith(f".{mark}") for name in contents.entries):
             return encoder
@@ -50,5 +50,5 @@ def _encoder_of(contents: Contents) -> str | None:
 
 
 def _encoder_for(kind: object) -> str | None:
-    """Return the encoder on backbones of a type of ``transformers``."""
+    """Return the encoder for backbones of a model type of ``transformers``."""
     return next((name for name in MARKS if kind in ENCODERS.get(name).model_types), None)

@@ -13,13 +13,13 @@ from sasv.core.errors import CheckpointError
 
 @dataclass
 class Contents:
-    """What a weight file holds, before anything is known about its layout.
+    """The contents of a weight file before its layout is known.
 
     Attributes:
-        path: the file; settings that some toolkits keep beside it are looked for in its folder.
-        entries: name to tensor, wrappers (``module.``, ``state_dict`` and the like) taken off.
+        path: the file. Settings files of some toolkits are searched for in its folder.
+        entries: name -> tensor, without wrappers (``module.``, ``state_dict`` and the like).
         metadata: texts in the header of a safetensors file.
-        extras: what stood beside the tensors in a torch file, such as the settings of the model.
+        extras: other values in a torch file, such as the settings of the model.
     """
 
     path: Path
@@ -29,36 +29,43 @@ class Contents:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name to shape."""
+        """Return name -> shape of the entries."""
         return {name: tuple(value.shape) for name, value in self.entries.items()}
 
 
 class WeightFormat:
-    """A layout of weight files: recognises one by its entries, and makes a checkpoint of it.
+    """A layout of weight files, which recognises a file by its entries and makes a checkpoint of
+    it.
 
-    A format renames entries to those of the encoder, reads the encoder's options from shapes (and
-    from settings in or beside the file), and sets the front-end and licence. The loader checks
-    afterwards that every entry of the encoder is there with its shape and that the weights are
-    finite: a format need not.
+    A format renames entries to the state-dict keys of the encoder, infers the options of the
+    encoder from shapes (and from settings in the file or in its folder), and sets the front-end and
+    licence. It does not have to check that all entries exist with the right shapes and that the
+    weights are finite; the loader does that afterwards.
 
     Attributes:
         name: registry name.
-        suffixes: of files that ``write`` makes; empty if the format is only read.
+        suffixes: suffixes of the files that ``write`` writes; empty if the format is read-only.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def recognises(self, contents: Contents) -> bool:
-        """Whether the entries are laid out so."""
+        """Whether the file has this layout."""
         raise NotImplementedError
 
     def read(self, contents: Contents) -> Checkpoint:
-        """Make a checkpoint of a file that was recognised. CheckpointError where something is
-        missing in it.
+        """Make a checkpoint of a recognised file.
+
+        Raises:
+            CheckpointError: an entry or setting that is needed is missing or contradictory.
         """
         raise NotImplementedError
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically. CheckpointError if the format cannot hold it."""
+        """Write a checkpoint atomically.
+
+        Raises:
+            CheckpointError: the format cannot represent the checkpoint, or is read-only.
+        """
         raise CheckpointError(f"{path}: the format {self.name} can be read, but not written")

@@ -5,11 +5,15 @@ from typing import Any
 from sasv.checkpoints.formats.foreign import Shapes, numbered
 
 MARK = "xvector.block1.tdnnd1.cam_layer.linear_local.weight"
-"""An entry that only CAM++ has."""
+"""Name of an entry that only CAM++ has."""
 
 
 def campplus_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options. KeyError names an entry that is missing."""
+    """Infer the options of the encoder.
+
+    Raises:
+        KeyError: an entry is missing.
+    """
     growth, bottleneck, _ = shapes[MARK]
     return {
         "embedding": shapes["xvector.dense.linear.weight"][0],
@@ -24,5 +28,5 @@ def campplus_options(shapes: Shapes) -> dict[str, Any]:
 
 
 def campplus_mels(shapes: Shapes) -> int:
-    """Read the bands of the front-end, a multiple of eight."""
+    """Infer the number of mel bands, a multiple of eight."""
     return 8 * (shapes["xvector.tdnn.linear.weight"][1] // shapes["head.conv1.weight"][0])

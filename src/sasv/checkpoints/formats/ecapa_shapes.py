@@ -1,4 +1,6 @@
-"""Infers the options of ECAPA-TDNN from the shapes of its tensors, by their names in sasv."""
+"""Infers the options of ECAPA-TDNN from the shapes of its tensors, which have their names in
+sasv.
+"""
 
 from typing import Any
 
@@ -6,11 +8,14 @@ from sasv.checkpoints.formats.foreign import Shapes, numbered
 
 
 def ecapa_options(shapes: Shapes, attention: str = "attention.0.weight") -> dict[str, Any]:
-    """Read the options that all layouts share. KeyError names an entry that is missing.
+    """Infer the options that all layouts share.
 
     Args:
-        shapes: of the entries.
-        attention: the first entry of the attention of the pooling.
+        shapes: name -> shape of the entries.
+        attention: name of the first entry of the attention in the pooling.
+
+    Raises:
+        KeyError: an entry is missing.
     """
     return {
         "embedding": shapes["fc6.weight"][0],

@@ -1,4 +1,4 @@
-"""What the formats of other toolkits share: renaming of keys, settings files, and the
+"""Functions for the formats of other toolkits: renaming of state-dict keys, settings files, and the
 specification.
 """
 
@@ -22,7 +22,7 @@ from sasv.models.specification import Specification
 SAMPLE_RATE = 16000
 
 MOST_SETTINGS = 10_000
-"""Settings of a model are far fewer."""
+"""Maximum number of settings in a file, far above that of any model."""
 
 Entries = dict[str, Tensor]
 Rules = Sequence[tuple[str, str]]
@@ -30,15 +30,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
-    """Rename entries by the first rule whose pattern the whole name matches.
+    """Rename entries by the first rule whose pattern matches the whole name.
 
     Args:
-        entries: name to tensor.
-        rules: regular expression and replacement (see ``re.Match.expand``).
+        entries: name -> tensor.
+        rules: pairs of a regular expression and a replacement (see ``re.Match.expand``).
         path: the file, for messages.
 
     Raises:
-        CheckpointError: entries that no rule matches; all of them are listed.
+        CheckpointError: no rule matches some entries; the message lists them all.
     """
     patterns = [(re.compile(pattern), replacement) for pattern, replacement in rules]
     found: Entries = {}
@@ -58,13 +58,13 @@ def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
 
 
 def without(entries: Entries, prefixes: tuple[str, ...]) -> Entries:
-    """Return the entries whose names begin with none of the prefixes."""
+    """Return the entries whose names do not begin with any of the prefixes."""
     return {name: value for name, value in entries.items() if not name.startswith(prefixes)}
 
 
 def numbered(shapes: Shapes, pattern: str) -> int:
-    """Return how many different numbers the first group of a pattern takes in the names that begin
-    with it.
+    """Return how many different numbers the first group of a pattern matches in the names that
+    begin with the pattern.
     """
     matches = (re.match(pattern, name) for name in shapes)
     return len({match[1] for match in matches if match})
@@ -96,15 +96,17 @@ def checkpoint_of(
 
 
 def missing_entry(contents: Contents, encoder: str, error: Exception) -> CheckpointError:
-    """Return the error that an entry from which a size is read is missing or has another shape."""
+    """Return the error for an entry that is needed to infer a size, but is missing or has another
+    shape.
+    """
     return CheckpointError(
         f"{contents.path}: looks like {encoder}, but entry {error} is missing or has another shape"
     )
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads YAML with tags of its own, such as SpeechBrain's ``!new:``, as the plain values that
-    they stand before.
+    """Reads YAML with application-specific tags, such as SpeechBrain's ``!new:``, and ignores the
+    tags.
     """
 
 
@@ -120,8 +122,8 @@ _PlainLoader.add_multi_constructor("!", _untagged)
 
 
 def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return the settings in the first of the files ``names`` that stands beside ``path``; empty
-    where none does.
+    """Return the settings in the first of the files ``names`` that exists in the folder of
+    ``path``; an empty mapping if none does.
     """
     file = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
     if file is None:
@@ -147,7 +149,7 @@ def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def flattened(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every name and plain value of nested settings."""
+    """Yield the name and value of every scalar in nested settings."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flattened(value)
@@ -156,16 +158,15 @@ def flattened(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def check_settings(path: Path, settings: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Check that settings say what the weights are.
+    """Check that settings agree with the weights.
 
     Args:
-        path: the weights, for messages.
-        settings: names and values, nested.
-        expected: what a setting must be, if it is there.
+        path: the weight file, for messages.
+        settings: nested names and values.
+        expected: name -> the value that a setting must have, if it exists.
 
     Raises:
-        CheckpointError: settings that contradict the weights, or a sample rate of another kind of
-            speech.
+        CheckpointError: a setting contradicts the weights, or the sample rate is not supported.
     """
     faults = []
     for name, value in flattened(settings):

@@ -25,7 +25,7 @@ class SasvFormat(WeightFormat):
         return METADATA_KEY in contents.metadata
 
     def read(self, contents: Contents) -> Checkpoint:
-        """Take the specification from the header and split the entries."""
+        """Read the specification from the header, and separate the entries of encoder and head."""
         name = str(contents.path)
         specification = Specification.from_json(contents.metadata[METADATA_KEY], name)
         encoder, head = split(name, contents.entries, ENCODER, HEAD)

@@ -1,8 +1,9 @@
 """The ``.model`` layout of the published system: a plain state dict in which prefixes mark encoder
 and loss head.
 
-The prefixes are those of the released code. Code that it descends from writes ``speaker_encoder.``
-and ``speaker_loss.`` for the same networks. The released weights state no licence.
+The prefixes are those of the released code. The code on which that is based uses the prefixes
+``speaker_encoder.`` and ``speaker_loss.`` for the same networks. The released weights state no
+licence.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -37,12 +38,12 @@ def family_of(names: Collection[str]) -> str | None:
 
 
 def ska_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of SKA-TDNN from the shapes of its entries."""
+    """Infer the options of SKA-TDNN from the shapes of its entries."""
     return ecapa_options(shapes) | {"front": shapes["frt_conv1.weight"][0]}
 
 
 def mfa_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of MFA-Conformer from the shapes of its entries."""
+    """Infer the options of MFA-Conformer from the shapes of its entries."""
     block = "conformer.encoders.0."
     return {
         "embedding": shapes["fc.weight"][0],
@@ -72,8 +73,8 @@ class PublishedFormat(WeightFormat):
         return any(name.startswith(encoder) for name in contents.entries for encoder, _ in PREFIXES)
 
     def read(self, contents: Contents) -> Checkpoint:
-        """Tell the encoder by its entries, its options by their shapes, the loss by those of the
-        head.
+        """Infer the encoder from its entries, its options from their shapes, and the loss from the
+        entries of the head.
         """
         name = str(contents.path)
         prefixes = next(
@@ -109,7 +110,7 @@ class PublishedFormat(WeightFormat):
         return Checkpoint(specification, encoder, head, name)
 
     def write(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write the entries, and nothing else, for the published code to load."""
+        """Write only the entries, so that the published code can load the file."""
         specification = checkpoint.specification
         if specification.encoder not in OPTIONS or specification.frontend != "log-mel":
             raise CheckpointError(
@@ -120,7 +121,7 @@ class PublishedFormat(WeightFormat):
 
 
 CLASS_WEIGHTS = ("aamsoftmax.weight", "weight")
-"""Entries of a loss head that have a row for each class."""
+"""Names of the entries of a loss head that have a row for each class."""
 
 
 def loss_of(head: Mapping[str, Tensor]) -> str:

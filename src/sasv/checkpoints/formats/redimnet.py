@@ -1,7 +1,7 @@
 """ReDimNet, as released by its authors: a file with ``model_config`` and ``state_dict``.
 
-The sizes are read from the shapes, and what shapes do not show (activation, hop, normalisation of
-the waveform) from ``model_config``.
+The sizes are inferred from the shapes. What shapes do not show (activation, hop, normalisation of
+the waveform) is read from ``model_config``.
 """
 
 from collections.abc import Mapping
@@ -22,20 +22,24 @@ from sasv.core.errors import CheckpointError, listed
 ENCODER = "redimnet"
 LICENCE = "MIT"
 NOT_OURS = ("spec.", "cls_head.")
-"""Tensors of the front-end, which is made from its options, and the loss head."""
+"""Prefixes of entries that are not needed: tensors of the front-end, which can be computed from its
+options, and the loss head.
+"""
 MEL_FILTERS = "spec.torchfbank.2.mel_scale.fb"
 UNSUPPORTED = {
     "tf_optimized_arch": (None, False),
     "feat_type": (None, "pt", "pt_mel"),
     "pooling_func": (None, "ASTP"),
 }
-"""Settings to the values with which this network is the released one."""
+"""Settings -> the only values that are supported, those of the released network."""
 UNSUPPORTED_SPECTRUM = {"do_preemph": (None, True), "spec_norm": (None, "mn"), "n_fft": (None, 512)}
 
 
 def network_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of the network from the shapes of its entries. KeyError names one that is
-    missing.
+    """Infer the options of the network from the shapes of its entries.
+
+    Raises:
+        KeyError: an entry is missing.
     """
     channels = shapes["backbone.stem.0.weight"][0]
     features = shapes["backbone.fin_wght1d.w"][2]
@@ -87,7 +91,7 @@ def _is_narrowing(name: str, prefix: str) -> bool:
 
 
 def _kinds(shapes: Shapes) -> dict[str, Any]:
-    """Read the kinds of the blocks and the width of the groups from which entries are there."""
+    """Infer the types of the blocks and the width of the groups from the entries that exist."""
     block_2d = "convnext_like"
     wide = next(
         (shape for name, shape in shapes.items() if name.endswith("conv_block.dwconvs.0.weight")),
@@ -137,7 +141,7 @@ class RedimnetFormat(WeightFormat):
         config = contents.extras.get("model_config", {})
         if not isinstance(config, Mapping):
             raise CheckpointError(
-                f"{contents.path}: model_config must be names and values; fetch the file again"
+                f"{contents.path}: model_config must map names to values; fetch the file again"
             )
         frontend = _check_config(contents, config, options, mels)
         entries = without(contents.entries, NOT_OURS)

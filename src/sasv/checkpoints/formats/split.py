@@ -9,8 +9,16 @@ Entries = dict[str, Tensor]
 
 
 def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries, Entries]:
-    """Return the entries of encoder and head of file ``name``, prefixes taken off. CheckpointError
-    lists others.
+    """Return the entries of the encoder and of the head, without their prefixes.
+
+    Args:
+        name: the file, for messages.
+        entries: name -> tensor.
+        encoder: prefix of the entries of the encoder.
+        head: prefix of the entries of the head.
+
+    Raises:
+        CheckpointError: there are entries with other prefixes; the message lists them.
     """
     strangers = [key for key in entries if not key.startswith((encoder, head))]
     if strangers:
@@ -29,7 +37,7 @@ def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries
 
 
 def joined(checkpoint: Checkpoint, encoder: str, head: str) -> Entries:
-    """Return the entries of a checkpoint with prefixes, on the CPU and contiguous."""
+    """Return the entries of a checkpoint with their prefixes, as contiguous tensors on the CPU."""
     entries = {encoder + name: value for name, value in checkpoint.encoder.items()}
     entries |= {head + name: value for name, value in checkpoint.head.items()}
     return {name: value.detach().cpu().contiguous().clone() for name, value in entries.items()}

@@ -21,15 +21,17 @@ from sasv.checkpoints.formats.foreign import (
 CONFIG = ("configuration.json",)
 LICENCE = "Apache-2.0"
 ERES2NET_MARK = "layer3_ds.weight"
-"""An entry that ERes2NetV2 has and a ResNet has not."""
+"""Name of an entry that ERes2NetV2 has and a ResNet does not have."""
 
 
 def eres2net_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ERes2NetV2 from the shapes of its entries. KeyError names one that is
-    missing.
+    """Infer the options of ERes2NetV2 from the shapes of its entries.
+
+    Raises:
+        KeyError: an entry is missing.
     """
     channels = shapes["conv1.weight"][0]
-    # The width of each stage is rounded down, so that the widest says most exactly what it was.
+    # The width of each stage is rounded down, so that the widest stage gives the best estimate.
     widths = (
         -(-shapes[f"layer{stage + 1}.0.convs.0.weight"][0] * 64 // (channels * 2**stage))
         for stage in range(4)
@@ -45,7 +47,7 @@ def eres2net_options(shapes: Shapes) -> dict[str, Any]:
 
 
 def eres2net_mels(shapes: Shapes) -> int:
-    """Read the bands of the front-end, a multiple of eight."""
+    """Infer the number of mel bands, a multiple of eight."""
     return 8 * (shapes["seg_1.weight"][1] // (2 * shapes[ERES2NET_MARK][0]))
 
 

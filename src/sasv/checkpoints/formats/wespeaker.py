@@ -1,9 +1,9 @@
 """WeSpeaker: ``avg_model.pt`` with ``config.yaml`` in the same folder, and ``pytorch_model.bin``
 from hubs (prefix ``resnet.``).
 
-CAM++, ResNet, SimAM-ResNet and ECAPA-TDNN. The front-end is Kaldi's with a Hamming window, on
-16-bit numbers. CAM++ has the entry names of 3D-Speaker: it is of WeSpeaker where a ``config.yaml``
-stands beside it.
+It reads CAM++, ResNet, SimAM-ResNet and ECAPA-TDNN. The front-end is Kaldi's with a Hamming window,
+on 16-bit integers. CAM++ has the same state-dict keys as that of 3D-Speaker; a ``config.yaml`` in
+the same folder indicates WeSpeaker.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ CONFIG = ("config.yaml",)
 FRONTEND = {"window": "hamming", "scale": 32768.0}
 HUB_PREFIX = "resnet."
 TRAINING_HEAD = ("projection.",)
-"""Entries of the loss head, which knows the training speakers alone."""
+"""Prefix of the entries of the loss head, which is useful only for the training speakers."""
 
 SIMAM_RULES: Rules = [
     (r"front\.(.*)\.downsample\.(.*)", r"\1.shortcut.\2"),
@@ -75,8 +75,10 @@ def family_of(names: Entries) -> str | None:
 
 
 def resnet_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of a residual network from the shapes of its entries. KeyError names one
-    that is missing.
+    """Infer the options of a residual network from the shapes of its entries.
+
+    Raises:
+        KeyError: an entry is missing.
     """
     kind = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
     counts = tuple(numbered(shapes, rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
@@ -94,7 +96,7 @@ def resnet_options(shapes: Shapes) -> dict[str, Any]:
 
 
 def resnet_mels(shapes: Shapes) -> int:
-    """Read the bands of the front-end, a multiple of eight."""
+    """Infer the number of mel bands, a multiple of eight."""
     last = max(
         (name for name in shapes if name.startswith("layer4.0.conv")),
         default="layer4.0.conv2.weight",
@@ -103,8 +105,10 @@ def resnet_mels(shapes: Shapes) -> int:
 
 
 def ecapa_options(shapes: Shapes) -> dict[str, Any]:
-    """Read the options of ECAPA-TDNN from the shapes of its entries. KeyError names one that is
-    missing.
+    """Infer the options of ECAPA-TDNN from the shapes of its entries.
+
+    Raises:
+        KeyError: an entry is missing.
     """
     options = ecapa_shapes.ecapa_options(shapes, "pooling.linear1.weight")
     return options | {
@@ -114,7 +118,7 @@ def ecapa_options(shapes: Shapes) -> dict[str, Any]:
 
 
 def ecapa_mels(shapes: Shapes) -> int:
-    """Read the bands of the front-end."""
+    """Infer the number of mel bands."""
     return shapes["conv1.weight"][1]
 
 
@@ -184,8 +188,8 @@ def _plain(entries: Entries) -> Entries:
 
 
 def _as_convolution(name: str, value: Any) -> Any:
-    """Return a linear layer of squeeze-excitation as the convolution of width one that it is
-    here.
+    """Convert the weights of a linear layer of squeeze-excitation to those of a convolution of
+    width one.
     """
     return (
         value[..., None]
@@ -200,7 +204,7 @@ MODELS = {
     "SimAM_ResNet": "resnet",
     "ECAPA": "ecapa-wespeaker",
 }
-"""Beginnings of the names that a configuration gives a model, to its encoder."""
+"""Beginning of the model name in a configuration -> encoder."""
 
 
 def _check_model(

@@ -1,8 +1,9 @@
 """WeSpeaker's w2v-BERT 2.0 with adapters (``W2VBert_Adapter_MFA``, with ``config.yaml`` in the same
 folder).
 
-The backbone has the entries of ``transformers`` behind the prefix ``frontend.encoder.``, the head
-none. The sizes are read from the shapes; what shapes do not show is as in w2v-BERT 2.0.
+The backbone has the keys of ``transformers`` with the prefix ``frontend.encoder.``; the keys of the
+head have no prefix. The sizes are inferred from the shapes; what shapes do not show is as in
+w2v-BERT 2.0.
 """
 
 from typing import Any
@@ -31,8 +32,10 @@ RULES: Rules = [
 
 
 def backbone_config(shapes: Shapes) -> dict[str, Any]:
-    """Read the configuration of the backbone from the shapes of its entries. KeyError names one
-    that is missing.
+    """Infer the configuration of the backbone from the shapes of its entries.
+
+    Raises:
+        KeyError: an entry is missing.
     """
     units, inputs = shapes["backbone.feature_projection.projection.weight"]
     layer = "backbone.encoder.layers.0."
@@ -53,7 +56,7 @@ def backbone_config(shapes: Shapes) -> dict[str, Any]:
 
 
 class WespeakerW2vBertFormat(WeightFormat):
-    """Entries of WeSpeaker's models on w2v-BERT 2.0."""
+    """Entries of WeSpeaker's models with the backbone w2v-BERT 2.0."""
 
     name = "wespeaker-w2vbert"
 
