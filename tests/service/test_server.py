@@ -1,11 +1,7 @@
 """The server on a real socket: the Python client, streams, and clients that mean harm."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -153,33 +149,6 @@ def test_clients_that_send_slowly_or_nothing(running):
     for connection in idle:
         closed(connection)
     assert client.about()
-
-
-COMMAND = [sys.executable, "-m", "sasv", "serve", "--port", "0", "--workers", "1"]
-
-
-@pytest.mark.slow
-def test_the_command_serves_and_stops(model_path, tmp_path):
-    """A signal ends it, after what was accepted was finished, with status 0."""
-    command = [*COMMAND, "--insecure-demo", "--model", str(model_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stderr.readline()
-        url = line.split()[-1]
-        assert url.startswith("http://127.0.0.1:"), line
-        client = Client(url, attempts=1)
-        client.create_speaker("ann")
-        client.enrol("ann", speech("ann"))
-        answers = []
-        recording = speech("ann", 3, 100.0)  # takes a while
-        asking = threading.Thread(target=lambda: answers.append(client.verify("ann", recording)))
-        asking.start()
-        time.sleep(0.3)
-        os.kill(process.pid, signal.SIGTERM)
-        asking.join(30)
-        assert process.wait(30) == 0
-        assert answers[0]["outcome"] == "accept"
-        with pytest.raises(ServiceError):
-            client.about()
 
 
 def test_batches_have_the_result_of_single_recordings(model):

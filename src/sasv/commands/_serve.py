@@ -48,7 +48,7 @@ class ServeOptions(Options):
         tls_certificate: file of the TLS certificate, with its chain.
         tls_key: file of the private key of the certificate.
         workers: requests that are computed at the same time; 0 is one for each core.
-        threads: threads that compute one request.
+        threads: threads that compute one request; 0 is one for each core.
         queue: further requests that may wait; more are answered with 503.
         batch: recordings of concurrent requests that are embedded together at most; 1 does not
             wait for others.
@@ -77,7 +77,7 @@ class ServeOptions(Options):
     tls_certificate: str = ""
     tls_key: str = ""
     workers: Annotated[int, Range(0, 1024)] = 0
-    threads: PositiveInt = 1
+    threads: Count = 1
     queue: Count = 64
     batch: Annotated[int, Range(1, 256)] = 1
     batch_wait: Annotated[float, Range(0, 1000)] = 5.0
