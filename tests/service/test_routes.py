@@ -2,6 +2,7 @@
 
 import json
 import threading
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -82,18 +83,12 @@ def test_several_voiceprints_of_a_speaker(demo):
     assert begun["voiceprint"]["recordings"] == 1
 
 
-@pytest.mark.parametrize(
-    "body, status, code",
-    [
-        (b"", 422, "unreadable_audio"),
-        (b"no audio at all", 422, "unreadable_audio"),
-        (speech("ann")[:2000], 422, "unreadable_audio"),
-        (wav(np.zeros((10, 20))), 422, "unreadable_audio"),
-    ],
-)
-def test_what_is_no_audio(demo, body, status, code):
+def test_what_is_no_audio(demo):
     enrol(demo, "ann", 1)
-    problem(demo.post("/v1/verify?speaker=ann", content=body), status, code)
+    few = wav(np.zeros((10, 20)))  # of twenty channels
+    for body in (b"", b"no audio at all", speech("ann")[:2000], few):
+        answer = demo.post("/v1/verify?speaker=ann", content=body)
+        problem(answer, 422, "unreadable_audio")
 
 
 def test_nothing_to_compare_is_no_decision(demo):
@@ -108,18 +103,17 @@ def test_nothing_to_compare_is_no_decision(demo):
     problem(demo.post("/v1/detect", content=noise()), 501, "not_supported")
 
 
-@pytest.mark.parametrize(
-    "name", ["..", "a b", "a/b", "'; DROP TABLE voiceprints; --", "x" * 65, "é", "a\n", "%00"]
-)
-def test_identifiers_are_checked(demo, name):
-    from urllib.parse import quote
+NO_NAMES = ("..", "a b", "a/b", "'; DROP TABLE voiceprints; --", "x" * 65, "é", "a\n", "%00")
 
-    quoted = quote(name, safe="")
-    assert demo.get(f"/v1/speakers/{quoted}").status_code in (404, 422)
-    assert demo.post(f"/v1/verify?speaker={quoted}", content=speech("ann")).status_code == 422
-    form = {"data": {"speaker": name}, "files": {"file": speech("ann")}}
-    problem(demo.post("/v1/verify", **form), 422, "invalid_request")
-    problem(demo.post("/v1/speakers", json={"id": name}), 422, "invalid_request")
+
+def test_identifiers_are_checked(demo):
+    for name in NO_NAMES:
+        quoted = quote(name, safe="")
+        assert demo.get(f"/v1/speakers/{quoted}").status_code in (404, 422), name
+        assert demo.post(f"/v1/verify?speaker={quoted}", content=b"x").status_code == 422, name
+        form = {"data": {"speaker": name}, "files": {"file": b"x"}}
+        problem(demo.post("/v1/verify", **form), 422, "invalid_request")
+        problem(demo.post("/v1/speakers", json={"id": name}), 422, "invalid_request")
 
 
 def test_wrong_requests(demo):
@@ -215,7 +209,6 @@ def test_a_repeated_request_waits_for_the_first(made, client_of, monkeypatch):
 
     def ask():
         with client_of(service) as own:
-            own.app.service = service
             answers.append(send(own))
 
     def send(one):

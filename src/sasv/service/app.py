@@ -1,8 +1,7 @@
 """Puts the service together."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -71,21 +70,15 @@ def create_app(service: Service, log: bool = True) -> Guard:
         service: its parts (see ``make_service``).
         log: whether each request is a line of the log.
     """
+    return Guard(_routes(), service, log)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.close()
 
+@cache
+def _routes() -> FastAPI:
+    """Return all routes, which find their service by the request."""
     app = FastAPI(
-        title="sasv",
-        version=__version__,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        title="sasv", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None
     )
-    app.state.service = service
     app.include_router(routes.router)
     app.include_router(stream.router)
     app.include_router(page.router)
@@ -95,7 +88,7 @@ def create_app(service: Service, log: bool = True) -> Guard:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(StorageError, _on_storage)
     app.add_exception_handler(Exception, _on_anything)
-    return Guard(app, service, log)
+    return app
 
 
 def _add_health(app: FastAPI) -> None:

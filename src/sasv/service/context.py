@@ -1,4 +1,4 @@
-"""The parts of a running service, which routes find by the application."""
+"""The parts of a running service, which routes find by their request."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,5 +48,5 @@ class Service:
 
 def service_of(connection: Any) -> Service:
     """Return the service of a request or a WebSocket."""
-    service: Service = connection.app.state.service
+    service: Service = connection.scope["state"]["service"]
     return service

@@ -69,12 +69,12 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request or a WebSocket."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+            await self._live(receive, send)
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.get(b"x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(request_id=request_id, service=self.service)
         problem = self._foreign(scope, headers)
         if scope["type"] == "websocket":
             if problem is not None:
@@ -83,6 +83,14 @@ class Guard:
             await self.app(scope, receive, send)
             return
         await _Exchange(self, scope, receive, send, headers).handle(problem)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Close the service at the end of the server."""
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.service.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
     def _foreign(self, scope: Scope, headers: dict[bytes, str]) -> Problem | None:
         """Return why a request of a browser that shows another site is refused; None if it is
