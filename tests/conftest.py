@@ -69,7 +69,7 @@ def small_runs():
     def few(labels, speakers, repeats, seed, resamples=intervals.resamples):
         return resamples(labels, speakers, min(repeats, 20), seed)
 
-    def of_few(samples, repeats, level, percentiles=intervals._percentiles):
+    def of_few(samples, repeats, level, percentiles=intervals.percentiles):
         return percentiles(samples, min(repeats, 20), level)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -82,7 +82,7 @@ def small_runs():
         patch.setattr("sasv.report.plots.attempt", lambda draw, *arguments: BLANK_PNG)
         patch.setattr("sasv.reproduction.plans.gflop", lambda name, options: 1.0)
         patch.setattr(intervals, "resamples", few)
-        patch.setattr(intervals, "_percentiles", of_few)
+        patch.setattr(intervals, "percentiles", of_few)
         yield
 
 

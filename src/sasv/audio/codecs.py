@@ -59,20 +59,23 @@ def check_codecs(names: list[str]) -> None:
             _av(name)
 
 
-def transmit(wave: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+def transmit(
+    wave: np.ndarray, name: str, rng: np.random.Generator, bit_rate: int | None = None
+) -> np.ndarray:
     """Encode and decode speech with a codec.
 
     Args:
         wave: float32 speech at 16 kHz, (samples,).
         name: a key of ``CODECS``.
         rng: draws the bit rate, or the lower sample rate of ``resampled``.
+        bit_rate: of a codec with several; left out, it is drawn.
 
     Returns:
         The decoded speech at 16 kHz, (samples,), aligned with ``wave`` and of the same length.
     """
     if name in CODED:
         coded = CODED[name]
-        return _coded(wave, name, coded, int(rng.choice(coded.bit_rates)))
+        return _coded(wave, name, coded, bit_rate or int(rng.choice(coded.bit_rates)))
     if name == "resampled":
         lower = int(rng.choice(LOWER_RATES))
         return _fitted(soxr.resample(soxr.resample(wave, RATE, lower), lower, RATE), len(wave))

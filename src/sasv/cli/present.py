@@ -189,6 +189,13 @@ def runtime_text(result: Mapping[str, Any], options: Any) -> str:
     return "\n".join(lines)
 
 
+def stress_text(result: Any, options: Any) -> str:
+    """Return the weakest points of a stress test; a shard that is not the last has none."""
+    from sasv.stress.pages import summary
+
+    return "" if result is None else summary(result)
+
+
 PRESENTERS = {
     "detect": Presenter(detect_text),
     "benchmark-runtime": Presenter(runtime_text),
@@ -202,5 +209,6 @@ PRESENTERS = {
     "models": Presenter(models_text),
     "reproduce": Presenter(reproduction_text),
     "store": Presenter(info_text),
+    "stress": Presenter(stress_text),
     "verify": Presenter(verify_text),
 }

@@ -155,6 +155,26 @@ COMMANDS = {
         "decide whether recordings are bona fide or spoofed",
         positionals=("recordings",),
     ),
+    "stress": Command(
+        "_stress",
+        "StressOptions",
+        "test how a system holds: copies, codecs, noise, rooms, level, shorter speech",
+        positionals=("speech",),
+        resumable=True,
+        inputs=("enrolments", "trials", "system", "against", "weights", "cohort"),
+        speech=("speech", "noises", "rirs"),
+        outputs={
+            "out": (
+                "report.html",
+                "report.md",
+                "report.json",
+                "report.tsv",
+                "copies/*",
+                "listen/*",
+                "systems/*",
+            )
+        },
+    ),
     "models": Command(
         "_models",
         "ModelsOptions",

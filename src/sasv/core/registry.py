@@ -14,7 +14,7 @@ cannot replace a member of sasv.
 import difflib
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -83,9 +83,9 @@ class Registry:
             ) from error
 
 
-def listing(**registries: Registry) -> Callable[[T], T]:
+def listing(**registries: Registry | Iterable[str]) -> Callable[[T], T]:
     """Decorate a class so that ``{name}`` in its docstring is replaced by the member names of a
-    registry.
+    registry, or of another table.
 
     Help texts are made from the docstrings of options, so that no help text lists names by hand.
     """
@@ -95,7 +95,8 @@ def listing(**registries: Registry) -> Callable[[T], T]:
             assert kind.__doc__ and f"{{{name}}}" in kind.__doc__, (
                 f"no {{{name}}} in the docstring of {kind}"
             )
-            kind.__doc__ = kind.__doc__.replace(f"{{{name}}}", registry.names())
+            ours = registry.names() if isinstance(registry, Registry) else ", ".join(registry)
+            kind.__doc__ = kind.__doc__.replace(f"{{{name}}}", ours)
         return kind
 
     return filled

@@ -7,17 +7,31 @@ Tibshirani, "An introduction to the bootstrap", 1993 (percentile intervals); Fer
 are dependent).
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.metrics.summary import Measure, Values
+from sasv.metrics.summary import Values
 
 Interval = tuple[float, float]
+Samples = dict[str, list[float | None]]
+"""Metric -> its value in each resample."""
+
 REPEATS = 1000
 LEVEL = 0.95
+
+
+class Measurable(Protocol):
+    """What can be measured of trials that count more than once: see ``Measure``."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(trials,) 0 target, 1 nontarget, 2 spoof."""
+
+    def __call__(self, weights: np.ndarray | None = None) -> Values:
+        """Return the metrics; each trial counts ``weights`` times (trials,)."""
 
 
 def resamples(
@@ -50,7 +64,7 @@ def resamples(
 
 
 def intervals(
-    measure: Measure,
+    measure: Measurable,
     speakers: np.ndarray | None = None,
     repeats: int = REPEATS,
     level: float = LEVEL,
@@ -69,7 +83,7 @@ def intervals(
     Returns:
         metric -> (low, high), or None if the metric is undefined in at least half of the resamples.
     """
-    return _percentiles(_samples([measure], speakers, repeats, seed)[0], repeats, level)
+    return percentiles(samples_of([measure], speakers, repeats, seed)[0], repeats, level)
 
 
 class Difference(NamedTuple):
@@ -90,8 +104,8 @@ class Difference(NamedTuple):
 
 
 def paired_test(
-    first: Measure,
-    second: Measure,
+    first: Measurable,
+    second: Measurable,
     speakers: np.ndarray | None = None,
     repeats: int = REPEATS,
     level: float = LEVEL,
@@ -115,12 +129,32 @@ def paired_test(
     """
     if len(first.labels) != len(second.labels) or (first.labels != second.labels).any():
         raise SasvError("a paired test needs the same trials for both systems, in the same order")
-    one, other = _samples([first, second], speakers, repeats, seed)
-    wholes = first(), second()
+    one, other = samples_of([first, second], speakers, repeats, seed)
+    return differences(first(), second(), one, other, repeats, level)
+
+
+def differences(
+    first: Values,
+    second: Values,
+    one: Samples,
+    other: Samples,
+    repeats: int = REPEATS,
+    level: float = LEVEL,
+) -> dict[str, Difference]:
+    """Return the differences of two systems, metric by metric.
+
+    Args:
+        first: metrics of the first system.
+        second: metrics of the second system.
+        one: those of the first in the resamples (see samples_of).
+        other: those of the second in the same resamples.
+        repeats: number of resamples.
+        level: confidence level, in (0, 1).
+    """
     result = {}
-    for name in wholes[0]:
-        low = wholes[0][name]
-        high = wholes[1].get(name)
+    for name in first:
+        low = first[name]
+        high = second.get(name)
         pairs = list(zip(one.get(name, []), other.get(name, [])))
         changes = [b - a for a, b in pairs if a is not None and b is not None]
         if low is None or high is None or len(changes) <= repeats // 2:
@@ -132,13 +166,13 @@ def paired_test(
     return result
 
 
-def _samples(
-    measures: list[Measure], speakers: np.ndarray | None, repeats: int, seed: int
-) -> list[dict[str, list[float | None]]]:
+def samples_of(
+    measures: Sequence[Measurable], speakers: np.ndarray | None, repeats: int, seed: int
+) -> list[Samples]:
     """Return, for each measure, metric -> its value in each resample. Resamples without targets are
     left out.
     """
-    found: list[dict[str, list[float | None]]] = [{} for _ in measures]
+    found: list[Samples] = [{} for _ in measures]
     for weights in resamples(measures[0].labels, speakers, repeats, seed):
         try:
             values: list[Values] = [measure(weights) for measure in measures]
@@ -150,9 +184,17 @@ def _samples(
     return found
 
 
-def _percentiles(
-    samples: dict[str, list[float | None]], repeats: int, level: float
+def percentiles(
+    samples: Samples, repeats: int = REPEATS, level: float = LEVEL
 ) -> dict[str, Interval | None]:
+    """Return the percentile interval of each metric, or None where half of the resamples or more do
+    not have it.
+
+    Args:
+        samples: the metrics in the resamples (see samples_of).
+        repeats: number of resamples.
+        level: confidence level, in (0, 1).
+    """
     result: dict[str, Interval | None] = {}
     for name, values in samples.items():
         have = [value for value in values if value is not None]

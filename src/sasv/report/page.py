@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -24,6 +25,7 @@ class Cell:
         text: what it says.
         best: shown in bold.
         audio: file to listen to.
+        beside: the file lies beside the page, at this path from there.
         small: what follows in smaller type, on a line of its own if there is room for lines.
     """
 
@@ -31,6 +33,7 @@ class Cell:
     best: bool = False
     audio: str = ""
     small: str = ""
+    beside: bool = False
 
     @property
     def line(self) -> str:
@@ -40,6 +43,8 @@ class Cell:
     @property
     def address(self) -> str:
         """Address of the audio file; empty for one that a browser cannot open."""
+        if self.beside:
+            return quote(self.audio)
         scheme = scheme_of(self.audio)
         if not self.audio or container_of(self.audio) != self.audio:
             return ""
@@ -96,18 +101,25 @@ class Section:
         return "\n".join(lines)
 
 
-def write_report(title: str, about: str, sections: Sequence[Section], out: Path) -> None:
-    """Write ``report.html``, ``report.md`` with ``figures/``, and ``report.png`` into a folder."""
+def write_report(
+    title: str, about: str, sections: Sequence[Section], out: Path, image: bool = True
+) -> None:
+    """Write ``report.html``, ``report.md`` with ``figures/``, and, if ``image``, ``report.png``
+    into a folder.
+    """
     page = {"title": title, "about": about, "sections": sections, "folder": "figures"}
     write_text(out / "report.html", _html().get_template("page.html").render(page) + "\n")
     write_text(out / "report.md", _markdown().get_template("page.md").render(page).strip() + "\n")
-    images: list[bytes] = [text_image(f"{plain(title)}\n{plain(about)}")]
+    images: list[bytes] = []
     for section in sections:
-        images.append(text_image(section.text()))
-        for name, image in section.figures.items():
-            write_bytes(out / "figures" / f"{name}.png", image)
-            images.append(image)
-    write_bytes(out / "report.png", stack(images))
+        if image:
+            images.append(text_image(section.text()))
+        for name, figure in section.figures.items():
+            write_bytes(out / "figures" / f"{name}.png", figure)
+            images.append(figure)
+    if image:
+        heading = text_image(f"{plain(title)}\n{plain(about)}")
+        write_bytes(out / "report.png", stack([heading, *images]))
 
 
 @cache

@@ -1,0 +1,347 @@
+"""The speech of a stress test: who is enrolled with what, and which recordings are tested.
+
+Speakers and recordings are drawn with a seed. Recordings that cannot be read or hold too little
+speech are left out before anything is computed, so that all systems are tested on the same.
+"""
+
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sasv.audio import AUTO, RATE, check_speech, read_audio
+from sasv.audio.speech import net_speech
+from sasv.core.errors import AudioError, SasvError, listed
+from sasv.core.progress import Progress
+from sasv.corpora.folder import read as read_folder
+from sasv.storage import joined
+from sasv.tables import (
+    NONE,
+    TRIAL_LABELS,
+    Table,
+    Utterances,
+    load_enrolments,
+    load_trials,
+    load_utterances,
+    needed_utterances,
+)
+
+logger = logging.getLogger("sasv")
+
+ENROL = 3
+"""Most recordings that enrol a speaker; of a speaker with few, half of them."""
+
+FEWEST = 2
+"""Fewest speakers of whom anything can be compared."""
+
+TARGET, NONTARGET, SPOOF = range(len(TRIAL_LABELS))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is tested.
+
+    Attributes:
+        speakers: most speakers; 0 takes all.
+        recordings: most tested recordings of a speaker, and of each attack on a speaker.
+        impostors: most claims to be a speaker by recordings of others.
+        min_speech: seconds of speech that a recording has to hold; 0 does not look.
+        max_seconds: seconds of each recording that are used, from its beginning.
+        seed: of all draws.
+    """
+
+    speakers: int = 20
+    recordings: int = 3
+    impostors: int = 20
+    min_speech: float = 0.75
+    max_seconds: float = 6.0
+    seed: int = 0
+
+
+class Claim(NamedTuple):
+    """A claim: ``recording`` is said to be bona fide speech of ``speaker``; the label is that of
+    ``TRIAL_LABELS``.
+    """
+
+    speaker: str
+    recording: str
+    label: int
+    attack: str = NONE
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The speech of a test.
+
+    Attributes:
+        utterances: all recordings that are enrolled or tested.
+        enrolments: speaker -> recordings.
+        claims: what is decided about.
+    """
+
+    utterances: Utterances
+    enrolments: dict[str, list[str]]
+    claims: list[Claim]
+
+    @property
+    def targets(self) -> Utterances:
+        """The tested bona fide recordings of enrolled speakers, in the order of the table."""
+        wanted = {claim.recording for claim in self.claims if claim.label == TARGET}
+        return self.utterances.take(np.array([name in wanted for name in self.utterances.ids]))
+
+
+def find_speech(
+    place: str, where: str, enrolments: str, trials: str, sizes: Sizes, channel: str = AUTO
+) -> Speech:
+    """Return the speech of a test.
+
+    Args:
+        place: folder with one folder for each speaker, or an utterance table (or the folder of
+            ``utterances.tsv``).
+        where: use only the rows with this ``column=value``.
+        enrolments: enrolment table; empty draws enrolments.
+        trials: trial table, used as it is; empty draws claims.
+        sizes: how much is tested.
+        channel: which channel of recordings is used, where the table does not say.
+
+    Raises:
+        SasvError: no such speech, or too few speakers with enough recordings.
+    """
+    table = load_speech(place, where)
+    if trials:
+        return of_trials(table, enrolments, trials)
+    hearing = Hearing(table, sizes, channel)
+    rng = np.random.default_rng([sizes.seed, 19])
+    given = dict[str, list[str]]()
+    if enrolments:
+        loaded = load_enrolments(enrolments)
+        given = dict(zip(loaded.speakers, loaded.utterances))
+        unknown = [name for names in given.values() for name in names if name not in table.rows]
+        if unknown:
+            raise SasvError(f"{enrolments}: {listed(unknown)} not in {place}; give its table")
+    bona_fide: dict[str, list[str]] = {}
+    spoofed: dict[tuple[str, str], list[str]] = {}
+    cells = zip(table.table.texts("speaker"), table.ids, table.spoofed, table.attack_texts)
+    for speaker, name, is_spoof, attack in cells:
+        if is_spoof:
+            spoofed.setdefault((speaker, attack_name(attack, SPOOF)), []).append(name)
+        else:
+            bona_fide.setdefault(speaker, []).append(name)
+    candidates = sorted(given or bona_fide)
+    most = sizes.speakers or len(candidates)
+    enrolled: dict[str, list[str]] = {}
+    tested: dict[str, list[str]] = {}
+    short = []
+    with Progress("look for speech", min(most, len(candidates)), "speakers") as progress:
+        for at in rng.permutation(len(candidates)).tolist():
+            if len(enrolled) == most:
+                break
+            speaker = candidates[at]
+            found = recordings_of(speaker, bona_fide, given, sizes, hearing)
+            if found is None:
+                short.append(speaker)
+                continue
+            enrolled[speaker], tested[speaker] = found
+            progress.add()
+    describe_left_out(hearing, short, len(candidates), len(enrolled))
+    if len(enrolled) < FEWEST:
+        lost = f"; left out: {hearing.described()}" if hearing.reasons else ""
+        raise SasvError(
+            f"{place}: {len(enrolled)} speaker{'s' * (len(enrolled) != 1)} with a recording to "
+            "enrol and another to test; at least two are needed, because claims by other people "
+            f"are a part of the test: give the speech of more people, one folder each{lost}"
+        )
+    claims = drawn_claims(enrolled, tested, spoofed, sizes, rng)
+    needed = {claim.recording for claim in claims}.union(*enrolled.values())
+    kept = table.take(np.array([name in needed for name in table.ids]))
+    return Speech(kept, dict(sorted(enrolled.items())), claims)
+
+
+def load_speech(place: str, where: str) -> Utterances:
+    """Return the utterance table of a folder with a folder for each speaker, or a table that is
+    there already.
+    """
+    path = Path(place)
+    if path.is_dir() and (path / "utterances.tsv").is_file():
+        path = path / "utterances.tsv"
+    if not path.is_dir():
+        table = load_utterances(path, where)
+        if not len(table):
+            raise SasvError(f"{place}: no utterance{f' with {where}' if where else ''} in it")
+        return table
+    if where:
+        raise SasvError(f"{place}: a folder of recordings; --where takes rows of a table")
+    lists = read_folder(path)
+    root = str(path.resolve())
+    columns = {
+        "utterance": [row.utterance for row in lists.utterances],
+        "path": [joined(root, row.path) for row in lists.utterances],
+        "speaker": [row.speaker for row in lists.utterances],
+    }
+    return Utterances(Table.build(columns, place))
+
+
+def of_trials(table: Utterances, enrolments: str, trials: str) -> Speech:
+    """Return the speech of a protocol that is used as it is."""
+    if not enrolments:
+        raise SasvError(
+            "--trials needs --enrolments, the table that says who is enrolled with what"
+        )
+    enrolled = load_enrolments(enrolments)
+    claims = load_trials(trials)
+    needed = needed_utterances(table, enrolled, claims)
+    cells = zip(
+        claims.table.texts("speaker"),
+        claims.table.texts("utterance"),
+        claims.labels.tolist(),
+        [attack_name(attack, label) for attack, label in zip(claims.attack_texts, claims.labels)],
+    )
+    claimed = set(claims.speakers[1])
+    members = dict(zip(enrolled.speakers, enrolled.utterances))
+    return Speech(
+        needed,
+        {name: members[name] for name in sorted(claimed)},
+        [Claim(*row) for row in cells],
+    )
+
+
+def read_beginning(path: str, seconds: float, channel: str) -> np.ndarray:
+    """Return the first seconds of a recording, float32 (samples,) at 16 kHz. AudioError if it
+    cannot be read, or is silent.
+    """
+    wave = read_audio(path, samples=round(seconds * RATE), channel=channel)
+    return check_speech(wave, path)
+
+
+def attack_name(attack: str, label: int) -> str:
+    """Return the name of the attack of a claim: ``spoof`` where a spoof has none."""
+    return TRIAL_LABELS[SPOOF] if label == SPOOF and attack == NONE else attack
+
+
+class Hearing:
+    """Finds out which recordings hold speech, and keeps why others do not.
+
+    Args:
+        table: all recordings.
+        sizes: how much speech a recording has to hold, and how much of it is used.
+        channel: which channel is used where the table does not say.
+    """
+
+    def __init__(self, table: Utterances, sizes: Sizes, channel: str):
+        self.table = table
+        self.least = sizes.min_speech
+        self.max_seconds = sizes.max_seconds
+        self.channel = channel
+        self.reasons: dict[str, str] = {}
+        self.heard: set[str] = set()
+
+    def described(self) -> str:
+        """Return in words how many recordings cannot be used, and why."""
+        count = len(self.reasons)
+        why = "cannot be read"
+        if self.least:
+            why += f" or hold less than {self.least:g} s of speech"
+        return (
+            f"{count} recording{'s' * (count != 1)} that {why} "
+            f"({listed(list(self.reasons.values()), 3)})"
+        )
+
+    def usable(self, name: str) -> bool:
+        """Whether a recording can be read and holds enough speech."""
+        if name in self.heard:
+            return True
+        if name in self.reasons:
+            return False
+        row = self.table.rows[name]
+        path = self.table.path(row)
+        channel = self.table.channel(row)
+        try:
+            wave = read_beginning(
+                path, self.max_seconds, self.channel if channel == AUTO else channel
+            )
+        except AudioError as error:
+            self.reasons[name] = str(error)
+            return False
+        if self.least:
+            seconds = net_speech(wave).net_seconds
+            if seconds < self.least:
+                self.reasons[name] = f"{path}: {seconds:.2f} s of speech"
+                return False
+        self.heard.add(name)
+        return True
+
+
+def recordings_of(
+    speaker: str,
+    bona_fide: dict[str, list[str]],
+    given: dict[str, list[str]],
+    sizes: Sizes,
+    hearing: Hearing,
+) -> tuple[list[str], list[str]] | None:
+    """Return what enrols a speaker and what is tested; None if there is too little."""
+    drawn = zlib.crc32(speaker.encode("utf-8", "surrogateescape"))
+    rng = np.random.default_rng([sizes.seed, drawn])
+    own = bona_fide.get(speaker, [])
+    enrolment = [name for name in given.get(speaker, []) if hearing.usable(name)]
+    if given and not enrolment:
+        return None
+    rest = [name for name in own if name not in given.get(speaker, [])]
+    wanted = sizes.recordings + (0 if given else ENROL)
+    found: list[str] = []
+    for at in rng.permutation(len(rest)).tolist():
+        if len(found) == wanted:
+            break
+        if hearing.usable(rest[at]):
+            found.append(rest[at])
+    if not given:
+        count = min(ENROL, len(found) // 2)
+        enrolment = found[:count]
+        found = found[count:]
+    return (enrolment, found[: sizes.recordings]) if enrolment and found else None
+
+
+def drawn_claims(
+    enrolled: dict[str, list[str]],
+    tested: dict[str, list[str]],
+    spoofed: dict[tuple[str, str], list[str]],
+    sizes: Sizes,
+    rng: np.random.Generator,
+) -> list[Claim]:
+    """Return the claims of each speaker: own recordings, recordings of others, and the spoofs of
+    the table.
+    """
+    claims = []
+    for speaker in sorted(enrolled):
+        claims += [Claim(speaker, name, TARGET) for name in tested[speaker]]
+        others = [name for other in sorted(enrolled) if other != speaker for name in tested[other]]
+        rows = sorted(rng.permutation(len(others))[: sizes.impostors].tolist())
+        claims += [Claim(speaker, others[row], NONTARGET) for row in rows]
+        for (claimed, attack), names in sorted(spoofed.items()):
+            if claimed == speaker:
+                chosen = sorted(rng.permutation(len(names))[: sizes.recordings].tolist())
+                claims += [Claim(speaker, names[row], SPOOF, attack) for row in chosen]
+    return claims
+
+
+def describe_left_out(
+    hearing: Hearing, short: Sequence[str], candidates: int, enrolled: int
+) -> None:
+    """Log which recordings and speakers are not tested, and why."""
+    if hearing.reasons:
+        logger.info(f"left out: {hearing.described()}")
+    if short:
+        logger.info(
+            f"left out: {len(short)} speaker{'s' * (len(short) != 1)} without a recording to "
+            "enrol and another to test "
+            f"({listed(short, 3)})"
+        )
+    rest = candidates - len(short) - enrolled
+    if rest:
+        logger.info(
+            f"{enrolled} of {candidates} speakers are tested, drawn at random; --speakers 0 takes "
+            "all"
+        )
