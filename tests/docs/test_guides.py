@@ -48,6 +48,11 @@ def small(command):
         command += f"{scale} --epochs 1 --batches-per-epoch 1 --pairs 2 --voices 10"
     elif verb == "verify":
         command += " --min-speech 0"  # the voices of these tests are no speech
+    elif verb == "stress":
+        command += (
+            " --min-speech 0 --recordings 1 --impostors 1 --conditions telephone --listen 1"
+            " --vocoders source-filter --intervals 10"
+        )
     return (
         command.replace("--nproc-per-node 4", "--nproc-per-node 2")
         .replace("1-64", "1-2")

@@ -86,7 +86,7 @@ class StressOptions(Options):
     noises: str = ""
     rirs: str = ""
     speakers: Count = 20
-    recordings: Annotated[int, Range(1)] = 3
+    recordings: Annotated[int, Range(1)] = 2
     impostors: Count = 20
     max_seconds: PositiveFloat = 6.0
     min_speech: NonNegativeFloat = 0.75

@@ -231,7 +231,7 @@ def chosen_conditions(
 def obstacle(condition: Condition, around: Surroundings) -> str:
     """Return why a condition is not possible here; empty if it is."""
     if condition.needs and not getattr(around, condition.needs):
-        return f"needs {NEEDED[condition.needs]}"
+        return f"this needs {NEEDED[condition.needs]}"
     try:
         check_codecs([condition.codec] if condition.codec else [])
     except MissingExtra as error:

@@ -65,12 +65,13 @@ def vocoders_here(names: Sequence[str], weights: Mapping[str, str]) -> list[str]
         except SasvError as error:
             if given:
                 raise
-            logger.info(f"no copies by {name}: {error}")
+            logger.info(f"left out: copies by {name}: {error}")
             continue
         found.append(name)
     if waiting:
         logger.info(
-            f"no copies by {', '.join(waiting)}: they need weights (--weights.{waiting[0]} PATH)"
+            f"left out: copies by {', '.join(waiting)}: these need weights "
+            f"(--weights.{waiting[0]} PATH)"
         )
     return found
 

@@ -66,6 +66,9 @@ def summary(test: StressTest) -> str:
     width = max(len(kind_text(point.kind)) for point in points)
     for point in points:
         clean = "" if point.clean is None else f"  [{percent(point.clean)}]"
+        undecided = first.measured[point.condition].values[INCONCLUSIVE]
+        if point.kind == MISS and undecided:
+            clean += f", {percent(undecided)} without a verdict"
         lines.append(
             f"  {kind_text(point.kind):{width}}  {percent(point.rate):>7}"
             f"{spanned(point.interval, ' '):16}  {test.conditions[point.condition].text}{clean}"

@@ -112,7 +112,7 @@ def run_stress(systems: Sequence[System], settings: Settings) -> StressTest | No
         settings.conditions, Surroundings(noises, rirs, ["other speakers"])
     )
     for reason in left_out:
-        logger.info(f"no condition {reason}")
+        logger.info(f"left out: the conditions {reason}")
     vocoders: list[str] = []
     if not settings.no_copies:
         vocoders = vocoders_here(settings.vocoders, settings.weights)

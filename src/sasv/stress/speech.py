@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sasv.audio import AUTO, RATE, check_speech, read_audio
+from sasv.audio import AUTO, RATE, check_speech, measure, read_audio
 from sasv.audio.speech import net_speech
 from sasv.core.errors import AudioError, SasvError, listed
 from sasv.core.progress import Progress
@@ -55,7 +55,7 @@ class Sizes:
     """
 
     speakers: int = 20
-    recordings: int = 3
+    recordings: int = 2
     impostors: int = 20
     min_speech: float = 0.75
     max_seconds: float = 6.0
@@ -158,7 +158,7 @@ def find_speech(
     claims = drawn_claims(enrolled, tested, spoofed, sizes, rng)
     needed = {claim.recording for claim in claims}.union(*enrolled.values())
     kept = table.take(np.array([name in needed for name in table.ids]))
-    return Speech(kept, dict(sorted(enrolled.items())), claims)
+    return Speech(with_seconds(kept), dict(sorted(enrolled.items())), claims)
 
 
 def load_speech(place: str, where: str) -> Utterances:
@@ -183,6 +183,21 @@ def load_speech(place: str, where: str) -> Utterances:
         "speaker": [row.speaker for row in lists.utterances],
     }
     return Utterances(Table.build(columns, place))
+
+
+def with_seconds(table: Utterances) -> Utterances:
+    """Return a table with the length of each recording, by which the time for copies is
+    estimated.
+    """
+    if table.seconds is not None:
+        return table
+    seconds = []
+    for path in table.paths:
+        try:
+            seconds.append(f"{measure(path).seconds:.3f}")
+        except AudioError:  # of a spoof; it is named when it is passed
+            seconds.append("0")
+    return Utterances(table.table.with_column("seconds", seconds))
 
 
 def of_trials(table: Utterances, enrolments: str, trials: str) -> Speech:
@@ -244,7 +259,7 @@ class Hearing:
         count = len(self.reasons)
         why = "cannot be read"
         if self.least:
-            why += f" or hold less than {self.least:g} s of speech"
+            why += f" or hold{'s' * (count == 1)} less than {self.least:g} s of speech"
         return (
             f"{count} recording{'s' * (count != 1)} that {why} "
             f"({listed(list(self.reasons.values()), 3)})"

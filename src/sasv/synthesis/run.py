@@ -104,9 +104,8 @@ def run(
 
         mine, todo = outstanding(len(plan.units), index, count, done)
         if len(todo) < len(mine):
-            logger.info(
-                f"{len(mine) - len(todo)} of {len(mine)} copies exist already; making the others"
-            )
+            others = "; making the others" if todo else ""
+            logger.info(f"{len(mine) - len(todo)} of {len(mine)} copies exist already{others}")
         clear_temporaries(
             {os.path.dirname(plan.units[number].path) for number in mine}, count == 1, time.time()
         )
