@@ -209,6 +209,9 @@ def test_every_command_of_a_guide_runs(guide, place, capsys, small_runs):
     found = list(blocks(guide))
     for lines in [lines for kind, lines in found if kind == "sh"]:  # a file that the text names
         (place / named.pop(0)).write_text("\n".join(map(small, lines)) + "\n")
+    modules = re.findall(r"`(\w+\.py)`", guide.read_text())
+    for lines in [lines for kind, lines in found if kind == "python" and modules]:
+        (place / modules.pop(0)).write_text("\n".join(lines) + "\n")
     for lines in [lines for kind, lines in found if kind == "bash"]:
         if all(line.startswith("sasv ") for line in lines):
             for line in lines:
