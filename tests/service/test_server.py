@@ -132,7 +132,8 @@ def test_a_stream_of_opus(running):
         list(client.stream("eve", [b"\xff\xff\xff\xff"], format="opus"))
 
 
-def test_clients_that_send_slowly_or_nothing(running):
+def test_clients_that_send_slowly_or_nothing(running, caplog):
+    caplog.set_level("INFO", "sasv")
     _, client = running(connections=20)
     idle = [opened(client) for _ in range(60)]
     assert client.about()  # the idle ones make room
@@ -146,9 +147,18 @@ def test_clients_that_send_slowly_or_nothing(running):
     answer = closed(body)
     assert b" 408 " in answer and b"problem+json" in answer
     assert b"200" not in closed(half) and b"Traceback" not in closed(broken)
+    left = opened(client, head + b"\r\nContent-Length: 1000\r\n\r\nabc")
+    left.close()
     for connection in idle:
         closed(connection)
     assert client.about()
+    for _ in range(100):
+        if "the client left before its body was complete" in caplog.text:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(caplog.text)
+    assert "Traceback" not in caplog.text
 
 
 def test_batches_have_the_result_of_single_recordings(model):

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from sasv.core.errors import StorageError
 from sasv.core.version import __version__
@@ -87,6 +88,7 @@ def _routes() -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(StorageError, _on_storage)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_anything)
     return app
 
@@ -148,6 +150,12 @@ async def _on_storage(request: Request, error: Any) -> Response:
     logger.error("request %s: %s", request_id_of(request), error)
     text = "the store does not answer at the moment; try again later"
     return _answer(request, Problem(503, "unavailable", text, {"Retry-After": "2"}))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    # Nobody reads the response.
+    logger.info("request %s: the client left before its body was complete", request_id_of(request))
+    return Response(status_code=400)
 
 
 async def _on_anything(request: Request, error: Exception) -> Response:

@@ -1,0 +1,340 @@
+"""The service on this machine: speed beside the bare runtime, memory, and clients that mean harm.
+
+``python benchmarks/bench_service.py --model compact --requests 20000 --mutated 5000``
+"""
+
+import argparse
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from common import header
+from sasv.audio import RATE
+from sasv.client import Client, ServiceError
+from sasv.commands._serve import served_model
+from sasv.corpora.synthetic import render
+from sasv.runtime import Verifier
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+SPEAKER = "voice"
+NAMES = [
+    "'; DROP TABLE voiceprints; --",
+    "../../etc/passwd",
+    "..%2f..%2fetc%2fpasswd",
+    "%00",
+    "a" * 5000,
+]
+OUTCOMES = ("accept", "reject_speaker", "reject_spoof", "inconclusive")
+
+
+HEAD = (
+    f"POST /v1/verify?speaker={SPEAKER} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: audio/wav\r\n"
+)
+
+
+def resident_megabytes(process: int) -> float:
+    """Return the resident memory of a process."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1e3
+
+
+def resident(process: int) -> str:
+    """Return it in words."""
+    return f"{resident_megabytes(process):.0f} MB"
+
+
+@contextmanager
+def serving(model: str, *options: str) -> Iterator[tuple[Client, int, Path]]:
+    """Run ``sasv serve``; yield a client, the number of its process, and its log."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        words = ["serve", "--insecure-demo", "--port", "0", "--model", model, "--rate", "0"]
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sasv", *words, *options], stderr=stream, stdout=stream
+            )
+        try:
+            yield Client(address_in(log, process), attempts=1), process.pid, log
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def address_in(log: Path, process: subprocess.Popen) -> str:
+    """Wait until the service says its address."""
+    for _ in range(6000):
+        found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        if found:
+            return found[0]
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise SystemExit(f"the service did not start:\n{log.read_text()}")
+
+
+def recordings(speech: str, folder: Path) -> list[bytes]:
+    """Return WAV files of about 3 s of one speaker: of a folder, or rendered."""
+    files = sorted(Path(speech).rglob("*.flac")) if speech else []
+    if not files:
+        voices = sorted((render(folder, 5, 4) / "synthetic").iterdir())
+        files = sorted(voices[2].rglob("*.flac"))
+    found = []
+    for path in files[:8]:
+        wave, rate = soundfile.read(path, dtype="float32")
+        stream = io.BytesIO()
+        soundfile.write(stream, np.resize(wave, 3 * rate), rate, format="WAV")
+        found.append(stream.getvalue())
+    return found
+
+
+def in_parallel(
+    workers: int, seconds: float, work: Callable[[int], object]
+) -> tuple[list[float], float]:
+    """Call ``work`` with numbers by so many threads for so many seconds; return the seconds of
+    each call, and the calls a second.
+    """
+    taken = []
+    begun = time.perf_counter()
+    until = begun + seconds
+
+    def run(worker: int) -> None:
+        number = worker
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            work(number)
+            taken.append(time.perf_counter() - started)
+            number += workers
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(run, range(workers)))
+    return taken, len(taken) / (time.perf_counter() - begun)
+
+
+def load(client: Client, bare: Verifier, waves: list[bytes], seconds: float) -> None:
+    """Print requests a second and percentiles at 1, 8, and 32 clients, beside the bare runtime."""
+    cores = os.cpu_count() or 1
+    voiceprint = bare.enrol([as_samples(wave) for wave in waves[:3]])
+    _, base = in_parallel(
+        cores,
+        seconds,
+        lambda number: bare.verify(voiceprint, as_samples(waves[number % len(waves)])),
+    )
+    print(f"  bare runtime (baseline), {cores} threads      {base:7.1f} verifications a second")
+    for clients in (1, 8, 32):
+        taken, rate = in_parallel(
+            clients, seconds, lambda number: client.verify(SPEAKER, waves[number % len(waves)])
+        )
+        p50, p95, p99 = (1000 * float(np.quantile(taken, at)) for at in (0.5, 0.95, 0.99))
+        print(
+            f"  {clients:2} clients  {rate:7.1f} requests a second "
+            f"({rate / base:4.0%})   "
+            f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms"
+        )
+
+
+def as_samples(wave: bytes) -> np.ndarray:
+    """Decode a recording as a program would that has no service."""
+    return soundfile.read(io.BytesIO(wave), dtype="float32")[0]
+
+
+def memory(client: Client, process: int, waves: list[bytes], requests: int) -> None:
+    """Print the memory of the service over so many requests: one in ten a verification, the others
+    noise, lists, and bodies that are no audio.
+    """
+    noise = io.BytesIO()
+    hiss = 0.01 * np.random.default_rng(0).standard_normal(RATE)
+    soundfile.write(noise, hiss, RATE, format="WAV")
+    seen = Counter()
+
+    def ask(number: int) -> None:
+        kind = number % 10
+        try:
+            if kind == 0:
+                seen[client.verify(SPEAKER, waves[number % len(waves)])["outcome"]] += 1
+            elif kind < 4:
+                seen[client.verify(SPEAKER, noise.getvalue())["outcome"]] += 1
+            elif kind < 7:
+                client.verify(SPEAKER, b"RIFF" + bytes(number % 256 for _ in range(64)))
+            else:
+                client.speaker(SPEAKER)
+        except ServiceError as error:
+            seen[error.code] += 1
+
+    marks = []
+    tenth = max(1, requests // 10)
+    for part in range(10):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask, range(part * tenth, (part + 1) * tenth)))
+        marks.append(resident_megabytes(process))
+    shown = ", ".join(f"{mark:.0f}" for mark in marks)
+    print(f"  memory after each tenth of {requests:,} requests, MB: {shown}")
+    print(f"  answers: {dict(seen)}")
+
+
+def raw(client: Client, data: bytes) -> socket.socket:
+    """Open a connection to the service, and send bytes."""
+    port = int(client.url.rpartition(":")[2])
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.sendall(data)
+    return connection
+
+
+def alive(client: Client, waves: list[bytes]) -> str:
+    """Return the outcome of a verification: the service still works."""
+    for _ in range(20):
+        try:
+            return str(client.verify(SPEAKER, waves[0])["outcome"])
+        except ServiceError:
+            time.sleep(1)
+    return "no answer"
+
+
+def idle_connections(client: Client, process: int, waves: list[bytes], count: int) -> str:
+    """Open connections that send nothing."""
+    held = []
+    for _ in range(count):
+        held.append(raw(client, b""))
+        if len(held) > 800:  # this process has few file handles too
+            held.pop(0).close()
+    outcome = alive(client, waves)
+    for connection in held:
+        connection.close()
+    return f"{count:,} connections that send nothing: then {outcome}, {resident(process)}"
+
+
+def half_bodies(client: Client, process: int, waves: list[bytes], count: int) -> str:
+    """Promise a body and send half of it, in up to 200 connections at the same time."""
+    head = f"{HEAD}Content-Length: {len(waves[0])}\r\n\r\n".encode()
+    held = [raw(client, head + waves[0][: len(waves[0]) // 2]) for _ in range(count)]
+    outcome = alive(client, waves)
+    for connection in held:
+        connection.close()
+    return f"{count} half bodies: then {outcome}, {resident(process)}"
+
+
+def large_body(client: Client, process: int, waves: list[bytes], size: int) -> str:
+    """Send a body of gigabytes, with and without saying so at first."""
+    answers = []
+    for head in (f"Content-Length: {size}", "Transfer-Encoding: chunked"):
+        connection = raw(client, f"{HEAD}{head}\r\n\r\n".encode())
+        piece = bytes(1 << 20)
+        chunk = b"100000\r\n" + piece + b"\r\n" if "chunked" in head else piece
+        sent = 0
+        try:
+            while sent < size:
+                connection.sendall(chunk)
+                sent += len(piece)
+        except OSError:
+            pass
+        try:
+            answers.append(connection.recv(64).split(b"\r\n")[0].decode() or "closed")
+        except OSError:
+            answers.append("closed")
+        connection.close()
+    outcome = alive(client, waves)
+    return f"body of {size / 1e9:.0f} GB: {answers}; then {outcome}, {resident(process)}"
+
+
+def bombs(client: Client, process: int, waves: list[bytes], seconds: int) -> str:
+    """Send hours of silence, which compress to little."""
+    stream = io.BytesIO()
+    with soundfile.SoundFile(stream, "w", RATE, 1, format="FLAC") as file:
+        for _ in range(seconds // 60):
+            file.write(np.zeros(60 * RATE, np.float32))
+    data = stream.getvalue()
+    try:
+        answer = client.verify(SPEAKER, data)["outcome"]
+    except ServiceError as error:
+        answer = f"{error.status} {error.code}"
+    size = len(data) / 1e6
+    return f"{seconds // 3600} hours of silence in {size:.1f} MB: {answer}, {resident(process)}"
+
+
+def names(client: Client, process: int, waves: list[bytes], count: int) -> str:
+    """Send identifiers that mean something to SQL and to paths."""
+    port = int(client.url.rpartition(":")[2])
+    statuses = Counter()
+    for name in NAMES[:count]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = json.dumps({"id": name})
+        connection.request("POST", "/v1/speakers", body, {"Content-Type": "application/json"})
+        statuses[connection.getresponse().status] += 1
+        connection.close()
+    return f"identifiers that inject: {dict(statuses)}; then {alive(client, waves)}"
+
+
+def mutated(client: Client, process: int, waves: list[bytes], count: int) -> str:
+    """Send damaged recordings of several formats."""
+    sys.path.insert(0, str(TESTS))
+    from faults import damage
+
+    forms = [waves[0]]
+    wave = as_samples(waves[0])
+    for form in ("FLAC", "OGG", "MP3", "AIFF"):
+        stream = io.BytesIO()
+        soundfile.write(stream, wave, RATE, format=form)
+        forms.append(stream.getvalue())
+    seen = Counter()
+    for number in range(count):
+        rng = np.random.default_rng([7, number])
+        kind = list(damage.BYTES)[number % len(damage.BYTES)]
+        data = damage.damaged(kind, forms[int(rng.integers(len(forms)))], rng)
+        try:
+            outcome = client.verify(SPEAKER, data)["outcome"]
+            assert outcome in OUTCOMES
+            seen[outcome] += 1
+        except ServiceError as error:
+            seen[f"{error.status} {error.code}"] += 1
+    return f"{count:,} damaged recordings: {dict(seen)}, {resident(process)}"
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--speech", default="", help="folder of FLAC files of one speaker")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--requests", type=int, default=20_000, help="of the part on memory")
+    parser.add_argument("--mutated", type=int, default=5_000, help="damaged recordings")
+    parser.add_argument("--quick", action="store_true", help="the smallest size, for a test")
+    options = parser.parse_args(words)
+    if options.quick:
+        options.model, options.seconds, options.requests, options.mutated = "compact", 0.5, 20, 10
+    with tempfile.TemporaryDirectory() as folder:
+        waves = recordings(options.speech, Path(folder))
+        exported = served_model(options.model)
+        with serving(exported, "--log-requests", "false") as (client, process, log):
+            client.create_speaker(SPEAKER)
+            for wave in waves[:3]:
+                client.enrol(SPEAKER, wave)
+            header(f"the service with the model {options.model}")
+            print(f"  memory at the start: {resident(process)}")
+            load(client, Verifier(exported, threads=1), waves, options.seconds)
+            memory(client, process, waves, options.requests)
+            small = options.quick
+            print("  " + idle_connections(client, process, waves, 50 if small else 10_000))
+            print("  " + half_bodies(client, process, waves, 5 if small else 200))
+            print("  " + large_body(client, process, waves, 10**7 if small else 2 * 10**9))
+            print("  " + bombs(client, process, waves, 7200 if small else 36_000))
+            print("  " + names(client, process, waves, len(NAMES)))
+            print("  " + mutated(client, process, waves, options.mutated))
+            print(f"  tracebacks in the log of the service: {log.read_text().count('Traceback')}")
+
+
+if __name__ == "__main__":
+    main()
