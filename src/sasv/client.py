@@ -122,10 +122,23 @@ class Client:
         return self._json("GET", f"{_speaker(speaker)}/export")
 
     def enrol(
-        self, speaker: str, recording: Audio, label: str = "", replace: bool = False
+        self,
+        speaker: str,
+        recording: Audio,
+        label: str = "",
+        replace: bool = False,
+        unique: bool = False,
     ) -> dict[str, Any]:
-        """Add a recording to a voiceprint of a speaker, or begin it anew."""
-        values = {"label": label, "replace": "true" if replace else "false"}
+        """Add a recording to a voiceprint of a speaker.
+
+        Args:
+            speaker: identifier.
+            recording: the speaker's speech.
+            label: which of the speaker's voiceprints.
+            replace: begin the voiceprint anew.
+            unique: let the service refuse a voice that is enrolled already as another speaker.
+        """
+        values = {"label": label, "replace": str(replace).lower(), "unique": str(unique).lower()}
         return self._audio(f"{_speaker(speaker)}/enrolments", recording, values)
 
     def verify(self, speaker: str, recording: Audio, label: str | None = None) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+import postgres
 from conftest import buzz
-from serving import PITCHES, api_key, enrol, noise, speech, wav
+from serving import KEY, PITCHES, api_key, enrol, noise, speech, wav
 
 PROBLEM = "application/problem+json"
 
@@ -101,6 +102,70 @@ def test_nothing_to_compare_is_no_decision(demo):
         assert problem(answer, 422, "unusable_recording")["reasons"]
         assert demo.post("/v1/identify", content=empty).json()["candidates"] == []
     problem(demo.post("/v1/detect", content=noise()), 501, "not_supported")
+
+
+def test_a_voice_that_is_enrolled_already(demo):
+    enrol(demo, "ann", 1)
+    demo.post("/v1/speakers", json={"id": "again"})
+    path = "/v1/speakers/again/enrolments"
+    refused = demo.post(f"{path}?unique=true", content=speech("ann", 3))
+    assert "enrolled already as ann" in problem(refused, 409, "duplicate_voice")["detail"]
+    assert demo.get("/v1/speakers/again").json()["voiceprints"] == []
+    warned = demo.post(path, content=speech("ann", 3)).json()
+    assert [reason["code"] for reason in warned["reasons"]] == ["duplicate_voice"]
+
+
+def test_two_servers_on_one_store_lose_no_enrolment(made, model):
+    """Also where both begin the same voiceprint at the same moment."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sasv.service.engine import Engine
+    from sasv.service.state import ServiceState
+    from sasv.store import VoiceprintStore
+
+    engine = made(demo=True).engine
+    store = VoiceprintStore(engine.store.path, KEY)
+    second = Engine(model, store, ServiceState(store.database), engine.settings, engine.metrics)
+    engine.create_speaker("bank", "ann", "", None)
+
+    def add(seed):
+        one = (engine, second)[seed % 2]
+        return one.enrol("bank", "ann", "", speech("ann", seed, 0.5), False, False)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(add, range(12)))
+    (stored,) = second.store.of("ann", "bank")
+    assert len(stored.voiceprint.recordings) == 12
+    store.close()
+
+
+@pytest.mark.slow
+def test_a_store_in_postgresql(model, client_of):
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    from sasv.service.app import make_service
+    from sasv.service.settings import Settings
+    from sasv.service.state import ServiceState
+    from sasv.store import VoiceprintStore
+
+    assert psycopg
+    with postgres.running(postgres.binaries()) as server:
+        store = VoiceprintStore(server.address, KEY)
+        service = make_service(model, store, ServiceState(store.database), Settings(rate=0))
+        client = client_of(service, api_key(service))
+        enrol(client, "ann", 1)
+        headers = {"Idempotency-Key": "k"}
+        path = "/v1/verify?speaker=ann"
+        first, again = [
+            client.post(path, content=speech("ann", 4), headers=headers) for _ in range(2)
+        ]
+        assert first.json()["outcome"] == "accept" and first.json() == again.json()
+        for number in range(3):
+            service.state.claim("key", f"n{number}", "d", "t", "", 10)
+            service.state.keep_answer("key", f"n{number}", 200, {}, 1)
+        rows = store.database.execute("SELECT name FROM service_answers WHERE api_key = 'key'")
+        assert rows == [("n2",)]
+        assert client.delete("/v1/speakers/ann").json()["deleted"]
+        service.close()
 
 
 NO_NAMES = ("..", "a b", "a/b", "'; DROP TABLE voiceprints; --", "x" * 65, "é", "a\n", "%00")

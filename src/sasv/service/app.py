@@ -21,7 +21,7 @@ from sasv.service.context import Service, service_of
 from sasv.service.engine import Engine
 from sasv.service.guard import Guard, request_id_of
 from sasv.service.metrics import Metrics
-from sasv.service.problems import Problem, internal
+from sasv.service.problems import Problem, internal, invalid
 from sasv.service.schemas import Health
 from sasv.service.settings import Settings
 from sasv.service.state import ServiceState
@@ -36,7 +36,6 @@ is bona fide speech of the person who is claimed to speak. A decision is `accept
 `application/problem+json`, and never a decision."""
 
 CODES = {404: "not_found", 405: "method_not_allowed"}
-MOST_ERRORS = 5
 
 
 def make_service(
@@ -138,12 +137,7 @@ async def _on_http(request: Request, error: Any) -> Response:
 
 
 async def _on_validation(request: Request, error: Any) -> Response:
-    # What was sent is not repeated: it may say who somebody is.
-    found = [
-        {"place": ".".join(map(str, one["loc"])), "text": one["msg"]} for one in error.errors()
-    ][:MOST_ERRORS]
-    text = "; ".join(f"{one['place']}: {one['text']}" for one in found)
-    return _answer(request, Problem(422, "invalid_request", text, errors=found))
+    return _answer(request, invalid(error.errors()))
 
 
 async def _on_storage(request: Request, error: Any) -> Response:

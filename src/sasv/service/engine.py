@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from sasv.core.errors import MissingExtra, SasvError
-from sasv.decision import Decision, Recording, detect_spoof
+from sasv.decision import Decision, Reason, Recording, detect_spoof
 from sasv.metrics import cost_model
 from sasv.runtime.embedder import Embedder
 from sasv.runtime.verifier import Verifier, Voiceprint
@@ -136,7 +136,7 @@ class Engine:
         return held | {"service": created}
 
     def enrol(
-        self, tenant: str, speaker: str, label: str, data: bytes, replace: bool
+        self, tenant: str, speaker: str, label: str, data: bytes, replace: bool, unique: bool
     ) -> dict[str, Any]:
         """Add a recording to a voiceprint.
 
@@ -146,10 +146,12 @@ class Engine:
             label: which of the speaker's voiceprints.
             data: audio file.
             replace: begin the voiceprint anew.
+            unique: refuse a voice that is enrolled already as another speaker, which is else a
+                warning.
 
         Raises:
-            Problem: the speaker is not known or opted out, the recording cannot be used, or another
-                model made the voiceprint.
+            Problem: the speaker is not known or opted out, the recording cannot be used, another
+                model made the voiceprint, or the voice is not unique.
         """
         self._known(tenant, speaker)
         self._check_opt_out(tenant, speaker)
@@ -165,9 +167,17 @@ class Engine:
                 reasons=[{"code": reason.code, "text": reason.text} for reason in faults],
                 recording=recording.to_dict(),
             )
-        stored = self._extended(tenant, speaker, label, recording, replace)
+        with self.state.database.transaction():
+            others = self._others(tenant, speaker, recording)
+            if others and unique:
+                raise Problem(409, "duplicate_voice", others[0].text)
+            stored = self._extended(tenant, speaker, label, recording, replace)
         recordings = stored.voiceprint.recordings
-        warnings = [*self.limits.disagreements(recordings), *self.limits.warnings([recording])]
+        warnings = [
+            *others,
+            *self.limits.disagreements(recordings),
+            *self.limits.warnings([recording]),
+        ]
         return {
             "speaker": speaker,
             "voiceprint": self._described(stored),
@@ -175,26 +185,34 @@ class Engine:
             "reasons": [{"code": reason.code, "text": reason.text} for reason in warnings],
         }
 
+    def _others(self, tenant: str, speaker: str, recording: Recording) -> list[Reason]:
+        """Return a warning if a voice is enrolled already as another speaker."""
+        fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
+        found = self.store.duplicates(fresh, self.verifier.decider, tenant)
+        if not found:
+            return []
+        text = f"this voice is enrolled already as {found[0].speaker}"
+        return [Reason("duplicate_voice", text)]
+
     def _extended(
         self, tenant: str, speaker: str, label: str, recording: Recording, replace: bool
     ) -> Stored:
         fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
-        with self.state.database.transaction():
-            known = self._known(tenant, speaker)
-            found = [one for one in self.store.of(speaker, tenant) if one.label == label]
-            if not found or replace:
-                consent, expires = (known.consent, known.expires) if known else ("", None)
-                return self.store.add(fresh, tenant, label, consent, expires)
-            if found[0].model != self.embedder.fingerprint:
-                raise _other_model(speaker)
-            if len(found[0].voiceprint.recordings) >= self.settings.max_recordings:
-                raise Problem(
-                    409,
-                    "enrolment_full",
-                    f"the voiceprint holds {self.settings.max_recordings} recordings; begin it "
-                    "anew with replace=true",
-                )
-            return self.store.extend(found[0].id, fresh)
+        known = self._known(tenant, speaker)
+        found = [one for one in self.store.of(speaker, tenant) if one.label == label]
+        if not found or replace:
+            consent, expires = (known.consent, known.expires) if known else ("", None)
+            return self.store.add(fresh, tenant, label, consent, expires)
+        if found[0].model != self.embedder.fingerprint:
+            raise _other_model(speaker)
+        if len(found[0].voiceprint.recordings) >= self.settings.max_recordings:
+            raise Problem(
+                409,
+                "enrolment_full",
+                f"the voiceprint holds {self.settings.max_recordings} recordings; begin it anew "
+                "with replace=true",
+            )
+        return self.store.extend(found[0].id, fresh)
 
     def verify(self, tenant: str, speaker: str, label: str | None, data: bytes) -> dict[str, Any]:
         """Decide whether a recording is bona fide speech of a speaker; of several voiceprints the

@@ -21,6 +21,8 @@ logger = logging.getLogger("sasv")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+METHODS = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
+MOST_DIGITS = 15
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64_000_000
 """How much of a body that nobody wants is read and forgotten, so that the client, which is still
@@ -164,8 +166,8 @@ class _Exchange:
         text = self.headers.get(b"content-length")
         if text is None:
             return None
-        if not text.isdecimal():
-            return Problem(422, "invalid_request", "Content-Length is not a number")
+        if not text.isdecimal() or len(text) > MOST_DIGITS:
+            return Problem(422, "invalid_request", "Content-Length is no length of a body")
         if int(text) > self.settings.max_bytes:
             return self._too_large()
         return None
@@ -246,7 +248,7 @@ class _Exchange:
     def _record(self) -> None:
         seconds = time.perf_counter() - self.began
         route = getattr(self.scope.get("route"), "path", "other")
-        method = self.scope["method"] if len(self.scope["method"]) < 8 else "other"
+        method = self.scope["method"] if self.scope["method"] in METHODS else "other"
         metrics = self.service.metrics
         metrics.latency.labels(route, method, str(self.status)).observe(seconds)
         if self.guard.log:

@@ -1,11 +1,14 @@
 """Errors as clients see them: ``application/problem+json`` (RFC 9457)."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
+
+MOST_ERRORS = 5
 
 TITLES = {
     "unauthenticated": "An API key is needed",
@@ -17,6 +20,7 @@ TITLES = {
     "speaker_exists": "The speaker exists already",
     "not_enrolled": "The speaker is not enrolled",
     "opted_out": "The speaker opted out",
+    "duplicate_voice": "The voice is enrolled already",
     "model_changed": "The voiceprint was made by another model",
     "enrolment_full": "The voiceprint holds as many recordings as it may",
     "invalid_request": "The request is not valid",
@@ -86,3 +90,12 @@ class Problem(Exception):
 def internal() -> Problem:
     """Return the problem of an error that nobody foresaw; the log says what it was."""
     return Problem(500, "internal", "an error that the log of the service names by this request")
+
+
+def invalid(errors: Iterable[Mapping[str, Any]]) -> Problem:
+    """Return the problem of values that are not valid, as pydantic found them. What was sent is not
+    repeated: it may say who somebody is.
+    """
+    found = [{"place": ".".join(map(str, one["loc"])), "text": one["msg"]} for one in errors]
+    text = "; ".join(f"{one['place']}: {one['text']}" for one in found[:MOST_ERRORS])
+    return Problem(422, "invalid_request", text, errors=found[:MOST_ERRORS])

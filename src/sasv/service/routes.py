@@ -3,15 +3,15 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from sasv.service.auth import Credentials, admitted, allowed
 from sasv.service.context import service_of
 from sasv.service.idempotency import once
 from sasv.service.keys import NAME, Principal
-from sasv.service.problems import MEDIA_TYPE, Problem
+from sasv.service.problems import MEDIA_TYPE, Problem, invalid
 from sasv.service.schemas import (
     LABEL_PATTERN,
     PATTERN,
@@ -51,6 +51,12 @@ KEY_HEADER: dict[str, Any] = {
     "first answer, for a day; another request with it is an error",
     "schema": {"type": "string", "maxLength": 200},
 }
+JSON_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NewSpeaker.model_json_schema()}},
+    }
+}
 AUDIO: dict[str, Any] = AUDIO_BODY | {"parameters": [KEY_HEADER]}
 
 router = APIRouter(prefix="/v1", responses=PROBLEMS)
@@ -75,15 +81,18 @@ async def about(request: Request, credentials: Credentials) -> About:
     tags=["speakers"],
     status_code=201,
     response_model=Speaker,
-    openapi_extra={"parameters": [KEY_HEADER]},
+    openapi_extra={"parameters": [KEY_HEADER]} | JSON_BODY,
 )
 async def create_speaker(
-    request: Request,
-    speaker: Annotated[NewSpeaker, Body()],
-    principal: Annotated[Principal, Depends(allowed("enrol"))],
+    request: Request, principal: Annotated[Principal, Depends(allowed("enrol"))]
 ) -> Response:
     """Create a speaker, who can be enrolled afterwards."""
     service = service_of(request)
+    # Read here, and not by FastAPI, which reads bodies before it asks for the API key.
+    try:
+        speaker = NewSpeaker.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise invalid(error.errors()) from None
 
     async def work() -> Any:
         return await service.workers.store(
@@ -163,20 +172,24 @@ async def enrol(
     principal: Annotated[Principal, Depends(allowed("enrol"))],
     label: Label = None,
     replace: Annotated[bool, Query(description="begin the voiceprint anew")] = False,
+    unique: Annotated[
+        bool, Query(description="refuse a voice that is enrolled already as another speaker")
+    ] = False,
 ) -> Response:
     """Add a recording to a voiceprint of the speaker, or begin one."""
     service = service_of(request)
     service.workers.check()
-    upload = await read_upload(request, ("label", "replace"))
+    upload = await read_upload(request, ("label", "replace", "unique"))
     label = _name("label", upload.text("label", label) or "", empty=True)
     replace = _switch("replace", upload.text("replace"), replace)
+    unique = _switch("unique", upload.text("unique"), unique)
 
     async def work() -> Any:
         return await service.workers.compute(
-            service.engine.enrol, principal.tenant, speaker, label, upload.data, replace
+            service.engine.enrol, principal.tenant, speaker, label, upload.data, replace, unique
         )
 
-    digest = upload.digest(request, {"label": label, "replace": replace})
+    digest = upload.digest(request, {"label": label, "replace": replace, "unique": unique})
     return await _once(request, principal, digest, speaker, 201, work, Enrolment)
 
 

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS service_answers (
     tenant TEXT NOT NULL, speaker TEXT NOT NULL, status {number}, body TEXT,
     PRIMARY KEY (api_key, name)
 );
+CREATE INDEX IF NOT EXISTS service_answers_created ON service_answers (created);
+CREATE INDEX IF NOT EXISTS service_answers_of_key ON service_answers (api_key, created)
 """
 
 ABANDONED_SECONDS = 120.0

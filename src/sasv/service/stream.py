@@ -9,7 +9,8 @@ is true. Errors are messages of the type ``problem``.
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from sasv.service.auth import admitted
 from sasv.service.context import Service, service_of
 from sasv.service.engine import Engine
 from sasv.service.guard import request_id_of
+from sasv.service.keys import Principal
 from sasv.service.problems import Problem, internal
 from sasv.service.schemas import LABEL_PATTERN, PATTERN
 from sasv.store import Stored
@@ -39,6 +41,8 @@ BUSY = 1013
 LARGEST_MESSAGE = 1_000_000
 OPUS_RATE = 48_000
 LONGEST_KEY = 200
+START_SECONDS = 5.0
+"""In which the first message has to arrive."""
 
 
 class Start(BaseModel):
@@ -130,12 +134,6 @@ async def stream(socket: WebSocket) -> None:
     """Verify a stream."""
     service = service_of(socket)
     await socket.accept()
-    if service.open_streams >= service.settings.streams:
-        text = f"{service.open_streams} streams are open already; try again later"
-        await _refuse(socket, Problem(503, "busy", text))
-        return
-    service.open_streams += 1
-    service.metrics.streams.set(service.open_streams)
     try:
         await _Conversation(service, socket).hold()
     except WebSocketDisconnect:
@@ -145,9 +143,6 @@ async def stream(socket: WebSocket) -> None:
     except Exception:
         logger.exception("stream %s failed", request_id_of(socket))
         await _refuse(socket, internal())
-    finally:
-        service.open_streams -= 1
-        service.metrics.streams.set(service.open_streams)
 
 
 class _Conversation:
@@ -160,12 +155,31 @@ class _Conversation:
 
     async def hold(self) -> None:
         start = await self._start()
-        engine, workers = self.service.engine, self.service.workers
         key = start.key
         header = self.socket.headers.get("authorization", "")
         if header.lower().startswith("bearer "):
             key = header[len("bearer ") :].strip()
         principal = await admitted(self.service, key, "verify")
+        with self._place():
+            await self._listen(start, principal)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take one of the places for streams, which only holders of API keys can fill."""
+        service = self.service
+        if service.open_streams >= service.settings.streams:
+            text = f"{service.open_streams} streams are open already; try again later"
+            raise Problem(503, "busy", text)
+        service.open_streams += 1
+        service.metrics.streams.set(service.open_streams)
+        try:
+            yield
+        finally:
+            service.open_streams -= 1
+            service.metrics.streams.set(service.open_streams)
+
+    async def _listen(self, start: Start, principal: Principal) -> None:
+        engine, workers = self.service.engine, self.service.workers
         voiceprints = await workers.store(
             engine.voiceprints, principal.tenant, start.speaker, start.label
         )
@@ -194,7 +208,7 @@ class _Conversation:
         await self.socket.close(CLOSED)
 
     async def _start(self) -> Start:
-        message = await self._message()
+        message = await self._message(min(START_SECONDS, self.settings.stream_timeout))
         try:
             return Start.model_validate_json(message.get("text") or "")
         except ValidationError as error:
@@ -205,7 +219,7 @@ class _Conversation:
 
     async def _audio(self) -> bytes | None:
         """Return the next audio; None at the end."""
-        message = await self._message()
+        message = await self._message(self.settings.stream_timeout)
         data: bytes | None = message.get("bytes")
         if data is not None:
             return data
@@ -218,12 +232,12 @@ class _Conversation:
             raise Problem(422, "invalid_request", text)
         return None
 
-    async def _message(self) -> Any:
+    async def _message(self, seconds: float) -> Any:
         try:
-            async with asyncio.timeout(self.settings.stream_timeout):
+            async with asyncio.timeout(seconds):
                 message = await self.socket.receive()
         except TimeoutError as error:
-            text = f"no message for {self.settings.stream_timeout:g} s"
+            text = f"no message for {seconds:g} s"
             raise Problem(408, "timeout", text) from error
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", CLOSED))
