@@ -24,21 +24,21 @@ from sasv.tables.labels import TRIAL_LABELS
 
 KINDS = ("logistic", "sum", "nonlinear")
 RIDGE = 1e-6
-"""Of the standardised weights, so that scores that part the classes perfectly still give finite
-ones.
+"""Ridge penalty on the standardised weights, which keeps the weights finite if the scores separate
+the classes perfectly.
 """
 
 
 @dataclass
 class Linear:
-    """Weighted sum of columns and an offset: a log-likelihood ratio."""
+    """A log-likelihood ratio as a weighted sum of columns plus an offset."""
 
     columns: list[str]
     weights: list[float]
     offset: float
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return (trials,) of columns of (trials,)."""
+        """Return the log-likelihood ratios (trials,) for columns, name -> (trials,)."""
         return self.offset + np.array(self.weights) @ np.stack(
             [columns[name] for name in self.columns]
         )
@@ -46,20 +46,22 @@ class Linear:
 
 @dataclass
 class Backend:
-    """Turns the scores of a trial into one: a log-likelihood ratio, but for the kind ``sum``.
+    """Combines the scores of a trial into one, which is a log-likelihood ratio except for the kind
+    ``sum``.
 
-    The LLR is that of a target against the mixture of nontargets and spoofs in which each weighs as
-    in the cost model.
+    The LLR compares the target with a mixture of nontargets and spoofs that are weighted as in the
+    cost model.
 
     Attributes:
-        kind: logistic (one or more columns), sum, or nonlinear (columns: a speaker score and a
-            countermeasure's).
-        columns: what it reads.
-        costs: the cost model it was fitted for.
-        parts: the fitted sums: one of logistic; speaker and countermeasure of nonlinear.
-        source: trials it was fitted on.
+        kind: logistic (one or more columns), sum, or nonlinear (a speaker score and a
+            countermeasure score).
+        columns: names of the columns that it reads.
+        costs: the cost model for which it was fitted.
+        parts: the fitted sums: one for logistic, and those of speaker and countermeasure for
+            nonlinear.
+        source: the trials on which it was fitted.
         scores: how the scores of these trials were made: ``scoring`` (see Scoring.to_dict) and the
-            fingerprint of the ``model``; empty if it is not known.
+            fingerprint of the ``model``; empty if unknown.
     """
 
     kind: str
@@ -71,11 +73,11 @@ class Backend:
 
     @property
     def threshold(self) -> float | None:
-        """Bayes threshold of its LLRs; None of a sum, which is no LLR."""
+        """Bayes threshold of its LLRs; None for a sum, which is not an LLR."""
         return None if self.kind == "sum" else self.costs.bayes_threshold
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the new score of each trial, (trials,), of columns of (trials,).
+        """Return the new score of each trial, (trials,), for columns, name -> (trials,).
 
         Raises:
             SasvError: a column is missing.
@@ -96,7 +98,7 @@ class Backend:
             return -np.logaddexp(np.log1p(-share) - speaker, np.log(share) - bona_fide)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the back-end as JSON values."""
         values = asdict(self)
         if not self.scores:
             del values["scores"]
@@ -104,7 +106,11 @@ class Backend:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Backend":
-        """Make it of what to_dict gave. SasvError if that is something else."""
+        """Make a back-end from the result of ``to_dict``.
+
+        Raises:
+            SasvError: the values are not a back-end.
+        """
         remedy = "make it again with sasv calibrate"
         try:
             made = parse_options(cls, values, "the back-end")
@@ -123,12 +129,16 @@ class Backend:
         return made
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, atomically."""
+        """Write the back-end atomically as JSON."""
         write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "Backend":
-        """Read what save wrote."""
+        """Read a back-end that ``save`` wrote.
+
+        Raises:
+            SasvError: the file is not a back-end.
+        """
         values = read_json(path, remedy="make it again with sasv calibrate")
         try:
             return cls.from_dict(values)
@@ -147,17 +157,17 @@ def fit_backend(
     """Fit a back-end on development trials.
 
     Args:
-        columns: name -> (trials,), in order: the scores (nonlinear: speaker, then countermeasure).
+        columns: name -> (trials,), the scores (for nonlinear: speaker, then countermeasure).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
-        costs: priors and costs that matter: they weigh nontargets against spoofs, and around their
-            threshold the fit is best.
+        costs: priors and costs, which determine the weights of nontargets and spoofs; the fit is
+            best around their Bayes threshold.
         kind: one of KINDS.
-        quality: columns among them that are side information (seconds, number of enrolment files
-            ...).
-        source: what to say of the trials.
+        quality: names of those columns that are quality measures (seconds, number of enrolment
+            recordings).
+        source: description of the trials.
 
     Raises:
-        SasvError: trials of a kind are missing, or columns do not suit the kind.
+        SasvError: there are no trials of a class, or the columns do not match the kind.
     """
     names = [name for name in columns if name not in quality]
     if kind not in KINDS:
@@ -192,13 +202,13 @@ def fit_backend(
 def fit_linear(
     columns: Mapping[str, np.ndarray], labels: np.ndarray, weights: Mapping[int, float]
 ) -> Linear:
-    """Fit a weighted sum that is a log-likelihood ratio of class 0 against the others, by logistic
-    regression.
+    """Fit a weighted sum by logistic regression, so that it is a log-likelihood ratio of class 0
+    against the other classes.
 
     Args:
         columns: name -> (trials,).
         labels: (trials,) classes.
-        weights: class -> what all its trials together weigh (prior times cost).
+        weights: class -> total weight of its trials (prior times cost).
 
     Raises:
         SasvError: a class has no trials, or a column is not finite.
@@ -235,14 +245,14 @@ def logistic_regression(
     ridge_weight: float = RIDGE,
 ) -> np.ndarray:
     """Minimise the weighted cross-entropy of sigmoid(inputs @ x + prior) by Newton's method with
-    halved steps.
+    step halving.
 
     Args:
-        inputs: (items, features), the last of which is 1.
+        inputs: (items, features); the last feature is 1.
         wanted: (items,) 1 or 0.
-        weight: (items,) of each; items of weight 0 are left out.
+        weight: (items,) weight of each item; items of weight 0 are left out.
         prior: log-odds that are added.
-        ridge_weight: of the sum of squares of x, its last number left out.
+        ridge_weight: weight of the sum of squares of x without its last entry.
 
     Returns:
         x, (features,).

@@ -9,7 +9,8 @@ from sasv.scores.spoofing import SpoofHead
 
 
 def fit_spoof_head(vectors: np.ndarray, spoofed: np.ndarray, ridge: float = 0.01) -> SpoofHead:
-    """Fit a linear spoof head by logistic regression; bona fide and spoofed speech weigh the same.
+    """Fit a linear spoof head by logistic regression, with equal weights of bona fide and spoofed
+    speech.
 
     Args:
         vectors: (utterances, dimension), raw embeddings.

@@ -1,4 +1,4 @@
-"""From embeddings to a decision, with NumPy only, so that a server can decide without PyTorch."""
+"""Computes decisions from embeddings with NumPy only, so that a server does not need PyTorch."""
 
 from sasv.decision.outcome import Decision, Outcome, Reason
 from sasv.decision.recording import Recording, SpeechLimits

@@ -8,8 +8,9 @@ from typing import Any
 class Outcome(StrEnum):
     """The verdict on a recording.
 
-    A model with one score cannot tell who is wrong, the speaker or the speech, and says REJECT. A
-    model with a score for spoofing beside that for the speaker says which of the two it was.
+    A model with a single score cannot tell whether the speaker is another one or the speech is
+    spoofed, and gives REJECT. A model with separate scores for speaker and spoofing distinguishes
+    the two.
     """
 
     ACCEPT = "accept"
@@ -26,13 +27,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a decision is what it is, or what to know about it.
+    """A reason for a decision, or a warning about it.
 
     Attributes:
-        code: for programs: one of the codes in docs/verification.md.
-        text: for people: one sentence that names the recording.
-        fatal: nothing may be compared, so the outcome is inconclusive. Otherwise it is a warning or
-            an explanation.
+        code: machine-readable code, one of those in docs/verification.md.
+        text: one sentence for people that names the recording.
+        fatal: whether the recordings must not be compared, so that the outcome is inconclusive.
+            Otherwise the reason is a warning or an explanation.
     """
 
     code: str
@@ -42,17 +43,17 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict with what it rests on.
+    """A verdict with the scores, thresholds, and reasons on which it is based.
 
     Attributes:
         outcome: the verdict.
         scores: name -> score; ``sasv`` is the score that decides. Empty if nothing was compared.
-        llrs: name -> log-likelihood ratio, if the model is calibrated.
-        thresholds: name -> accepted from this score on.
-        llr_thresholds: name -> accepted from this log-likelihood ratio on.
-        threshold_source: data and rule that gave the threshold.
-        costs: the cost model behind ``llr_thresholds``, in words.
-        reasons: why, and what else to know.
+        llrs: name -> natural log-likelihood ratio, if the model is calibrated.
+        thresholds: name -> lowest score that is accepted.
+        llr_thresholds: name -> lowest log-likelihood ratio that is accepted.
+        threshold_source: data and rule from which the threshold was obtained.
+        costs: description of the cost model from which ``llr_thresholds`` follow.
+        reasons: reasons and warnings.
     """
 
     outcome: Outcome
@@ -66,11 +67,11 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether the recording is accepted; everything else, inconclusive included, is not."""
+        """Whether the recording is accepted. An inconclusive outcome is not an acceptance."""
         return self.outcome is Outcome.ACCEPT
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON, all of them finite."""
+        """Return the decision as JSON values, all of which are finite."""
         values: dict[str, Any] = {
             "decision": self.outcome.decision,
             "outcome": self.outcome.value,

@@ -20,22 +20,20 @@ clearly.
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording as a verifier sees it.
+    """The embedding and the properties of a recording. A property is None if it was not measured.
 
     Attributes:
-        name: for messages: usually its path.
-        vector: (dimension,), its raw embedding; None where it was not embedded because it must not
-            be compared.
-        seconds: length of what was embedded.
-        net_speech: seconds of speech in it; None if nobody measured.
-        share: share of the whole recording that is speech, in [0, 1]; None if nobody measured.
-        level: root mean square of the whole recording in dB relative to full scale; None if
-            nobody measured.
-        snr: signal-to-noise ratio in dB; None if nobody measured.
-        clipped: share of the samples that are clipped, in [0, 1]; None if nobody measured.
-        bandwidth: highest frequency in the speech, in Hz; None if nobody measured.
-        agreement: cosine between the embeddings of the first and the second half of the speech;
-            None if nobody measured.
+        name: name for messages, usually the path.
+        vector: (dimension,), raw embedding; None if the recording was not embedded because it must
+            not be compared.
+        seconds: length of the audio that was embedded, in seconds.
+        net_speech: amount of speech in seconds.
+        share: share of the whole recording that is speech, in [0, 1].
+        level: root mean square of the whole recording, in dB relative to full scale.
+        snr: signal-to-noise ratio in dB.
+        clipped: share of the samples that are clipped, in [0, 1].
+        bandwidth: highest frequency in the speech, in Hz.
+        agreement: cosine between the embeddings of the first and the second half of the speech.
     """
 
     name: str
@@ -50,8 +48,8 @@ class Recording:
     agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts as plain values for JSON, without the embedding; a level of -inf
-        (silence) is None.
+        """Return the properties as JSON values, without the embedding. A level of -inf (silence)
+        becomes None.
         """
         level = None if self.level is None or not np.isfinite(self.level) else round(self.level, 2)
         return {
@@ -72,25 +70,24 @@ SIGNED = ("min_agreement", "min_self_agreement", "min_snr", "min_level")
 
 @dataclass(frozen=True)
 class SpeechLimits:
-    """What recordings have to hold before anything is compared, and how much silence around speech
+    """The requirements that recordings must meet to be compared, and how much silence around speech
     is kept.
 
     Attributes:
-        min_enrolment: seconds of speech that the enrolment recordings have to hold together.
-        min_test: seconds of speech that the test recording, and each enrolment recording, has to
-            hold.
-        max_pause: before embedding, longer stretches without speech are cut down to so many
-            seconds, so that silence around speech cannot change a verdict; None embeds recordings
-            whole.
-        min_agreement: an enrolment recording whose cosine with the mean of the others is lower is
-            named.
-        min_snr: lowest signal-to-noise ratio, in dB.
-        max_clipped: largest share of clipped samples.
-        min_bandwidth: lowest bandwidth of speech, in Hz.
-        min_level: lowest level, in dB relative to full scale.
-        min_self_agreement: lowest cosine between the embeddings of the first and the second half of
-            the speech: below it, somebody else speaks too. What is low depends on the model; None,
-            the default, does not look.
+        min_enrolment: minimum amount of speech in all enrolment recordings together, in seconds.
+        min_test: minimum amount of speech in the test recording and in each enrolment recording, in
+            seconds.
+        max_pause: pauses are shortened to this many seconds before embedding, so that silence
+            around speech cannot change a verdict; None keeps them.
+        min_agreement: minimum cosine of an enrolment recording with the mean of the others; below
+            it there is a warning.
+        min_snr: minimum signal-to-noise ratio in dB.
+        max_clipped: maximum share of clipped samples, in [0, 1].
+        min_bandwidth: minimum bandwidth of speech in Hz.
+        min_level: minimum level in dB relative to full scale.
+        min_self_agreement: minimum cosine between the embeddings of the first and the second half
+            of the speech, below which the recording is assumed to have several speakers. A suitable
+            value depends on the model; None, the default, does not check this.
     """
 
     min_enrolment: float = 1.0
@@ -115,7 +112,11 @@ class SpeechLimits:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SpeechLimits":
-        """Make it of plain values. SasvError names what is unknown."""
+        """Make limits from JSON values.
+
+        Raises:
+            SasvError: a limit is unknown, or its value is impossible.
+        """
         known = {entry.name for entry in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -125,7 +126,7 @@ class SpeechLimits:
         return cls(**values)
 
     def faults(self, recording: Recording) -> list[Reason]:
-        """Return why a recording must not be compared; none where it may."""
+        """Return the reasons why a recording must not be compared; empty if it may be."""
         if recording.net_speech is not None and recording.net_speech < self.min_test:
             if recording.net_speech == 0:
                 return [Reason("no_speech", f"{recording.name}: no speech was found in it", True)]
@@ -150,7 +151,9 @@ class SpeechLimits:
         return []
 
     def quality_faults(self, recording: Recording) -> list[Reason]:
-        """Return why a recording is too poor to be compared; what nobody measured is no reason."""
+        """Return the reasons why the quality of a recording is too low for a comparison. Properties
+        that were not measured are ignored.
+        """
         name = recording.name
         found = []
         if recording.level is not None and recording.level < self.min_level:
@@ -181,7 +184,7 @@ class SpeechLimits:
         return found
 
     def enrolment_faults(self, recordings: Sequence[Recording]) -> list[Reason]:
-        """Return why recordings cannot enrol a speaker together; none if they can."""
+        """Return the reasons why recordings together cannot enrol a speaker; empty if they can."""
         if not recordings:
             return [Reason("no_enrolment", "enrolment needs at least one recording", True)]
         found = [reason for recording in recordings for reason in self.faults(recording)]
@@ -198,15 +201,17 @@ class SpeechLimits:
         return found
 
     def check_enrolment(self, recordings: Sequence[Recording]) -> None:
-        """Check that recordings can enrol a speaker together. SasvError says why not."""
+        """Check that recordings together can enrol a speaker.
+
+        Raises:
+            SasvError: they cannot; the message says why.
+        """
         faults = self.enrolment_faults(recordings)
         if faults:
             raise SasvError("; ".join(reason.text for reason in faults))
 
     def warnings(self, recordings: Sequence[Recording]) -> list[Reason]:
-        """Return what makes a comparison doubtful without forbidding it: recordings that are very
-        quiet.
-        """
+        """Return warnings that do not prevent a comparison: recordings that are very quiet."""
         return [
             Reason(
                 "quiet_recording",
@@ -218,8 +223,8 @@ class SpeechLimits:
         ]
 
     def disagreements(self, recordings: Sequence[Recording]) -> list[Reason]:
-        """Return a warning for each enrolment recording that is far from the others (at least two
-        recordings).
+        """Return a warning for each enrolment recording whose embedding is far from those of the
+        others; empty for fewer than two recordings.
         """
         if len(recordings) < 2:
             return []

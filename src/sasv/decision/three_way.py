@@ -1,4 +1,4 @@
-"""Decisions between the three kinds of trial, based on two log-likelihood ratios, costs, and
+"""Decisions between the three classes of trials, based on two log-likelihood ratios, costs, and
 priors.
 """
 
@@ -24,11 +24,11 @@ UNFAMILIAR = 0.5
 
 @dataclass(frozen=True)
 class CalibratedHead:
-    """A spoof head with the calibration of its score and of the speaker's.
+    """A spoof head with the calibration of its score and of the speaker score.
 
     Attributes:
-        head: gives the ``cm_score`` of the tested recording.
-        calibration: of both scores.
+        head: computes the ``cm_score`` of the test recording.
+        calibration: calibration of both scores.
     """
 
     head: SpoofHead
@@ -36,7 +36,11 @@ class CalibratedHead:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> "CalibratedHead | None":
-        """Make it of what ``to_record`` gave; None of nothing. SasvError if it is broken."""
+        """Make a calibrated head from the result of ``to_record``; return None for None.
+
+        Raises:
+            SasvError: the record is broken.
+        """
         if record is None:
             return None
         values = dict(record)
@@ -48,8 +52,8 @@ class CalibratedHead:
         return cls(SpoofHead(np.array(weight), bias), ThreeWay.from_dict(values))
 
     def to_record(self) -> dict[str, Any]:
-        """Return it as plain values, for a specification. It holds the head as well, so that any
-        way to compute the embeddings can decide.
+        """Return the record for a specification, as JSON values. It contains the head as well, so
+        that decisions are possible with every implementation of the network.
         """
         head = {"weight": self.head.weight.tolist(), "bias": float(self.head.bias)}
         return self.calibration.to_dict() | {"head": head}
@@ -58,16 +62,16 @@ class CalibratedHead:
         """Return the log-likelihood ratios of a trial.
 
         Args:
-            score: of the speaker.
-            test: (dimension,), raw embedding of the tested recording.
+            score: speaker score of the trial.
+            test: (dimension,), raw embedding of the test recording.
         """
         cm_score = self.head.scores(test)
         return self.calibration(np.array(score), cm_score, np.asarray(np.linalg.norm(test)))
 
 
 def rejected_spoofs(evidence: Evidence, costs: CostModel) -> np.ndarray:
-    """Return whether a rejected trial is one of a spoof rather than of another speaker: what would
-    cost more if it were accepted.
+    """Return whether each trial, if rejected, counts as a spoof rather than as another speaker: the
+    one whose acceptance would have the higher expected cost.
     """
     other, spoof = evidence.against(costs.spoof_share)
     found: np.ndarray = np.asarray(spoof > other)
@@ -75,9 +79,10 @@ def rejected_spoofs(evidence: Evidence, costs: CostModel) -> np.ndarray:
 
 
 def outcomes(evidence: Evidence, costs: CostModel) -> list[Outcome]:
-    """Return the verdict on each of (trials,): accepted at the Bayes threshold of the costs, else
-    rejected for what would cost more, or inconclusive if that is a spoof in a recording unlike
-    those of the calibration.
+    """Return the verdict on each trial. It is accepted at the Bayes threshold of the costs.
+    Otherwise it is rejected as a spoof or as another speaker, whichever acceptance would cost more.
+    Instead of a spoof, the outcome is inconclusive if the recording is unlike those of the
+    calibration.
     """
     accepted = evidence.llr(costs.spoof_share) >= costs.bayes_threshold
     spoofed = rejected_spoofs(evidence, costs)
@@ -90,16 +95,16 @@ def outcomes(evidence: Evidence, costs: CostModel) -> list[Outcome]:
 def detect_spoof(
     head: CalibratedHead, recording: Recording, limits: SpeechLimits, costs: CostModel
 ) -> dict[str, Any]:
-    """Say whether a recording is bona fide speech; return plain values for JSON.
+    """Decide whether a recording is bona fide speech; return JSON values.
 
-    The outcome is ``bonafide``, ``spoof``, or ``inconclusive`` where the recording holds too little
-    speech, or is unlike those that the spoof score was calibrated on.
+    The outcome is ``bonafide``, ``spoof``, or, if the recording contains too little speech or is
+    unlike those with which the spoof score was calibrated, ``inconclusive``.
 
     Args:
         head: the spoof head and its calibration.
         recording: the recording.
-        limits: what it has to hold.
-        costs: of a miss of bona fide speech, and of an accepted spoof.
+        limits: the requirements for the recording.
+        costs: priors and costs of a miss of bona fide speech and of an accepted spoof.
     """
     reasons = limits.faults(recording)
     values: dict[str, Any] = {
@@ -126,7 +131,11 @@ def detect_spoof(
 
 
 def spoof_threshold(costs: CostModel) -> float:
-    """Return the Bayes threshold of a spoof LLR. SasvError where spoofs cost nothing."""
+    """Return the Bayes threshold of a spoof LLR.
+
+    Raises:
+        SasvError: the acceptance of spoofs has no cost.
+    """
     target, _, spoof = costs.weights
     if not spoof:
         raise SasvError(f"cost model {costs.name}: accepted spoofs cost nothing; use another")
@@ -134,7 +143,7 @@ def spoof_threshold(costs: CostModel) -> float:
 
 
 def unfamiliar(name: str) -> Reason:
-    """Return the reason that a recording is unlike those of the calibration."""
+    """Return the reason for a recording that is unlike those of the calibration."""
     text = (
         f"{name}: unlike the recordings on which the spoof score was calibrated, so the score is "
         "not reliable for it"

@@ -25,23 +25,23 @@ SCORE = "score"
 
 @dataclass(frozen=True)
 class Verifier:
-    """How scores are made, and how they become a verdict.
+    """Computes scores from embeddings, and verdicts from scores.
 
     Attributes:
-        scoring: how embeddings become scores.
-        calibration: scores, with quality measures where it reads them, to log-likelihood ratios;
-            None without one.
-        threshold: scores of at least this are accepted; None where only log-likelihood ratios
-            decide.
-        threshold_source: data and rule that gave the threshold.
-        given: the threshold was chosen by the caller: it decides, whatever the calibration says.
-        limits: what recordings have to hold to be compared at all.
-        three_class: of a model of the three-class loss: decides by its log-likelihood ratio if
-            there is no calibration, and says whether a spoof or another speaker is more likely. It
-            is of cosines: scores that a cohort normalises are not decided by it.
-        three_way: of a model with a spoof head: decides before a calibration of the score alone,
-            and says the same.
-        costs: of a decision by ``three_class``; a calibration has its own.
+        scoring: how scores are computed from embeddings.
+        calibration: maps scores (and quality measures, if it needs any) to log-likelihood ratios;
+            None if there is no calibration.
+        threshold: lowest score that is accepted; None if only log-likelihood ratios decide.
+        threshold_source: data and rule from which the threshold was obtained.
+        given: whether the threshold was chosen by the caller; it then decides instead of the
+            calibration.
+        limits: requirements that recordings must meet to be compared.
+        three_class: for a model with the three-class loss. Its log-likelihood ratio decides if
+            there is no calibration, and distinguishes spoofs from other speakers. It is defined for
+            cosines and therefore not used for scores that are normalised with a cohort.
+        three_way: for a model with a spoof head. It has precedence over a calibration of the score
+            alone, and distinguishes spoofs from other speakers.
+        costs: cost model of a decision by ``three_class``; a calibration has its own.
     """
 
     scoring: Scoring = field(default_factory=Scoring)
@@ -76,19 +76,20 @@ class Verifier:
         name: str = "the model",
         three_class: ThreeClass | None = None,
     ) -> "Verifier":
-        """Make it of what a specification records.
+        """Make a verifier from the records of a specification.
 
         Args:
-            scoring: how the scores were made for which the decision holds (see Scoring.to_dict).
-            decision: calibration, threshold and limits (see ``decision_record``), or None if
-                nobody chose any.
-            cohort: the people of s-norm, where the record names a cohort: a checkpoint does not
-                hold them.
+            scoring: how the scores were made for which the decision is valid (see
+                Scoring.to_dict).
+            decision: calibration, threshold and limits (see ``decision_record``), or None if there
+                are none.
+            cohort: the cohort of s-norm, which a checkpoint does not contain; needed if the record
+                refers to one.
             name: the model, for errors.
-            three_class: of a model of the three-class loss.
+            three_class: the classifier of a model with the three-class loss.
 
         Raises:
-            SasvError: the record is broken, or the cohort is missing or another one.
+            SasvError: the record is broken, or the cohort is missing or a different one.
         """
         try:
             wanted = scoring.get("cohort")
@@ -128,7 +129,7 @@ class Verifier:
         return verifier
 
     def decision_record(self) -> dict[str, Any]:
-        """Return calibration, threshold and limits as plain values, for a specification."""
+        """Return calibration, threshold and limits as JSON values, for a specification."""
         record: dict[str, Any] = {
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "threshold": self.threshold,
@@ -140,14 +141,14 @@ class Verifier:
         return record
 
     def check_scoring(self, scoring: Mapping[str, Any], name: str) -> None:
-        """Refuse scores that were made in another way than those for which the decision is valid.
+        """Check that scores were made as those for which the decision is valid.
 
         Args:
             scoring: how the scores were made (see Scoring.to_dict).
-            name: of the scores, for the error.
+            name: name of the scores, for the error.
 
         Raises:
-            SasvError: names both ways.
+            SasvError: they were made in another way; the message describes both.
         """
         if not same_scoring(self.scoring.to_dict(), scoring):
             raise SasvError(
@@ -156,8 +157,8 @@ class Verifier:
             )
 
     def calibrated(self, backend: Backend) -> "Verifier":
-        """Return it with another calibration; threshold and source are replaced as well, never
-        kept.
+        """Return the verifier with another calibration, and with the threshold and source of that
+        calibration.
 
         Raises:
             SasvError: the calibration reads other columns than the score and quality measures, or
@@ -187,12 +188,14 @@ class Verifier:
         )
 
     def with_three_way(self, calibration: ThreeWay, head: SpoofHead) -> "Verifier":
-        """Return it with log-likelihood ratios for the speaker and for spoofing, which decide."""
+        """Return the verifier with separate log-likelihood ratios for speaker and spoofing, which
+        then decide.
+        """
         return replace(self, three_way=CalibratedHead(head, calibration), given=False)
 
     @property
     def decides(self) -> bool:
-        """Whether there is anything to decide by."""
+        """Whether there is a threshold or calibration, so that a decision is possible."""
         return (
             self.threshold is not None
             or self.calibration is not None
@@ -201,8 +204,8 @@ class Verifier:
 
     @property
     def _by_evidence(self) -> CalibratedHead | ThreeClass | None:
-        """What gives the log-likelihood ratio of a model with a score for spoofing; None where the
-        calibration of its score alone, or nothing, gives one.
+        """The object that computes the log-likelihood ratios of a model with a separate score for
+        spoofing; None if they come from the calibration of a single score, or if there are none.
         """
         if self.three_way is not None:
             return self.three_way
@@ -211,8 +214,8 @@ class Verifier:
 
     @property
     def _llr_costs(self) -> CostModel | None:
-        """Return the cost model whose Bayes threshold holds for the log-likelihood ratio; None
-        if there is no ratio.
+        """Return the cost model whose Bayes threshold applies to the log-likelihood ratio; None if
+        there is no ratio.
         """
         if self.three_way is not None:
             return self.three_way.calibration.costs
@@ -221,7 +224,7 @@ class Verifier:
         return None if self._by_evidence is None else self.costs
 
     def with_threshold(self, threshold: float) -> "Verifier":
-        """Return it with a threshold that the caller chose, which decides instead of the
+        """Return the verifier with a threshold chosen by the caller, which decides instead of the
         calibration.
         """
         return replace(self, threshold=threshold, threshold_source="given", given=True)
@@ -230,11 +233,11 @@ class Verifier:
         """Return the score of a test embedding against the embeddings of enrolment recordings.
 
         Args:
-            enrolment: (dimension,) each, raw.
-            test: (dimension,), raw.
+            enrolment: raw embeddings, (dimension,) each.
+            test: raw embedding, (dimension,).
 
         Raises:
-            SasvError: no enrolment recording, or an embedding that is zero or not finite.
+            SasvError: there is no enrolment recording, or an embedding is zero or not finite.
         """
         if not len(enrolment):
             raise SasvError("enrolment needs at least one recording")
@@ -245,12 +248,12 @@ class Verifier:
     def decide(self, enrolment: Sequence[Recording], test: Recording) -> Decision:
         """Compare a test recording with enrolment recordings.
 
-        Nothing is compared, and the outcome is inconclusive, where a recording holds too little
-        speech or its embedding is broken; where a score or a log-likelihood ratio is not finite, no
-        verdict is given either.
+        If a recording contains too little speech or its embedding is broken, nothing is compared
+        and the outcome is inconclusive. The outcome is also inconclusive if a score or a
+        log-likelihood ratio is not finite.
 
         Raises:
-            SasvError: there is neither a threshold nor a calibration to decide by.
+            SasvError: there is neither a threshold nor a calibration.
         """
         if not self.decides:
             raise SasvError("neither a threshold nor a calibration to decide by")
@@ -287,7 +290,9 @@ class Verifier:
         return self._verdict(score, llrs, warnings, rejection)
 
     def _evidence(self, score: float, test: Recording) -> Evidence | None:
-        """Return what the model says of speaker and spoofing apart; None if it has one score."""
+        """Return the separate evidence about speaker and spoofing; None if the model has one
+        score.
+        """
         assert test.vector is not None
         if self.three_way is not None:
             return self.three_way.evidence(score, test.vector)
@@ -298,7 +303,7 @@ class Verifier:
     def _llr(
         self, score: float, enrolments: int, test: Recording, evidence: Evidence | None
     ) -> float | None:
-        """Return the log-likelihood ratio of a trial; None if nothing gives one."""
+        """Return the log-likelihood ratio of a trial; None if the model does not compute one."""
         assert test.vector is not None
         costs = self._llr_costs
         if evidence is not None and costs is not None and self._by_evidence is not None:
@@ -317,8 +322,8 @@ class Verifier:
         warnings: Sequence[Reason],
         rejection: Outcome,
     ) -> Decision:
-        """Return the decision of a finite score; ``rejection`` is the outcome if it is none of
-        acceptance.
+        """Return the decision for a finite score; ``rejection`` is the outcome if the trial is not
+        accepted.
         """
         costs = self._llr_costs
         if llrs and not self.given:
@@ -346,13 +351,13 @@ class Verifier:
         return Decision(outcome=Outcome.INCONCLUSIVE, reasons=tuple(reasons), **self._bounds())
 
     def _bounds(self) -> dict[str, Any]:
-        """Return what a decision says of its thresholds."""
+        """Return the values that a decision records about its thresholds."""
         bounds: dict[str, Any] = {"threshold_source": self.threshold_source}
         if self.threshold is not None:
             bounds["thresholds"] = {SASV: self.threshold}
         costs = self._llr_costs
         if self._by_evidence is not None and not self.given:
-            # The threshold of the checkpoint, if any, is one of cosines, which do not decide.
+            # A threshold in the checkpoint would apply to cosines, which do not decide here.
             assert costs is not None
             made = "three-class loss"
             if self.three_way is not None:

@@ -21,7 +21,7 @@ from sasv.tables import Enrolments, Scores, Trials, Utterances, save_scores
 
 @dataclass(frozen=True)
 class Spoofing:
-    """What a score file says about spoofing beside the score.
+    """The columns about spoofing in a score file.
 
     Attributes:
         scores: utterance -> score of a countermeasure, high for bona fide speech: the column
@@ -30,7 +30,7 @@ class Spoofing:
             ``cm_score`` to the score; None leaves the score as it is.
         classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It
             is of cosines, as in training; scores that are normalised by a cohort get none.
-        spoof_share: of the ratio: share of spoofs among the trials that are not of the target.
+        spoof_share: share of spoofs, for this ratio, among the trials that are not target trials.
         three_way: of a model with a three-way calibration: the columns ``speaker_llr``,
             ``spoof_llr``, ``llr`` and ``outcome``.
     """
@@ -95,14 +95,14 @@ def own_spoofing(
     fusion: Fusion | None,
     spoof_share: float | None,
 ) -> Spoofing | None:
-    """Return what a model itself says about spoofing; None if it has no spoof head.
+    """Return the columns about spoofing that a model computes; None if it has no spoof head.
 
     Args:
         model: the model.
-        embeddings: of all utterances.
-        scoring: how their scores are made; a three-way calibration for others says nothing here.
-        fusion: of its two scores, or None.
-        spoof_share: see ``Spoofing``; None takes that of the usual costs.
+        embeddings: embeddings of all utterances.
+        scoring: how the scores are made; a three-way calibration for other scores is ignored.
+        fusion: fusion of the two scores of the model, or None.
+        spoof_share: see ``Spoofing``; None takes that of the default cost model.
     """
     head = model.spoof_head()
     if head is None:
@@ -125,15 +125,16 @@ def score_claims(
     quality: bool = False,
     spoofing: Spoofing | None = None,
 ) -> Scores:
-    """Score the claims of a protocol; write the score file, and beside it how the scores were made.
+    """Score the trials of a protocol; write the score file, and next to it the record of how the
+    scores were made.
 
     Args:
-        protocol: with enrolments and trials.
-        embeddings: of its utterances.
-        verifier: how embeddings become scores.
-        path: of the score file.
-        quality: write the quality measures of each trial as well.
-        spoofing: what is written about spoofing.
+        protocol: the protocol, with enrolments and trials.
+        embeddings: embeddings of its utterances.
+        verifier: computes the scores from embeddings.
+        path: the score file.
+        quality: whether to write the quality measures of each trial as well.
+        spoofing: the columns about spoofing, or None.
     """
     utterances, enrolments, trials = protocol
     assert enrolments is not None and trials is not None
@@ -174,7 +175,7 @@ def score_claims(
 
 
 def cells_of(columns: Mapping[str, np.ndarray], digits: int) -> dict[str, list[str]]:
-    """Return columns of numbers, by name, as cells with the given number of digits."""
+    """Return columns of numbers, name -> (trials,), as texts with a given number of digits."""
     return {name: [f"{value:.{digits}g}" for value in values] for name, values in columns.items()}
 
 
@@ -185,14 +186,14 @@ def trial_quality(
     embeddings: Embeddings,
     rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the quality measures of each trial by name, (trials,) each.
+    """Return the quality measures of each trial, name -> (trials,).
 
     Args:
-        enrolments: utterances of each speaker.
+        enrolments: the enrolment utterances of each speaker.
         trials: the trials.
-        utterances: their utterances.
-        embeddings: of these.
-        rows: (trials,) row of the tested utterance in ``utterances``.
+        utterances: table of their utterances.
+        embeddings: embeddings of these utterances.
+        rows: (trials,) row of the test utterance in ``utterances``.
     """
     codes, speakers = trials.speakers
     sizes = dict(zip(enrolments.speakers, map(len, enrolments.utterances)))
@@ -202,7 +203,7 @@ def trial_quality(
 
 
 def tested_vectors(trials: Trials, embeddings: Embeddings) -> np.ndarray:
-    """Return (trials, dimension): the raw embedding of the tested utterance of each trial."""
+    """Return the raw embedding of the test utterance of each trial, (trials, dimension)."""
     place = {name: row for row, name in enumerate(embeddings.utterances)}
     codes, names = trials.utterances
     found: np.ndarray = embeddings.vectors[[place[name] for name in names]][codes]

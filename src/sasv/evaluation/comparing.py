@@ -10,7 +10,7 @@ from sasv.metrics import paired_test
 from sasv.tables import Scores
 
 REPEATS = 1000
-"""Bootstrap samples of a paired test where the settings ask for no intervals."""
+"""Number of bootstrap samples of a paired test if the settings request no intervals."""
 
 
 def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[str, dict[str, Any]]:
@@ -18,7 +18,7 @@ def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[st
     p-value.
 
     Raises:
-        SasvError: the trials or their labels are not the same.
+        SasvError: the trials or their labels differ.
     """
     rows = aligned(first, second)
     if (first.labels != second.labels[rows]).any():

@@ -23,18 +23,20 @@ def countermeasure_scores(
     batch_seconds: float,
     processes: Processes,
 ) -> dict[str, float]:
-    """Score the tested utterances of a protocol by a countermeasure: utterance -> score, high for
-    bona fide speech.
+    """Score the test utterances of a protocol with a countermeasure.
 
     Args:
         model: the countermeasure.
-        protocol: with trials.
-        folder: where its embeddings go; what is there already is not embedded again.
-        batch_seconds: padded audio per batch; 0 takes what suits the device.
-        processes: those that share the work; all but the main one return nothing.
+        protocol: the protocol, with trials.
+        folder: folder for the embeddings; existing ones are not computed again.
+        batch_seconds: padded audio per batch in seconds; 0 selects a default for the device.
+        processes: the processes that share the work.
+
+    Returns:
+        utterance -> score, higher for bona fide speech; empty except in the main process.
 
     Raises:
-        SasvError: the model is no countermeasure, or utterances could not be embedded.
+        SasvError: the model is not a countermeasure, or utterances could not be embedded.
     """
     assert protocol.trials is not None
     tested = set(protocol.trials.utterances[1])
@@ -48,15 +50,16 @@ def countermeasure_scores(
 
 
 def bona_fide_scores(model: Model, embeddings: Embeddings, name: str) -> np.ndarray:
-    """Return the countermeasure's score of each embedding (utterances,), high for bona fide speech.
+    """Return the countermeasure score of each embedding, (utterances,), higher for bona fide
+    speech.
 
     Args:
         model: the countermeasure.
-        embeddings: of all utterances that are to be scored.
-        name: of their table, for errors.
+        embeddings: embeddings of all utterances to be scored.
+        name: name of their table, for errors.
 
     Raises:
-        SasvError: the model is no countermeasure, or utterances could not be embedded.
+        SasvError: the model is not a countermeasure, or utterances could not be embedded.
     """
     if embeddings.failures:
         reasons = [f"{one}: {reason}" for one, reason in embeddings.failures.items()]
@@ -78,12 +81,12 @@ def score_utterances(
 
     Args:
         model: the countermeasure.
-        utterances: with the labels bonafide and spoof.
-        embeddings: of all of them.
-        path: of the score file.
+        utterances: the utterances, with the labels bonafide and spoof.
+        embeddings: embeddings of all of them.
+        path: the score file.
 
     Raises:
-        SasvError: the model is no countermeasure, or utterances have no embedding.
+        SasvError: the model is not a countermeasure, or utterances have no embedding.
     """
     name = utterances.table.name
     values = bona_fide_scores(model, embeddings, name)

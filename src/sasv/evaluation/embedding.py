@@ -1,4 +1,4 @@
-"""Computes the embeddings for an evaluation, in one process or in all that torchrun started."""
+"""Computes the embeddings for an evaluation, in one process or in all processes of torchrun."""
 
 import logging
 from pathlib import Path
@@ -18,14 +18,14 @@ COHORT_BY = ("utterance", "speaker")
 def embed_shared(
     model: Model, utterances: Utterances, folder: Path, batch_seconds: float, processes: Processes
 ) -> Embeddings:
-    """Embed utterances into a folder, each process its share, and return all of them.
+    """Embed utterances into a folder, with each process doing its share, and return all embeddings.
 
     Args:
         model: the model.
-        utterances: what to embed.
-        folder: where embeddings go; what is there already is not embedded again.
-        batch_seconds: padded audio per batch; 0 takes what suits the device.
-        processes: those that share the work.
+        utterances: the utterances.
+        folder: folder for the embeddings; existing ones are not computed again.
+        batch_seconds: padded audio per batch in seconds; 0 selects a default for the device.
+        processes: the processes that share the work.
     """
     shard = "1/1" if processes.world == 1 else ""
     found = extract(model, utterances, folder, batch_seconds, shard)
@@ -42,16 +42,16 @@ def embed_cohort(
     batch_seconds: float,
     processes: Processes,
 ) -> Cohort:
-    """Embed the cohort of s-norm and return it; utterances that could not be used are named.
+    """Embed the cohort of s-norm and return it. Utterances that cannot be used are logged.
 
     Args:
         model: the model.
-        table: path of the utterance table of other people.
-        where: only its utterances with this ``column=value``.
-        by: one of COHORT_BY: what a member of the cohort is.
-        folder: where the embeddings go.
-        batch_seconds: padded audio per batch; 0 takes what suits the device.
-        processes: those that share the work.
+        table: path of the utterance table of other speakers.
+        where: use only its utterances with this ``column=value``.
+        by: one of COHORT_BY, what a member of the cohort represents.
+        folder: folder for the embeddings.
+        batch_seconds: padded audio per batch in seconds; 0 selects a default for the device.
+        processes: the processes that share the work.
     """
     if by not in COHORT_BY:
         raise SasvError(f"'{by}': a cohort is taken by utterance or by speaker")
@@ -67,13 +67,13 @@ def embed_cohort(
 
 
 def cohort_of(embeddings: Embeddings, people: Utterances | None, by: str, source: str) -> Cohort:
-    """Return the cohort of embeddings.
+    """Make a cohort from embeddings.
 
     Args:
-        embeddings: of the members.
-        people: their utterance table; needed if a member is a speaker.
+        embeddings: embeddings of the members.
+        people: their utterance table; needed if a member represents a speaker.
         by: one of COHORT_BY.
-        source: where they come from, for records and errors.
+        source: origin of the embeddings, for records and errors.
     """
     speakers = None
     if by == "speaker":

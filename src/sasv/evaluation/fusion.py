@@ -29,11 +29,11 @@ CM = "cm_score"
 
 @dataclass(frozen=True)
 class Fusion:
-    """How the score of a speaker system and that of a countermeasure become one.
+    """Fusion of the scores of a speaker system and of a countermeasure.
 
     Attributes:
-        backend: computes it of the columns ``asv_score`` and ``cm_score``, and of quality measures
-            where it reads any.
+        backend: computes the fused score from the columns ``asv_score`` and ``cm_score``, and from
+            quality measures if it needs any.
         countermeasure: fingerprint of the countermeasure.
     """
 
@@ -47,11 +47,11 @@ class Fusion:
 
     @property
     def needs_quality(self) -> bool:
-        """Whether it reads quality measures."""
+        """Whether the fusion needs quality measures."""
         return bool(set(self.backend.columns) & set(QUALITY))
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the fused score of each trial, (trials,), of columns of (trials,)."""
+        """Return the fused score of each trial, (trials,), for columns, name -> (trials,)."""
         return self.backend(columns)
 
     def record(self, scoring: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,15 +69,15 @@ class Fusion:
         return {**scoring, "fusion": fused}
 
     def check(self, scoring: Mapping[str, Any], model: str, name: str) -> None:
-        """Check that the fusion was fitted to scores like those that it is to fuse.
+        """Check that the fusion was fitted to scores that were made in the same way.
 
         Args:
             scoring: how the score of the speaker system is made (see Scoring.to_dict).
-            model: fingerprint of the speaker system; empty if it is not known.
-            name: of the fusion, for messages.
+            model: fingerprint of the speaker system; empty if unknown.
+            name: name of the fusion, for messages.
 
         Raises:
-            SasvError: it was fitted to scores that were made in another way.
+            SasvError: the fusion was fitted to scores that were made in another way.
         """
         fitted = self.backend.scores
         if not fitted:
@@ -120,7 +120,11 @@ def load_fusion(name: str, countermeasure: str) -> Fusion:
 
 
 def check_columns(name: str, columns: Sequence[str]) -> None:
-    """Check that a back-end reads the two scores, and else quality measures alone. SasvError."""
+    """Check that a back-end reads the two scores and otherwise only quality measures.
+
+    Raises:
+        SasvError: it does not.
+    """
     missing = {ASV, CM}.difference(columns)
     unknown = set(columns).difference([ASV, CM, *QUALITY])
     if missing or unknown:

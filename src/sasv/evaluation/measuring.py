@@ -1,4 +1,4 @@
-"""Metrics of a score file: for all trials and by groups, with intervals."""
+"""Metrics of a score file for all trials and for groups of trials, with confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sasv.tables import NONE, Scores, Utterances
 RESAMPLED = ("speakers", "trials")
 
 GROUP_REPEATS = 300
-"""Most bootstrap samples for the intervals of each group."""
+"""Maximum number of bootstrap samples for the intervals of each group."""
 
 COUNTS = ("targets", "nontargets", "spoofs")
 """Names of the numbers of trials, in the order of the labels."""
@@ -24,21 +24,23 @@ COUNTS = ("targets", "nontargets", "spoofs")
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What is measured of scores.
+    """Which metrics are computed from scores, and how.
 
     Attributes:
-        task: sasv, cm (bona fide against spoofed), or auto: cm where the labels say bonafide.
-        costs: cost models; none takes the usual ones.
-        llr: the scores are log-likelihood ratios: actual costs and Cllr as well.
-        threshold: actual costs at this threshold.
-        asv_errors: of the t-DCF: error rates of a verification system; None takes those of the
+        task: sasv, cm (bona fide against spoofed), or auto, which is cm if the labels include
+            bonafide.
+        costs: cost models; empty uses the default ones.
+        llr: whether the scores are log-likelihood ratios; if so, actual costs and Cllr are also
+            computed.
+        threshold: threshold of the actual costs.
+        asv_errors: error rates of the verification system in the t-DCF; None computes them from the
             scores.
         by: columns for each of whose values the metrics are computed separately.
-        utterances: utterance table that has such a column if the scores have not.
-        repeats: bootstrap samples for 95 % intervals; 0 for none.
-        resample: one of RESAMPLED: speakers (the claimed ones; their trials move together) or
+        utterances: utterance table with such columns, if the scores lack them.
+        repeats: number of bootstrap samples for 95 % intervals; 0 computes no intervals.
+        resample: one of RESAMPLED: the claimed speakers, each with all its trials, or single
             trials.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
 
     task: str = "auto"
@@ -66,12 +68,12 @@ class MeasureSettings:
 def measure_of(
     scores: Scores, settings: MeasureSettings, rows: np.ndarray | None = None
 ) -> Measure:
-    """Return what is measured of scores.
+    """Return the measure for scores.
 
     Args:
         scores: the scores.
-        settings: what is measured.
-        rows: (trials,) rows of the scores that count, in this order; left out, all.
+        settings: the metrics to compute.
+        rows: (trials,) rows of the scores to use, in this order; None uses all.
     """
 
     def chosen(values: np.ndarray | None) -> np.ndarray | None:
@@ -91,7 +93,9 @@ def measure_of(
 
 
 def metrics_of(scores: Scores, settings: MeasureSettings) -> dict[str, Any]:
-    """Return the metrics (see Measure), thresholds, counts, groups, and intervals where wanted."""
+    """Return the metrics (see Measure), thresholds, counts, and, if requested, groups and
+    intervals.
+    """
     scores.check_unique()
     measure = measure_of(scores, settings)
     curve = measure.points.curve()
@@ -119,10 +123,10 @@ def metrics_of(scores: Scores, settings: MeasureSettings) -> dict[str, Any]:
 def groups_of(
     scores: Scores, measure: Measure, column: str, settings: MeasureSettings
 ) -> dict[str, dict[str, Any]]:
-    """Return the EERs and the first cost of the trials of each value of a column.
+    """Return the EERs and the first cost for the trials of each value of a column.
 
-    Spoofs of each attack are set against all bona fide trials; of other columns each value has its
-    own trials.
+    The spoofs of each attack are compared with all bona fide trials. For other columns, each value
+    has its own trials.
     """
     codes, names = column_of(scores, column, settings.utterances)
     spoofed = measure.labels == SPOOF
@@ -156,7 +160,7 @@ def groups_of(
 
 
 def counts_of(labels: np.ndarray) -> dict[str, int]:
-    """Return the number of trials of each kind by name."""
+    """Return the number of trials of each class, by name."""
     sizes = np.bincount(labels, minlength=3)
     return {name: int(sizes[kind]) for name, kind in zip(COUNTS, (TARGET, NONTARGET, SPOOF))}
 
@@ -164,8 +168,8 @@ def counts_of(labels: np.ndarray) -> dict[str, int]:
 def column_of(
     scores: Scores, column: str, utterances: Utterances | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Return (code per trial, values) of a column of the scores, or of the tested utterances in an
-    utterance table.
+    """Return a code for each trial, (trials,), and the values of a column, which is one of the
+    scores or, for the test utterances, one of an utterance table.
     """
     if column == "attack":
         return scores.attacks
@@ -185,6 +189,8 @@ def column_of(
 
 
 def resampled_speakers(scores: Scores, resample: str) -> np.ndarray | None:
-    """Return the claimed speaker of each trial, or None where trials are resampled."""
+    """Return the index of the claimed speaker of each trial, (trials,), or None if trials are
+    resampled.
+    """
     codes, names = scores.speakers
     return codes if resample == "speakers" and len(names) > 1 else None

@@ -1,4 +1,4 @@
-"""Outcomes of a score file: the number of verdicts for each kind of trial, and their costs."""
+"""Outcomes in a score file: the number of verdicts for each class of trials, and their costs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from sasv.metrics import CostModel
 from sasv.tables.labels import TRIAL_LABELS
 
 OUTCOME = "outcome"
-"""Column of a score file."""
+"""Name of the column of a score file."""
 
 SHOWN = (Outcome.ACCEPT, Outcome.REJECT_SPEAKER, Outcome.REJECT_SPOOF, Outcome.INCONCLUSIVE)
 
@@ -18,7 +18,7 @@ SHOWN = (Outcome.ACCEPT, Outcome.REJECT_SPEAKER, Outcome.REJECT_SPOOF, Outcome.I
 def measure_outcomes(
     outcomes: Sequence[str], labels: np.ndarray, models: Sequence[CostModel]
 ) -> dict[str, Any]:
-    """Return what became of each kind of trial.
+    """Count the outcomes of each class of trials, and compute their costs.
 
     Args:
         outcomes: (trials,) verdicts.
@@ -26,9 +26,9 @@ def measure_outcomes(
         models: cost models.
 
     Returns:
-        ``counts``: kind of trial -> outcome -> number. ``costs``: name of a cost model -> kind of
-        trial -> outcome -> normalised cost: a target that is not accepted is a miss, whatever the
-        reason; of the other kinds only acceptance costs.
+        ``counts``: class -> outcome -> number of trials. ``costs``: name of a cost model -> class
+        -> outcome -> normalised cost. A target that is not accepted is a miss, whatever the reason;
+        for the other classes, only acceptance has a cost.
     """
     found = np.array(outcomes)
     names = [*SHOWN, *sorted(set(outcomes) - {one.value for one in SHOWN})]
@@ -53,6 +53,8 @@ def measure_outcomes(
 def share_of_cost(
     model: CostModel, row: int, outcome: str, number: int, of_kind: dict[str, int]
 ) -> float:
-    """Return what ``number`` trials with one outcome cost, of all ``of_kind`` of a kind."""
+    """Return the normalised cost of ``number`` trials of one class with the same outcome;
+    ``of_kind`` is the number of all trials of each class.
+    """
     wrong = (outcome == Outcome.ACCEPT) != (row == 0)
     return model.weights[row] / model.default * number / sum(of_kind.values()) if wrong else 0.0

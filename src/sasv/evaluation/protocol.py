@@ -16,15 +16,13 @@ from sasv.tables import (
 )
 
 CARRIED = ("codec", "gender")
-"""Columns of the utterance table that go into the score file, so that metrics can be grouped by
-them.
+"""Columns of the utterance table that are copied into the score file, so that metrics can be
+grouped by them.
 """
 
 
 class Protocol(NamedTuple):
-    """The utterances that are needed, and, unless it is of a countermeasure, enrolments and
-    trials.
-    """
+    """The utterances that are needed and, except for a countermeasure, enrolments and trials."""
 
     utterances: Utterances
     enrolments: Enrolments | None = None
@@ -40,11 +38,11 @@ def load_protocol(
         utterances: path of the utterance table.
         enrolments: path of the enrolment table; empty, with empty trials, for a countermeasure.
         trials: path of the trial table.
-        where: of a countermeasure: only the utterances with this ``column=value``.
+        where: for a countermeasure, use only the utterances with this ``column=value``.
 
     Raises:
-        SasvError: trials without enrolments, enrolments without trials, or trials that name what is
-            not there.
+        SasvError: only one of trials and enrolments is given, or they refer to unknown speakers or
+            utterances.
     """
     if bool(enrolments) != bool(trials):
         raise SasvError(

@@ -19,8 +19,8 @@ class Averages:
         system: the system.
         kind: ema (exponential, after every step; Polyak and Juditsky 1992) or swa (equal weights,
             after every epoch; Izmailov et al. 2018).
-        decay: of ema.
-        first: epoch, counted from 1, after which averaging begins; the weights before do not count.
+        decay: decay of ema, in [0, 1).
+        first: number of epochs before averaging begins; earlier weights are not included.
     """
 
     def __init__(self, system: System, kind: str, decay: float, first: int):
@@ -33,16 +33,16 @@ class Averages:
 
     @property
     def ready(self) -> bool:
-        """Whether there is anything in the average yet."""
+        """Whether the average contains any weights yet."""
         return int(self.model.n_averaged) > 0
 
     def after_step(self, system: System, epoch: int) -> None:
-        """Take in the weights after an optimiser step in epoch ``epoch``, counted from 0."""
+        """Update the average after an optimiser step in epoch ``epoch``, counted from 0."""
         if self.kind == "ema" and epoch >= self.first:
             self.model.update_parameters(system)
 
     def after_epoch(self, system: System, epoch: int) -> None:
-        """Take in the weights at the end of epoch ``epoch``, counted from 0."""
+        """Update the average at the end of epoch ``epoch``, counted from 0."""
         if self.kind == "swa" and epoch >= self.first:
             self.model.update_parameters(system)
 
@@ -52,8 +52,8 @@ class Averages:
         device: torch.device,
         processes: Processes,
     ) -> System:
-        """Return the averaged system, its batch-norm statistics those of ``batches`` unless they
-        are frozen.
+        """Return the averaged system, with batch-norm statistics computed from ``batches`` unless
+        they are frozen.
 
         Args:
             batches: waveforms (items, 2, samples) and classes (items,) of this process.
@@ -74,7 +74,7 @@ class Averages:
 
 
 class _Embedder(nn.Module):
-    """Waveforms to embeddings as in training: what ``update_bn`` wants to call."""
+    """Computes embeddings from waveforms as in training, for ``update_bn``."""
 
     def __init__(self, system: System):
         super().__init__()

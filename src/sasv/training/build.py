@@ -1,4 +1,4 @@
-"""Builds the parts of a training run from its options: the only place that uses all of them."""
+"""Builds the parts of a training run from its options. Only this module uses all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
         processes: this process among those that train together; None if it is alone.
 
     Raises:
-        SasvError: options, tables or weights do not fit each other.
+        SasvError: options, tables or weights contradict each other.
     """
     processes = processes or Processes()
     device = pick_device(options.device)
@@ -90,10 +90,10 @@ def build_trainer(options: TrainOptions, processes: Processes | None = None) -> 
 
 
 def check_anchor(options: TrainOptions, anchored: bool) -> None:
-    """Check that a loss has the anchor it needs, and a bound on the drift from one an anchor.
+    """Check that there is an anchor if the loss, or a bound on the drift from it, needs one.
 
     Raises:
-        SasvError: it has none.
+        SasvError: there is none.
     """
     if anchored and not options.init:
         raise SasvError(
@@ -108,7 +108,9 @@ def check_anchor(options: TrainOptions, anchored: bool) -> None:
 
 
 def make_anchor(init: str, data: TrainingData, device: torch.device) -> Anchor:
-    """Return the twin of the encoder of a checkpoint, for the speakers of the training data."""
+    """Return the frozen copy of the encoder of a checkpoint as the anchor, for the speakers of the
+    training data.
+    """
     rows = np.flatnonzero(~data.utterances.spoofed)
     return Anchor(
         init, data.utterances.take(rows), data.planner.speaker[rows], data.speakers, device
@@ -127,15 +129,15 @@ def build_engine(
     Args:
         options: see TrainOptions.
         classes: names of the training classes.
-        device: where it runs.
+        device: device on which it runs.
         processes: this process among those that train together.
-        anchor: what the loss compares with, None if it needs none.
+        anchor: the anchor of the loss, None if it needs none.
 
     Returns:
-        the engine, and notes of what was taken from the checkpoint to start from.
+        The engine, and notes about what was loaded from the initial checkpoint.
 
     Raises:
-        SasvError: options or weights do not fit each other, or a package is missing.
+        SasvError: options or weights contradict each other, or a package is missing.
     """
     encoder, head, notes = make_modules(options, options, classes)
     if options.sync_batch_norm and processes.world > 1:
@@ -175,7 +177,7 @@ def build_engine(
 
 
 def make_averages(options: AverageOptions, system: System) -> Averages | None:
-    """Return the averages of the weights of a system, None where none are wanted."""
+    """Return the averages of the weights of a system, None if the options request none."""
     if options.weight_average == "none":
         return None
     return Averages(system, options.weight_average, options.ema_decay, options.average_start_epoch)

@@ -1,4 +1,4 @@
-"""The data of a run: its rows and classes, the plan of each epoch, and the batches of a plan."""
+"""The training data: rows and classes, the plan of each epoch, and the batches of a plan."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from sasv.training.options import BatchOptions, DataOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """The rows of a training, and the batches made of them.
+    """The training rows, and the batches made from them.
 
     Attributes:
-        source: the training table, as the user named it.
-        utterances: the rows that are trained on.
-        classes: speakers, sorted; the class of spoofed speech comes last, if there is any.
+        source: the training table, as given by the user.
+        utterances: the training rows.
+        classes: speakers, sorted; the class of spoofed speech, if there is any, is the last.
         planner: plans the pairs of an epoch.
         loader: reads the batches of a plan.
         processes: this process among those that train together.
@@ -45,7 +45,7 @@ class TrainingData:
 
     @property
     def spoof_index(self) -> int | None:
-        """Number of the class of spoofed speech, None if there is none."""
+        """Index of the class of spoofed speech, None if there is none."""
         if self.classes[-1] == SPOOF_CLASS:
             return len(self.classes) - 1
         return None
@@ -59,7 +59,7 @@ class TrainingData:
 
     @property
     def augmentations(self) -> list[str]:
-        """The augmentations of waveforms, described; empty if there are none."""
+        """Descriptions of the augmentations of waveforms; empty if there are none."""
         augmenter = self.loader.dataset.augmenter
         return [] if augmenter is None else augmenter.described()
 
@@ -85,16 +85,16 @@ class TrainingData:
     def batches(
         self, plan: EpochPlan, epoch: int, first: int = 0
     ) -> contextlib.AbstractContextManager[Iterator[tuple[Tensor, Tensor]]]:
-        """Give the batches of a plan within a ``with`` block.
+        """Return the batches of a plan, for use in a ``with`` block.
 
         Args:
-            plan: what ``plan`` returned for the epoch.
-            epoch: the epoch, counted from 0; it seeds the draws of the items.
-            first: the first batch to give.
+            plan: the result of ``plan`` for the epoch.
+            epoch: the epoch, counted from 0, which is part of the seed of each item.
+            first: index of the first batch.
 
         Returns:
-            a context manager that gives an iterator over waveforms (items, 2, samples) and
-            classes (items,).
+            A context manager that yields an iterator over waveforms (items, 2, samples) and classes
+            (items,).
         """
         return self.loader.batches(PlanSampler(plan, self.seed, epoch, first))
 
@@ -129,7 +129,7 @@ def load_training_data(
             f"{data.utterances}: no row has label spoof, but --spoof-pairs {batch.spoof_pairs} "
             "needs some"
         )
-    # A gathered batch is planned as a whole, for all processes.
+    # A gathered batch is planned as one batch for all processes.
     parts = processes.world if batch.gather_batches else 1
     planner = PairPlanner(
         labels,

@@ -20,16 +20,17 @@ from sasv.training.modules import System, detached
 from sasv.training.normalisation import batch_norms
 
 MAX_SKIPPED_STEPS = 5
-"""So many steps without a finite gradient in a row end a run."""
+"""This number of successive steps without a finite gradient ends a run."""
 
 MAX_SKIPPED_STEPS_SCALED = 20
-"""As many with float16, whose gradients start with a large scale: skipped steps lower it."""
+"""The same for float16, whose gradients start with a large scale that skipped steps reduce."""
 
 
 class Seen(NamedTuple):
-    """A batch of all processes: mean loss and accuracy (percent), and the pairs that count.
+    """Mean loss, accuracy in percent, and number of valid pairs of a batch over all processes.
 
-    ``anchor_cosine`` is the mean cosine of bona fide speech with the anchor, None without one.
+    ``anchor_cosine`` is the mean cosine of bona fide speech with the anchor, None if there is no
+    anchor.
     """
 
     loss: float
@@ -48,7 +49,7 @@ class Engine:
         system: encoder and loss head, on the device.
         optimiser: optimiser of their parameters.
         averages: averages of their weights, or None.
-        device: where they run.
+        device: device on which they run.
         processes: this process among those that train together.
         max_grad_norm: the gradient is clipped to this norm; 0 does not clip.
         scale_gradients: whether gradients are scaled, as float16 needs.
@@ -73,39 +74,37 @@ class Engine:
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
         self.parameters = list(system.parameters())
         self.statistics = batch_norm_buffers(system.encoder)
-        self.skipped = 0  # steps in a row
+        self.skipped = 0  # successive steps
         self.trained: nn.Module = system
         if processes.world > 1:
             devices = [device] if device.type == "cuda" else None
             self.trained = DistributedDataParallel(system, devices)
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # crops are all of one length
+            torch.backends.cudnn.benchmark = True  # all crops have the same length
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate; a parameter group with an ``lr_scale`` gets that times the
-        rate.
-        """
+        """Set the learning rate, multiplied by the ``lr_scale`` of each parameter group."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
     def backward(
         self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True
     ) -> Seen:
-        """Add the gradients of a batch.
+        """Accumulate the gradients of a batch.
 
         Args:
-            waves: (items, 2, samples); fewer items than ``wanted`` where files could not be read,
-                even none.
+            waves: (items, 2, samples); fewer items than ``wanted``, or even none, if files could
+                not be read.
             labels: (items,) classes.
-            wanted: items of a batch whose files can all be read.
-            group: batches that make one step.
-            last: whether this is the last of them.
+            wanted: number of items of a complete batch.
+            group: number of batches per optimiser step.
+            last: whether this is the last batch of the step.
         """
         pairs = len(labels)
         if not pairs:
             if self.processes.world == 1:
                 return NOTHING_SEEN
-            # The other processes wait for this one: it takes part with silence that counts nothing.
+            # The other processes wait for this one, so it takes part with silence of weight zero.
             waves = torch.zeros(2, *waves.shape[1:])
             labels = torch.full((2,), -1 if self.system.gather else 0)
         kept = [buffer.clone() for buffer in self.statistics]
@@ -122,8 +121,8 @@ class Engine:
             totals
         ).tolist()
         if broken or not pairs:
-            # A step that will be skipped, or silence: batch-norm statistics must not keep it
-            # either.
+            # This step will be skipped, or the batch is silence: batch-norm statistics must not
+            # include it either.
             for buffer, before in zip(self.statistics, kept):
                 buffer.copy_(before)
         if broken or not count:
@@ -138,9 +137,10 @@ class Engine:
     def _add_gradients(
         self, waves: Tensor, labels: Tensor, wanted: int, group: int, last: bool, silent: bool
     ) -> LossOutput:
-        """Compute a loss and add its gradients, which are exchanged with the last of a group.
+        """Compute the loss and accumulate its gradients, which the processes exchange with the last
+        batch of a step.
 
-        Silence adds zeros, unless batches are gathered: there its labels already leave it out.
+        Silence contributes zeros. If batches are gathered, its labels already exclude it.
         """
         waves = waves.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
@@ -156,20 +156,22 @@ class Engine:
         return output
 
     def step(self, epoch: int) -> bool:
-        """Take one optimiser step in an epoch counted from 0.
+        """Take one optimiser step in epoch ``epoch``, counted from 0.
 
         Returns:
-            whether its gradient was finite.
+            Whether its gradient was finite.
 
         Raises:
-            SasvError: it was not, too often in a row.
+            SasvError: too many successive gradients were not finite.
         """
         if all(parameter.grad is None for parameter in self.parameters):
             return True  # nothing of the batch could be read
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         finite = bool(torch.isfinite(norm))
-        if finite or self.scaler.is_enabled():  # the scaler skips by itself, and lowers its scale
+        if (
+            finite or self.scaler.is_enabled()
+        ):  # the scaler skips the step itself, and reduces its scale
             self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -179,7 +181,9 @@ class Engine:
         return finite
 
     def _count_skipped(self, finite: bool, epoch: int) -> None:
-        """Count steps without a finite gradient in a row. SasvError if there are too many."""
+        """Count successive steps without a finite gradient. Raise SasvError if there are too
+        many.
+        """
         if finite:
             self.skipped = 0
             return
@@ -194,7 +198,7 @@ class Engine:
             )
 
     def state(self) -> dict[str, Any]:
-        """Return everything that a later run needs to go on."""
+        """Return everything that is needed to resume the training."""
         state = {
             "system": detached(self.system),
             "optimiser": self.optimiser.state_dict(),
@@ -208,11 +212,11 @@ class Engine:
         """Restore a state; return notes on what could not be restored.
 
         Args:
-            state: what ``state`` returned.
-            changed: whether options changed, so that optimiser and averages may not fit.
+            state: the result of ``state``.
+            changed: whether options have changed, so that optimiser and averages may not match.
 
         Raises:
-            ValueError, KeyError, RuntimeError: the state does not fit.
+            ValueError, KeyError, RuntimeError: the state does not match the modules.
         """
         self.system.load_state_dict(state["system"])
         if self.averages and ("averages" in state or not changed):
@@ -222,7 +226,7 @@ class Engine:
         wanted = self.optimiser.state_dict()["param_groups"][0]
         if kept.keys() != wanted.keys() and changed:
             return ["the optimiser starts anew"]
-        # The state brings the weight decay of the earlier run; that of the options holds.
+        # The state contains the weight decay of the earlier run, but that of the options applies.
         weight_decays = [group["weight_decay"] for group in groups]
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
@@ -237,7 +241,7 @@ def batch_norm_buffers(module: nn.Module) -> list[Tensor]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
+    """Seed the random number generators of Python, NumPy, and PyTorch."""
     random.seed(seed)
     np.random.seed(seed % (1 << 32))  # noqa: NPY002 (libraries that still draw from it)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Builds the modules of a run: its classes, its encoder, and its loss head."""
+"""Builds the modules of a training run: encoder and loss head, for its classes."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -31,11 +31,11 @@ class System(nn.Module):
     """Encoder and loss head as one module.
 
     Args:
-        encoder: waveforms to embeddings.
-        head: embeddings and classes to the loss.
-        precision: float32, or what autocast computes in.
-        gather: whether the loss is that of the items of all processes.
-        processes: those.
+        encoder: computes embeddings from waveforms.
+        head: computes the loss from embeddings and classes.
+        precision: float32, or the type that autocast uses.
+        gather: whether the loss is computed over the items of all processes.
+        processes: the processes that train together.
         augment: whether SpecAugment is applied in training mode.
         freeze_batch_norm: whether batch norms keep their statistics in training mode.
         anchor: the twin of the encoder that the loss compares with, None if it needs none.
@@ -75,10 +75,10 @@ class System(nn.Module):
         return self
 
     def compile_encoder(self, device: torch.device) -> None:
-        """Compile the part of the encoder behind its front-end.
+        """Compile the part of the encoder after its front-end.
 
         Raises:
-            SasvError: a CPU and no C++ compiler.
+            SasvError: the device is a CPU and there is no C++ compiler.
         """
         if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise SasvError(
@@ -88,8 +88,12 @@ class System(nn.Module):
         self.compiled = torch.compile(self.encoder.embed_features)
 
     def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
-        """Return the loss of (items, 2, samples); ``wanted`` is how many items a batch has whose
-        files all exist.
+        """Compute the loss.
+
+        Args:
+            waves: (items, 2, samples).
+            labels: (items,) classes.
+            wanted: number of items of a complete batch.
         """
         with torch.autocast(waves.device.type, self.low, enabled=self.low is not None):
             features, frames = self.encoder.features(flat_pairs(waves))
@@ -97,7 +101,7 @@ class System(nn.Module):
             if self.anchor is not None:
                 anchored = as_pairs(self.anchor.embed(features, frames))
                 spoof = self.head.classes - 1
-                # The label of spoofed speech says whom it imitates.
+                # The label of spoofed speech identifies the imitated speaker.
                 speakers = torch.where(labels >= spoof, labels - spoof, labels)
                 voiceprints = self.anchor.voiceprints_of(speakers)[:, None]
                 embeddings = torch.cat((embeddings, anchored, voiceprints), dim=1)
@@ -107,20 +111,24 @@ class System(nn.Module):
         return self.head.total(embeddings, labels)
 
     def embed(self, waves: Tensor) -> Tensor:
-        """Embed waveforms (batch, samples) of equal length; in training mode their features are
-        augmented.
+        """Compute embeddings (batch, dimension) of waveforms (batch, samples) of equal length. In
+        training mode, their features are augmented.
         """
         return self.embed_features(*self.encoder.features(waves))
 
     def embed_features(self, features: Tensor, frames: Tensor | None) -> Tensor:
-        """Embed features (see Encoder.features); in training mode they are augmented."""
+        """Compute embeddings (batch, dimension) of features (see Encoder.features). In training
+        mode, the features are augmented.
+        """
         if self.training and self.augment:
             features = spec_augment(features)
         embed_features = self.compiled or self.encoder.embed_features
         return embed_features(features, frames)
 
     def gathered(self, embeddings: Tensor, labels: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
-        """Return the items of all processes; gradients flow back to each."""
+        """Return the embeddings and labels of all processes; gradients flow back to each
+        process.
+        """
         room = self.processes.world * wanted
         rows = torch.arange(len(labels), device=labels.device) + self.processes.rank * wanted
         everything = embeddings.new_zeros(room, *embeddings.shape[1:]).index_copy(
@@ -132,25 +140,26 @@ class System(nn.Module):
 
 
 def flat_pairs(waves: Tensor) -> Tensor:
-    """Return (items, 2, samples) as (2 * items, samples): first all utterances 0, then all
-    utterances 1.
+    """Reshape waveforms (items, 2, samples) to (2 * items, samples): the first utterances of all
+    items, then the second ones.
     """
     return waves.transpose(0, 1).reshape(2 * len(waves), -1)
 
 
 def as_pairs(embeddings: Tensor) -> Tensor:
-    """Return embeddings (2 * items, dimension) of ``flat_pairs`` as (items, 2, dimension), in
+    """Reshape the embeddings (2 * items, dimension) of ``flat_pairs`` to (items, 2, dimension), in
     float32.
     """
     return embeddings.reshape(2, len(embeddings) // 2, -1).transpose(0, 1).float()
 
 
 def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
-    """Return (speakers with bona fide speech sorted, the spoof class last if there is any; class
-    of each row).
+    """Return the names of the classes, and a number for each row, (rows,).
 
-    A spoofed row belongs to the spoof class whoever is imitated; its entry here is the number of
-    its speaker among all speakers of the table, by which spoofed pairs are grouped.
+    The classes are the speakers with bona fide speech, sorted, followed by the spoof class if there
+    is spoofed speech. The number of a bona fide row is its class. All spoofed rows belong to the
+    spoof class; their number is that of the imitated speaker among all speakers of the table, by
+    which spoofed pairs are grouped.
     """
     codes, names = utterances.speakers
     order = np.argsort(np.array(names))
@@ -169,18 +178,18 @@ def class_list(utterances: Utterances) -> tuple[list[str], np.ndarray]:
 def make_modules(
     model: ModelOptions, loss: LossOptions, classes: Sequence[str]
 ) -> tuple[Encoder, Loss, list[str]]:
-    """Make encoder and loss head, from a checkpoint if one is named.
+    """Make encoder and loss head, from a checkpoint if one is given.
 
     Args:
-        model: the encoder, or the checkpoint to start from.
+        model: the encoder, or the initial checkpoint.
         loss: the loss.
         classes: names of the training classes.
 
     Returns:
-        encoder, loss head, and notes of what was kept and dropped.
+        Encoder, loss head, and notes about what was kept and dropped.
 
     Raises:
-        SasvError: the checkpoint holds another encoder, or an option is unknown.
+        SasvError: the checkpoint contains another encoder, or an option is unknown.
     """
     notes: list[str] = []
     if model.init:
@@ -205,10 +214,16 @@ def make_modules(
 
 
 def attach_spoof_head(head: Loss, loss: str, kind: str, weight: float) -> None:
-    """Give a loss a spoof head of this kind, whose own loss has this weight.
+    """Attach a spoof head to a loss.
+
+    Args:
+        head: the loss head.
+        loss: name of the loss, for messages.
+        kind: name of the spoof head.
+        weight: weight of the loss of the spoof head.
 
     Raises:
-        SasvError: the loss has one already.
+        SasvError: the loss already has a spoof head.
     """
     if head.spoof_head is not None:
         raise SasvError(f"the loss {loss} has a spoof head already; leave out --spoof-head")
@@ -217,8 +232,10 @@ def attach_spoof_head(head: Loss, loss: str, kind: str, weight: float) -> None:
 
 
 def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
-    """Check that a loss and a spoof head can be trained without spoofed speech. SasvError says
-    which cannot.
+    """Check that a loss and a spoof head can be trained without spoofed speech.
+
+    Raises:
+        SasvError: one of them cannot; the message says which.
     """
     if spoof_head != "none":
         raise SasvError(
@@ -232,7 +249,11 @@ def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
 
 
 def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder) -> None:
-    """Check that the encoder of a checkpoint is the wanted one. SasvError says how it differs."""
+    """Check that the encoder of a checkpoint is the requested one.
+
+    Raises:
+        SasvError: they differ; the message says how.
+    """
     specification = checkpoint.specification
     if specification.encoder != options.encoder:
         raise SasvError(
@@ -242,7 +263,7 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
     if options.frontend not in ("", specification.frontend):
         differing = [f"front-end {specification.frontend} and not {options.frontend}"]
     else:
-        # The wanted values as an encoder has them: lists for tuples, a configuration in full.
+        # The requested values as an encoder has them: lists for tuples, a complete configuration.
         with torch.device("meta"):
             wanted = make_encoder(
                 specification.encoder,
@@ -265,12 +286,12 @@ def check_wanted(options: ModelOptions, checkpoint: Checkpoint, encoder: Encoder
 
 
 def set_margin(head: Loss, margin: float) -> None:
-    """Set the margin of a loss, or of the losses inside it that have one."""
+    """Set the margin of a loss, or of those of its parts that have one."""
     for part in head.modules():
         if isinstance(part, Loss) and hasattr(part, "margin"):
             setattr(part, "margin", margin)  # noqa: B010 (not every loss declares one)
 
 
 def detached(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the entries of a module on the CPU."""
+    """Return a copy of the state dict of a module on the CPU."""
     return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}

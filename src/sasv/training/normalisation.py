@@ -7,8 +7,8 @@ from sasv.parallel.processes import total_with_gradient
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose statistics in training are those of all processes together; entries as in
-    torch's.
+    """Batch norm that, in training, uses the statistics over the batches of all processes. Its
+    state-dict keys are those of PyTorch.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -52,7 +52,7 @@ def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def normalise_globally(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm inside a module by one over all processes, entries kept."""
+    """Replace every batch norm inside a module by one over all processes, with the same state."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():

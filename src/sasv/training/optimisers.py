@@ -14,10 +14,11 @@ MOMENTUM = 0.9
 
 
 def parameter_groups(encoder: Encoder, head: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameter groups of a training, as torch's optimisers take them.
+    """Return the parameter groups of a training for a PyTorch optimiser.
 
-    The learning rate of each is that of the schedule times its ``lr_scale``; frozen groups are left
-    out. Where all learn at the same rate they are one group, in the order of the modules.
+    The learning rate of each group is that of the schedule times its ``lr_scale``. Frozen groups
+    are left out. If all have the same learning rate, there is one group, in the order of the
+    modules.
     """
     groups = [group for group in encoder.parameter_groups() if group.lr_scale > 0]
     if len(groups) == 1 and groups[0].lr_scale == 1.0:
@@ -35,8 +36,17 @@ def make_optimiser(
     rate: float,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Return the optimiser called ``name``, torch's own fused. MissingExtra where AdamP's package
-    is missing.
+    """Make an optimiser; those of PyTorch are fused.
+
+    Args:
+        name: adamw, adam, adamp, or sgd.
+        parameters: parameters or parameter groups.
+        rate: learning rate.
+        weight_decay: weight decay.
+
+    Raises:
+        SasvError: the name is unknown.
+        MissingExtra: the package of AdamP is not installed.
     """
     common: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay}
     if name == "adamw":

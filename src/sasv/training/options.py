@@ -1,7 +1,7 @@
 """Options of training, which are also the keys of the YAML file and the flags of ``sasv train``.
 
-They come in groups. ``TrainOptions`` inherits from all of them, so that flags and keys stay flat,
-and a function that wants, say, a ``ScheduleOptions`` can be given the ``TrainOptions``.
+The options form groups. ``TrainOptions`` inherits from all groups, so that flags and keys remain
+flat, and it can be passed to a function that expects a single group, such as ``ScheduleOptions``.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from sasv.frontends import FRONTENDS
 from sasv.losses import LOSSES
 
 Angle = Annotated[float, Range(0, 3.14)]
-"""An angle between two directions, in radians."""
+"""An angle between two vectors, in radians."""
 
 
 @dataclass(kw_only=True)

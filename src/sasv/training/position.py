@@ -1,4 +1,4 @@
-"""The position of a run, and the rows of its log."""
+"""The position of a training run, and the rows of its log."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from sasv.core.progress import duration
 
 
 def zero_sums() -> dict[str, float]:
-    """Return the sums of an epoch that has not begun."""
+    """Return the sums at the beginning of an epoch."""
     return dict.fromkeys(
         ("loss", "accuracy", "batches", "pairs", "seconds", "waited", "skipped"), 0.0
     )
@@ -16,15 +16,15 @@ def zero_sums() -> dict[str, float]:
 
 @dataclass
 class Position:
-    """Where a run is.
+    """The position of a training run.
 
     Attributes:
-        epoch: whole epochs that are trained.
-        batch: batches of the present epoch that are trained.
-        sums: sums over these.
+        epoch: number of completed epochs.
+        batch: number of completed batches of the current epoch.
+        sums: sums over these batches.
         best: best value of the development metric so far.
-        best_epoch: its epoch, counted from 1; 0 where none was evaluated.
-        evaluated: epochs whose evaluation, where one was due, is done.
+        best_epoch: its epoch, counted from 1; 0 if none was evaluated.
+        evaluated: number of epochs for which the evaluation, if one was due, is done.
     """
 
     epoch: int = 0
@@ -36,9 +36,9 @@ class Position:
 
 
 def position_of(state: dict[str, Any]) -> Position:
-    """Return the position that a saved state holds.
+    """Return the position in a saved state.
 
-    A state of the time when only evaluated epochs were saved does not say that they were.
+    Older versions saved only evaluated epochs and did not record that they were evaluated.
     """
     values = {"evaluated": state["epoch"]}
     for name in vars(Position()):
@@ -48,7 +48,7 @@ def position_of(state: dict[str, Any]) -> Position:
 
 
 def mean_values(sums: dict[str, float]) -> dict[str, float]:
-    """Return mean loss and accuracy of the batches that are summed, and the mean cosine of bona
+    """Return the mean loss and accuracy over the batches in the sums, and the mean cosine of bona
     fide speech with the anchor if there is one.
     """
     batches = max(sums["batches"], 1)
@@ -57,9 +57,7 @@ def mean_values(sums: dict[str, float]) -> dict[str, float]:
 
 
 def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
-    """Return the row of the log of an epoch, counted from 1, from its learning rate and its
-    sums.
-    """
+    """Return the row of the log for an epoch, counted from 1, from its learning rate and sums."""
     return {
         "epoch": epoch,
         **mean_values(sums),
@@ -72,14 +70,14 @@ def log_row(epoch: int, lr: float, sums: dict[str, float]) -> dict[str, Any]:
 
 
 def renamed_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the log with today's column names; an older version wrote ``rate`` for
-    ``lr``.
+    """Return a row of the log with the current column names; older versions wrote ``rate`` instead
+    of ``lr``.
     """
     return {"lr" if name == "rate" else name: value for name, value in row.items()}
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
-    """Return the line that is said after an epoch."""
+    """Return the line that is logged after an epoch."""
     parts = [
         f"epoch {row['epoch']}/{epochs}",
         f"loss {row['loss']:.3f}",

@@ -14,8 +14,8 @@ PACKAGES = ("sasv", "torch", "numpy", "soundfile", "soxr", "safetensors")
 
 
 def environment() -> dict[str, Any]:
-    """Return versions of the packages, the machine, and the git commit of the code if there is
-    one.
+    """Return the versions of the packages, a description of the machine, and the git commit of the
+    code if there is one.
     """
     versions = {}
     for name in PACKAGES:
@@ -33,9 +33,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-@cache  # the code of a process stays what it was when it was read
+@cache  # the code of a process does not change after it was loaded
 def commit() -> str | None:
-    """Return the commit of the code, with ``+`` behind it where files differ from it; None outside
+    """Return the git commit of the code, followed by ``+`` if files have been changed; None outside
     a checkout.
     """
     folder = Path(__file__).parent

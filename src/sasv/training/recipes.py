@@ -14,7 +14,11 @@ def recipes() -> dict[str, Path]:
 
 
 def recipe(name: str) -> str:
-    """Return the path of a YAML file, or of the recipe of that name."""
+    """Return the path of a YAML file or of a named recipe.
+
+    Raises:
+        SasvError: there is no such file or recipe.
+    """
     if Path(name).exists():
         return name
     if name in recipes():

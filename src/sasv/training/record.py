@@ -15,12 +15,12 @@ from sasv.training.data import TrainingData
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
-    """What a model says about its training that the trainer itself does not need.
+    """Information about the training that is stored in a model but not needed by the trainer.
 
     Attributes:
         loss: name of the loss.
         licence: licence of the model.
-        init: checkpoint that the training started from; empty if there was none.
+        init: initial checkpoint; empty if there was none.
         seed: random seed of the training.
     """
 
@@ -32,8 +32,8 @@ class ModelRecord:
     def specification(
         self, encoder: Encoder, data: TrainingData, epoch: int, average: str
     ) -> Specification:
-        """Return the specification of a model after ``epoch`` epochs; ``average`` names the kind of
-        average that its weights are.
+        """Return the specification of a model after ``epoch`` epochs; ``average`` is the type of
+        averaging of its weights.
         """
         return Specification(
             **encoder.description(),
@@ -60,11 +60,11 @@ def add_decision(
     result: Mapping[str, float | int | None],
     epoch: int,
 ) -> None:
-    """Write the threshold of development trials into a specification.
+    """Write the threshold chosen on development trials into a specification.
 
     Args:
-        specification: of the model.
-        metric: the EER whose threshold is taken.
+        specification: the specification of the model.
+        metric: the EER whose threshold is used.
         result: EERs and thresholds of the development trials.
         epoch: number of epochs that the model was trained for.
     """

@@ -1,4 +1,4 @@
-"""The files in the folder of a run: options, environment, state, log. Every file is written
+"""The files in the run folder: options, environment, state, and log. Every file is written
 atomically.
 """
 
@@ -33,12 +33,10 @@ CHANGEABLE = {
     "allow_changed",
     "tensorboard",
 }
-"""Options that may change when a run goes on."""
+"""Options that may change when a run is resumed."""
 
 INPUTS = ("utterances", "dev_utterances", "dev_enrolments", "dev_trials", "init", "noises", "rirs")
-"""Options that name files or folders; what these hold is compared, not how their paths are
-spelt.
-"""
+"""Options that name files or folders, which are compared by content and not by path."""
 
 REMEDY = "restore it, or remove it and resume from the last state with --allow-changed"
 
@@ -50,15 +48,15 @@ class RunFolder:
 
     Args:
         path: the folder.
-        options: all options of the run; they are recorded, and compared with those of an earlier
+        options: all options of the run, which are recorded and compared with those of an earlier
             run.
-        utterances: rows that are trained on.
+        utterances: the training rows.
         processes: number of processes that train together.
-        allow_changed: whether a run may go on although options changed.
+        allow_changed: whether a run may be resumed although options have changed.
 
     Attributes:
         state: file of the training state.
-        notes: differences from the earlier run that do not stop it from going on.
+        notes: differences from the earlier run that do not prevent resuming.
     """
 
     def __init__(
@@ -94,10 +92,10 @@ class RunFolder:
             ) from error
 
     def changed(self) -> list[str]:
-        """Return how options, inputs and number of processes differ from those of the earlier run.
+        """Return the differences of options, inputs and number of processes from the earlier run.
 
-        An option that the earlier run did not know had its default then. Inputs are compared by
-        content.
+        An option that the earlier version did not have counts as having its default there. Inputs
+        are compared by content.
 
         Raises:
             SasvError: the record of the earlier run is broken.
@@ -147,10 +145,10 @@ class RunFolder:
     def _table_changes(
         self, kept: Content, old: dict[str, Any], facts: dict[str, Any]
     ) -> list[str]:
-        """Return how the training table differs, apart from the folders in which its audio lies.
+        """Return the differences of the training table, except for the folders of its audio.
 
-        Before rows had a digest of their own, the digest of the whole table file was kept
-        (``table_sha256``).
+        Older versions recorded a digest of the whole table file (``table_sha256``) instead of one
+        of the rows.
         """
         rows = rows_digest(self.utterances)
         if "rows" in kept:
@@ -175,10 +173,10 @@ class RunFolder:
         return [OTHER_ROWS.format(whole, now)]
 
     def check(self) -> bool:
-        """Return whether something changed that was allowed to.
+        """Return whether anything has changed compared with the earlier run.
 
         Raises:
-            SasvError: something changed, and --allow-changed was not given.
+            SasvError: something has changed, and --allow-changed was not given.
         """
         changed = "; ".join(self.changed())
         if changed and not self.allow_changed:
@@ -189,8 +187,8 @@ class RunFolder:
         return bool(changed)
 
     def describe(self) -> None:
-        """Write ``options.json`` (a file that ``sasv train`` takes) and ``environment.json``; say
-        what was noted.
+        """Write ``options.json``, which ``sasv train`` accepts as a configuration, and
+        ``environment.json``; log the notes.
         """
         for note in self.notes:
             logger.info(note)
@@ -206,7 +204,7 @@ class RunFolder:
         write_json(self.path / "environment.json", environment() | {"facts": facts})
 
     def save(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write the log and the state; the state last, so that a run which is cut in between writes
+        """Write the log and then the state, so that a run that is interrupted in between writes
         both again.
         """
         text = io.StringIO()
@@ -229,8 +227,8 @@ class RunFolder:
 
 
 def _weights(name: str) -> str:
-    """Return the file of a checkpoint that may be given by its name; the name itself if it is
-    not here.
+    """Return the file of a checkpoint that is given by path or by name; if there is none on this
+    machine, return the name itself.
     """
     try:
         return str(resolve(name))
@@ -239,11 +237,11 @@ def _weights(name: str) -> str:
 
 
 class Board:
-    """TensorBoard, if it is wanted.
+    """Writes TensorBoard files, if requested.
 
     Args:
-        folder: for its event files; "" for none.
-        step: the first step to come; what an earlier run wrote from there on is hidden.
+        folder: folder for the event files; "" writes none.
+        step: the next step; values of an earlier run from this step on are hidden.
     """
 
     def __init__(self, folder: str | Path, step: int):
@@ -257,7 +255,7 @@ class Board:
         self.writer = SummaryWriter(str(folder), purge_step=step)
 
     def add(self, step: int, values: dict[str, Any], group: str) -> None:
-        """Write numbers under ``group/name``; what is no number is left out."""
+        """Write numbers under ``group/name``; other values are left out."""
         if self.writer is None:
             return
         for name, value in values.items():

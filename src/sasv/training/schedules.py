@@ -19,7 +19,7 @@ class Schedule:
         lr_decay: factor by which the peak shrinks with each cycle.
 
     Raises:
-        SasvError: the values do not fit each other.
+        SasvError: the values contradict each other.
     """
 
     max_lr: float = 1e-3
@@ -43,11 +43,11 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineRestarts(Schedule):
-    """Each cycle climbs linearly from the lowest rate to the peak, then falls along a cosine to the
-    lowest rate.
+    """In each cycle, the learning rate rises linearly from the lowest rate to the peak, and then
+    decreases along a cosine to the lowest rate.
 
-    Published Stage 1: the defaults; Stage 3: cycles of 8, peak 1e-4, lowest 0, no warm-up, decay
-    0.8.
+    The published Stage 1 uses the defaults. The published Stage 3 uses cycles of 8 epochs, peak
+    1e-4, lowest rate 0, no warm-up, and decay 0.8.
     """
 
     def __post_init__(self) -> None:
@@ -71,8 +71,8 @@ class CosineRestarts(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDecay(Schedule):
-    """After the warm-up the rate is multiplied by the decay once a cycle, down to the lowest
-    rate.
+    """After the warm-up, the learning rate is multiplied by the decay once per cycle, down to the
+    lowest rate.
     """
 
     def __call__(self, epoch: int) -> float:
@@ -85,8 +85,8 @@ class StepDecay(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """After the warm-up the rate falls smoothly, by the decay per cycle, down to the lowest
-    rate.
+    """After the warm-up, the learning rate decreases exponentially, by the decay per cycle, down to
+    the lowest rate.
     """
 
     def __call__(self, epoch: int) -> float:
@@ -99,8 +99,8 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cyclic(Schedule):
-    """Triangles between the lowest rate and a peak that shrinks with each cycle (Smith 2017); it
-    has no warm-up.
+    """The learning rate follows triangles between the lowest rate and a peak that decreases with
+    each cycle (Smith 2017), without warm-up.
     """
 
     def __post_init__(self) -> None:
@@ -120,12 +120,13 @@ class Cyclic(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class MarginWarmup:
-    """Margin of the loss in each epoch: it rises in equal steps, then stays.
+    """Margin of the loss in each epoch, which increases in equal steps and then stays constant.
 
     Attributes:
-        start: margin from which it rises.
-        end: margin after the rise.
-        epochs: epochs of the rise; the first of them is one step above the start already.
+        start: initial margin.
+        end: final margin.
+        epochs: number of epochs of the increase; the first of them is already one step above the
+            initial margin.
     """
 
     start: float
@@ -147,7 +148,11 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def make_schedule(options: ScheduleOptions) -> Schedule:
-    """Return the schedule that the options describe. SasvError if they do not fit each other."""
+    """Return the schedule that the options describe.
+
+    Raises:
+        SasvError: the options contradict each other.
+    """
     return SCHEDULES[options.schedule](
         max_lr=options.max_lr,
         min_lr=options.min_lr,

@@ -1,4 +1,4 @@
-"""Chooses the model and its threshold on development trials. Evaluation sets are never opened."""
+"""Chooses the model and its threshold on development trials. Evaluation data are never used."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,10 @@ from sasv.training.options import SelectionOptions
 
 
 def check_readable(utterances: Utterances, source: str) -> None:
-    """Open every file, so that one that cannot be read is known before the first epoch. SasvError
-    names them.
+    """Open every file, so that unreadable files are reported before the first epoch.
+
+    Raises:
+        SasvError: files cannot be read; the message names them.
     """
     failures = []
     for path in utterances.paths:
@@ -35,7 +37,7 @@ def check_readable(utterances: Utterances, source: str) -> None:
 
 @dataclass
 class DevelopmentSet:
-    """Development trials with the utterances they need."""
+    """Development trials with their utterances."""
 
     utterances: Utterances
     enrolments: Enrolments
@@ -44,17 +46,18 @@ class DevelopmentSet:
 
     @classmethod
     def load(cls, options: SelectionOptions, utterances: str) -> "DevelopmentSet | None":
-        """Read the tables that the options name; None where none are named.
+        """Read the tables given by the options; return None if there are none.
 
-        What an evaluation needs is checked here: that the trials give the metric, and that every
-        file can be read.
+        This checks everything that an evaluation needs: that the metric can be computed from the
+        trials, and that every file can be read.
 
         Args:
             options: see SelectionOptions.
-            utterances: the training table, in place of development utterances.
+            utterances: the training table, which is used if the options name no development
+                utterances.
 
         Raises:
-            SasvError: tables, metric or files do not fit.
+            SasvError: a table or file cannot be used, or the trials do not suit the metric.
         """
         if not options.dev_trials:
             return None
@@ -78,7 +81,7 @@ class DevelopmentSet:
         return cls(protocol.utterances, enrolments, trials, metric)
 
     def evaluate(self, model: Model, processes: Processes) -> dict[str, float | int | None]:
-        """Return the EERs and thresholds of a model on these trials; each process embeds a part of
+        """Return the EERs and thresholds of a model on these trials. Each process embeds a part of
         the utterances.
         """
         share = np.arange(len(self.utterances)) % processes.world == processes.rank

@@ -5,11 +5,11 @@ from torch import Tensor
 
 FRAMES = 10
 BANDS = 8
-"""The masks are shorter than these."""
+"""Exclusive upper limits of the lengths of the masks."""
 
 
 def spec_augment(features: Tensor) -> Tensor:
-    """Set up to 9 frames, then up to 7 bands of each (bands, frames) matrix to 0."""
+    """Set up to 9 frames and up to 7 bands of each item of (batch, bands, frames) to 0."""
     batch, bands, frames = features.shape
     device = features.device
     for size, limit, shape in (

@@ -1,5 +1,5 @@
-"""Handles SIGTERM and Ctrl-C as requests to stop: training saves after the current batch, then
-ends.
+"""Handles SIGTERM and Ctrl-C as requests to stop: training saves its state after the current batch
+and ends.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from sasv.parallel.processes import Processes
 
 
 class Stopped(Exception):
-    """A signal asked the training to end, and its state is saved."""
+    """A signal requested the end of the training, and the state has been saved."""
 
 
 class StopRequest:
-    """Notes SIGTERM and Ctrl-C while it listens. A second Ctrl-C interrupts at once.
+    """Records SIGTERM and Ctrl-C while it listens. A second Ctrl-C interrupts immediately.
 
     Attributes:
-        signal: number of the signal that came, None where none did.
+        signal: number of the received signal, None if there was none.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,9 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Note signals within the block. Only the main thread can; elsewhere nothing changes."""
+        """Record signals within the block. In threads other than the main one, this does
+        nothing.
+        """
         before: dict[signal.Signals, Any] = {}
         with contextlib.suppress(ValueError):
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,12 +44,14 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def asked(self, processes: Processes, device: torch.device) -> bool:
-        """Whether a signal came to any of the processes; all of them ask at the same places."""
+        """Whether any of the processes received a signal; all processes must call this together."""
         return processes.any(self.signal is not None, device)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise Stopped as soon as a signal comes within the block: everything is saved already."""
+        """Raise Stopped immediately on a signal within the block, in which everything is already
+        saved.
+        """
         if self.signal is not None:
             raise Stopped
         self._at_once = True

@@ -1,9 +1,9 @@
-"""The trainer of all stages, on one process or many: runs the epochs and selects the model on
+"""The trainer of all stages, in one or several processes: runs the epochs and selects the model on
 development trials.
 
-Everything random is a function of (seed, epoch, batch, item), so no random state needs saving: a
-run that is killed and started again by the same command goes on at the last saved batch and ends
-with the same weights. ``sasv.training.build`` makes a trainer from options.
+Every random draw is a function of (seed, epoch, batch, item), so that no random state has to be
+saved. A run that is killed and started again with the same command resumes at the last saved batch
+and ends with the same weights. ``sasv.training.build`` makes a trainer from options.
 """
 
 import contextlib
@@ -48,21 +48,22 @@ from sasv.training.stopping import Stopped, StopRequest
 logger = logging.getLogger("sasv")
 
 BOARD_STEPS = 10
-"""Steps between the values on TensorBoard."""
+"""Number of steps between values written to TensorBoard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """When a trainer does what.
+    """Settings of a trainer.
 
     Attributes:
-        epochs: epochs to train.
-        evaluate_every: epochs between evaluations on the development trials.
-        accumulate_batches: batches whose gradients make one step.
-        batch_norm_batches: batches over which the statistics of averaged weights are computed.
+        epochs: number of epochs.
+        evaluate_every: number of epochs between evaluations on the development trials.
+        accumulate_batches: number of batches whose gradients are accumulated for one step.
+        batch_norm_batches: number of batches over which the batch-norm statistics of averaged
+            weights are computed.
         save_minutes: minutes between saved states within an epoch.
         tensorboard: whether TensorBoard files are written.
-        seed: seed of the draws on the device.
+        seed: seed of random draws on the device.
         min_anchor_cosine: mean cosine of bona fide speech with the anchor below which training
             ends; -1 if there is no bound.
     """
@@ -81,16 +82,16 @@ class Trainer:
     """One training run.
 
     Args:
-        settings: when what is done.
-        data: what is trained on.
-        engine: takes the steps.
+        settings: the settings.
+        data: the training data.
+        engine: performs the optimiser steps.
         schedule: learning rate of each epoch.
         margin: margin of the loss in each epoch.
-        folder: keeps options, state and log.
-        record: what the model says about its training.
-        development: development trials that choose the model; None keeps that of the last epoch.
+        folder: stores options, state and log.
+        record: information about the training that is stored in the model.
+        development: development trials that select the model; None keeps that of the last epoch.
         processes: this process among those that train together.
-        notes: what is said when the training begins.
+        notes: messages that are logged when the training begins.
 
     Attributes:
         position: position of the run.
@@ -157,16 +158,16 @@ class Trainer:
                 ) from None
 
     def _open_board(self, step: int) -> None:
-        """Begin the TensorBoard files, where they are wanted; ``step`` is the first to come."""
+        """Open the TensorBoard files, if requested; ``step`` is the next step."""
         if self.settings.tensorboard and self.processes.main:
             self.board = Board(self.out / "tensorboard", step)
 
     def _run_epochs(self, length: int) -> None:
-        """Train and evaluate the epochs that are left. Each is saved before it is evaluated, and
-        after it.
+        """Train and evaluate the remaining epochs. The state is saved before and after each
+        evaluation.
 
         Args:
-            length: batches of an epoch.
+            length: number of batches per epoch.
         """
         while self._epochs_are_left():
             if self.position.evaluated == self.position.epoch:
@@ -197,7 +198,7 @@ class Trainer:
         return bool(self.history) and self.history[-1].get("anchor_cosine", 1.0) < bound
 
     def _note_drift(self, row: dict[str, Any]) -> None:
-        """Say that training ends here. SasvError if no epoch before can be the model."""
+        """Log that training ends here. Raise SasvError if no earlier epoch can be the model."""
         found = (
             f"epoch {row['epoch']}: bona fide speech is at cosine {row['anchor_cosine']:.3f} to "
             f"the anchor, below {self.settings.min_anchor_cosine}"
@@ -214,9 +215,9 @@ class Trainer:
         return last or self.position.epoch % self.settings.evaluate_every == 0
 
     def _stopping_at_once(self) -> contextlib.AbstractContextManager[None]:
-        """End within the block as soon as a signal comes.
+        """End the training immediately on a signal within the block.
 
-        Among several processes each must finish what it began.
+        With several processes, each must first finish what it is doing.
         """
         return self.stop.at_once() if self.processes.world == 1 else contextlib.nullcontext()
 
@@ -225,7 +226,7 @@ class Trainer:
             logger.info(text)
 
     def _introduce(self, resumed: bool) -> None:
-        """Say what is about to be trained."""
+        """Log what is about to be trained."""
         if resumed:
             inside = f", batch {self.position.batch}" if self.position.batch else ""
             self._say(f"{self.out}: going on after epoch {self.position.epoch}{inside}")
@@ -262,7 +263,7 @@ class Trainer:
         return row
 
     def _train_batches(self, lr: float) -> None:
-        """Train on the batches of the present epoch that are left; ``lr`` is its learning rate."""
+        """Train on the remaining batches of the current epoch with the learning rate ``lr``."""
         position = self.position
         plan = self.data.plan(position.epoch)
         title = f"epoch {position.epoch + 1}/{self.settings.epochs}"
@@ -311,8 +312,8 @@ class Trainer:
         return last
 
     def _check_epoch(self) -> None:
-        """Say how many steps of the epoch were skipped. SasvError if nothing of it could be
-        read.
+        """Log how many steps of the epoch were skipped. Raise SasvError if no file of the epoch
+        could be read.
         """
         sums = self.position.sums
         if not sums["pairs"] and not sums["skipped"]:
@@ -326,13 +327,13 @@ class Trainer:
             )
 
     def _seed(self, batch: int, purpose: int) -> None:
-        """Seed a batch's draws on the device (SpecAugment, dropout)."""
+        """Seed the random draws of a batch on the device (SpecAugment, dropout)."""
         number = batch * self.processes.world + self.processes.rank
         rng = np.random.default_rng([self.settings.seed, self.position.epoch, number, purpose])
         seed_everything(int(rng.integers(1 << 31)))
 
     def _evaluate(self, row: dict[str, Any]) -> None:
-        """Score the development trials and keep the model where it is the best so far."""
+        """Score the development trials, and keep the model if it is the best so far."""
         assert self.development is not None
         checkpoint = self.checkpoint()
         model = Model(checkpoint, self.engine.device)
@@ -340,7 +341,7 @@ class Trainer:
         row |= {name: result[name] for name in ("sasv_eer", "sv_eer", "spf_eer")}
         value = result[self.development.metric]
         assert value is not None
-        if value > self.position.best:  # among equals the longest trained
+        if value > self.position.best:  # of equally good models, the longest trained one is kept
             return
         self.position.best = float(value)
         self.position.best_epoch = self.position.epoch
@@ -349,17 +350,15 @@ class Trainer:
             save_checkpoint(self.out / "best.safetensors", checkpoint)
 
     def _keep(self) -> None:
-        """Keep the present model, to be the final one if the next epochs drift too far."""
+        """Keep the current model, which becomes the final one if the next epochs drift too far."""
         checkpoint = self.checkpoint()
         self.position.best_epoch = self.position.epoch
         if self.processes.main:
             save_checkpoint(self.out / "best.safetensors", checkpoint)
 
     def checkpoint(self) -> Checkpoint:
-        """Return the present model, its weights averaged if that is wanted, with its
-        specification.
-        """
-        self.processes.spread(self.engine.statistics)  # each has those of its own batches
+        """Return the current model, with averaged weights if requested, and its specification."""
+        self.processes.spread(self.engine.statistics)  # each process has those of its own batches
         system = self.engine.system
         average = "none"
         if self.engine.averages and self.engine.averages.ready:
@@ -373,8 +372,8 @@ class Trainer:
         )
 
     def _averaged_system(self) -> System:
-        """Return the averaged system, with batch-norm statistics from the last batches of the epoch
-        to come.
+        """Return the averaged system, with batch-norm statistics from the last batches of the next
+        epoch.
         """
         averages = self.engine.averages
         assert averages is not None
@@ -385,7 +384,7 @@ class Trainer:
             return averages.system(batches, self.engine.device, self.processes)
 
     def _save_when_due(self) -> None:
-        """Save every few minutes, and before stopping where a signal asked for it."""
+        """Save every few minutes, and before stopping if a signal requested it."""
         stop = self.stop.asked(self.processes, self.engine.device)
         if stop or time.monotonic() - self.saved >= 60 * self.settings.save_minutes:
             self._save()
@@ -394,14 +393,14 @@ class Trainer:
             raise Stopped
 
     def _stop_if_asked(self) -> None:
-        """End where a signal came to any process; everything is saved."""
+        """End the training if any process received a signal; everything has been saved."""
         if self.stop.asked(self.processes, self.engine.device):
             self.processes.wait()
             raise Stopped
 
     def _save(self) -> None:
-        """Write state and log. Where that fails the run goes on, with the last state that was
-        written.
+        """Write state and log. If this fails, the run continues, and the last written state
+        remains.
         """
         self.saved = time.monotonic()
         if not self.processes.main:
@@ -412,7 +411,7 @@ class Trainer:
             logger.info(f"not saved, going on: {error}")
 
     def _resume(self) -> bool:
-        """Load the state of an earlier run of the same options in the same folder."""
+        """Load the state of an earlier run with the same options in the same folder."""
         state = self.folder.load()
         where = None if state is None else (state["epoch"], state["batch"])
         if len(set(self.processes.gather(where))) > 1:
@@ -435,14 +434,14 @@ class Trainer:
         self.history = [renamed_row(row) for row in state["history"]]
         if changed:
             self._say(f"going on with changed options: {'; '.join(self.folder.changed())}")
-            self.position.batch = 0  # the plan of the epoch may be another
+            self.position.batch = 0  # the plan of the epoch may have changed
             self.position.sums = zero_sums()
         for note in notes:
             self._say(note)
         return True
 
     def _finish(self) -> Path:
-        """Write the final model: the best on the development trials, else the last."""
+        """Write the final model: the best on the development trials or, without these, the last."""
         final = self.out / "model.safetensors"
         best = self.out / "best.safetensors"
         last = None if self.position.best_epoch else self.checkpoint()
