@@ -1,6 +1,4 @@
-"""Parses the arguments of a command into its options: typed, with defaults, from flags and YAML
-files alike.
-"""
+"""Parses the arguments of a command, from flags and YAML files, into its typed options."""
 
 import dataclasses
 import importlib
@@ -18,19 +16,20 @@ FORCE = "force"
 
 
 def parse(name: str, words: Sequence[str]) -> Any:
-    """Return the options of a command that its words give (see ``parse_all``)."""
+    """Return the options that the arguments of a command give (see ``parse_all``)."""
     return parse_all(name, words)[0]
 
 
 def parse_all(name: str, words: Sequence[str]) -> tuple[Any, bool]:
-    """Return the options of a command that its words give, and whether ``--force`` is among them.
+    """Return the options that the arguments of a command give, and whether ``--force`` is among
+    them.
 
     Args:
-        name: command.
-        words: what follows it; ``--config FILE`` reads a YAML file of options.
+        name: name of the command.
+        words: its arguments; ``--config FILE`` reads a YAML file of options.
 
     Raises:
-        SasvError: an unknown option, a missing one, or an impossible value.
+        SasvError: an option is unknown or missing, or its value is impossible.
         SystemExit: after ``--help`` or ``--print-config``.
     """
     command = COMMANDS[name]
@@ -79,7 +78,7 @@ def helps_of(kind: type) -> dict[str, str]:
 
 
 def description_of(kind: type) -> str:
-    """Return what a command does, from the docstring of the class of its options."""
+    """Return the description of a command, from the docstring of its options class."""
     import docstring_parser
 
     parsed = docstring_parser.parse(kind.__doc__ or "")
@@ -127,7 +126,7 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
 
 
 def _details(field: Any, hint: Any) -> str:
-    """Return what a help page says of the values of an option and of its default."""
+    """Return the text of a help page about the allowed values of an option and its default."""
     details = []
     if kind_of(hint) not in (bool, str, list, dict, typing.Literal):
         details.append(type_words(hint))
@@ -143,7 +142,7 @@ def _details(field: Any, hint: Any) -> str:
 
 
 def _mistake(text: str, words: Words, hints: Mapping[str, Any]) -> str:
-    """Return what the parser found wrong, in the words of the command line."""
+    """Translate an error message of the parser into the terms of the command line."""
     value = re.match(r'Parser key "(\w+)"', text)
     if value and value[1] in hints and value[1] in words.values:
         given = text_of(words.values[value[1]])
@@ -157,7 +156,7 @@ def _mistake(text: str, words: Words, hints: Mapping[str, Any]) -> str:
 
 
 def _formatter() -> type:
-    """Return a formatter of help pages that shows the help of an option as it was given."""
+    """Return a formatter of help pages that shows the help of an option unchanged."""
     import jsonargparse
 
     class Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]

@@ -1,8 +1,8 @@
 """Text that the command line prints for the result of each command.
 
-A command returns a result; here is the text that a person, or a program that reads ``--json``, sees
-of it. A command without an entry prints nothing on standard output: its messages go to standard
-error.
+A command returns a result, for which this module makes the text that is printed, or the JSON with
+``--json``. A command without an entry prints nothing on standard output; its messages go to
+standard error.
 """
 
 import json
@@ -14,8 +14,8 @@ class Presenter(NamedTuple):
     """How the command line presents a command.
 
     Attributes:
-        after: (result, options) -> the text that is printed; an empty text prints nothing.
-        before: options -> a text that is printed before the command runs.
+        after: (result, options) -> text to print; an empty text prints nothing.
+        before: options -> text to print before the command runs.
     """
 
     after: Callable[[Any, Any], str]
@@ -62,8 +62,8 @@ def models_text(rows: list[dict[str, Any]], options: Any) -> str:
 
 
 def verify_text(result: Mapping[str, Any], options: Any) -> str:
-    """Return a decision in a line, or as JSON. Without a verdict there is no line: the error says
-    why.
+    """Return a decision as one line or as JSON. Without a verdict, there is no line, because the
+    error states the reason.
     """
     if options.json:
         return json.dumps(result, ensure_ascii=False)
@@ -140,14 +140,16 @@ def reproduction_text(result: Any, options: Any) -> str:
 
 
 def demo_opening(options: Any) -> str:
-    """Return what the demonstration is going to do."""
+    """Return the introduction of the demonstration."""
     from sasv.commands._demo import opening
 
     return opening(options)
 
 
 def export_text(result: Mapping[str, Any], options: Any) -> str:
-    """Return what was exported, its proof, and what it costs."""
+    """Return a description of the export: the file, the comparison with PyTorch, and the error
+    rates.
+    """
     if options.sherpa:
         return (
             f"{result['out']}: for sherpa-onnx, from 80 Kaldi filter banks on; largest difference "

@@ -17,15 +17,15 @@ FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""Exit statuses; the last two are those of a process that ends by SIGINT and SIGPIPE."""
+"""Exit statuses; the last two are those of a process that SIGINT or SIGPIPE ends."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``sasv`` and return its exit status.
 
     Returns:
-        0 when the work is done, 1 for an error nobody foresaw, 2 for a mistake that one line
-        explains, 130 when interrupted, 141 when the reader of the output has gone away.
+        0 for success, 1 for an unexpected error, 2 for an error that is explained in one line, 130
+        after an interruption, 141 if the reader of the output closed it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Do what the words say."""
+    """Run the command that the arguments give."""
     if not words or words[0] in ("-h", "--help"):
         _write(overview())
         return DONE if words else MISTAKE
@@ -78,7 +78,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _do(name: str, words: Sequence[str]) -> int:
-    """Run a command. What it needs is imported here, so that a list of commands costs nothing."""
+    """Run a command. Its modules are imported here, so that listing the commands is fast."""
     import importlib
 
     from sasv.cli.present import PRESENTERS
@@ -106,8 +106,7 @@ def _do(name: str, words: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[None]:
-    """Refuse outputs of a command that would destroy something, and mark the folders that it writes
-    into.
+    """Refuse outputs of a command that would overwrite other data, and mark its output folders.
 
     Raises:
         SasvError: see ``sasv.core.outputs.check_outputs``.
@@ -121,7 +120,8 @@ def checked_outputs(name: str, options: Any, force: bool = False) -> Iterator[No
     from sasv.core.outputs import Output, check_outputs, marked_outputs
 
     for field in dataclasses.fields(options):
-        # An empty path would be the folder where one stands; a variable of a script may be unset.
+        # An empty path, for instance from an unset variable of a script, would be the current
+        # folder.
         if field.name in command.outputs and not getattr(options, field.name) and field.default:
             raise SasvError(f"--{field.name.replace('_', '-')} is empty; give a path")
     inputs = {option: _paths(getattr(options, option)) for option in command.inputs}
@@ -149,16 +149,14 @@ def _paths(value: Any) -> list[str]:
 
 
 def _parsed(name: str, words: Sequence[str]) -> tuple[Any, bool] | None:
-    """Return the options of a command and whether to force it, None where its help was asked for
-    and is printed.
+    """Return the options of a command and whether to force it; None if its help was requested and
+    printed.
     """
     import io
 
     from sasv.cli.parser import parse_all
 
-    shown = (
-        io.StringIO()
-    )  # argparse would ignore it where standard output cannot take the help page
+    shown = io.StringIO()  # argparse would ignore an error while writing the help page
     try:
         with contextlib.redirect_stdout(shown):
             return parse_all(name, words)
@@ -189,7 +187,7 @@ def overview() -> str:
 
 
 def _write(text: str) -> None:
-    """Print a result. SasvError where standard output cannot take it."""
+    """Print a result. Raise SasvError if it cannot be written to standard output."""
     if not text:
         return
     if sys.stdout is None:

@@ -44,18 +44,18 @@ def make_loss(
     common: Mapping[str, Any] | None = None,
     own: Mapping[str, Any] | None = None,
 ) -> Loss:
-    """Return a loss head.
+    """Make a loss head.
 
     Args:
-        name: name of the loss.
+        name: registry name of the loss.
         dimension: dimension of the embeddings.
         classes: number of training classes.
-        common: values that most losses have (margin, scale); a loss takes those that it has.
+        common: options that most losses have (margin, scale); those that this loss does not have
+            are ignored.
         own: further options of this loss.
 
     Raises:
-        SasvError: an unknown loss, or an option that it does not have or that has an impossible
-            value.
+        SasvError: the loss or an option is unknown, or a value is impossible.
     """
     kind: type[Loss] = LOSSES.get(name)
     known = [field.name for field in fields(kind.Options)]

@@ -17,10 +17,11 @@ class ADcfOptions(TrialOptions):
     """Options of the differentiable a-DCF; the cost model is that of the a-DCF paper.
 
     Attributes:
-        slope: slope of the sigmoid that stands for a decision, per unit of the cosine.
-        target_prior, nontarget_prior, spoof_prior: priors of the kinds of trial, adding up to 1.
+        slope: slope of the sigmoid that replaces a decision, per unit of the cosine.
+        target_prior, nontarget_prior, spoof_prior: priors of the classes of trials, which add up
+            to 1.
         miss_cost: cost of rejecting a target.
-        nontarget_cost, spoof_cost: cost of accepting the other kinds.
+        nontarget_cost, spoof_cost: cost of accepting a nontarget, and of accepting a spoof.
     """
 
     slope: PositiveFloat = 20.0
@@ -41,7 +42,7 @@ class ADcfOptions(TrialOptions):
 
     @property
     def error_costs(self) -> tuple[float, float, float]:
-        """Cost of the share of targets rejected, nontargets accepted, spoofs accepted."""
+        """Factors of the miss rate and of the false acceptance rates of nontargets and spoofs."""
         return (
             self.miss_cost * self.target_prior,
             self.nontarget_cost * self.nontarget_prior,
@@ -50,16 +51,16 @@ class ADcfOptions(TrialOptions):
 
     @property
     def normaliser(self) -> float:
-        """What the better of accepting and rejecting everything costs."""
+        """Cost of the better of accepting and rejecting all trials, by which costs are divided."""
         return min(self.error_costs[0], sum(self.error_costs[1:]))
 
 
 class ADcf(TrialLoss):
-    """The normalised a-DCF of the trials of a batch at a learnt threshold, a sigmoid in place of
-    each decision.
+    """The normalised a-DCF of the trials of a batch at a learnt threshold, with a sigmoid instead
+    of each decision.
 
-    A kind of trial that a batch lacks costs nothing. As the slope grows, the value nears the a-DCF
-    itself.
+    A class of trials that does not occur in a batch costs nothing. With an increasing slope, the
+    value approaches the a-DCF itself.
 
     Source: Shim et al., "a-DCF: an architecture agnostic metric with application to spoofing-robust
     speaker verification", Odyssey 2024; Kurnaz et al., "Optimizing a-DCF for spoofing-robust

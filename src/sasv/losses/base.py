@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 UTTERANCES = 2
-"""Utterances of an item."""
+"""Number of utterances per item."""
 
 
 class LossOutput(NamedTuple):
-    """Value to minimise, and classification accuracy in percent.
+    """The loss to minimise, and the classification accuracy in percent.
 
     ``anchor_cosine`` is the mean cosine of bona fide embeddings with those of the anchor; None for
-    a loss without one.
+    a loss without an anchor.
     """
 
     value: Tensor
@@ -53,27 +53,28 @@ class ScaledMarginOptions(MarginOptions):
 
 
 class Loss(nn.Module):
-    """A loss head. Entries of its state dict carry the published names.
+    """A loss head. Its state-dict keys are the published ones.
 
-    Beside its own parameters a loss may have a spoof head, ``spoof_head`` (see
-    sasv.losses.spoof_head), whose loss ``total`` adds.
+    A loss may have an additional spoof head, ``spoof_head`` (see sasv.losses.spoof_head), whose
+    loss is added by ``total``.
 
     Args:
         dimension: dimension of the embeddings.
-        classes: number of training classes; if there is spoofed speech its class is the last.
-        options: an object of the class ``Options`` of the loss; None takes its defaults.
+        classes: number of training classes; if there is spoofed speech, its class is the last.
+        options: an instance of ``Options`` of the loss; None uses its defaults.
     """
 
     Options: ClassVar[type[Any]] = NoOptions
     """Dataclass of the options of the loss."""
 
     spoof_aware: ClassVar[bool] = False
-    """Whether the loss takes its last class as that of spoofed speech."""
+    """Whether the last class of the loss is that of spoofed speech."""
 
     anchored: ClassVar[bool] = False
-    """Whether the loss compares with a frozen twin of the encoder. It is then given three more
-    vectors for each item: the two utterances embedded by the twin, and the voiceprint of the
-    speaker."""
+    """Whether the loss compares embeddings with those of a frozen copy of the encoder. It then gets
+    three more vectors per item: the embeddings of the two utterances by the copy, and the
+    voiceprint of the speaker.
+    """
 
     spoof_head: nn.Module | None
     """Scores embeddings as bona fide or spoofed; None if there is none."""
@@ -96,7 +97,7 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def total(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
-        """Compute the loss plus that of the spoof head that was attached; see ``forward``."""
+        """Compute the loss plus that of an attached spoof head; see ``forward``."""
         found = self(embeddings, labels)
         if self.spoof_head is None or not self.spoof_head_weight:
             return found
@@ -112,7 +113,7 @@ class Loss(nn.Module):
             entries: state dict of such a head.
 
         Returns:
-            None if the loss has no weights of classes, or the entries do not hold them.
+            None if the loss has no weights for classes, or if the entries do not contain them.
         """
         return None
 
@@ -137,7 +138,7 @@ class Loss(nn.Module):
 
 
 def inside(entries: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Return the entries of the part called so, without its prefix."""
+    """Return the entries of the submodule ``part``, without its prefix."""
     return {
         key.removeprefix(part + "."): value
         for key, value in entries.items()
@@ -146,7 +147,7 @@ def inside(entries: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def precise(values: Tensor) -> Tensor:
-    """Return values in float32; float64 stays."""
+    """Convert values to float32, except those in float64."""
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -161,17 +162,17 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def flatten(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (items * 2, dimension) and the label of each."""
+    """Return the embeddings of all utterances, (items * 2, dimension), and their labels."""
     return embeddings.reshape(-1, embeddings.shape[2]), labels.repeat_interleave(
         embeddings.shape[1]
     )
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of rows whose largest logit is the label's, in percent."""
+    """Return the share of the rows whose largest logit is that of the label, in percent."""
     return 100.0 * (logits.detach().argmax(dim=1) == labels).float().mean()
 
 
 def own_column(rows: int, device: torch.device) -> Tensor:
-    """Return 0, 1, 2, ...: row i belongs to column i."""
+    """Return the labels 0, 1, 2, ..., (rows,), with which row i belongs to column i."""
     return torch.arange(rows, device=device)

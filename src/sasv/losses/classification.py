@@ -32,7 +32,7 @@ class Softmax(Loss):
 
 
 class AmSoftmax(Loss):
-    """Additive margin: the cosine of the own class is lowered by ``margin``."""
+    """AM-softmax: the cosine with the correct class is decreased by ``margin``."""
 
     Options = ScaledMarginOptions
 
@@ -56,7 +56,7 @@ class AmSoftmax(Loss):
 
 
 class AamSoftmax(Loss):
-    """Additive angular margin: the angle to the own class is raised by ``margin``."""
+    """AAM-softmax: the angle to the correct class is increased by ``margin`` radians."""
 
     Options = ScaledMarginOptions
 
@@ -81,12 +81,12 @@ class AamSoftmax(Loss):
 
 
 def angle_raised(cosine: Tensor, margin: float) -> Tensor:
-    """Return the cosine of an angle raised by a margin in radians; past pi it goes on along a line,
-    always falling.
+    """Return the cosine of an angle increased by a margin in radians. Beyond pi it continues along
+    a line, so that it always decreases.
     """
-    # The square root has no finite slope at |cos| = 1: the floor keeps the gradient finite there.
+    # The square root has an infinite slope at |cos| = 1; the lower limit keeps the gradient finite.
     sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
     shifted = cosine * math.cos(margin) - sine * math.sin(margin)
-    # Past pi - margin the shifted cosine would rise again.
+    # Beyond pi - margin, the shifted cosine would increase again.
     beyond = cosine - math.sin(math.pi - margin) * margin
     return torch.where(cosine > math.cos(math.pi - margin), shifted, beyond)

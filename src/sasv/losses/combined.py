@@ -31,7 +31,7 @@ class SoftmaxPrototypical(Loss):
 
 
 class AamPrototypical(Loss):
-    """AAM-softmax plus angular prototypical: Stage 1."""
+    """AAM-softmax plus angular prototypical; used in Stage 1."""
 
     Options = ScaledMarginOptions
 
@@ -53,8 +53,8 @@ class AamPrototypical(Loss):
 
 
 class Sasv(Loss):
-    """AAM-softmax over speakers and the spoof class (the last), plus the one-directional loss:
-    Stages 2 and 3.
+    """AAM-softmax over the speakers and the spoof class (the last), plus the one-directional loss;
+    used in Stages 2 and 3.
     """
 
     Options = ScaledMarginOptions
@@ -76,17 +76,19 @@ class Sasv(Loss):
         return LossOutput(classified.value + metric, classified.accuracy)
 
     def metric(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
-        """Return the metric loss; ``spoofed`` is boolean per item."""
+        """Return the metric loss of embeddings (items, 2, dimension); ``spoofed`` is bool
+        (items,).
+        """
         return self.angleproto_sasv(embeddings, spoofed)
 
 
 class SasvSymmetric(Sasv):
-    """The same with the metric loss taken both ways, utterances 0 against 1 and 1 against 0 (not
-    published).
+    """The SASV loss with the metric loss in both directions, utterances 0 against 1 and 1 against 0
+    (not published).
     """
 
     def metric(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
-        """Return the mean of both ways."""
+        """Return the mean of both directions."""
         return (
             super().metric(embeddings, spoofed) + super().metric(embeddings.flip(1), spoofed)
         ) / 2

@@ -15,15 +15,15 @@ LEAST_SCALE = 1e-6
 
 
 def cosines(rows: Tensor, columns: Tensor) -> Tensor:
-    """Cosine of every row with every column, (rows, columns), in float32."""
+    """Return the cosine of every row with every column, float32 (rows, columns)."""
     return F.normalize(precise(rows), dim=-1) @ F.normalize(precise(columns), dim=-1).transpose(
         -1, -2
     )
 
 
 class Prototypical(Loss):
-    """Negative squared distance of utterance 0 to the mean of the others of each item (Snell et al.
-    2017).
+    """Prototypical loss (Snell et al. 2017) on the negative squared distance of utterance 0 to the
+    mean of the other utterances of each item.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
@@ -35,11 +35,12 @@ class Prototypical(Loss):
 
 
 class ReleasedPrototypical(Loss):
-    """What the released code computes under the name ``proto``; kept to reproduce it, not to train
-    with.
+    """The loss that the released code computes under the name ``proto``. It exists to reproduce
+    that code and should not be used for training.
 
-    Its distance runs over the items instead of the dimensions (a change of axis in torch's pairwise
-    distance), so the "logits" are (items, dimension). ``Prototypical`` is the loss that was meant.
+    Its distance runs over the items instead of the dimensions (because PyTorch changed the axis of
+    its pairwise distance), so that the "logits" are (items, dimension). ``Prototypical`` is the
+    loss that the authors intended.
     """
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> LossOutput:
@@ -52,7 +53,9 @@ class ReleasedPrototypical(Loss):
 
 
 class AngularPrototypical(Loss):
-    """Scaled cosine of utterance 0 to the mean of the others of each item."""
+    """Angular prototypical loss on the scaled cosine of utterance 0 with the mean of the other
+    utterances of each item.
+    """
 
     def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
         super().__init__(dimension, classes, options)
@@ -67,8 +70,8 @@ class AngularPrototypical(Loss):
 
 
 class Triplet(Loss):
-    """Hinge on squared distances of unit vectors, hardest negative in the batch (Schroff et al.
-    2015).
+    """Triplet loss (Schroff et al. 2015): a hinge on squared distances of unit vectors, with the
+    hardest negative in the batch.
     """
 
     Options = MarginOptions
@@ -87,7 +90,9 @@ class Triplet(Loss):
 
 
 class Ge2e(Loss):
-    """Generalised end-to-end, softmax variant: the own centroid leaves the utterance out."""
+    """Generalised end-to-end loss, softmax variant. The centroid of the speaker excludes the
+    utterance itself.
+    """
 
     def __init__(self, dimension: int, classes: int, options: Any = None) -> None:
         super().__init__(dimension, classes, options)
@@ -109,10 +114,10 @@ class Ge2e(Loss):
 
 
 class OneDirectional(nn.Module):
-    """The metric loss of the SASV system: spoofed speech only ever serves as negatives.
+    """The metric loss of the SASV system, in which spoofed speech is only used as negatives.
 
-    Rows are utterance 0 of the bona fide items; columns are utterance 1 of the bona fide, then of
-    the spoofed items.
+    Rows are utterances 0 of the bona fide items; columns are utterances 1 of the bona fide items,
+    followed by those of the spoofed items.
     """
 
     def __init__(self) -> None:
@@ -121,7 +126,7 @@ class OneDirectional(nn.Module):
         self.b1 = nn.Parameter(torch.tensor(-5.0))
 
     def forward(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
-        """Return the loss; ``spoofed`` is boolean per item."""
+        """Return the loss of embeddings (items, 2, dimension); ``spoofed`` is bool (items,)."""
         bona_fide = embeddings[~spoofed]
         columns = torch.cat((bona_fide[:, 1], embeddings[spoofed][:, 1]))
         logits = cosines(bona_fide[:, 0], columns) * self.w1.clamp(min=LEAST_SCALE) + self.b1

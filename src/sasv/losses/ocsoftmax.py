@@ -30,7 +30,7 @@ class OcSoftmaxOptions:
 
 
 class OcSoftmax(Loss):
-    """OC-softmax over all utterances; see OneClassSpoofHead. Who speaks plays no part.
+    """OC-softmax over all utterances; see OneClassSpoofHead. It does not depend on the speakers.
 
     To train it beside a speaker loss, attach it to that loss as a spoof head
     (``--spoof-head ocsoftmax``).

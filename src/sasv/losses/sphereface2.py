@@ -20,8 +20,7 @@ class SphereFace2Options(ScaledMarginOptions):
     """Options of SphereFace2.
 
     Attributes:
-        balance: weight of the own class against the others together with 1 - balance for each of
-            these (lambda).
+        balance: weight of the correct class (lambda); each other class has the weight 1 - balance.
         exponent: exponent t of the adjustment of cosines, which spreads the scores of other
             classes.
     """
@@ -54,8 +53,8 @@ class SphereFace2(Loss):
         self.bias = nn.Parameter(torch.tensor(self._first_bias()))
 
     def _first_bias(self) -> float:
-        """Return the bias at which the loss is least where all cosines are 0, as they nearly are at
-        the start.
+        """Return the bias that minimises the loss if all cosines are 0, as they nearly are at the
+        start.
         """
         if self.classes < 2:
             return 0.0
@@ -77,7 +76,7 @@ class SphereFace2(Loss):
         return entries.get("weight")
 
     def _adjusted(self, cosine: Tensor) -> Tensor:
-        # A cosine may lie beyond -1 by a rounding error, where a broken power is not a number.
+        # A rounding error may put a cosine below -1, where a fractional power is not a number.
         half = ((cosine + 1.0) / 2.0).clamp(min=0.0)
         return 2.0 * half.pow(self.options.exponent) - 1.0
 

@@ -8,11 +8,12 @@ from sasv.losses.base import mean_where, precise
 
 
 class LinearSpoofHead(nn.Module):
-    """A linear layer on the normalised embedding, trained with the cross-entropy of two classes.
+    """A linear layer on the length-normalised embedding, trained with the cross-entropy of two
+    classes.
 
-    Both classes weigh the same, however many spoofs a batch holds. The score is therefore a
-    log-likelihood ratio of bona fide against spoofed speech, as far as the training data are like
-    the speech to come.
+    Both classes have the same weight, regardless of the number of spoofs in a batch. The score is
+    therefore a log-likelihood ratio of bona fide against spoofed speech, as far as the training
+    data resemble the data in use.
 
     Args:
         dimension: dimension of the embeddings.
@@ -24,7 +25,9 @@ class LinearSpoofHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def score(self, embeddings: Tensor) -> Tensor:
-        """Return the score (...) of embeddings (..., dimension); higher: bona fide."""
+        """Return the scores (...) of embeddings (..., dimension); higher means more likely bona
+        fide.
+        """
         return F.normalize(precise(embeddings), dim=-1) @ precise(self.weight) + precise(self.bias)
 
     def forward(self, embeddings: Tensor, spoofed: Tensor) -> Tensor:
@@ -41,8 +44,8 @@ class LinearSpoofHead(nn.Module):
 
 
 class OneClassSpoofHead(nn.Module):
-    """OC-softmax: bona fide speech lies within a cone about one direction, spoofed speech anywhere
-    outside a wider one.
+    """OC-softmax: bona fide speech is trained to lie inside a cone around one direction, and
+    spoofed speech anywhere outside a wider cone.
 
     Source: Zhang, Jiang, Duan, "One-class learning towards synthetic voice spoofing detection",
     IEEE Signal Processing Letters 28, 2021.

@@ -19,9 +19,9 @@ class SubcentreOptions(ScaledMarginOptions):
     """Options of sub-centre AAM-softmax.
 
     Attributes:
-        subcentres: centres of each class; an utterance belongs to the nearest.
+        subcentres: number of centres per class; an utterance belongs to the nearest one.
         top_k: number of nearest other classes that are penalised; 0 for no penalty.
-        penalty: angle, in radians, by which these come nearer.
+        penalty: angle in radians by which these classes are moved closer.
     """
 
     subcentres: PositiveInt = 3
@@ -32,10 +32,10 @@ class SubcentreOptions(ScaledMarginOptions):
 class SubcentreAamSoftmax(Loss):
     """Sub-centre AAM-softmax with the inter-top-k penalty.
 
-    The cosine of a class is the largest over its sub-centres, so that noisy or unusual utterances
-    of a speaker can have a centre of their own. The angle to the own class is raised by ``margin``,
-    those to the ``top_k`` nearest other classes are lowered by ``penalty``. With one sub-centre and
-    ``top_k`` 0 it is AAM-softmax.
+    The cosine with a class is the maximum over its sub-centres, so that noisy or unusual utterances
+    of a speaker can have a separate centre. The angle to the correct class is increased by
+    ``margin``, and the angles to the ``top_k`` nearest other classes are decreased by ``penalty``.
+    With one sub-centre and ``top_k`` 0, the loss is AAM-softmax.
 
     Source: Deng, Guo, Liu, Gong, Zafeiriou, "Sub-center ArcFace", ECCV 2020; Zhao, Ma, Liu, Xu,
     "Multi-query multi-head attention pooling and inter-topK penalty for speaker verification",
@@ -54,10 +54,10 @@ class SubcentreAamSoftmax(Loss):
 
     @classmethod
     def class_directions(cls, entries: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the dominant sub-centre of each class: the one with the longest weight.
+        """Return the dominant sub-centre of each class: the one whose weight has the largest norm.
 
-        The gradient of a cosine is orthogonal to the weight, so every update makes a weight longer,
-        and the sub-centre that most utterances of the class chose grows most.
+        The gradient of a cosine is orthogonal to the weight, so that every update increases its
+        norm. The sub-centre that most utterances of the class select grows most.
         """
         weight = entries.get("weight")
         if weight is None or weight.dim() != 3:
@@ -76,7 +76,9 @@ class SubcentreAamSoftmax(Loss):
         return LossOutput(F.cross_entropy(logits, labels), accuracy(logits, labels))
 
     def _penalised(self, cosine: Tensor, labels: Tensor) -> Tensor:
-        """Return the cosines, the angles to the nearest other classes lowered by the penalty."""
+        """Return the cosines, with the angles to the nearest other classes decreased by the
+        penalty.
+        """
         count = min(self.options.top_k, self.classes - 1)
         if not count or not self.options.penalty:
             return cosine
@@ -88,8 +90,8 @@ class SubcentreAamSoftmax(Loss):
 
 
 def angle_lowered(cosine: Tensor, penalty: float) -> Tensor:
-    """Return the cosine of an angle lowered by a penalty in radians; below angle 0 it goes on along
-    a line, rising.
+    """Return the cosine of an angle decreased by a penalty in radians. Below angle 0 it continues
+    along a line, so that it always increases.
     """
     sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
     shifted = cosine * math.cos(penalty) + sine * math.sin(penalty)

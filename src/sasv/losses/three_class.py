@@ -13,18 +13,18 @@ from sasv.losses.trials import NONTARGET, SPOOF, TARGET, BatchTrials, TrialLoss
 
 
 class TrialClassifier(nn.Module):
-    """Three logits of a trial, linear in its cosine and in the spoof head's score of the tested
-    speech.
+    """Computes three logits of a trial, which are linear in its cosine and in the score of the
+    spoof head for the test utterance.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # At the start: a high cosine means the target, a low score of the spoof head means a spoof.
+        # Initially, a high cosine means the target, and a low score of the spoof head a spoof.
         self.weight = nn.Parameter(torch.tensor([[10.0, 1.0], [0.0, 1.0], [5.0, -1.0]]))
         self.bias = nn.Parameter(torch.tensor([-5.0, 0.0, -2.5]))
 
     def forward(self, cosine: Tensor, spoof_score: Tensor) -> Tensor:
-        """Return logits (..., 3), in the order of the kinds of trial, of features of one shape
+        """Return logits (..., 3), in the order of the classes of trials, for inputs of shape
         (...).
         """
         features = torch.stack(torch.broadcast_tensors(cosine, spoof_score), dim=-1)
@@ -32,7 +32,8 @@ class TrialClassifier(nn.Module):
 
 
 class ThreeClass(TrialLoss):
-    """Cross-entropy of three classes over the trials of a batch, each class weighing a third.
+    """Cross-entropy of three classes over the trials of a batch, with a weight of a third for each
+    class.
 
     This is multi-class logistic regression (Brümmer, van Leeuwen, "On calibration of language
     recognition scores", Odyssey 2006) on the scores of speaker and countermeasure, trained together
@@ -54,7 +55,7 @@ class ThreeClass(TrialLoss):
 
     @classmethod
     def trial_classifier(cls, entries: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Return weight (3, 2) and bias (3,) of the logits; None if the entries do not hold
+        """Return weight (3, 2) and bias (3,) of the logits; None if the entries do not contain
         them.
         """
         weight = entries.get("trial_classes.weight")
@@ -62,7 +63,7 @@ class ThreeClass(TrialLoss):
         return None if weight is None or bias is None else (weight, bias)
 
     def trial_loss(self, trials: BatchTrials) -> LossOutput:
-        """Return the cross-entropy of the trials, each class weighing a third."""
+        """Return the cross-entropy of the trials, with a weight of a third for each class."""
         logits = self.trial_classes(trials.cosines, self.spoof_head.score(trials.tests)[None])
         costs = F.cross_entropy(logits.flatten(0, 1), trials.kinds.flatten(), reduction="none")
         kinds = trials.kinds.flatten()

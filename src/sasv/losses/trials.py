@@ -18,15 +18,15 @@ SPOOF = 2
 
 
 class BatchTrials(NamedTuple):
-    """Trials of a batch: every bona fide item enrolled by its utterance 0, against utterance 1 of
-    all items.
+    """Trials of a batch: every bona fide item is enrolled with its utterance 0 and compared with
+    utterance 1 of all items.
 
     Attributes:
         cosines: (bona fide items, items).
         kinds: (bona fide items, items): TARGET (the same speaker), NONTARGET (bona fide speech of
-            another) or SPOOF (any spoofed speech, as in the published protocols, where most is of
-            the claimed speaker).
-        tests: (items, dimension): the tested embeddings.
+            another speaker) or SPOOF (any spoofed speech; in the published protocols, most of it
+            imitates the claimed speaker).
+        tests: (items, dimension): the test embeddings.
     """
 
     cosines: Tensor
@@ -54,8 +54,8 @@ class TrialOptions(ScaledMarginOptions):
     """Options of a loss over trials; margin and scale are those of its AAM-softmax.
 
     Attributes:
-        classification_weight: weight of AAM-softmax over the speakers and the spoof class; 0:
-            trials alone.
+        classification_weight: weight of AAM-softmax over the speakers and the spoof class; 0 uses
+            only the trials.
     """
 
     classification_weight: NonNegativeFloat = 1.0
@@ -88,7 +88,7 @@ class TrialLoss(Loss):
         return LossOutput(weight * classified.value + found.value, classified.accuracy)
 
     def trial_loss(self, trials: BatchTrials) -> LossOutput:
-        """Return the loss of the trials, and the share of trials that are classified rightly, in
+        """Return the loss of the trials, and the share of correctly classified trials in
         percent.
         """
         raise NotImplementedError

@@ -24,11 +24,11 @@ def build_report(
     JSON.
 
     Args:
-        systems: the first is the baseline of the paired tests.
+        systems: the systems; the first is the baseline of the paired tests.
         settings: how they were measured.
-        out: folder to write into.
-        title: of the page.
-        most_errors: errors to show of each kind; 0 for none.
+        out: output folder.
+        title: title of the page.
+        most_errors: number of errors of each kind to show; 0 shows none.
     """
     sections = [summary(systems)]
     if len(systems) > 1:

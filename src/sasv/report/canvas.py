@@ -1,5 +1,5 @@
-"""Matplotlib figures without pyplot: no display, no notebook backend, and no mathematical notation
-interpreted in names.
+"""Matplotlib figures without pyplot: they need no display or notebook backend, and names in them
+are not interpreted as mathematical notation.
 """
 
 import io
@@ -17,11 +17,11 @@ logger = logging.getLogger("sasv")
 
 
 def new_figure(width: float, height: float, layout: str | None = "constrained") -> Any:
-    """Return an empty figure that draws with Agg.
+    """Return an empty figure that is rendered with Agg.
 
     Args:
-        width, height: inches.
-        layout: how matplotlib places its parts.
+        width, height: size in inches.
+        layout: layout engine of matplotlib.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -33,8 +33,8 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 
 
 def load_matplotlib() -> Any:
-    """Import matplotlib, whatever backend the environment names (that of a notebook may not exist
-    here).
+    """Import matplotlib regardless of the backend that the environment selects, which may not exist
+    here (that of a notebook, for instance).
     """
     backend = os.environ.pop("MPLBACKEND", None)
     try:
@@ -52,8 +52,7 @@ def load_matplotlib() -> Any:
 
 
 def render(figure: Any, dots: int = 100) -> bytes:
-    """Return a figure as a PNG file. Texts are drawn as they are: a dollar sign in a name is a
-    dollar sign.
+    """Return a figure as a PNG file. Texts are drawn literally, including dollar signs.
 
     Args:
         figure: of ``new_figure``.
@@ -64,21 +63,21 @@ def render(figure: Any, dots: int = 100) -> bytes:
         text.set_parse_math(False)
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # letters that the font does not have become boxes
+        warnings.simplefilter("ignore")  # letters that are missing in the font become boxes
         figure.savefig(stream, format="png", dpi=dots)
     return stream.getvalue()
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], dots: int) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure atomically as a PNG file."""
     write_bytes(Path(path), render(figure, dots))
 
 
 def attempt(draw: Callable[..., Any], *arguments: Any) -> bytes | None:
-    """Return the figure that a function draws as a PNG file; None, with a warning, where drawing
+    """Return the figure that a function draws as a PNG file; None, with a warning, if drawing
     fails.
 
-    Hours of work must not end because a plot of its result cannot be drawn.
+    A job of many hours must not fail because a plot of its result cannot be drawn.
 
     Raises:
         MissingExtra: matplotlib is not installed.

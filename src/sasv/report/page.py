@@ -37,12 +37,12 @@ class Cell:
 
     @property
     def line(self) -> str:
-        """All of it in a line."""
+        """The whole cell as one line."""
         return f"{self.text} {self.small}".rstrip()
 
     @property
     def address(self) -> str:
-        """Address of the audio file; empty for one that a browser cannot open."""
+        """URL of the audio file; empty if a browser cannot open the file."""
         if self.beside:
             return quote(self.audio)
         scheme = scheme_of(self.audio)
@@ -73,19 +73,19 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What a link within the page names."""
+        """Anchor for links within the page."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
 
     def html(self) -> str:
-        """Return it as HTML, figures inside."""
+        """Return the section as HTML with embedded figures."""
         return _html().get_template("section.html").render(section=self)
 
     def markdown(self, folder: str) -> str:
-        """Return it as Markdown; figures are links into a folder."""
+        """Return the section as Markdown; figures are links into ``folder``."""
         return _markdown().get_template("section.md").render(section=self, folder=folder)
 
     def text(self) -> str:
-        """Return its heading and table as aligned text."""
+        """Return the heading and the table as aligned text."""
         lines = [plain(self.title), "-" * len(plain(self.title))]
         table: list[list[str]] = []
         if self.header:
@@ -124,7 +124,7 @@ def write_report(
 
 @cache
 def _html() -> Environment:
-    """Return the templates of HTML, in which every value is escaped."""
+    """Return the HTML templates, in which every value is escaped."""
     found = Environment(
         loader=PackageLoader("sasv.report"), autoescape=True, undefined=StrictUndefined
     )
@@ -135,7 +135,7 @@ def _html() -> Environment:
 
 @cache
 def _markdown() -> Environment:
-    """Return the templates of Markdown, in which every value is escaped unless it passes
+    """Return the Markdown templates, in which every value is escaped unless it is filtered with
     ``raw``.
     """
     found = Environment(

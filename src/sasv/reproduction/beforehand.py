@@ -1,4 +1,4 @@
-"""Checks before the first step of a long job for what its later steps will need."""
+"""Checks, before the first step of a long job, what its later steps will need."""
 
 import importlib.util
 import logging
@@ -19,7 +19,11 @@ logger = logging.getLogger("sasv")
 
 
 def check_output(out: Path) -> None:
-    """Check that files can be written into a folder. SasvError where not."""
+    """Check that files can be written into a folder.
+
+    Raises:
+        SasvError: they cannot.
+    """
     probe = out / ".writable"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -32,16 +36,16 @@ def check_output(out: Path) -> None:
 
 
 def check_beforehand(options: PlanOptions, steps: Sequence[Step], launcher: str = "") -> None:
-    """Check what the steps that are not done will need: corpora, augmentations, vocoders, launcher,
-    device, packages.
+    """Check what the remaining steps will need: corpora, augmentations, vocoders, launcher, device,
+    and packages.
 
     Args:
-        options: what the plan is made for.
+        options: the options of the plan.
         steps: the plan.
-        launcher: words that start many processes.
+        launcher: command that starts several processes.
 
     Raises:
-        SasvError: names what is missing and what to do.
+        SasvError: something is missing; the message names it and the remedy.
     """
     waiting = [step for step in steps if step.state().action != "done"]
     if waiting:

@@ -1,4 +1,4 @@
-"""Commands as values. This room may not import the commands; they make the calls runnable."""
+"""Commands as values. This package may not import the commands, which make the calls runnable."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ class Call:
     """A command with its options.
 
     Attributes:
-        name: of the command.
-        values: its options; others have the value of the recipe, or their default.
-        recipe: name of a recipe, of ``train``.
-        launched: whether many processes may do it together (``--launch``).
+        name: name of the command.
+        values: its options; all others have the value of the recipe, or their default.
+        recipe: name of a recipe, for ``train``.
+        launched: whether several processes may run it together (``--launch``).
     """
 
     name: str
@@ -24,14 +24,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A call that can be made.
+    """A call that can be run.
 
     Attributes:
-        command: what a person would type.
-        run: makes it.
+        command: the equivalent command line.
+        run: runs the call.
         options: all options of the command.
         defaults: their defaults.
-        renamed: old name -> present name of options.
+        renamed: old name -> current name of options.
     """
 
     command: str
@@ -42,4 +42,4 @@ class Resolved:
 
 
 Resolve = Callable[[Call], Resolved]
-"""What the layer of commands gives."""
+"""Function that the commands provide to make a call runnable."""

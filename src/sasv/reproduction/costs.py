@@ -1,7 +1,7 @@
 """Estimates the cost of a plan from named constants with their sources.
 
-Times that were measured stand in docs/results.md. Estimates of hours are for the plan alone;
-nothing depends on them.
+Measured times are in docs/results.md. The estimates of hours are only shown in the plan; nothing
+depends on them.
 """
 
 VOXCELEB2_HOURS = 2360.0
@@ -16,7 +16,7 @@ Language 2020).
 """
 
 SMALL_HOURS = 1.0
-"""Hours of speech that are copied at scale tiny, at most."""
+"""Maximum number of hours of speech that are copied at scale tiny."""
 
 SMALL_SPOOFED_HOURS = 0.2
 """Hours of speech of each part of the small corpus that is copied at scale tiny."""
@@ -28,21 +28,23 @@ SMALL_EVALUATION_UTTERANCES = 500
 """The same at scale tiny."""
 
 FLAC_BYTES_PER_SECOND = 16.9e3
-"""Of a copy at 16 kHz as 16-bit FLAC, measured on copies of speech by the vocoders that need no
-weights.
+"""Size of a copy at 16 kHz as 16-bit FLAC, measured on copies of speech by the vocoders that need
+no weights.
 """
 
 COPY_SPEED = 40.0
-"""Times real time at which a vocoder copies on one core (docs/results.md)."""
+"""Speed of a vocoder on one core as a multiple of real time (docs/results.md)."""
 
 GPU_TFLOPS = 100.0
-"""Sustained speed of training on a data-centre GPU, in TFLOP a second; --tflops gives another."""
+"""Sustained speed of training on a data-centre GPU in TFLOP/s; --tflops overrides it."""
 
 CPU_TFLOPS = 0.15
-"""The same of two CPU cores."""
+"""The same for two CPU cores."""
 
 TRAINING_PASSES = 3
-"""A training step costs three times a forward pass: forward, and twice that backward."""
+"""A training step costs three times a forward pass, because the backward pass costs twice as
+much.
+"""
 
 CROP_FRAMES = 200
 """Length of the training crop, in frames of 10 ms, to which the GFLOP of the encoders refer."""
@@ -76,11 +78,11 @@ def train_hours(gflop: float, epochs: int, crops: float, frames: int, tflops: fl
     """Return the hours of a training.
 
     Args:
-        gflop: of a crop of ``CROP_FRAMES``, forward and backward, in GFLOP.
-        epochs: epochs.
-        crops: crops of an epoch.
+        gflop: cost of a crop of ``CROP_FRAMES``, forward and backward, in GFLOP.
+        epochs: number of epochs.
+        crops: number of crops per epoch.
         frames: length of a crop in frames of 10 ms.
-        tflops: sustained speed in TFLOP a second.
+        tflops: sustained speed in TFLOP/s.
     """
     return epochs * crops * gflop * frames / CROP_FRAMES / (1e3 * tflops) / 3600
 
@@ -91,12 +93,14 @@ def evaluation_hours(gflop: float, utterances: int, tflops: float) -> float:
 
 
 def copy_cost(hours: float, copies: int) -> tuple[float, float]:
-    """Return the hours and gigabytes that copies of a given amount of speech take."""
+    """Return the hours and gigabytes that ``copies`` copies of ``hours`` hours of speech take."""
     return hours * copies / COPY_SPEED, hours * copies * 3600 * FLAC_BYTES_PER_SECOND / 1e9
 
 
 def sustained_tflops(given: float) -> float:
-    """Return the speed for the estimates: as given, else that of this machine's kind of device."""
+    """Return the speed in TFLOP/s for the estimates: the given one or, if it is 0, that of this
+    type of device.
+    """
     if given:
         return given
     import torch

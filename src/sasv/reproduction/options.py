@@ -1,7 +1,7 @@
-"""Options of a plan: at once the flags of ``sasv reproduce`` and what the planners read.
+"""Options of a plan, which are both the flags of ``sasv reproduce`` and the input of the planners.
 
-As in ``sasv.training.options``, they come in groups, and the options of the command inherit from
-all of them.
+As in ``sasv.training.options``, they form groups, and the options of the command inherit from all
+groups.
 """
 
 from dataclasses import dataclass, field

@@ -1,5 +1,5 @@
-"""Planners, which list the steps for the models and evaluations of the table; one class for each
-scale.
+"""Planners, which list the steps for the models and evaluations of the table. There is one class
+for each scale.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,10 +35,12 @@ NOT_COMPARED = {
     "dev_trials",
     "embeddings",
 }
-"""Options that a step's outputs do not depend on, or depend on through the files that they name."""
+"""Options that do not affect the outputs of a step, or affect them only through the files that they
+name.
+"""
 
 PLACES = {"noises", "rirs", "weights", "folder"}
-"""Options that name folders or weights: inputs, compared by content."""
+"""Options that name folders or weights, which are inputs and compared by content."""
 
 TRAINING_INPUTS = (
     "utterances",
@@ -53,14 +55,14 @@ TRAINING_INPUTS = (
 
 @dataclass(frozen=True)
 class Product:
-    """What a step makes, and of what.
+    """Outputs and inputs of a step.
 
     Attributes:
-        folder: of the step.
-        outputs: files in it.
+        folder: folder of the step.
+        outputs: files in the folder.
         inputs: role -> file or folder.
-        hours: estimated.
-        gigabytes: estimated.
+        hours: estimated duration in hours.
+        gigabytes: estimated disk space in gigabytes.
     """
 
     folder: Path
@@ -71,12 +73,12 @@ class Product:
 
 
 class Planner:
-    """Collects steps, each once, in an order in which each finds its inputs. See the classes below
-    for the scales.
+    """Collects steps, each of them once, in an order in which the inputs of each are available. The
+    subclasses are the scales.
 
     Args:
-        options: what the plan is made for.
-        resolve: turns a call of a command into work.
+        options: the options of the plan.
+        resolve: makes a call of a command runnable.
     """
 
     default_vocoders: Sequence[str] = ALWAYS
@@ -108,7 +110,7 @@ class Planner:
             self._train(encoder, stages[:count])
         self._evaluate(encoder, stages)
 
-    # What the scales decide.
+    # Methods that the scales implement.
 
     def _prepare(self) -> None:
         """Add the steps that write the tables ``vox2`` and ``la``."""
@@ -127,8 +129,8 @@ class Planner:
         raise NotImplementedError
 
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
-        """Return the folder and part of the development trials; None if nothing is left to
-        choose a model by.
+        """Return the folder and part of the development trials, None if there are none with which a
+        model can be selected.
         """
         raise NotImplementedError
 
@@ -146,7 +148,7 @@ class Planner:
         """Return how many utterances an evaluation embeds."""
         raise NotImplementedError
 
-    # What they have in common.
+    # Methods that all scales share.
 
     def _copy(
         self, table: Path, product: Product, vocoders: Sequence[str], which: Mapping[str, str]
@@ -225,7 +227,7 @@ class Planner:
         )
 
     def _chosen_options(self, encoder: str) -> dict[str, Any]:
-        """Return the options of an encoder: those of the scale, and over them the given ones."""
+        """Return the options of an encoder: those of the scale, overridden by the given ones."""
         return {**self._encoder_options(encoder), **self.options.encoder_options}
 
     def _where(self, stage: Stage) -> str:
@@ -237,7 +239,7 @@ class Planner:
         return split if stage.number == 3 else f"{split};attack=-,{','.join(self.vocoders)}"
 
     def _overrides(self, by_recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values that stand in place of those of a recipe."""
+        """Return the values that override those of a recipe."""
         options = self.options
         values: dict[str, Any] = {}
         if options.epochs:
@@ -339,7 +341,7 @@ class Planner:
         )
 
     def _by_function(self, step: Step) -> None:
-        """Add a step that no command does."""
+        """Add a step that is not a command."""
         if not any(other.folder == step.folder for other in self.steps):
             self.steps.append(step)
 

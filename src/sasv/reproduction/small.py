@@ -16,33 +16,33 @@ from sasv.tables import Table, Trials, Utterances, load_enrolments, load_trials,
 from sasv.tables.labels import TRIAL_LABELS
 
 SMALL_SHARE = 3
-"""The small part (it plays ASVspoof2019 LA, the other training speakers VoxCeleb2) has at most this
-fraction (a third) of the training speakers."""
+"""The small part has at most this fraction (a third) of the training speakers. It takes the role of
+ASVspoof2019 LA, and the other training speakers that of VoxCeleb2."""
 
 SMALL_SPEAKERS = 40
-"""Speakers of the small part, as in train+dev of ASVspoof2019 LA; more until it has
-SMALL_UTTERANCES.
+"""Number of speakers of the small part, as in train+dev of ASVspoof2019 LA. There are more if these
+have fewer than SMALL_UTTERANCES utterances.
 """
 
 SMALL_UTTERANCES = 400
-"""Bona fide utterances of the small part, at least."""
+"""Minimum number of bona fide utterances of the small part."""
 
 NONTARGETS = 33_327 / 63_882
-"""Nontarget trials for each spoofed one, as in the evaluation list of ASVspoof2019 LA (both sexes,
+"""Ratio of nontarget to spoofed trials, as in the evaluation list of ASVspoof2019 LA (both sexes,
 attacks A07-A19).
 """
 
 MOST_UTTERANCES = 20
-"""Utterances that are taken of a speaker and attack of the real corpora."""
+"""Number of utterances per speaker and attack that are taken from the real corpora."""
 
 MOST_SPEAKERS = 40
-"""Speakers that are taken of each of the real corpora, for training."""
+"""Number of training speakers that are taken from each of the real corpora."""
 
 MOST_CLAIMED = 8
-"""Claimed speakers that are taken of a protocol."""
+"""Number of claimed speakers that are taken from a protocol."""
 
 MOST_TRIALS = 300
-"""Trials of each kind that are taken of a protocol."""
+"""Number of trials of each class that are taken from a protocol."""
 
 
 def speech(corpus: str, voices: int, seed: int, rendered: Path, out: Path) -> None:
@@ -98,8 +98,9 @@ def _renamed(lists: CorpusLists, old: str, new: str) -> CorpusLists:
 def small_speakers(lists: CorpusLists, seed: int) -> set[str]:
     """Return the training speakers of the small part.
 
-    The next speaker comes from the folder of the corpus whose utterances it has fewest of, so that
-    the part resembles the test: first those with spoofed speech, then those with most utterances.
+    The next speaker comes from the folder of the corpus from which the part has the fewest
+    utterances so far, so that the part resembles the test. In a folder, speakers with spoofed
+    speech come first, then those with the most utterances.
     """
     spoofed: dict[str, int] = {}
     bona_fide: dict[str, int] = {}
@@ -146,8 +147,8 @@ def assemble(speech_tables: Path, spoofed: Path, tables: Path) -> None:
 
 
 def balanced(trials: Trials) -> Table:
-    """Return the trials with ``NONTARGETS`` nontarget ones for each spoofed one: what is too many,
-    taken out evenly.
+    """Return the trials with ``NONTARGETS`` nontarget trials per spoofed one; surplus trials are
+    removed evenly.
     """
     of = {kind: np.flatnonzero(trials.labels == code) for code, kind in enumerate(TRIAL_LABELS)}
     many = len(of["nontarget"])

@@ -1,9 +1,9 @@
 """Steps that record in their folder what they depended on (options, inputs, version of sasv).
 
-Finished work is never removed. A step whose options or inputs are other than those on record is not
-done again unless that is asked for (``redo``), and then its old folder is renamed to ``NAME.old-1``
-(or the next free number). The record says "done" only after all outputs are written, and ceases to
-say it before the first of them may change.
+Finished work is never removed. A step whose options or inputs differ from the record is not run
+again unless this is requested (``redo``); its old folder is then renamed to ``NAME.old-1`` (or the
+next free number). A step is recorded as done only after all outputs are written, and this entry is
+removed before the first output may change.
 """
 
 import json
@@ -25,17 +25,19 @@ logger = logging.getLogger("sasv")
 
 RECORD = "step.json"
 FORMAT = 2
-"""Of the record. The first kept inputs as path -> digest, and folders among the options."""
+"""Version of the record format. The first version stored inputs as path -> digest, and folders
+among the options.
+"""
 
 
 class State(NamedTuple):
-    """What is to be done with a step.
+    """The state of a step.
 
     Attributes:
-        action: done, new, resume (begun by the same options and inputs), or changed (the folder
-            holds other work).
-        why: the reason, in words.
-        notes: differences that are no reason to do it again.
+        action: done, new, resume (started with the same options and inputs), or changed (the folder
+            contains the result of another step).
+        why: the reason in words.
+        notes: differences that do not require running the step again.
     """
 
     action: Literal["done", "new", "resume", "changed"]
@@ -45,23 +47,24 @@ class State(NamedTuple):
 
 @dataclass
 class Step:
-    """A piece of work with a folder of its own.
+    """A step of a long job, with a folder of its own.
 
     Attributes:
-        name: short, for the plan.
-        command: what a person would type to do the same.
-        run: does it.
-        folder: where its outputs lie.
-        outputs: files in the folder that are there when it is done.
-        options: what it depends on besides its inputs.
-        inputs: role -> file or folder that it reads. An option that names one has its own name as
-            role, and ``OPTION.KEY`` if it is a dictionary.
-        hours: how long it takes, estimated.
-        gigabytes: how much disk it takes, estimated.
-        defaults: values of options, for those that a record of another version does not have or has
-            too many.
-        renamed: old name -> today's name of options.
-        beside: other folders that it alone writes into; they are moved aside with its own.
+        name: short name for the plan.
+        command: the equivalent command line.
+        run: runs the step.
+        folder: folder of its outputs.
+        outputs: files that exist in the folder when the step is done.
+        options: values on which the step depends besides its inputs.
+        inputs: role -> file or folder that it reads. The role of an input that an option names is
+            the name of the option, or ``OPTION.KEY`` if the option is a mapping.
+        hours: estimated duration in hours.
+        gigabytes: estimated disk space in gigabytes.
+        defaults: default values of options, for comparison with records of other versions that have
+            more or fewer options.
+        renamed: old name -> current name of options.
+        beside: other folders into which only this step writes; they are moved aside together with
+            its own.
     """
 
     name: str
@@ -83,7 +86,7 @@ class Step:
         return [_plain(self.folder / name) for name in self.outputs]
 
     def facts(self) -> dict[str, Any]:
-        """Return what the step depends on now."""
+        """Return the values and inputs on which the step depends now."""
         inputs = {role: content_of(path) for role, path in self.inputs.items()}
         return {
             "options": json.loads(json.dumps(self.options)),
@@ -92,11 +95,11 @@ class Step:
         }
 
     def state(self, waiting: frozenset[Path] = frozenset()) -> State:
-        """Return what is to be done and why.
+        """Return what has to be done, and why.
 
         Args:
-            waiting: files that an earlier step has yet to write; nothing is concluded from inputs
-                among them.
+            waiting: files that an earlier step still has to write; inputs among them are not
+                compared.
         """
         try:
             kept = self._record()
@@ -126,8 +129,8 @@ class Step:
     def move_aside(self) -> list[Path]:
         """Rename the folders of the step to ``NAME.old-N``; return the new names.
 
-        The folder with the record goes last: whatever is interrupted here, the record still tells
-        that the folder holds other work, or that its work is not done.
+        The folder with the record is renamed last, so that after an interruption the record still
+        shows that the step has changed or is not done.
         """
         moved = []
         folders = [folder for folder in (*self.beside, self.folder) if os.path.lexists(folder)]
@@ -163,8 +166,8 @@ class Step:
     def _differences(
         self, kept: Mapping[str, Any], waiting: frozenset[Path]
     ) -> tuple[list[str], list[str]]:
-        """Return in words what changed since the record, and what is other but no reason to do the
-        step again.
+        """Return, in words, the changes since the record, and the differences that do not require
+        running the step again.
         """
         facts = kept["facts"]
         options = {self.renamed.get(name, name): value for name, value in facts["options"].items()}
@@ -229,10 +232,10 @@ def _path_of(content: Any) -> str:
 def _old_inputs(
     digests: Mapping[str, Any], options: dict[str, Any], roles: Mapping[str, Path]
 ) -> dict[str, dict[str, str]]:
-    """Return role -> content for a record of the first format; takes what is an input out of its
+    """Return role -> content for a record of the first format, and remove the inputs from its
     options.
 
-    A file is recognised by its digest, else by the longest equal end of its path.
+    A file is recognised by its digest, otherwise by the longest common end of its path.
     """
     left = dict(digests)
     found: dict[str, dict[str, str]] = {}
@@ -284,14 +287,15 @@ def _holds_files(folder: Path) -> bool:
 
 
 def check_unchanged(steps: Sequence[Step], redo: bool = False) -> None:
-    """Check before the first step that none holds other work, as far as that can be known now.
+    """Check before the first step, as far as possible, that no step has changed.
 
     Args:
-        steps: each after those whose outputs it reads.
-        redo: other work is moved aside, and no obstacle.
+        steps: the steps, each after those whose outputs it reads.
+        redo: whether the folders of changed steps are moved aside, so that these are allowed.
 
     Raises:
-        SasvError: names the folders, the differences, and what to do.
+        SasvError: a step has changed; the message names the folders, the differences, and the
+            remedy.
     """
     if redo:
         return
@@ -308,7 +312,7 @@ def check_unchanged(steps: Sequence[Step], redo: bool = False) -> None:
 
 
 def refusal(step: Step, state: State) -> str:
-    """Return why a step is not done again unless it is asked for, and how to ask."""
+    """Explain why a changed step is not run again by default, and how to request it."""
     return (
         f"{step.name}: {step.folder} contains other work ({state.why}); nothing was changed. "
         "Choose another --out, or add --redo: the old folder is then kept as "
@@ -317,15 +321,15 @@ def refusal(step: Step, state: State) -> str:
 
 
 def carry_out(steps: Sequence[Step], redo: bool = False) -> None:
-    """Do the steps in order, each only if it has to be.
+    """Run the steps in order, except those that are done.
 
     Args:
-        steps: each after those whose outputs it reads.
-        redo: where a folder holds other work, move it aside and do the step again, instead of
+        steps: the steps, each after those whose outputs it reads.
+        redo: whether to move the folder of a changed step aside and run the step again, instead of
             stopping.
 
     Raises:
-        SasvError: of the step that failed, or that holds other work; the same call goes on there.
+        SasvError: a step failed or has changed. The same call resumes there.
     """
     check_unchanged(steps, redo)
     for number, step in enumerate(steps, 1):
@@ -362,8 +366,8 @@ def _do(step: Step) -> None:
 
 
 def plan_lines(steps: Sequence[Step]) -> list[str]:
-    """Return the plan: what each step would do and why, its estimated time and disk, its command,
-    and the sums.
+    """Return the lines of the plan: the state of each step, its estimated time and disk space, its
+    command, and the totals.
     """
     waiting: set[Path] = set()
     lines = []

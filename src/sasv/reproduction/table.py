@@ -18,7 +18,7 @@ logger = logging.getLogger("sasv")
 
 @dataclass(frozen=True)
 class Result:
-    """A cell of the table: our figures beside the published SASV-EER."""
+    """A cell of the table: our metrics next to the published SASV-EER."""
 
     row: int
     encoder: str
@@ -29,9 +29,7 @@ class Result:
 
 
 class Reproduction(list[Result]):
-    """The cells of the table, and what there is to say of them: the table as text, or the plan of a
-    dry run.
-    """
+    """The cells of the table, and a text: the table, or the plan of a dry run."""
 
     def __init__(self, cells: Iterable[Result] = (), text: str = ""):
         super().__init__(cells)
@@ -49,14 +47,14 @@ def add_cells(
         for row in rows:
             for train_set in train_sets:
                 if not row.needs_train_set() and train_set != train_sets[-1]:
-                    continue  # the same model whatever the training set
+                    continue  # the model does not depend on the training set
                 planner.add(encoder, row.stages(train_set))
                 cells.append((row, encoder, train_set))
     return cells
 
 
 def results_of(planner: Planner, cells: Sequence[tuple[Row, str, str]]) -> list[Result]:
-    """Return the figures of the cells of the table, whose steps are done."""
+    """Return the results of the cells of the table, whose steps must be done."""
     results = []
     for row, encoder, train_set in cells:
         stages = row.stages(train_set)
@@ -91,7 +89,7 @@ def results_table(results: Sequence[Result], rows: Sequence[Row]) -> Section:
 
 
 def _figures(result: Result | None) -> list[Cell]:
-    """Return our figure, the published one and their difference."""
+    """Return our value, the published one, and their difference."""
     if result is None:
         return [Cell("-"), Cell("-"), Cell("-")]
     value = result.metrics["sasv_eer"]

@@ -16,7 +16,7 @@ from sasv.reproduction.steps import Step
 
 
 class Tiny(Planner):
-    """What the tables of small encoders and little data have in common."""
+    """Base class of the planners with small encoders and little data."""
 
     def _recipe(self, stage: Stage) -> str:
         return f"stage{stage.number}-tiny"
@@ -46,8 +46,8 @@ class Tiny(Planner):
 
 
 class TinyParts(Tiny):
-    """Parts of the published corpora: that every stage runs on them. The last epoch is the
-    model.
+    """The table on parts of the published corpora, to show that every stage runs on them. The model
+    is that of the last epoch.
     """
 
     def _prepare(self) -> None:
@@ -76,8 +76,8 @@ class TinyParts(Tiny):
 
 
 class TinySynthetic(Tiny):
-    """Synthetic voices, or any speech, split into two corpora; spoofed speech is made by
-    vocoders.
+    """The table on synthetic voices or any other speech, which is split into two corpora. Spoofed
+    speech is made by vocoders.
     """
 
     default_vocoders = ("griffin-lim", "world")

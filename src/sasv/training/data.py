@@ -110,15 +110,16 @@ def load_training_data(
     """Read the training table and prepare its batches.
 
     Args:
-        data: what is trained on, and how it is read.
-        batch: what a batch and an epoch consist of.
-        seed: seed of all draws.
+        data: the training data, and how they are read.
+        batch: the composition of batches and epochs.
+        seed: random seed.
         processes: this process among those that train together.
-        device: where the batches go; for a GPU they are copied to pinned memory.
-        name_sources: whether the labels of spoofed items say whom they imitate (see PairPlanner).
+        device: device of the batches; for a GPU, they are copied to pinned memory.
+        name_sources: whether the labels of spoofed items identify the imitated speaker (see
+            PairPlanner).
 
     Raises:
-        SasvError: table and options do not fit each other.
+        SasvError: table and options contradict each other.
     """
     utterances = load_utterances(data.utterances, data.where)
     if not batch.spoof_pairs:  # Stage 1 has no spoof class

@@ -110,9 +110,7 @@ class Generator(nn.Module):
 
 
 class HifiGan(NeuralVocoder):
-    """HiFi-GAN; ``weights`` is the official generator (``g_02500000``), with its config.json in the
-    same folder.
-    """
+    """HiFi-GAN; ``weights`` is the official generator, with config.json in the same folder."""
 
     mel = "80 Slaney bands to 8 kHz, 1024/256 at 22.05 kHz, natural log (by its config.json)"
     licence = "MIT (official code and weights)"
