@@ -200,9 +200,11 @@ def slurm(tmp_path):
 
 
 @pytest.fixture
-def ray_cluster(tmp_path_factory):
+def ray_cluster(monkeypatch):
     """A Ray cluster of two nodes; a function that kills the second."""
     pytest.importorskip("ray", reason="ray is not installed: pip install sasv[ray]")
+    # By default tasks have the lowest priority, and starve on a busy machine.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
