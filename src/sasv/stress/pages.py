@@ -284,12 +284,12 @@ def by_condition(test: StressTest, result: Result) -> Section:
     the condition with the highest SASV-EER first.
     """
     names = (MISS, INCONCLUSIVE, f"accepted.{OTHERS}", "sv_eer", "spf_eer", "sasv_eer")
-    order = sorted(
-        result.measured,
-        key=lambda name: (
-            -(result.measured[name].values["sasv_eer"] or result.measured[name].values[MISS] or 0.0)
-        ),
-    )
+
+    def weakness(condition: str) -> tuple[float, float]:
+        values = result.measured[condition].values
+        return values["sasv_eer"] or 0.0, values[MISS] or 0.0
+
+    order = sorted(result.measured, key=weakness, reverse=True)
     rows = [
         [
             Cell(test.conditions[condition].text),
