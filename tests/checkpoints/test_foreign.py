@@ -246,7 +246,13 @@ def test_odd_sizes_are_read_back_from_the_shapes(name, changes, tmp_path):
     }
     torch.save(state, tmp_path / "weights.pt")
     found = load_checkpoint(tmp_path / "weights.pt").specification.encoder_options
-    unseen = ("samples", "ratios", "temperatures", "variance_epsilon")  # shapes do not show these
+    unseen = (
+        "samples",
+        "ratios",
+        "temperatures",
+        "variance_epsilon",
+        "frozen_blocks",
+    )  # shapes do not show these
     expected = {key: value for key, value in made.option_values().items() if key not in unseen}
     assert {key: found[key] for key in expected} == expected
 

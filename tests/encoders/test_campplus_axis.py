@@ -40,3 +40,19 @@ def test_batched_is_single_with_the_axis(voice):
             np.testing.assert_allclose(row, axis(wave[None])[0], rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(row[:-1], plain(wave[None])[0], rtol=1e-5, atol=1e-5)
         assert (found[:, -1] > 0).all()
+
+
+def test_frozen_blocks_keep_their_weights_and_statistics():
+    encoder = make_encoder("campplus", SMALL | {"frozen_blocks": 2}).train()
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    parameters = [
+        x for group in encoder.parameter_groups() if group.lr_scale for x in group.parameters
+    ]
+    encoder(torch.randn(2, 16000)).square().sum().backward()
+    torch.optim.SGD(parameters, lr=0.1).step()
+    moved = {
+        key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])
+    }
+    trained = ("xvector.block3", "xvector.transit3", "xvector.out_nonlinear", "xvector.dense")
+    assert moved and all(key.startswith(trained) for key in moved)
+    assert {key.split(".")[1] for key in moved} >= {"block3", "transit3", "dense"}

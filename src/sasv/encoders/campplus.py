@@ -6,8 +6,9 @@ layer halves the number of frames.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Range
-from sasv.encoders.base import Encoder, EncoderOptions
+from sasv.encoders.base import Encoder, EncoderOptions, ParameterGroup
 from sasv.encoders.layers import SpoofAxis
 from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
@@ -51,6 +52,7 @@ class CampplusOptions(EncoderOptions):
     layers: tuple[int, ...] = (12, 24, 16)
     variance_epsilon: Annotated[float, Range(0, 1)] = 1e-12
     spoof_axis: bool = False
+    frozen_blocks: Annotated[int, Range(0, len(DILATIONS))] = 0
 
     def __post_init__(self) -> None:
         if self.bottleneck % 2:
@@ -219,6 +221,43 @@ class Campplus(Encoder):
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for module in self.frozen_parts():
+            module.requires_grad_(False)
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """Return the modules that are not trained."""
+        count = self.options.frozen_blocks
+        if not count:
+            return []
+        parts = self.xvector
+        blocks = [
+            parts[f"{name}{number}"]
+            for number in range(1, count + 1)
+            for name in ("block", "transit")
+        ]
+        return [self.head, parts["tdnn"], *blocks]
+
+    def train(self, mode: bool = True) -> "Campplus":
+        """Set training mode; what is frozen stays in evaluation mode, with its statistics."""
+        super().train(mode)
+        for module in self.frozen_parts():
+            module.eval()
+        return self
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return what is trained, and what is frozen."""
+        frozen = [x for module in self.frozen_parts() for x in module.parameters()]
+        inside = {id(parameter) for parameter in frozen}
+        trained = [parameter for parameter in self.parameters() if id(parameter) not in inside]
+        groups = [ParameterGroup("encoder", trained)]
+        if frozen:
+            groups.append(ParameterGroup("frozen blocks", frozen, 0.0))
+        return groups
+
+    @classmethod
+    def retrained(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return which blocks a training freezes."""
+        return {name: value for name, value in wanted.items() if name == "frozen_blocks"}
 
     @property
     def dimension(self) -> int:
@@ -226,14 +265,37 @@ class Campplus(Encoder):
         return self.options.embedding + int(self.options.spoof_axis)
 
     def network(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        parts = self.xvector
-        linear, norm = parts["tdnn"].children()
+        return self.above(*self.below(features, mask))
+
+    def below(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return what the first dense block that is trained is fed.
+
+        Args:
+            features: (batch, feature_size, frames).
+            mask: of these, see ``network``.
+
+        Returns:
+            (batch, channels, half the frames), and its mask.
+        """
+        linear, norm = self.xvector["tdnn"].children()
         assert isinstance(linear, nn.Conv1d)
         x, mask = convolve(linear, self.head(features, mask), mask)
-        x = norm(x)
-        segments = Segments.of(x, mask, SEGMENT)
-        for number in range(1, len(DILATIONS) + 1):
-            x = parts[f"transit{number}"](parts[f"block{number}"](x, mask, segments))
+        return self._blocks(norm(x), mask, range(1, self.options.frozen_blocks + 1)), mask
+
+    def above(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the embeddings (batch, dimension) of what ``below`` returned."""
+        parts = self.xvector
+        x = self._blocks(x, mask, range(self.options.frozen_blocks + 1, len(DILATIONS) + 1))
         pooled = temporal_statistics(parts["out_nonlinear"](x), mask, self.options.variance_epsilon)
         embeddings = parts["dense"](pooled[:, :, None]).squeeze(2)
         return embeddings if self.spoof_axis is None else self.spoof_axis(embeddings)
+
+    def _blocks(self, x: Tensor, mask: Tensor | None, numbers: range) -> Tensor:
+        """Pass through the dense blocks of these numbers."""
+        if numbers:
+            segments = Segments.of(x, mask, SEGMENT)
+            for number in numbers:
+                x = self.xvector[f"transit{number}"](
+                    self.xvector[f"block{number}"](x, mask, segments)
+                )
+        return x
