@@ -111,6 +111,8 @@ def _parser(name: str, command: Command, kind: type, mode: str) -> Any:
             many: dict[str, Any] = (
                 {"nargs": "+", "type": str} if kind_of(hint) is list else {"type": hint}
             )
+            if field.default is not dataclasses.MISSING:
+                many |= {"nargs": "?", "default": field.default}
             parser.add_argument(field.name, help=text, **many)
             continue
         more: dict[str, Any] = {"default": field.default}

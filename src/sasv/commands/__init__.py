@@ -125,6 +125,7 @@ COMMANDS = {
         "turn scores into LLRs, fuse systems, choose a threshold",
         positionals=("scores",),
         inputs=("scores", "key", "cm", "apply", "apply_key", "apply_cm", "model"),
+        speech=("enrolled",),
         outputs={"out": (), "result": (), "model_out": ()},
     ),
     "report": Command(

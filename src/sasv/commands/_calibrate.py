@@ -11,6 +11,7 @@ import numpy as np
 from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.checkpoints import load_checkpoint, save_checkpoint
+from sasv.commands._calibrate_people import fit_to_people
 from sasv.core.errors import SasvError
 from sasv.core.options import CropCount, CropSeconds, Options, Range
 from sasv.decision import SpeechLimits, Verifier
@@ -24,6 +25,7 @@ from sasv.scores import Scoring, read_scores
 from sasv.scores.quality import QUALITY
 from sasv.scores.scoring import Enrolment, described, load_scoring, same_scoring, unfused
 from sasv.tables import Scores, Table
+from sasv.weights.catalogue import DEFAULT
 
 logger = logging.getLogger("sasv")
 
@@ -34,7 +36,7 @@ class CalibrateOptions(Options):
     and the threshold follows from the costs.
 
     Args:
-        scores: score file of development trials.
+        scores: score file of development trials; left out with --enrolled.
         out: output file for the fitted back-end (JSON).
         kind: logistic (calibration, or linear fusion of several columns), sum, nonlinear (fusion
             of calibrated speaker and countermeasure scores), or three-way (for a checkpoint with a
@@ -59,12 +61,15 @@ class CalibrateOptions(Options):
         crops: number of crops of the scores.
         crop_seconds: length of these crops, in seconds.
         max_pause: length to which pauses were shortened for the scores, in seconds.
+        enrolled: folder with one folder of recordings for each of your own people, to fit to them
+            and to copies of their speech that sasv makes, instead of to a score file. Prints what
+            errors to expect.
         model: checkpoint that made the scores; the calibration, costs, and threshold are added
-            to it.
+            to it. With --enrolled, by default the model that comes with sasv.
         model_out: output file for the calibrated checkpoint.
     """
 
-    scores: str
+    scores: str = ""
     out: str = ""
     kind: Literal["logistic", "sum", "nonlinear", "three-way"] = "logistic"
     columns: list[str] = field(default_factory=lambda: ["score"])
@@ -81,6 +86,7 @@ class CalibrateOptions(Options):
     crops: CropCount = 0
     crop_seconds: CropSeconds = 4.0
     max_pause: Annotated[float | None, Range(0)] = None
+    enrolled: str = ""
     model: str = ""
     model_out: str = ""
 
@@ -89,6 +95,10 @@ def calibrate(options: CalibrateOptions) -> Backend:
     """Fit a back-end; write it, apply it, put it into a checkpoint, as wanted; return it."""
     if bool(options.apply) != bool(options.result):
         raise SasvError("--apply FILE needs --result FILE, and vice versa")
+    if options.enrolled:
+        return calibrate_people(options)
+    if not options.scores:
+        raise SasvError("calibrate needs a score file, or --enrolled FOLDER")
     if bool(options.model) != bool(options.model_out):
         raise SasvError("--model needs --model-out: the calibrated checkpoint is a new file")
     if not options.columns:
@@ -142,6 +152,23 @@ def calibrate(options: CalibrateOptions) -> Backend:
                 f"{described(scoring)}"
             )
         fingerprint = "" if record is None else record[1]
+        into_checkpoint(backend, scoring, fingerprint, options, three_way)
+    return backend
+
+
+def calibrate_people(options: CalibrateOptions) -> Backend:
+    """Fit to one's own people; put the calibration into a checkpoint, as wanted; return it."""
+    given = [options.scores, options.out, options.key, options.cm, options.apply]
+    if any(given) or options.kind != "logistic" or options.columns != [SCORE] or options.quality:
+        raise SasvError(
+            "--enrolled takes --model, --model-out, and --costs alone: the scores are made of the "
+            "recordings, and the kind of calibration is that of the model"
+        )
+    options = replace(options, model=options.model or DEFAULT)
+    backend, three_way, scoring, fingerprint = fit_to_people(
+        options.enrolled, options.model, cost_model(options.costs)
+    )
+    if options.model_out:
         into_checkpoint(backend, scoring, fingerprint, options, three_way)
     return backend
 
