@@ -143,8 +143,8 @@ class NeuralVocoder(Vocoder):
         return self.hop * max(1, round(seconds * self.rate / self.hop))
 
     def noise(self, shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Return standard normal noise (batch, *shape). Each item has its own seed, and the noise
-        is the same on every device.
+        """Return standard normal noise ``(batch, *shape)``. Each item has its own seed, and the
+        noise is the same on every device.
         """
         drawn = [
             torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
