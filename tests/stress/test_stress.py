@@ -88,20 +88,21 @@ def pages(out):
     return {name: (out / f"report.{name}").read_bytes() for name in ("html", "md", "json", "tsv")}
 
 
+@pytest.mark.slow
 def test_report_is_the_same_after_an_interruption_and_in_shards(corpus, place):
     wanted = {"system": "tried:spectrum", "against": ["tried:cosine"]}
-    wanted |= {"recordings": 1, "impostors": 2}
+    wanted |= {"speakers": 5, "recordings": 1, "impostors": 2}
     test = stress(options(corpus, place / "whole", **wanted))
     module = sys.modules["tried"]
     whole = len(module.calls)
     module.calls.clear()
-    module.limit[0] = 40
+    module.limit[0] = 25
     with pytest.raises(KeyboardInterrupt):
         stress(options(corpus, place / "killed", **wanted))
     module.limit[0] = None
     before = len(module.calls)
     stress(options(corpus, place / "killed", **wanted))
-    assert len(module.calls) - before < whole - 30
+    assert len(module.calls) - before < whole - 15
     assert stress(options(corpus, place / "shards", shard="1/2", **wanted)) is None
     assert stress(options(corpus, place / "shards", shard="2/2", **wanted)) is not None
     assert pages(place / "whole") == pages(place / "killed") == pages(place / "shards")
@@ -113,8 +114,8 @@ def check_report(test, out):
     report = json.loads((out / "report.json").read_text())
     rates = [point["rate"] for point in report["weakest"] if point["interval"]]
     assert rates == sorted(rates, reverse=True)
-    assert report["claims"]["target"] == 8 and report["speakers"] == 8
-    assert set(report["attacks"]) == {"source-filter", "noise"}
+    assert report["claims"]["target"] == 5 and report["speakers"] == 5
+    assert report["attacks"]["source-filter"] == 5
     assert list(report["conditions"]) == [CLEAN, "white-10", "speech-1.5"]
     assert not report["systems"]["tried:spectrum"]["threshold"]["own"]
     against = report["systems"]["tried:cosine"]["conditions"]["white-10"]["against"]
@@ -144,6 +145,7 @@ def test_function_of_two_recordings_scores_as_the_cosine_of_one(corpus, place):
     assert np.allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_model_decides_as_sasv_verify_does(corpus, trained, place):
     path = str(trained / "model.safetensors")
     wanted = {"system": path, "threshold": 0.3, "vocoders": ["none"], "intervals": 0}
