@@ -246,6 +246,7 @@ def bona_fide(corpus, tmp_path):
     return own
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_path):
     """One process; three shards of which one is killed and started again; all with a corrupt

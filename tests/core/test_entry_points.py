@@ -81,6 +81,7 @@ def install(folder: Path, name: str, code: str, group: str, entry: str) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_encoder_of_another_package_trains_converts_evaluates_and_is_planned(tmp_path):
     folder = tmp_path / "site"

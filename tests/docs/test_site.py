@@ -27,6 +27,7 @@ def test_notebooks_run(notebook, tmp_path):
     ).execute()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path):
     """Without the API pages, which import every module twice over and are built by

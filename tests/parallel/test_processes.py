@@ -138,6 +138,7 @@ def test_two_processes_without_gathering_give_the_mean_of_their_gradients(corpus
     )
 
 
+@pytest.mark.long
 def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_path):
     """SIGTERM to both: they save at the same batch; the averages and the selection go on too."""
     changes = {

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Options
@@ -10,6 +10,8 @@ from sasv.service.keys import DEFAULT_SCOPES, new_api_key
 from sasv.service.state import ServiceState
 from sasv.store import VoiceprintStore
 from sasv.store.keys import read_key
+
+ACTIONS = ("create", "list", "revoke")
 
 
 @dataclass
@@ -33,7 +35,7 @@ class KeysOptions(Options):
             SASV_STORE_KEY.
     """
 
-    action: Literal["create", "list", "revoke"]
+    action: str
     path: str
     name: str = ""
     tenant: str = "default"
@@ -44,6 +46,8 @@ class KeysOptions(Options):
 
 def keys(options: KeysOptions) -> dict[str, Any]:
     """Do something with API keys; return plain values that say what was done."""
+    if options.action not in ACTIONS:
+        raise SasvError(f"unknown action '{options.action}'; known: {', '.join(ACTIONS)}")
     if options.action == "create" and not options.name:
         raise SasvError("sasv keys create needs --name, the holder of the key")
     if options.action == "revoke" and not options.id:
