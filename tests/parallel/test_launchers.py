@@ -299,5 +299,9 @@ def test_a_killed_command_leaves_jobs_that_the_next_one_cancels(slurm, corpus, t
     finished(run(command, environment))
     assert contents(out) == contents(tmp_path / "whole")
     asked = ["squeue", "--noheader"]
-    queued = subprocess.run(asked, env={**os.environ, **environment}, capture_output=True)
+    for _ in range(60):  # the last jobs have written their results, and are about to end
+        queued = subprocess.run(asked, env={**os.environ, **environment}, capture_output=True)
+        if not queued.stdout.strip():
+            break
+        time.sleep(1)
     assert not queued.stdout.strip()
