@@ -39,7 +39,7 @@ NAMES = [
     "%00",
     "a" * 5000,
 ]
-OUTCOMES = ("accept", "reject_speaker", "reject_spoof", "inconclusive")
+OUTCOMES = ("accept", "reject", "reject_speaker", "reject_spoof", "inconclusive")
 
 
 HEAD = (
