@@ -11,11 +11,10 @@ from sasv.core.options import Options, Range
 from sasv.runtime import Verifier
 from sasv.store import VoiceprintStore
 from sasv.store.keys import read_key
+from sasv.store.record import SECONDS_A_DAY
 from sasv.weights.catalogue import DEFAULT
 
 logger = logging.getLogger("sasv")
-
-DAY = 86400.0
 
 
 @dataclass
@@ -76,7 +75,9 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
     verifier = Verifier(load_any(options.model, options.device, options.channel))
     voiceprint = verifier.enrol(options.recordings, options.speaker)
     tenant = options.tenant
-    found = store.duplicates(voiceprint, verifier.decider, tenant)
+    refuse = options.duplicates == "refuse" and not options.more
+    # The store looks for duplicates itself where it has to refuse them.
+    found = [] if refuse else store.duplicates(voiceprint, verifier.decider, tenant)
     if options.more:
         kept = [one for one in store.of(options.speaker, tenant) if one.label == options.label]
         if not kept:
@@ -88,8 +89,8 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
             tenant,
             options.label,
             options.consent,
-            None if options.days is None else store.clock() + DAY * options.days,
-            verifier.decider if options.duplicates == "refuse" else None,
+            None if options.days is None else store.clock() + SECONDS_A_DAY * options.days,
+            verifier.decider if refuse else None,
         )
     for one in found:
         logger.warning(f"warning: this voice is enrolled already as {one.speaker}")

@@ -40,6 +40,10 @@ class Reason:
     text: str
     fatal: bool = False
 
+    def to_dict(self) -> dict[str, str]:
+        """Return the code and the text, as reports and the service give them."""
+        return {"code": self.code, "text": self.text}
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -88,7 +92,7 @@ class Decision:
         for name in (SPEAKER, SPOOF):
             if name in self.llrs:
                 values[f"{name}_llr"] = self.llrs[name]
-        values["reasons"] = [{"code": reason.code, "text": reason.text} for reason in self.reasons]
+        values["reasons"] = [reason.to_dict() for reason in self.reasons]
         return values
 
 

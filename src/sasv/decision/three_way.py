@@ -126,7 +126,7 @@ def detect_spoof(
             else:
                 accepted = llr >= values["llr_threshold"]
                 values["outcome"] = BONA_FIDE if accepted else SPOOFED
-    values["reasons"] = [{"code": reason.code, "text": reason.text} for reason in reasons]
+    values["reasons"] = [reason.to_dict() for reason in reasons]
     return values
 
 

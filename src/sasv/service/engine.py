@@ -20,12 +20,12 @@ from sasv.service.recordings import decoded, measured
 from sasv.service.settings import Settings
 from sasv.service.state import ServiceState
 from sasv.store import Stored, VoiceprintStore
+from sasv.store.record import SECONDS_A_DAY
 
 DETECTION_COSTS = "track1"
 COPY_SECONDS = 20.0
 """Longest recording that is copied by a vocoder, which takes about a tenth of its length."""
 
-SECONDS_A_DAY = 86_400.0
 VOICEPRINTS_A_SPEAKER = 3
 """So many times more voiceprints than speakers are searched, as a speaker may have several."""
 
@@ -164,7 +164,7 @@ class Engine:
                 422,
                 "unusable_recording",
                 "; ".join(reason.text for reason in faults),
-                reasons=[{"code": reason.code, "text": reason.text} for reason in faults],
+                reasons=[reason.to_dict() for reason in faults],
                 recording=recording.to_dict(),
             )
         with self.state.database.transaction():
@@ -182,7 +182,7 @@ class Engine:
             "speaker": speaker,
             "voiceprint": self._described(stored),
             "recording": recording.to_dict(),
-            "reasons": [{"code": reason.code, "text": reason.text} for reason in warnings],
+            "reasons": [reason.to_dict() for reason in warnings],
         }
 
     def _others(self, tenant: str, speaker: str, recording: Recording) -> list[Reason]:
@@ -302,7 +302,7 @@ class Engine:
             candidates.sort(
                 key=lambda one: -np.inf if one["score"] is None else one["score"], reverse=True
             )
-        reasons = [{"code": reason.code, "text": reason.text} for reason in faults]
+        reasons = [reason.to_dict() for reason in faults]
         if not faults and not candidates:
             reasons = [{"code": "nobody_enrolled", "text": "nobody is enrolled with this model"}]
         return {

@@ -5,6 +5,8 @@ from typing import Any
 
 from sasv.runtime.verifier import Voiceprint
 
+SECONDS_A_DAY = 86_400.0
+
 
 @dataclass(frozen=True)
 class Stored:
