@@ -43,13 +43,14 @@ from sasv.vocoders import make_vocoder
 from sasv.vocoders.hn_nsf import Network
 
 ENCODERS = ("ecapa-tdnn", "mfa-conformer", "ska-tdnn", "campplus")
+FASTEST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "compile": True}
 WAYS: tuple[dict[str, Any], ...] = (
     {"precision": "float32"},
     {"precision": "float32", "tf32": True},
-    {"precision": "float16"},
     {"precision": "bfloat16"},
     {"precision": "bfloat16", "channels_last": True},
-    {"precision": "bfloat16", "compile": True},
+    {"precision": "float16", "channels_last": True},
+    FASTEST,
 )
 CLASSES = [f"id{number:05}" for number in range(5994)]
 SAMPLES = 32240  # the published crop of 2 s
@@ -65,6 +66,7 @@ class Run:
         out: folder for files.
         deadline: time.monotonic() at which no part begins any more.
         found: results by part, written as JSON.
+        compiling: encoder -> process that compiles it.
     """
 
     device: torch.device
@@ -72,6 +74,7 @@ class Run:
     out: Path
     deadline: float
     found: dict[str, Any] = field(default_factory=dict)
+    compiling: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -161,8 +164,6 @@ def steps(run: Run) -> None:
         for way in WAYS[:1] if run.quick else WAYS:
             if time.monotonic() > run.deadline:
                 raise TimeoutError
-            if way.get("channels_last") and name not in ("ska-tdnn", "campplus"):
-                continue
             run.reset_peak()
             title = " ".join(
                 [name, *(key if value is True else value for key, value in way.items())]
@@ -182,6 +183,32 @@ def steps(run: Run) -> None:
                 flush=True,
             )
             torch.compiler.reset()
+
+
+def start_compiling(run: Run) -> None:
+    """Compile every encoder in a process of its own, beside the parts in which no time is measured.
+
+    The processes leave what they compiled in PyTorch's cache on the disk.
+    """
+    words = [sys.executable, __file__, "--out", str(run.out), "--compile-only"]
+    for name in ENCODERS:
+        run.compiling[name] = subprocess.Popen([*words, name], stdout=subprocess.DEVNULL)
+
+
+def compile_only(run: Run, name: str) -> None:
+    """Take one step with a compiled encoder."""
+    with arithmetic(tf32=False):
+        one_step(run, engine_of(run, name, **FASTEST), run.pairs)()
+
+
+def warmed(run: Run) -> None:
+    """The encoders are compiled: what follows is measured with nothing beside it."""
+    for name, process in run.compiling.items():
+        try:
+            process.wait(max(1.0, run.deadline - time.monotonic() - 150))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        print(f"  {name}: exit status {process.wait()}")
 
 
 def peer(run: Run) -> None:
@@ -312,20 +339,25 @@ def sasv(run: Run, words: list[str]) -> None:
 
 
 def from_files(run: Run) -> None:
-    """A training from FLAC, against the step alone."""
+    """A training from FLAC files, against the step alone."""
     table = make_table(run)
-    sasv(run, train_words(run, table, "files"))
-    row = list(csv.DictReader((run.out / "files" / "metrics.csv").open()))[-1]
+    pairs = 2 if run.quick else 100
     batches = 2 if run.quick else 60
-    pairs = 2 if run.quick else 50
-    taken = float(row["seconds"]) / batches
-    waited = float(row["waited_for_data"])
-    engine = engine_of(run, "ecapa-tdnn", precision="float32" if run.quick else "bfloat16")
-    alone = run.median(one_step(run, engine, pairs))
-    print(
-        f"  {pairs} pairs: {1e3 * taken:.1f} ms a step from files, {1e3 * alone:.1f} ms alone; "
-        f"waited for data {waited:.2f}"
-    )
+    ways: list[dict[str, Any]] = [{"augment_on": "cpu"}, {"augment_on": "device"}]
+    engine = {"precision": "float32"} if run.quick else FASTEST
+    alone = run.median(one_step(run, engine_of(run, "ecapa-tdnn", **engine), pairs))
+    for way in ways[1:] if run.quick else ways:
+        if time.monotonic() > run.deadline:
+            raise TimeoutError
+        name = f"files-{way['augment_on']}"
+        sasv(run, train_words(run, table, name, **engine, **way, pairs=pairs))
+        row = list(csv.DictReader((run.out / name / "metrics.csv").open()))[-1]
+        taken = float(row["seconds"]) / batches
+        print(
+            f"  augmentation on {way['augment_on']}: {1e3 * taken:.1f} ms a step from files, "
+            f"{1e3 * alone:.1f} ms alone; waited for data {float(row['waited_for_data']):.2f}",
+            flush=True,
+        )
 
 
 def determinism(run: Run) -> None:
@@ -363,11 +395,12 @@ def vocoder(run: Run) -> None:
     count = 1 if run.quick else 16
     length = RATE // 10 if run.quick else 4 * RATE
     waves = [0.1 * rng.standard_normal(length).astype(np.float32) for _ in range(count)]
-    started = time.perf_counter()
-    maker.many(waves, RATE, list(range(count)))
-    run.wait()
-    rate = count * length / RATE / (time.perf_counter() - started)
-    print(f"  hn-nsf, batch of {count}: {rate:.1f} x real time, start included")
+    for what in ("start included",) if run.quick else ("start included", "after it"):
+        started = time.perf_counter()
+        maker.many(waves, RATE, list(range(count)))
+        run.wait()
+        rate = count * length / RATE / (time.perf_counter() - started)
+        print(f"  hn-nsf, batch of {count}: {rate:.1f} x real time, {what}")
 
 
 def nccl(run: Run) -> None:
@@ -385,38 +418,50 @@ def nccl(run: Run) -> None:
 
 
 def profile(run: Run) -> None:
-    """Where an ECAPA-TDNN step goes."""
+    """Where a bfloat16 step goes, by kernel; the tables go into profile.txt."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    step = one_step(run, engine_of(run, "ecapa-tdnn", precision="bfloat16"), run.pairs)
-    step()
     activities = [ProfilerActivity.CPU]
     order = "self_cpu_time_total"
     if run.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
         order = "self_device_time_total"
-    with profiled(activities=activities) as profiler:
-        step()
-        run.wait()
-    table = profiler.key_averages().table(order, row_limit=15, max_name_column_width=50)
-    (run.out / "profile.txt").write_text(table)
-    for line in table.splitlines():
-        print(f"  {line[:110]}")
+    with (run.out / "profile.txt").open("w") as tables:
+        for name in ENCODERS[:1] if run.quick else ENCODERS:
+            for way in WAYS[2:3] if run.quick else (WAYS[3], FASTEST):
+                if time.monotonic() > run.deadline:
+                    raise TimeoutError
+                step = one_step(run, engine_of(run, name, **way), run.pairs)
+                for _ in range(1 if run.quick else 3):
+                    step()
+                run.wait()
+                with profiled(activities=activities) as profiler:
+                    step()
+                    run.wait()
+                found = profiler.key_averages()
+                tables.write(f"{name} {way}\n")
+                tables.write(found.table(order, row_limit=45, max_name_column_width=100) + "\n")
+                largest = sorted(found, key=lambda row: getattr(row, order), reverse=True)
+                print(f"  {name} {way}")
+                for row in largest[:6]:
+                    print(f"    {getattr(row, order) / 1e3:8.2f} ms {row.count:5} x {row.key[:80]}")
+                torch.compiler.reset()
 
 
 PARTS: tuple[Callable[[Run], None], ...] = (
-    ceilings,
     scores,
-    embeddings,
-    steps,
-    peer,
-    from_files,
-    determinism,
     nccl,
-    vocoder,
-    largest_batch,
+    determinism,
+    warmed,
+    ceilings,
+    steps,
     profile,
+    from_files,
+    embeddings,
+    vocoder,
+    peer,
+    largest_batch,
 )
 
 
@@ -426,10 +471,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for files and results")
     parser.add_argument("--minutes", type=float, default=5.5, help="no part begins after these")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, for a test")
+    parser.add_argument("--compile-only", choices=ENCODERS, help="compile an encoder, no more")
     options = parser.parse_args(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options.out.mkdir(parents=True, exist_ok=True)
     run = Run(device, options.quick, options.out, time.monotonic() + 60 * options.minutes)
+    if options.compile_only:
+        compile_only(run, options.compile_only)
+        return 0
+    if not options.quick:
+        start_compiling(run)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     run.found |= {"card": name, "torch": torch.__version__}
     failed = []

@@ -18,6 +18,7 @@ from sasv.core.errors import SasvError
 from sasv.core.options import Range
 from sasv.encoders.base import Encoder, EncoderOptions, ParameterGroup
 from sasv.encoders.layers import SpoofAxis
+from sasv.encoders.memory_format import concatenated
 from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import Segments, convolve, keep
@@ -160,7 +161,7 @@ class _DenseBlock(nn.ModuleDict):
 
     def forward(self, x: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
         for layer in self.values():
-            x = torch.cat((x, layer(x, mask, segments)), dim=1)
+            x = concatenated([x, layer(x, mask, segments)])
         return x
 
 

@@ -7,12 +7,12 @@ embeddings*, Interspeech 2023. The released weights state no licence.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sasv.core.errors import SasvError
 from sasv.encoders.base import Encoder, EncoderOptions
 from sasv.encoders.layers import Res2Block, attention_network, attentive_statistics
+from sasv.encoders.memory_format import concatenated
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep
 
@@ -84,7 +84,7 @@ class TdnnTrunk(Encoder):
         x1 = self.layer1(x, mask)
         x2 = self.layer2(x + x1, mask)
         x3 = self.layer3(x + x1 + x2, mask)
-        x = self.relu(self.layer4(torch.cat((x1, x2, x3), dim=1)))
+        x = self.relu(self.layer4(concatenated([x1, x2, x3])))
         pooled = attentive_statistics(x, self.attention, mask)
         return self.bn6(self.fc6(self.bn5(pooled)))
 

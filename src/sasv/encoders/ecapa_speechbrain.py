@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sasv.encoders.base import Encoder
 from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, TEST_OPTIONS, EcapaOptions
 from sasv.encoders.layers import Res2Block, attention_logits, attention_network
+from sasv.encoders.memory_format import concatenated
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep, masked_mean, masked_variance
 
@@ -64,7 +65,7 @@ class MirroredRes2Block(Res2Block):
             assert isinstance(conv, nn.Conv1d)
             current = groups[index] if index == 1 else outputs[-1] + groups[index]
             outputs.append(norm(self.relu(convolve_mirrored(conv, current, mask))))
-        mixed = self.bn3(self.relu(self.conv3(torch.cat(outputs, dim=1))))
+        mixed = self.bn3(self.relu(self.conv3(concatenated(outputs))))
         return self.se(mixed, mask) + x
 
 
@@ -101,7 +102,7 @@ class EcapaSpeechBrain(Encoder):
         x1 = self.layer1(x, mask)
         x2 = self.layer2(x1, mask)
         x3 = self.layer3(x2, mask)
-        x = self.bn4(F.relu(self.layer4(torch.cat((x1, x2, x3), dim=1))))
+        x = self.bn4(F.relu(self.layer4(concatenated([x1, x2, x3]))))
         return self.fc6(self.bn5(self._pooled(x, mask)))
 
     def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:

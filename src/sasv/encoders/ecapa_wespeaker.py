@@ -6,13 +6,13 @@ The Res2 blocks are those of the published system (``sasv.encoders.layers``);
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.encoders.base import Encoder
 from sasv.encoders.ecapa import RES2_DILATIONS, RES2_KERNEL, TEST_OPTIONS, EcapaOptions
 from sasv.encoders.layers import Res2Block
+from sasv.encoders.memory_format import concatenated
 from sasv.encoders.pooling import TanhAttentiveStatistics
 from sasv.frontends.base import Frontend
 from sasv.frontends.masks import keep
@@ -68,5 +68,5 @@ class EcapaWespeaker(Encoder):
         x1 = self.layer1(x, mask)
         x2 = self.layer2(x1, mask)
         x3 = self.layer3(x2, mask)
-        x = F.relu(self.layer4(torch.cat((x1, x2, x3), dim=1)))
+        x = F.relu(self.layer4(concatenated([x1, x2, x3])))
         return self.bn6(self.fc6(self.bn5(self.pooling(x, mask))))

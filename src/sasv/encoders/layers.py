@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sasv.encoders.memory_format import concatenated
 from sasv.encoders.pooling import convolve_with_context
 from sasv.frontends.masks import keep, masked_mean, masked_variance
 
@@ -61,7 +62,7 @@ class Res2Block(nn.Module):
             current = chunks[index] if index == 0 else outputs[-1] + chunks[index]
             outputs.append(norm(self.relu(conv(keep(current, mask)))))
         outputs.append(chunks[-1])
-        mixed = self.bn3(self.relu(self.conv3(torch.cat(outputs, dim=1))))
+        mixed = self.bn3(self.relu(self.conv3(concatenated(outputs))))
         return self.se(mixed, mask) + x
 
 

@@ -46,8 +46,8 @@ def convolve_with_context(layer: nn.Conv1d, x: Tensor, mean: Tensor, deviation: 
     deviation over time.
 
     The last two are the same for all frames, so that their part, two thirds of the arithmetic, is
-    computed only once. In training they are concatenated, because the rounding would differ and
-    trainings must reproduce the weights of earlier versions.
+    computed only once. In training on a CPU they are concatenated, because the rounding would
+    differ and trainings must reproduce the weights of earlier versions.
 
     Args:
         layer: convolution with ``3 * channels`` input channels.
@@ -58,7 +58,7 @@ def convolve_with_context(layer: nn.Conv1d, x: Tensor, mean: Tensor, deviation: 
     Returns:
         (batch, output channels, frames).
     """
-    if layer.training:
+    if layer.training and x.device.type == "cpu":
         return layer(torch.cat((x, mean.expand_as(x), deviation.expand_as(x)), dim=1))
     own, of_mean, of_deviation = layer.weight.chunk(3, dim=1)
     context = F.conv1d(mean, of_mean, layer.bias) + F.conv1d(deviation, of_deviation)

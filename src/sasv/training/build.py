@@ -8,6 +8,7 @@ import torch
 
 from sasv.core.errors import SasvError
 from sasv.core.outputs import refuse_inside_speech
+from sasv.encoders.memory_format import use_channels_last
 from sasv.losses import LOSSES
 from sasv.parallel.devices import pick_device
 from sasv.parallel.processes import Processes
@@ -153,8 +154,9 @@ def build_engine(
         anchor=anchor,
     )
     system.to(device)
-    if options.channels_last:
-        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Not on a CPU: there, the backward pass of CAM++ in this format corrupts memory (PyTorch 2.13).
+    if options.channels_last and device.type == "cuda":
+        use_channels_last(encoder)
     averages = make_averages(options, system)  # a copy of the system, which is never compiled
     if options.compile:
         system.compile_encoder(device)

@@ -97,8 +97,8 @@ class ModelOptions(Options):
         deterministic: use deterministic algorithms only, so that training on a GPU is reproducible
             to the byte; slower. (Training on a CPU always is.)
         compile: compile the encoder with torch.compile (takes half a minute at the start).
-        channels_last: use the channels-last memory format for two-dimensional convolutions
-            (SKA-TDNN).
+        channels_last: on a GPU, use the channels-last memory format for convolutions, which is
+            faster in half precision; it has no effect on a CPU.
     """
 
     encoder: str = "ecapa-tdnn"
