@@ -1,7 +1,7 @@
 """Everything that is measured on a card, in one process: steps of training, embeddings, a training
 from files, determinism, scores, vocoders, memory, and a profile.
 
-    python benchmarks/gpu.py --out FOLDER [--minutes 5.5] [--quick]
+    python benchmarks/gpu.py --out FOLDER [--minutes 5.5] [--quick] [--parts steps scores]
 
 ``benchmarks/gpu.sh`` calls it. Each part that fails is named, and the others go on; parts for which
 no time is left are named too. ``--quick`` runs every part at its smallest size, on a CPU as well.
@@ -14,6 +14,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -45,13 +46,14 @@ from sasv.vocoders.hn_nsf import Network
 ENCODERS = ("ecapa-tdnn", "mfa-conformer", "ska-tdnn", "campplus")
 FASTEST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "compile": True}
 WAYS: tuple[dict[str, Any], ...] = (
-    {"precision": "float32"},
-    {"precision": "float32", "tf32": True},
-    {"precision": "bfloat16"},
     {"precision": "bfloat16", "channels_last": True},
     {"precision": "float16", "channels_last": True},
-    FASTEST,
+    {"precision": "bfloat16"},
+    {"precision": "float32"},
+    {"precision": "float32", "tf32": True},
 )
+STEPS_SECONDS = 150
+"""The steps may take this long; what is left of them is named."""
 CLASSES = [f"id{number:05}" for number in range(5994)]
 SAMPLES = 32240  # the published crop of 2 s
 
@@ -63,18 +65,18 @@ class Run:
     Attributes:
         device: what is measured.
         quick: smallest sizes, for a test.
-        out: folder for files.
+        out: folder for results.
+        work: folder for files that are not kept.
         deadline: time.monotonic() at which no part begins any more.
         found: results by part, written as JSON.
-        compiling: encoder -> process that compiles it.
     """
 
     device: torch.device
     quick: bool
     out: Path
+    work: Path
     deadline: float
     found: dict[str, Any] = field(default_factory=dict)
-    compiling: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -134,7 +136,7 @@ def ceilings(run: Run) -> None:
 def engine_of(run: Run, name: str, **way: Any) -> Engine:
     """Return an engine of the published Stage 1."""
     options = TrainOptions(
-        utterances="", out=str(run.out), encoder=name, encoder_options=run.encoder_options(name)
+        utterances="", out=str(run.work), encoder=name, encoder_options=run.encoder_options(name)
     )
     for key, value in way.items():
         setattr(options, key, value)
@@ -158,57 +160,59 @@ def one_step(run: Run, engine: Engine, pairs: int) -> Callable[[], None]:
 
 
 def steps(run: Run) -> None:
-    """Whole training steps of the published Stage 1 batch."""
-    for name in ENCODERS:
+    """Whole training steps of the published Stage 1 batch; profile.txt says where their time goes."""
+    until = min(run.deadline, time.monotonic() + STEPS_SECONDS)
+    ways = [(name, way) for way in (FASTEST, *WAYS) for name in ENCODERS]
+    if run.quick:
+        ways = [(name, {"precision": "float32"}) for name in ENCODERS]
+    for name, way in ways:
+        if time.monotonic() > until:
+            raise TimeoutError
+        run.reset_peak()
+        title = " ".join([name, *(key if value is True else value for key, value in way.items())])
+        try:
+            with arithmetic(tf32=way.get("tf32", False)):
+                step = one_step(run, engine_of(run, name, **way), run.pairs)
+                seconds = run.median(step)
+                if way in (FASTEST, WAYS[0]) or run.quick:
+                    profile(run, title, step)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            print(f"  {title:42} failed: {str(error).splitlines()[0]}")
+            continue
         operations = gflop(name, run.encoder_options(name), run.samples / RATE)
-        for way in WAYS[:1] if run.quick else WAYS:
-            if time.monotonic() > run.deadline:
-                raise TimeoutError
-            run.reset_peak()
-            title = " ".join(
-                [name, *(key if value is True else value for key, value in way.items())]
-            )
-            try:
-                with arithmetic(tf32=way.get("tf32", False)):
-                    seconds = run.median(one_step(run, engine_of(run, name, **way), run.pairs))
-            except (RuntimeError, torch.OutOfMemoryError) as error:
-                print(f"  {title:42} failed: {str(error).splitlines()[0]}")
-                continue
-            rate = 2 * run.pairs * operations / seconds / 1e3
-            share = 100 * rate / run.found["peak_tflops"]
-            run.found[f"step {title}"] = 1e3 * seconds
-            print(
-                f"  {title:42} {1e3 * seconds:8.1f} ms, {rate:6.1f} TFLOP/s, {share:4.1f} % of the "
-                f"bf16 peak, {run.peak():.1f} GB",
-                flush=True,
-            )
-            torch.compiler.reset()
+        rate = 2 * run.pairs * operations / seconds / 1e3
+        share = 100 * rate / run.found["peak_tflops"]
+        run.found[f"step {title}"] = 1e3 * seconds
+        print(
+            f"  {title:42} {1e3 * seconds:8.1f} ms, {rate:6.1f} TFLOP/s, {share:4.1f} % of the "
+            f"bf16 peak, {run.peak():.1f} GB",
+            flush=True,
+        )
+        torch.compiler.reset()
 
 
-def start_compiling(run: Run) -> None:
-    """Compile every encoder in a process of its own, beside the parts in which no time is measured.
+def profile(run: Run, title: str, step: Callable[[], None]) -> None:
+    """Write into profile.txt where the time of a step goes, by kernel."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
 
-    The processes leave what they compiled in PyTorch's cache on the disk.
-    """
-    words = [sys.executable, __file__, "--out", str(run.out), "--compile-only"]
-    for name in ENCODERS:
-        run.compiling[name] = subprocess.Popen([*words, name], stdout=subprocess.DEVNULL)
+    activities = [ProfilerActivity.CPU]
+    order = "self_cpu_time_total"
+    if run.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+        order = "self_device_time_total"
+    with profiled(activities=activities) as profiler:
+        step()
+        run.wait()
+    table = profiler.key_averages().table(order, row_limit=40, max_name_column_width=100)
+    with (run.out / "profile.txt").open("a") as tables:
+        tables.write(f"{title}\n{table}\n")
 
 
 def compile_only(run: Run, name: str) -> None:
-    """Take one step with a compiled encoder."""
+    """Take one step with a compiled encoder, which PyTorch keeps in its cache on the disk."""
     with arithmetic(tf32=False):
         one_step(run, engine_of(run, name, **FASTEST), run.pairs)()
-
-
-def warmed(run: Run) -> None:
-    """The encoders are compiled: what follows is measured with nothing beside it."""
-    for name, process in run.compiling.items():
-        try:
-            process.wait(max(1.0, run.deadline - time.monotonic() - 150))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        print(f"  {name}: exit status {process.wait()}")
 
 
 def peer(run: Run) -> None:
@@ -303,10 +307,10 @@ def make_table(run: Run) -> Path:
         for number in range(2 if run.quick else 8):
             name = f"s{speaker}-{number}"
             wave = 0.05 * tone + 0.003 * rng.standard_normal(len(at))
-            write_audio(run.out / "speech" / f"{name}.flac", wave.astype(np.float32))
+            write_audio(run.work / "speech" / f"{name}.flac", wave.astype(np.float32))
             for column, cell in zip(rows, (name, f"speech/{name}.flac", f"s{speaker}")):
                 rows[column].append(cell)
-    path = run.out / "utterances.tsv"
+    path = run.work / "utterances.tsv"
     Table.build(rows).save(path)
     return path
 
@@ -315,7 +319,7 @@ def train_words(run: Run, table: Path, name: str, **options: Any) -> list[str]:
     """Return the command of a training on the table, in a process of its own."""
     given: dict[str, Any] = {
         "utterances": str(table),
-        "out": str(run.out / name),
+        "out": str(run.work / name),
         "encoder_options": run.encoder_options("ecapa-tdnn"),
         "device": str(run.device),
         "pairs": 2 if run.quick else 50,
@@ -325,7 +329,7 @@ def train_words(run: Run, table: Path, name: str, **options: Any) -> list[str]:
         "batches_per_epoch": 2 if run.quick else 60,
         "precision": "float32" if run.quick else "bfloat16",
     }
-    path = run.out / f"{name}.yaml"
+    path = run.work / f"{name}.yaml"
     path.write_text(json.dumps(given | options))
     return ["train", str(path)]
 
@@ -342,7 +346,7 @@ def from_files(run: Run) -> None:
     """A training from FLAC files, against the step alone."""
     table = make_table(run)
     pairs = 2 if run.quick else 100
-    batches = 2 if run.quick else 60
+    batches = 2 if run.quick else 200
     ways: list[dict[str, Any]] = [{"augment_on": "cpu"}, {"augment_on": "device"}]
     engine = {"precision": "float32"} if run.quick else FASTEST
     alone = run.median(one_step(run, engine_of(run, "ecapa-tdnn", **engine), pairs))
@@ -350,8 +354,9 @@ def from_files(run: Run) -> None:
         if time.monotonic() > run.deadline:
             raise TimeoutError
         name = f"files-{way['augment_on']}"
-        sasv(run, train_words(run, table, name, **engine, **way, pairs=pairs))
-        row = list(csv.DictReader((run.out / name / "metrics.csv").open()))[-1]
+        sizes = {"pairs": pairs, "batches_per_epoch": batches}
+        sasv(run, train_words(run, table, name, **engine, **way, **sizes))
+        row = list(csv.DictReader((run.work / name / "metrics.csv").open()))[-1]
         taken = float(row["seconds"]) / batches
         print(
             f"  augmentation on {way['augment_on']}: {1e3 * taken:.1f} ms a step from files, "
@@ -370,13 +375,13 @@ def determinism(run: Run) -> None:
         sasv(run, train_words(run, table, name, **short))
     words = train_words(run, table, "killed", **short, save_minutes=0.0)
     process = subprocess.Popen([sys.executable, "-m", "sasv", *words], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (run.out / "killed" / "state.pt").exists():
+    while process.poll() is None and not (run.work / "killed" / "state.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     sasv(run, words)
     models = [
-        torch.load(run.out / name / "state.pt", weights_only=True)["system"]
+        torch.load(run.work / name / "state.pt", weights_only=True)["system"]
         for name in ("first", "second", "killed")
     ]
     for name, model in zip(("the second", "the killed and resumed"), models[1:]):
@@ -388,8 +393,8 @@ def determinism(run: Run) -> None:
 def vocoder(run: Run) -> None:
     """The neural source-filter vocoder with random weights, batched."""
     torch.manual_seed(0)
-    torch.save(Network().state_dict(), run.out / "nsf.pt")
-    maker = make_vocoder("hn-nsf", str(run.out / "nsf.pt"))
+    torch.save(Network().state_dict(), run.work / "nsf.pt")
+    maker = make_vocoder("hn-nsf", str(run.work / "nsf.pt"))
     maker.device = run.device
     rng = np.random.default_rng(3)
     count = 1 if run.quick else 16
@@ -406,7 +411,7 @@ def vocoder(run: Run) -> None:
 def nccl(run: Run) -> None:
     """The path of many processes with one rank."""
     backend = "nccl" if run.device.type == "cuda" else "gloo"
-    store = f"file://{run.out.resolve() / 'store'}"
+    store = f"file://{run.work.resolve() / 'store'}"
     dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
     try:
         values = torch.ones(3, device=run.device)
@@ -417,50 +422,16 @@ def nccl(run: Run) -> None:
     print(f"  {backend}, one rank: works")
 
 
-def profile(run: Run) -> None:
-    """Where a bfloat16 step goes, by kernel; the tables go into profile.txt."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiled
-
-    activities = [ProfilerActivity.CPU]
-    order = "self_cpu_time_total"
-    if run.device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-        order = "self_device_time_total"
-    with (run.out / "profile.txt").open("w") as tables:
-        for name in ENCODERS[:1] if run.quick else ENCODERS:
-            for way in WAYS[2:3] if run.quick else (WAYS[3], FASTEST):
-                if time.monotonic() > run.deadline:
-                    raise TimeoutError
-                step = one_step(run, engine_of(run, name, **way), run.pairs)
-                for _ in range(1 if run.quick else 3):
-                    step()
-                run.wait()
-                with profiled(activities=activities) as profiler:
-                    step()
-                    run.wait()
-                found = profiler.key_averages()
-                tables.write(f"{name} {way}\n")
-                tables.write(found.table(order, row_limit=45, max_name_column_width=100) + "\n")
-                largest = sorted(found, key=lambda row: getattr(row, order), reverse=True)
-                print(f"  {name} {way}")
-                for row in largest[:6]:
-                    print(f"    {getattr(row, order) / 1e3:8.2f} ms {row.count:5} x {row.key[:80]}")
-                torch.compiler.reset()
-
-
 PARTS: tuple[Callable[[Run], None], ...] = (
-    scores,
-    nccl,
-    determinism,
-    warmed,
     ceilings,
     steps,
-    profile,
     from_files,
-    embeddings,
+    determinism,
     vocoder,
+    embeddings,
     peer,
+    scores,
+    nccl,
     largest_batch,
 )
 
@@ -471,20 +442,30 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for files and results")
     parser.add_argument("--minutes", type=float, default=5.5, help="no part begins after these")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, for a test")
-    parser.add_argument("--compile-only", choices=ENCODERS, help="compile an encoder, no more")
+    names = [part.__name__ for part in PARTS]
+    parser.add_argument("--parts", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--compile-only", choices=ENCODERS, help="fill the cache of torch.compile")
     options = parser.parse_args(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(device, options.quick, options.out, time.monotonic() + 60 * options.minutes)
-    if options.compile_only:
-        compile_only(run, options.compile_only)
-        return 0
-    if not options.quick:
-        start_compiling(run)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    deadline = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as work:
+        run = Run(device, options.quick, options.out, Path(work), deadline)
+        if options.compile_only:
+            compile_only(run, options.compile_only)
+            return 0
+        failed = run_parts(run, [part for part in PARTS if part.__name__ in options.parts])
+    if failed:
+        print(f"\nfailed or left out: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+def run_parts(run: Run, parts: Sequence[Callable[[Run], None]]) -> list[str]:
+    """Run parts; return the names of those that failed."""
+    name = torch.cuda.get_device_name() if run.device.type == "cuda" else "CPU"
     run.found |= {"card": name, "torch": torch.__version__}
     failed = []
-    for part in PARTS:
+    for part in parts:
         header(
             f"{part.__name__.replace('_', ' ')}: {part.__doc__} {name}, torch {torch.__version__}"
         )
@@ -501,13 +482,11 @@ def main(words: Sequence[str] | None = None) -> int:
         except Exception as error:
             failed.append(part.__name__)
             print(f"  failed: {type(error).__name__}: {error}")
-            (options.out / f"{part.__name__}.txt").write_text(traceback.format_exc())
+            (run.out / f"{part.__name__}.txt").write_text(traceback.format_exc())
         print(f"  ({time.monotonic() - started:.1f} s)", flush=True)
-    run.found["failed"] = failed
-    (options.out / "gpu.json").write_text(json.dumps(run.found, indent=1) + "\n")
-    if failed:
-        print(f"\nfailed or left out: {', '.join(failed)}")
-    return int(bool(failed))
+        run.found["failed"] = failed
+        (run.out / "gpu.json").write_text(json.dumps(run.found, indent=1) + "\n")
+    return failed
 
 
 if __name__ == "__main__":

@@ -27,11 +27,4 @@ if [ -d build/wheels ]; then
   "$PYTHON" -m pip install --quiet --no-index --no-deps --target build/packages build/wheels/*.whl
 fi
 export PYTHONPATH="$PWD/src:$PWD/build/packages${PYTHONPATH:+:$PYTHONPATH}"
-WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
-status=0
-"$PYTHON" benchmarks/gpu.py --out "$WORK" ${GPU_ARGS:-} 2>&1 | tee "$OUT/gpu.txt" || status=$?
-for name in gpu.json profile.txt; do
-  if [ -e "$WORK/$name" ]; then cp "$WORK/$name" "$OUT/"; fi
-done
-exit "$status"
+"$PYTHON" benchmarks/gpu.py --out "$OUT" ${GPU_ARGS:-} 2>&1 | tee "$OUT/gpu.txt"

@@ -74,13 +74,15 @@ class Engine:
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
         self.parameters = list(system.parameters())
         self.statistics = batch_norm_buffers(system.encoder)
+        self.kept = [buffer.clone() for buffer in self.statistics]
         self.skipped = 0  # successive steps
         self.trained: nn.Module = system
         if processes.world > 1:
             devices = [device] if device.type == "cuda" else None
             self.trained = DistributedDataParallel(system, devices)
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # all crops have the same length
+            # All crops have the same length. The fastest algorithm differs between runs, though.
+            torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, multiplied by the ``lr_scale`` of each parameter group."""
@@ -107,24 +109,24 @@ class Engine:
             # The other processes wait for this one, so it takes part with silence of weight zero.
             waves = torch.zeros(2, *waves.shape[1:])
             labels = torch.full((2,), -1 if self.system.gather else 0)
-        kept = [buffer.clone() for buffer in self.statistics]
+        copy_all(self.kept, self.statistics)
         output = self._add_gradients(waves, labels, wanted, group, last, silent=not pairs)
-        loss = float(output.value.detach())
-        finite = math.isfinite(loss)
-        own = [0.0, 0.0, 0.0, 0.0, 0.0]
+        # One transfer from the device: each one waits until all its work is done.
+        loss = output.value.detach().float()
+        zero = torch.zeros_like(loss)
         anchored = output.anchor_cosine is not None
-        if finite and pairs:
-            cosine = 0.0 if output.anchor_cosine is None else float(output.anchor_cosine)
-            own = [loss, float(output.accuracy), cosine, 1.0, float(pairs)]
-        totals = torch.tensor([*own, float(not finite)]).to(self.device)
+        cosine = zero if output.anchor_cosine is None else output.anchor_cosine.detach()
+        finite = torch.isfinite(loss)
+        own = torch.stack((loss, output.accuracy.detach(), cosine, zero + 1, zero + pairs))
+        own = torch.where(finite & bool(pairs), own, 0.0)
+        totals = torch.cat((own, (~finite)[None].float()))
         losses, accuracies, cosines, count, all_pairs, broken = self.processes.total(
             totals
         ).tolist()
         if broken or not pairs:
             # This step will be skipped, or the batch is silence: batch-norm statistics must not
             # include it either.
-            for buffer, before in zip(self.statistics, kept):
-                buffer.copy_(before)
+            copy_all(self.statistics, self.kept)
         if broken or not count:
             return NOTHING_SEEN
         return Seen(
@@ -238,6 +240,13 @@ class Engine:
 def batch_norm_buffers(module: nn.Module) -> list[Tensor]:
     """Return the running statistics of every batch norm inside a module."""
     return [buffer for part in batch_norms(module) for buffer in part.buffers()]
+
+
+def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy tensors into others, all at once: a hundred small copies would take a millisecond."""
+    if targets:
+        with torch.no_grad():
+            torch._foreach_copy_(targets, sources)
 
 
 def seed_everything(seed: int) -> None:
