@@ -160,7 +160,7 @@ def one_step(run: Run, engine: Engine, pairs: int) -> Callable[[], None]:
 
 
 def steps(run: Run) -> None:
-    """Whole training steps of the published Stage 1 batch; profile.txt says where their time goes."""
+    """Whole steps of the published Stage 1; profile.txt says where their time goes."""
     until = min(run.deadline, time.monotonic() + STEPS_SECONDS)
     ways = [(name, way) for way in (FASTEST, *WAYS) for name in ENCODERS]
     if run.quick:
