@@ -44,7 +44,15 @@ COMMANDS = {
         positionals=("corpus", "folder"),
         inputs=("protocol",),
         speech=("folder",),
-        outputs={"out": ("utterances.tsv", "enrolments*.tsv", "trials*.tsv", "missing.txt")},
+        outputs={
+            "out": (
+                "utterances.tsv",
+                "enrolments*.tsv",
+                "trials*.tsv",
+                "missing.txt",
+                "audio/shard-*",
+            )
+        },
     ),
     "pack": Command(
         "_pack",
@@ -55,6 +63,23 @@ COMMANDS = {
         inputs=("table",),
         outputs={
             "out": ("utterances.tsv", "pack.json", "shards.tsv", "shard-*.tar", "shard-*.tar.index")
+        },
+    ),
+    "export-table": Command(
+        "_export_table",
+        "ExportTableOptions",
+        "write a table for lhotse or Hugging Face",
+        positionals=("table", "out"),
+        resumable=True,
+        inputs=("table",),
+        outputs={
+            "out": (
+                "recordings.jsonl.gz",
+                "supervisions.jsonl.gz",
+                "cuts.jsonl.gz",
+                "pack.json",
+                "data/*.parquet",
+            )
         },
     ),
     "synthesize": Command(

@@ -1,7 +1,7 @@
 """sasv prepare."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sasv.audio import AUTO, check_channel
@@ -20,12 +20,15 @@ class PrepareOptions(Options):
     """Check a corpus folder and write its tables.
 
     Args:
-        corpus: one of {corpora}. kaldi is a data folder with wav.scp and utt2spk, folder has one
-            subfolder for each speaker, table is a table of your own, and copies is copy-synthesised
-            speech with its list.
+        corpus: one of {corpora}. lhotse is a manifest (cuts, or recordings and supervisions) or a
+            folder of them, huggingface a dataset of Parquet files or from save_to_disk, kaldi a
+            data folder with wav.scp and utt2spk, folder has one subfolder for each speaker, table
+            is a table of your own, and copies is copy-synthesised speech with its list.
         folder: folder of the corpus, as unpacked.
         out: output folder, for utterances.tsv, enrolments_PART.tsv, and trials_PART.tsv.
         protocol: list of the copies (corpus copies); by default the only list in the folder.
+        columns: columns of a dataset of Hugging Face where they have unusual names, for instance
+            --columns.speaker reader; also audio, utterance, label, attack, and others.
         allow_missing: leave out missing and unreadable files instead of failing.
         seconds: read the header of every file for the column seconds, which also checks the files;
             a file whose header does not give its length is decoded once.
@@ -40,6 +43,7 @@ class PrepareOptions(Options):
     folder: str
     out: str
     protocol: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
     allow_missing: bool = False
     seconds: bool = True
     channel: str = AUTO
@@ -55,8 +59,14 @@ def prepare(options: PrepareOptions) -> Prepared:
         raise SasvError(
             f"--protocol is only for the corpus copies; {options.corpus} contains its own lists"
         )
+    if options.columns and options.corpus != "huggingface":
+        raise SasvError(f"--columns is only for the corpus huggingface, not {options.corpus}")
     check_channel(options.channel)
-    given = (Path(options.protocol),) if options.protocol else ()
+    given: tuple[Path | dict[str, str], ...] = ()
+    if options.protocol:
+        given = (Path(options.protocol),)
+    elif options.columns:
+        given = (options.columns,)
     lists = reader(Path(options.folder), *given)
     for note in lists.notes:
         logger.info(note)

@@ -16,6 +16,8 @@ CORPORA = Registry(
         "in-the-wild": "sasv.corpora.in_the_wild:read",
         "mlaad": "sasv.corpora.mlaad:read",
         "librispeech": "sasv.corpora.librispeech:read",
+        "lhotse": "sasv.corpora.lhotse:read",
+        "huggingface": "sasv.corpora.huggingface:read",
         "kaldi": "sasv.corpora.kaldi:read",
         "folder": "sasv.corpora.folder:read",
         "table": "sasv.corpora.own_table:read",

@@ -11,6 +11,7 @@ from sasv.audio import AUTO, measure, read_audio
 from sasv.core.errors import AudioError, SasvError, listed
 from sasv.core.files import write_text
 from sasv.core.progress import Progress
+from sasv.corpora.contained import Contained, write_contained
 from sasv.corpora.tree import audio_below
 from sasv.storage import joined
 from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
@@ -58,6 +59,7 @@ class CorpusLists:
         extras: further columns of the utterance table: column -> utterance -> cell.
         files: relative paths of the audio files that exist.
         notes: messages for the user about what was found or is missing.
+        contained: recordings that are no files of their own, and whose rows have no path yet.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class CorpusLists:
     extras: dict[str, dict[str, str]] = field(default_factory=dict)
     files: set[str] | None = None
     notes: list[str] = field(default_factory=list)
+    contained: Contained | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def write_tables(
         raise SasvError(
             f"{lists.folder}: no utterances found; check that this is the unpacked corpus folder"
         )
+    if lists.contained is not None:
+        _write_contained(lists, lists.contained, out)
     _check_names(lists)
     present = set(audio_below(lists.folder)) if lists.files is None else lists.files
     missing = [row.path for row in lists.utterances if row.path not in present]
@@ -212,6 +217,16 @@ def readable_name(name: str) -> str:
         .encode("utf-8", "surrogateescape")
         .decode("utf-8", "backslashreplace")
     )
+
+
+def _write_contained(lists: CorpusLists, contained: Contained, out: Path) -> None:
+    """Write the recordings that are no files of their own, and fill in their paths."""
+    _check_names(lists)
+    paths = write_contained(contained, out)
+    lists.utterances = [
+        row._replace(path=paths.get(row.utterance, row.path)) for row in lists.utterances
+    ]
+    lists.files = (lists.files or set()) | set(paths.values())
 
 
 def _check_names(lists: CorpusLists) -> None:
