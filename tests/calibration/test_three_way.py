@@ -117,6 +117,7 @@ VERIFIER = Verifier(three_way=CalibratedHead(HEAD, BY_HAND))
         ([0.9, 0.43], Outcome.ACCEPT),
         ([-0.9, 0.43], Outcome.REJECT_SPEAKER),
         ([0.9, -0.43], Outcome.REJECT_SPOOF),
+        ([-0.9, -0.43], Outcome.REJECT_SPOOF),
     ],
 )
 def test_verdicts(vector, outcome):

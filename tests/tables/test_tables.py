@@ -20,6 +20,7 @@ from sasv.tables import (
     Trials,
     Utterances,
     check_trials,
+    drawn_impostors,
     load_scores,
     load_utterances,
     save_scores,
@@ -286,3 +287,13 @@ def test_rows_of_a_damaged_table_are_one_line(row):
     with pytest.raises(TableError, match="t.tsv") as caught:
         Table.parse(b"one\ttwo\tthree\n1\t2\t3\n" + row, "t.tsv")
     assert "\n" not in str(caught.value)
+
+
+def test_impostors_are_drawn_from_all_others():
+    """One draw for every command that makes trials of people."""
+    recordings = {"c": ["c1"], "a": ["a1", "a2", "a3"], "b": ["b1", "b2"]}
+    rng = np.random.default_rng(0)
+    assert drawn_impostors(recordings, "b", 10, rng) == ["a1", "a2", "a3", "c1"]
+    some = [drawn_impostors(recordings, "b", 2, np.random.default_rng(seed)) for seed in range(30)]
+    assert {len(names) for names in some} == {2} and all(names == sorted(names) for names in some)
+    assert {name for names in some for name in names} == {"a1", "a2", "a3", "c1"}

@@ -14,7 +14,7 @@ from sasv.weights.catalogue import DEFAULT
 logger = logging.getLogger("sasv")
 
 SPEAKER = 2
-OTHER = 3
+OTHER = 0
 VOICES = 5
 SENTENCES = 4
 """Of each voice: all but the last enrol it, the last is tested."""

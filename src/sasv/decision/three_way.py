@@ -69,20 +69,32 @@ class CalibratedHead:
         return self.calibration(np.array(score), cm_score, np.asarray(np.linalg.norm(test)))
 
 
-def rejected_spoofs(evidence: Evidence, costs: CostModel) -> np.ndarray:
-    """Return whether each trial, if rejected, counts as a spoof rather than as another speaker: the
-    one whose acceptance would have the higher expected cost.
+def rejected_spoofs(evidence: Evidence, costs: CostModel, alone: bool = True) -> np.ndarray:
+    """Return whether each trial, if rejected, counts as a spoof rather than as another speaker: if
+    its acceptance as a spoof would have the higher expected cost, or if the recording alone is
+    taken for a spoof.
+
+    Another speaker's claim is bona fide speech, so that a recording which is not cannot be one,
+    however little it resembles the claimed speaker; ``detect_spoof`` says the same of it.
+
+    Args:
+        evidence: about the trials.
+        costs: of both errors.
+        alone: whether the evidence about spoofing is that of the recording, whatever the claim.
     """
     other, spoof = evidence.against(costs.spoof_share)
+    familiar = np.asarray(evidence.familiarity) >= UNFAMILIAR
     found: np.ndarray = np.asarray(spoof > other)
+    if alone and costs.weights[2]:
+        detected = np.asarray(evidence.spoof) < min(0.0, spoof_threshold(costs))
+        found = found | (detected & familiar)
     return found
 
 
 def outcomes(evidence: Evidence, costs: CostModel) -> list[Outcome]:
     """Return the verdict on each trial. It is accepted at the Bayes threshold of the costs.
-    Otherwise it is rejected as a spoof or as another speaker, whichever acceptance would cost more.
-    Instead of a spoof, the outcome is inconclusive if the recording is unlike those of the
-    calibration.
+    Otherwise it is rejected as a spoof or as another speaker (see ``rejected_spoofs``). Instead of
+    a spoof, the outcome is inconclusive if the recording is unlike those of the calibration.
     """
     accepted = evidence.llr(costs.spoof_share) >= costs.bayes_threshold
     spoofed = rejected_spoofs(evidence, costs)

@@ -281,7 +281,7 @@ class Verifier:
         rejection = Outcome.REJECT
         if evidence is not None:
             costs = self._llr_costs or self.costs
-            spoofed = bool(rejected_spoofs(evidence, costs))
+            spoofed = bool(rejected_spoofs(evidence, costs, self.three_way is not None))
             rejection = Outcome.REJECT_SPOOF if spoofed else Outcome.REJECT_SPEAKER
             if float(evidence.familiarity) < UNFAMILIAR:
                 warnings = [*warnings, unfamiliar(test.name)]

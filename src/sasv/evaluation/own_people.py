@@ -22,6 +22,7 @@ from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
 from sasv.runtime.embedder import Embedder
 from sasv.runtime.windows import any_recording
 from sasv.scores.spoofing import SpoofHead
+from sasv.tables import drawn_impostors
 from sasv.vocoders import Vocoder, make_vocoder
 
 logger = logging.getLogger("sasv")
@@ -39,7 +40,7 @@ ENROLMENTS = 3
 """Recordings that enrol a person, or one fewer than there are."""
 
 IMPOSTORS = 3
-"""Recordings of each other person that are tested against a person."""
+"""Recordings that are tested against a person, for each other person."""
 
 FOLDS = 5
 COPY_SECONDS = 30.0
@@ -295,12 +296,11 @@ def drawn(people: list[str], samples: list[Sample], recorded: list[list[int]]) -
     for row, sample in enumerate(samples):
         label = SPOOF if sample.attack else TARGET
         add(sample.person, sample.source, row, label)
-    for person in range(len(people)):
-        for other, rows in enumerate(recorded):
-            if other != person:
-                for count, row in enumerate(rows[:IMPOSTORS]):
-                    own = recorded[person][(other + count) % len(recorded[person])]
-                    add(person, own, row, NONTARGET)
+    rng = np.random.default_rng(0)
+    for person, own in enumerate(recorded):
+        most = IMPOSTORS * (len(people) - 1)
+        for count, row in enumerate(drawn_impostors(dict(enumerate(recorded)), person, most, rng)):
+            add(person, own[count % len(own)], row, NONTARGET)
     return OwnTrials(
         people, samples, members, np.array(tested), np.array(claimed), np.array(labels)
     )

@@ -24,6 +24,7 @@ from sasv.tables import (
     TRIAL_LABELS,
     Table,
     Utterances,
+    drawn_impostors,
     load_enrolments,
     load_trials,
     load_utterances,
@@ -332,9 +333,8 @@ def drawn_claims(
     claims = []
     for speaker in sorted(enrolled):
         claims += [Claim(speaker, name, TARGET) for name in tested[speaker]]
-        others = [name for other in sorted(enrolled) if other != speaker for name in tested[other]]
-        rows = sorted(rng.permutation(len(others))[: sizes.impostors].tolist())
-        claims += [Claim(speaker, others[row], NONTARGET) for row in rows]
+        impostors = drawn_impostors(tested, speaker, sizes.impostors, rng)
+        claims += [Claim(speaker, name, NONTARGET) for name in impostors]
         for (claimed, attack), names in sorted(spoofed.items()):
             if claimed == speaker:
                 chosen = sorted(rng.permutation(len(names))[: sizes.recordings].tolist())

@@ -6,7 +6,13 @@ from sasv.tables.join import check_trials, needed_names, needed_utterances
 from sasv.tables.labels import BONA_FIDE, NONE, TRIAL_LABELS
 from sasv.tables.scores import Scores, load_scores, save_scores
 from sasv.tables.table import Table
-from sasv.tables.trials import Enrolments, Trials, load_enrolments, load_trials
+from sasv.tables.trials import (
+    Enrolments,
+    Trials,
+    drawn_impostors,
+    load_enrolments,
+    load_trials,
+)
 from sasv.tables.utterances import Utterances, load_utterances
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "Trials",
     "Utterances",
     "check_trials",
+    "drawn_impostors",
     "load_enrolments",
     "load_scores",
     "load_trials",

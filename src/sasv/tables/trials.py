@@ -1,13 +1,18 @@
 """Enrolment tables and trial tables."""
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from sasv.tables.labels import BONA_FIDE, TRIAL_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
+
+Speaker = TypeVar("Speaker", str, int)
+Recording = TypeVar("Recording")
 
 
 class Enrolments(TableView):
@@ -73,3 +78,30 @@ def load_enrolments(path: str | Path) -> Enrolments:
 def load_trials(path: str | Path) -> Trials:
     """Read and validate a trial table."""
     return Trials(Table.load(path))
+
+
+def drawn_impostors(
+    recordings: Mapping[Speaker, Sequence[Recording]],
+    claimed: Speaker,
+    most: int,
+    rng: np.random.Generator,
+) -> list[Recording]:
+    """Draw recordings of other speakers, each of which is said to be of ``claimed``.
+
+    Args:
+        recordings: speaker -> recordings.
+        claimed: one of the speakers.
+        most: how many are drawn, if there are as many.
+        rng: draws them.
+
+    Returns:
+        The recordings, in the order of the speakers' names.
+    """
+    others = [
+        recording
+        for speaker in sorted(recordings)
+        if speaker != claimed
+        for recording in recordings[speaker]
+    ]
+    rows = sorted(rng.permutation(len(others))[:most].tolist())
+    return [others[row] for row in rows]
