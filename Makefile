@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # A process for each core, and therefore one thread in each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The assertions of tests are compiled once, not in each process of each run.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check lint tests fast-tests long coverage docs package benchmark faults dev clean
 .DELETE_ON_ERROR:

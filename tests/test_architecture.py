@@ -3,6 +3,7 @@ where it says so.
 """
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -67,6 +68,20 @@ def resolved(name: str) -> str:
     return name
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
+def called_name(call: ast.Call) -> str:
+    """Return the last part of the name of what is called; empty for what has none."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+@functools.cache
 def arrows(module: str) -> set[Arrow]:
     """Return every arrow from a module: statements anywhere in it, literal strings for importlib or
     a registry.
@@ -96,10 +111,7 @@ def arrows(module: str) -> set[Arrow]:
             base = ".".join(filter(None, [package if node.level else "", node.module]))
             for alias in node.names:
                 add(f"{base}.{alias.name}", when)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-            "import_module",
-            "__import__",
-        ):
+        if isinstance(node, ast.Call) and called_name(node) in ("import_module", "__import__"):
             for name in re.findall(r"sasv(?:\.\w+)+", ast.unparse(node.args[0])):
                 add(name, "later")
         text = node.value if isinstance(node, ast.Constant) else None
@@ -108,11 +120,8 @@ def arrows(module: str) -> set[Arrow]:
         for child in ast.iter_child_nodes(node):
             visit(child, when)
 
-    visit(ast.parse(PATHS[module].read_text()), "import")
+    visit(parsed(PATHS[module]), "import")
     return {arrow for arrow in found if arrow.target != module}
-
-
-ARROWS = {module: arrows(module) for module in PATHS}
 
 
 def test_the_map_names_every_room():
@@ -126,7 +135,7 @@ def test_the_map_names_every_room():
 
 @pytest.mark.parametrize("module", [name for name in PATHS if name not in ENTRANCES])
 def test_a_room_imports_only_rooms_above_it_in_the_table(module):
-    for arrow in ARROWS[module]:
+    for arrow in arrows(module):
         assert arrow.target not in ENTRANCES, (
             f"{module} imports from the package sasv itself, which stands below it"
         )
@@ -145,7 +154,7 @@ def test_no_import_circle(which):
             for arrow in found
             if arrow.when == "import" or (which == "any" and arrow.when == "later")
         }
-        for module, found in ARROWS.items()
+        for module, found in ((name, arrows(name)) for name in PATHS)
         if module not in ENTRANCES
     }
     list(graphlib.TopologicalSorter(graph).static_order())
@@ -281,9 +290,8 @@ def installed_by(extras: tuple[str, ...]) -> set[str]:
 
 def test_modules_stay_small_and_documented():
     for module, path in PATHS.items():
-        text = path.read_text()
-        assert len(text.splitlines()) <= LONGEST_MODULE, module
-        assert ast.get_docstring(ast.parse(text)), f"{module} has no docstring"
+        assert len(path.read_text().splitlines()) <= LONGEST_MODULE, module
+        assert ast.get_docstring(parsed(path)), f"{module} has no docstring"
 
 
 INHERITED = (
@@ -303,7 +311,7 @@ INHERITED = (
 def test_public_functions_and_classes_have_docstrings():
     missing = []
     for module, path in PATHS.items():
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
                 continue
             members = [node, *(node.body if isinstance(node, ast.ClassDef) else [])]
@@ -320,6 +328,6 @@ def test_public_functions_and_classes_have_docstrings():
 
 @pytest.mark.parametrize("module", [name for name in PATHS if not name.startswith("sasv.cli")])
 def test_only_the_command_line_prints(module):
-    for node in ast.walk(ast.parse(PATHS[module].read_text())):
-        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+    for node in ast.walk(parsed(PATHS[module])):
+        called = called_name(node) if isinstance(node, ast.Call) else ""
         assert called != "print", f"{module}, line {node.lineno}: return the text, or log it"

@@ -103,6 +103,7 @@ def test_an_interruption_says_whether_the_command_resumes(raising, capsys, monke
     assert "run the same command again to resume" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["models", "--json"], ["metrics", "--help"]])
 @pytest.mark.parametrize("stdout", ["| true", "> /dev/full", ">&-"])
 def test_a_standard_output_that_takes_nothing(words, stdout):
@@ -191,6 +192,7 @@ def test_recordings_whose_names_are_not_utf8_end_in_a_line_or_a_verdict(tmp_path
     assert status == 0 or said.count("\n") == 1, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment, words, message",
     [

@@ -57,6 +57,7 @@ def small(command):
             " --min-speech 0 --recordings 1 --impostors 1 --conditions telephone --listen 1"
             " --vocoders source-filter --intervals 10"
         )
+        command += "" if "--system" in words else " --system compact"
     if "--launcher" in words:  # tests/parallel/test_launchers.py runs SLURM and Ray
         command = re.sub(r"--launcher-options\.\S+ \S+", "", command)
         command = re.sub(r"--launcher \w+", "--launcher local", command)

@@ -33,6 +33,7 @@ def encoder(request, fill):
     return request.param, filled(make_encoder(request.param), "__S__.", fill)
 
 
+@pytest.mark.slow
 def test_names_shapes_and_parameters_are_published(encoder, published_keys):
     name, module = encoder
     published = {

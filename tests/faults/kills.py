@@ -3,8 +3,8 @@ run again.
 
 The second run has to end with the very files of an uninterrupted run, byte for byte, and every file
 of the user has to be there still, unchanged. Changes are seen by an audit hook (files opened for
-writing, renamed, removed; folders made and removed) and by the writes of open files, one of which
-may be cut in half.
+writing, renamed, removed; folders made and removed), by the writes of open files, one of which
+may be cut in half, and by the statements that change an SQLite file.
 """
 
 import builtins
@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,9 @@ from faults.running import (
     attempt,
     silence,
 )
-from faults.scenarios import Scenario, known_scenarios, make_stock
+from faults.scenario import Scenario
+from faults.scenarios import known_scenarios, make_stock
+from faults.stores import LATER, STORE, settled_store
 from sasv.core.files import digest_of_bytes
 from sasv.encoders import ENCODERS
 
@@ -58,6 +61,8 @@ EVENTS = {
     "os.symlink",
     "shutil.rmtree",
 }
+STATEMENTS = ("INSERT", "UPDATE", "DELETE", "CREATE", "COMMIT")
+"""First words of statements that change an SQLite file."""
 TEMPORARY = re.compile(r"^\..*\.part(\.|$)")
 
 VOLATILE_FILES = {".lock", "made.jsonl"}
@@ -82,11 +87,13 @@ class Trap:
         self.seen = 0
         self.full = False
         self.open = builtins.open
+        self.connect = sqlite3.connect
 
     def set(self) -> None:
         """Watch this process from now on. There is no way back."""
         sys.addaudithook(self._audit)
         builtins.open = io.open = self._opened  # type: ignore[assignment]
+        sqlite3.connect = self._connected  # type: ignore[assignment]
 
     def _below(self, path: Any) -> bool:
         if not isinstance(path, str | bytes | os.PathLike):
@@ -138,6 +145,29 @@ class Trap:
         stream.write = watched
         return stream
 
+    def _connected(self, database: Any, *rest: Any, **named: Any) -> sqlite3.Connection:
+        trap = self
+
+        class Watched(sqlite3.Connection):
+            def execute(self, query: str, *values: Any) -> sqlite3.Cursor:
+                changes = query.lstrip().startswith(STATEMENTS)
+                if changes:
+                    trap._change_of_database(grows=True)
+                found = super().execute(query, *values)
+                if changes and not self.in_transaction:  # it is on the disk now, and not yet said
+                    trap._change_of_database(grows=False)
+                return found
+
+        if self._below(database):
+            named["factory"] = Watched
+        return self.connect(database, *rest, **named)
+
+    def _change_of_database(self, grows: bool) -> None:
+        try:
+            self._change(grows)
+        except OSError as error:
+            raise sqlite3.OperationalError("database or disk is full") from error
+
 
 @dataclass
 class Stage:
@@ -156,27 +186,28 @@ class Stage:
     @cached_property
     def stock(self) -> Path:
         """What commands take: made once."""
-        return make_stock(self.folder / "stock")
+        return make_stock(self.folder / "stock", self.names)
 
     @property
     def work(self) -> Path:
         """Folder of a trial."""
         return self.folder / "work"
 
-    def begin(self) -> None:
+    def begin(self, scenario: Scenario) -> None:
         """Lay out the folder of a trial, with files of the user in it and beside it."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
         for path, text in USER_FILES.items():
             (self.work / path).parent.mkdir(parents=True, exist_ok=True)
             (self.work / path).write_text(text)
+        scenario.begin(self.work / "out")
 
     @cached_property
     def expected(self) -> dict[str, tuple[dict[str, bytes], int]]:
         """Scenario -> files of an uninterrupted run, and how many changes it makes."""
         found = {}
         for scenario in self.scenarios:
-            self.begin()
+            self.begin(scenario)
             counted = self.folder / "changes"
             outcome, words = self.run(scenario, counted=counted)
             if outcome != DONE:
@@ -239,7 +270,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and path.name not in VOLATILE_FILES:
+        if path.name == STORE:
+            found[name] = settled_store(path)
+        elif path.is_file() and path.name not in VOLATILE_FILES and not name.endswith(LATER):
             found[name] = _settled(path.name, path.read_bytes())
     return found
 
@@ -279,12 +312,16 @@ def try_interruption(stage: Stage, scenario: Scenario, how: str, draw: int) -> N
     """Interrupt a command, run it again, and compare; Fault says what went wrong."""
     expected, changes = stage.expected[scenario.name]
     at = 1 + draw % changes
-    stage.begin()
+    stage.begin(scenario)
     outcome, words = stage.run(scenario, at, how)
     where = f"{how} at change {at} of {changes}"
     if outcome not in (KILL, REFUSED, DONE):
         raise Fault(outcome, f"{where}: {words}")
     _check_user_files(stage.work, where)
+    try:
+        scenario.check(stage.work / "out")
+    except Fault as fault:
+        raise Fault(fault.kind, f"{where}: {fault}") from fault
     outcome, words = stage.run(scenario)
     if outcome != DONE:
         kind = DIFFERENT if outcome == REFUSED else outcome

@@ -2,40 +2,37 @@
 outputs.
 """
 
+import importlib
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from conftest import buzz, make_corpus, tiny_options
+from faults.scenario import Scenario, run_command
+from faults.stores import make_store_stock, store_scenarios
 from sasv import commands
 from sasv.audio import write_audio
-from sasv.cli.program import checked_outputs
+from sasv.checkpoints import load_checkpoint, save_checkpoint
+from toy import ANYTHING
 
 WEIGHTS = "row3-ska-train"
 """Name under which weights are fetched from a folder that stands for a mirror."""
+LENIENT = "lenient.safetensors"
+"""A model that takes buzzing for speech."""
+GRAPH = "graph.onnx"
+"""What PyTorch makes of that model."""
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """A command that is interrupted.
+def make_stock(stock: Path, names: Sequence[str] = ()) -> Path:
+    """Make the corpus and the finished runs that commands take; return their folder.
 
-    Attributes:
-        name: of the scenario.
-        run: runs the command; takes the folder of the trial.
-        share: how often it is drawn.
+    Args:
+        stock: the folder.
+        names: of the commands that are interrupted; empty for all.
     """
-
-    name: str
-    run: Callable[[Path], object]
-    share: int
-
-
-def make_stock(stock: Path) -> Path:
-    """Make the corpus and the finished runs that commands take; return their folder."""
     make_corpus(stock / "corpus", seconds=0.8)
     for speaker, number in itertools.product(range(12), range(6)):
         path = stock / f"speech/set/{speaker}/0/{speaker}-0-{number:04}.wav"
@@ -46,7 +43,26 @@ def make_stock(stock: Path) -> Path:
     commands.evaluate(_evaluation(stock, stock / "evaluation", model))
     mirror = str(stock / f"mirror/{WEIGHTS}.model")
     commands.convert(commands.ConvertOptions(model, mirror))
+    checkpoint = load_checkpoint(model)
+    checkpoint.specification.decision = {
+        **(checkpoint.specification.decision or {}),
+        "speech": vars(ANYTHING),
+    }
+    save_checkpoint(stock / LENIENT, checkpoint)
+    make_store_stock(stock)
+    if not names or "export" in names:
+        _make_graph(stock)
     return stock
+
+
+def _make_graph(stock: Path) -> None:
+    """Export once what each run of ``sasv export`` would export for ten seconds."""
+    from sasv.embeddings.model import load_model
+    from sasv.export.graph import graph_of, to_onnx
+
+    path = stock / LENIENT
+    graph = to_onnx(graph_of(load_model(path, "cpu"), load_checkpoint(path)))
+    (stock / GRAPH).write_bytes(graph.SerializeToString())
 
 
 def known_scenarios(stock: Path) -> list[Scenario]:
@@ -96,6 +112,41 @@ def known_scenarios(stock: Path) -> list[Scenario]:
             scores, str(out / "backend.json"), apply=scores, result=str(out / "llrs.tsv")
         )
 
+    def calibrate_people(out: Path) -> Any:
+        # Of the child alone; one vocoder is enough.
+        importlib.import_module("sasv.commands._calibrate_people").ALWAYS = ("source-filter",)
+        return commands.CalibrateOptions(
+            enrolled=str(stock / "people"),
+            model=str(stock / LENIENT),
+            model_out=str(out / "calibrated.safetensors"),
+        )
+
+    def stress(out: Path) -> Any:
+        return commands.StressOptions(
+            utterances,
+            str(out),
+            str(stock / LENIENT),
+            conditions=["white-10", "telephone"],
+            vocoders=["source-filter"],
+            where="split=dev",
+            recordings=1,
+            impostors=1,
+            min_speech=0,
+            listen=1,
+            intervals=10,
+            device="cpu",
+        )
+
+    def pack(out: Path) -> Any:
+        return commands.PackOptions(utterances, str(out), "200KB", "flac", "split=dev", 1)
+
+    def export(out: Path) -> Any:
+        import onnx
+
+        exporting = importlib.import_module("sasv.export.export")
+        exporting.to_onnx = lambda graph: onnx.load(stock / GRAPH)  # of the child alone
+        return commands.ExportOptions(str(stock / LENIENT), str(out / "model.onnx"))
+
     def report(out: Path) -> Any:
         return commands.ReportOptions([scores], str(out), intervals=10, worst=2)
 
@@ -137,29 +188,27 @@ def known_scenarios(stock: Path) -> list[Scenario]:
         )
 
     return [
-        Scenario("prepare", partial(_run, "prepare", prepare), 8),
-        Scenario("prepare of a folder", partial(_run, "prepare", prepare_folder), 4),
-        Scenario("synthesize", partial(_run, "synthesize", synthesize), 10),
-        Scenario("embed", partial(_run, "embed", embed), 10),
-        Scenario("evaluate", partial(_run, "evaluate", evaluate), 10),
-        Scenario("train", partial(_run, "train", train), 16),
-        Scenario("calibrate", partial(_run, "calibrate", calibrate), 6),
-        Scenario("calibrate with --apply", partial(_run, "calibrate", apply), 4),
-        Scenario("report", partial(_run, "report", report), 6),
-        Scenario("submit", partial(_run, "submit", submit), 3),
-        Scenario("convert", partial(_run, "convert", convert), 3),
-        Scenario("push --out", partial(_run, "push", push), 4),
-        Scenario("download", partial(_run, "download", download), 5),
-        Scenario("reproduce", partial(_run, "reproduce", reproduce), 10),
-        Scenario("demo", partial(_run, "demo", demo), 1),
+        Scenario("prepare", partial(run_command, "prepare", prepare), 8),
+        Scenario("prepare of a folder", partial(run_command, "prepare", prepare_folder), 4),
+        Scenario("synthesize", partial(run_command, "synthesize", synthesize), 10),
+        Scenario("embed", partial(run_command, "embed", embed), 10),
+        Scenario("evaluate", partial(run_command, "evaluate", evaluate), 10),
+        Scenario("train", partial(run_command, "train", train), 16),
+        Scenario("calibrate", partial(run_command, "calibrate", calibrate), 6),
+        Scenario("calibrate with --apply", partial(run_command, "calibrate", apply), 4),
+        Scenario("report", partial(run_command, "report", report), 6),
+        Scenario("submit", partial(run_command, "submit", submit), 3),
+        Scenario("convert", partial(run_command, "convert", convert), 3),
+        Scenario("push --out", partial(run_command, "push", push), 4),
+        Scenario("download", partial(run_command, "download", download), 5),
+        Scenario("reproduce", partial(run_command, "reproduce", reproduce), 10),
+        Scenario("demo", partial(run_command, "demo", demo), 1),
+        Scenario("calibrate --enrolled", partial(run_command, "calibrate", calibrate_people), 4),
+        Scenario("stress", partial(run_command, "stress", stress), 10),
+        Scenario("pack", partial(run_command, "pack", pack), 8),
+        Scenario("export", partial(run_command, "export", export), 3),
+        *store_scenarios(stock),
     ]
-
-
-def _run(name: str, options_for: Callable[[Path], Any], out: Path) -> object:
-    """Run a command as the command line does."""
-    options = options_for(out)
-    with checked_outputs(name, options):
-        return getattr(commands, name)(options)
 
 
 def _evaluation(stock: Path, out: Path, model: str) -> commands.EvaluateOptions:

@@ -112,6 +112,7 @@ def test_damage_is_the_same_for_the_same_seed(kind):
     assert first == again != other and first != data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, count",
     [
@@ -151,10 +152,10 @@ def test_what_a_trap_counts(tmp_path):
     stage = kills.Stage(tmp_path)
     scenario = kills.Scenario("write", lambda out: write(out / "x"), 1)
     for at, left in enumerate([None, "", "1234", "12345678"]):
-        stage.begin()
+        stage.begin(scenario)
         assert stage.run(scenario, at + 1, kills.KILL) == (kills.KILL, "")
         path = stage.work / "out/x/log"
         assert (path.read_text() if path.exists() else None) == (None if at == 1 else left)
-    stage.begin()
+    stage.begin(scenario)
     outcome, words = stage.run(scenario, 3, kills.FULL)
     assert outcome == TRACEBACK and "No space left" in words

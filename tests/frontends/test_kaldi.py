@@ -102,6 +102,7 @@ def test_features_in_a_batch_are_those_of_the_waveform_alone(case, lengths, seed
         assert (together[index, :, frames[index] :] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FRONTENDS))
 def test_what_is_exported_needs_no_complex_numbers(name):
     frontend = make_frontend(name)

@@ -106,6 +106,7 @@ def test_directions_and_countermeasure_come_from_the_state_alone(name):
         torch.testing.assert_close(values, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_it_trains_by_its_name(name, corpus, trained, tmp_path):
     """One step through the trainer changes the weights; the checkpoint holds the head."""

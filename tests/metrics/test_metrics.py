@@ -56,6 +56,7 @@ def brute_force(positives, negatives):
 SCORES = st.lists(st.integers(-6, 6).map(float), min_size=1, max_size=25)
 
 
+@pytest.mark.slow
 @given(SCORES, SCORES, SCORES)
 @settings(max_examples=200, deadline=None)
 def test_equals_brute_force_with_ties(positives, one, two):

@@ -46,6 +46,7 @@ def test_embeddings_are_computed_in_full_precision(trained, voice, monkeypatch):
     assert seen == [(False, False, False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [{}, {"tf32": True}, {"deterministic": True}])
 def test_a_training_computes_as_its_options_say(corpus, tmp_path, monkeypatch, chosen):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -3,6 +3,7 @@ be changed unseen, and what is deleted is gone.
 """
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -130,6 +131,16 @@ def test_several_voiceprints_of_a_speaker(store):
     with pytest.raises(SasvError, match="needs the name"):
         store.add(voiceprint(""))
     assert store.verify() == 5
+
+
+def test_a_recording_counts_once(store):
+    """A request that is repeated, because its answer was lost, changes nothing."""
+    added = store.add(voiceprint("ann", 1))
+    whole = store.extend(added.id, voiceprint("ann", 2))
+    entries = store.verify()
+    again = store.extend(added.id, voiceprint("ann", 2))
+    assert again.net_speech == whole.net_speech and len(again.voiceprint.recordings) == 2
+    assert store.verify() == entries
 
 
 def test_search_is_exact_and_of_one_model(store, now):
@@ -277,12 +288,20 @@ def test_processes_share_a_store(address):
     opened.close()
 
 
+def full(descriptor):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_keys(tmp_path, monkeypatch):
     write_key(tmp_path / "key", KEY)
     assert read_key(tmp_path / "key") == KEY
     assert (tmp_path / "key").stat().st_mode & 0o077 == 0
     with pytest.raises(SasvError, match="never overwritten"):
         write_key(tmp_path / "key", KEY)
+    with monkeypatch.context() as patch, pytest.raises(SasvError, match="No space left"):
+        patch.setattr("os.fsync", full)
+        write_key(tmp_path / "other", KEY)
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
     monkeypatch.setenv("SASV_STORE_KEY", key_text(KEY))
     assert read_key() == KEY
     for bad in ("short", "AAAA", "ä" * 44):

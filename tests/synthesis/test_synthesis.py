@@ -111,7 +111,7 @@ def originals():
 
 @pytest.mark.slow
 @pytest.mark.speech
-@pytest.mark.parametrize("name", (*ALWAYS, "cargan"))
+@pytest.mark.parametrize("name", (*ALWAYS, pytest.param("cargan", marks=pytest.mark.long)))
 def test_a_copy_is_faithful(originals, name):
     """Mel-cepstral distortion below 8 dB (14 dB between speakers), and yet another spectrum."""
     if name == "cargan":

@@ -46,7 +46,10 @@ def position(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 2), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 2), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, number, status):
     """What SLURM, systemd, timeout and a terminal send: to the process and to its DataLoader
     workers.
@@ -78,8 +81,8 @@ def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
     assert "a DataLoader worker died" in said.splitlines()[-1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [1, 2])
 def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
     options = tiny_options(
         corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1

@@ -223,6 +223,7 @@ def test_mixed_precision_trains(corpus, tmp_path, precision):
     assert all(torch.isfinite(value).all() for value in load_checkpoint(model).encoder.values())
 
 
+@pytest.mark.slow
 def test_without_development_trials_the_last_epoch_is_the_model(corpus, tmp_path):
     model = train(tiny_options(corpus, tmp_path, epochs=1, dev_trials="", dev_enrolments=""))
     assert load_checkpoint(model).specification.threshold is None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sasv.core.errors import MissingExtra, SasvError
-from sasv.core.files import read_bytes
+from sasv.core.files import atomic_path, clear_temporaries, read_bytes
 
 VARIABLE = "SASV_STORE_KEY"
 """Environment variable that holds the key if no file is given."""
@@ -28,13 +28,27 @@ def key_text(key: bytes) -> str:
 
 
 def write_key(path: str | os.PathLike[str], key: bytes) -> None:
-    """Write a key file that only its owner can read. SasvError where the file exists."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise SasvError(f"{os.fspath(path)}: exists; a key is never overwritten") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key_text(key) + "\n")
+    """Write a key file that only its owner can read, whole or not at all. SasvError where the file
+    exists.
+    """
+    target = Path(path)
+    exists = SasvError(f"{os.fspath(path)}: exists; a key is never overwritten")
+    clear_temporaries(target.parent)  # a killed process may have left a copy of the key
+    if os.path.lexists(target):
+        raise exists
+    with atomic_path(target) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key_text(key) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, target)  # fails if another process has just made one
+        except FileExistsError as error:
+            raise exists from error
+        except OSError:  # a file system without hard links
+            if os.path.lexists(target):
+                raise exists from None
 
 
 def read_key(path: str | os.PathLike[str] = "") -> bytes:

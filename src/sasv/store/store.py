@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import SasvError
-from sasv.decision import Verifier
+from sasv.decision import Recording, Verifier
 from sasv.runtime.verifier import Voiceprint
 from sasv.scores import unit
 from sasv.store.audit import AuditTrail
@@ -204,7 +204,8 @@ class VoiceprintStore:
         return self._select("speaker = ? AND tenant = ?", (speaker, tenant))
 
     def extend(self, identifier: str, more: Voiceprint) -> Stored:
-        """Add the recordings of a further enrolment to a voiceprint.
+        """Add the recordings of a further enrolment to a voiceprint. One that it holds already, for
+        instance of a request that is repeated because its answer was lost, counts once.
 
         Raises:
             SasvError: there is no such voiceprint, or another model made it.
@@ -216,7 +217,11 @@ class VoiceprintStore:
                     f"the voiceprint of {found.speaker} was made by another model; enrol the "
                     "speaker again"
                 )
-            recordings = (*found.voiceprint.recordings, *more.recordings)
+            held = {_content(recording) for recording in found.voiceprint.recordings}
+            new = [recording for recording in more.recordings if _content(recording) not in held]
+            if not new:
+                return found
+            recordings = (*found.voiceprint.recordings, *new)
             whole = Voiceprint(recordings, found.model, found.speaker)
             known = list(self._rows("id = ?", (identifier,))[0][:-2])
             known[5] = whole.net_speech
@@ -462,6 +467,11 @@ class VoiceprintStore:
     def _data_key(self) -> bytes:
         """Return the data key, read again: another process may have rotated it."""
         return decrypted(self._owner_key, self._settings.get("data_key"), "data_key", self.path)
+
+
+def _content(recording: Recording) -> bytes:
+    """Return what a recording and its copy have in common and no two others."""
+    return np.asarray(recording.vector, "<f4").tobytes()
 
 
 def _context(known: Sequence[Any]) -> str:
