@@ -50,7 +50,8 @@ def seeds(tmp_path_factory, threads):
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory, threads, small_runs):
     """Begins with small presets, as small_runs does, which puts the others back."""
-    found = kills.Stage(tmp_path_factory.mktemp("kills"), ("prepare", "embed", "calibrate"))
+    names = ("prepare", "embed", "calibrate", "enrol --more", "store rotate", "serve")
+    found = kills.Stage(tmp_path_factory.mktemp("kills"), names)
     kills.prepare(found)
     return found
 
@@ -130,14 +131,14 @@ def test_damaged_files_are_refused_in_a_line_or_read(seeds, make, count):
 
 @pytest.mark.slow
 def test_killed_commands_are_completed_by_their_next_run(stage):
-    figures = run_trials(list(kills.kill_trials(6, 1, stage)))
-    assert figures.faults == [] and figures.tried == 6
+    figures = run_trials(list(kills.kill_trials(8, 1, stage)))
+    assert figures.faults == [] and figures.tried == 8
 
 
 @pytest.mark.slow
 def test_commands_on_a_full_disk_are_completed_by_their_next_run(stage):
-    figures = run_trials(list(kills.kill_trials(3, 1, stage, kills.FULL)))
-    assert figures.faults == [] and figures.tried == 3
+    figures = run_trials(list(kills.kill_trials(4, 1, stage, kills.FULL)))
+    assert figures.faults == [] and figures.tried == 4
 
 
 def test_what_a_trap_counts(tmp_path):
