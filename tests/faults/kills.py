@@ -67,6 +67,8 @@ TEMPORARY = re.compile(r"^\..*\.part(\.|$)")
 
 VOLATILE_FILES = {".lock", "made.jsonl"}
 """Locks, and the log of synthesize, which names a copy that was begun twice."""
+DATED = re.compile(r"[0-9a-f]{32}\.npz")
+"""Parts of a stress test are named after their recordings, and copies have the date of the run."""
 VOLATILE_COLUMNS = {"pairs_per_second", "seconds", "waited_for_data"}
 """Columns of the log of a training, and keys of its state, that hold times."""
 
@@ -272,6 +274,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         name = str(path.relative_to(folder))
         if path.name == STORE:
             found[name] = settled_store(path)
+        elif DATED.fullmatch(path.name):
+            data = path.read_bytes()
+            found[str(Path(name).with_name(digest_of_bytes(data)))] = data
         elif path.is_file() and path.name not in VOLATILE_FILES and not name.endswith(LATER):
             found[name] = _settled(path.name, path.read_bytes())
     return found
