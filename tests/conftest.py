@@ -79,7 +79,9 @@ def small_runs():
         for name in ("griffin-lim", "source-filter", "world"):
             patch.setattr(VOCODERS.get(name), "resynthesise", lambda self, wave, seed: 0.9 * wave)
         patch.setattr("sasv.report.canvas.render", lambda figure, dots=100: BLANK_PNG)
-        patch.setattr("sasv.report.plots.attempt", lambda draw, *arguments: BLANK_PNG)
+        for name in ("plots", "sections.curves", "sections.embeddings"):
+            patch.setattr(f"sasv.report.{name}.attempt", lambda draw, *arguments: BLANK_PNG)
+        patch.setattr("sasv.report.page.text_image", lambda text: BLANK_PNG)
         patch.setattr("sasv.reproduction.plans.gflop", lambda name, options: 1.0)
         patch.setattr(intervals, "resamples", few)
         patch.setattr(intervals, "percentiles", of_few)
