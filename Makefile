@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/demo.stamp
 	$(BIN)/sasv demo $(if $(CORPUS),--corpus "$(CORPUS)" --out demo-real,--out demo) $(ARGS)
 
-# Lint, types, and every test but the long ones, side by side: about eight minutes on two cores.
+# Lint, types, and every test but the long ones, side by side: about seven minutes on two cores.
 test: $(VENV)/dev.stamp
 	$(MAKE) --no-print-directory -j 2 lint tests
 
