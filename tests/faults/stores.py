@@ -30,6 +30,8 @@ STORE = "voiceprints.db"
 KEY = "store.key"
 FRESH = "fresh.key"
 """The key to which a store is rotated."""
+MADE_KEY = "made.key"
+"""The key that sasv store new-key makes."""
 LATER = ("-wal", "-shm")
 """Ends of the names of files in which SQLite keeps changes for a while."""
 PITCHES = {"ann": 110, "bob": 170, "gone": 215, "carl": 260}
@@ -96,9 +98,9 @@ def store_scenarios(stock: Path) -> list[Scenario]:
     def write_new_key(out: Path) -> None:
         """A key that is there is not written again, and is whole."""
         try:
-            commands.store(commands.StoreOptions("new-key", str(out / "my.key")))
+            commands.store(commands.StoreOptions("new-key", str(out / MADE_KEY)))
         except SasvError:
-            read_key(out / "my.key")
+            read_key(out / MADE_KEY)
 
     def begin(out: Path) -> None:
         _acknowledged(out).unlink(missing_ok=True)
