@@ -328,7 +328,7 @@ def test_only_regular_files_are_opened(tmp_path):
     for path in (tmp_path / "pipe.wav", "/dev/zero"):
         with pytest.raises(AudioError, match="not a regular file"):
             read_audio(path)
-    with pytest.raises(AudioError, match="cannot be opened: File name too long"):
+    with pytest.raises(AudioError, match="cannot be opened .File name too long"):
         read_audio(tmp_path / ("x" * 300))
     with pytest.raises(AudioError, match="cannot be opened"):
         read_audio("a\0b.wav")

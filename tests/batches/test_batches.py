@@ -158,11 +158,11 @@ def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
 
 def test_too_few_speakers_or_no_spoofs_are_said():
     with pytest.raises(
-        SasvError, match="needs 9 different speakers, the training table has 3.*--pairs 3"
+        SasvError, match="needs 9 different speakers, but the training table has only 3.*--pairs 3"
     ):
         planner([4, 4, 4], pairs=9)
     zeros = np.zeros(4, np.int64)
-    with pytest.raises(SasvError, match="no row with label spoof"):
+    with pytest.raises(SasvError, match="no row with the label spoof"):
         PairPlanner(zeros, np.zeros(4, bool), zeros, 1, 1, 2)
 
 

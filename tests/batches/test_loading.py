@@ -46,7 +46,7 @@ def sampler(batches=40):
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_killed_or_stopped_ends_in_a_line(dataset, deadly):
     loader = BatchLoader(dataset, 1, pairs=2, timeout=2.0)
-    expected = "died" if deadly == signal.SIGKILL else "no batch came"
+    expected = "died" if deadly == signal.SIGKILL else "no batch arrived"
     with (
         pytest.raises(SasvError, match=f"{expected}.*run the same command again"),
         failures_explained(),
@@ -103,7 +103,7 @@ def test_few_open_files(dataset, monkeypatch):
         (OSError(24, "Too many open files"), "too many open files"),
         (RuntimeError("received 0 items of ancdata"), "too many open files"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "worker died"),
-        (RuntimeError("DataLoader timed out after 600 seconds"), "no batch came"),
+        (RuntimeError("DataLoader timed out after 600 seconds"), "no batch arrived"),
     ],
 )
 def test_failures_in_words(error, words):

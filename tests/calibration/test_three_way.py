@@ -96,9 +96,9 @@ def test_it_survives_a_record_and_refuses_a_broken_one():
         with pytest.raises(SasvError):
             ThreeWay.from_dict(record | changes)
     for wrong in ("score", "cm_score"):
-        with pytest.raises(SasvError, match="not for the better"):
+        with pytest.raises(SasvError, match="does not mean a more likely target"):
             fit_three_way(columns | {wrong: -columns[wrong]}, labels, groups, COSTS, "dev")
-    with pytest.raises(SasvError, match="needs costs"):
+    with pytest.raises(SasvError, match="needs a cost"):
         fit_three_way(columns, labels, groups, COST_MODELS["track1"], "dev")
 
 

@@ -200,8 +200,8 @@ def test_recordings_whose_names_are_not_utf8_end_in_a_line_or_a_verdict(tmp_path
         ({"WORLD_SIZE": "2"}, ["embed", "u.tsv", "--out", "o"], ""),
         ({"RANK": "5"}, ["embed", "u.tsv", "--out", "o"], "u.tsv: no such file"),
         ({}, ["embed", "u.tsv", "--out", "o", "--device", "gpu"], "gpu"),
-        ({}, ["embed", "u.tsv", "--out", "o", "--device", "mps"], "no Apple GPU"),
-        ({}, ["embed", "u.tsv", "--out", "o", "--device", "meta"], "does not compute there"),
+        ({}, ["embed", "u.tsv", "--out", "o", "--device", "mps"], "no usable Apple GPU"),
+        ({}, ["embed", "u.tsv", "--out", "o", "--device", "meta"], "does not support this device"),
         ({}, ["embed", "u.tsv", "--out", "o", "--device", "cuda:99"], "cuda:99"),
     ],
 )

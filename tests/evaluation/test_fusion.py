@@ -144,7 +144,7 @@ def test_a_fusion_of_other_scores_is_refused(corpus, parts, summed, tmp_path, ca
     with pytest.raises(SasvError, match="fitted to score, norm, which is not a fusion"):
         evaluate(options(corpus, summed, fusion=str(fusion), **parts))
     fusion.write_text("{}")
-    with pytest.raises(SasvError, match="no back-end of scores"):
+    with pytest.raises(SasvError, match="not a calibration or fusion"):
         evaluate(options(corpus, summed, fusion=str(fusion), **parts))
 
 

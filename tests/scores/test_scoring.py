@@ -192,14 +192,16 @@ def test_a_back_end_is_saved_and_says_what_it_lacks(tmp_path):
     again = Backend.load(tmp_path / "b.json")
     np.testing.assert_array_equal(again(columns), backend(columns))
     assert again.threshold == backend.threshold == pytest.approx(np.log(0.595 / 0.9405))
-    with pytest.raises(SasvError, match="needs the column cm_score; the scores have: asv_score"):
+    with pytest.raises(
+        SasvError, match="needs the column cm_score, but the scores have only: asv_score"
+    ):
         again({"asv_score": columns["asv_score"]})
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(SasvError, match=r"b.json: no back-end of scores"):
+    with pytest.raises(SasvError, match=r"b.json: this is not a calibration or fusion"):
         Backend.load(tmp_path / "b.json")
     with pytest.raises(SasvError, match="calibration needs spoof trials"):
         fit_backend(columns, np.where(labels == 2, 1, labels), TRACK_2)
-    with pytest.raises(SasvError, match="takes two scores"):
+    with pytest.raises(SasvError, match="needs two scores"):
         fit_backend({"score": columns["asv_score"]}, labels, TRACK_2, "nonlinear")
     with pytest.raises(SasvError, match="NaN or infinity"):
         fit_backend({"score": columns["asv_score"] * np.nan}, labels, TRACK_2)

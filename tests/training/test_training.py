@@ -232,7 +232,9 @@ def test_without_development_trials_the_last_epoch_is_the_model(corpus, tmp_path
 
 
 def test_options_that_do_not_fit_the_table(corpus, tmp_path):
-    with pytest.raises(SasvError, match="needs 50 different speakers, the training table has 6"):
+    with pytest.raises(
+        SasvError, match="needs 50 different speakers, but the training table has only 6"
+    ):
         train(tiny_options(corpus, tmp_path, pairs=50))
     with pytest.raises(SasvError, match="no row has label spoof"):
         train(tiny_options(corpus, tmp_path, spoof_pairs=2, loss="sasv"))

@@ -170,7 +170,7 @@ def test_fetched_once_with_its_checksum(server, payload, capsys):
     stream = io.BytesIO()
     torch.save({"__S__.y": torch.zeros(9)}, stream)
     server.payload = stream.getvalue()
-    with pytest.raises(SasvError, match="another file; --renew accepts it"):
+    with pytest.raises(SasvError, match="use --renew to accept the new file"):
         fetch(NAME, server.url)
     assert not path.exists()
     assert fetch(NAME, server.url, renew=True).read_bytes() == stream.getvalue()
@@ -204,7 +204,7 @@ def test_a_server_that_ignores_ranges_is_asked_anew(server, payload):
     "vice, message",
     [
         ("html", "web page .'Quota exceeded'. instead of the file; .*quota .*tomorrow"),
-        ("claims less", "no whole checkpoint; run the same command again"),
+        ("claims less", "not a complete checkpoint; run the same command again"),
         ("404", "answered 404; check the address"),
     ],
 )
@@ -220,7 +220,7 @@ def test_no_host(server, capsys):
     url = server.url
     server.shutdown()
     server.server_close()
-    with pytest.raises(SasvError, match="no answer .*or give a --mirror"):
+    with pytest.raises(SasvError, match="no answer .*or use --mirror"):
         fetch(NAME, url, retries=0, timeout=1)
 
 
@@ -244,7 +244,7 @@ def test_google_drive_is_asked_by_id_and_its_refusal_is_told(monkeypatch):
 def test_two_at_once(server):
     with (
         locked(place_of(NAME).parent),
-        pytest.raises(SasvError, match="another process fetches these weights"),
+        pytest.raises(SasvError, match="another process is downloading these weights"),
     ):
         fetch(NAME, server.url)
 
@@ -254,9 +254,9 @@ def test_a_mirror_folder_and_many_names(tmp_path, payload, server, capsys):
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / f"{NAME}.model").write_bytes(payload)
     assert fetch(NAME, str(tmp_path / "mirror")).read_bytes() == payload
-    with pytest.raises(SasvError, match="1 of 2 could not be fetched: row3-ska-train"):
+    with pytest.raises(SasvError, match="1 of 2 could not be downloaded: row3-ska-train"):
         download(DownloadOptions([NAME, "row3-ska-train"], mirror=str(tmp_path / "mirror")))
-    assert "no such file in the mirror" in capsys.readouterr().err
+    assert "the mirror does not contain this file" in capsys.readouterr().err
     assert (
         len(download(DownloadOptions(["all"], mirror=server.url))) == 38
     )  # rows 0 and 2 share two files
@@ -264,18 +264,19 @@ def test_a_mirror_folder_and_many_names(tmp_path, payload, server, capsys):
 
 def test_names_that_are_not_here():
     with pytest.raises(
-        CheckpointError, match="not on this machine; fetch it: sasv download row7-mfa-train.dev"
+        CheckpointError,
+        match=("not on this machine; download it with: sasv download row7-mfa-train.dev"),
     ):
         resolve("row7-mfa-train+dev")
     with pytest.raises(CheckpointError, match="never released these weights"):
         resolve("row9-mfa-train")
     with pytest.raises(CheckpointError, match="did you mean row7-mfa-train.dev"):
         resolve("row7-mfa-train-dev")
-    with pytest.raises(CheckpointError, match="fetch it: sasv download someone/model"):
+    with pytest.raises(CheckpointError, match="download it with: sasv download someone/model"):
         resolve("someone/model")
     with pytest.raises(CheckpointError, match="no such checkpoint; check the path"):
         resolve("/no/where.safetensors")
-    with pytest.raises(CheckpointError, match="no such weights"):
+    with pytest.raises(CheckpointError, match="no weights of this name"):
         fetch("row99")
 
 
@@ -368,5 +369,5 @@ def test_check_whole(tmp_path, payload, trained):
         check_whole(tmp_path / "x")
         for cut in (1, len(data) // 2, len(data) - 3):
             (tmp_path / "x").write_bytes(data[:cut])
-            with pytest.raises(SasvError, match="no whole checkpoint"):
+            with pytest.raises(SasvError, match="not a complete checkpoint"):
                 check_whole(tmp_path / "x")

@@ -1,8 +1,8 @@
-"""The seven augmentations of the published Stage 1, one of them drawn uniformly for each crop.
+"""The seven augmentations of the published Stage 1. One of them is drawn uniformly for each crop.
 
-None; reverberation; music at 5-15 dB; babble of 3-7 speech files at 13-20 dB each; noise at 0-15
-dB; babble plus music; speed 0.95 or 1.05. Those whose files are not given are not drawn. A
-telephone or codec condition may follow (not published).
+They are: none; reverberation; music at 5-15 dB; babble of 3-7 speech files at 13-20 dB each; noise
+at 0-15 dB; babble plus music; speed 0.95 or 1.05. Augmentations whose files are not given are not
+drawn. A telephone or codec condition may be applied afterwards (not part of the publication).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ALL = ("none", "reverberation", "music", "speech", "noise", "speech and music", 
 
 BABBLE = (3, 7)
 SPEEDS = ((20, 19), (20, 21))
-"""Output over input samples for speeds 0.95 and 1.05."""
+"""(output samples, input samples) of the resampling for the speeds 0.95 and 1.05."""
 
 
 def _is_audio(path: Path) -> bool:
@@ -30,24 +30,24 @@ def _is_audio(path: Path) -> bool:
 
 
 def audio_files(folder: str | Path) -> list[str]:
-    """Return the audio files below a folder, sorted. SasvError if there are none."""
+    """Return the audio files below a folder, sorted. Raises SasvError if there are none."""
     if not Path(folder).is_dir():
-        raise SasvError(f"{folder}: no such folder of audio; check the path")
+        raise SasvError(f"{folder}: there is no such folder; check the path")
     found = sorted(str(path) for path in Path(folder).rglob("*") if _is_audio(path))
     if not found:
-        raise SasvError(f"{folder}: no audio files in it; check the path")
+        raise SasvError(f"{folder}: the folder contains no audio files; check the path")
     return found
 
 
 class Augmenter:
-    """Draws and applies one augmentation a crop.
+    """Draws and applies one augmentation for each crop.
 
     Args:
-        noises: a MUSAN-style folder with ``noise``, ``speech`` and ``music`` in it (whole or split
-            files), or any folder of noise; "" for none.
+        noises: a folder in the layout of MUSAN with the subfolders ``noise``, ``speech``, and
+            ``music`` (whole or split files), or any folder of noise; "" for none.
         rirs: a folder of room impulse responses; "" for none.
-        codecs: telephone and codec conditions (sasv.audio.codecs.CODECS) ...
-        codec_share: ... one of which a crop passes with this probability.
+        codecs: telephone and codec conditions (see ``sasv.audio.codecs.CODECS``).
+        codec_share: probability that one of these conditions is applied to a crop.
         augment_share: probability that one of the augmentations is drawn at all.
         snr_offset: decibels by which all signal-to-noise ratios are raised.
         level_range: maximum change of the level of a crop, up or down, in decibels.
@@ -85,7 +85,7 @@ class Augmenter:
         self.choices = [name for name in ALL if name in have]
 
     def __call__(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the crop, changed; same length."""
+        """Return the augmented crop, of the same length."""
         wave, change, gain = self.begin(wave, rng)
         wave = change(wave)
         return wave if gain == 1 else np.clip(gain * wave, -1.0, 1.0)
@@ -93,14 +93,15 @@ class Augmenter:
     def begin(
         self, wave: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, "Change", np.float32]:
-        """Draw what is done to a crop, and read what that needs.
+        """Draw the augmentation of a crop, and read the files that it needs.
 
         Returns:
-            the crop, the change that it still needs (none where it passed a codec, which takes a
-            changed crop), and the gain after that.
+            the crop, the change that remains to be applied (none if a codec was applied, because
+            that requires the changed crop), and the gain to be applied last.
         """
         change = NO_CHANGE
-        # Without a share nothing more is drawn, so that earlier runs are repeated exactly.
+        # With a share of 1, no further random number is drawn, so that earlier runs can be repeated
+        # exactly.
         if self.augment_share == 1 or rng.random() < self.augment_share:
             change = self.draw(self.choices[rng.integers(len(self.choices))], len(wave), rng)
         if self.codecs and rng.random() < self.codec_share:
@@ -112,11 +113,11 @@ class Augmenter:
         return wave, change, gain
 
     def described(self) -> list[str]:
-        """Return the names of all that may be done to a crop."""
+        """Return the names of all augmentations and codecs that may be applied to a crop."""
         return [*self.choices, *self.codecs]
 
     def draw(self, name: str, samples: int, rng: np.random.Generator) -> "Change":
-        """Draw the augmentation called ``name`` (one of ALL) for a crop of so many samples."""
+        """Draw the augmentation called ``name`` (one of ALL) for a crop of ``samples`` samples."""
         if name == "none":
             return NO_CHANGE
         if name == "reverberation":
@@ -128,7 +129,7 @@ class Augmenter:
     def noises(
         self, kind: str, samples: int, rng: np.random.Generator
     ) -> list[tuple[np.ndarray, float]]:
-        """Draw noise, music, or several speakers: each with its signal-to-noise ratio."""
+        """Draw noise, music, or several speakers, each with its signal-to-noise ratio in dB."""
         count = int(rng.integers(BABBLE[0], BABBLE[1] + 1)) if kind == "speech" else 1
         files = self.files[kind]
         picks = rng.choice(len(files), size=min(count, len(files)), replace=False)
@@ -139,22 +140,22 @@ class Augmenter:
         return drawn
 
     def _rir(self, samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw a room impulse response, and give it unit energy."""
+        """Draw a room impulse response and normalise it to unit energy."""
         rir = read_audio(self.rirs[rng.integers(len(self.rirs))], samples=samples, place=0.0)
         return rir / max(float(np.sqrt(np.square(rir).sum())), 1e-9)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was drawn for a crop: at most one of the three.
+    """The augmentation that was drawn for a crop: at most one of the three kinds.
 
     Attributes:
-        noises: rounds of noise, each a list of (noise of the crop's length, signal-to-noise ratio
-            in dB to the crop before the round).
-        rir: room impulse response of unit energy, with which the crop is convolved; the tail is
-            cut.
-        speed: index in SPEEDS of the speed at which the crop is played (pitch moves along); cropped
-            or wrapped to the old length.
+        noises: rounds of noise, each a list of (noise as long as the crop, signal-to-noise ratio in
+            dB relative to the crop before this round).
+        rir: room impulse response of unit energy, with which the crop is convolved; the result is
+            cut to the length of the crop.
+        speed: index in SPEEDS of the speed at which the crop is played, which changes its pitch as
+            well; the result is cut or repeated to the length of the crop.
     """
 
     noises: Sequence[Sequence[tuple[np.ndarray, float]]] = ()
@@ -180,7 +181,9 @@ NO_CHANGE = Change()
 
 
 def at_snr(wave: np.ndarray, noise: np.ndarray, decibels: float) -> np.ndarray:
-    """Scale noise so that the wave's power is ``decibels`` above it; silent noise stays silent."""
+    """Scale noise so that its power is ``decibels`` below that of the wave; silent noise stays
+    silent.
+    """
     power = float(np.square(wave).mean())
     other = float(np.square(noise).mean())
     return (
@@ -189,7 +192,7 @@ def at_snr(wave: np.ndarray, noise: np.ndarray, decibels: float) -> np.ndarray:
 
 
 def convolve(wave: np.ndarray, rir: np.ndarray) -> np.ndarray:
-    """Linear convolution by FFT, cut to the length of the wave."""
+    """Convolve by FFT (linear convolution), and cut the result to the length of the wave."""
     size = 1 << (len(wave) + len(rir) - 2).bit_length()
     return np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(rir, size), size)[: len(wave)].astype(
         np.float32

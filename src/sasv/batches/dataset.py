@@ -33,8 +33,8 @@ def crop_samples(frames: int) -> int:
 
 
 class Paths:
-    """File names in two tensors: forked workers share them, spawned workers map them; nobody
-    copies.
+    """File names in two tensors, which forked workers share and spawned workers map into memory, so
+    that none of them makes a copy.
     """
 
     def __init__(self, utterances: Utterances):
@@ -53,7 +53,7 @@ class Paths:
 
 
 class Item(NamedTuple):
-    """One pair to read: two rows, its class, and the numbers that seed its draws."""
+    """A pair to read: its two rows, its class, and the numbers that seed its random draws."""
 
     first: int
     second: int
@@ -62,8 +62,8 @@ class Item(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A pair that was read: (2, samples) crops, its class, and what is still to be done to each
-    crop where the device does it.
+    """A pair that was read: its crops (2, samples), its class, and the changes that the device
+    still has to apply to each crop.
     """
 
     crops: Tensor
@@ -72,8 +72,8 @@ class Read(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Waveforms (items, 2, samples), classes (items,), and what is still to be done to the
-    waveforms.
+    """Waveforms (items, 2, samples), classes (items,), and the changes that remain to be applied to
+    the waveforms.
     """
 
     waves: Tensor
@@ -87,8 +87,9 @@ class CropDataset(Dataset[Read | None]):
     Args:
         utterances: the training table.
         frames: length of a crop in frames of 10 ms.
-        augmenter: what is done to each crop, or None.
-        augment_later: draw what is done to each crop, and leave it to the device that trains.
+        augmenter: augments each crop; None for no augmentation.
+        augment_later: draw the augmentation of each crop, but leave its application to the device
+            on which the model is trained.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class CropDataset(Dataset[Read | None]):
         self.said: set[str] = set()
 
     def __getitem__(self, item: Item) -> Read | None:
-        """Return a pair, or None where neither file can be read (said in a line)."""
+        """Return a pair, or None if neither file can be read, which is logged."""
         rng = np.random.default_rng(list(item.seed))
         crops = self._pair(item.first, item.second, rng)
         if crops is None:
@@ -130,7 +131,8 @@ class CropDataset(Dataset[Read | None]):
             for row, place in zip((first, second), places)
         ]
         good = [crop for crop in crops if crop is not None]
-        # A file that cannot be read is stood in for by its partner: the batch keeps its shape.
+        # A file that cannot be read is replaced by the other one of the pair, so that the batch
+        # keeps its shape.
         return [good[0], good[-1]] if good else None
 
     def _augmented(
@@ -164,8 +166,8 @@ class CropDataset(Dataset[Read | None]):
         return wrap(crop, self.samples)
 
     def _two_of_one(self, row: int, places: np.ndarray) -> list[np.ndarray]:
-        """Two crops of one utterance that do not overlap; halves of it if it is too short for
-        that.
+        """Return two crops of one utterance that do not overlap; if it is too short for that,
+        return its halves.
         """
         path = self.paths[row]
         channel = self._channel(row)
@@ -182,13 +184,15 @@ class CropDataset(Dataset[Read | None]):
 
 
 def wrap(wave: np.ndarray, samples: int) -> np.ndarray:
-    """Repeat a short waveform until it has ``samples`` samples; a longer one is cut."""
+    """Return exactly ``samples`` samples of a waveform: a short one is repeated, a longer one is
+    cut.
+    """
     return wave[:samples] if len(wave) >= samples else np.resize(wave, samples)
 
 
 class PlanSampler:
-    """Gives a DataLoader the items of a plan, batch by batch from ``first`` on; knows its
-    length.
+    """Batch sampler of a DataLoader: yields the items of a plan, batch by batch, beginning with
+    batch ``first``. It has a length.
     """
 
     def __init__(self, plan: EpochPlan, seed: int, epoch: int, first: int = 0):
@@ -214,7 +218,7 @@ class PlanSampler:
 
 
 def collate(items: list[Read | None], samples: int) -> Batch:
-    """Stack items; those that could not be read are left out."""
+    """Stack items into a batch; those that could not be read are left out."""
     good = [item for item in items if item is not None]
     if not good:
         return Batch(torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long))

@@ -1,9 +1,9 @@
 """Loads the batches of a plan with DataLoader workers that can neither hang nor outlive the
-training.
+training run.
 
-Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd and ``timeout`` send to the
-whole process group: the main process decides when they end. Before the first batch the space in
-/dev/shm and the limit of open files are compared with what the workers need.
+Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd, and ``timeout`` send to the
+whole process group; the main process decides when the workers end. Before the first batch, the free
+space in /dev/shm and the limit of open files are compared with the needs of the workers.
 """
 
 import contextlib
@@ -33,19 +33,19 @@ PREFETCHED = 2
 """Batches that each worker reads ahead (the default of torch's DataLoader)."""
 
 FILES_PER_WORKER = 8
-"""Files that the main process keeps open for a worker: its pipes and semaphores."""
+"""Number of files that the main process keeps open for each worker: its pipes and semaphores."""
 
 FILES_PER_BATCH = 2
-"""Files that it keeps open for a batch in shared memory: one for each tensor."""
+"""Number of files that it keeps open for each batch in shared memory: one for each tensor."""
 
 OTHER_FILES = 48
-"""Files that it keeps open besides."""
+"""Number of other files that it keeps open."""
 
 RESUMES = "run the same command again to resume from the last saved state"
 
 
 class Arrays(NamedTuple):
-    """A ``Batch`` as arrays, for pipes."""
+    """A ``Batch`` as arrays, to be sent through pipes."""
 
     waves: np.ndarray
     labels: np.ndarray
@@ -53,17 +53,17 @@ class Arrays(NamedTuple):
 
 
 class BatchLoader:
-    """Reads batches, in this process or in workers. The batches do not depend on the number of
+    """Reads batches in this process or in workers. The batches do not depend on the number of
     workers.
 
     Args:
         dataset: reads one pair.
-        num_workers: DataLoader workers; 0 reads in this process.
-        pairs: pairs of a batch.
-        timeout: seconds after which a batch that has not come is an error; 0 waits for ever.
+        num_workers: number of DataLoader workers; 0 reads in this process.
+        pairs: number of pairs in a batch.
+        timeout: seconds after which a missing batch is an error; 0 waits indefinitely.
         pin: whether batches are copied to pinned memory, for a GPU.
-        peers: processes on this machine that each have such workers.
-        device: where the augmentation takes place that the dataset leaves for later.
+        peers: number of processes on this machine that each have so many workers.
+        device: device that applies the augmentation if the dataset does not.
 
     Raises:
         SasvError: the limit of open files is too low for the workers.
@@ -97,8 +97,9 @@ class BatchLoader:
         limit = raise_file_limit(shared_files)
         if limit < files:
             raise SasvError(
-                f"the limit of open files is {limit}, and --num-workers {self.num_workers} needs "
-                f"about {files}; raise it (ulimit -n 4096), or use --num-workers 0"
+                f"at most {limit} files can be open at the same time, but --num-workers "
+                f"{self.num_workers} needs about {files}; raise the limit (ulimit -n 4096), or use "
+                "--num-workers 0"
             )
         why = ""
         if free is not None and free < needed:
@@ -116,8 +117,8 @@ class BatchLoader:
 
     @contextlib.contextmanager
     def batches(self, sampler: PlanSampler) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-        """Give the batches of a sampler within the block; workers end with the block, however it
-        ends.
+        """Context manager that yields the batches of a sampler. The workers end with the block,
+        whether or not it raises.
         """
         before = set(multiprocessing.active_children())
         try:
@@ -139,7 +140,7 @@ class BatchLoader:
             raise
 
     def _received(self, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of a loader, each within the time of ``timeout``."""
+        """Yield the batches of a loader. Each must arrive within ``timeout``."""
         batches = iter(loader)
         while True:
             try:
@@ -148,7 +149,7 @@ class BatchLoader:
             except (EOFError, ConnectionError, FileNotFoundError) as error:
                 if not self.num_workers:
                     raise
-                # A worker died while it handed over a batch.
+                # A worker died while it was sending a batch.
                 raise SasvError(_died(type(error).__name__)) from error
             except SasvError as error:
                 # torch puts the worker's traceback before the message.
@@ -159,7 +160,7 @@ class BatchLoader:
             yield self._finished(batch)
 
     def _finished(self, batch: Batch | Arrays) -> tuple[Tensor, Tensor]:
-        """Return the waveforms, with what was left for later done, and the classes."""
+        """Return the waveforms, with any remaining augmentation applied, and the classes."""
         waves = torch.as_tensor(batch.waves)
         labels = torch.as_tensor(batch.labels)
         if batch.changes is not None:
@@ -175,9 +176,9 @@ class BatchLoader:
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise RuntimeError where the block takes longer; 0 sets no limit.
+    """Raise RuntimeError if the block takes longer; 0 sets no limit.
 
-    torch's own limit does not hold while a worker that was stopped hands over a batch.
+    The timeout of torch has no effect if a worker is stopped while it sends a batch.
     """
     if not seconds or not hasattr(signal, "setitimer"):
         yield
@@ -204,8 +205,8 @@ def failures_explained() -> Iterator[None]:
     """Turn failures of workers, and a lack of memory or files, into a SasvError that says what to
     do.
 
-    Around everything that is done while workers live: torch raises the death of a worker wherever
-    the main thread is.
+    It must enclose all code that runs while workers exist, because torch raises the error for a
+    dead worker wherever the main thread happens to be.
     """
     try:
         yield
@@ -217,15 +218,15 @@ def failures_explained() -> Iterator[None]:
 
 
 def explanation(error: BaseException) -> str | None:
-    """Return what a failure of loading or computing means and what to do, None if it is of
-    another kind.
+    """Return an explanation of a failure in loading or computing, with advice, or None if the
+    failure is of another kind.
     """
     text = " ".join(str(error).split())
     number = getattr(error, "errno", None)
     if "DataLoader timed out" in text:
         return (
-            f"no batch came within --loader-timeout ({text}): a worker is stuck or "
-            f"stopped, a disk does not respond, or {SHARED_MEMORY} is full; {RESUMES}"
+            f"no batch arrived within --loader-timeout ({text}): a worker hangs or was stopped, a "
+            f"disk does not respond, or {SHARED_MEMORY} is full; {RESUMES}"
         )
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancdata" in text:
         return (
@@ -252,13 +253,13 @@ def explanation(error: BaseException) -> str | None:
 
 def _died(reason: str) -> str:
     return (
-        f"a DataLoader worker died ({reason}), often for lack of memory; try fewer --num-workers; "
-        f"{RESUMES}"
+        f"a DataLoader worker died ({reason}), often because of a lack of memory; try fewer "
+        f"--num-workers; {RESUMES}"
     )
 
 
 def free_shared_memory() -> int | None:
-    """Return the free bytes of shared memory, None if the system has no such file system."""
+    """Return the free bytes of shared memory, or None if the system has no such file system."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
@@ -266,8 +267,8 @@ def free_shared_memory() -> int | None:
 
 
 def raise_file_limit(wanted: int) -> int:
-    """Raise this process's limit of open files to ``wanted`` if that is allowed; return the
-    limit.
+    """Raise the limit of open files of this process to ``wanted`` if that is allowed; return the
+    resulting limit.
     """
     try:
         import resource
@@ -283,8 +284,8 @@ def raise_file_limit(wanted: int) -> int:
 
 
 def _begin_worker(worker: int) -> None:
-    """Prepare a worker: one thread, and no signal but that of its parent's end (torch watches for
-    it) ends it.
+    """Prepare a worker: it uses one thread, and ignores signals. It ends when its parent ends,
+    which torch monitors.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -292,16 +293,16 @@ def _begin_worker(worker: int) -> None:
 
 
 def _collate_arrays(items: list[Read | None], samples: int) -> Arrays:
-    """Collate to arrays: tensors would travel in shared memory."""
+    """Collate to arrays, because tensors would be passed in shared memory."""
     waves, labels, changes = collate(items, samples)
     arrays = None if changes is None else tuple(part.numpy() for part in changes)
     return Arrays(waves.numpy(), labels.numpy(), arrays)
 
 
 def _kill(workers: set[Any]) -> None:
-    """End workers at once, also those that are stopped or stuck."""
+    """End workers at once, including those that are stopped or hang."""
     handler = None
-    if hasattr(signal, "SIGCHLD"):  # torch's handler would raise their deaths as failures
+    if hasattr(signal, "SIGCHLD"):  # the handler of torch would report their deaths as failures
         with contextlib.suppress(ValueError):  # only the main thread has handlers
             handler = signal.signal(signal.SIGCHLD, lambda *_: None)
     for worker in workers:

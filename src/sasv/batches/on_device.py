@@ -1,8 +1,7 @@
-"""The augmentations of ``augment``, applied to a whole batch by the device that trains.
+"""The augmentations of ``augment``, applied to a whole batch on the device used for training.
 
-What is done to a crop is drawn, and the files that it needs are read, by the same code and from the
-same random numbers as on the CPU; only the arithmetic comes later. The results agree to the
-rounding of float32.
+The same code draws the augmentation from the same random numbers and reads the files as on the CPU;
+only the arithmetic is done later. The results are equal up to float32 rounding.
 """
 
 from collections.abc import Sequence
@@ -18,24 +17,25 @@ from torch import Tensor
 from sasv.batches.augment import SPEEDS, Change
 
 REACH = 12
-"""Blocks of a resampling filter that are looked at on both sides, of 19 or 21 samples each; the
-filter of soxr reaches six.
+"""Number of blocks, of 19 or 21 samples each, that are used on each side of a resampling filter;
+the filter of soxr extends over six.
 """
 
 
 class Changes(NamedTuple):
-    """What is done to the crops of a batch, whose rows count the crops (2 an item).
+    """The augmentations of the crops of a batch. The rows are numbers of crops (2 for each item).
 
     Attributes:
-        noises: noise of the first round as if the crop had unit power, (n, samples).
-        noise_rows: the crops that it is added to, (n,).
+        noises: noise of the first round for a crop of unit power, (n, samples).
+        noise_rows: the crops to which it is added, (n,).
         second_noises: noise of the second round.
         second_rows: the crops of the second round.
-        rirs: room impulse responses, (r, taps), zeros behind the shorter ones.
+        rirs: room impulse responses, (r, taps), padded with zeros.
         rir_rows: the crops that are convolved with them, (r,).
         slow_rows: the crops that are played at the first speed of SPEEDS.
         fast_rows: the crops that are played at the second.
-        gains: factor of every crop, (crops,); those that are not 1 are clipped at full scale.
+        gains: factor of every crop, (crops,); crops with a factor other than 1 are clipped at full
+            scale.
     """
 
     noises: Tensor
@@ -50,11 +50,11 @@ class Changes(NamedTuple):
 
 
 def pack_changes(changes: Sequence[tuple[Change, np.float32]], samples: int) -> Changes:
-    """Return what was drawn for the crops of a batch as tensors.
+    """Return the augmentations of the crops of a batch as tensors.
 
     Args:
         changes: change and gain of each crop.
-        samples: length of a crop.
+        samples: length of a crop, in samples.
     """
     rounds: list[list[tuple[int, np.ndarray]]] = [[], []]
     rirs: list[tuple[int, np.ndarray]] = []
@@ -79,7 +79,9 @@ def pack_changes(changes: Sequence[tuple[Change, np.float32]], samples: int) -> 
 
 
 def _for_unit_power(drawn: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
-    """Return the sum of noises at their ratios to a crop of power 1; silent noise stays silent."""
+    """Return the sum of noises, scaled to their ratios for a crop of power 1; silent noise stays
+    silent.
+    """
     total = np.zeros(len(drawn[0][0]), np.float32)
     for noise, snr in drawn:
         power = float(np.square(noise).mean())
@@ -133,8 +135,9 @@ class Filter(NamedTuple):
 
     Attributes:
         taps: (outputs, 1, inputs of some blocks), one row for each output of a block.
-        before: input samples that a block reaches back.
-        start: (outputs of the first block, inputs), since soxr treats the first few apart.
+        before: number of input samples before a block that the filter uses.
+        start: (outputs of the first block, inputs); soxr computes the first few outputs
+            differently.
     """
 
     taps: Tensor
@@ -144,16 +147,17 @@ class Filter(NamedTuple):
 
 @lru_cache
 def soxr_filter(outputs: int, inputs: int) -> Filter:
-    """Return the filter of soxr for a ratio, found by giving it impulses: it is linear, and its
-    response recurs with every block of ``inputs`` samples.
+    """Return the filter of soxr for a ratio, measured with impulses. This is possible because it is
+    linear and its response repeats with every block of ``inputs`` samples.
     """
     blocks = 2 * REACH + 1
     impulses = np.zeros((blocks * inputs, inputs), np.float32)
     impulses[REACH * inputs + np.arange(inputs), np.arange(inputs)] = 1
-    # (output block, output, input): what an input of block REACH adds to an output.
+    # (output block, output, input): the contribution of an input of block REACH to an output.
     responses = soxr.resample(impulses, inputs, outputs)[: blocks * outputs]
     responses = responses.reshape(blocks, outputs, inputs)
-    # Tap j of an output is input j - before of its block: the response REACH - j blocks away.
+    # Tap j of an output belongs to input j - before of its block: the response REACH - j blocks
+    # away.
     taps = np.concatenate(list(responses[::-1]), axis=1)
     first = np.eye(blocks * inputs, dtype=np.float32)
     start = soxr.resample(first, inputs, outputs)[:outputs]
@@ -165,7 +169,7 @@ def soxr_filter(outputs: int, inputs: int) -> Filter:
 
 
 def resampled(crops: Tensor, outputs: int, inputs: int) -> Tensor:
-    """Return crops (n, samples) resampled as soxr does, cropped or wrapped to their length."""
+    """Return crops (n, samples) resampled as soxr does, then cut or repeated to their length."""
     samples = crops.shape[1]
     found = soxr_filter(outputs, inputs)
     blocks = -(-samples // inputs)
@@ -183,5 +187,5 @@ def resampled(crops: Tensor, outputs: int, inputs: int) -> Tensor:
 
 @lru_cache
 def resampled_length(samples: int, outputs: int, inputs: int) -> int:
-    """Return the number of samples that soxr makes of so many."""
+    """Return the number of output samples of soxr for a number of input samples."""
     return len(soxr.resample(np.zeros(samples, np.float32), inputs, outputs))

@@ -1,7 +1,7 @@
-"""The plan of an epoch: pairs of utterances, batch by batch, made before the first file is opened.
+"""The plan of an epoch: pairs of utterances, batch by batch, drawn before the first file is opened.
 
-A plan is a pure function of the table, the seed and the epoch, so it needs no saved state, and each
-process of many takes its part of the same plan.
+A plan is a pure function of the table, the seed, and the epoch, so no state has to be saved, and
+each of several processes takes its part of the same plan.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class EpochPlan:
     """Batches of one epoch.
 
     Attributes:
-        rows: (batches, items, 2) table rows; where both are the same row the pair is two crops of
-            one utterance.
-        labels: (batches, items) class of each item; with ``name_sources`` that of spoofed items is
-            the spoof class plus the number of the speaker that is imitated.
-        keys: (batches, items, 2) number of the batch and place in it, in the whole plan: they seed
-            an item's draws.
+        rows: (batches, items, 2) rows of the table; if both are the same, the pair consists of two
+            crops of one utterance.
+        labels: (batches, items) class of each item; with ``name_sources``, that of a spoofed item
+            is the spoof class plus the number of the imitated speaker.
+        keys: (batches, items, 2) number of the batch and position in it, in the whole plan; they
+            seed the random draws of an item.
     """
 
     rows: np.ndarray
@@ -33,15 +33,15 @@ class EpochPlan:
         return len(self.rows)
 
     def share(self, rank: int, world: int) -> "EpochPlan":
-        """Return the batches of one process of ``world``; all get equally many."""
+        """Return the batches of one of ``world`` processes; all receive the same number."""
         own = slice(rank, len(self) // world * world, world)
         return EpochPlan(self.rows[own], self.labels[own], self.keys[own])
 
     def split(self, rank: int, world: int, pairs: int) -> "EpochPlan":
-        """Return the part of every batch that one process of ``world`` takes.
+        """Return the part of every batch that belongs to one of ``world`` processes.
 
-        ``pairs`` is how many pairs of a batch, the first, are bona fide; bona fide and spoofed
-        pairs are both dealt out evenly.
+        ``pairs`` is the number of bona fide pairs in a batch, which come first. Bona fide and
+        spoofed pairs are each divided evenly.
         """
         spoof_pairs = self.rows.shape[1] - pairs
         bona_fide = rank * (pairs // world) + np.arange(pairs // world)
@@ -53,9 +53,9 @@ class EpochPlan:
 class PairPlanner:
     """Plans batches of utterance pairs.
 
-    Stage 1: ``pairs`` pairs per batch, all of different speakers. Stages 2 and 3: as many pairs of
-    bona fide speech, plus ``spoof_pairs`` pairs of spoofed speech, each of one speaker and one
-    attack.
+    Stage 1: ``pairs`` pairs per batch, all of different speakers. Stages 2 and 3: the same number
+    of bona fide pairs, plus ``spoof_pairs`` pairs of spoofed speech, each pair of one speaker and
+    one attack.
 
     Args:
         speaker: (rows,) speaker class of each row.
@@ -65,13 +65,14 @@ class PairPlanner:
         pairs: bona fide pairs per batch, all of different speakers.
         spoof_pairs: spoofed pairs per batch.
         max_utterances_per_speaker: maximum number of utterances per speaker and epoch; 0 takes all.
-        batches_per_epoch: a number; "paper" stops when the pairs no longer fill a batch
-            with different speakers; "spoofs" takes all spoofed pairs once.
+        batches_per_epoch: a number; or "paper", which stops when the pairs no longer fill a batch
+            with different speakers; or "spoofs", which uses every spoofed pair once.
         seed: random seed.
-        name_sources: whether the labels of spoofed items say whom they imitate.
+        name_sources: whether the labels of spoofed items give the speaker that they imitate.
 
     Raises:
-        SasvError: fewer speakers than a batch wants, or no spoofed rows if some are wanted.
+        SasvError: there are fewer speakers than a batch needs, or spoofed pairs are requested but
+            there are no spoofed rows.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class PairPlanner:
     ):
         if pairs < 1 or spoof_pairs < 0:
             raise SasvError(
-                f"a batch of {pairs} bona fide and {spoof_pairs} spoofed pairs; --pairs must be at "
-                "least 1"
+                f"a batch cannot have {pairs} bona fide and {spoof_pairs} spoofed pairs; --pairs "
+                "must be at least 1, and --spoof-pairs at least 0"
             )
         self.groups = _grouped(np.flatnonzero(~spoofed), speaker)
         self.spoof_groups: list[np.ndarray] = []
@@ -110,12 +111,13 @@ class PairPlanner:
         if len(self.groups) < pairs:
             remedy = f"; set --pairs {len(self.groups)} or fewer" if self.groups else ""
             raise SasvError(
-                f"a batch needs {pairs} different speakers, the training table has "
+                f"a batch needs {pairs} different speakers, but the training table has only "
                 f"{len(self.groups)} with bona fide speech{remedy}"
             )
         if spoof_pairs and not self.spoof_groups:
             raise SasvError(
-                "a batch needs spoofed pairs, but the training table has no row with label spoof"
+                "a batch needs spoofed pairs, but the training table has no row with the label "
+                "spoof"
             )
         if batches_per_epoch == "spoofs" and not spoof_pairs:
             raise SasvError(
@@ -141,7 +143,7 @@ class PairPlanner:
             wanted = -(-spoof_pairs // self.spoof_pairs)  # rounded up
         batches = self._bona_fide(rng)
         if not batches:
-            raise SasvError("the training table does not fill one batch; lower --pairs")
+            raise SasvError("the training table does not fill a single batch; lower --pairs")
         if wanted != "paper":
             while len(batches) < wanted:
                 batches += self._bona_fide(rng)
@@ -159,8 +161,8 @@ class PairPlanner:
         return EpochPlan(rows, labels, np.moveaxis(np.indices(labels.shape), 0, 2))
 
     def _bona_fide(self, rng: np.random.Generator) -> list[list[tuple[int, int]]]:
-        """Pair every speaker's utterances and fill batches; a pair whose speaker is in the batch
-        waits for the next.
+        """Pair the utterances of every speaker and fill batches. A pair whose speaker is already in
+        the batch waits for the next one.
         """
         pairs = np.concatenate(
             [_pairs(group, rng, self.max_utterances_per_speaker) for group in self.groups]
@@ -174,7 +176,7 @@ class PairPlanner:
         return batcher.full
 
     def _spoofed(self, rng: np.random.Generator, wanted: int) -> np.ndarray:
-        """Draw spoofed pairs: all of them once, shuffled, before any comes again."""
+        """Draw spoofed pairs: all of them once, shuffled, before any is repeated."""
         drawn: list[np.ndarray] = []
         have = 0
         while have < wanted:
@@ -185,14 +187,14 @@ class PairPlanner:
 
 
 class _Batcher:
-    """Fills batches with pairs of different speakers; a pair whose speaker is in the batch waits
-    for a later one.
+    """Fills batches with pairs of different speakers. A pair whose speaker is already in the batch
+    waits for a later one.
 
     Args:
-        size: pairs of a batch, at least 1.
+        size: number of pairs in a batch, at least 1.
 
     Attributes:
-        full: the batches; what is left at the end does not fill one.
+        full: the complete batches; the pairs that remain at the end do not fill one.
     """
 
     def __init__(self, size: int):
@@ -203,7 +205,7 @@ class _Batcher:
         self.waiting: list[tuple[int, tuple[int, int]]] = []
 
     def add(self, owner: int, pair: tuple[int, int]) -> None:
-        """Take a pair of the speaker ``owner``."""
+        """Add a pair of the speaker ``owner``."""
         if owner in self.present:
             self.waiting.append((owner, pair))
             return
@@ -215,7 +217,7 @@ class _Batcher:
         self.current.append(pair)
 
     def _drain(self) -> None:
-        """While the batch is full begin another with the pairs that wait, oldest first."""
+        """While the batch is full, begin another one with the waiting pairs, oldest first."""
         while len(self.current) == self.size:
             self.full.append(self.current)
             waiting = self.waiting
@@ -237,7 +239,7 @@ def _grouped(rows: np.ndarray, key: np.ndarray) -> list[np.ndarray]:
 
 
 def _pairs(group: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
-    """Shuffle a group and pair it up, (pairs, 2); a group of one is paired with itself."""
+    """Shuffle a group and divide it into pairs, (pairs, 2); a single row is paired with itself."""
     if len(group) == 1:
         return np.repeat(group, 2)[None]
     shuffled = rng.permutation(group)[: most or None]

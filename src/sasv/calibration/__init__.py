@@ -1,5 +1,5 @@
-"""Calibration maps scores to log-likelihood ratios and is fitted on development trials; also fusion
-and thresholds.
+"""Calibration, which maps scores to log-likelihood ratios and is fitted on development trials;
+fusion; and thresholds.
 """
 
 from sasv.calibration.backend import KINDS, Backend, fit_backend

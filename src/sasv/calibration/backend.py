@@ -85,7 +85,7 @@ class Backend:
         missing = [name for name in self.columns if name not in columns]
         if missing:
             raise SasvError(
-                f"the back-end needs the column {', '.join(missing)}; the scores have: "
+                f"the calibration needs the column {', '.join(missing)}, but the scores have only: "
                 f"{', '.join(columns)}"
             )
         if self.kind == "sum":
@@ -115,17 +115,23 @@ class Backend:
         try:
             made = parse_options(cls, values, "the back-end")
         except (TypeError, SasvError) as error:
-            raise SasvError(f"no back-end of scores ({error}); {remedy}") from error
+            raise SasvError(f"this is not a calibration or fusion ({error}); {remedy}") from error
         parts = {"logistic": 1, "sum": 0, "nonlinear": 2}.get(made.kind)
         if parts is None or len(made.parts) != parts or not made.columns:
             raise SasvError(
-                f"no back-end of scores (kind {made.kind!r} with {len(made.parts)} parts); {remedy}"
+                f"this is not a calibration or fusion (kind {made.kind!r} with {len(made.parts)} "
+                f"parts); {remedy}"
             )
         if made.scores and not isinstance(made.scores.get("scoring"), dict):
-            raise SasvError(f"no back-end of scores (its scores have no scoring); {remedy}")
+            raise SasvError(
+                "this is not a calibration or fusion (the record of its scores has no scoring); "
+                f"{remedy}"
+            )
         for part in made.parts:
             if len(part.weights) != len(part.columns) or not set(part.columns) <= set(made.columns):
-                raise SasvError(f"no back-end of scores (weights and columns differ); {remedy}")
+                raise SasvError(
+                    f"this is not a calibration or fusion (weights and columns differ); {remedy}"
+                )
         return made
 
     def save(self, path: str | Path) -> None:
@@ -171,10 +177,11 @@ def fit_backend(
     """
     names = [name for name in columns if name not in quality]
     if kind not in KINDS:
-        raise SasvError(f"'{kind}' is not a back-end; use one of: {', '.join(KINDS)}")
+        raise SasvError(f"'{kind}' is not a kind of calibration; use one of: {', '.join(KINDS)}")
     if kind == "nonlinear" and len(names) != 2:
         raise SasvError(
-            f"the nonlinear fusion takes two scores, speaker and countermeasure, not {len(names)}"
+            "the nonlinear fusion needs two scores, those of the speaker and of the "
+            f"countermeasure, not {len(names)}"
         )
     found = Backend(kind, list(columns), costs, source=source)
     if kind == "sum":
@@ -216,7 +223,7 @@ def fit_linear(
     features = np.stack([np.asarray(values, np.float64) for values in columns.values()], axis=1)
     if not np.isfinite(features).all():
         raise SasvError(
-            f"a column of {', '.join(columns)} contains NaN or infinity; fix the score file"
+            f"one of the columns {', '.join(columns)} contains NaN or infinity; fix the score file"
         )
     counts = {kind: int((labels == kind).sum()) for kind in weights}
     if not all(counts.values()):

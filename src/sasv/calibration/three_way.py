@@ -1,10 +1,10 @@
 """Two log-likelihood ratios of a trial, for the speaker and for spoofing, which shrink to 0 outside
-of the conditions of the development trials.
+the conditions of the development trials.
 
-A countermeasure learns the vocoders and the recordings that it has heard, and is sure of itself
-elsewhere too. Its log-likelihood ratio (LLR) is therefore shrunk towards 0, which says nothing: by
-a share that is chosen on attacks and conditions that were left out of the fit one at a time, and
-away from the values that the development trials had.
+A countermeasure learns the vocoders and recording conditions of its training data, but is just as
+confident elsewhere. Its log-likelihood ratio (LLR) is therefore shrunk towards 0, which favours
+neither hypothesis, in two ways: by a factor that is chosen on attacks and conditions left out of
+the fit one at a time, and by another factor for recordings unlike the development trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,16 @@ CM_SCORE = "cm_score"
 NORM = "norm"
 SHARES = np.linspace(0, 1, 21)
 EVEN = {TARGET: 0.5, SPOOF: 0.5}
-"""Bona fide and spoofed speech weigh the same in the fit of a spoof LLR."""
+"""Bona fide and spoofed speech have equal weights in the fit of a spoof LLR."""
 
 
 @dataclass(frozen=True)
 class KnownRange:
-    """Values of a measure that development trials had.
+    """Range of a measure over the development trials.
 
     Attributes:
-        low, high: the least and the greatest.
-        spread: their standard deviation.
+        low, high: the lowest and the highest value.
+        spread: the standard deviation.
     """
 
     low: float
@@ -42,8 +42,8 @@ class KnownRange:
     spread: float
 
     def familiarity(self, values: np.ndarray) -> np.ndarray:
-        """Return 1 for values of any shape inside the range; outside it falls to 0, as a normal
-        density of this spread does.
+        """Return 1 for values (of any shape) inside the range. Outside, the result falls to 0 like
+        a normal density with this spread.
         """
         outside = np.maximum(np.maximum(self.low - values, values - self.high), 0.0)
         found: np.ndarray = np.exp(-0.5 * np.square(outside / max(self.spread, 1e-12)))
@@ -52,21 +52,22 @@ class KnownRange:
 
 @dataclass(frozen=True)
 class ThreeWay:
-    """What makes LLRs for the speaker and for spoofing of the two scores of a trial.
+    """Computes LLRs for the speaker and for spoofing from the two scores of a trial.
 
     Attributes:
-        speaker: of the column ``score``: target against nontarget.
-        spoof: of the column ``cm_score``: bona fide against spoofed, as the development trials
-            say.
-        share: the spoof LLR is multiplied by it, from 0 to 1.
-        bound: the spoof LLR is at most so far from 0: the development trials cannot show more.
+        speaker: maps the column ``score`` to the LLR of target against nontarget.
+        spoof: maps the column ``cm_score`` to the LLR of bona fide against spoofed speech, as
+            fitted on the development trials.
+        share: factor of the spoof LLR, from 0 to 1.
+        bound: maximum absolute value of the spoof LLR, because the development trials cannot
+            support a larger one.
         ranges: measure of the tested recording (``cm_score``, ``norm``) -> its known range.
-        costs: priors and costs by which a verdict is given.
-        source: the trials that it was fitted to.
+        costs: priors and costs that determine the verdict.
+        source: the trials to which the calibration was fitted.
         spoof_axis: ``cm_score`` is the last coordinate of the embedding's direction, negated (see
             encoders.layers.SpoofAxis). It lowers the cosine of spoofed speech; the LLR of the
-            speaker is that of the cosine in the other dimensions, so that a spoof is not taken for
-            another speaker.
+            speaker is computed from the cosine in the other dimensions, so that a spoof does not
+            look like another speaker.
     """
 
     speaker: Linear
@@ -94,21 +95,22 @@ class ThreeWay:
             numbers += [one.low, one.high, one.spread]
         if not np.isfinite(numbers).all() or not 0 <= self.share <= 1 or self.bound < 0:
             raise SasvError(
-                "the three-way calibration is broken; make it again with sasv calibrate"
+                "the three-way calibration is invalid; make it again with sasv calibrate"
             )
         for part, column in ((self.speaker, SCORE), (self.spoof, CM_SCORE)):
             if part.columns != [column] or len(part.weights) != 1:
-                raise SasvError(f"the three-way calibration does not read {column} alone")
+                raise SasvError(f"the three-way calibration must use only the column {column}")
         if set(known) - {CM_SCORE, NORM}:
-            raise SasvError(f"the three-way calibration has ranges of {', '.join(known)}")
+            raise SasvError(f"the three-way calibration has unexpected ranges: {', '.join(known)}")
 
     def __call__(self, scores: np.ndarray, cm_scores: np.ndarray, norms: np.ndarray) -> Evidence:
-        """Return the LLRs of trials, and how familiar their tested recordings are.
+        """Return the LLRs of trials, and how similar their tested recordings are to the development
+        trials.
 
         Args:
-            scores: (trials,) of the speaker.
-            cm_scores: (trials,) of the spoof head for the tested recording.
-            norms: (trials,) norm of its raw embedding.
+            scores: (trials,) speaker scores.
+        cm_scores: (trials,) scores of the spoof head for the tested recordings.
+            norms: (trials,) norms of the raw embeddings of the tested recordings.
         """
         measures = {CM_SCORE: cm_scores, NORM: norms}
         familiarity = np.ones(np.shape(cm_scores))
@@ -121,14 +123,14 @@ class ThreeWay:
         return Evidence(self.speaker({SCORE: scores}), spoof, familiarity)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the calibration as plain values."""
         values = asdict(self)
         del values["known"]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ThreeWay":
-        """Make it of what ``to_dict`` gave. SasvError if that is something else."""
+        """Make a calibration from the result of ``to_dict``. Raises SasvError for anything else."""
         if not isinstance(values, Mapping) or "known" in values:
             raise SasvError("not a three-way calibration; make it again with sasv calibrate")
         try:
@@ -148,23 +150,23 @@ def fit_three_way(
     """Fit the two LLRs on development trials.
 
     Args:
-        columns: ``score``, ``cm_score`` and, if it is known, ``norm``: (trials,) each.
+        columns: ``score``, ``cm_score``, and, if known, ``norm``; each (trials,).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
-        groups: (trials,) what a trial has in common with others: the attack of a spoofed one, the
-            condition (codec) of a bona fide one.
-        costs: priors and costs by which verdicts will be given.
-        source: what to say of the trials.
+        groups: (trials,) group of each trial: the attack of a spoofed one, the condition (codec) of
+            a bona fide one.
+        costs: priors and costs that will determine the verdicts.
+        source: description of the trials.
         spoof_axis: see ``ThreeWay``.
 
     Raises:
-        SasvError: trials of a kind are missing, a value is not finite, or the scores are the wrong
-            way round.
+        SasvError: there are no trials of a class, a value is not finite, or higher scores mean
+            spoofed speech.
     """
     bona_fide = labels != SPOOF
     if not costs.weights[1] or not costs.weights[2]:
         raise SasvError(
-            f"cost model {costs.name}: a three-way verdict needs costs of accepted nontargets and "
-            "of accepted spoofs"
+            f"cost model {costs.name}: a three-way verdict needs a cost of accepted nontargets and "
+            "a cost of accepted spoofs; choose another one with --costs"
         )
     cm_scores = columns[CM_SCORE]
     scores = without_axis(columns[SCORE], cm_scores) if spoof_axis else columns[SCORE]
@@ -174,7 +176,10 @@ def fit_three_way(
     spoof = fit_linear({CM_SCORE: cm_scores}, classes, EVEN)
     for part, column in ((speaker, SCORE), (spoof, CM_SCORE)):
         if part.weights[0] <= 0:
-            raise SasvError(f"{source}: a higher {column} is not for the better there")
+            raise SasvError(
+                f"{source}: a higher {column} does not mean a more likely target there; check the "
+                "score file"
+            )
     ranges = {
         name: KnownRange(*map(float, (values.min(), values.max(), values.std())))
         for name, values in columns.items()
@@ -187,8 +192,8 @@ def fit_three_way(
 
 
 def without_axis(scores: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:
-    """Return the cosines in the dimensions of the speaker, of those in all dimensions; enrolment is
-    bona fide, so that it has no part along the axis.
+    """Return the cosines in the dimensions of the speaker, given those in all dimensions. Enrolment
+    speech is bona fide and therefore has no component along the spoof axis.
     """
     found: np.ndarray = scores / np.sqrt(np.maximum(1 - np.square(cm_scores), 1e-6))
     return found
@@ -197,17 +202,19 @@ def without_axis(scores: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:
 def held_out_share(
     cm_scores: np.ndarray, classes: np.ndarray, groups: np.ndarray, bound: float
 ) -> float:
-    """Return the share in [0, 1] by which a spoof LLR has to be multiplied if a group is new.
+    """Return the factor in [0, 1] by which a spoof LLR has to be multiplied for a group that was
+    not in the fit.
 
     Each attack, and each condition of bona fide speech, is left out once, and the LLR is fitted to
-    the rest. The share is that of the least cross-entropy over what was left out. It is 0 where the
-    LLR tells less about a new group than nothing at all. A class of one group is never left out.
+    the rest. The factor is the one with the lowest cross-entropy over the groups left out. It is 0
+    if the LLR is worse than no information for new groups. A class with a single group is never
+    left out.
 
     Args:
         cm_scores: (trials,).
         classes: (trials,) 0 bona fide, 2 spoofed.
         groups: (trials,) names.
-        bound: the LLR is at most so far from 0.
+        bound: maximum absolute value of the LLR.
     """
     losses = []
     for kind in (TARGET, SPOOF):

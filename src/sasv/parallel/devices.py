@@ -11,48 +11,51 @@ from sasv.parallel.environment import launcher
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """Return the wanted device.
+    """Return the device with the given name.
 
     Raises:
-        SasvError: the name is no device, sasv does not compute on it, or this machine does not have
-            it.
+        SasvError: the name is not that of a device, sasv does not support the device, or this
+            machine does not have it.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         wanted = torch.device(device)
     except (RuntimeError, ValueError) as error:
-        raise SasvError(f"device '{device}': unknown; use cpu, cuda, cuda:0 or auto") from error
+        raise SasvError(
+            f"device '{device}': there is no device of this name; use cpu, cuda, cuda:0, or auto"
+        ) from error
     if wanted.type not in ("cpu", "cuda", "mps"):
         raise SasvError(
-            f"device '{device}': sasv does not compute there; use cpu, cuda, cuda:0 or auto"
+            f"device '{device}': sasv does not support this device; use cpu, cuda, cuda:0, or auto"
         )
     if wanted.type == "mps" and not torch.backends.mps.is_available():
-        raise SasvError(f"device {device}: no Apple GPU here; use --device cpu")
+        raise SasvError(f"device {device}: this machine has no usable Apple GPU; use --device cpu")
     if wanted.type != "cuda":
         return wanted
     if not torch.cuda.is_available():
-        raise SasvError(f"device {device}: no usable GPU here; use --device cpu")
+        raise SasvError(f"device {device}: this machine has no usable GPU; use --device cpu")
     index = launcher().local_rank if wanted.index is None else wanted.index
     if index >= torch.cuda.device_count():
         raise SasvError(
-            f"device cuda:{index}: this machine has {torch.cuda.device_count()} GPUs, from cuda:0"
+            f"device cuda:{index}: this machine has {torch.cuda.device_count()} GPUs, numbered "
+            "from cuda:0"
         )
     return torch.device("cuda", index)
 
 
 @contextlib.contextmanager
 def arithmetic(tf32: bool = False, deterministic: bool = False) -> Iterator[None]:
-    """Set how a GPU computes; what was set before is put back at the end. A CPU is always exact and
-    deterministic.
+    """Set the arithmetic of a GPU, and restore the previous settings at the end. A CPU is always
+    exact and deterministic.
 
     PyTorch lets convolutions of float32 tensors round their inputs to TF32 (10 bits of mantissa),
     which changes scores by up to 0.004.
 
     Args:
-        tf32: whether products and convolutions of float32 tensors may round their inputs so.
-        deterministic: compute by deterministic algorithms alone, so that the same run gives the
-            same bytes. An operation that has none raises RuntimeError.
+        tf32: whether products and convolutions of float32 tensors may use TF32.
+        deterministic: use deterministic algorithms only, so that the same run gives bit-identical
+            results. An operation without such an algorithm raises RuntimeError.
     """
     matmul = torch.backends.cuda.matmul
     cudnn = torch.backends.cudnn
@@ -66,7 +69,7 @@ def arithmetic(tf32: bool = False, deterministic: bool = False) -> Iterator[None
     matmul.allow_tf32 = tf32
     cudnn.allow_tf32 = tf32
     if deterministic:
-        # cuBLAS reads it when it is first used.
+        # cuBLAS reads this variable when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)

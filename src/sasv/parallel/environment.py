@@ -10,7 +10,7 @@ from sasv.core.errors import SasvError
 
 @dataclass(frozen=True)
 class Launcher:
-    """This process among those that a launcher started.
+    """The position of this process among those that a launcher started.
 
     Attributes:
         rank: number of this process among all, from 0.
@@ -24,9 +24,9 @@ class Launcher:
 
 
 def launcher() -> Launcher:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them.
+    """Read RANK, WORLD_SIZE, and LOCAL_RANK, as torchrun sets them.
 
-    Without WORLD_SIZE the process is alone, whatever RANK says.
+    Without WORLD_SIZE, there is only this process, whatever the value of RANK.
 
     Raises:
         SasvError: a value is not a whole number, or RANK does not fit WORLD_SIZE.

@@ -1,5 +1,5 @@
-"""The processes that work on one job: a single one, or as many as torchrun started, on one or
-several nodes.
+"""The processes that work on one job: a single one, or all that torchrun started on one or several
+nodes.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its peers.
+    """The position of this process among all of a job.
 
     Attributes:
         rank: number of this process, from 0.
-        world: how many there are.
+        world: number of processes.
     """
 
     rank: int = 0
@@ -31,25 +31,27 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes (no gradient), for a tensor of the same shape in
-        each.
+        """Return the sum over all processes, without gradient, of a tensor that has the same shape
+        in each.
         """
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set in any process; ``device`` is where they exchange tensors."""
+        """Whether the flag is set in any process; ``device`` is the one on which they exchange
+        tensors.
+        """
         if self.world == 1:
             return flag
         return float(self.total(torch.tensor([float(flag)], device=device))) > 0
 
     def spread(self, tensors: list[Tensor]) -> None:
-        """Give all processes the values that the main one has."""
+        """Copy the values of the main process to all processes."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
@@ -63,14 +65,14 @@ class Processes:
         return gathered
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes have reached this call."""
         self.gather(None)
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Processes]:
-    """Yield this process among those that torchrun started (gloo on a CPU, NCCL on GPUs), or
-    alone.
+    """Join the processes that torchrun started (with gloo on a CPU, NCCL on GPUs), if any, and
+    yield the position of this one.
     """
     world = launcher().world_size
     if world == 1:
@@ -84,15 +86,17 @@ def process_group(device: torch.device) -> Iterator[Processes]:
     processes = Processes(dist.get_rank(), dist.get_world_size())
     try:
         yield processes
-        processes.wait()  # none leaves while another still talks to it
+        processes.wait()  # no process may leave while another one still communicates with it
     finally:
         if started:
-            gc.collect()  # what holds the group goes before it
+            gc.collect()  # objects that refer to the group must be deleted before it
             dist.destroy_process_group()
 
 
 class _Total(torch.autograd.Function):
-    """Sum over all processes. Each gets the sum, so the gradient is the sum of theirs."""
+    """Sum over all processes. Every process receives the sum, so the gradient is the sum of their
+    gradients.
+    """
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""The part of a long job that this process works on: given by torchrun's rank, or by ``--shard
-i/n`` in a job array.
+"""The part of a long job that this process works on, given by the rank from torchrun, or by
+``--shard i/n`` in a job array.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from sasv.parallel.environment import launcher
 
 
 def parse_shard(text: str = "") -> tuple[int, int]:
-    """Return (index from 0, count). ``text`` is ``i/n`` with i from 1; empty takes RANK and
-    WORLD_SIZE, else 0 of 1.
+    """Return (index from 0, count). ``text`` is ``i/n``, with i from 1. If it is empty, RANK and
+    WORLD_SIZE are used, or (0, 1) if they are not set.
     """
     if not text:
         started = launcher()
@@ -24,8 +24,8 @@ def parse_shard(text: str = "") -> tuple[int, int]:
 def outstanding(
     total: int, index: int, count: int, done: Callable[[int], bool]
 ) -> tuple[list[int], list[int]]:
-    """Return the units of work (numbers below ``total``) of one shard, and those of them that are
-    not done.
+    """Return the units of work (numbers below ``total``) of one shard, and those among them that
+    are not done.
     """
     mine = list(range(index, total, count))
     return mine, [number for number in mine if not done(number)]

@@ -1,6 +1,7 @@
-"""Where the bytes of a recording are: a file, a member of a tar, or an object behind an address.
+"""Finds and reads the bytes of a recording: a file, a member of a tar, or an object in remote
+storage.
 
-``locate`` is the one place that turns a path of a table into something to read.
+``locate`` is the one place that turns a path from a table into something that can be read.
 """
 
 from sasv.storage.locate import locate

@@ -1,5 +1,5 @@
 """Identifies a recording without reading it: a file by its real path, its size, and its
-modification time, a member of a tar by its sum.
+modification time, and a member of a tar by its checksum.
 """
 
 import os
@@ -17,15 +17,13 @@ BLOCK = 4096
 
 
 def file_identity(path: str | os.PathLike[str]) -> str:
-    """Return a text that changes when a path leads to another file, or the file is written
-    again.
-    """
+    """Return a string that changes if a path leads to another file or the file is rewritten."""
     return _identity(os.fspath(path), {})
 
 
 def file_identities(paths: Sequence[str]) -> list[str]:
-    """Return the identity of each file (see file_identity), in threads: a million of them take
-    seconds.
+    """Return the identity of each file (see ``file_identity``). Threads are used, so that a million
+    files take seconds.
     """
     folders: dict[str, str] = {}
 
@@ -39,12 +37,12 @@ def file_identities(paths: Sequence[str]) -> list[str]:
 
 
 def identity_digest(*parts: object) -> str:
-    """Return a short digest of the parts of an identity, for tables and logs."""
+    """Return a short digest of the parts of an identity, for use in tables and logs."""
     return digest_of_bytes("\n".join(map(str, parts)).encode("utf-8", "surrogateescape"))[:16]
 
 
 def _identity(path: str, folders: dict[str, str]) -> str:
-    """Return the identity; the real paths of folders are looked up once."""
+    """Return the identity. The real path of each folder is looked up only once."""
     if scheme_of(path) or container_of(path) != path:
         return _identity_elsewhere(path)
     try:

@@ -1,4 +1,4 @@
-"""Regular files of this machine."""
+"""Regular files on this machine."""
 
 import os
 import stat
@@ -10,8 +10,8 @@ from sasv.storage.resource import Resource
 
 
 def native_path(name: str) -> str | bytes:
-    """Return the path as the system wants it: bytes on POSIX, so that a name need not be valid
-    UTF-8.
+    """Return the path in the form that the operating system expects: bytes on POSIX, so that a name
+    need not be valid UTF-8.
     """
     return os.fsencode(system_path(name)) if os.name == "posix" else name
 
@@ -22,23 +22,25 @@ class LocalFile(Resource):
 
     @property
     def path(self) -> str | bytes:
-        """The path as the system wants it."""
+        """The path in the form that the operating system expects."""
         return native_path(self.name)
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes of a range. AudioError where the file cannot be read."""
+        """Return the bytes of a range. Raises AudioError if the file cannot be read."""
         try:
             with open(self.path, "rb") as stream:
                 stream.seek(start)
                 return stream.read(-1 if stop is None else stop - start)
         except OSError as error:
             raise AudioError(
-                f"{self.name}: cannot be read: {error.strerror or error}; check its permissions"
+                f"{self.name}: cannot be read ({error.strerror or error}); check its permissions"
             ) from error
 
 
 def local_file(name: str) -> LocalFile:
-    """Return a regular file that is not empty. AudioError says what else it is."""
+    """Return a regular, non-empty file. Raises AudioError, which says what the path is instead, for
+    anything else.
+    """
     try:
         status = os.stat(native_path(name))  # noqa: PTH116 (a path of bytes)
     except FileNotFoundError as error:
@@ -49,13 +51,14 @@ def local_file(name: str) -> LocalFile:
         ) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AudioError(f"{name}: cannot be opened: {reason}; check the path") from error
+        raise AudioError(f"{name}: cannot be opened ({reason}); check the path") from error
     if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{name}: a folder, not an audio file")
+        raise AudioError(f"{name}: this is a folder, not an audio file")
     if not stat.S_ISREG(status.st_mode):
         raise AudioError(
-            f"{name}: not a regular file (a pipe or a device); write the audio to a file first"
+            f"{name}: this is a pipe or a device, not a regular file; write the audio to a file "
+            "first"
         )
     if status.st_size == 0:
-        raise AudioError(f"{name}: empty file (0 bytes); fetch or convert it again")
+        raise AudioError(f"{name}: the file is empty (0 bytes); download or convert it again")
     return LocalFile(name, status.st_size, str(status.st_mtime_ns))

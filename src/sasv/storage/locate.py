@@ -1,4 +1,4 @@
-"""How a path of a table leads to bytes."""
+"""Finds the bytes to which a path in a table refers."""
 
 from sasv.storage.local import local_file
 from sasv.storage.locations import scheme_of, split_member
@@ -8,12 +8,12 @@ from sasv.storage.tars import index_of, tar_member
 
 
 def locate(name: str) -> Resource:
-    """Return the bytes to which a path of a table leads: a file, a member of a tar, an object.
+    """Return the bytes to which a path in a table refers: a file, a member of a tar, or an object.
 
     Raises:
-        AudioError: there is nothing, or something that cannot be read.
-        StorageError: it cannot be had at the moment.
-        SasvError: an address of an unknown kind, or a package is missing.
+        AudioError: the recording does not exist or cannot be read.
+        StorageError: it cannot be fetched at the moment.
+        SasvError: the kind of address is unknown, or a package is missing.
     """
     container, member = split_member(name)
     if member is None:

@@ -1,8 +1,8 @@
-"""What a path of a table may be, as text: nothing is opened here.
+"""The kinds of path that a table may contain. This module only handles text and opens nothing.
 
-* ``id10270/x/00001.wav``: a file, from the folder of the table on
+* ``id10270/x/00001.wav``: a file, relative to the folder of the table
 * ``shard-000012.tar#id10270/x/00001.wav``: a member of a tar with an index
-* ``s3://bucket/key.flac``, ``gs://``, ``https://``: an object behind an address
+* ``s3://bucket/key.flac``, ``gs://``, ``https://``: an object in remote storage
 * ``s3://bucket/shard-000012.tar#id10270/x/00001.wav``: a member of such a tar
 """
 
@@ -10,7 +10,7 @@ import os
 import re
 
 MEMBER = ".tar#"
-"""What stands between a tar and its member; everything behind it is the name of the member."""
+"""Separates the path of a tar from its member; everything after it is the name of the member."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -22,7 +22,7 @@ def scheme_of(name: str) -> str:
 
 
 def split_member(name: str) -> tuple[str, str | None]:
-    """Return (the tar, its member); the member is None where a name is not that of a member."""
+    """Return (the tar, its member). The member is None if the name does not refer to a member."""
     start, separator, member = name.partition(MEMBER)
     if not separator:
         return name, None
@@ -30,30 +30,30 @@ def split_member(name: str) -> tuple[str, str | None]:
 
 
 def container_of(name: str) -> str:
-    """Return the tar of a member, and any other name as it is."""
+    """Return the tar of a member; return any other name unchanged."""
     return split_member(name)[0]
 
 
 def joined(folder: str, name: str) -> str:
-    """Return a path seen from a folder; an address and an absolute path stay."""
+    """Resolve a path relative to a folder; addresses and absolute paths are returned unchanged."""
     return name if scheme_of(name) else os.path.join(folder, name)
 
 
 def absolute(name: str) -> str:
-    """Return an absolute path; an address stays, and so does the name of a member."""
+    """Return an absolute path; addresses and the names of members are kept unchanged."""
     return name if scheme_of(name) else _with_container(name, os.path.abspath(container_of(name)))
 
 
 def relative(name: str, folder: str) -> str:
-    """Return a path as seen from a folder; an address stays, and so does the name of a member."""
+    """Return a path relative to a folder; addresses and the names of members are kept unchanged."""
     if scheme_of(name):
         return name
     return _with_container(name, os.path.relpath(container_of(name), folder))
 
 
 def as_folders(name: str) -> str:
-    """Return a path that looks like that of a file, for a tree that mirrors one of recordings: a
-    tar is a folder, and so are the scheme and the host of an address.
+    """Return a path in the form of a file path, for a folder tree that mirrors a tree of
+    recordings: a tar becomes a folder, and so do the scheme and the host of an address.
     """
     scheme = scheme_of(name)
     if scheme:

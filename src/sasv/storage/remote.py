@@ -1,8 +1,8 @@
-"""Objects behind addresses, through fsspec (the extra ``sasv[remote]``).
+"""Objects in remote storage, read through fsspec (the extra ``sasv[remote]``).
 
-Two requests are made: what an object is, and the bytes of a range. Keys, endpoints and profiles
-come from the usual places: the environment and configuration files of AWS and Google Cloud, and
-``FSSPEC_S3_ENDPOINT_URL`` for other servers of S3.
+Two kinds of request are made: for the properties of an object, and for a range of its bytes. Keys,
+endpoints, and profiles come from the usual places: environment variables, the configuration files
+of AWS and Google Cloud, and ``FSSPEC_S3_ENDPOINT_URL`` for other S3 servers.
 """
 
 import logging
@@ -25,23 +25,23 @@ SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "http
 """Scheme of an address -> the package that fsspec needs for it."""
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait after each failure before the next attempt."""
+"""Seconds to wait after each failed attempt before the next one."""
 
 CONNECT_SECONDS = 20
 SILENT_SECONDS = 60
-"""A connection that takes longer, or gives no byte for so long, has failed."""
+"""A connection that takes longer to open, or sends no data for this long, has failed."""
 
 
 class WrongRange(Exception):
-    """A server gave another number of bytes than it was asked for."""
+    """A server returned a different number of bytes than requested."""
 
 
 @dataclass(frozen=True)
 class RemoteObject(Resource):
-    """An object behind an address."""
+    """An object in remote storage."""
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Return the bytes of a range; failures are tried again a few times."""
+        """Return the bytes of a range, with a few retries after failures."""
         stop = self.size if stop is None else min(stop, self.size)
         return _persistently(self.name, lambda: self._range(start, stop))
 
@@ -53,41 +53,43 @@ class RemoteObject(Resource):
             return data
         if len(data) == self.size:
             raise StorageError(
-                f"{self.name}: the server sends the whole object where a range is asked for; use "
-                "a server that supports range requests, or copy the object to a disk"
+                f"{self.name}: the server sent the whole object although only a range was "
+                "requested; use a server that supports range requests, or copy the object to a "
+                "local disk"
             )
         raise WrongRange(f"{len(data):,} bytes instead of {stop - start:,}")
 
 
 @lru_cache(maxsize=1 << 16)
 def remote_object(name: str) -> RemoteObject:
-    """Return an object; what it is is asked once by each process.
+    """Return an object. Each process asks for its properties only once.
 
     Raises:
-        AudioError: there is none, or it is empty.
+        AudioError: the object does not exist or is empty.
         StorageError: the network or the server fails, or access is denied.
         SasvError: the kind of address is unknown, or a package is missing.
     """
     scheme = scheme_of(name)
     if scheme not in SCHEMES:
         raise SasvError(
-            f"{name}: addresses of the kind '{scheme}://' are not known; use a path, or one of: "
-            f"{listed([f'{known}://' for known in SCHEMES], 10)}"
+            f"{name}: addresses that begin with '{scheme}://' are not supported; use a path, or "
+            f"one of: {listed([f'{known}://' for known in SCHEMES], 10)}"
         )
     info = _persistently(name, lambda: _system(scheme).info(name))
     size = info.get("size")
     if size is None:
         raise StorageError(
-            f"{name}: the server does not say how large it is; copy the object to a disk"
+            f"{name}: the server does not report the size of the object; copy the object to a "
+            "local disk"
         )
     if size == 0:
-        raise AudioError(f"{name}: empty (0 bytes); upload it again")
+        raise AudioError(f"{name}: the object is empty (0 bytes); upload it again")
     marks = (info.get(key) for key in ("ETag", "etag", "LastModified", "updated", "mtime"))
     return RemoteObject(name, int(size), next((str(mark) for mark in marks if mark), ""))
 
 
 def _persistently(name: str, ask: Callable[[], T]) -> T:
-    """Ask, and ask again after each failure that may pass."""
+    """Make a request, and retry it after each failure that may be temporary."""
     for pause in (*PAUSES, None):
         try:
             return ask()
@@ -95,14 +97,14 @@ def _persistently(name: str, ask: Callable[[], T]) -> T:
             raise
         except PermissionError as error:
             raise StorageError(
-                f"{name}: access denied ({reason_of(error)}); check the keys"
+                f"{name}: access denied ({reason_of(error)}); check your credentials"
             ) from error
-        except Exception as error:  # each server's client has errors of its own
+        except Exception as error:  # each storage client has its own errors
             if isinstance(error, FileNotFoundError) and not _hides_failure(error):
                 raise AudioError(f"{name}: no such object; check the address") from error
             if pause is None:
                 raise StorageError(
-                    f"{name}: cannot be fetched, {len(PAUSES) + 1} attempts failed "
+                    f"{name}: could not be fetched in {len(PAUSES) + 1} attempts "
                     f"({reason_of(error.__cause__ or error)}); check the network, then run the "
                     "same command again"
                 ) from error
@@ -112,8 +114,8 @@ def _persistently(name: str, ask: Callable[[], T]) -> T:
 
 
 def _hides_failure(error: FileNotFoundError) -> bool:
-    """Whether a failure of the network or the server is reported as a missing object, as fsspec
-    does over HTTP.
+    """Whether a missing object is really a failure of the network or the server, which fsspec
+    reports as a missing object over HTTP.
     """
     cause = error.__cause__
     if isinstance(cause, TimeoutError | ConnectionError):
@@ -126,7 +128,7 @@ _systems: dict[tuple[int, str], Any] = {}
 
 
 def _system(scheme: str) -> Any:
-    """Return fsspec's file system; a forked process needs one of its own."""
+    """Return the file system of fsspec. A forked process needs its own."""
     key = (os.getpid(), scheme)
     if key not in _systems:
         _systems[key] = _opened(scheme)
@@ -151,11 +153,11 @@ def _opened(scheme: str) -> Any:
             options = {"config_kwargs": {**limits, "retries": {"total_max_attempts": 1}}}
         system = fsspec.filesystem(scheme, use_listings_cache=False, **options)
         if scheme == "s3":
-            system.retries = 1  # what fails is asked again here, and not by three layers at once
+            system.retries = 1  # requests are retried here, not by three layers at once
         return system
     except ImportError as error:
         package = "fsspec" if error.name == "fsspec" else SCHEMES[scheme]
-        if package == "gcsfs":  # its releases and those of s3fs want different versions of fsspec
+        if package == "gcsfs":  # its releases and those of s3fs need different versions of fsspec
             raise SasvError(
                 f"{purpose} needs gcsfs, which is not installed; pip install gcsfs"
             ) from error

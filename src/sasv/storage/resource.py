@@ -1,4 +1,4 @@
-"""Bytes of which ranges can be read, wherever they are."""
+"""Data of which ranges of bytes can be read, wherever it is stored."""
 
 import contextlib
 import io
@@ -12,7 +12,9 @@ from typing import Any, BinaryIO
 from sasv.core.errors import SasvError
 
 WHOLE_BYTES = 1 << 20
-"""A recording up to this size is read in one request, a larger one in blocks where it is needed."""
+"""A recording up to this size is read in one request; of a larger one, only the required blocks are
+read.
+"""
 
 BLOCK_BYTES = 1 << 18
 KEPT_BLOCKS = 16
@@ -21,12 +23,12 @@ KEPT_WHOLE = 32
 
 @dataclass(frozen=True)
 class Resource(ABC):
-    """Bytes of which ranges can be read.
+    """Data of which ranges of bytes can be read.
 
     Attributes:
-        name: as the table has it, for messages.
+        name: path as written in the table, for messages.
         size: number of bytes.
-        version: a text that changes when the bytes do.
+        version: a string that changes when the bytes change.
     """
 
     name: str
@@ -43,12 +45,12 @@ class Resource(ABC):
         """Return the bytes of a range.
 
         Raises:
-            AudioError: they are missing or not what was promised.
-            StorageError: they cannot be had at the moment.
+            AudioError: the bytes are missing, or differ from what the index promises.
+            StorageError: they cannot be fetched at the moment.
         """
 
     def open(self) -> BinaryIO:
-        """Open the bytes for a library that reads a stream."""
+        """Open the data for a library that reads from a stream."""
         if self.size <= WHOLE_BYTES:
             return io.BytesIO(_bytes_of(self))
         return io.BufferedReader(_Blocks(self), BLOCK_BYTES)
@@ -61,7 +63,7 @@ class Resource(ABC):
 
     @contextlib.contextmanager
     def mapped(self) -> Iterator[bytes | mmap.mmap]:
-        """Give all bytes; those of a regular file are mapped into memory."""
+        """Yield all bytes. A regular file is mapped into memory."""
         if self.path is None:
             yield _bytes_of(self) if self.size <= WHOLE_BYTES else self.read(0, self.size)
             return
@@ -74,13 +76,15 @@ class Resource(ABC):
 
 @lru_cache(maxsize=KEPT_WHOLE)
 def _bytes_of(resource: Resource) -> bytes:
-    """Return all bytes of a small resource; the decoders of one recording ask several times."""
+    """Return all bytes of a small resource. They are cached because the decoders of a recording
+    read them several times.
+    """
     return resource.read(0, resource.size)
 
 
 class _Blocks(io.RawIOBase):
-    """A stream over a resource that keeps the blocks which it read last: decoders seek back and
-    forth.
+    """A stream over a resource that caches the most recently read blocks, because decoders seek
+    back and forth.
     """
 
     def __init__(self, resource: Resource):
@@ -123,8 +127,8 @@ class _Blocks(io.RawIOBase):
 
 
 class QuietStream:
-    """A stream for libsndfile, which cannot pass on an exception: the first one is kept in
-    ``error``, and the stream seems to end.
+    """A stream for libsndfile, which cannot propagate exceptions: the first one is stored in
+    ``error``, and the stream appears to end.
     """
 
     def __init__(self, stream: BinaryIO):
@@ -132,7 +136,7 @@ class QuietStream:
         self.error: SasvError | None = None
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer; 0 at the end, and once reading has failed."""
+        """Read into a buffer. Return 0 at the end of the stream, and after an error."""
         if self.error is not None:
             return 0
         try:
@@ -142,18 +146,18 @@ class QuietStream:
             return 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte."""
+        """Move to a position, in bytes."""
         return self.stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the byte at which the stream stands."""
+        """Return the current position, in bytes."""
         return self.stream.tell()
 
     def write(self, data: bytes) -> int:
-        """Refuse; libsndfile asks for the method."""
+        """Refuse to write; libsndfile requires that the method exists."""
         raise io.UnsupportedOperation("write")
 
     def check(self) -> None:
-        """Raise what reading raised."""
+        """Raise the exception that reading raised, if any."""
         if self.error is not None:
             raise self.error

@@ -1,9 +1,9 @@
 """Members of tars, found by an index beside the tar: ``shard-000012.tar.index``.
 
 An index is tab-separated text with the columns member, offset (of its first byte in the tar), size
-and sha256, sorted by the bytes of the member's name. It is mapped into memory and searched where it
-lies, so that a thousand shards cost neither time to load nor memory in each worker. A tar of this
-machine without an index is searched through once by each process.
+and sha256, sorted by the bytes of the member's name. It is mapped into memory and searched in
+place, so that a thousand shards need neither loading time nor memory in each worker. If a tar on
+this machine has no index, each process reads through it once to build one.
 """
 
 import hashlib
@@ -24,13 +24,14 @@ SUFFIX = ".index"
 HEADER = b"member\toffset\tsize\tsha256\n"
 BLOCK = tarfile.BLOCKSIZE
 NAME_BYTES = 100
-"""Bytes of a name in the header before a member; longer names stand elsewhere too."""
+"""Length of the name field in the header of a member; longer names are stored in a further header.
+"""
 
-REMEDY = "make it again (sasv pack), or fetch the tar and its index again"
+REMEDY = "run sasv pack again, or download the tar and its index again"
 
 
 class Entry(NamedTuple):
-    """One line of an index; ``sha256`` is "-" where it is not known."""
+    """One line of an index; ``sha256`` is "-" if it is not known."""
 
     member: str
     offset: int
@@ -48,12 +49,16 @@ class Index:
 
     def __init__(self, name: str, data: bytes | mmap.mmap):
         if data[: len(HEADER)] != HEADER or data[-1:] != b"\n":
-            raise AudioError(f"{name}: not an index of a tar, or cut short; {REMEDY}")
+            raise AudioError(
+                f"{name}: this is not the index of a tar, or it is truncated; {REMEDY}"
+            )
         self.name = name
         self.data = data
 
     def find(self, member: str) -> Entry | None:
-        """Return the entry of a member, None where there is none; a binary search by bytes."""
+        """Return the entry of a member, or None if there is none, by a binary search over the
+        bytes.
+        """
         wanted = member.encode("utf-8", "surrogateescape")
         low = len(HEADER)
         high = len(self.data)
@@ -71,7 +76,7 @@ class Index:
         return None
 
     def entries(self) -> list[Entry]:
-        """Return all entries, in the order of their bytes in the tar."""
+        """Return all entries, in the order of their position in the tar."""
         lines = self.data[len(HEADER) :].splitlines()
         return sorted(map(self._entry, lines), key=lambda entry: entry.offset)
 
@@ -81,13 +86,13 @@ class Index:
             member, offset, size, digest = cells
             return Entry(member, int(offset), int(size), digest)
         except ValueError as error:
-            raise AudioError(f"{self.name}: broken line '{' '.join(cells)}'; {REMEDY}") from error
+            raise AudioError(f"{self.name}: invalid line '{' '.join(cells)}'; {REMEDY}") from error
 
 
 def index_bytes(entries: Iterable[Entry]) -> bytes:
-    """Return the text of an index."""
+    """Return the content of an index file."""
     lines = ["\t".join(map(str, entry)).encode("utf-8", "surrogateescape") for entry in entries]
-    # A name may be the beginning of another: the order is that of the names, not of the lines.
+    # A name may be a prefix of another one, so the names are compared, not the lines.
     lines.sort(key=lambda line: line.partition(b"\t")[0])
     return HEADER + b"".join(line + b"\n" for line in lines)
 
@@ -98,9 +103,7 @@ def write_index(tar: Path, entries: Iterable[Entry]) -> None:
 
 
 def load_index(tar: Path) -> Index:
-    """Return the index beside a tar of this machine. AudioError where there is none, or a broken
-    one.
-    """
+    """Return the index of a tar on this machine. Raises AudioError if it is missing or invalid."""
     return _loaded(local_file(f"{tar}{SUFFIX}"))
 
 
@@ -109,10 +112,10 @@ def index_of(tar: Resource, find: Callable[[str], Resource]) -> Index:
 
     Args:
         tar: the tar.
-        find: gives the file or object of a name.
+        find: returns the file or object with a given name.
 
     Raises:
-        AudioError: there is none, or it is broken.
+        AudioError: the index is missing or invalid.
     """
     if tar.path is None:
         return _fetched(tar.name + SUFFIX, find)
@@ -127,7 +130,8 @@ def _fetched(name: str, find: Callable[[str], Resource]) -> Index:
         return Index(name, find(name).read())
     except AudioError as error:
         raise AudioError(
-            f"{name}: the tar has no index that can be read; upload it beside the tar ({error})"
+            f"{name}: the index of the tar cannot be read ({error}); upload it to the folder of "
+            "the tar"
         ) from error
 
 
@@ -150,7 +154,7 @@ def _scanned(tar: Resource) -> Index:
             ]
     except (tarfile.TarError, OSError) as error:
         raise AudioError(
-            f"{tar.name}: not a tar, or cut short ({error}); fetch it again"
+            f"{tar.name}: this is not a tar, or it is truncated ({error}); download it again"
         ) from error
     return Index(tar.name, index_bytes(entries))
 
@@ -165,8 +169,9 @@ class TarMember(Resource):
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes of a range.
 
-        With the first byte comes the header before it, which must be that of the member. A member
-        that came whole from another machine is compared with its sum.
+        If the range begins at the first byte, the header before it is read too, and must be that of
+        the member. A member that was fetched completely from another machine is compared with its
+        checksum.
         """
         stop = self.size if stop is None else min(stop, self.size)
         offset = self.entry.offset
@@ -176,20 +181,24 @@ class TarMember(Resource):
         if self.tar.path is None and stop == self.size and not self._intact(data):
             data = self._with_header(stop)
             if not self._intact(data):
-                raise AudioError(f"{self.name}: other bytes than its index says; {REMEDY}")
+                raise AudioError(
+                    f"{self.name}: its checksum differs from that in the index of the tar; {REMEDY}"
+                )
         return data
 
     def _with_header(self, stop: int) -> bytes:
         data = self.tar.read(self.entry.offset - BLOCK, self.entry.offset + stop)
         if len(data) < BLOCK + stop:
-            raise AudioError(f"{self.name}: the tar ends inside it; fetch the tar again")
+            raise AudioError(
+                f"{self.name}: the tar ends before the end of this member; download the tar again"
+            )
         head = data[:BLOCK]
         member = self.entry.member.encode("utf-8", "surrogateescape")
         known = self.entry.sha256 == "-" or head[:NAME_BYTES].rstrip(b"\0") == member[:NAME_BYTES]
         if not known or _octal(head[124:136]) != self.size:
             raise AudioError(
-                f"{self.name}: the index of the tar does not match it: another member is there; "
-                f"{REMEDY}"
+                f"{self.name}: the index does not belong to this tar, which has another member at "
+                f"this position; {REMEDY}"
             )
         return data[BLOCK:]
 
@@ -199,7 +208,7 @@ class TarMember(Resource):
 
 
 def _octal(field: bytes) -> int:
-    """Return the number in a field of a tar header, -1 where there is none."""
+    """Return the number in a field of a tar header, or -1 if it contains none."""
     try:
         return tarfile.nti(field)  # type: ignore[attr-defined,no-any-return]
     except tarfile.TarError:
@@ -210,8 +219,7 @@ def tar_member(name: str, tar: Resource, index: Index, member: str) -> TarMember
     """Return a member of a tar.
 
     Args:
-        name: as the table has it.
-        tar: the tar.
+        name: path as written in the table. tar: the tar.
         index: its index.
         member: name of the member.
 
@@ -220,22 +228,24 @@ def tar_member(name: str, tar: Resource, index: Index, member: str) -> TarMember
     """
     entry = index.find(member)
     if entry is None:
-        raise AudioError(f"{name}: the tar has no such member (by {index.name}); check the path")
+        raise AudioError(f"{name}: {index.name} lists no such member; check the path")
     if entry.size == 0:
-        raise AudioError(f"{name}: empty (0 bytes); pack it again")
+        raise AudioError(
+            f"{name}: the recording is empty (0 bytes); replace it and run sasv pack again"
+        )
     if entry.offset < BLOCK or entry.offset + entry.size > tar.size:
         raise AudioError(
-            f"{name}: the tar has {tar.size:,} bytes, its index says that the member ends at "
-            f"{entry.offset + entry.size:,}; the tar was cut, or the index is of another one: "
-            f"{REMEDY}"
+            f"{name}: the tar has {tar.size:,} bytes, but according to its index this member ends "
+            f"at byte {entry.offset + entry.size:,}, so the tar is truncated or the index belongs "
+            f"to another one; {REMEDY}"
         )
     version = entry.sha256 if entry.sha256 != "-" else tar.version
     return TarMember(name, entry.size, version, tar, entry)
 
 
 def member_header(member: str, size: int) -> bytes:
-    """Return the header of a member as ``sasv pack`` writes it: the same bytes on any day and for
-    any user.
+    """Return the header of a member as ``sasv pack`` writes it. It depends neither on the date nor
+    on the user.
     """
     info = tarfile.TarInfo(member)
     info.size = size
@@ -244,9 +254,9 @@ def member_header(member: str, size: int) -> bytes:
 
 
 END = bytes(2 * BLOCK)
-"""What stands behind the last member."""
+"""Marks the end of a tar, after the last member."""
 
 
 def padding(size: int) -> bytes:
-    """Return the zeros that fill up the last block of a member."""
+    """Return the zeros that fill the last block of a member."""
     return bytes(-size % BLOCK)

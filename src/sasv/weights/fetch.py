@@ -1,10 +1,10 @@
 """Downloads weights from Google Drive, any URL or folder (gdown), or the Hugging Face hub
 (huggingface_hub).
 
-Public weights of other toolkits come from where those keep them (see ``elsewhere``).
+Public weights of other toolkits are downloaded from their distributors (see ``elsewhere``).
 
-gdown and huggingface_hub resume and retry; here are the lock, the checks of what came, and the
-checksum that is kept.
+gdown and huggingface_hub resume and retry downloads. This module adds a lock, checks the downloaded
+file, and records its checksum.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ logger = logging.getLogger("sasv")
 RETRIES = 5
 TIMEOUT = 30.0
 NOTE: dict[str, type | tuple[type, ...]] = {"source": str, "sha256": str, "date": str}
-"""What is noted beside fetched weights."""
+"""Fields of the JSON file that is written beside downloaded weights."""
 BUSY = (429, 500, 502, 503, 504)
-"""Answers of a host that may answer better in a moment."""
+"""HTTP statuses after which the request is repeated."""
 
 
 def fetch(
@@ -50,61 +50,62 @@ def fetch(
     retries: int = RETRIES,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Fetch weights and return their file; what is here and whole is not fetched again.
+    """Download weights and return their path. A complete file is not downloaded again.
 
     Args:
-        name: of ``sasv models``, or a hub id ``org/name``.
-        mirror: URL or folder that holds the files of ``sasv models``, in place of Google Drive; of
-            a hub id the URL of another hub.
-        renew: accept a file that differs from the one that came first.
-        retries: of a transfer that breaks off or stalls.
-        timeout: seconds without a byte that count as stalled.
+        name: a name listed by ``sasv models``, or an identifier ``org/name`` of the hub.
+        mirror: URL or folder that contains the files listed by ``sasv models``, instead of Google
+            Drive; for an identifier of the hub, the URL of another hub.
+        renew: accept a file that differs from the one downloaded before.
+        retries: number of retries of a transfer that breaks off or stalls.
+        timeout: seconds without data after which a transfer counts as stalled.
 
     Raises:
-        SasvError: unknown name, no network, a web page in place of the file, a broken file, another
-            checksum than the kept one, another process that fetches it.
+        SasvError: the name is unknown, the network cannot be reached, the host returned a web page
+            instead of the file, the file is damaged, its checksum differs from the recorded one, or
+            another process is downloading it.
     """
     entry = catalogue().get(name)
     if entry is None and not is_hub_id(name):
         raise CheckpointError(
-            f"{name}: no such weights; sasv models lists names; of the hub: org/name"
+            f"{name}: there are no weights of this name; sasv models lists the names, and models "
+            "of the hub are given as org/name"
         )
-    if entry is not None and entry.bundled:  # a file of the package is never replaced
+    if entry is not None and entry.bundled:  # a file in the package is never replaced
         return place_of(name)
     if entry is not None and not entry.drive and not entry.source and not mirror:
         raise CheckpointError(
-            f"{name}: the authors never released these weights; train them: sasv reproduce"
+            f"{name}: the authors never released these weights; train them with sasv reproduce"
         )
     target = place_of(name)
-    with locked(target.parent, "another process fetches these weights; wait for it"):
+    with locked(target.parent, "another process is downloading these weights; wait for it"):
         note = target.with_name(target.name + ".json")
         kept: dict[str, Any] = read_json(note, NOTE) if note.is_file() else {}
         if target.is_file() and not renew:
             if digest_of_file(target) == kept.get("sha256"):
-                logger.info(
-                    f"{target}: here already, checksum {kept['sha256'][:12]} as first fetched"
-                )
+                logger.info(f"{target}: already downloaded, with checksum {kept['sha256'][:12]}")
                 return target
             logger.info(f"{target}: changed since it was downloaded; downloading it again")
-        came = target.with_name(f"new-{target.name}")
+        download = target.with_name(f"new-{target.name}")
         if entry is None:
-            source = _hub(name, came, mirror)
+            source = _hub(name, download, mirror)
         elif entry.source and not mirror:
-            source = fetch_public(entry, came)
+            source = fetch_public(entry, download)
         else:
-            source = _file(entry, came, mirror, retries, timeout)
+            source = _file(entry, download, mirror, retries, timeout)
         try:
-            check_whole(came)
-            digest = digest_of_file(came)
+            check_whole(download)
+            digest = digest_of_file(download)
             if kept and kept["sha256"] != digest and not renew:
                 raise SasvError(
-                    f"{source}: checksum {digest[:12]}, but {kept['sha256'][:12]} came from "
-                    f"{kept['source']} on {kept['date']}: another file; --renew accepts it"
+                    f"{source}: the checksum is {digest[:12]}, but that of the file downloaded "
+                    f"from {kept['source']} on {kept['date']} was {kept['sha256'][:12]}; use "
+                    "--renew to accept the new file"
                 )
         except SasvError:
-            came.unlink(missing_ok=True)
+            download.unlink(missing_ok=True)
             raise
-        came.replace(target)
+        download.replace(target)
         size = target.stat().st_size
         day = time.strftime("%Y-%m-%d")
         write_json(
@@ -114,13 +115,13 @@ def fetch(
     return target
 
 
-def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -> str:
-    """Bring the file of catalogued weights; return where it came from."""
+def _file(entry: Entry, download: Path, mirror: str, retries: int, timeout: float) -> str:
+    """Fetch the file of an entry of the catalogue; return its source."""
     if mirror and "://" not in mirror:
         original = Path(mirror) / entry.file
         if not original.is_file():
-            raise SasvError(f"{original}: no such file in the mirror; check --mirror")
-        with atomic_path(came) as temporary:
+            raise SasvError(f"{original}: the mirror does not contain this file; check --mirror")
+        with atomic_path(download) as temporary:
             shutil.copyfile(original, temporary)
         return str(original)
     try:
@@ -139,7 +140,7 @@ def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -
             with _bar(entry.name) as bar:
                 gdown.download(
                     source,
-                    str(came),
+                    str(download),
                     quiet=True,
                     use_cookies=False,
                     resume=True,
@@ -151,10 +152,10 @@ def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -
         except gdown.exceptions.FileURLRetrievalError as error:
             raise SasvError(f"{source}: {_words(error)}; {QUOTA}") from error
         except gdown.exceptions.DownloadError as error:
-            parts = list(came.parent.glob(f"{came.name}*.part"))
+            parts = list(download.parent.glob(f"{download.name}*.part"))
             if (
                 not anew and parts and ("byte range" in str(error) or len(parts) > 1)
-            ):  # it cannot be gone on with
+            ):  # it cannot be resumed
                 for part in parts:
                     part.unlink()
                 anew = True
@@ -168,55 +169,66 @@ def _file(entry: Entry, came: Path, mirror: str, retries: int, timeout: float) -
                 time.sleep(random.uniform(0, min(2**attempt, 30)))
                 continue
             why = f"the host answered {code}" if code else f"no answer ({_words(error)})"
-            advice = "check the address" if code == 404 else "try again later: the transfer resumes"
-            raise SasvError(f"{source}: {why}; {advice}, or give a --mirror") from error
+            advice = (
+                "check the address"
+                if code == 404
+                else ("run the same command again later to resume")
+            )
+            raise SasvError(f"{source}: {why}; {advice}, or use --mirror") from error
         except OSError as error:
-            raise SasvError(f"{came.parent}: cannot write: {error.strerror or error}") from error
+            raise SasvError(
+                f"{download.parent}: cannot write to this folder ({error.strerror or error}); "
+                "check its permissions and the free space"
+            ) from error
     raise AssertionError
 
 
-def _hub(name: str, came: Path, mirror: str) -> str:
-    """Bring the model of a hub id; return where it came from."""
+def _hub(name: str, download: Path, mirror: str) -> str:
+    """Download a model from the hub; return its source."""
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", "the Hugging Face hub") from error
     try:
         path = hf_hub_download(
-            name, HUB_FILE, local_dir=came.parent / "hub", endpoint=mirror or None
+            name, HUB_FILE, local_dir=download.parent / "hub", endpoint=mirror or None
         )
     except (
         errors.LocalEntryNotFoundError
-    ) as error:  # a kind of EntryNotFoundError, yet it says that no hub answered
+    ) as error:  # a subclass of EntryNotFoundError that means that the hub did not answer
         raise SasvError(
-            f"{name}: the hub does not answer ({_words(error)}); check the network, try again"
+            f"{name}: the hub does not answer ({_words(error)}); check the network and try again"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise SasvError(f"{name}: has no {HUB_FILE}, so it is not a model of sasv") from error
+        raise SasvError(
+            f"{name}: the repository contains no {HUB_FILE}, so it is not a model of sasv; check "
+            "the name"
+        ) from error
     except errors.HfHubHTTPError as error:
         raise SasvError(
-            f"{name}: the hub did not give it ({_words(error)}); check the name, or your token"
+            f"{name}: the hub refused the download ({_words(error)}); check the name and your "
+            "access token"
         ) from error
     except OSError as error:
         raise SasvError(
-            f"{name}: cannot fetch ({_words(error)}); run the same command again to resume"
+            f"{name}: the download failed ({_words(error)}); run the same command again to resume"
         ) from error
-    shutil.move(path, came)
-    shutil.rmtree(came.parent / "hub", ignore_errors=True)
+    shutil.move(path, download)
+    shutil.rmtree(download.parent / "hub", ignore_errors=True)
     return f"{mirror or 'https://huggingface.co'}/{name}"
 
 
 QUOTA = (
-    "the host's daily quota for this file is used up, or it wants a login: try again tomorrow, "
-    "fetch the file in a browser and give its path as --model, or give a --mirror"
+    "the host's daily quota for this file may be used up, or it requires a login; try again "
+    "tomorrow, download the file with a browser and give its path as --model, or use --mirror"
 )
 
 
 def check_whole(path: Path) -> None:
-    """Check, without reading all of it, that a file is a whole checkpoint of either format.
+    """Check, without reading all of it, that a file is a complete checkpoint of either format.
 
     Raises:
-        SasvError: a web page, or a file that is cut short or of another kind.
+        SasvError: the file is a web page, is truncated, or has another format.
     """
     size = path.stat().st_size
     with open(path, "rb") as stream:
@@ -242,16 +254,17 @@ def check_whole(path: Path) -> None:
                 ]
                 if size == 8 + length + max(ends, default=0):
                     return
-        elif start[:1] == b"\x80":  # the older torch format, which has no length in it
+        elif start[:1] == b"\x80":  # the older format of torch does not contain its length
             return
     raise SasvError(
-        f"{path.name}: {size:,} bytes came that are no whole checkpoint; run the same command again"
+        f"{path.name}: the {size:,} bytes that were downloaded are not a complete checkpoint; run "
+        "the same command again"
     )
 
 
 @contextlib.contextmanager
 def _bar(name: str) -> Any:
-    """Yield a function (bytes so far, bytes in all) that shows the progress of a transfer."""
+    """Yield a function of (bytes received, total bytes) that shows the progress of a transfer."""
     with contextlib.ExitStack() as stack:
         shown: list[Progress] = []
 
@@ -269,8 +282,8 @@ def _words(error: Exception) -> str:
 
 
 def fetch_all(names: list[str], one: Callable[[str], Path]) -> list[Path]:
-    """Fetch several, the good ones whatever becomes of the others; SasvError at the end names
-    those.
+    """Download several files, continuing after failures. Raises SasvError at the end, which names
+    the files that failed.
     """
     found = []
     failed = []
@@ -284,7 +297,7 @@ def fetch_all(names: list[str], one: Callable[[str], Path]) -> list[Path]:
             failed.append(name)
     if failed:
         raise SasvError(
-            f"{len(failed)} of {len(names)} could not be fetched: {listed(failed)}; the reasons "
-            "are above"
+            f"{len(failed)} of {len(names)} could not be downloaded: {listed(failed)}; the reasons "
+            "are given above"
         )
     return found

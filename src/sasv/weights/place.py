@@ -1,5 +1,5 @@
-"""Where weights are stored on this machine, and which file a name refers to. Nothing here uses the
-network.
+"""Where weights are stored on this machine, and to which file a name refers. This module never uses
+the network.
 """
 
 import difflib
@@ -18,10 +18,11 @@ SUFFIXES = (".safetensors", ".model", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def weights_folder() -> Path:
-    """Return the folder of fetched weights: ``$SASV_HOME``, or ``sasv`` in the user's cache folder.
+    """Return the folder of downloaded weights: ``$SASV_HOME``, or ``sasv`` in the user's cache
+    folder.
 
     The cache folder is that of the operating system, unless only the folder of earlier versions
-    (``~/.cache/sasv``) is there.
+    (``~/.cache/sasv``) exists.
     """
     given = os.environ.get("SASV_HOME")
     if given:
@@ -37,7 +38,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def place_of(name: str) -> Path:
-    """Return where the file of catalogued weights, or of a hub id, lies or would lie."""
+    """Return the path of the file of an entry of the catalogue or of an identifier of the hub,
+    whether or not it has been downloaded.
+    """
     entry = catalogue().get(name)
     if entry is None:
         return weights_folder() / name.replace("/", "--") / HUB_FILE
@@ -53,13 +56,14 @@ def is_local(entry: Entry) -> bool:
 
 
 def resolve(name: str | os.PathLike[str]) -> Path:
-    """Return the file that a path, a name of ``sasv models`` or a hub id ``org/name`` stands for.
+    """Return the file to which a path, a name listed by ``sasv models``, or an identifier
+    ``org/name`` of the hub refers.
 
-    A folder, as toolkits and hubs distribute models, stands for the file of weights in it.
+    A folder, as toolkits and hubs distribute models, refers to the weights file in it.
 
     Raises:
-        CheckpointError: it is not on this machine; the message says what fetches it. Or a folder
-            holds no weights, or several files of them.
+        CheckpointError: the file is not on this machine (the message says how to download it), or a
+            folder contains no weights file or several.
     """
     text = os.fspath(name)
     if Path(text).is_file():
@@ -72,22 +76,24 @@ def resolve(name: str | os.PathLike[str]) -> Path:
         return place_of(text)
     if entry is not None and not (entry.bundled or entry.drive or entry.source):
         raise CheckpointError(
-            f"{text}: the authors never released these weights; train them: sasv reproduce"
+            f"{text}: the authors never released these weights; train them with sasv reproduce"
         )
     if entry is not None or (known and not Path(text).parent.is_dir()):
-        raise CheckpointError(f"{text}: not on this machine; fetch it: sasv download {text}")
+        raise CheckpointError(
+            f"{text}: not on this machine; download it with: sasv download {text}"
+        )
     close = difflib.get_close_matches(text, list(catalogue()), 3, 0.75)
     hint = (
         f"; did you mean {' or '.join(close)}?"
         if close
         else "; check the path (sasv models lists names)"
     )
-    raise CheckpointError(f"{text}: no such checkpoint{hint}")
+    raise CheckpointError(f"{text}: there is no such checkpoint{hint}")
 
 
 def weights_in(folder: Path) -> Path:
-    """Return the file of weights in a folder: the only one, or ``model.safetensors``.
-    CheckpointError if there is none, or there are several.
+    """Return the weights file in a folder: the only one, or ``model.safetensors``. Raises
+    CheckpointError if there is none, or there are several others.
     """
     found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if len(found) == 1:
@@ -96,6 +102,6 @@ def weights_in(folder: Path) -> Path:
         return folder / HUB_FILE
     what = f"several ({listed([path.name for path in found])})" if found else "none"
     raise CheckpointError(
-        f"{folder}: a folder; it should hold one file of weights ({', '.join(SUFFIXES)}), and "
-        f"contains {what}; give the file"
+        f"{folder}: a folder given as a checkpoint must contain one weights file "
+        f"({', '.join(SUFFIXES)}), but this one contains {what}; give the path of the file"
     )

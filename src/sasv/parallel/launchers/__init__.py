@@ -1,7 +1,8 @@
-"""Engines that run the shards of a job on other machines: SLURM through submitit, and Ray.
+"""Launchers that run the shards of a job on other machines: SLURM through submitit, and Ray.
 
-A shard leaves files and marks on a disk that all machines share. An engine starts shards and says
-which of them failed; what a lost machine had finished is found by whoever does its shard again.
+A shard writes its results, and records of what is finished, to a disk that all machines share. A
+launcher starts shards and reports which of them failed. If a machine is lost, its shard is run
+again and continues after the work that was finished.
 """
 
 from sasv.parallel.launchers.base import Launcher, Shards, asks_for_gpu

@@ -1,4 +1,4 @@
-"""What every launcher is given, and what it gives back."""
+"""The interface of launchers."""
 
 import os
 from abc import ABC, abstractmethod
@@ -12,13 +12,13 @@ from sasv.core.errors import SasvError, reason_of
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of a job, as they are sent to other machines: pickled by reference, so that
-    sasv must be installed there in the same version.
+    """The shards of a job, as they are sent to other machines. They are pickled by reference, so
+    the same version of sasv must be installed there.
 
     Attributes:
-        work: does one shard, named ``i/n``.
+        work: function that does one shard, given as ``i/n``.
         count: number of shards.
-        folder: current folder of whoever starts them, which relative paths refer to.
+        folder: working folder of the process that starts them, to which relative paths refer.
     """
 
     work: Callable[[str], object]
@@ -26,7 +26,7 @@ class Shards:
     folder: str = field(default_factory=os.getcwd)
 
     def __call__(self, number: int) -> str:
-        """Do a shard, counted from 0; return why it failed, "" where it did not."""
+        """Do a shard, counted from 0. Return the reason for a failure, or "" after success."""
         try:
             os.chdir(self.folder)
             self.work(f"{number + 1}/{self.count}")
@@ -35,8 +35,8 @@ class Shards:
         return ""
 
     def checkpoint(self, number: int) -> Any:
-        """Say to submitit what to run where a job's time is over: the same shard, which goes on
-        with what it has left on the disk.
+        """Tell submitit what to run when the time of a job is over: the same shard, which continues
+        from its results on the disk.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -44,23 +44,23 @@ class Shards:
 
 
 class Launcher(ABC):
-    """An engine that runs shards."""
+    """A system that runs shards on other machines."""
 
     @abstractmethod
     def run(
         self, shards: Shards, settings: Mapping[str, str], logs: Path
     ) -> Iterator[tuple[int, str]]:
-        """Run all shards; yield each as it ends, with the reason where it failed.
+        """Run all shards. Yield each when it ends, with the reason if it failed, or "".
 
         A shard whose machine was lost is run again a few times before it counts as failed.
 
         Args:
             shards: what to run.
-            settings: what to ask of the engine for each shard, by the engine's names.
-            logs: folder on the shared disk for what the engine keeps.
+            settings: resources of each shard and other options, under the names of the launcher.
+            logs: folder on the shared disk for the files of the launcher.
 
         Raises:
-            SasvError: the engine is not there, or refuses the settings.
+            SasvError: the launcher is not available, or refuses the settings.
         """
 
 

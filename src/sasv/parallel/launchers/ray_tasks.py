@@ -10,27 +10,27 @@ from sasv.core.errors import MissingExtra, SasvError, listed, reason_of
 from sasv.parallel.launchers.base import Launcher, Shards
 
 RETRIES = 5
-"""So often a shard is run again whose machine or process was lost."""
+"""Number of times that a shard is run again if its machine or process is lost."""
 
 OF_TASKS = ("num_cpus", "num_gpus", "memory")
 SETTINGS = ("address", *OF_TASKS)
 
 
 class Ray(Launcher):
-    """Tasks of the cluster at ``address`` (by default RAY_ADDRESS, else a cluster that runs on this
-    machine, else one that is started here).
+    """Runs shards as tasks of the cluster at ``address``. By default, this is RAY_ADDRESS,
+    otherwise a cluster that is running on this machine, otherwise one that is started here.
     """
 
     def run(
         self, shards: Shards, settings: Mapping[str, str], logs: Path
     ) -> Iterator[tuple[int, str]]:
-        """Run all shards; yield each as it ends, with the reason where it failed."""
+        """Run all shards. Yield each when it ends, with the reason if it failed, or ""."""
         try:
             import ray
         except ImportError as error:
             raise MissingExtra("ray", "ray", "--launcher ray") from error
         resources = _resources(settings)
-        # Ray would count and upload usage, and pack the current folder for the workers.
+        # Otherwise Ray uploads usage statistics.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         started = not ray.is_initialized()
         if started:
@@ -56,13 +56,15 @@ def _resources(settings: Mapping[str, str]) -> dict[str, float]:
     unknown = [name for name in settings if name not in SETTINGS]
     if unknown:
         raise SasvError(
-            f"--launcher-options names {listed(unknown)}, which Ray does not know; it knows: "
+            f"--launcher-options: {listed(unknown)} is not an option for Ray; use "
             f"{listed(SETTINGS)}"
         )
     try:
         return {name: float(settings[name]) for name in OF_TASKS if name in settings}
     except ValueError as error:
-        raise SasvError(f"--launcher-options: {error}; give numbers to Ray") from error
+        raise SasvError(
+            f"--launcher-options: {error}; the resources of Ray must be numbers"
+        ) from error
 
 
 def _results(ray: Any, shards: Shards, resources: Mapping[str, float]) -> Iterator[tuple[int, str]]:

@@ -27,17 +27,18 @@ def launch(
     settings: Mapping[str, str],
     logs: Path,
 ) -> None:
-    """Run the shards of a job with a launcher, and wait for all of them.
+    """Run the shards of a job with a launcher, and wait for all of them to end.
 
     Args:
         launcher: slurm or ray.
-        work: does one shard, named ``i/n``: a function of a module, or a ``partial`` of one.
+        work: does one shard, given as ``i/n``; a module-level function, or a ``partial`` of one.
         count: number of shards.
-        settings: what to ask of the engine for each shard, by the engine's names.
-        logs: folder on the shared disk for what the engine keeps.
+        settings: resources of each shard and other options, under the names of the launcher.
+        logs: folder on the shared disk for the files of the launcher.
 
     Raises:
-        SasvError: shards failed; the others are finished, and what the failed ones did is kept.
+        SasvError: shards failed. The others are finished, and the results of the failed ones so far
+            are kept.
     """
     engine: Launcher = LAUNCHERS.get(launcher)()
     failures: dict[int, str] = {}
@@ -52,16 +53,14 @@ def launch(
         reasons = list(dict.fromkeys(failures.values()))
         raise SasvError(
             f"{len(failures)} of {count} shards failed: {listed(names)} ({listed(reasons, 2)}); "
-            "what was done is kept: mend this and run the same command again"
+            "finished work is kept; fix the cause and run the same command again"
         )
 
 
 def check_launched(launcher: str, shard: str) -> None:
-    """SasvError where a job is given to a launcher, which divides it itself, and a shard is named
-    as well.
-    """
+    """Raise SasvError if a shard is given besides a launcher, which divides the job itself."""
     if shard:
         raise SasvError(
-            f"--shard {shard} is for job arrays of your own; leave it out with "
-            f"--launcher {launcher}"
+            f"--shard {shard} cannot be used with --launcher {launcher}, which divides the job "
+            "itself; leave out one of them"
         )

@@ -1,6 +1,6 @@
-"""Shards as a job array of SLURM, submitted by submitit (the extra ``sasv[submitit]``).
+"""Runs shards as a job array of SLURM, submitted by submitit (the extra ``sasv[submitit]``).
 
-Whether a job still lives is asked of ``squeue``, because ``sacct``, which submitit asks, needs an
+``squeue`` tells whether a job still exists, because ``sacct``, which submitit uses, needs an
 accounting database that small clusters do not have.
 """
 
@@ -19,8 +19,8 @@ from sasv.parallel.launchers.base import Launcher, Shards
 logger = logging.getLogger("sasv")
 
 RETRIES = 5
-"""So often a shard is submitted again whose job ended without a word. A lost machine's jobs SLURM
-itself puts back into the queue, and those whose time is over put themselves back.
+"""Number of times that a shard is submitted again if its job ends without a result. SLURM itself
+requeues the jobs of a lost machine, and jobs whose time is over requeue themselves.
 """
 
 MOST_TIMEOUTS = 100
@@ -28,8 +28,8 @@ DEFAULT_TIME = "04:00:00"
 POLL_SECONDS = 2.0
 LONGEST_POLL_SECONDS = 30.0
 GONE_POLLS = 3
-"""A job that left no result and is not in the queue for so many polls is lost: a shared disk may
-show a result some seconds late.
+"""A job without a result counts as lost after it was absent from the queue in this many polls,
+because a shared disk may show a result some seconds late.
 """
 
 RAISED = re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit)\b.*")
@@ -38,14 +38,14 @@ OF_SUBMITIT = {"array_parallelism": int}
 
 
 class Slurm(Launcher):
-    """A job array with the options of ``sbatch``, and ``array_parallelism``, the number of shards
-    that run at the same time.
+    """Runs shards as a job array. The settings are options of ``sbatch``, and
+    ``array_parallelism``, the number of shards that run at the same time.
     """
 
     def run(
         self, shards: Shards, settings: Mapping[str, str], logs: Path
     ) -> Iterator[tuple[int, str]]:
-        """Run all shards; yield each as it ends, with the reason where it failed."""
+        """Run all shards. Yield each when it ends, with the reason if it failed, or ""."""
         try:
             import submitit
         except ImportError as error:
@@ -104,7 +104,7 @@ class Slurm(Launcher):
 
 
 def _parameters(settings: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings as submitit takes them. All but a few go to sbatch as they are."""
+    """Return the settings as parameters of submitit. All but a few are passed on to sbatch."""
     given = {name.replace("-", "_"): value for name, value in settings.items()}
     limit = given.pop("time", DEFAULT_TIME)
     parameters: dict[str, Any] = {"time": minutes_of(limit), "job_name": "sasv"}
@@ -122,16 +122,19 @@ def _parameters(settings: Mapping[str, str]) -> dict[str, Any]:
 
 
 def minutes_of(text: str) -> int:
-    """Return the minutes of a time as sbatch takes it: minutes, ``M:S``, ``H:M:S``, ``D-H``, and
-    ``D-H:M:S``.
+    """Return the minutes of a time in one of the forms of sbatch: minutes, ``M:S``, ``H:M:S``,
+    ``D-H``, and ``D-H:M:S``.
 
     Raises:
-        SasvError: it is no time.
+        SasvError: the text has none of these forms.
     """
     days, dash, clock = text.rpartition("-")
     parts = clock.split(":")
     if len(parts) > 3 or not all(part.isdigit() for part in [*parts, *([days] if dash else [])]):
-        raise SasvError(f"--launcher-options.time {text}: write it as 02:00:00 or 1-00:00:00")
+        raise SasvError(
+            f"--launcher-options.time {text}: this is not a time; write it as 02:00:00 or "
+            "1-00:00:00"
+        )
     numbers = [int(part) for part in parts]
     if dash:
         hours, minutes, seconds = (*numbers, 0, 0)[:3]
@@ -147,10 +150,10 @@ def minutes_of(text: str) -> int:
 def _submit(
     executor: Any, shards: Shards, numbers: list[int], jobs: dict[int, Any], logs: Path
 ) -> None:
-    """Submit some shards as one array, and note it."""
+    """Submit some shards as one array, and record its number."""
     try:
         submitted = executor.map_array(shards, numbers)
-    except Exception as error:  # submitit has errors of its own for what sbatch says
+    except Exception as error:  # submitit reports failures of sbatch with its own exceptions
         raise SasvError(f"--launcher slurm: sbatch refuses the jobs: {reason_of(error)}") from error
     jobs.update(zip(numbers, submitted))
     arrays = sorted({job.job_id.partition("_")[0] for job in jobs.values()})
@@ -159,7 +162,9 @@ def _submit(
 
 
 def _cancel_earlier(logs: Path) -> None:
-    """Cancel what an earlier run left in the queue: it was killed, and would do the same work."""
+    """Cancel jobs that an earlier, killed run left in the queue, because they would do the same
+    work.
+    """
     kept = logs / "arrays.json"
     if not kept.exists():
         return
@@ -176,8 +181,8 @@ def _cancel(arrays: set[str]) -> None:
 
 
 def _queued(arrays: set[str]) -> set[str] | None:
-    """Return the jobs of some arrays that wait or run, as ``ARRAY_TASK`` (and ``JOB`` for one that
-    is no array); None where the queue cannot be asked at the moment.
+    """Return the waiting and running jobs of some arrays, as ``ARRAY_TASK`` (and ``JOB`` for a job
+    that is not an array), or None if the queue cannot be queried at the moment.
     """
     found: set[str] = set()
     for array in sorted(arrays):
@@ -196,14 +201,14 @@ def _queued(arrays: set[str]) -> set[str] | None:
 
 def _has_result(job: Any) -> bool:
     folder = job.paths.folder
-    list(folder.iterdir())  # a shared disk then looks again
+    list(folder.iterdir())  # this makes a shared disk refresh its view of the folder
     return bool(job.paths.result_pickle.exists())
 
 
 def _reason(job: Any) -> str:
-    """Return why the shard of a finished job failed, "" where it did not."""
+    """Return the reason why the shard of a finished job failed, or "" if it did not."""
     try:
         return str(job.result())
-    except Exception as error:  # what the job raised, as a text with its traceback
+    except Exception as error:  # the exception of the job, as text with its traceback
         raised = [line for line in str(error).splitlines() if RAISED.fullmatch(line)]
         return f"{(raised or [reason_of(error)])[-1]}; see {job.paths.stderr}"
