@@ -1,4 +1,4 @@
-"""A client of the service (``sasv serve``), of the standard library alone.
+"""A client of the service (``sasv serve``) that needs only the standard library.
 
 ``Client("https://voice.example", key).verify("ann", "test.wav")["outcome"]``
 """
@@ -22,7 +22,7 @@ Audio = str | os.PathLike[str] | bytes
 """A path, or the bytes of an audio file."""
 
 AGAIN = (408, 429, 502, 503, 504)
-"""Statuses after which a request is made again."""
+"""HTTP statuses after which a request is repeated."""
 
 IN_PROGRESS = "in_progress"
 LONGEST_WAIT = 30.0
@@ -34,12 +34,12 @@ class ServiceError(SasvError):
 
     Attributes:
         status: of the response; 0 if there was none.
-        code: which problem it is (see docs/guides/service.md).
-        problem: body of the response.
+        code: identifies the problem (see docs/guides/service.md).
+        problem: the body of the response.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        detail = problem.get("detail", "the response is no JSON")
+        detail = problem.get("detail", "the response is not JSON")
         super().__init__(f"{problem.get('title', f'status {status}')}: {detail}")
         self.status = status
         self.code = str(problem.get("code", ""))
@@ -47,7 +47,7 @@ class ServiceError(SasvError):
 
 
 class Client:
-    """Talks to a service. Threads may share it; each has a connection of its own."""
+    """Client of a service. Threads may share it; each uses its own connection."""
 
     def __init__(
         self,
@@ -60,19 +60,20 @@ class Client:
         """Set up a client; nothing is sent yet.
 
         Args:
-            url: where the service is.
-            key: API key; left out, that in the environment variable SASV_API_KEY.
-            timeout: seconds to wait for an answer.
-            attempts: how often a request is made that fails for a reason which passes. A repeated
-                request is carried out once: the client gives it an idempotency key.
-            ca_file: certificates to trust, in place of those of the system.
+            url: address of the service.
+            key: API key; by default, that in the environment variable SASV_API_KEY.
+            timeout: seconds to wait for a response.
+            attempts: maximum number of attempts for a request that fails for a temporary reason.
+                The service executes a repeated request only once, because the client sends an
+                idempotency key.
+            ca_file: file of certificates to trust, instead of those of the system.
 
         Raises:
-            SasvError: the address is no http:// or https:// one.
+            SasvError: the address does not begin with http:// or https://.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SasvError(f"{url}: is no address of a service; write http://HOST:PORT")
+            raise SasvError(f"{url}: this is not the address of a service; write http://HOST:PORT")
         self.url = url.rstrip("/")
         self.key = key or os.environ.get("SASV_API_KEY", "")
         self.timeout = timeout
@@ -90,7 +91,7 @@ class Client:
     def create_speaker(
         self, speaker: str = "", consent: str = "", expires_in_days: float | None = None
     ) -> dict[str, Any]:
-        """Create a speaker; without an identifier the service makes one."""
+        """Create a speaker. Without an identifier, the service chooses one."""
         values = {"id": speaker or None, "consent": consent, "expires_in_days": expires_in_days}
         body = json.dumps(values).encode()
         return self._json("POST", "/v1/speakers", body, "application/json")
@@ -104,7 +105,7 @@ class Client:
             after = page["next"]
 
     def speaker(self, speaker: str) -> dict[str, Any]:
-        """Return a speaker with the voiceprints."""
+        """Return a speaker and the speaker's voiceprints."""
         return self._json("GET", _speaker(speaker))
 
     def delete_speaker(self, speaker: str, opt_out: bool = False) -> dict[str, Any]:
@@ -112,13 +113,13 @@ class Client:
 
         Args:
             speaker: identifier.
-            opt_out: let the service refuse this speaker from now on.
+            opt_out: make the service refuse enrolments of this speaker from now on.
         """
         query = "?opt_out=true" if opt_out else ""
         return self._json("DELETE", _speaker(speaker) + query)
 
     def export_speaker(self, speaker: str) -> dict[str, Any]:
-        """Return everything that is held about a person."""
+        """Return everything that the service stores about a speaker."""
         return self._json("GET", f"{_speaker(speaker)}/export")
 
     def enrol(
@@ -134,20 +135,20 @@ class Client:
         Args:
             speaker: identifier.
             recording: the speaker's speech.
-            label: which of the speaker's voiceprints.
-            replace: begin the voiceprint anew.
-            unique: let the service refuse a voice that is enrolled already as another speaker.
+            label: selects one of the speaker's voiceprints.
+            replace: replace the voiceprint instead of adding to it.
+            unique: make the service refuse a voice that is already enrolled as another speaker.
         """
         values = {"label": label, "replace": str(replace).lower(), "unique": str(unique).lower()}
         return self._audio(f"{_speaker(speaker)}/enrolments", recording, values)
 
     def verify(self, speaker: str, recording: Audio, label: str | None = None) -> dict[str, Any]:
-        """Return the decision on the claim that a recording is of a speaker."""
+        """Return the decision on the claim that a recording comes from a speaker."""
         values = {"speaker": speaker} | ({} if label is None else {"label": label})
         return self._audio("/v1/verify", recording, values)
 
     def identify(self, recording: Audio, top: int = 5) -> dict[str, Any]:
-        """Return the speakers that a recording is most like."""
+        """Return the speakers whose voiceprints are most similar to a recording."""
         return self._audio("/v1/identify", recording, {"top": str(top)})
 
     def detect(self, recording: Audio) -> dict[str, Any]:
@@ -157,13 +158,13 @@ class Client:
     def stream(
         self, speaker: str, pieces: Iterable[bytes], rate: int = 16_000, **start: Any
     ) -> Iterator[dict[str, Any]]:
-        """Yield decisions on speech that arrives piece by piece, the last one with ``final``.
+        """Yield decisions on speech that arrives in pieces. The last one has ``final`` set.
 
         Args:
             speaker: the claimed speaker.
-            pieces: 16-bit integers, little-endian, one channel; or packets of Opus.
-            rate: samples per second.
-            start: further entries of the first message: ``format``, ``label``, ``every``.
+            pieces: samples as 16-bit little-endian integers, one channel; or Opus packets.
+            rate: sample rate in Hz.
+            start: further entries of the first message: ``format``, ``label``, and ``every``.
 
         Raises:
             ServiceError: the service refuses the stream.
@@ -182,10 +183,12 @@ class Client:
                 _checked(socket.recv(self.timeout))
                 yield from self._conversation(socket, iter(pieces))
         except (OSError, WebSocketException) as error:
-            raise ServiceError(0, {"title": "the stream broke", "detail": str(error)}) from error
+            raise ServiceError(
+                0, {"title": "the stream was interrupted", ("detail"): str(error)}
+            ) from error
 
     def _conversation(self, socket: Any, pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-        """Send all pieces, and yield what comes back meanwhile and afterwards."""
+        """Send all pieces, and yield the messages that arrive meanwhile and afterwards."""
         for piece in pieces:
             _send(socket, piece)
             try:
@@ -210,7 +213,7 @@ class Client:
                 data = Path(recording).read_bytes()
             except OSError as error:
                 raise SasvError(
-                    f"{os.fspath(recording)}: cannot be read ({error.strerror})"
+                    f"{os.fspath(recording)}: cannot be read ({error.strerror}); check the path"
                 ) from error
         query = f"?{urlencode(values)}" if values else ""
         return self._json("POST", path + query, data, "application/octet-stream")
@@ -218,7 +221,7 @@ class Client:
     def _json(
         self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> dict[str, Any]:
-        """Make a request, again where the failure passes; return the JSON of the answer."""
+        """Make a request, repeating it after temporary failures; return the JSON of the response."""
         headers = {"Accept": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -245,13 +248,13 @@ class Client:
                 if retry.isdecimal():
                     wait = max(wait, float(retry))
             time.sleep(min(wait, LONGEST_WAIT))
-        raise SasvError("attempts has to be at least 1")
+        raise SasvError("the number of attempts must be at least 1")
 
     def _asked(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes, str]:
         connection = self._connection()
-        # The service may have answered before it took the whole body.
+        # The service may have responded before it received the whole body.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._parts.path.rstrip("/") + path, body, dict(headers))
         response = connection.getresponse()
@@ -296,18 +299,20 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _send(socket: Any, data: str | bytes) -> None:
-    """Send a message of a stream. ServiceError if the service has ended it with a problem."""
+    """Send a message of a stream. Raises ServiceError if the service has ended the stream with a
+    problem.
+    """
     from websockets.exceptions import ConnectionClosed
 
     try:
         socket.send(data)
     except ConnectionClosed:
-        while True:  # what the service said before; at last ConnectionClosed again
+        while True:  # earlier messages of the service; ConnectionClosed after the last one
             _checked(socket.recv(0))
 
 
 def _checked(message: str | bytes) -> dict[str, Any]:
-    """Return a message of a stream. ServiceError if it is a problem."""
+    """Return a message of a stream. Raises ServiceError if it reports a problem."""
     values: dict[str, Any] = json.loads(message)
     if values["type"] == "problem":
         raise ServiceError(values["status"], values)

@@ -203,7 +203,7 @@ def test_verify_without_a_threshold(trained, recordings, tmp_path, capsys):
     assert cli.main(["convert", str(trained / "model.safetensors"), str(tmp_path / "m.model")]) == 0
     assert "threshold, classes and licence are not in it" in capsys.readouterr().err
     assert cli.main(["verify", *recordings, "--model", str(tmp_path / "m.model")]) == 2
-    assert "carries no threshold; give --threshold" in capsys.readouterr().err
+    assert "the model has no threshold; give --threshold" in capsys.readouterr().err
 
 
 @pytest.mark.slow

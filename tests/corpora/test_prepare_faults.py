@@ -134,6 +134,6 @@ def test_recordings_without_speech_are_named_on_request(speech, tmp_path, capsys
     table = run(speech, tmp_path / "out", check_speech=True)
     assert table.table.numbers("speech_seconds").tolist() == [0.0] * 3
     assert (
-        "3 recordings hold less than 0.75 s of speech (ann/1, ann/2, bob/1)"
+        "3 recordings contain less than 0.75 s of speech (ann/1, ann/2, bob/1)"
         in capsys.readouterr().err
     )

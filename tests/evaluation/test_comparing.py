@@ -39,12 +39,13 @@ def test_the_order_of_trials_does_not_matter():
 def test_other_trials_and_other_labels_are_said():
     first = scores(range(60))
     with pytest.raises(
-        SasvError, match=r"b\.tsv: not the trials of a\.tsv: 1 are missing .*b\.tsv lacks s4 u59"
+        SasvError,
+        match=r"b\.tsv: its trials are not those of a\.tsv: 1 are missing .*b\.tsv lacks s4 u59",
     ):
         compare(first, scores(range(59), "b.tsv"), MeasureSettings())
     with pytest.raises(SasvError, match="0 are missing and 1 are new"):
         compare(scores(range(59)), scores(range(60), "b.tsv"), MeasureSettings())
-    with pytest.raises(SasvError, match="the trial s3 u3 has another label"):
+    with pytest.raises(SasvError, match="the label of the trial s3 u3 differs"):
         compare(first, scores(range(60), "b.tsv", label=3), MeasureSettings())
 
 

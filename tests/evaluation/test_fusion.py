@@ -137,7 +137,7 @@ def test_a_fusion_of_other_scores_is_refused(corpus, parts, summed, tmp_path, ca
     backend.save(fusion)
     capsys.readouterr()
     evaluate(options(corpus, summed.parent / "again", fusion=str(fusion), **parts))
-    assert "fitted to scores of another speaker system" in capsys.readouterr().err
+    assert "fitted to scores of a different speaker system" in capsys.readouterr().err
     columns = {"score": np.array([1.0, 2.0, 0.0, 0.1]), "norm": np.arange(4.0)}
     labels = np.array([0, 0, 1, 2])
     fit_backend(columns, labels, COST_MODELS["asvspoof5"]).save(fusion)
@@ -169,7 +169,7 @@ def test_mistakes_are_one_line(corpus, parts, tmp_path, changes, message):
 @pytest.mark.slow
 def test_a_countermeasure_of_whole_utterances_takes_no_crops(corpus, countermeasure, tmp_path):
     tables = {"enrolments": "", "trials": "", "where": "split=dev"}
-    with pytest.raises(SasvError, match="whole utterances, not of crops"):
+    with pytest.raises(SasvError, match="whole utterances, not crops"):
         evaluate(options(corpus, tmp_path, model=countermeasure, crops=2, **tables))
 
 

@@ -169,16 +169,16 @@ def test_folders_that_tell_nothing(voices, tmp_path, monkeypatch):
     write_audio(tmp_path / "ann" / "1.wav", buzz(RATE))
     write_audio(tmp_path / "bob" / "1.wav", buzz(RATE))
     write_audio(tmp_path / "bob" / "2.wav", buzz(RATE))
-    with pytest.raises(SasvError, match="fewer than two recordings of ann; one enrols"):
+    with pytest.raises(SasvError, match="fewer than two recordings of ann, one to enrol"):
         recordings_of(tmp_path)
     write_audio(tmp_path / "ann" / "2.wav", buzz(RATE))
-    with pytest.raises(SasvError, match="2 people; at least 4 are needed"):
+    with pytest.raises(SasvError, match="2 people, but at least 4 are needed"):
         recordings_of(tmp_path)
     with pytest.raises(SasvError, match="no such folder"):
         recordings_of(tmp_path / "none")
     monkeypatch.setattr(own_people, "MOST_RECORDINGS", 2)
     assert [len(paths) for paths in recordings_of(voices).values()] == [2] * 5
-    with pytest.raises(SasvError, match="takes --model, --model-out, and --costs alone"):
+    with pytest.raises(SasvError, match="only be combined with --model, --model-out, and --costs"):
         calibrate(CalibrateOptions(enrolled=str(voices), scores="scores.tsv"))
     with pytest.raises(SasvError, match="calibrate the checkpoint, and export it again"):
         calibrate(CalibrateOptions(enrolled=str(voices), model="model.onnx"))

@@ -117,8 +117,7 @@ def test_a_calibration_is_not_applied_to_scores_made_otherwise(tmp_path, checkpo
     out = str(tmp_path / "c.safetensors")
     calibrate(CalibrateOptions(dev, crops=4, model=checkpoint, model_out=out))
     assert (
-        "nothing beside it says how its scores were made; taken for cosine"
-        in capsys.readouterr().err
+        "there is no record of how its scores were made; assuming cosine" in capsys.readouterr().err
     )
     assert load_checkpoint(out).specification.scoring["crops"] == 4
     sidecar(dev).write_text("[]")
@@ -135,7 +134,7 @@ def test_cohort_files_that_cannot_be_used_are_named(checkpoint, corpus, tmp_path
     people = {"cohort": str(root / "utterances.tsv"), "cohort_where": "split=train", "top": 5}
     evaluate(options(root, tmp_path / "out", model=checkpoint, **people))
     said = capsys.readouterr().err
-    assert "goes without 1 of 36 cohort utterances (s0-0: " in said and "no such file" in said
+    assert "does not use 1 of 36 cohort utterances (s0-0: " in said and "no such file" in said
     assert (
         json.loads(sidecar(tmp_path / "out" / "scores.tsv").read_text())["scoring"]["cohort"][
             "size"

@@ -203,7 +203,9 @@ def test_the_commands_enrol_and_verify_with_a_store(path, tmp_path, capsys):
     assert status == 2 and "enrolled already as ann" in message
     status, twin = enrol("eve", "ann2.wav", "--duplicates", "report")
     assert status == 0 and [one["speaker"] for one in twin["duplicates"]] == ["ann"]
-    assert "no voiceprint to add to" in enrol("joe", "eve1.wav", "--more")[1]
+    assert (
+        "no voiceprint to which recordings could be added" in enrol("joe", "eve1.wav", "--more")[1]
+    )
 
     def verify(speaker, recording):
         words = ["--store", store, "--speaker", speaker, "--json"]

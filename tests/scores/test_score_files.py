@@ -390,7 +390,7 @@ def test_options_of_metrics(write, capsys):
     text = metrics(MetricsOptions(scores, threshold=0.5))
     assert text["act_a_dcf.asvspoof5"] == 0.0
     assert "asvspoof5: priors target 0.9405" in text["costs"]["asvspoof5"]
-    with pytest.raises(SasvError, match="are no ASV error rates"):
+    with pytest.raises(SasvError, match="--asv-errors '10,20,30' is not valid"):
         metrics(MetricsOptions(scores, asv_errors="10,20,30"))
     with pytest.raises(SasvError, match="must be one of speakers, trials"):
         metrics(MetricsOptions(scores, intervals=10, resample="files"))
@@ -398,7 +398,7 @@ def test_options_of_metrics(write, capsys):
 
 def test_a_paired_test_wants_the_same_trials(write, capsys):
     one, other = write("1.tsv", OURS), write("2.tsv", OURS.replace("u5", "u6"))
-    with pytest.raises(SasvError, match=r"2.tsv: not the trials of .*1.tsv"):
+    with pytest.raises(SasvError, match=r"2.tsv: its trials are not those of .*1.tsv"):
         metrics(MetricsOptions(one, against=other))
     found = metrics(MetricsOptions(one, against=one, intervals=50, resample="trials"))["against"]
     assert found["sasv_eer"]["p"] == 1.0
@@ -424,7 +424,7 @@ def test_submissions_are_read_back(write, tmp_path):
         "filename\tcm-score",
         "u1\t0.9",
     ]
-    with pytest.raises(SasvError, match="for --track 1"):
+    with pytest.raises(SasvError, match="belong to --track 1"):
         submit(SubmitOptions(cm, str(tmp_path / "x.tsv")))
     with pytest.raises(SasvError, match="--track is 3; it must be from 1 to 2"):
         submit(SubmitOptions(cm, str(tmp_path / "x.tsv"), track=3))

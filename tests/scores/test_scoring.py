@@ -288,9 +288,9 @@ def test_calibrate_refuses_what_a_checkpoint_cannot_carry(tmp_path, caplog):
     }
     Table.build(rows | cells).save(path)
     model = {"model": "m.safetensors", "model_out": "n.safetensors"}
-    with pytest.raises(SasvError, match="carries the calibration of its own score"):
+    with pytest.raises(SasvError, match="can only contain the calibration of its own score"):
         calibrate(CalibrateOptions(str(path), columns=["asv_score", "cm_score"], **model))
-    with pytest.raises(SasvError, match="--apply FILE needs --result"):
+    with pytest.raises(SasvError, match="--apply FILE and --result FILE can only"):
         calibrate(CalibrateOptions(str(path), apply=str(path)))
     with pytest.raises(SasvError, match=r"no column 'norm'; .*; sasv evaluate --quality writes it"):
         calibrate(CalibrateOptions(str(path), quality=["norm"]))

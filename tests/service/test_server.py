@@ -82,7 +82,7 @@ def test_the_client(running, tmp_path):
     client.close()
     with pytest.raises(ServiceError, match="cannot be reached"):
         Client("http://127.0.0.1:9", attempts=1).about()
-    with pytest.raises(SasvError, match="no address"):
+    with pytest.raises(SasvError, match="not the address of a service"):
         Client("ftp://x")
 
 

@@ -103,7 +103,7 @@ def test_keys_by_command(tmp_path, capsys):
     assert main(["keys", "list", store, "--key", key]) == 2  # there is no store yet
     assert main(["store", "create", store, "--key", key]) == 0
     assert main(["serve", "--store", store, "--key", key]) == 2
-    assert "has no API key" in capsys.readouterr().err
+    assert "contains no API key" in capsys.readouterr().err
     words = ["keys", "create", store, "--key", key, "--name", "shop", "--scopes", "read,metrics"]
     assert main(words) == 0
     made = json.loads(capsys.readouterr().out)

@@ -252,7 +252,7 @@ def test_copies_by_another_seed_are_refused(tmp_path, voice):
     synthesize(SynthesizeOptions(table, out, ["griffin-lim", "source-filter"]))
     with pytest.raises(SasvError, match="by another seed or other weights; choose another --out"):
         synthesize(SynthesizeOptions(table, out, ["griffin-lim"], seed=1))
-    with pytest.raises(SasvError, match="--weights names hifi-gan, which --vocoders does not"):
+    with pytest.raises(SasvError, match="--weights names hifi-gan, but --vocoders only names"):
         synthesize(SynthesizeOptions(table, out, ["griffin-lim"], {"hifi-gan": "x"}))
 
 

@@ -342,7 +342,7 @@ def test_push(trained, tmp_path, monkeypatch, corpus):
     save_checkpoint(model, checkpoint)
     with pytest.raises(SasvError, match="states no licence"):
         push(PushOptions(model, "me/voice"))
-    with pytest.raises(SasvError, match="a repository is org/name"):
+    with pytest.raises(SasvError, match="the form org/name"):
         push(PushOptions(model, "voice", licence="cc-by-4.0"))
     metrics = tmp_path / "metrics.json"
     metrics.write_text(

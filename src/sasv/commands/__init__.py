@@ -1,7 +1,7 @@
 """Every command as a typed function: ``from sasv.commands import evaluate, EvaluateOptions``.
 
-Each command is a function that takes its dataclass of options, which is at once the YAML file and
-the flags.
+Each command is a function that takes its dataclass of options. The same dataclass defines the flags
+and the YAML file of the command.
 """
 
 import importlib
@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """What is known of a command without importing it.
+    """Information about a command that is available without importing it.
 
     Attributes:
         module: its module in ``sasv.commands``.
         options: the dataclass of its options.
         summary: what it does.
         positionals: options that are given by position.
-        presets: ``module:function`` that turns a first word into a YAML file of options.
-        resumable: the same command goes on where it was interrupted.
-        inputs: options that name what it reads: a path, several, or a mapping to paths.
-        speech: options that name folders of speech, in which no output belongs.
-        outputs: option that names what it writes -> patterns of the files that it writes into that
-            folder, none for an option that names a file.
+        presets: ``module:function`` that turns a first argument into a YAML file of options.
+        resumable: whether the same command continues after an interruption.
+        inputs: options that name its inputs: a path, several paths, or a mapping to paths.
+        speech: options that name folders of speech, into which nothing may be written.
+        outputs: option that names an output -> patterns of the files that are written into this
+            folder; empty for an option that names a file.
     """
 
     module: str
@@ -184,7 +184,7 @@ COMMANDS = {
     "stress": Command(
         "_stress",
         "StressOptions",
-        "test how a system holds: copies, codecs, noise, rooms, level, shorter speech",
+        "test a system under copies, codecs, noise, rooms, level, and shorter speech",
         positionals=("speech",),
         resumable=True,
         inputs=("enrolments", "trials", "system", "against", "weights", "cohort"),
@@ -252,13 +252,13 @@ COMMANDS = {
     "store": Command(
         "_store",
         "StoreOptions",
-        "look after a store of voiceprints: verify, export, delete, rotate",
+        "manage a store of voiceprints: verify, export, delete, rotate",
         positionals=("action", "path"),
     ),
     "keys": Command(
         "_keys",
         "KeysOptions",
-        "make, list, and revoke API keys of the service",
+        "create, list, and revoke API keys of the service",
         positionals=("action", "path"),
     ),
     "serve": Command(

@@ -28,7 +28,7 @@ class BenchmarkRuntimeOptions(Options):
 
 
 def benchmark_runtime(options: BenchmarkRuntimeOptions) -> dict[str, Any]:
-    """Return what was measured, one row for each number of threads."""
+    """Return the measurements, one row for each number of threads."""
     model = OnnxModel(options.model, 1)
     threads = options.threads or doubled(os.cpu_count() or 1)
     return {
@@ -39,7 +39,7 @@ def benchmark_runtime(options: BenchmarkRuntimeOptions) -> dict[str, Any]:
 
 
 def doubled(most: int) -> list[int]:
-    """Return 1, 2, 4, and so on, and ``most``."""
+    """Return 1, 2, 4, and so on, ending with ``most``."""
     counts = [1]
     while 2 * counts[-1] <= most:
         counts.append(2 * counts[-1])

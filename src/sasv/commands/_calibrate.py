@@ -92,17 +92,19 @@ class CalibrateOptions(Options):
 
 
 def calibrate(options: CalibrateOptions) -> Backend:
-    """Fit a back-end; write it, apply it, put it into a checkpoint, as wanted; return it."""
+    """Fit a calibration or fusion; write it, apply it, and put it into a checkpoint, as requested;
+    return it.
+    """
     if bool(options.apply) != bool(options.result):
-        raise SasvError("--apply FILE needs --result FILE, and vice versa")
+        raise SasvError("--apply FILE and --result FILE can only be used together")
     if options.enrolled:
         return calibrate_people(options)
     if not options.scores:
-        raise SasvError("calibrate needs a score file, or --enrolled FOLDER")
+        raise SasvError("sasv calibrate needs a score file, or --enrolled FOLDER")
     if bool(options.model) != bool(options.model_out):
         raise SasvError("--model needs --model-out: the calibrated checkpoint is a new file")
     if not options.columns:
-        raise SasvError("--columns names no column; leave it out, or give one or more")
+        raise SasvError("--columns is empty; give one or more columns, or leave it out")
     names = options.columns
     quality = options.quality
     costs = cost_model(options.costs)
@@ -111,9 +113,9 @@ def calibrate(options: CalibrateOptions) -> Backend:
     scoring = assumed_scoring(options) if record is None else record[0]
     if options.model and scoring.get("fusion") is not None:
         raise SasvError(
-            f"{options.scores}: scores made by {described(scoring)}; a checkpoint only "
-            "carries the calibration of its own score. Write the fusion with --out FILE, and give "
-            "that file to sasv evaluate --fusion"
+            f"{options.scores}: these scores were made with {described(scoring)}, but a checkpoint "
+            "can only contain the calibration of its own score. Write the fusion with --out FILE, "
+            "and give that file to sasv evaluate --fusion"
         )
     scores = read_scores(options.scores, options.key, column, options.cm)
     three_way = None
@@ -127,7 +129,7 @@ def calibrate(options: CalibrateOptions) -> Backend:
         backend.scores = {"scoring": record[0], "model": record[1]}
     fitted = backend(columns)
     measure = Measure(fitted, scores.labels, costs=[costs], llr=options.kind != "sum", brief=True)
-    logger.info(f"on {options.scores}, the trials to which it was fitted:")
+    logger.info(f"on {options.scores}, to whose trials the calibration was fitted:")
     logger.info(format_metrics(measure() | counts_of(scores.labels)))
     warn_of_inverted(backend, quality, options.scores)
     if options.out:
@@ -135,12 +137,13 @@ def calibrate(options: CalibrateOptions) -> Backend:
         logger.info(f"back-end: {options.out}")
     if options.apply:
         other = load_scoring(options.apply)
-        # The columns of a fusion are what was fused, whatever made a score of them.
+        # A fusion is fitted to its columns, so it does not matter how they were combined before.
         kept = dict if SCORE in names else unfused
         if record and other and not same_scoring(kept(scoring), kept(other[0])):
             raise SasvError(
-                f"{options.apply}: scores made by {described(other[0])}; the calibration is only "
-                f"valid for scores like {options.scores}, made by {described(scoring)}"
+                f"{options.apply}: these scores were made with {described(other[0])}, but the "
+                f"calibration is only valid for scores like those in {options.scores}, made with "
+                f"{described(scoring)}"
             )
         applied = read_scores(options.apply, options.apply_key, column, options.apply_cm)
         write_scores(applied, backend(columns_of(applied, backend.columns)), options.result)
@@ -148,7 +151,7 @@ def calibrate(options: CalibrateOptions) -> Backend:
     if options.model:
         if record is None:
             logger.info(
-                f"{options.scores}: nothing beside it says how its scores were made; taken for "
+                f"{options.scores}: there is no record of how its scores were made; assuming "
                 f"{described(scoring)}"
             )
         fingerprint = "" if record is None else record[1]
@@ -157,12 +160,15 @@ def calibrate(options: CalibrateOptions) -> Backend:
 
 
 def calibrate_people(options: CalibrateOptions) -> Backend:
-    """Fit to one's own people; put the calibration into a checkpoint, as wanted; return it."""
+    """Fit a calibration to the user's own people; write it and put it into a checkpoint if
+    requested; return it.
+    """
     given = [options.scores, options.out, options.key, options.cm, options.apply]
     if any(given) or options.kind != "logistic" or options.columns != [SCORE] or options.quality:
         raise SasvError(
-            "--enrolled takes --model, --model-out, and --costs alone: the scores are made of the "
-            "recordings, and the kind of calibration is that of the model"
+            "--enrolled can only be combined with --model, --model-out, and --costs, because the "
+            "scores are computed from the recordings, and the kind of calibration is that of the "
+            "model"
         )
     options = replace(options, model=options.model or DEFAULT)
     backend, three_way, scoring, fingerprint = fit_to_people(
@@ -174,20 +180,20 @@ def calibrate_people(options: CalibrateOptions) -> Backend:
 
 
 def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) -> ThreeWay:
-    """Return the log-likelihood ratios for speaker and spoofing that are fitted to scores.
+    """Return the three-way calibration that is fitted to scores.
 
     Raises:
-        SasvError: options that do not fit, or a column is missing.
+        SasvError: the options cannot be combined, or a column is missing.
     """
     if not options.model or options.out or options.apply:
         raise SasvError(
-            "--kind three-way puts its calibration into a checkpoint: give --model and "
+            "--kind three-way writes its calibration into a checkpoint; give --model and "
             "--model-out, and neither --out nor --apply"
         )
     if options.columns != [SCORE] or set(options.quality) - {NORM}:
         raise SasvError(
-            f"--kind three-way reads {SCORE} and {CM_SCORE}, and the quality measure {NORM} where "
-            "it is named; leave out --columns and other --quality"
+            f"--kind three-way uses the columns {SCORE} and {CM_SCORE}, and {NORM} if --quality "
+            "names it; leave out --columns and other quality measures"
         )
     columns = columns_of(scores, [SCORE, CM_SCORE, *options.quality])
     codes, attacks = scores.attacks
@@ -207,16 +213,17 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
     )
     logger.info(
         f"spoof LLR: multiplied by {found.share:.2f}, the best factor for attacks and conditions "
-        f"that are left out of the fit; at most {found.bound:.1f}"
+        f"that were left out of the fit; its absolute value is at most {found.bound:.1f}"
     )
     return found
 
 
 def warn_of_inverted(backend: Backend, quality: Sequence[str], name: str) -> None:
-    """Say where lower scores are for targets: a distance may be meant, or the file is a wrong one.
+    """Warn about columns in which targets have lower values: they may be distances, or the file may
+    be the wrong one.
 
     Args:
-        backend: as it was fitted.
+        backend: the fitted calibration.
         quality: columns whose weights may have any sign.
         name: of the score file.
     """
@@ -224,13 +231,13 @@ def warn_of_inverted(backend: Backend, quality: Sequence[str], name: str) -> Non
         for column, weight in zip(part.columns, part.weights):
             if weight < 0 and column not in quality:
                 logger.warning(
-                    f"warning: {name}: the weight of {column} is {weight:.3g}: lower values are "
-                    "for targets there; is that the right file?"
+                    f"warning: {name}: the weight of {column} is {weight:.3g}, so targets have "
+                    "lower values there; is this the right file?"
                 )
 
 
 def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:
-    """Return how scores were made, as the options say."""
+    """Return how the scores were made according to the options."""
     scoring = Scoring(
         options.enrolment,
         crops=options.crops,
@@ -241,14 +248,14 @@ def assumed_scoring(options: CalibrateOptions) -> dict[str, Any]:
 
 
 def columns_of(scores: Scores, names: list[str]) -> dict[str, np.ndarray]:
-    """Return columns of a score table as numbers. SasvError if one is missing."""
+    """Return columns of a score table as numbers. Raises SasvError if one is missing."""
     found = {}
     for name in names:
         values = scores.numbers(name)
         if values is None:
             hint = "; sasv evaluate --quality writes it" if name in QUALITY else ""
             raise SasvError(
-                f"{scores.table.name}: no column '{name}'; it has: "
+                f"{scores.table.name}: there is no column '{name}'; the columns are: "
                 f"{', '.join(scores.table.columns)}{hint}"
             )
         found[name] = values
@@ -256,7 +263,7 @@ def columns_of(scores: Scores, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def write_scores(scores: Scores, values: np.ndarray, path: str) -> None:
-    """Write a score table with new scores, all other columns as they are."""
+    """Write a score table with new scores; all other columns are unchanged."""
     cells = {name: scores.table.texts(name) for name in scores.table.columns}
     cells["score"] = [f"{value:.9g}" for value in values]
     Table.build(cells, path).save(path)
@@ -274,10 +281,10 @@ def into_checkpoint(
 
     Args:
         backend: the calibration.
-        scoring: how the scores were made that it was fitted to (see Scoring.to_dict).
-        fingerprint: of the model that made them; empty if it is not known.
-        options: the checkpoint, and where it goes.
-        three_way: of speaker and spoofing; None leaves the decision to the back-end.
+        scoring: how the scores to which it was fitted were made (see Scoring.to_dict).
+        fingerprint: fingerprint of the model that made them; empty if unknown.
+        options: name the checkpoint and the output file.
+        three_way: three-way calibration; if None, ``backend`` alone decides.
     """
     verifier = Verifier().calibrated(replace(backend, scores={}))
     checkpoint = load_checkpoint(options.model)
@@ -287,12 +294,16 @@ def into_checkpoint(
     if three_way is not None:
         head = model.spoof_head()
         if head is None:
-            raise SasvError(f"{options.model}: has no spoof head, which would compute {CM_SCORE}")
+            raise SasvError(
+                f"{options.model}: the model has no spoof head to compute {CM_SCORE}; train one "
+                "with --spoof-head linear"
+            )
         verifier = verifier.with_three_way(three_way, head)
     if fingerprint and fingerprint != model.fingerprint:
         logger.info(
-            f"{options.scores}: made by another model than {options.model} (or by the same one in "
-            "another precision); the calibration is only valid for the model that made the scores"
+            f"{options.scores}: these scores were made by another model than {options.model} (or "
+            "by the same one in another precision), but a calibration is only valid for the model "
+            "that made the scores"
         )
     checkpoint.specification = replace(
         checkpoint.specification, scoring=scoring, decision=verifier.decision_record()

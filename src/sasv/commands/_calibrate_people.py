@@ -1,4 +1,4 @@
-"""sasv calibrate --enrolled: the calibration on one's own people."""
+"""sasv calibrate --enrolled: the calibration on the user's own people."""
 
 import logging
 from pathlib import Path
@@ -35,19 +35,22 @@ WORDS = {
 def fit_to_people(
     folder: str, model: str, costs: CostModel
 ) -> tuple[Backend, ThreeWay | None, dict[str, Any], str]:
-    """Fit to the people in a folder of folders, and log which errors to expect.
+    """Fit a calibration to the people in a folder, and log the error rates to expect.
 
     Args:
-        folder: one folder of recordings for each person.
+        folder: folder with one subfolder of recordings for each person.
         model: checkpoint.
         costs: priors and costs.
 
     Returns:
-        The calibration of the score, that of speaker and spoofing (None for a model without a
-        three-way calibration), how the scores were made, and the fingerprint of the model.
+        The calibration of the score, the three-way calibration (None for a model without one), how
+        the scores were made, and the fingerprint of the model.
     """
     if model.endswith(SUFFIX):
-        raise SasvError(f"{model}: calibrate the checkpoint, and export it again")
+        raise SasvError(
+            f"{model}: an exported model cannot be calibrated; calibrate the checkpoint, and "
+            "export it again"
+        )
     embedder = load_model(model)
     verifier = embedder.verifier()
     trials = own_trials(embedder, verifier.limits, Path(folder), ALWAYS)
@@ -59,36 +62,40 @@ def fit_to_people(
     fitting = Fitting(trials, columns, verifier, head, costs, source, axis)
     logger.info(f"{source}: {counted(trials.labels)}; costs {costs.describe()}")
     expected = expected_errors(fitting)
-    logger.info("errors to expect of people who were not fitted to, with intervals of 95 %:")
+    logger.info(
+        "error rates to expect for people who were left out of the fit, with 95 % intervals:"
+    )
     log_errors(expected)
     after = expected_cost(expected, costs)
     if verifier.decides:
         before = errors_of(trials, trials.outcomes(verifier, np.arange(len(trials.labels))))
-        logger.info("errors of the model as it is, on the same trials:")
+        logger.info("error rates of the model before, on the same trials:")
         log_errors(before)
         cost = expected_cost(before, costs)
-        logger.info(f"normalised cost: {after:.3f} expected, {cost:.3f} of the model as it is")
+        logger.info(f"normalised cost: {after:.3f} expected, {cost:.3f} with the model before")
         if after >= cost:
             logger.warning(
-                "warning: the model as it is does no worse on these people; keep it unless they "
-                "are more like those to come than the speakers it was calibrated on"
+                "warning: without this calibration, the model does no worse on these people; keep "
+                "it as it was unless your users resemble these people more than the speakers on "
+                "whom the model was calibrated"
             )
     if count < ENOUGH_PEOPLE:
         logger.warning(
-            f"warning: {count} people are too few to know the rates of errors: where none of them "
-            f"shows an error, the rate may still be {100 * 3 / count:.0f} % (3 / people, at 95 %); "
-            f"{ENOUGH_PEOPLE} people show that it is below 10 %, 300 that it is below 1 %"
+            f"warning: {count} people are too few to estimate error rates: if there is no error "
+            f"among them, the rate may still be {100 * 3 / count:.0f} % (3 / people, at 95 %); it "
+            f"takes {ENOUGH_PEOPLE} people to show that it is below 10 %, and 300 to show that it "
+            "is below 1 %"
         )
     logger.info(
-        "the copies are by vocoders that sasv can run here; other ways to make a voice may be "
-        "accepted more often"
+        "the copies are made with the vocoders that sasv can run here; speech from other systems "
+        "may be accepted more often"
     )
     backend, three_way = fitting.parts(np.arange(len(trials.labels)))
     return backend, three_way, scoring_record(embedder), embedder.fingerprint
 
 
 def scoring_record(embedder: Model) -> dict[str, Any]:
-    """Return how scores of recordings are made, pauses shortened."""
+    """Return how scores of recordings are made, with pauses shortened."""
     verifier = embedder.verifier()
     own = embedder.extraction.max_pause
     pause = verifier.limits.max_pause if own is None else own
@@ -102,7 +109,7 @@ def counted(labels: np.ndarray) -> str:
 
 
 def log_errors(errors: dict[str, ExpectedError]) -> None:
-    """Log each rate with its interval."""
+    """Log each error rate with its interval."""
     for name, error in errors.items():
         logger.info(
             f"  {WORDS[name]}: {100 * error.rate:.1f} % ({100 * error.low:.1f} to "

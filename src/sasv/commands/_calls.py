@@ -1,5 +1,5 @@
-"""Makes a command that is given as a value runnable: as a function, or as a command line for a
-launcher.
+"""Turns a command that is given as a value into something that can be run: a function, or a command
+line for a launcher.
 """
 
 import importlib
@@ -20,7 +20,8 @@ LAUNCHERS = ("torchrun", "srun", "mpirun")
 
 
 def resolve(call: Call, launcher: str = "") -> Resolved:
-    """Return how a call is made: in this process, or by a launcher of many processes.
+    """Return a function that makes a call, in this process or with a launcher that starts many
+    processes.
 
     Args:
         call: the command and its options.
@@ -48,7 +49,7 @@ def resolve(call: Call, launcher: str = "") -> Resolved:
 
 
 def check_launcher(launcher: str) -> None:
-    """SasvError where the words of ``--launch`` start no launcher that is known."""
+    """Raise SasvError if ``--launch`` does not begin with a known launcher."""
     if launcher and not shlex.split(launcher)[0].endswith(LAUNCHERS):
         raise SasvError(
             f"--launch '{launcher}': give the part of the command before -m sasv (torchrun "
@@ -57,11 +58,11 @@ def check_launcher(launcher: str) -> None:
 
 
 def launch(command: list[str]) -> None:
-    """Run a command that starts many processes. SasvError where it fails."""
+    """Run a command that starts many processes. Raises SasvError if it fails."""
     if command[0] == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", *command[1:]]
     if subprocess.run(command).returncode != 0:
         raise SasvError(
-            f"failed, the reason is above: {shlex.join(command)}; run the same command again to "
-            "resume"
+            f"the command failed for the reason given above: {shlex.join(command)}; run the same "
+            "command again to resume"
         )

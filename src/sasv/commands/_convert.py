@@ -33,13 +33,14 @@ class ConvertOptions(Options):
 
 
 def convert(options: ConvertOptions) -> Path:
-    """Convert a checkpoint to the format that the suffix of the result names."""
+    """Convert a checkpoint to the format that is given by the suffix of the result."""
     checkpoint = load_checkpoint(options.source)
     if options.mix_with:
         checkpoint = mixed(checkpoint, load_checkpoint(options.mix_with), options.mix_share)
     if options.half:
         for entries in (checkpoint.encoder, checkpoint.head):
-            # matrices and kernels; what normalises, and the fixed front-end, keeps its precision
+            # only matrices and kernels; normalisation layers and the fixed front-end keep their
+            # precision
             large = [
                 name
                 for name, value in entries.items()

@@ -59,7 +59,7 @@ def demo(options: DemoOptions) -> Reproduction:
         first_minute(Path(options.out) / "first", options.device)
     results = reproduce(
         ReproduceOptions(
-            **vars(options),  # each option of the demonstration is one of reproduce
+            **vars(options),  # every option of the demonstration is also an option of reproduce
             rows=list(SHOWN),
             encoder=["ecapa-tdnn"],
             train_set=["train"],
@@ -86,7 +86,7 @@ def demo(options: DemoOptions) -> Reproduction:
 
 
 def opening(options: DemoOptions) -> str:
-    """Return what is going to happen and how long it takes."""
+    """Return a text that says what will happen and how long it takes."""
     speech = options.corpus or f"{options.voices} synthetic speakers (espeak-ng), rendered here"
     first = [] if options.corpus else ["First, four verdicts of the model that comes with sasv."]
     rows = "\n".join(f"  row {row:2}  {name}" for row, name in SHOWN.items())
@@ -111,16 +111,17 @@ def opening(options: DemoOptions) -> str:
 
 
 def closing(options: DemoOptions, results: list[Result], took: str) -> str:
-    """Return what the table shows, in a sentence made of its figures, and what to type next."""
+    """Return a sentence that sums up the table, and suggestions for the next commands."""
     found = {result.row: result.metrics["sasv_eer"] for result in results}
     ladder = " -> ".join(f"{found[row]:.1f}%" for row in (2, 6, 7))
     falls = found[2] > found[6] > found[7]
-    verdict = (
-        "each stage lowers the error on copies by a vocoder that was not used in training"
-        if falls
-        else "here not every stage lowers the error; a few speakers and minutes of training are "
-        "not always enough"
-    )
+    if falls:
+        verdict = "each stage lowers the error on copies by a vocoder that was not used in training"
+    else:
+        verdict = (
+            "not every stage lowers the error here; a few speakers and minutes of training are "
+            "not always enough"
+        )
     row = next(result for result in results if result.row == 7)
     counts = ", ".join(
         f"{row.metrics[name]} {name}" for name in ("targets", "nontargets", "spoofs")
@@ -128,7 +129,7 @@ def closing(options: DemoOptions, results: list[Result], took: str) -> str:
     note = (
         ""
         if options.corpus
-        else " The voices are synthetic: this shows how it works, not how well."
+        else " The voices are synthetic, so this shows how it works, not how well."
     )
     lines = [
         "",

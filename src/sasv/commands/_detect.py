@@ -41,16 +41,16 @@ class DetectOptions(Options):
 
 
 def detect(options: DetectOptions) -> list[dict[str, Any]]:
-    """Return the verdict on each recording, and what it rests on."""
+    """Return the verdict on each recording, with the reasons for it."""
     if not options.recordings:
-        raise SasvError("detect needs at least one recording")
+        raise SasvError("sasv detect needs at least one recording")
     costs = cost_model(options.costs)
     model = load_any(options.model, options.device, options.channel)
     verifier = model.verifier()
     if verifier.three_way is None:
         raise SasvError(
-            f"{options.model}: carries no calibrated spoof score; train it with --spoof-head "
-            "linear, then calibrate it: sasv calibrate --kind three-way"
+            f"{options.model}: the model has no calibrated spoof score; train it with --spoof-head "
+            "linear, then calibrate it with sasv calibrate --kind three-way"
         )
     limits: SpeechLimits = verifier.limits
     if options.min_speech is not None:

@@ -30,7 +30,7 @@ class DownloadOptions(Options):
 
 
 def download(options: DownloadOptions) -> list[Path]:
-    """Fetch weights and return their files; those that failed are named at the end."""
+    """Download weights and return their paths. Failed downloads are named at the end."""
     names = options.names
     if names == ["all"]:
         files = {entry.file: entry.name for entry in reversed(catalogue().values()) if entry.drive}

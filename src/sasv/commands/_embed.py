@@ -77,7 +77,8 @@ def embed(options: EmbedOptions) -> Embeddings | None:
         result = _extract(options, options.shard)
     else:
         check_launched(options.launcher, options.shard)
-        # The batches, which the parts consist of, follow the device of whoever computes them.
+        # The size of the batches, of which the parts consist, depends on the device that computes
+        # them.
         gpu = options.device.startswith("cuda") or (
             options.device == "auto" and asks_for_gpu(options.launcher_options)
         )

@@ -34,7 +34,7 @@ class EnrolOptions(Options):
         consent: note on the consent of the speaker.
         days: days after which the voiceprint is deleted; by default it is kept until it is deleted.
         more: add the recordings to the voiceprint of this label instead of replacing it.
-        duplicates: what to do if the voice is enrolled already under another name: refuse it, or
+        duplicates: what to do if the voice is already enrolled under another name: refuse it, or
             only report it.
         channel: channel to use of recordings with several (see sasv verify).
         device: cpu, cuda, or auto.
@@ -56,14 +56,16 @@ class EnrolOptions(Options):
 
 
 def enrol(options: EnrolOptions) -> dict[str, Any]:
-    """Enrol a speaker; return what was kept, and other speakers with the same voice.
+    """Enrol a speaker; return what was stored, and other speakers with the same voice.
 
     Raises:
-        DuplicateVoice: the voice is enrolled already under another name.
-        SasvError: a recording holds too little speech, or the speaker opted out.
+        DuplicateVoice: the voice is already enrolled under another name.
+        SasvError: a recording contains too little speech, or the speaker opted out.
     """
     if not options.recordings:
-        raise SasvError("enrol needs at least one recording: STORE SPEAKER RECORDING...")
+        raise SasvError(
+            "sasv enrol needs at least one recording: sasv enrol STORE SPEAKER RECORDING..."
+        )
     store = VoiceprintStore(options.store, read_key(options.key), create=False)
     try:
         return _enrol(store, options)
@@ -76,12 +78,15 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
     voiceprint = verifier.enrol(options.recordings, options.speaker)
     tenant = options.tenant
     refuse = options.duplicates == "refuse" and not options.more
-    # The store looks for duplicates itself where it has to refuse them.
+    # The store itself looks for duplicates if it has to refuse them.
     found = [] if refuse else store.duplicates(voiceprint, verifier.decider, tenant)
     if options.more:
         kept = [one for one in store.of(options.speaker, tenant) if one.label == options.label]
         if not kept:
-            raise SasvError(f"{options.speaker}: no voiceprint to add to; leave out --more")
+            raise SasvError(
+                f"{options.speaker}: there is no voiceprint to which recordings could be added; "
+                "leave out --more"
+            )
         stored = store.extend(kept[0].id, voiceprint)
     else:
         stored = store.add(
@@ -93,6 +98,6 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
             verifier.decider if refuse else None,
         )
     for one in found:
-        logger.warning(f"warning: this voice is enrolled already as {one.speaker}")
+        logger.warning(f"warning: this voice is already enrolled as {one.speaker}")
     values = {name: value for name, value in stored.to_dict().items() if name != "voiceprint"}
     return values | {"duplicates": [asdict(one) for one in found]}

@@ -114,10 +114,10 @@ class EvaluateOptions(Options):
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Embed, score and measure a protocol; return the metrics.
+    """Embed, score, and measure a protocol; return the metrics.
 
-    Started by torchrun, the processes embed together, the main one does the rest; the others return
-    nothing.
+    If started by torchrun, all processes embed, the main process does the rest, and the others
+    return None.
     """
     check_together(options)
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
@@ -211,18 +211,20 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def check_together(options: EvaluateOptions) -> None:
-    """Check which options are given together. SasvError says which are missing."""
+    """Check the combination of options. Raises SasvError, which says which are missing."""
     if not (options.model or options.embeddings):
-        raise SasvError("evaluate needs --model, or --embeddings from sasv embed")
+        raise SasvError("sasv evaluate needs --model, or --embeddings from sasv embed")
     if options.cohort and not options.model:
         raise SasvError("s-norm needs --model, to embed the cohort")
     if options.trials:
         return
     if not options.model:
-        raise SasvError("a countermeasure needs --model: the spoof class is in the checkpoint")
+        raise SasvError(
+            "a countermeasure needs --model, because the spoof class is in the checkpoint"
+        )
     if options.countermeasure or options.fusion:
         raise SasvError(
-            "a fusion needs --enrolments and --trials; to score utterances by a countermeasure "
+            "a fusion needs --enrolments and --trials; to score utterances with a countermeasure "
             "alone, give it as --model"
         )
 
@@ -230,9 +232,7 @@ def check_together(options: EvaluateOptions) -> None:
 def fusion_of(
     options: EvaluateOptions, model: Model | None, countermeasure: Model | None
 ) -> Fusion | None:
-    """Return the fusion that is asked for, or None. SasvError if there is no countermeasure for
-    it.
-    """
+    """Return the requested fusion, or None. Raises SasvError if it lacks a countermeasure."""
     if countermeasure is not None:
         return load_fusion(options.fusion or SUM, countermeasure.fingerprint)
     if not options.fusion:

@@ -37,8 +37,9 @@ class ExportOptions(Options):
             are computed.
         trials: trial table.
         seed: random seed for choosing the recordings that --int8 measures.
-        sherpa: write a file for sherpa-onnx instead, which computes the features itself: of models
-            with 80 Kaldi filter banks, without decision and countermeasure.
+        sherpa: write a file for sherpa-onnx instead, which computes the features itself; possible
+            for models with 80 Kaldi filter banks. The file contains no decision and no
+            countermeasure.
     """
 
     model: str
@@ -52,19 +53,19 @@ class ExportOptions(Options):
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
-    """Export a model; return the proof of the export, and the error rates where trials are given.
+    """Export a model; return the proof of the export, and the error rates if trials are given.
 
     Raises:
-        SasvError: the exported model computes something else; nothing was written.
+        SasvError: the results of the exported model differ; nothing was written.
     """
     if options.sherpa:
         if options.int8 or options.utterances:
-            raise SasvError("--sherpa goes with neither --int8 nor --utterances")
+            raise SasvError("--sherpa cannot be combined with --int8 or --utterances")
         return {"out": options.out} | export_for_sherpa(load_checkpoint(options.model), options.out)
     if options.int8 and not options.utterances:
         raise SasvError(
-            "--int8 measures the ranges of features on recordings: give --utterances, the table of "
-            "development recordings"
+            "--int8 measures the ranges of features on recordings; give --utterances, the table "
+            "of development recordings"
         )
     if (options.enrolments or options.trials) and not options.utterances:
         raise SasvError("--enrolments and --trials need --utterances, the table of recordings")

@@ -17,22 +17,22 @@ SPEAKER = 2
 OTHER = 0
 VOICES = 5
 SENTENCES = 4
-"""Of each voice: all but the last enrol it, the last is tested."""
+"""Sentences of each voice: all but the last enrol it, and the last one is tested."""
 
 VOCODER = "source-filter"
 HISS_LEVEL = 0.01
 
 
 def first_minute(out: Path, device: str = "auto", seed: int = 0) -> dict[str, str]:
-    """Render a few voices, enrol one of them, and decide on four recordings; say what came out.
+    """Render a few voices, enrol one of them, decide on four recordings, and log the verdicts.
 
     Args:
         out: folder for the voices.
-        device: where the model runs.
-        seed: of the hiss.
+        device: device on which the model runs.
+        seed: random seed of the hiss.
 
     Returns:
-        recording, in words -> outcome.
+        description of the recording -> outcome.
 
     Raises:
         MissingExtra: espeak-ng is not installed.
@@ -58,7 +58,7 @@ def first_minute(out: Path, device: str = "auto", seed: int = 0) -> dict[str, st
 
 
 def tested_waves(model: Model, own: Path, other: Path, seed: int) -> dict[str, np.ndarray]:
-    """Return the four tested waveforms by what they are."""
+    """Return the four tested waveforms under their descriptions."""
     wave = model.read(str(own))
     hiss = np.random.default_rng(seed).standard_normal(3 * RATE).astype(np.float32)
     return {

@@ -20,9 +20,7 @@ class InfoOptions(Options):
 
 
 def info(options: InfoOptions) -> dict[str, Any]:
-    """Return the specification of a checkpoint, its number of parameters, the file and its
-    layout.
-    """
+    """Return the specification, number of parameters, file, and format of a checkpoint."""
     checkpoint = load_checkpoint(options.model)
     parameters = parameters_of(spawn_encoder(checkpoint, fill=False))
     return asdict(checkpoint.specification) | {

@@ -18,8 +18,8 @@ ACTIONS = ("create", "list", "revoke")
 class KeysOptions(Options):
     """Manage the API keys of the service (sasv serve).
 
-    create makes a key and prints it once; only a digest of it is kept. list shows the keys. revoke
-    ends a key at once.
+    create makes a key and prints it once; only a digest of it is stored. list shows the keys.
+    revoke makes a key invalid immediately.
 
     Args:
         action: create, list, or revoke.
@@ -30,7 +30,8 @@ class KeysOptions(Options):
         scopes: what the new key allows: read, enrol, delete, verify, identify, detect, copy
             (copies by a vocoder, for the demonstration), and metrics; by default all but the last
             two.
-        id: identifier of the key, for revoke; it is also the second part of the key.
+        id: identifier of the key, for revoke; it is also part of the key, after the first
+            underscore.
         key: file with the key of the store; by default the key in the environment variable
             SASV_STORE_KEY.
     """
@@ -45,14 +46,14 @@ class KeysOptions(Options):
 
 
 def keys(options: KeysOptions) -> dict[str, Any]:
-    """Do something with API keys; return plain values that say what was done."""
+    """Carry out the action; return plain values that describe the result."""
     if options.action not in ACTIONS:
         raise SasvError(f"unknown action '{options.action}'; known: {', '.join(ACTIONS)}")
     if options.action == "create" and not options.name:
         raise SasvError("sasv keys create needs --name, the holder of the key")
     if options.action == "revoke" and not options.id:
         raise SasvError("sasv keys revoke needs --id; sasv keys list shows the identifiers")
-    # Whoever may make API keys holds the key of the store.
+    # Only those who have the key of the store may create API keys.
     store = VoiceprintStore(options.path, read_key(options.key), create=False)
     try:
         return _done(ServiceState(store.database), options)

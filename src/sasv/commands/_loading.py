@@ -1,4 +1,4 @@
-"""Loads the model of commands that accept both checkpoints and exported models."""
+"""Loads models for commands that accept both checkpoints and exported models."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from sasv.runtime.model import SUFFIX, OnnxModel
 
 
 def load_any(path: str, device: str, channel: str) -> Embedder:
-    """Load a checkpoint, which takes PyTorch, or an exported model, which takes ONNX Runtime; it
-    reads the given channel of recordings.
+    """Load a checkpoint, which needs PyTorch, or an exported model, which needs ONNX Runtime. The
+    model reads the given channel of recordings.
 
     Raises:
-        SasvError: the model, or what computes it, is missing, or there is no such channel.
+        SasvError: the model or the package that runs it is missing, or there is no such channel.
     """
     check_channel(channel)
     model = OnnxModel(path) if path.endswith(SUFFIX) else _checkpoint(path, device)

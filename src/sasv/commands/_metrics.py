@@ -66,7 +66,7 @@ class MetricsOptions(Options):
 
 
 def settings_of(options: MetricsOptions) -> MeasureSettings:
-    """Return what is measured, of the options."""
+    """Return the settings that the options describe."""
     return MeasureSettings(
         task=options.task,
         costs=[cost_model(options.costs)] if options.costs else [],
@@ -82,8 +82,8 @@ def settings_of(options: MetricsOptions) -> MeasureSettings:
 
 
 def asv_errors(text: str) -> AsvRates | None:
-    """Return error rates of a verification system: None for ``own``, by name, or of three
-    numbers.
+    """Return the error rates of a verification system, given by name or as three numbers; None for
+    ``own``.
     """
     if text in ("own", "asvspoof5"):
         return None if text == "own" else ASVSPOOF5_ASV
@@ -93,7 +93,7 @@ def asv_errors(text: str) -> AsvRates | None:
         rates = AsvRates(-1, -1, -1)
     if min(rates) < 0 or max(rates) > 1:
         raise SasvError(
-            f"'{text}' are no ASV error rates: own, asvspoof5, or three fractions "
+            f"--asv-errors '{text}' is not valid; use own, asvspoof5, or three fractions "
             "miss,nontarget,spoof"
         )
     return rates

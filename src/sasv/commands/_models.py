@@ -25,7 +25,7 @@ class ModelsOptions(Options):
 
 
 def models(options: ModelsOptions) -> list[dict[str, Any]]:
-    """Return the named weights: where they come from, licence, size, path on this machine."""
+    """Return the named weights with their source, licence, size, and path on this machine."""
     rows: list[dict[str, Any]] = []
     for entry in catalogue().values():
         path = place_of(entry.name) if is_local(entry) else None

@@ -23,10 +23,11 @@ class PackOptions(Options):
 
     Args:
         table: utterance table.
-        out: output folder, for shard-000000.tar and on, their indexes, and utterances.tsv, which
+        out: output folder, for shard-000000.tar and so on, their indexes, and utterances.tsv, which
             points into them. The folder can be moved or uploaded as a whole.
-        shard_size: largest size of a tar, for instance 500MB.
-        audio: keep the files as they are, or write FLAC where that keeps their samples to the bit.
+        shard_size: maximum size of a tar, for instance 500MB.
+        audio: copy the files unchanged, or convert them to FLAC if that preserves their samples
+            exactly.
         where: pack only the rows with this ``column=value``.
         num_workers: number of threads that read.
         launcher: where the work is done: in this process, or as jobs of SLURM or Ray.
@@ -49,10 +50,10 @@ class PackOptions(Options):
 
 
 def pack(options: PackOptions) -> Packed:
-    """Pack a table; what is finished already is kept.
+    """Pack a table. Shards that are already finished are kept.
 
     Raises:
-        SasvError: a recording cannot be read, or the folder holds another pack.
+        SasvError: a recording cannot be read, or the folder contains a different pack.
     """
     size = bytes_of(options.shard_size)
     utterances = load_utterances(options.table, options.where)
@@ -91,7 +92,7 @@ def _launch(options: PackOptions, work: Callable[..., None]) -> None:
 
 
 def _do_shard(options: PackOptions, work: Callable[..., None], shard: str) -> None:
-    """Do one shard on a machine of a cluster."""
+    """Write one shard, on a machine of a cluster."""
     utterances = load_utterances(options.table, options.where)
     size = bytes_of(options.shard_size)
     work(utterances, Path(options.out), size, options.audio, options.num_workers, shard)

@@ -51,10 +51,10 @@ class PrepareOptions(Options):
 
 
 def prepare(options: PrepareOptions) -> Prepared:
-    """Check a corpus and write its tables; SasvError says what is missing."""
+    """Check a corpus and write its tables. Raises SasvError, which says what is missing."""
     reader = CORPORA.get(options.corpus)
     if not Path(options.folder).exists():
-        raise SasvError(f"{options.folder}: no such folder; check the path")
+        raise SasvError(f"{options.folder}: there is no such folder; check the path")
     if options.protocol and options.corpus != "copies":
         raise SasvError(
             f"--protocol is only for the corpus copies; {options.corpus} contains its own lists"
@@ -81,7 +81,7 @@ def prepare(options: PrepareOptions) -> Prepared:
     if result.speechless:
         named = listed(result.speechless, 3)
         logger.info(
-            f"{len(result.speechless)} recordings hold less than {MIN_SPEECH} s of speech "
+            f"{len(result.speechless)} recordings contain less than {MIN_SPEECH} s of speech "
             f"({named}); they have a low speech_seconds in {result.utterances.name}"
         )
     trials = ", ".join(path.name for path in result.trials.values()) or "no trials"

@@ -45,19 +45,19 @@ class PushOptions(Options):
 
 
 def push(options: PushOptions) -> str:
-    """Publish a model; return its address (or the folder). SasvError where it may not or cannot be
-    published.
+    """Publish a model; return its address, or the folder. Raises SasvError if it may not or cannot
+    be published.
     """
     if not is_hub_id(options.repository):
-        raise SasvError(f"{options.repository}: a repository is org/name")
+        raise SasvError(f"{options.repository}: the repository must have the form org/name")
     checkpoint = load_checkpoint(options.model)
     specification = checkpoint.specification
     if options.licence:
         specification.licence = options.licence
     if specification.licence in ("", "unknown"):
         raise SasvError(
-            f"{options.model}: states no licence; say under which it may be used: --licence "
-            "cc-by-4.0"
+            f"{options.model}: the model states no licence; give the one under which it may be "
+            "used with --licence cc-by-4.0"
         )
     remedy = "give the metrics.json of sasv evaluate"
     figures: dict[str, Any] = read_json(options.metrics, remedy=remedy) if options.metrics else {}
@@ -73,13 +73,13 @@ def push(options: PushOptions) -> str:
         if options.metrics:
             shutil.copyfile(options.metrics, folder / "metrics.json")
         if options.out:
-            logger.info(f"{folder}: the files to publish; nothing was sent")
+            logger.info(f"{folder}: contains the files to publish; nothing was uploaded")
             return str(folder)
         return upload(options, folder)
 
 
 def upload(options: PushOptions, folder: Path) -> str:
-    """Send the files; return the address."""
+    """Upload the files; return the address."""
     try:
         from huggingface_hub import HfApi, errors
     except ImportError as error:
@@ -95,13 +95,14 @@ def upload(options: PushOptions, folder: Path) -> str:
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SasvError(
-            f"{options.repository}: the hub refused it ({reason}); log in first: hf auth login"
+            f"{options.repository}: the hub refused the upload ({reason}); log in with: hf auth "
+            "login"
         ) from error
-    except Exception as error:  # of the transport, which differs between versions of the client
+    except Exception as error:  # transport errors, which differ between versions of the client
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SasvError(
-            f"{options.repository}: the hub does not answer ({reason}); check the network, "
-            "try again"
+            f"{options.repository}: the hub does not answer ({reason}); check the network "
+            "and try again"
         ) from error
     address = f"https://huggingface.co/{options.repository}"
     logger.info(f"published: {address}")
@@ -109,8 +110,8 @@ def upload(options: PushOptions, folder: Path) -> str:
 
 
 def front_matter(specification: Specification) -> str:
-    """Return the header that the hub reads: YAML, so that no text of a checkpoint becomes a line of
-    its own.
+    """Return the header that the hub reads. It is written as YAML, so that no text from a
+    checkpoint can add a line.
     """
     import yaml
 
@@ -123,7 +124,7 @@ def front_matter(specification: Specification) -> str:
 
 
 def read_card(path: str) -> str:
-    """Return a card that the user wrote. SasvError if it is no UTF-8 text."""
+    """Return a card that the user wrote. Raises SasvError if it is not UTF-8 text."""
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -133,7 +134,7 @@ def read_card(path: str) -> str:
 
 
 def card(name: str, specification: Specification, figures: dict[str, Any]) -> str:
-    """Return a card: what the model is, how it was made, what was measured."""
+    """Return a card that describes the model, its training, and its results."""
     escaped = escape_markdown
     sizes = ", ".join(f"{key} {value}" for key, value in specification.encoder_options.items())
     parts = [
@@ -173,7 +174,7 @@ def card(name: str, specification: Specification, figures: dict[str, Any]) -> st
             f"{figures[key]} {key}" for key in ("targets", "nontargets", "spoofs") if key in figures
         )
         text += (
-            f"\n## Figures ({counts})\n\n| metric | value | 95 % interval |\n|---|---|---|\n"
+            f"\n## Results ({counts})\n\n| metric | value | 95 % interval |\n|---|---|---|\n"
             + "\n".join(rows)
             + "\n"
         )

@@ -57,7 +57,7 @@ class ReportOptions(Options):
 
 
 def report(options: ReportOptions) -> list[System]:
-    """Write the page of some systems; return what it shows."""
+    """Write the page about some systems; return its contents."""
     settings = MeasureSettings(
         costs=[cost_model(options.costs)] if options.costs else [],
         llr=options.llr,
@@ -73,7 +73,9 @@ def report(options: ReportOptions) -> list[System]:
     for text in options.systems:
         system = load_system(text, options.key, settings)
         if system.name in {one.name for one in systems}:
-            raise SasvError(f"two systems are called {system.name}; name them: NAME=PATH")
+            raise SasvError(
+                f"two systems have the name {system.name}; give them different names with NAME=PATH"
+            )
         if systems:
             system.tests = compare(systems[0].scores, system.scores, settings)
         systems.append(system)
@@ -87,13 +89,13 @@ def load_system(text: str, key: str, settings: MeasureSettings) -> System:
     """Read and measure a system.
 
     Args:
-        text: its score file or the folder of its evaluation, as ``NAME=PATH:COLUMN`` or a part of
-            it.
-        key: trials with labels, where the score file has none.
-        settings: what is measured.
+        text: its score file or the folder of its evaluation, as ``PATH``, optionally with ``NAME=``
+            or ``:COLUMN``.
+        key: trial list with labels, if the score file has none.
+        settings: the metrics to compute.
     """
     name, equals, path = text.partition("=")
-    if not equals or Path(text).exists():  # a path may hold an equals sign itself
+    if not equals or Path(text).exists():  # a path may itself contain an equals sign
         name = ""
         path = text
     column = ""

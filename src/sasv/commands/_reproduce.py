@@ -25,7 +25,7 @@ __all__ = ["ReproduceOptions", "reproduce"]
 @dataclass(kw_only=True)
 @listing(encoders=ENCODERS)
 class RowOptions(Options):
-    """Which cells of the table.
+    """The cells of the table to reproduce.
 
     Args:
         row: one row of the table.
@@ -67,16 +67,16 @@ class ReproduceOptions(PlanOptions, RowOptions):
 
 
 def reproduce(options: ReproduceOptions) -> Reproduction:
-    """Plan and run the rows; write table.json and the table as HTML, Markdown and PNG; return its
+    """Plan and run the rows; write table.json and the table as HTML, Markdown, and PNG; return its
     cells.
 
-    A dry run returns no cells, and the plan as their text.
+    A dry run returns no cells, but the plan as text.
     """
     rows, encoders, train_sets = chosen(options)
     if options.encoder_options and len(encoders) > 1:
         raise SasvError(
-            f"--encoder-options are those of one encoder, not of {', '.join(encoders)}; run one "
-            "after the other"
+            "--encoder-options can only be used with a single encoder, not with "
+            f"{', '.join(encoders)}; run one command for each encoder"
         )
     check_launcher(options.launch)
     planner = planner_of(options, partial(resolve, launcher=options.launch))
@@ -95,9 +95,9 @@ def reproduce(options: ReproduceOptions) -> Reproduction:
 
 
 def chosen(options: RowOptions) -> tuple[list[Row], list[str], list[str]]:
-    """Return the rows, encoders and training sets that are wanted."""
+    """Return the requested rows, encoders, and training sets."""
     if (options.row is None) == (not options.rows):
-        raise SasvError("say which rows: --row 7, --rows 3,7, or --rows all")
+        raise SasvError("no rows are given; use --row 7, --rows 3,7, or --rows all")
     rows = options.rows if options.row is None else [options.row]
     everything = "all" in options.rows
     encoders = list(TABLE_ENCODERS) if everything else ["mfa-conformer"]
@@ -106,7 +106,7 @@ def chosen(options: RowOptions) -> tuple[list[Row], list[str], list[str]]:
 
 
 def about(options: ReproduceOptions) -> str:
-    """Return what the figures are, in a sentence."""
+    """Return a sentence that says where the numbers come from."""
     if options.scale == "full":
         return (
             f"Full scale, seed {options.seed}; published: Interspeech 2023, ASVspoof2019 LA "
@@ -115,6 +115,6 @@ def about(options: ReproduceOptions) -> str:
     speech = options.corpus or ("parts of the corpora" if options.voxceleb2 else "synthetic voices")
     return (
         f"Tiny scale on {speech}, seed {options.seed}: this shows that every stage runs and what "
-        "it is for. The published figures come from large encoders and the complete corpora and "
+        "it is for. The published results come from large encoders and the complete corpora and "
         "cannot be compared with these."
     )

@@ -38,35 +38,35 @@ class ServeOptions(Options):
 
     Args:
         store: the store of voiceprints (sasv store create): a file, or
-            postgresql://user@host/database; the demonstration can do without.
+            postgresql://user@host/database; not required with --insecure-demo.
         model: ONNX file that sasv export wrote, or a checkpoint; by default the model that comes
             with sasv.
         key: file with the key of the store; by default the key in the environment variable
             SASV_STORE_KEY.
-        host: address to listen at; only this machine reaches the default.
-        port: port to listen at; 0 takes any that is free.
+        host: address on which to listen; with the default, only this machine can connect.
+        port: port on which to listen; 0 chooses a free one.
         tls_certificate: file of the TLS certificate, with its chain.
         tls_key: file of the private key of the certificate.
-        workers: requests that are computed at the same time; 0 is one for each core.
-        threads: threads that compute one request; 0 is one for each core.
-        queue: further requests that may wait; more are answered with 503.
-        batch: recordings of concurrent requests that are embedded together at most; 1 does not
-            wait for others.
-        batch_wait: milliseconds that a recording waits for others.
-        rate: requests a second of each API key, on average; 0 does not limit them.
-        burst: requests of an API key at once.
-        max_megabytes: size of the largest body.
-        max_seconds: length of the longest recording and the longest stream.
-        body_timeout: seconds in which a body has to arrive.
-        header_timeout: seconds in which the headers of a request have to arrive.
-        connections: connections at the same time; one more closes the one that has been idle for
-            longest.
-        streams: WebSocket streams at the same time.
-        enrolment_seconds: seconds of speech of a complete enrolment.
-        grace: seconds for which a stop waits for requests that were accepted.
+        workers: number of requests that are computed at the same time; 0 means one for each core.
+        threads: number of threads for each request; 0 means one for each core.
+        queue: number of further requests that may wait; any more are answered with status 503.
+        batch: maximum number of recordings of concurrent requests that are embedded together; 1
+            embeds each at once.
+        batch_wait: milliseconds for which a recording waits for others to form a batch.
+        rate: maximum number of requests per second for each API key, on average; 0 sets no limit.
+        burst: maximum number of requests of an API key in a burst.
+        max_megabytes: maximum size of the body of a request, in MB.
+        max_seconds: maximum length of a recording or stream, in seconds.
+        body_timeout: seconds within which the body of a request must arrive.
+        header_timeout: seconds within which the headers of a request must arrive.
+        connections: maximum number of open connections; a further one closes the connection that
+            has been idle for longest.
+        streams: maximum number of WebSocket streams at the same time.
+        enrolment_seconds: seconds of speech that make an enrolment complete.
+        grace: seconds to wait for accepted requests when the service stops.
         log_requests: write a line for each request.
-        insecure_demo: let everybody on this machine do everything without an API key, with a store
-            that is forgotten at the end if none is given.
+        insecure_demo: allow everybody on this machine to do everything without an API key. If no
+            store is given, voiceprints are kept in memory only.
     """
 
     store: str = ""
@@ -114,7 +114,7 @@ class ServeOptions(Options):
 
 
 def serve(options: ServeOptions) -> None:
-    """Serve until a signal asks to stop."""
+    """Serve until a signal stops the service."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "serve", "the service")
@@ -142,21 +142,27 @@ def serve(options: ServeOptions) -> None:
 
 
 def check_access(options: ServeOptions) -> None:
-    """Refuse options with which more people than wanted could use the service, or read along."""
+    """Refuse options that would give access to more people than intended, or let them read the
+    traffic.
+    """
     local = options.host in LOOPBACK
     if options.insecure_demo and not local:
         raise SasvError(
-            f"--insecure-demo lets everybody do everything, so it listens at this machine alone, "
-            f"not at {options.host}"
+            "--insecure-demo allows everybody to do everything, so the service may only listen on "
+            f"this machine, not on {options.host}; leave out --host"
         )
     if bool(options.tls_certificate) != bool(options.tls_key):
         raise SasvError("give both --tls-certificate and --tls-key, or neither")
     if not options.insecure_demo and not options.store:
-        raise SasvError("give --store, the store of voiceprints, or try --insecure-demo")
+        raise SasvError(
+            "sasv serve needs --store, the store of voiceprints; to try the service without one, "
+            "use --insecure-demo"
+        )
     if not local and not options.tls_certificate:
         logger.warning(
-            f"without TLS, whoever reads the network at {options.host} reads API keys and speech; "
-            "give --tls-certificate and --tls-key, or listen at 127.0.0.1 behind a proxy"
+            f"without TLS, anybody who can read the network traffic of {options.host} can read API "
+            "keys and speech; give --tls-certificate and --tls-key, or listen on 127.0.0.1 behind "
+            "a proxy"
         )
 
 
@@ -176,18 +182,18 @@ def opened(options: ServeOptions, stack: ExitStack) -> tuple[VoiceprintStore, Se
     state = ServiceState(store.database)
     if not options.insecure_demo and all(one.revoked is not None for one in state.api_keys()):
         raise SasvError(
-            f"{store.path}: has no API key, so nobody could use the service; make one: sasv keys "
-            f"create {store.path} --name NAME"
+            f"{store.path}: the store contains no API key, so nobody could use the service; create "
+            f"one with sasv keys create {store.path} --name NAME"
         )
     return store, state
 
 
 def served_model(model: str) -> str:
-    """Return the ONNX file of a model. A checkpoint is exported once, into the folder of fetched
-    weights, and found there from then on.
+    """Return the ONNX file of a model. A checkpoint is exported once, into the folder of downloaded
+    weights, and taken from there afterwards.
 
     Raises:
-        SasvError: there is no such model, or what exports it is not installed.
+        SasvError: there is no such model, or a package for the export is not installed.
     """
     if model.endswith(SUFFIX):
         return model
@@ -206,7 +212,7 @@ def served_model(model: str) -> str:
     from sasv.checkpoints import load_checkpoint
     from sasv.export.export import export_model
 
-    logger.info(f"exporting {model} to {path}, once")
+    logger.info(f"exporting {model} to {path}; this is done only once")
     path.parent.mkdir(parents=True, exist_ok=True)
     export_model(load_checkpoint(model), str(path))
     return str(path)

@@ -17,9 +17,9 @@ class StoreOptions(Options):
 
     new-key writes a key file. create makes an empty store. verify checks the audit trail and
     decrypts all voiceprints. list names the speakers. export prints everything that is stored about
-    a speaker. delete removes it and prints a receipt. opt-out does the same and refuses new
-    voiceprints of the speaker. sweep deletes expired voiceprints. rotate encrypts everything with a
-    new key.
+    a speaker. delete removes all of it and prints a receipt. opt-out does the same, and from then
+    on voiceprints of the speaker are refused. sweep deletes expired voiceprints. rotate encrypts
+    everything with a new key.
 
     Args:
         action: new-key, create, verify, list, export, delete, opt-out, sweep, or rotate.
@@ -45,7 +45,7 @@ class StoreOptions(Options):
 
 
 def store(options: StoreOptions) -> dict[str, Any]:
-    """Do something with a store; return plain values that say what was done."""
+    """Carry out the action; return plain values that describe the result."""
     if options.action not in ACTIONS:
         raise SasvError(f"unknown action '{options.action}'; known: {', '.join(ACTIONS)}")
     if options.action == "new-key":
@@ -56,7 +56,10 @@ def store(options: StoreOptions) -> dict[str, Any]:
     if options.action == "rotate" and not options.new_key:
         raise SasvError("sasv store rotate needs --new-key, the file with the new key")
     if options.searchable and options.action != "create":
-        raise SasvError("--searchable is for sasv store create; an existing store stays as it is")
+        raise SasvError(
+            "--searchable can only be used with sasv store create; an existing store cannot be "
+            "changed"
+        )
     creating = options.action == "create"
     opened = VoiceprintStore(
         options.path, read_key(options.key), creating, searchable=options.searchable

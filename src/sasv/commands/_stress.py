@@ -24,41 +24,44 @@ NO_VOCODERS = "none"
 @dataclass
 @listing(vocoders=VOCODERS, conditions=CONDITIONS)
 class StressOptions(Options):
-    """Test how a verification system holds: copies by every vocoder that is there, and bona fide
-    and spoofed speech through codecs, telephone bands, noise, reverberation, level, clipping, and
-    as shorter speech; one report, the weakest points first.
+    """Test how robust a verification system is. It is tested with copies made by every available
+    vocoder, and with bona fide and spoofed speech under codecs, telephone bands, noise,
+    reverberation, changes of level, clipping, and with shorter speech. The report lists the weakest
+    points first.
 
-    The same command goes on where it was interrupted. Enrolments stay as they are; the tested
-    recordings pass through the conditions.
+    An interrupted test is resumed by the same command. The conditions are applied to the tested
+    recordings; enrolments are not changed.
 
     Args:
         speech: folder with one folder of recordings for each speaker, or an utterance table.
         out: output folder, for report.html, report.md, report.json, report.tsv, recordings to
             listen to, copies, and the scores of each system.
-        system: what is tested: a checkpoint, an ONNX file that sasv export wrote, or
-            module:function, a function of one recording (float32 samples at 16 kHz) to a vector, or
-            of two recordings, an enrolled one and the tested one, to a score; NAME=SYSTEM names it.
-            By default the model that comes with sasv.
+        system: system to test: a checkpoint, an ONNX file that sasv export wrote, or
+            module:function, a function that takes one recording (float32 samples at 16 kHz) and
+            returns a vector, or takes an enrolment and a test recording and returns a score.
+            NAME=SYSTEM gives it a name. By default the model that comes with sasv.
         against: systems to compare it with, in the same forms.
-        threshold: score from which the tested system accepts; by default its own. A system without
-            one gets the threshold of its equal error rate on this speech, and the report says so.
+        threshold: score from which the tested system accepts; by default its own threshold. For a
+            system without one, the threshold at its equal error rate on this speech is used, and
+            the report says so.
         enrolments: enrolment table, if the speech is a table; by default enrolments are drawn.
-        trials: trial table, used as it is; by default claims are drawn.
+        trials: trial table, all of whose trials are used; by default trials are drawn.
         where: use only the rows of the table with this ``column=value``.
-        conditions: one or more of {conditions}; by default all that are possible. The recordings as
-            they are (clean) are always tested.
+        conditions: one or more of {conditions}; by default all that are possible. Unchanged
+            recordings (clean) are always tested.
         vocoders: vocoders that make copies, of {vocoders} (not those named after a codec or a
-            band); by default all that are there; none makes no copies. Spoofed rows of a table are
-            tested as well.
+            band); by default all that are available; none makes no copies. Spoofed rows of a table
+            are tested as well.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         noises: folder of noise, for two further conditions.
         rirs: folder of room impulse responses, for a further condition.
-        speakers: most speakers, drawn at random; 0 takes all.
-        recordings: most tested recordings of each speaker, and of each attack on a speaker.
-        impostors: most claims by recordings of other people for each speaker.
-        max_seconds: seconds of each recording that are used, from its beginning.
+        speakers: maximum number of speakers, drawn at random; 0 takes all.
+        recordings: maximum number of tested recordings of each speaker, and of each attack on a
+            speaker.
+        impostors: maximum number of trials with recordings of other people for each speaker.
+        max_seconds: use at most this many seconds from the beginning of each recording.
         min_speech: seconds of speech that a recording must contain to be used; 0 uses anything.
-        listen: recordings to listen to for each attack and condition.
+        listen: number of recordings to listen to for each attack and condition.
         intervals: number of bootstrap samples over speakers for 95 % intervals and tests; 0
             computes none.
         cohort: cohort.npz that sasv evaluate wrote, for a system whose threshold is for s-norm
@@ -68,7 +71,7 @@ class StressOptions(Options):
         num_workers: number of processes that make copies on the CPU.
         shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives. The
             shard that finishes last writes the report.
-        seed: random seed, of the choice of recordings, the copies, and the conditions.
+        seed: random seed, for the choice of recordings, the copies, and the conditions.
         device: cpu, cuda, or auto.
     """
 
@@ -101,7 +104,9 @@ class StressOptions(Options):
 
 
 def stress(options: StressOptions) -> StressTest | None:
-    """Run a stress test and write its report; return it, None while other shards still work."""
+    """Run a stress test and write its report; return the report, or None while other shards are
+    still working.
+    """
     systems = [load_system(options.system, options, options.threshold)]
     systems += [load_system(text, options) for text in options.against]
     check_names(systems)
@@ -146,15 +151,17 @@ def load_system(text: str, options: StressOptions, threshold: float | None = Non
     Args:
         text: a checkpoint, an exported model, or ``module:function``, each with or without
             ``NAME=``.
-        options: of the command.
-        threshold: that decides in place of the system's own.
+        options: options of the command.
+        threshold: threshold to use instead of the system's own.
     """
     name, equals, given = text.partition("=")
-    if not equals or Path(text).exists():  # a path may hold an equals sign itself
+    if not equals or Path(text).exists():  # a path may itself contain an equals sign
         name = ""
         given = text
     if not given:
-        raise SasvError("a system is empty; give a checkpoint, an ONNX file, or module:function")
+        raise SasvError(
+            "the name of a system is empty; give a checkpoint, an ONNX file, or module:function"
+        )
     system: System
     if is_function(given):
         system = load_function(given, name)

@@ -29,9 +29,13 @@ class SubmitOptions(Options):
 
 
 def submit(options: SubmitOptions) -> None:
-    """Write the submission of a track; SasvError if the scores are those of the other."""
+    """Write the submission for a track. Raises SasvError if the scores are those of the other
+    track.
+    """
     scores = read_scores(options.scores, options.key)
     if options.track == 2 and scores.task == "cm":
-        raise SasvError(f"{options.scores}: the scores of a countermeasure; they are for --track 1")
+        raise SasvError(
+            f"{options.scores}: these are the scores of a countermeasure, which belong to --track 1"
+        )
     write_submission(scores, options.out, options.track)
     logger.info(f"submission: {options.out}")

@@ -74,13 +74,14 @@ class SynthesizeOptions(Options):
 
 
 def synthesize(options: SynthesizeOptions) -> Utterances | None:
-    """Copy utterances and return the table of the copies, None while other shards still work.
+    """Copy utterances and return the table of the copies, or None while other shards are still
+    working.
 
-    What is there already is kept. SasvError at the end if some could not be read.
+    Existing copies are kept. Raises SasvError at the end if some utterances could not be read.
     """
     if options.launcher != "local":
         check_launched(options.launcher, options.shard)
-        # What a network computes on is a matter of the machines that do the work.
+        # The device of a network is chosen on the machines that do the work.
         job = _job(replace(options, device="cpu", batch=1))
         work = partial(_synthesize_shard, options)
         logs = Path(options.out) / "jobs"
@@ -96,7 +97,7 @@ def synthesize(options: SynthesizeOptions) -> Utterances | None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the options of a job come to."""
+    """The job that the options describe."""
 
     everything: Utterances
     chosen: Utterances
@@ -108,7 +109,7 @@ class _Job:
 
 
 def _synthesize_shard(options: SynthesizeOptions, shard: str) -> None:
-    """Do one shard on a machine of a cluster."""
+    """Make the copies of one shard, on a machine of a cluster."""
     job = _job(options)
     run(job.plan, job.makers, job.parts, shard, options.num_workers, job.batch, join=False)
 
@@ -128,7 +129,8 @@ def _job(options: SynthesizeOptions) -> _Job:
         chosen = chosen.take(np.array([name in targets for name in chosen.ids], bool))
     if not len(chosen):
         raise SasvError(
-            f"{options.utterances}: no bona fide utterance to copy; check --where and --trials"
+            f"{options.utterances}: there is no bona fide utterance to copy; check --where and "
+            "--trials"
         )
     makers, batch = _makers(options)
     plan = plan_units(
@@ -147,7 +149,7 @@ def _finish(
     failures = list(dict.fromkeys(failed.values()))
     if not made:
         raise SasvError(
-            f"{options.utterances}: nothing could be copied; first reason: "
+            f"{options.utterances}: no utterance could be copied; the first reason is: "
             f"{[*failures, 'the copies are gone'][0]}"
         )
     copies = table_of_copies(job.plan, made, job.chosen, str(out / "utterances.tsv"))
@@ -162,20 +164,21 @@ def _finish(
     if failures:
         raise SasvError(
             f"{len(failures)} utterances could not be copied, or their copies could not be read "
-            f"({listed(failures, 3)}); the others are done: fix these and run the same command "
+            f"({listed(failures, 3)}); the others are finished; fix these and run the same command "
             "again"
         )
     return copies
 
 
 def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
-    """Return the vocoders and the batch; SasvError for weights that no vocoder takes."""
+    """Return the vocoders and the batch size. Raises SasvError for weights that belong to no
+    vocoder.
+    """
     kinds = {name: VOCODERS.get(name) for name in options.vocoders}
     unknown = [name for name in options.weights if name not in kinds]
     if unknown:
         raise SasvError(
-            f"--weights names {listed(unknown)}, which --vocoders does not; --vocoders names: "
-            f"{listed(list(kinds))}"
+            f"--weights names {listed(unknown)}, but --vocoders only names: {listed(list(kinds))}"
         )
     device = options.device
     if device == "auto" and (
@@ -186,7 +189,7 @@ def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
     batch = options.batch or (1 if device == "cpu" else 64)
     if options.num_workers > 1 and (device != "cpu" or batch > 1):
         raise SasvError(
-            "--num-workers are processes on the CPU that take one file each; leave out --device "
-            "and --batch"
+            "--num-workers starts processes on the CPU that copy one file at a time; leave out "
+            "--device and --batch"
         )
     return Makers(options.vocoders, options.weights, device), batch

@@ -14,9 +14,9 @@ __all__ = ["TrainOptions", "train"]
 
 
 def train(options: TrainOptions) -> Path:
-    """Train an encoder; return the path of the final model. An interrupted training resumes.
+    """Train an encoder; return the path of the final model. An interrupted run is resumed.
 
-    Started by torchrun, the processes train together.
+    If started by torchrun, all processes train one model together.
     """
     device = pick_device(options.device)
     with arithmetic(options.tf32, options.deterministic), process_group(device) as processes:
@@ -27,6 +27,6 @@ def _trained(options: TrainOptions, processes: Processes) -> Path:
     trainer = build_trainer(options, processes)
     model = trainer.run()
     if processes.main:
-        with contextlib.suppress(MissingExtra):  # metrics.csv holds the same
+        with contextlib.suppress(MissingExtra):  # metrics.csv contains the same numbers
             plot_curves(trainer.history, trainer.out / "curves.png")
     return model

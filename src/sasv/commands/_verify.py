@@ -40,7 +40,7 @@ class VerifyOptions(Options):
         channel: channel to use of recordings with several: mean, loudest, or a number counted from
             0; auto takes the mean, or the loudest channel if the channels cancel each other.
         store: store of voiceprints (see sasv enrol) that the claimed speaker is enrolled in. The
-            likeliest of the speaker's voiceprints decides, and the comparison is recorded.
+            speaker's voiceprint with the highest score decides, and the comparison is recorded.
         speaker: claimed speaker, for --store.
         tenant: customer to whom the speaker belongs, for --store.
         key: file with the key of the store; by default the key in the environment variable
@@ -65,18 +65,19 @@ class VerifyOptions(Options):
 
 
 def verify(options: VerifyOptions) -> dict[str, Any]:
-    """Compare a test recording with enrolment recordings; return the decision and what it rests on.
+    """Compare a test recording with enrolment recordings; return the decision with the reasons for
+    it.
 
     Raises:
-        Undecided: the decision is inconclusive, because a recording holds too little speech or its
-            embedding is broken; nothing was compared.
+        Undecided: the decision is inconclusive, because a recording contains too little speech or
+            its embedding is not finite; nothing was compared.
     """
     if bool(options.store) != bool(options.speaker):
-        raise SasvError("--store needs --speaker, the claimed speaker, and vice versa")
+        raise SasvError("--store and --speaker, the claimed speaker, can only be used together")
     if options.store and len(options.recordings) != 1:
-        raise SasvError("with --store, verify takes one recording: the one to decide on")
+        raise SasvError("with --store, sasv verify takes a single recording, the one to decide on")
     if not options.store and len(options.recordings) < 2:
-        raise SasvError("verify needs at least two recordings: ENROL... TEST")
+        raise SasvError("sasv verify needs at least two recordings: sasv verify ENROL... TEST")
     model = load_any(options.model, options.device, options.channel)
     verifier = model.verifier(Cohort.load(options.cohort) if options.cohort else None)
     if options.threshold is not None:
@@ -90,9 +91,8 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
         verifier = replace(verifier, costs=cost_model(options.costs))
     if not verifier.decides:
         raise SasvError(
-            f"{options.model}: carries no threshold; give --threshold, or let sasv calibrate "
-            "choose one on development "
-            "trials"
+            f"{options.model}: the model has no threshold; give --threshold, or let sasv calibrate "
+            "choose one on development trials"
         )
     if options.min_speech is not None:
         verifier = replace(verifier, limits=limits_with(verifier.limits, options.min_speech))
@@ -119,7 +119,9 @@ def verify(options: VerifyOptions) -> dict[str, Any]:
 def _against_store(
     options: VerifyOptions, fingerprint: str, verifier: Verifier, test: Recording
 ) -> Decision:
-    """Return the decision on the likeliest voiceprint of the claimed speaker, and record it."""
+    """Return the decision with the highest score over the voiceprints of the claimed speaker, and
+    record it.
+    """
     from sasv.store import VoiceprintStore
     from sasv.store.keys import read_key
 
@@ -144,7 +146,7 @@ def _against_store(
 
 
 def limits_with(limits: SpeechLimits, min_speech: float) -> SpeechLimits:
-    """Return limits with another minimum of speech for each recording, and for the enrolment
-    together.
+    """Return limits with a different minimum of speech, both for each recording and for the whole
+    enrolment.
     """
     return replace(limits, min_test=min_speech, min_enrolment=min_speech)

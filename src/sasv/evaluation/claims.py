@@ -26,13 +26,14 @@ class Spoofing:
     Attributes:
         scores: utterance -> score of a countermeasure, high for bona fide speech: the column
             ``cm_score``.
-        fusion: from the score of the speaker system, which then is the column ``asv_score``, and
-            ``cm_score`` to the score; None leaves the score as it is.
-        classes: of a model of the three-class loss: the column ``llr``, a log-likelihood ratio. It
-            is of cosines, as in training; scores that are normalised by a cohort get none.
-        spoof_share: share of spoofs, for this ratio, among the trials that are not target trials.
-        three_way: of a model with a three-way calibration: the columns ``speaker_llr``,
-            ``spoof_llr``, ``llr`` and ``outcome``.
+        fusion: combines the score of the speaker system, which is then written as the column
+            ``asv_score``, and ``cm_score`` into the score; None leaves the score unchanged.
+        classes: the three classes of a model with the three-class loss, which give the column
+            ``llr``, a log-likelihood ratio. It is computed from cosines, as in training, so there
+            is none for scores that are normalised with a cohort.
+        spoof_share: share of spoofs among the trials that are not target trials, for this ratio.
+        three_way: calibration of a model with a three-way calibration, which gives the columns
+            ``speaker_llr``, ``spoof_llr``, ``llr``, and ``outcome``.
     """
 
     scores: Mapping[str, float]
@@ -48,14 +49,14 @@ class Spoofing:
         scoring: Scoring,
         quality: Mapping[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Return columns of the score file by name, (trials,) each; ``score`` is among them if
-        there is a fusion.
+        """Return columns of the score file by name, each (trials,). They include ``score`` if there
+        is a fusion.
 
         Args:
             trials: the trials.
-            scores: (trials,) their scores by the speaker system.
-            scoring: how these were made.
-            quality: quality measures of the trials, where the fusion reads them.
+            scores: (trials,) scores of the speaker system.
+            scoring: how these scores were made.
+            quality: quality measures of the trials, if the fusion needs them.
         """
         codes, names = trials.utterances
         cm_scores = np.array([self.scores[name] for name in names], np.float64)[codes]
@@ -175,7 +176,7 @@ def score_claims(
 
 
 def cells_of(columns: Mapping[str, np.ndarray], digits: int) -> dict[str, list[str]]:
-    """Return columns of numbers, name -> (trials,), as texts with a given number of digits."""
+    """Return columns of numbers, name -> (trials,), as strings with a given number of digits."""
     return {name: [f"{value:.{digits}g}" for value in values] for name, values in columns.items()}
 
 

@@ -25,8 +25,8 @@ def compare(first: Scores, second: Scores, settings: MeasureSettings) -> dict[st
         at = int(np.argmax(first.labels != second.labels[rows]))
         trial = f"{first.table.text('speaker', at)} {first.table.text('utterance', at)}"
         raise SasvError(
-            f"{second.table.name}: the trial {trial} has another label than in {first.table.name}; "
-            "use the same key for both"
+            f"{second.table.name}: the label of the trial {trial} differs from that in "
+            f"{first.table.name}; use the same key for both"
         )
     speakers = resampled_speakers(first, settings.resample)
     found = paired_test(
@@ -59,8 +59,9 @@ def aligned(first: Scores, second: Scores) -> np.ndarray:
         lacking = listed(missing or [" ".join(trial) for trial in sorted(extra)], 3)
         where = second.table.name if missing else first.table.name
         raise SasvError(
-            f"{second.table.name}: not the trials of {first.table.name}: {len(missing)} are "
-            f"missing and {len(extra)} are new; {where} lacks {lacking}. Score both on one table"
+            f"{second.table.name}: its trials are not those of {first.table.name}: {len(missing)} "
+            f"are missing and {len(extra)} are new; {where} lacks {lacking}. Score both systems on "
+            "the same table"
         )
     if len(set(one)) < len(one) or len(one) != len(other):
         raise SasvError(

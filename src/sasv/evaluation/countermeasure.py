@@ -65,11 +65,12 @@ def bona_fide_scores(model: Model, embeddings: Embeddings, name: str) -> np.ndar
         reasons = [f"{one}: {reason}" for one, reason in embeddings.failures.items()]
         raise SasvError(
             f"{name}: {len(reasons)} utterances could not be embedded ({listed(reasons, 3)}); fix "
-            "the files or drop their rows"
+            "the files or remove their rows"
         )
     if embeddings.extraction.crops and model.scores_whole_utterances:
         raise SasvError(
-            f"{model.name}: a countermeasure of whole utterances, not of crops; leave out --crops"
+            f"{model.name}: this countermeasure scores whole utterances, not crops; leave out "
+            "--crops"
         )
     return model.bona_fide_scores(embeddings.vectors)
 

@@ -54,13 +54,13 @@ def embed_cohort(
         processes: the processes that share the work.
     """
     if by not in COHORT_BY:
-        raise SasvError(f"'{by}': a cohort is taken by utterance or by speaker")
+        raise SasvError(f"'{by}' is not a kind of cohort; use utterance or speaker")
     people = load_utterances(table, where)
     found = embed_shared(model, people, folder, batch_seconds, processes)
     if found.failures and processes.main:
         reasons = [f"{name}: {reason}" for name, reason in found.failures.items()]
         logger.info(
-            f"{table}: s-norm goes without {len(reasons)} of {len(people)} cohort utterances "
+            f"{table}: s-norm does not use {len(reasons)} of {len(people)} cohort utterances "
             f"({listed(reasons, 3)})"
         )
     return cohort_of(found, people, by, Path(table).name)

@@ -85,8 +85,8 @@ class Fusion:
         before = unfused(fitted["scoring"])
         if not same_scoring(before, scoring):
             raise SasvError(
-                f"{name}: fitted to scores made by {described(before)}, but these are made by "
-                f"{described(scoring)}; score both alike"
+                f"{name}: fitted to scores made with {described(before)}, but these were made with "
+                f"{described(scoring)}; make both in the same way"
             )
         countermeasure = (fitted["scoring"].get("fusion") or {}).get("countermeasure")
         pairs = {
@@ -96,8 +96,9 @@ class Fusion:
         for part, (then, now) in pairs.items():
             if then and now and then != now:
                 logger.info(
-                    f"{name}: fitted to scores of another {part} (or of the same in another "
-                    "precision); it holds for that one"
+                    f"{name}: fitted to scores of a different {part} (or of the same one in "
+                    "another precision), and only valid for that one; fit it again with sasv "
+                    "calibrate"
                 )
 
 
@@ -129,6 +130,6 @@ def check_columns(name: str, columns: Sequence[str]) -> None:
     unknown = set(columns).difference([ASV, CM, *QUALITY])
     if missing or unknown:
         raise SasvError(
-            f"{name}: fitted to {', '.join(columns)}, which is not a fusion of a speaker system "
-            f"with a countermeasure; make one by sasv calibrate --columns {ASV},{CM}"
+            f"{name}: fitted to {', '.join(columns)}, so it is not a fusion of a speaker system "
+            f"and a countermeasure; make one with sasv calibrate --columns {ASV},{CM}"
         )

@@ -59,10 +59,11 @@ class MeasureSettings:
             raise SasvError(f"'{self.resample}' cannot be resampled; use speakers or trials")
         if self.repeats < 0:
             raise SasvError(
-                f"{self.repeats} bootstrap samples: take 0 for no intervals, or a positive number"
+                f"the number of bootstrap samples is {self.repeats}; give 0 for no intervals, or a "
+                "positive number"
             )
         if self.threshold is not None and not np.isfinite(self.threshold):
-            raise SasvError(f"the threshold is {self.threshold}; give a number")
+            raise SasvError(f"the threshold is {self.threshold}; give a finite number")
 
 
 def measure_of(
@@ -177,8 +178,8 @@ def column_of(
         return scores.table.codes(column)
     if utterances is None:
         raise SasvError(
-            f"{scores.table.name}: no column '{column}'; give the utterance table that has it "
-            "(--utterances)"
+            f"{scores.table.name}: there is no column '{column}'; give the utterance table that "
+            "has it (--utterances)"
         )
     utterances.table.require(column)
     values = dict(zip(utterances.ids, utterances.table.texts(column)))

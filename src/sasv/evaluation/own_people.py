@@ -1,4 +1,6 @@
-"""Trials among one's own people, with copies as spoofs, and the errors that they let one expect."""
+"""Trials among the user's own people, with copies as spoofs, and the error rates to expect for
+them.
+"""
 
 import logging
 import zlib
@@ -28,26 +30,30 @@ from sasv.vocoders import Vocoder, make_vocoder
 logger = logging.getLogger("sasv")
 
 LEAST_PEOPLE = 4
-"""Two to fit to, and two to measure on."""
+"""Minimum number of people: two to fit to, and two to measure on."""
 
 ENOUGH_PEOPLE = 30
-"""Without an error among n people, the rate may still be 3/n (95 %): 10 % for this many."""
+"""Number of people that shows an error rate to be low. If none of n people has an error, the rate
+may still be 3/n (at 95 %), which is 10 % for this number.
+"""
 
 MOST_RECORDINGS = 10
-"""Of a person; of more, evenly chosen ones are used."""
+"""Maximum number of recordings of each person; if there are more, they are chosen at even
+distances.
+"""
 
 ENROLMENTS = 3
-"""Recordings that enrol a person, or one fewer than there are."""
+"""Number of enrolment recordings of each person, or one fewer than there are recordings."""
 
 IMPOSTORS = 3
-"""Recordings that are tested against a person, for each other person."""
+"""Number of recordings of each other person that are tested against a person."""
 
 FOLDS = 5
 COPY_SECONDS = 30.0
-"""Of a longer recording, the start is copied."""
+"""Only this many seconds from the start of a recording are copied."""
 
 QUANTILE = 1.96
-"""Of the normal distribution, for intervals of 95 %."""
+"""Quantile of the normal distribution for intervals of 95 %."""
 
 KINDS = {TARGET: "miss", NONTARGET: "false_nontarget", SPOOF: "false_spoof"}
 
@@ -56,10 +62,10 @@ class Sample(NamedTuple):
     """A recording, or a copy of one.
 
     Attributes:
-        person: whose it is.
-        recording: what decides of it.
+        person: the person who speaks, or who is imitated.
+        recording: what the model computes from the recording.
         attack: vocoder of a copy; empty for a recording.
-        source: row of the recording that was copied, or its own row.
+        source: row of the recording that was copied; for a recording, its own row.
     """
 
     person: int
@@ -73,9 +79,9 @@ class OwnTrials:
     """Trials among people.
 
     Attributes:
-        people: their names.
+        people: the names of the people.
         samples: recordings and copies.
-        members: rows of the samples that enrol, one entry for each trial.
+        members: rows of the enrolment samples, one array for each trial.
         tested: (trials,) row of the tested sample.
         claimed: (trials,) the claimed person.
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
@@ -95,25 +101,25 @@ class OwnTrials:
 
     @property
     def attacks(self) -> np.ndarray:
-        """(trials,) vocoder of the tested copy; empty for a recording."""
+        """(trials,) vocoder of the tested copy; empty if a recording is tested."""
         names = np.array([one.attack for one in self.samples])
         found: np.ndarray = names[self.tested]
         return found
 
     @property
     def testers(self) -> np.ndarray:
-        """(trials,) whose the tested sample is."""
+        """(trials,) the person of the tested sample."""
         people = np.array([one.person for one in self.samples])
         found: np.ndarray = people[self.tested]
         return found
 
     def scores(self, verifier: Verifier) -> np.ndarray:
-        """Return (trials,): the scores that a verifier computes."""
+        """Return the scores that a verifier computes, (trials,)."""
         rows = np.arange(len(self.tested))
         return verifier.scoring.score(self.vectors, self.members, rows, self.tested)
 
     def outcomes(self, verifier: Verifier, trials: np.ndarray) -> list[Outcome]:
-        """Return what a verifier decides on some trials, given as rows."""
+        """Return the decisions of a verifier on some trials, given as rows."""
         return [
             verifier.decide(
                 [self.samples[row].recording for row in self.members[trial]],
@@ -125,17 +131,17 @@ class OwnTrials:
 
 @dataclass(frozen=True)
 class ExpectedError:
-    """A rate of errors with an interval of 95 %.
+    """An error rate with an interval of 95 %.
 
-    People are the sample, not trials: those of one person resemble each other. The interval is that
-    of Wilson for the mean of their rates, as if each person had none or nothing but errors, which
-    is the widest case.
+    The sample consists of people, not of trials, because the trials of one person are similar. The
+    interval is the Wilson interval for the mean of their rates, under the assumption that all
+    trials of a person are errors or none is, which gives the widest interval.
 
     Attributes:
-        rate: mean over people of their rates.
+        rate: mean of the rates of the people.
         low, high: ends of the interval.
-        people: how many were claimed.
-        trials: how many there were.
+        people: number of claimed people.
+        trials: number of trials.
     """
 
     rate: float
@@ -146,7 +152,7 @@ class ExpectedError:
 
     @classmethod
     def of(cls, errors: np.ndarray, people: np.ndarray) -> "ExpectedError":
-        """Measure it.
+        """Compute the rate and its interval.
 
         Args:
             errors: (trials,) whether each is an error.
@@ -167,16 +173,17 @@ class ExpectedError:
 def own_trials(
     embedder: Embedder, limits: SpeechLimits, folder: Path, vocoders: Sequence[str]
 ) -> OwnTrials:
-    """Embed the recordings of people, copy them, and draw trials.
+    """Embed the recordings of people, copy them with vocoders, and draw trials.
 
-    Each recording is tested once against the others of its person, and its copies as well;
-    recordings of the other people are tested against each person.
+    Each recording, and each of its copies, is tested once against the other recordings of its
+    person. Recordings of the other people are tested against each person.
 
     Args:
         embedder: the model.
-        limits: what recordings have to hold; others are left out, and named.
-        folder: one folder for each person.
-        vocoders: that make copies; those whose package is not installed are left out.
+        limits: requirements on recordings; those that do not meet them are left out and logged.
+        folder: folder with one subfolder for each person.
+        vocoders: names of the vocoders that make copies; those whose package is not installed are
+            left out.
 
     Raises:
         SasvError: there are fewer than four people, or one has fewer than two usable recordings.
@@ -205,12 +212,12 @@ def available(vocoders: Sequence[str]) -> dict[str, Vocoder]:
         try:
             found[name] = make_vocoder(name)
         except MissingExtra as error:
-            logger.warning(f"no copies by {name}: {error}")
+            logger.warning(f"no copies are made with {name}: {error}")
     return found
 
 
 def recordings_of(folder: Path) -> dict[str, list[str]]:
-    """Return the recordings of each person in a folder of folders: name -> paths.
+    """Return the recordings in the subfolders of a folder: name of the person -> paths.
 
     Raises:
         SasvError: there are fewer than four people, or one has a single recording.
@@ -221,8 +228,9 @@ def recordings_of(folder: Path) -> dict[str, list[str]]:
     _check_several(folder, list(found), [len(paths) for paths in found.values()], "")
     if len(found) < LEAST_PEOPLE:
         raise SasvError(
-            f"{folder}: {len(found)} people; at least {LEAST_PEOPLE} are needed, two to fit a "
-            f"calibration to and two to measure it on, and {ENOUGH_PEOPLE} to know much"
+            f"{folder}: the folder contains recordings of {len(found)} people, but at least "
+            f"{LEAST_PEOPLE} are needed, two to fit a calibration and two to measure it, and "
+            f"{ENOUGH_PEOPLE} for useful error rates"
         )
     for name, paths in found.items():
         if len(paths) > MOST_RECORDINGS:
@@ -232,13 +240,13 @@ def recordings_of(folder: Path) -> dict[str, list[str]]:
 
 
 def _check_several(folder: Path, people: Sequence[str], counts: Sequence[int], what: str) -> None:
-    """Raise SasvError where somebody has fewer than two recordings."""
+    """Raise SasvError if a person has fewer than two recordings."""
     few = [name for name, count in zip(people, counts) if count < 2]
     if few:
         kind = f" {what}" if what else ""
         raise SasvError(
-            f"{folder}: fewer than two recordings{kind} of {listed(few)}; one enrols and another "
-            "tests: add some, or move these people to another folder"
+            f"{folder}: there are fewer than two recordings{kind} of {listed(few)}, one to enrol "
+            "and one to test; add recordings, or move these people to another folder"
         )
 
 
@@ -250,7 +258,7 @@ def _sampled(
     row: int,
     makers: dict[str, Vocoder],
 ) -> list[Sample]:
-    """Return a recording and its copies; nothing, and why, where it cannot be compared."""
+    """Return a recording and its copies, or nothing (and log the reason) if it cannot be compared."""
     try:
         recording = any_recording(embedder, path, limits)
     except AudioError as error:
@@ -278,7 +286,7 @@ def drawn(people: list[str], samples: list[Sample], recorded: list[list[int]]) -
     Args:
         people: their names.
         samples: recordings and copies.
-        recorded: rows of the recordings of each person.
+        recorded: for each person, the rows of the recordings.
     """
     members: list[list[int]] = []
     tested: list[int] = []
@@ -309,8 +317,8 @@ def drawn(people: list[str], samples: list[Sample], recorded: list[list[int]]) -
 def columns_of(
     trials: OwnTrials, verifier: Verifier, head: SpoofHead | None
 ) -> dict[str, np.ndarray]:
-    """Return what is fitted to, (trials,) each: ``score`` and, with a spoof head, ``cm_score`` and
-    ``norm`` of the tested sample.
+    """Return the columns for the fit, each (trials,): ``score`` and, with a spoof head,
+    ``cm_score`` and ``norm`` of the tested sample.
     """
     columns = {SCORE: trials.scores(verifier)}
     if head is not None:
@@ -326,11 +334,12 @@ class Fitting:
 
     Attributes:
         trials: the trials.
-        columns: of all trials (see ``columns_of``).
-        verifier: how scores are made, and what recordings have to hold.
-        head: spoof head of the model, for a three-way calibration; None for one of the score.
+        columns: the columns of all trials (see ``columns_of``).
+        verifier: computes the scores, and has the requirements on recordings.
+        head: spoof head of the model, for a three-way calibration; None for a calibration of the
+            score.
         costs: priors and costs.
-        source: what to say of the trials.
+        source: description of the trials.
         spoof_axis: see ThreeWay.
     """
 
@@ -343,7 +352,7 @@ class Fitting:
     spoof_axis: bool = False
 
     def parts(self, rows: np.ndarray) -> tuple[Backend, ThreeWay | None]:
-        """Return the calibration of the score, and that of speaker and spoofing, fitted to some
+        """Return the calibration of the score, and the three-way calibration, fitted to some
         trials.
         """
         columns = {name: values[rows] for name, values in self.columns.items()}
@@ -359,7 +368,7 @@ class Fitting:
         return backend, three_way
 
     def fitted(self, rows: np.ndarray) -> Verifier:
-        """Return the verifier with the calibration that is fitted to some trials."""
+        """Return the verifier with a calibration that is fitted to some trials."""
         backend, three_way = self.parts(rows)
         found = Verifier(self.verifier.scoring, limits=self.verifier.limits).calibrated(backend)
         if self.head is not None and three_way is not None:
@@ -368,10 +377,10 @@ class Fitting:
 
 
 def expected_errors(fitting: Fitting) -> dict[str, ExpectedError]:
-    """Return the errors on people who were left out of the fit, each once.
+    """Return the errors on people who were left out of the fit. Each person is left out once.
 
-    The claimed person is never among those of the fit, and neither is a copy of the person; the
-    other people who are tested against them may be.
+    The fit uses neither recordings of the claimed person nor copies of them, but it may use the
+    other people who are tested against this person.
     """
     trials = fitting.trials
     folds = min(FOLDS, len(trials.people) // 2)
@@ -398,8 +407,8 @@ def errors_of(trials: OwnTrials, outcomes: np.ndarray | list[Outcome]) -> dict[s
 
 
 def expected_cost(errors: dict[str, ExpectedError], costs: CostModel) -> float:
-    """Return what a decision costs with these rates of errors, as a share of what it costs to
-    accept or to reject everything, whichever is cheaper.
+    """Return the cost of decisions with these error rates, divided by the cost of accepting
+    everything or of rejecting everything, whichever is lower.
     """
     rates = [errors[name].rate if name in errors else 0.0 for name in KINDS.values()]
     return float(np.dot(costs.weights, rates)) / costs.default

@@ -46,10 +46,14 @@ def load_protocol(
     """
     if bool(enrolments) != bool(trials):
         raise SasvError(
-            "trials and enrolments belong together: give both, or neither for a countermeasure"
+            "--trials and --enrolments belong together; give both, or neither to evaluate a "
+            "countermeasure"
         )
     if where and trials:
-        raise SasvError("--where chooses utterances of a countermeasure; trials name theirs")
+        raise SasvError(
+            "--where selects utterances for a countermeasure and cannot be used with --trials, "
+            "which name their utterances"
+        )
     if not trials:
         return Protocol(load_utterances(utterances, where))
     enrolled = load_enrolments(enrolments)

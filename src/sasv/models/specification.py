@@ -1,5 +1,5 @@
-"""The specification: the metadata of a checkpoint, from which everything needed for inference is
-taken.
+"""The specification: the metadata of a checkpoint, which contains everything that is needed for
+inference.
 """
 
 import json
@@ -13,9 +13,9 @@ from sasv.core.part_options import checked
 
 FORMAT = 2
 DEEPEST = 64
-"""Levels of nesting in the JSON of a specification."""
+"""Maximum depth of nesting in the JSON of a specification."""
 FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
-"""Fields of format 1 that have another name now."""
+"""Fields of format 1 that have a different name now."""
 
 SCORING: dict[str, Any] = {
     "measure": str,
@@ -25,7 +25,7 @@ SCORING: dict[str, Any] = {
     "max_pause": Annotated[float, Range(0)] | None,
     "cohort": dict[str, Any] | None,
 }
-"""What a record of how scores were made holds."""
+"""Fields of a record of how scores were made, with their types."""
 
 WHOLE_UTTERANCES = {
     "measure": "cosine",
@@ -34,8 +34,9 @@ WHOLE_UTTERANCES = {
     "max_pause": None,
     "cohort": None,
 }
-"""How the scores of a model were made that does not say it: the cosine with the mean of the raw
-enrolment embeddings, whole utterances, no s-norm."""
+"""How the scores of a model are made if its specification does not say so: the cosine with the mean
+of the raw enrolment embeddings, whole utterances, no s-norm.
+"""
 
 
 @dataclass
@@ -43,25 +44,24 @@ class Specification:
     """Specification of a model, stored as JSON in the header of its safetensors file.
 
     Attributes:
-        encoder: registry name of the encoder.
-        encoder_options: options of the encoder (sizes and others), values of any JSON type.
-        frontend: registry name of the front-end.
+        encoder: name of the encoder in the registry.
+        encoder_options: options of the encoder (sizes and others), with values of any JSON type.
+        frontend: name of the front-end in the registry.
         frontend_options: options of the front-end.
-        sample_rate: samples per second of the audio that the front-end takes.
-        min_samples: shortest waveform that gives an embedding.
-        classes: names of the training classes, in the order of the head; names of unknown speakers
-            are their numbers.
-        spoof_index: class of spoofed speech (always the last), or None if the model was trained
-            without.
-        loss: registry name of the loss whose head is stored, or "".
+        sample_rate: sample rate of the input of the front-end, in Hz.
+        min_samples: number of samples of the shortest waveform that can be embedded.
+        classes: names of the training classes, in the order of the loss head; if the names of the
+            speakers are unknown, their numbers.
+        spoof_index: index of the class of spoofed speech (always the last), or None if the model
+            was trained without spoofed speech.
+        loss: name in the registry of the loss whose head is stored, or "".
         scoring: how the scores for ``decision`` are made: enrolment rule, crops, cohort
             of s-norm (see scores.scoring.Scoring.to_dict). A high score means bona fide speech of
             the claimed speaker.
-        decision: calibration with its cost model, threshold with its source, and what recordings
-            have to hold to be compared (see decision.Verifier.decision_record); None if nothing
-            was chosen.
+        decision: calibration with its cost model, threshold with its source, and the requirements
+            on recordings (see decision.Verifier.decision_record); None if none of these was chosen.
         licence: licence of the weights.
-        training: what made the model (stage, data, seed, version).
+        training: record of the training (stage, data, seed, version).
         format: version of this layout.
     """
 
@@ -82,21 +82,23 @@ class Specification:
 
     @property
     def threshold(self) -> float | None:
-        """Scores of at least this are accepted; None where none was chosen."""
+        """Scores of at least this value are accepted; None if no threshold was chosen."""
         return (self.decision or {}).get("threshold")
 
     @property
     def threshold_source(self) -> str:
-        """Data and rule that gave the threshold."""
+        """Data and rule from which the threshold was determined."""
         return str((self.decision or {}).get("threshold_source", ""))
 
     @property
     def calibration(self) -> dict[str, Any] | None:
-        """Score to log-likelihood ratio (see calibration.Backend), or None."""
+        """Mapping from scores to log-likelihood ratios (see calibration.Backend), or None."""
         return (self.decision or {}).get("calibration")
 
     def to_json(self) -> str:
-        """Return the JSON text. SasvError if a number is not finite, which JSON cannot hold."""
+        """Return the specification as JSON. Raises SasvError if a number is not finite, which JSON
+        cannot represent.
+        """
         try:
             return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
         except ValueError as error:
@@ -106,7 +108,9 @@ class Specification:
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Specification":
-        """Parse the JSON text of file ``name``. CheckpointError if it is not a specification."""
+        """Parse the JSON from the file ``name``. Raises CheckpointError if it is not a
+        specification.
+        """
         try:
             values = parse_json(text)
             too_deep = _depth(values) > DEEPEST
@@ -130,18 +134,21 @@ class Specification:
         version = checked(values.get("format", 1), int, "format of the specification")
         if version > FORMAT:
             raise CheckpointError(
-                f"{name}: written by a newer sasv (format {version}); upgrade: pip install -U sasv"
+                f"{name}: written by a newer version of sasv (format {version}); upgrade with pip "
+                "install -U sasv"
             )
         if version == 1:
             values = _from_format_1(values)
-        if isinstance(values.get("scoring", ""), str):  # before scoring and decision were recorded
+        # Older specifications recorded neither the scoring nor the decision.
+        if isinstance(values.get("scoring", ""), str):
             values = _with_decision(values)
         known = {entry.name for entry in fields(cls)}
         unknown = sorted(set(values) - known)
         missing = sorted({"encoder", "encoder_options"} - set(values))
         if unknown or missing:
             raise CheckpointError(
-                f"{name}: specification with unknown keys {unknown} and missing keys {missing}"
+                f"{name}: its specification has the unknown keys {unknown} and lacks the keys "
+                f"{missing}"
             )
         hints = get_type_hints(cls, include_extras=True)
         specification = cls(
@@ -162,7 +169,7 @@ class Specification:
 
 
 def _depth(value: Any) -> int:
-    """Return how deeply JSON values are nested, without recursion; counting stops past DEEPEST."""
+    """Return the depth of nesting of JSON values, without recursion. Counting stops after DEEPEST."""
     level = [value]
     depth = 0
     while level and depth <= DEEPEST:
@@ -173,8 +180,8 @@ def _depth(value: Any) -> int:
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of format 1 under the names of today. The size of the front-end was one of
-    the encoder.
+    """Return the values of format 1 under their current names. In format 1, the size of the
+    front-end was an option of the encoder.
     """
     renamed = {FORMAT_1_NAMES.get(key, key): value for key, value in values.items()} | {
         "format": FORMAT
@@ -187,8 +194,8 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_decision(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of an older specification, whose calibration and threshold were fields of
-    their own.
+    """Return the current values for an older specification, in which calibration and threshold were
+    separate fields.
     """
     old = ("scoring", "direction", "threshold", "threshold_source", "calibration")
     result = {key: value for key, value in values.items() if key not in old}

@@ -24,7 +24,7 @@ class Entry:
     Attributes:
         name: value of ``--model``.
         encoder: name in the registry.
-        row: row of the published table, 0 for its Stage 1 models; None for weights that are not in it.
+        row: row of the published table, 0 for its Stage 1 models; None for other weights.
         train_set: voxceleb2; train or train+dev (of ASVspoof2019 LA); or a description of the
             training data of a model of sasv.
         published: published SASV-EER in percent, or None.
