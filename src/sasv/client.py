@@ -221,7 +221,7 @@ class Client:
     def _json(
         self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> dict[str, Any]:
-        """Make a request, repeating it after temporary failures; return the JSON of the response."""
+        """Make a request and return its JSON. Temporary failures are retried."""
         headers = {"Accept": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"

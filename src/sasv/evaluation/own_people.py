@@ -258,7 +258,7 @@ def _sampled(
     row: int,
     makers: dict[str, Vocoder],
 ) -> list[Sample]:
-    """Return a recording and its copies, or nothing (and log the reason) if it cannot be compared."""
+    """Return a recording and its copies; if it cannot be compared, log why and return nothing."""
     try:
         recording = any_recording(embedder, path, limits)
     except AudioError as error:

@@ -169,7 +169,7 @@ class Specification:
 
 
 def _depth(value: Any) -> int:
-    """Return the depth of nesting of JSON values, without recursion. Counting stops after DEEPEST."""
+    """Return the nesting depth of JSON values, without recursion, counting up to DEEPEST."""
     level = [value]
     depth = 0
     while level and depth <= DEEPEST:
