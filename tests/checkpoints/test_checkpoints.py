@@ -213,7 +213,7 @@ def test_truncated_foreign_and_missing_checkpoints(tmp_path):
 def test_specification_of_a_newer_format(tmp_path):
     text = json.dumps({"encoder": "ecapa-tdnn", "sizes": {}, "format": 9})
     save_file({"encoder.x": torch.zeros(1)}, tmp_path / "n.safetensors", {"sasv": text})
-    with pytest.raises(CheckpointError, match="newer sasv"):
+    with pytest.raises(CheckpointError, match="newer version of sasv"):
         load_checkpoint(tmp_path / "n.safetensors")
 
 

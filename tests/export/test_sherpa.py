@@ -13,7 +13,7 @@ from sasv.runtime.model import new_session
 
 @pytest.mark.slow
 def test_other_features_are_refused(trained, tmp_path):
-    with pytest.raises(SasvError, match="takes other features"):
+    with pytest.raises(SasvError, match="uses other features"):
         export_for_sherpa(load_checkpoint(trained / "model.safetensors"), tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())
 

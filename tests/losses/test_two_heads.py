@@ -190,7 +190,7 @@ def test_a_three_way_calibration_from_training_to_verdicts(corpus, tmp_path, cap
         assert verdict["spoof_llr"] == pytest.approx(found["spoof_llr"], abs=1e-4)
         assert verdict["outcome"] in ("bonafide", "spoof", "inconclusive")
     assert main(["detect", files[-1], "--model", str(model)]) == 2
-    assert "carries no calibrated spoof score" in capsys.readouterr().err
+    assert "the model has no calibrated spoof score" in capsys.readouterr().err
 
 
 def with_column(scores, name, values):

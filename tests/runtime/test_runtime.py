@@ -89,7 +89,7 @@ def test_voiceprints_are_kept(verifier, tmp_path):
     text = again.to_json()
     for broken in ("", "[]", "{}", text[:-9], text.replace('"seconds": ', '"seconds": "x')):
         (tmp_path / "broken.json").write_text(broken)
-        with pytest.raises(SasvError, match="is no voiceprint"):
+        with pytest.raises(SasvError, match="this is not a voiceprint"):
             Voiceprint.load(tmp_path / "broken.json")
 
 
@@ -200,7 +200,7 @@ def test_the_commands_enrol_and_verify_with_a_store(path, tmp_path, capsys):
     assert enrol("ann", "ann2.wav", "--more")[1]["id"] == first["id"]
     assert enrol("bob", "bob1.wav")[0] == 0
     status, message = enrol("eve", "ann2.wav")
-    assert status == 2 and "enrolled already as ann" in message
+    assert status == 2 and "already enrolled as ann" in message
     status, twin = enrol("eve", "ann2.wav", "--duplicates", "report")
     assert status == 0 and [one["speaker"] for one in twin["duplicates"]] == ["ann"]
     assert (

@@ -109,7 +109,7 @@ def test_a_voice_that_is_enrolled_already(demo):
     demo.post("/v1/speakers", json={"id": "again"})
     path = "/v1/speakers/again/enrolments"
     refused = demo.post(f"{path}?unique=true", content=speech("ann", 3))
-    assert "enrolled already as ann" in problem(refused, 409, "duplicate_voice")["detail"]
+    assert "already enrolled as ann" in problem(refused, 409, "duplicate_voice")["detail"]
     assert demo.get("/v1/speakers/again").json()["voiceprints"] == []
     warned = demo.post(path, content=speech("ann", 3)).json()
     assert [reason["code"] for reason in warned["reasons"]] == ["duplicate_voice"]

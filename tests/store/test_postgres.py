@@ -26,7 +26,7 @@ def test_addresses_that_lead_nowhere(tmp_path):
     assert "secret" not in str(caught.value)
     with pytest.raises(StorageError, match="cannot be reached"):
         VoiceprintStore(f"postgresql://me:secret@/x?host={tmp_path}", KEY)
-    with pytest.raises(SasvError, match="only one in PostgreSQL can be searchable"):
+    with pytest.raises(SasvError, match="only a store in PostgreSQL can"):
         VoiceprintStore(tmp_path / "store.db", KEY, searchable=True)
 
 
@@ -34,7 +34,7 @@ def test_addresses_that_lead_nowhere(tmp_path):
 def test_pgvector_finds_what_the_memory_finds():
     """And a server that was restarted is used again."""
     with postgres.running(postgres.binaries(vector=True)) as server:
-        with pytest.raises(SasvError, match="no such store"):
+        with pytest.raises(SasvError, match="there is no store"):
             VoiceprintStore(server.address, KEY, create=False)
         store = VoiceprintStore(server.address, KEY, searchable=True)
         ids = [store.add(voiceprint(f"s{seed}", seed)).id for seed in range(50)]

@@ -14,8 +14,8 @@ RATES = ("sasv_eer", "sv_eer", "spf_eer")
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings of a table, as a model reads them: some give the ranges of int8, five others the
-    proof.
+    """Recordings of a table, as a model reads them: some to measure the ranges for int8, five
+    others for the proof.
     """
 
     ranges: list[np.ndarray]
@@ -23,13 +23,13 @@ class Recordings:
 
 
 def some_recordings(model: Embedder, paths: list[str], seed: int, most: int = 64) -> Recordings:
-    """Read recordings of a table, drawn by chance.
+    """Read randomly chosen recordings of a table.
 
     Args:
-        model: reads them, as it reads what it embeds.
-        paths: of all recordings.
-        seed: of the draw.
-        most: of how many recordings the ranges are measured.
+        model: reads the recordings in the same way as for embedding.
+        paths: paths of all recordings.
+        seed: random seed.
+        most: maximum number of recordings on which the ranges are measured.
     """
     order = np.random.default_rng(seed).permutation(len(paths))[: most + 5]
     waves = [model.read(paths[row]) for row in order]

@@ -30,14 +30,14 @@ def export_model(
     Args:
         checkpoint: the model.
         out: the file, ``.onnx``; an old one is replaced only by a proven new one.
-        int8: recordings by which the network, but not the front-end, is quantised to eight bits;
-            None keeps single precision.
+        int8: recordings for quantising the network, but not the front-end, to eight bits; None
+            keeps single precision.
 
     Raises:
-        SasvError: the exported model computes something else, or cannot be made.
+        SasvError: the results of the exported model differ, or the model cannot be exported.
     """
     if Path(out).suffix != SUFFIX:
-        raise SasvError(f"{out}: name an exported model {SUFFIX}")
+        raise SasvError(f"{out}: the name of an exported model must end with {SUFFIX}")
     model = Model(checkpoint, "cpu")
     graph = graph_of(model, checkpoint)
     proto = to_onnx(graph)

@@ -1,4 +1,4 @@
-"""Builds one ONNX graph of a model: front-end, encoder, spoof head, and lengths as an input."""
+"""Builds the ONNX graph of a model: front-end, encoder, spoof head, and lengths as an input."""
 
 import contextlib
 import io
@@ -21,10 +21,10 @@ OPSET = 18
 """Version of the ONNX operators: that of the exporter of PyTorch 2.5 and newer."""
 
 LARGEST_BYTES = 2_000_000_000
-"""An ONNX file holds less than 2 GiB."""
+"""Maximum size of an ONNX file: 2 GiB."""
 
 NOISY = ("torch.onnx", "torch.onnx._internal.exporter", "onnxscript", "onnx_ir", "torch.export")
-"""Loggers that tell of packages that are not needed and of folding that was left out."""
+"""Loggers that report packages that are not needed and constants that were not folded."""
 
 
 class SpoofScore(nn.Module):
@@ -42,7 +42,9 @@ class SpoofScore(nn.Module):
 
 
 class Graph(nn.Module):
-    """Samples and lengths to embeddings, and to countermeasure scores if a model has them."""
+    """Computes embeddings, and countermeasure scores if the model has them, from samples and
+    lengths.
+    """
 
     def __init__(self, encoder: Encoder, spoof_score: nn.Module | None) -> None:
         super().__init__()
@@ -58,8 +60,8 @@ class Graph(nn.Module):
 
 
 def graph_of(model: Model, checkpoint: Checkpoint) -> Graph:
-    """Return the module that is exported: the encoder as it was trained, not in the layout in which
-    PyTorch computes it fastest.
+    """Return the module to export: the encoder in the form in which it was trained, not in the
+    layout that is fastest in PyTorch.
     """
     encoder = spawn_encoder(checkpoint).eval().requires_grad_(False)
     return Graph(encoder, None if hasattr(encoder, "scores") else _spoof_score(model))
@@ -77,7 +79,8 @@ def _spoof_score(model: Model) -> SpoofScore | None:
 
 
 def to_onnx(graph: Graph) -> Any:
-    """Return the ONNX model (``onnx.ModelProto``) of a graph, batch and time dynamic.
+    """Return the ONNX model (``onnx.ModelProto``) of a graph, with dynamic batch and time
+    dimensions.
 
     Raises:
         MissingExtra: onnx or onnxscript is not installed.
@@ -95,7 +98,7 @@ def exported(module: nn.Module, inputs: Mapping[str, Tensor], shapes: Any) -> An
     """Return the ONNX model of a module.
 
     Args:
-        module: what is exported.
+        module: the module to export.
         inputs: name and example of each input.
         shapes: the dynamic dimensions of each input.
 
@@ -110,7 +113,9 @@ def exported(module: nn.Module, inputs: Mapping[str, Tensor], shapes: Any) -> An
         raise MissingExtra(error.name or "onnx", "export", "sasv export") from error
     size = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     if size > LARGEST_BYTES:
-        raise SasvError(f"the weights take {size / 1e9:.1f} GB; an ONNX file holds less than 2 GiB")
+        raise SasvError(
+            f"the weights take {size / 1e9:.1f} GB, but an ONNX file must be smaller than 2 GiB"
+        )
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -142,13 +147,13 @@ def named(proto: Any) -> Any:
     shapes[0][0].dim_param = "batch"
     shapes[0][1].dim_param = "samples"
     shapes[1][0].dim_param = "batch"
-    del graph.value_info[:]  # under the names of before
+    del graph.value_info[:]  # under their previous names
     return proto
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the exporter, which prints and warns of what nobody can act on."""
+    """Silence the exporter, whose output and warnings are of no use to the user."""
     levels = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,4 +1,6 @@
-"""Checks an export: PyTorch against ONNX Runtime on synthetic voiced sounds of five lengths."""
+"""Checks an export by comparing PyTorch with ONNX Runtime on synthetic voiced sounds of five
+lengths.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,13 +15,15 @@ from sasv.runtime.record import CM_SCORE, EMBEDDING
 from sasv.scores import unit
 
 SECONDS = (0.0, 1.0, 2.3, 4.1, 7.7)
-"""Lengths of the sounds; none is shorter than the shortest waveform that the model embeds."""
+"""Lengths of the sounds in seconds. None is shorter than the shortest waveform that the model can
+embed.
+"""
 
 BOUND = 1e-4
-"""Largest distance between the embeddings of both, relative to the length of that of PyTorch."""
+"""Maximum distance between the embeddings of both, relative to the norm of that of PyTorch."""
 
 INT8_COSINE = 0.9
-"""Lowest cosine between the embedding of PyTorch and that of the quantised model."""
+"""Minimum cosine between the embedding of PyTorch and that of the quantised model."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,13 @@ class Proof:
     Attributes:
         seconds: lengths of the recordings, each embedded alone and all in one batch.
         cosine: lowest cosine between the embeddings of both.
-        distance: largest distance between the embeddings of both, relative to the length of that of
+        distance: largest distance between the embeddings of both, relative to the norm of that of
             PyTorch.
-        largest_difference: between two entries of the embeddings.
-        cm_difference: between two countermeasure scores; None of a model without.
-        onnxruntime: its version.
-        torch: its version.
+        largest_difference: largest difference between two entries of the embeddings.
+        cm_difference: largest difference between two countermeasure scores; None for a model
+            without them.
+        onnxruntime: version of ONNX Runtime.
+        torch: version of PyTorch.
     """
 
     seconds: list[float]
@@ -46,21 +51,24 @@ class Proof:
     torch: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
+        """Return the proof as plain values for JSON."""
         return asdict(self)
 
     def check(self, precision: str) -> None:
-        """Check that the exported model is the original. SasvError says by how much it differs."""
+        """Check that the exported model equals the original. Raises SasvError with the difference
+        if not.
+        """
         if precision == "float32" and not self.distance <= BOUND:
             raise SasvError(
-                f"the exported model differs from the original by {self.distance:.1e} of the "
-                f"length of an embedding, more than {BOUND:.0e}; nothing was written. Please "
-                "report it, with the model"
+                f"the exported model differs from the original by {self.distance:.1e} of the norm "
+                f"of an embedding, more than {BOUND:.0e}; nothing was written. Please report this, "
+                "with the model"
             )
         if precision != "float32" and not self.cosine >= INT8_COSINE:
             raise SasvError(
-                f"the quantised model has a cosine of {self.cosine:.3f} with the original, less "
-                f"than {INT8_COSINE:g}; nothing was written. Export it without --int8"
+                "the cosine between embeddings of the quantised model and the original is only "
+                f"{self.cosine:.3f}, less than {INT8_COSINE:g}; nothing was written. Export the "
+                "model without --int8"
             )
 
 
@@ -92,10 +100,10 @@ def prove(model: Model, exported: bytes, waves: Sequence[np.ndarray]) -> Proof:
     Args:
         model: the original, on a CPU.
         exported: the ONNX file.
-        waves: the recordings: ``sounds``, or real ones.
+        waves: the recordings, from ``sounds`` or real ones.
 
     Raises:
-        SasvError: ONNX Runtime cannot load or run it.
+        SasvError: ONNX Runtime cannot load or run the exported model.
     """
     import onnxruntime
     import torch
@@ -108,7 +116,7 @@ def prove(model: Model, exported: bytes, waves: Sequence[np.ndarray]) -> Proof:
         for batch in [*([wave] for wave in waves), waves]:
             expected.append(_scored(model, batch, outputs))
             found.append(dict(zip(outputs, run_session(session, batch, outputs))))
-    except Exception as error:  # ONNX Runtime has no common class of its errors
+    except Exception as error:  # the errors of ONNX Runtime have no common base class
         if isinstance(error, SasvError):
             raise
         reason = " ".join(str(error).split())[:300]

@@ -1,7 +1,7 @@
 """Quantises the weights and activations of a network to eight bits with ONNX Runtime.
 
-The ranges of the features are measured on real recordings. The front-end stays in single precision:
-its power spectrum spans more than eight bits.
+The ranges of the features are measured on real recordings. The front-end stays in single precision,
+because the range of its power spectrum exceeds eight bits.
 """
 
 import logging
@@ -16,7 +16,7 @@ from sasv.core.errors import MissingExtra
 from sasv.runtime.record import LENGTHS, SAMPLES
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-"""Operators that are quantised, where their weights are constants."""
+"""Operators that are quantised if their weights are constants."""
 
 
 def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
@@ -24,8 +24,8 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
 
     Args:
         proto: the model (``onnx.ModelProto``).
-        frontend: how the names of the front-end's constants begin.
-        waves: recordings whose features give the ranges.
+        frontend: prefix of the names of the front-end's constants.
+        waves: recordings on whose features the ranges are measured.
 
     Raises:
         MissingExtra: onnx or onnxruntime is not installed.
@@ -39,9 +39,11 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
     level = root.level
     handlers = root.handlers[:]
     with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder) / "source.onnx", Path(folder) / "result.onnx"
+        source = Path(folder) / "source.onnx"
+        result = Path(folder) / "result.onnx"
         onnx.save(proto, source)
-        root.setLevel(logging.ERROR)  # the quantiser recommends steps that the exporter has done
+        # The quantiser recommends steps that the exporter has already done.
+        root.setLevel(logging.ERROR)
         try:
             quantize_static(
                 source,
@@ -55,7 +57,8 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
             )
         finally:
             root.setLevel(level)
-            root.handlers[:] = handlers  # the quantiser adds one, which repeats every message
+            # The quantiser adds a handler, which would repeat every message.
+            root.handlers[:] = handlers
         return onnx.load(result)
 
 
@@ -70,7 +73,7 @@ def layers(proto: Any, frontend: str) -> list[str]:
 
 
 class _Recordings:
-    """What the quantiser feeds into the model: one recording at a time."""
+    """Feeds the recordings to the quantiser, one at a time."""
 
     def __init__(self, waves: Sequence[np.ndarray]) -> None:
         self.remaining: Iterator[np.ndarray] = iter(waves)

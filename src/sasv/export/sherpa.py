@@ -1,8 +1,8 @@
-"""A network as an ONNX file that sherpa-onnx loads: from Kaldi filter banks on, with its metadata.
+"""Writes a network as an ONNX file for sherpa-onnx, which takes Kaldi filter banks as its input.
 
 sherpa-onnx computes the features itself: 80 Kaldi filter banks from 20 Hz to 7600 Hz, whatever the
-model was trained on. Where the two differ, so do the embeddings; a threshold has to be chosen anew.
-The file holds no decision, and says nothing of spoofing.
+model was trained on. If its features differ, the embeddings differ as well, and a new threshold has
+to be chosen. The file contains neither a decision nor a countermeasure.
 """
 
 import os
@@ -27,11 +27,11 @@ from sasv.runtime.model import SUFFIX, new_session
 MELS = 80
 FEATURES = "feats"
 EMBEDDING = "embs"
-"""Names of input (batch, frames, 80) and output (batch, dimension), as WeSpeaker has them."""
+"""Names of the input (batch, frames, 80) and the output (batch, dimension), as in WeSpeaker."""
 
 
 class FromFeatures(nn.Module):
-    """Filter banks (batch, frames, mels), of recordings of one length, to embeddings."""
+    """Computes embeddings from filter banks (batch, frames, mels) of recordings of equal length."""
 
     def __init__(self, encoder: Encoder, subtract_mean: bool) -> None:
         super().__init__()
@@ -52,10 +52,10 @@ def export_for_sherpa(checkpoint: Checkpoint, out: str | os.PathLike[str]) -> di
         out: the file, ``.onnx``.
 
     Raises:
-        SasvError: the model has other features, or its export computes something else.
+        SasvError: the model has other features, or the results of its export differ.
     """
     if Path(out).suffix != SUFFIX:
-        raise SasvError(f"{out}: name an exported model {SUFFIX}")
+        raise SasvError(f"{out}: the name of an exported model must end with {SUFFIX}")
     options = checked_frontend(checkpoint)
     encoder = spawn_encoder(checkpoint).eval().requires_grad_(False)
     module = FromFeatures(encoder, options.subtract_mean)
@@ -90,7 +90,7 @@ def export_for_sherpa(checkpoint: Checkpoint, out: str | os.PathLike[str]) -> di
     distance = largest_distance(model, data)
     if not distance <= BOUND:
         raise SasvError(
-            f"the exported network differs from the original by {distance:.1e} of the length of an "
+            f"the exported network differs from the original by {distance:.1e} of the norm of an "
             f"embedding, more than {BOUND:.0e}; nothing was written"
         )
     write_bytes(out, data)
@@ -98,7 +98,9 @@ def export_for_sherpa(checkpoint: Checkpoint, out: str | os.PathLike[str]) -> di
 
 
 def checked_frontend(checkpoint: Checkpoint) -> KaldiOptions:
-    """Return the options of the front-end. SasvError where sherpa-onnx has no such features."""
+    """Return the options of the front-end. Raises SasvError if sherpa-onnx cannot compute its
+    features.
+    """
     encoder = spawn_encoder(checkpoint)
     options = encoder.frontend.options
     fits = (
@@ -109,9 +111,9 @@ def checked_frontend(checkpoint: Checkpoint) -> KaldiOptions:
     )
     if not fits:
         raise SasvError(
-            f"{checkpoint.name}: sherpa-onnx computes {MELS} Kaldi filter banks, and this model "
-            f"takes other features (front-end {encoder.frontend.name}); export it from samples on, "
-            "without --sherpa"
+            f"{checkpoint.name}: sherpa-onnx computes {MELS} Kaldi filter banks, but this model "
+            f"uses other features (front-end {encoder.frontend.name}); export it with its "
+            "front-end, without --sherpa"
         )
     assert isinstance(options, KaldiOptions)
     return options
@@ -119,7 +121,7 @@ def checked_frontend(checkpoint: Checkpoint) -> KaldiOptions:
 
 def largest_distance(model: Model, data: bytes) -> float:
     """Return the largest distance between the embeddings of PyTorch and ONNX Runtime, relative to
-    the length of that of PyTorch, on sounds of five lengths.
+    the norm of that of PyTorch, on sounds of five lengths.
     """
     session = new_session(data)
     specification = model.specification

@@ -21,15 +21,17 @@ class AnchoredOptions:
     """Options of the anchored loss.
 
     Attributes:
-        crop_weight: weight of keeping a crop of bona fide speech where the anchor puts that crop.
+        crop_weight: weight of keeping the embedding of a bona fide crop near that of the anchor for
+            the same crop.
         voiceprint_weight: weight of keeping it near the anchor's voiceprint of its speaker.
         spoof_voiceprint_weight: weight of keeping spoofed speech away from the anchor's voiceprint
             of the speaker that it imitates.
-        spoof_crop_weight: weight of keeping it away from where the anchor puts it.
-        spoof_margin: cosine below which spoofed speech is far enough away, so that the pressure on
-            it ends.
-        slope: sharpness of that end: softplus(slope * (cosine - spoof_margin)) / slope, which
-            approaches a hinge as it grows.
+        spoof_crop_weight: weight of keeping it away from the embedding of the anchor for the same
+            crop.
+        spoof_margin: cosine below which spoofed speech is far enough away, so that its loss
+            vanishes.
+        slope: sharpness of the margin: softplus(slope * (cosine - spoof_margin)) / slope, which
+            approaches a hinge as the slope grows.
     """
 
     crop_weight: NonNegativeFloat = 1.0
@@ -41,11 +43,12 @@ class AnchoredOptions:
 
 
 class Anchored(Loss):
-    """Bona fide speech stays where a frozen twin of the encoder puts it, spoofed speech leaves.
+    """Keeps the embeddings of bona fide speech near those of a frozen copy of the encoder, and
+    moves those of spoofed speech away.
 
-    The twin, the anchor, has the weights that the training started from. Speakers are not
-    classified, so that the speech needs no labels of speakers: an utterance and its copies may as
-    well be a speaker of their own.
+    The frozen copy, the anchor, has the weights from which the training started. Speakers are not
+    classified, so speaker labels are not needed; every utterance, together with its copies, may be
+    treated as a separate speaker.
     """
 
     Options = AnchoredOptions
@@ -56,8 +59,9 @@ class Anchored(Loss):
         """Compute the loss.
 
         Args:
-            embeddings: (items, 5, dimension): two utterances by the encoder, the same two by the
-                anchor, and the anchor's voiceprint of the speaker; zeros if that is unknown.
+            embeddings: (items, 5, dimension): embeddings of two utterances by the encoder, of the
+                same two by the anchor, and the anchor's voiceprint of the speaker, or zeros if it
+                is unknown.
             labels: (items,) class of each item.
         """
         options = self.options
@@ -83,6 +87,6 @@ class Anchored(Loss):
         return LossOutput(value, accuracy, anchor_cosine)
 
     def pressure(self, cosines: Tensor) -> Tensor:
-        """Return the loss of spoofed speech at cosines of any shape; it ends below the margin."""
+        """Return the loss of spoofed speech for cosines of any shape, about 0 below the margin."""
         slope = self.options.slope
         return F.softplus(slope * (cosines - self.options.spoof_margin)) / slope

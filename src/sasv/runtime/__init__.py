@@ -1,4 +1,4 @@
-"""From speech to a decision without PyTorch: an exported model, run by ONNX Runtime."""
+"""Verification without PyTorch: runs exported models with ONNX Runtime."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["Candidate", "Stream", "Verifier", "Voiceprint"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the verifier when it is wanted."""
+    """Import the verifier when it is first used."""
     if name in __all__:
         import sasv.runtime.verifier as module
 

@@ -19,14 +19,14 @@ LATENCY_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured with one number of threads.
+    """The measurements for one number of threads.
 
     Attributes:
-        threads: threads that compute one call.
-        real_time_factor: seconds of computing for a second of audio, at 10 s.
-        latency_ms: median time from 3 s of samples to their embedding.
+        threads: number of threads for each call.
+        real_time_factor: computing time for each second of audio, in seconds, measured on 10 s.
+        latency_ms: median time to embed 3 s of audio.
         start_ms: time to load the model.
-        memory_mb: largest resident memory of the process; None if the system does not say.
+        memory_mb: peak resident memory of the process; None if the system does not report it.
     """
 
     threads: int
@@ -63,7 +63,7 @@ def measure_here(path: str, threads: int, repeats: int) -> Speed:
 
 
 def measured(path: str, threads: int, repeats: int) -> dict[str, Any]:
-    """Measure a model in a process of its own; return the values of ``Speed``."""
+    """Measure a model in a separate process; return the values of ``Speed``."""
     code = (
         "import json, sys; from dataclasses import asdict; "
         "from sasv.runtime.benchmark import measure_here; "
@@ -73,6 +73,6 @@ def measured(path: str, threads: int, repeats: int) -> dict[str, Any]:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise SasvError(f"{path}: cannot be measured ({reason[0]})")
+        raise SasvError(f"{path}: the measurement failed ({reason[0]})")
     values: dict[str, Any] = json.loads(done.stdout)
     return values

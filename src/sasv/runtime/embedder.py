@@ -1,5 +1,5 @@
-"""From speech to embeddings, independent of how the network is computed: by PyTorch
-(``sasv.embeddings``) or by ONNX Runtime (``sasv.runtime.model``). No PyTorch is needed here.
+"""Computes embeddings from speech, whether the network is run by PyTorch (``sasv.embeddings``) or
+by ONNX Runtime (``sasv.runtime.model``). This module does not need PyTorch.
 """
 
 import os
@@ -23,13 +23,13 @@ MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
 
 HALF_SECONDS = 2.0
-"""Least speech in each half of a recording whose halves are compared."""
+"""Minimum seconds of speech in each half of a recording whose halves are compared."""
 
 CROPS_AT_ONCE = 32
-"""Crops of a recording that are embedded in one batch, which bounds the memory."""
+"""Maximum number of crops of a recording in one batch, which limits the memory."""
 
 Speech = str | os.PathLike[str] | npt.ArrayLike
-"""A path, or a waveform (samples,) with values in [-1, 1] at the model's rate."""
+"""A path, or a waveform (samples,) with values in [-1, 1] at the sample rate of the model."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Extraction:
 
     Attributes:
         max_seconds: longer recordings are refused.
-        crops: if not 0, an utterance is embedded as so many crops, and its embedding is the mean
-            of theirs, normalised (multi-crop: see crop_vectors).
-        crop_seconds: length of a crop; shorter utterances are repeated up to it.
-        max_pause: longer stretches without speech are first cut down to so many seconds; None
-            embeds whole utterances.
-        channel: of recordings with several channels: auto (the mean, or the loudest if they
-            cancel), mean, loudest, or a number from 0 on.
+        crops: number of crops per utterance, whose normalised embeddings are averaged (multi-crop
+            scoring, see crop_vectors); 0 embeds whole utterances.
+        crop_seconds: length of a crop; shorter utterances are repeated to reach it.
+        max_pause: stretches without speech are first shortened to this many seconds; None embeds
+            whole utterances.
+        channel: channel to use of recordings with several: auto (the mean, or the loudest channel
+            if the channels cancel each other), mean, loudest, or a number counted from 0.
     """
 
     max_seconds: float = MAX_SECONDS
@@ -55,7 +55,7 @@ class Extraction:
 
     @classmethod
     def of(cls, scoring: Mapping[str, Any]) -> "Extraction":
-        """Return that of a record of how scores are made (see Scoring.to_dict)."""
+        """Return the settings from a record of how scores are made (see Scoring.to_dict)."""
         known = {
             name: scoring[name]
             for name in ("crops", "crop_seconds", "max_pause")
@@ -67,16 +67,17 @@ class Extraction:
         check_channel(self.channel)
         if self.crops < 0:
             raise SasvError(
-                f"{self.crops} crops: take 0 for whole utterances, or a positive number"
+                f"the number of crops is {self.crops}; give 0 for whole utterances, or a positive "
+                "number"
             )
         for name in ("max_seconds", "crop_seconds"):
             if not 0 < getattr(self, name) < np.inf:
                 raise SasvError(
-                    f"{name} is {getattr(self, name)}; it has to be a positive number of seconds"
+                    f"{name} is {getattr(self, name)}; it must be a positive number of seconds"
                 )
         if self.max_pause is not None and not 0 <= self.max_pause < np.inf:
             raise SasvError(
-                f"max_pause is {self.max_pause}; it has to be a number of seconds from 0 on"
+                f"max_pause is {self.max_pause}; it must be a number of seconds, at least 0"
             )
 
 
@@ -88,7 +89,7 @@ class Embedder:
 
     Attributes:
         specification: metadata of the model.
-        name: of the model, for messages.
+        name: name of the model, for messages.
         extraction: how an utterance becomes an embedding.
     """
 
@@ -103,22 +104,24 @@ class Embedder:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the network and all its weights: embeddings of one fingerprint can be
-        compared.
+        """Digest of the network and all its weights. Embeddings can be compared if their models
+        have the same fingerprint.
         """
         raise NotImplementedError
 
     def embed_whole(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed checked waveforms of any lengths, each as one piece: float32 (files, dimension)."""
+        """Embed checked waveforms of any lengths, each as a whole: float32 (files, dimension)."""
         raise NotImplementedError
 
     def three_class(self) -> ThreeClass | None:
-        """Return what a model of the three-class loss decides by; None of another model."""
+        """Return the classes by which a model with the three-class loss decides, or None for
+        another model.
+        """
         raise NotImplementedError
 
     def read(self, speech: Speech, name: str = "waveform", channel: str = AUTO) -> np.ndarray:
-        """Return checked mono samples of a file (any format and rate) or of a waveform (already at
-        the model's rate).
+        """Return checked mono samples of a file (of any format and sample rate) or of a waveform
+        (at the sample rate of the model).
 
         Raises:
             AudioError: unreadable, too short, too long, silent, or not finite.
@@ -133,8 +136,8 @@ class Embedder:
     def _shortened(
         self, wave: np.ndarray, activity: SpeechActivity, max_pause: float | None
     ) -> np.ndarray:
-        """Return a waveform with its pauses cut down, or whole where too little would be left to
-        embed.
+        """Return a waveform with its pauses shortened, or the whole waveform if too little would
+        remain to be embedded.
         """
         if max_pause is None:
             return wave
@@ -142,9 +145,7 @@ class Embedder:
         return shortened if len(shortened) >= self.specification.min_samples else wave
 
     def _read_whole(self, speech: Speech, name: str, channel: str = AUTO) -> np.ndarray:
-        """Return checked samples, nothing cut away; ``auto`` leaves the channel to
-        ``extraction``.
-        """
+        """Return checked samples, with pauses. For ``auto``, ``extraction`` sets the channel."""
         spec = self.specification
         if channel == AUTO:
             channel = self.extraction.channel
@@ -156,7 +157,7 @@ class Embedder:
         if wave.ndim == 1 and len(wave) > self.extraction.max_seconds * spec.sample_rate:
             seconds = len(wave) / spec.sample_rate
             raise AudioError(
-                f"{name}: {seconds:.0f} s long, over the limit of "
+                f"{name}: the recording lasts {seconds:.0f} s, more than the limit of "
                 f"{self.extraction.max_seconds:.0f} s"
             )
         return check_speech(wave, name, spec.min_samples, spec.sample_rate)
@@ -171,7 +172,7 @@ class Embedder:
 
         Args:
             speech: a path, or a waveform of shape (samples,), values in [-1, 1].
-            rate: samples per second of a waveform, if it is not the model's (16 kHz).
+            rate: sample rate of a waveform in Hz, if it is not that of the model (16 kHz).
         """
         if rate is not None and not isinstance(speech, str | os.PathLike):
             speech = soxr.resample(
@@ -181,7 +182,7 @@ class Embedder:
         if not np.isfinite(vector).all():
             named = os.fspath(speech) if isinstance(speech, str | os.PathLike) else "waveform"
             raise AudioError(
-                f"{named}: the embedding by {self.name} is not finite; check the audio and the "
+                f"{named}: its embedding by {self.name} is not finite; check the audio and the "
                 "model"
             )
         return vector
@@ -211,10 +212,10 @@ class Embedder:
         )
 
     def verifier(self, cohort: Cohort | None = None) -> Verifier:
-        """Return what decides by the scores of this model: what its specification records.
+        """Return the verifier for the scores of this model, as recorded in its specification.
 
         Args:
-            cohort: the people of s-norm, where the specification names a cohort.
+            cohort: cohort of s-norm, if the specification names one.
         """
         specification = self.specification
         return Verifier.from_records(
@@ -224,14 +225,15 @@ class Embedder:
     def recording(
         self, speech: Speech, limits: SpeechLimits | None = None, name: str = "waveform"
     ) -> Recording:
-        """Measure the speech in a recording, shorten its pauses, and embed it: what a verifier
-        takes.
+        """Measure the speech in a recording, shorten its pauses, and embed it. The result is the
+        input of a verifier.
 
         Args:
-            speech: a path, or a waveform of shape (samples,) at the model's rate.
-            limits: how much speech there has to be, how good, and how long a pause may be; left
-                out, SpeechLimits(). A recording that does not hold them is not embedded.
-            name: of a waveform, for messages.
+            speech: a path, or a waveform (samples,) at the sample rate of the model.
+            limits: requirements on the amount and the quality of the speech, and on the length of
+                pauses; by default, SpeechLimits(). A recording that does not meet them is not
+                embedded.
+            name: name of a waveform, for messages.
 
         Raises:
             AudioError: unreadable, too short, too long, silent, or not finite.
@@ -241,7 +243,7 @@ class Embedder:
         return self.measured(self._read_whole(speech, name), limits or SpeechLimits(), name)
 
     def measured(self, whole: np.ndarray, limits: SpeechLimits, name: str) -> Recording:
-        """Return what a verifier takes of checked samples (see ``recording``)."""
+        """Return the input of a verifier for checked samples (see ``recording``)."""
         rate = self.specification.sample_rate
         activity = net_speech(whole, rate)
         found = quality(whole, activity, rate)
@@ -273,11 +275,11 @@ class Embedder:
         recordings.
 
         Args:
-            recordings: paths, or waveforms at the model's rate.
+            recordings: paths, or waveforms at the sample rate of the model.
             limits: see ``recording``.
 
         Raises:
-            SasvError: a recording holds too little speech, or its embedding is not finite.
+            SasvError: a recording contains too little speech, or its embedding is not finite.
         """
         limits = limits or SpeechLimits()
         found = [self.recording(one, limits) for one in recordings]
@@ -285,17 +287,18 @@ class Embedder:
         return np.mean([one.vector for one in found if one.vector is not None], axis=0)
 
     def score(self, enrolment: np.ndarray, test: np.ndarray) -> float:
-        """Return the cosine of two embeddings, in [-1, 1]; higher: the claimed speaker, bona fide.
+        """Return the cosine of two embeddings, in [-1, 1]. Higher values mean bona fide speech of
+        the claimed speaker.
 
         Raises:
-            SasvError: one of them is zero or not finite.
+            SasvError: one of the embeddings is zero or not finite.
         """
         return Verifier().score([enrolment], test)
 
 
 def padded_batch(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return waveforms as one batch, float32 (files, samples) with zeros after the shorter ones,
-    and their lengths, int64 (files,).
+    """Return waveforms as one batch, float32 (files, samples), padded with zeros, and their
+    lengths, int64 (files,).
     """
     lengths = np.array([len(wave) for wave in waves], np.int64)
     batch = np.zeros((len(waves), lengths.max()), np.float32)
@@ -305,7 +308,7 @@ def padded_batch(waves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def crop_vectors(crops: np.ndarray) -> np.ndarray:
-    """Return (utterances, dimension): the mean of the normalised embeddings (utterances, crops,
+    """Return the mean of the normalised embeddings (utterances, crops, dimension): (utterances,
     dimension).
 
     The inner product of two such vectors is the mean cosine over all pairs of their crops.

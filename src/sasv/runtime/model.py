@@ -1,4 +1,4 @@
-"""An exported model (``sasv export``), run by ONNX Runtime. No PyTorch is needed."""
+"""An exported model (``sasv export``), run by ONNX Runtime. PyTorch is not needed."""
 
 import os
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class OnnxModel(Embedder):
     """An exported model with its specification.
 
     Attributes:
-        record: what the file says about itself.
-        session: the session of ONNX Runtime; several threads may run it at once.
+        record: the metadata of the file.
+        session: the session of ONNX Runtime; several threads may run it at the same time.
     """
 
     def __init__(
@@ -33,11 +33,12 @@ class OnnxModel(Embedder):
 
         Args:
             path: file that ``sasv export`` wrote.
-            threads: threads that compute one call; 0 takes one for each core.
-            extraction: how an utterance becomes an embedding; left out, as the specification says.
+            threads: number of threads for each call; 0 means one for each core.
+            extraction: how an utterance becomes an embedding; by default, as the specification
+                says.
 
         Raises:
-            CheckpointError: no file, or none that sasv exported.
+            CheckpointError: the file does not exist, or was not exported by sasv.
             MissingExtra: ONNX Runtime is not installed.
         """
         self.name = os.fspath(path)
@@ -59,11 +60,13 @@ class OnnxModel(Embedder):
 
     @property
     def scores_spoofing(self) -> bool:
-        """Whether the model scores how likely speech is bona fide."""
+        """Whether the model computes a countermeasure score."""
         return CM_SCORE in self.outputs
 
     def three_class(self) -> ThreeClass | None:
-        """Return what a model of the three-class loss decides by; None of another model."""
+        """Return the classes by which a model with the three-class loss decides, or None for
+        another model.
+        """
         return self.record.three_class
 
     def embed_whole(self, waves: Sequence[np.ndarray]) -> np.ndarray:
@@ -73,19 +76,22 @@ class OnnxModel(Embedder):
         return run_session(self.session, waves, [EMBEDDING])[0]
 
     def bona_fide_scores(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Score checked waveforms as a countermeasure does: float32 (files,), high for bona fide
-        speech.
+        """Compute the countermeasure scores of checked waveforms: float32 (files,), higher for bona
+        fide speech.
 
         Raises:
             SasvError: the model was trained without spoofed speech.
         """
         if not self.scores_spoofing:
-            raise SasvError(f"{self.name}: was trained without spoofed speech")
+            raise SasvError(
+                f"{self.name}: the model was trained without spoofed speech, so it has no "
+                "countermeasure score"
+            )
         return run_session(self.session, waves, [CM_SCORE])[0]
 
 
 def onnx_runtime() -> Any:
-    """Return the module ``onnxruntime``. MissingExtra if it is not installed."""
+    """Return the module ``onnxruntime``. Raises MissingExtra if it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -94,7 +100,7 @@ def onnx_runtime() -> Any:
 
 
 def new_session(model: str | bytes, threads: int = 0) -> Any:
-    """Start a session on the CPU of a file or of the bytes of one."""
+    """Start a session on the CPU, given a file or its bytes."""
     runtime = onnx_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -113,14 +119,14 @@ def run_session(
 
 def _session(path: str, threads: int) -> Any:
     if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: there is no such file; check the path")
     onnx_runtime()
     try:
         return new_session(path, threads)
-    except Exception as error:  # ONNX Runtime has no common class of its errors
+    except Exception as error:  # the errors of ONNX Runtime have no common base class
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: ONNX Runtime cannot load it ({reason}); make it by sasv export"
+            f"{path}: ONNX Runtime cannot load it ({reason}); make it with sasv export"
         ) from error
 
 
@@ -128,5 +134,7 @@ def _record(session: Any, path: str) -> Record:
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     inputs = {one.name for one in session.get_inputs()}
     if text is None or not {SAMPLES, LENGTHS} <= inputs:
-        raise CheckpointError(f"{path}: not exported by sasv; make an ONNX file with sasv export")
+        raise CheckpointError(
+            f"{path}: this file was not exported by sasv; make an ONNX file with sasv export"
+        )
     return Record.from_json(text, path)

@@ -1,4 +1,4 @@
-"""The metadata of an exported model: one entry of JSON text."""
+"""The metadata of an exported model, stored as one entry in JSON."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from sasv.models import Specification
 from sasv.scores import SpoofHead, ThreeClass, TrialClasses
 
 KEY = "sasv"
-"""Entry of the metadata that holds the record."""
+"""Entry of the metadata that contains the record."""
 
 FORMAT = 1
 SAMPLES = "samples"
@@ -22,7 +22,7 @@ LENGTHS = "lengths"
 EMBEDDING = "embedding"
 CM_SCORE = "cm_score"
 """Names of the inputs (batch, samples) and (batch,), and of the outputs (batch, dimension) and
-(batch,) of the graph; ``cm_score`` is there where the model scores spoofing.
+(batch,) of the graph; ``cm_score`` exists if the model has a countermeasure score.
 """
 
 
@@ -31,13 +31,14 @@ class Record:
     """The record of an exported model.
 
     Attributes:
-        specification: that of the model; its scoring and decision apply to the exported file.
-        fingerprint: digest of the model that was exported; of int8, one of its own, because its
-            embeddings are others.
-        dimension: of the embeddings.
+        specification: specification of the model; its scoring and decision apply to the exported
+            file.
+        fingerprint: digest of the model that was exported; an int8 model has a different one,
+            because its embeddings differ.
+        dimension: dimension of the embeddings.
         opset: version of the ONNX operators.
         precision: float32 or int8.
-        three_class: what a model of the three-class loss decides by.
+        three_class: the classes by which a model with the three-class loss decides, or None.
         proof: how the exported model was compared with the original (see export.proof.Proof).
     """
 
@@ -50,7 +51,7 @@ class Record:
     proof: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the JSON text."""
+        """Return the record as JSON."""
         values = {
             "format": FORMAT,
             "specification": asdict(self.specification),
@@ -65,19 +66,19 @@ class Record:
             return json.dumps(values, ensure_ascii=False, allow_nan=False)
         except ValueError as error:
             raise SasvError(
-                f"the record of {self.specification.encoder} holds a number that is not finite"
+                f"the record of {self.specification.encoder} contains a number that is not finite"
             ) from error
 
     @classmethod
     def from_json(cls, text: str, name: str) -> "Record":
-        """Parse the JSON text of file ``name``. CheckpointError if it is no record."""
+        """Parse the JSON from the file ``name``. Raises CheckpointError if it is not a record."""
         try:
             values = checked(parse_json(text), dict[str, Any], "record")
             version = checked(values.get("format"), int, "format")
             if version > FORMAT:
                 raise CheckpointError(
-                    f"{name}: exported by a newer sasv (format {version}); upgrade: pip install "
-                    "-U sasv"
+                    f"{name}: exported by a newer version of sasv (format {version}); upgrade with "
+                    "pip install -U sasv"
                 )
             specification = json.dumps(checked(values["specification"], dict[str, Any], "record"))
             three_class = values.get("three_class")
@@ -94,7 +95,7 @@ class Record:
             raise
         except (ValueError, RecursionError, KeyError, TypeError, SasvError) as error:
             raise CheckpointError(
-                f"{name}: its metadata is broken ({error}); export the model again"
+                f"{name}: its metadata is invalid ({error}); export the model again"
             ) from error
 
 

@@ -1,4 +1,6 @@
-"""Enrol, verify, identify: ``sasv.runtime.Verifier("model.onnx")``. No PyTorch is needed."""
+"""Enrolment, verification, and identification: ``sasv.runtime.Verifier("model.onnx")``. PyTorch is
+not needed.
+"""
 
 import base64
 import json
@@ -26,9 +28,9 @@ class Voiceprint:
     """An enrolled speaker.
 
     Attributes:
-        recordings: facts and embedding of each enrolment recording, without its audio.
+        recordings: embedding and measurements of each enrolment recording, without its audio.
         model: fingerprint of the model that made the embeddings.
-        speaker: whose voice it is; may be empty.
+        speaker: name of the speaker; may be empty.
     """
 
     recordings: tuple[Recording, ...]
@@ -37,11 +39,11 @@ class Voiceprint:
 
     @property
     def net_speech(self) -> float:
-        """Seconds of speech that it was made of."""
+        """Seconds of speech in the enrolment recordings."""
         return sum(recording.net_speech or 0.0 for recording in self.recordings)
 
     def to_json(self) -> str:
-        """Return it as JSON text."""
+        """Return the voiceprint as JSON."""
         recordings = []
         for recording in self.recordings:
             assert recording.vector is not None
@@ -64,7 +66,7 @@ class Voiceprint:
 
     @classmethod
     def from_json(cls, text: str, name: str = "voiceprint") -> "Voiceprint":
-        """Make it of ``to_json``. SasvError if the text is none."""
+        """Make a voiceprint from the result of ``to_json``. Raises SasvError for anything else."""
         try:
             values = checked(parse_json(text), dict[str, Any], "voiceprint")
             if values["format"] != FORMAT:
@@ -87,28 +89,28 @@ class Voiceprint:
             speaker = checked(values["speaker"], str, "speaker")
         except (SasvError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SasvError(
-                f"{name}: is no voiceprint ({error}); enrol the speaker again"
+                f"{name}: this is not a voiceprint ({error}); enrol the speaker again"
             ) from error
         return cls(tuple(recordings), model, speaker)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it. A voiceprint is biometric data: keep the file accordingly."""
+        """Write the voiceprint. It is biometric data, so protect the file accordingly."""
         write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Voiceprint":
-        """Read what ``save`` wrote."""
+        """Read a voiceprint that ``save`` wrote."""
         name = os.fspath(path)
         return cls.from_json(read_bytes(path).decode("utf-8", "replace"), name)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A speaker that a recording may be of.
+    """A candidate for the speaker of a recording.
 
     Attributes:
         speaker: name of the voiceprint.
-        decision: of the recording against that voiceprint alone.
+        decision: decision on the recording against this voiceprint alone.
     """
 
     speaker: str
@@ -116,13 +118,13 @@ class Candidate:
 
 
 class Verifier:
-    """Enrols speakers and decides whose speech a recording is.
+    """Enrols speakers, and decides on recordings.
 
     Attributes:
         embedder: the model.
-        decider: scoring, calibration, threshold, and limits: the object that decides in the toolkit
-            as well.
-        voiceprints: speaker -> voiceprint of all that were enrolled or added by name.
+        decider: scoring, calibration, threshold, and limits; the same object decides in the rest of
+            sasv.
+        voiceprints: speaker -> voiceprint, for all that were enrolled or added with a name.
     """
 
     def __init__(
@@ -137,10 +139,11 @@ class Verifier:
 
         Args:
             model: ONNX file that ``sasv export`` wrote, or a loaded model.
-            threads: threads that compute one call; 0 takes one for each core.
-            threshold: score from which a recording is accepted, in place of what the model carries.
-            limits: what recordings have to hold, in place of what the model carries.
-            cohort: the people of s-norm, where the model names a cohort.
+            threads: number of threads for each call; 0 means one for each core.
+            threshold: score from which a recording is accepted, instead of the threshold of the
+                model.
+            limits: requirements on recordings, instead of those of the model.
+            cohort: cohort of s-norm, if the model names one.
         """
         self.embedder = model if isinstance(model, Embedder) else OnnxModel(model, threads)
         self.decider = self.embedder.verifier(cohort)
@@ -151,14 +154,14 @@ class Verifier:
         self.voiceprints: dict[str, Voiceprint] = {}
 
     def enrol(self, recordings: Sequence[Speech], speaker: str = "") -> Voiceprint:
-        """Return the voiceprint of a speaker, and keep it for ``identify`` if it has a name.
+        """Return the voiceprint of a speaker, and store it for ``identify`` if it has a name.
 
         Args:
-            recordings: paths, or waveforms (samples,) at the model's rate.
+            recordings: paths, or waveforms (samples,) at the sample rate of the model.
             speaker: name of the speaker.
 
         Raises:
-            SasvError: a recording holds too little speech, or too poor.
+            SasvError: a recording contains too little speech, or its quality is too low.
         """
         found = [self.recording(one, f"recording {row + 1}") for row, one in enumerate(recordings)]
         self.decider.limits.check_enrolment(found)
@@ -168,11 +171,11 @@ class Verifier:
         return voiceprint
 
     def add(self, voiceprint: Voiceprint) -> None:
-        """Keep a voiceprint for ``identify``. SasvError if it has no name or is of another
-        model.
+        """Store a voiceprint for ``identify``. Raises SasvError if it has no name or was made by
+        another model.
         """
         if not voiceprint.speaker:
-            raise SasvError("a voiceprint that is kept needs the name of its speaker")
+            raise SasvError("a voiceprint needs the name of its speaker to be stored")
         self._check(voiceprint)
         self.voiceprints[voiceprint.speaker] = voiceprint
 
@@ -180,21 +183,22 @@ class Verifier:
         """Decide whether a recording is bona fide speech of an enrolled speaker.
 
         Raises:
-            SasvError: the voiceprint is of another model, or nothing gives a threshold.
+            SasvError: the voiceprint was made by another model, or there is no threshold.
             AudioError: the recording cannot be read.
         """
         self._check(voiceprint)
         return self.decider.decide(voiceprint.recordings, self.recording(speech))
 
     def identify(self, speech: Speech, top: int = 5) -> list[Candidate]:
-        """Return the enrolled speakers that a recording is most like, the likeliest first.
+        """Return the enrolled speakers whose voices are most similar to a recording, the most
+        similar first.
 
-        Each decision is that of a claim to be this speaker. Among many speakers, a wrong one is
-        accepted more often than in one claim.
+        Each decision is that on a claim to be this speaker. With many speakers, a wrong one is
+        accepted more often than in a single claim.
 
         Args:
-            speech: path, or waveform (samples,) at the model's rate.
-            top: how many speakers at most.
+            speech: path, or waveform (samples,) at the sample rate of the model.
+            top: maximum number of speakers.
 
         Raises:
             Undecided: the recording cannot be compared.
@@ -212,13 +216,13 @@ class Verifier:
         return found[:top]
 
     def stream(self, voiceprint: Voiceprint, every: float = 1.0) -> "Stream":
-        """Return a verification of speech that arrives piece by piece (see Stream)."""
+        """Return a verification of speech that arrives in pieces (see Stream)."""
         self._check(voiceprint)
         return Stream(self, voiceprint, every)
 
     def recording(self, speech: Speech, name: str = "waveform") -> Recording:
-        """Return what decides of a recording; longer files than the model embeds in one piece are
-        embedded in windows.
+        """Return the input of the decision for a recording. Files that are too long for the model
+        are embedded in windows.
         """
         return any_recording(self.embedder, speech, self.decider.limits, name)
 
@@ -232,11 +236,11 @@ class Verifier:
 
 
 class Stream:
-    """The verification of speech that arrives piece by piece.
+    """The verification of speech that arrives in pieces.
 
-    The decision is always that of all speech so far: of less than a window (20 s) it is what
-    ``Verifier.verify`` says of the same samples, of more the windows are averaged. It is made again
-    after each ``every`` seconds of further audio.
+    A decision is always based on all speech so far. For less than a window (20 s), it equals that
+    of ``Verifier.verify`` on the same samples; for more, the windows are averaged. It is updated
+    after every ``every`` seconds of further audio.
 
     Attributes:
         decision: the decision so far.
@@ -246,15 +250,17 @@ class Stream:
     SETTLED_SCORE = 0.05
 
     def __init__(self, verifier: Verifier, voiceprint: Voiceprint, every: float = 1.0) -> None:
-        """Start to listen.
+        """Begin a stream.
 
         Args:
-            verifier: decides.
-            voiceprint: the claimed speaker.
+            verifier: makes the decisions.
+            voiceprint: voiceprint of the claimed speaker.
             every: seconds of audio between two decisions.
         """
         if not every > 0:
-            raise SasvError(f"a decision every {every} s: give a positive number of seconds")
+            raise SasvError(
+                f"the time between decisions is {every} s; give a positive number of seconds"
+            )
         self.verifier = verifier
         self.voiceprint = voiceprint
         self.windows = Windows(verifier.embedder, verifier.decider.limits, WINDOW_SECONDS)
@@ -265,8 +271,8 @@ class Stream:
 
     @property
     def settled(self) -> bool:
-        """Whether verdict and score have changed little over the last decisions, so that there is
-        no need to listen any longer.
+        """Whether verdict and score hardly changed over the last decisions, so that more speech is
+        not needed.
         """
         last = self.last[-self.SETTLED_DECISIONS :]
         if len(last) < self.SETTLED_DECISIONS or not all(one.scores for one in last):
@@ -276,7 +282,7 @@ class Stream:
         return agree and max(scores) - min(scores) <= self.SETTLED_SCORE
 
     def feed(self, samples: np.ndarray) -> Decision:
-        """Take further samples (see Windows.feed) and return the decision so far."""
+        """Add samples (see Windows.feed) and return the decision so far."""
         wave = np.asarray(samples)
         while len(wave):
             taken = wave[: max(1, self.due - self.windows.heard)]
@@ -288,7 +294,7 @@ class Stream:
         return self.decision
 
     def finish(self) -> Decision:
-        """Return the decision on all that was heard."""
+        """Return the decision on all samples."""
         self._decide()
         return self.decision
 

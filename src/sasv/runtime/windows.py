@@ -1,5 +1,5 @@
-"""Embeds speech in windows if it arrives piece by piece or is too long to be embedded at once, so
-that only one window of audio is in memory.
+"""Embeds speech in windows if it arrives in pieces or is too long to be embedded as a whole. Only
+one window of audio is in memory at a time.
 """
 
 import os
@@ -16,25 +16,25 @@ from sasv.runtime.embedder import Embedder, Speech
 from sasv.scores import unit
 
 WINDOW_SECONDS = 20.0
-"""Audio of a window. What is shorter is embedded as one piece, as any other recording is."""
+"""Length of a window. Shorter recordings are embedded as a whole."""
 
 
 class Windows:
     """The embedding of speech so far.
 
-    Each full window is embedded when it is complete, and its audio forgotten. The embedding of the
-    whole is that of the windows which hold enough and good enough speech: the mean of their
-    directions, weighted by seconds of speech, with the mean of their lengths.
+    A window is embedded when it is complete, and its audio is then discarded. The embedding of the
+    whole is computed from the windows with enough speech of sufficient quality: the mean of their
+    directions, weighted by seconds of speech, scaled to the mean of their norms.
     """
 
     def __init__(
         self, embedder: Embedder, limits: SpeechLimits, seconds: float = WINDOW_SECONDS
     ) -> None:
-        """Start with nothing.
+        """Begin without any audio.
 
         Args:
             embedder: embeds the windows.
-            limits: what a window has to hold.
+            limits: requirements on a window.
             seconds: audio of a window.
         """
         self.embedder = embedder
@@ -51,17 +51,17 @@ class Windows:
         self.pending = np.zeros(0, np.float32)
 
     def feed(self, samples: np.ndarray, name: str = "stream") -> None:
-        """Take further samples, float in [-1, 1] or 16-bit integers, at the model's rate.
+        """Add samples, float in [-1, 1] or 16-bit integers, at the sample rate of the model.
 
         Raises:
-            AudioError: they are not one channel of finite numbers.
+            AudioError: the samples are not one channel of finite numbers.
         """
         wave = np.asarray(samples)
         if wave.dtype == np.int16:
             wave = wave / 32768
         wave = wave.astype(np.float32)
         if wave.ndim != 1 or not np.isfinite(wave).all():
-            raise AudioError(f"{name}: samples have to be one channel of finite numbers")
+            raise AudioError(f"{name}: samples must be one channel of finite numbers")
         self.heard += len(wave)
         while len(wave):
             taken = self.size - len(self.pending)
@@ -72,7 +72,7 @@ class Windows:
                 self.pending = self.pending[:0]
 
     def recording(self, name: str = "stream") -> Recording:
-        """Return what a verifier takes of all that was heard so far."""
+        """Return the input of a verifier for all samples so far."""
         parts = list(self.closed)
         if len(self.pending) or not parts:
             parts.append(self._measured(self.pending, name))
@@ -85,9 +85,10 @@ class Windows:
 
 
 def together(parts: Sequence[Recording], limits: SpeechLimits, name: str) -> Recording:
-    """Return one recording for several parts of it; of one part, that part.
+    """Return one recording that combines several parts of it; a single part is returned unchanged.
 
-    Of parts none of which may be compared, the one with most speech says why.
+    If none of the parts meets the requirements, the reason is that of the part with the most
+    speech.
     """
     if len(parts) == 1:
         return replace(parts[0], name=name)
@@ -129,8 +130,8 @@ def together(parts: Sequence[Recording], limits: SpeechLimits, name: str) -> Rec
 def any_recording(
     embedder: Embedder, speech: Speech, limits: SpeechLimits, name: str = "waveform"
 ) -> Recording:
-    """Return what a verifier takes of a recording; a file that is too long for one piece is
-    embedded in windows.
+    """Return the input of a verifier for a recording. A file that is too long to be embedded as a
+    whole is embedded in windows.
     """
     if isinstance(speech, str | os.PathLike) and Path(speech).is_file():
         extraction = embedder.extraction
@@ -146,17 +147,17 @@ def long_recording(
     seconds: float = WINDOW_SECONDS,
     channel: str = AUTO,
 ) -> Recording:
-    """Return what a verifier takes of a file of any length, embedded in windows.
+    """Return the input of a verifier for a file of any length, embedded in windows.
 
     Args:
         embedder: embeds the windows.
         path: the file; only one window of it is in memory at a time.
-        limits: what a window has to hold.
+        limits: requirements on a window.
         seconds: audio of a window.
-        channel: which channel is read (see read_audio).
+        channel: channel to read (see read_audio).
 
     Raises:
-        AudioError: unreadable.
+        AudioError: the file cannot be read.
     """
     name = os.fspath(path)
     rate = embedder.specification.sample_rate

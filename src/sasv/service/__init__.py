@@ -10,7 +10,7 @@ __all__ = ["Settings", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the application when it is wanted: it needs the extra ``serve``."""
+    """Import the application when it is first used, because it needs the extra ``serve``."""
     if name == "create_app":
         from sasv.service.app import create_app
 

@@ -1,4 +1,4 @@
-"""Puts the service together."""
+"""Assembles the service from its parts."""
 
 import logging
 from functools import cache
@@ -41,16 +41,16 @@ CODES = {404: "not_found", 405: "method_not_allowed"}
 def make_service(
     model: Embedder, store: VoiceprintStore, state: ServiceState, settings: Settings
 ) -> Service:
-    """Put the parts of a service together.
+    """Make the parts of a service.
 
     Args:
         model: the exported model.
-        store: keeps voiceprints.
-        state: keeps API keys, speakers, and answers.
-        settings: limits.
+        store: the store of voiceprints.
+        state: the store of API keys, speakers, and answers to idempotent requests.
+        settings: the limits of the service.
 
     Raises:
-        SasvError: the model carries nothing to decide by.
+        SasvError: the model has neither a calibration nor a threshold.
     """
     measured = Metrics(model.fingerprint)
     embedder = model
@@ -68,14 +68,14 @@ def create_app(service: Service, log: bool = True) -> Guard:
 
     Args:
         service: its parts (see ``make_service``).
-        log: whether each request is a line of the log.
+        log: whether to log a line for each request.
     """
     return Guard(_routes(), service, log)
 
 
 @cache
 def _routes() -> FastAPI:
-    """Return all routes, which find their service by the request."""
+    """Return all routes. They find their service through the request."""
     app = FastAPI(
         title="sasv", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None
     )
@@ -95,15 +95,19 @@ def _routes() -> FastAPI:
 def _add_health(app: FastAPI) -> None:
     @app.get("/health/live", tags=["service"])
     async def live() -> Health:
-        """Say that the process answers."""
+        """Report that the process responds."""
         return Health(status="alive")
 
     @app.get("/health/ready", tags=["service"])
     async def ready(request: Request) -> Health:
-        """Say whether requests are welcome: not while the service stops, or without its store."""
+        """Report whether the service accepts requests. It does not while it is stopping, or if its
+        store is not available.
+        """
         service = service_of(request)
         if service.stopping:
-            raise Problem(503, "stopping", "the service finishes what it accepted")
+            raise Problem(
+                503, "stopping", ("the service is stopping and only finishes accepted requests")
+            )
         await service.workers.store(service.state.check)
         return Health(status="ready")
 
@@ -114,7 +118,7 @@ def _add_health(app: FastAPI) -> None:
         dependencies=[Depends(allowed("metrics"))],
     )
     async def metrics(request: Request) -> Response:
-        """Return counters and histograms in the format of Prometheus."""
+        """Return counters and histograms in the Prometheus format."""
         return Response(service_of(request).metrics.text(), media_type=counting.MEDIA_TYPE)
 
 
@@ -129,7 +133,7 @@ async def _on_problem(request: Request, error: Any) -> Response:
 
 async def _on_http(request: Request, error: Any) -> Response:
     noted = request.scope["state"].get("problem")
-    if noted is not None:  # found by the guard, and hidden by the parser of the body
+    if noted is not None:  # raised by the guard, and hidden by the parser of the body
         return _answer(request, noted)
     code = CODES.get(error.status_code, "invalid_request")
     problem = Problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
@@ -142,16 +146,18 @@ async def _on_validation(request: Request, error: Any) -> Response:
 
 async def _on_storage(request: Request, error: Any) -> Response:
     logger.error("request %s: %s", request_id_of(request), error)
-    text = "the store does not answer at the moment; try again later"
+    text = "the store does not respond at the moment; try again later"
     return _answer(request, Problem(503, "unavailable", text, {"Retry-After": "2"}))
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    # Nobody reads the response.
-    logger.info("request %s: the client left before its body was complete", request_id_of(request))
+    # The client is gone, so nobody reads the response.
+    logger.info(
+        "request %s: the client disconnected before its body was complete", request_id_of(request)
+    )
     return Response(status_code=400)
 
 
 async def _on_anything(request: Request, error: Exception) -> Response:
-    # The guard logs it: it is raised again.
+    # It is raised again, so that the guard logs it.
     return _answer(request, internal())

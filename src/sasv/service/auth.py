@@ -1,4 +1,4 @@
-"""Who may do what, and how often."""
+"""Authorisation with API keys, and limits on the rate of requests."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 
 def allowed(scope: str) -> Callable[..., Awaitable[Principal]]:
-    """Return the dependency of a route that a key with this scope may use."""
+    """Return the dependency of a route that requires a key with this scope."""
 
     async def principal(request: Request, credentials: Credentials) -> Principal:
         service = service_of(request)
@@ -32,25 +32,25 @@ def allowed(scope: str) -> Callable[..., Awaitable[Principal]]:
 
 
 async def admitted(service: Service, key: str, scope: str = "") -> Principal:
-    """Return who holds an API key.
+    """Return the principal of an API key.
 
     Args:
-        service: knows the keys.
-        key: as it was sent.
-        scope: what the holder wants to do; left out, whatever the key allows.
+        service: the service, which knows the keys.
+        key: the API key as it was sent.
+        scope: the required scope; by default, any key is accepted.
 
     Raises:
-        Problem: the key is missing, wrong, or revoked, does not allow it, or was used too often.
+        Problem: the key is missing, invalid, or revoked, lacks the scope, or was used too often.
     """
     found = await authenticated(service, key)
     service.limiter.take(found.key)
     if scope and scope not in found.scopes:
-        raise Problem(403, "forbidden", f"this needs an API key with the scope {scope}")
+        raise Problem(403, "forbidden", f"this request needs an API key with the scope {scope}")
     return found
 
 
 async def authenticated(service: Service, key: str) -> Principal:
-    """Return who holds an API key. Problem where nobody does."""
+    """Return the principal of an API key. Raises Problem if the key is not valid."""
     if service.settings.demo and not key:
         return DEMO
     challenge = {"WWW-Authenticate": 'Bearer realm="sasv"'}
@@ -68,24 +68,24 @@ async def authenticated(service: Service, key: str) -> Principal:
 
 @dataclass
 class Bucket:
-    """What is left of the requests of a key."""
+    """The remaining requests of a key."""
 
     left: float
     time: float
 
 
 class RateLimiter:
-    """Limits the requests of each key: on average, and at once."""
+    """Limits the requests of each key, on average and in bursts."""
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Start with full buckets.
+        """Begin with full buckets.
 
         Args:
-            rate: requests a second; 0 does not limit them.
-            burst: requests at once.
-            clock: gives the time in seconds.
+            rate: maximum number of requests per second; 0 sets no limit.
+            burst: maximum number of requests in a burst.
+            clock: returns the time in seconds.
         """
         self.rate = rate
         self.burst = burst
@@ -93,7 +93,7 @@ class RateLimiter:
         self._buckets: dict[str, Bucket] = {}
 
     def take(self, key: str) -> None:
-        """Count a request. Problem where there were too many."""
+        """Count a request. Raises Problem if there were too many."""
         if not self.rate:
             return
         now = self.clock()
@@ -102,6 +102,6 @@ class RateLimiter:
         bucket.time = now
         if bucket.left < 1:
             wait = str(max(1, round((1 - bucket.left) / self.rate)))
-            text = f"more than {self.rate:g} requests a second with this API key"
+            text = f"more than {self.rate:g} requests per second were made with this API key"
             raise Problem(429, "rate_limited", text, {"Retry-After": wait})
         bucket.left -= 1

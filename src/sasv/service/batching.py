@@ -1,4 +1,4 @@
-"""Embeds the recordings of concurrent requests in one run of the model."""
+"""Embeds the recordings of concurrent requests in batches."""
 
 import threading
 import time
@@ -11,14 +11,14 @@ from sasv.runtime.embedder import Embedder
 from sasv.scores import ThreeClass
 
 WIDEST = 1.25
-"""A batch holds recordings of which the longest is at most so many times as long as the shortest:
-padding is computed, too.
+"""Maximum ratio of the longest to the shortest recording in a batch, because padding takes
+computing time too.
 """
 
 
 class BatchingModel(Embedder):
-    """A model whose threads share runs: recordings that arrive within ``wait`` seconds and are
-    about as long are embedded together.
+    """A model that forms batches across threads: recordings that arrive within ``wait`` seconds and
+    have similar lengths are embedded together.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class BatchingModel(Embedder):
 
         Args:
             model: embeds the batches.
-            size: recordings of a batch at most.
-            wait: seconds that the first recording of a batch waits for others.
-            seen: is told the number of recordings of each batch.
+            size: maximum number of recordings in a batch.
+            wait: seconds for which the first recording of a batch waits for others.
+            seen: is called with the number of recordings in each batch.
         """
         self.model = model
         self.specification = model.specification
@@ -60,11 +60,13 @@ class BatchingModel(Embedder):
         return self.model.fingerprint
 
     def three_class(self) -> ThreeClass | None:
-        """Return what a model of the three-class loss decides by; None of another model."""
+        """Return the classes by which a model with the three-class loss decides, or None for
+        another model.
+        """
         return self.model.three_class()
 
     def embed_whole(self, waves: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed checked waveforms, together with those of other threads."""
+        """Embed checked waveforms in batches with those of other threads."""
         futures: list[Future[np.ndarray]] = [Future() for _ in waves]
         with self._changed:
             if self._closed:
@@ -74,7 +76,7 @@ class BatchingModel(Embedder):
         return np.stack([future.result() for future in futures])
 
     def close(self) -> None:
-        """Embed what waits, and stop."""
+        """Embed the waiting recordings, and stop."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -94,7 +96,7 @@ class BatchingModel(Embedder):
                     future.set_result(vector)
 
     def _next(self) -> list[tuple[np.ndarray, "Future[np.ndarray]"]]:
-        """Return the next batch; an empty one at the end."""
+        """Return the next batch, or an empty one at the end."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -106,7 +108,7 @@ class BatchingModel(Embedder):
                 self._changed.wait(left)
             if not self._waiting:
                 return []
-            # The one that waited longest, with those that are about as long.
+            # The recording that has waited longest, with those of similar length.
             first = len(self._waiting[0][0])
             batch: list[tuple[np.ndarray, Future[np.ndarray]]] = []
             rest: list[tuple[np.ndarray, Future[np.ndarray]]] = []

@@ -1,4 +1,4 @@
-"""The parts of a running service, which routes find by their request."""
+"""The parts of a running service. Routes find them through their request."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,10 @@ class Service:
         engine: enrols and decides.
         state: API keys, speakers, and answers.
         settings: limits.
-        metrics: counts.
-        workers: threads.
-        limiter: counts requests of keys.
-        stopping: whether the service accepts nothing new.
+        metrics: counters and histograms.
+        workers: threads for requests.
+        limiter: limits the requests of each key.
+        stopping: whether the service no longer accepts requests.
         open_streams: number of WebSocket streams.
     """
 
@@ -38,7 +38,7 @@ class Service:
     open_streams: int = field(default=0)
 
     def close(self) -> None:
-        """Finish what was begun, and close the store."""
+        """Finish the requests in progress, and close the store."""
         self.workers.close()
         closing = getattr(self.engine.embedder, "close", None)
         if closing is not None:

@@ -1,4 +1,4 @@
-"""What the service does, without HTTP: the people, enrolments, and decisions of one tenant."""
+"""The functions of the service without HTTP: speakers, enrolments, and decisions of a tenant."""
 
 import io
 import time
@@ -24,17 +24,21 @@ from sasv.store.record import SECONDS_A_DAY
 
 DETECTION_COSTS = "track1"
 COPY_SECONDS = 20.0
-"""Longest recording that is copied by a vocoder, which takes about a tenth of its length."""
+"""Maximum length of a recording to copy with a vocoder, in seconds. Copying takes about a tenth of
+this time.
+"""
 
 VOICEPRINTS_A_SPEAKER = 3
-"""So many times more voiceprints than speakers are searched, as a speaker may have several."""
+"""Ratio of the number of voiceprints to the number of speakers in a search, because a speaker may
+have several.
+"""
 
 
 class Engine:
     """Enrols, verifies, identifies, and detects.
 
     Attributes:
-        verifier: the model and its decision.
+        verifier: the model, and how it decides.
     """
 
     def __init__(
@@ -45,16 +49,16 @@ class Engine:
         settings: Settings,
         metrics: Metrics,
     ) -> None:
-        """Take what decides and what is kept.
+        """Set up an engine.
 
         Raises:
-            SasvError: the model carries nothing to decide by.
+            SasvError: the model has neither a calibration nor a threshold.
         """
         self.verifier = Verifier(model)
         if not self.verifier.decider.decides:
             raise SasvError(
-                f"{model.name}: carries no threshold, so the service cannot decide; calibrate it "
-                "with sasv calibrate, and export it again"
+                f"{model.name}: the model has no threshold, so the service cannot decide; "
+                "calibrate it with sasv calibrate, and export it again"
             )
         self.embedder = model
         self.store = store
@@ -64,16 +68,16 @@ class Engine:
 
     @property
     def limits(self) -> Any:
-        """What a recording has to hold."""
+        """The requirements on recordings."""
         return self.verifier.decider.limits
 
     def create_speaker(
         self, tenant: str, speaker: str, consent: str, days: float | None
     ) -> dict[str, Any]:
-        """Create a speaker, under an identifier of its own where none is given.
+        """Create a speaker, choosing an identifier if none is given.
 
         Raises:
-            Problem: there is one of that name, or the person opted out.
+            Problem: the speaker exists already, or opted out.
         """
         speaker = speaker or uuid.uuid4().hex
         self._check_opt_out(tenant, speaker)
@@ -81,11 +85,11 @@ class Engine:
         if self.store.of(speaker, tenant) or not self.state.add_speaker(
             tenant, speaker, consent, expires
         ):
-            raise Problem(409, "speaker_exists", f"there is a speaker {speaker} already")
+            raise Problem(409, "speaker_exists", f"a speaker {speaker} exists already")
         return self.speaker(tenant, speaker)
 
     def speaker(self, tenant: str, speaker: str) -> dict[str, Any]:
-        """Return what is known of a speaker. Problem where there is none."""
+        """Return the record of a speaker. Raises Problem if there is none."""
         stored = self.store.of(speaker, tenant)
         known = self.state.speaker(tenant, speaker)
         if known is None and not stored:
@@ -99,19 +103,20 @@ class Engine:
         }
 
     def speakers(self, tenant: str, after: str, most: int) -> dict[str, Any]:
-        """Return the identifiers of speakers in order, from the one behind ``after`` on."""
+        """Return the identifiers of speakers in order, beginning after ``after``."""
         names = sorted({*self.state.speakers(tenant), *self.store.speakers(tenant)})
         rest = [name for name in names if name > after]
         page = rest[:most]
         return {"speakers": page, "next": page[-1] if len(rest) > most else None}
 
     def delete_speaker(self, tenant: str, speaker: str, opt_out: bool) -> dict[str, Any]:
-        """Delete a speaker with all voiceprints; return the receipt. Problem where there is none.
+        """Delete a speaker with all voiceprints; return the receipt. Raises Problem if there is
+        none.
 
         Args:
             tenant: to whom the speaker belongs.
             speaker: identifier.
-            opt_out: refuse this speaker from now on; works for a speaker who is not known, too.
+            opt_out: refuse this speaker from now on; possible for an unknown speaker, too.
         """
         with self.state.database.transaction():
             known = self.state.speaker(tenant, speaker) or self.store.of(speaker, tenant)
@@ -129,7 +134,7 @@ class Engine:
         }
 
     def export_speaker(self, tenant: str, speaker: str) -> dict[str, Any]:
-        """Return all that is held about a speaker."""
+        """Return everything that is stored about a speaker."""
         known = self.state.speaker(tenant, speaker)
         held = self.store.export(speaker, tenant)
         created = None if known is None else {"created": known.created, "consent": known.consent}
@@ -142,16 +147,16 @@ class Engine:
 
         Args:
             tenant: to whom the speaker belongs.
-            speaker: whose voice it is.
-            label: which of the speaker's voiceprints.
+            speaker: identifier of the speaker.
+            label: selects one of the speaker's voiceprints.
             data: audio file.
-            replace: begin the voiceprint anew.
-            unique: refuse a voice that is enrolled already as another speaker, which is else a
-                warning.
+            replace: replace the voiceprint instead of adding to it.
+            unique: refuse a voice that is already enrolled as another speaker; otherwise, this is
+                only a warning.
 
         Raises:
-            Problem: the speaker is not known or opted out, the recording cannot be used, another
-                model made the voiceprint, or the voice is not unique.
+            Problem: the speaker is unknown or opted out, the recording cannot be used, the
+                voiceprint was made by another model, or the voice is not unique.
         """
         self._known(tenant, speaker)
         self._check_opt_out(tenant, speaker)
@@ -186,12 +191,12 @@ class Engine:
         }
 
     def _others(self, tenant: str, speaker: str, recording: Recording) -> list[Reason]:
-        """Return a warning if a voice is enrolled already as another speaker."""
+        """Return a warning if a voice is already enrolled as another speaker."""
         fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
         found = self.store.duplicates(fresh, self.verifier.decider, tenant)
         if not found:
             return []
-        text = f"this voice is enrolled already as {found[0].speaker}"
+        text = f"this voice is already enrolled as {found[0].speaker}"
         return [Reason("duplicate_voice", text)]
 
     def _extended(
@@ -209,14 +214,14 @@ class Engine:
             raise Problem(
                 409,
                 "enrolment_full",
-                f"the voiceprint holds {self.settings.max_recordings} recordings; begin it anew "
-                "with replace=true",
+                f"the voiceprint already contains {self.settings.max_recordings} recordings, the "
+                "maximum; replace it with replace=true",
             )
         return self.store.extend(found[0].id, fresh)
 
     def verify(self, tenant: str, speaker: str, label: str | None, data: bytes) -> dict[str, Any]:
-        """Decide whether a recording is bona fide speech of a speaker; of several voiceprints the
-        one that it is most like decides.
+        """Decide whether a recording is bona fide speech of a speaker. If the speaker has several
+        voiceprints, the most similar one decides.
 
         Raises:
             Problem: the speaker is not enrolled, or the recording cannot be read.
@@ -227,7 +232,9 @@ class Engine:
         return self.decided("verify", speaker, stored, decision, recording)
 
     def voiceprints(self, tenant: str, speaker: str, label: str | None) -> list[Stored]:
-        """Return the voiceprints of a speaker that can be compared. Problem where there is none."""
+        """Return the voiceprints of a speaker that can be compared. Raises Problem if there is
+        none.
+        """
         self._known(tenant, speaker)
         found = self.store.of(speaker, tenant)
         if label is not None:
@@ -259,7 +266,7 @@ class Engine:
         """Record a decision, and return it as plain values.
 
         Raises:
-            Problem: the voiceprint was deleted meanwhile; the decision does not count.
+            Problem: the voiceprint was deleted in the meantime, so there is no decision.
         """
         try:
             self.store.used(stored.id, decision.outcome.value)
@@ -267,7 +274,7 @@ class Engine:
             if any(one.id == stored.id for one in self.store.of(speaker, stored.tenant)):
                 raise
             raise Problem(
-                409, "conflict", f"the voiceprint of {speaker} was deleted meanwhile"
+                409, "conflict", f"the voiceprint of {speaker} was deleted in the meantime"
             ) from error
         values = decision.to_dict()
         self.metrics.decision(operation, values)
@@ -280,8 +287,8 @@ class Engine:
         }
 
     def identify(self, tenant: str, data: bytes, top: int) -> dict[str, Any]:
-        """Return the enrolled speakers that a recording is most like, the likeliest first; each
-        with the decision on a claim to be that speaker.
+        """Return the enrolled speakers who are most similar to a recording, the most similar first,
+        each with the decision on a claim to be that speaker.
         """
         recording = self._recording("identify", data)
         faults = self.limits.faults(recording)
@@ -314,10 +321,10 @@ class Engine:
         }
 
     def detect(self, data: bytes) -> dict[str, Any]:
-        """Decide whether a recording is bona fide or spoofed speech, whoever speaks."""
+        """Decide whether a recording is bona fide or spoofed speech, regardless of the speaker."""
         three_way = self.verifier.decider.three_way
         if three_way is None:
-            raise Problem(501, "not_supported", "the model carries no calibrated spoof score")
+            raise Problem(501, "not_supported", "the model has no calibrated spoof score")
         recording = self._recording("detect", data)
         costs = cost_model(DETECTION_COSTS)
         values = detect_spoof(three_way, recording, self.limits, costs)
@@ -325,7 +332,7 @@ class Engine:
         return values | {"recording": recording.to_dict(), "model": self.embedder.fingerprint}
 
     def copy(self, data: bytes) -> bytes:
-        """Return a copy of a recording by the vocoder WORLD, as a WAV file.
+        """Return a copy of a recording made with the vocoder WORLD, as a WAV file.
 
         Raises:
             Problem: the vocoder is not installed, or the recording cannot be read.
@@ -343,7 +350,7 @@ class Engine:
         return stream.getvalue()
 
     def about(self) -> dict[str, Any]:
-        """Return what a client has to know of the service."""
+        """Return the information that a client needs about the service."""
         limits = self.limits
         decider = self.verifier.decider
         return {
@@ -367,8 +374,8 @@ class Engine:
         return recording
 
     def _known(self, tenant: str, speaker: str) -> Any:
-        """Return what the state knows of a speaker, None of one that only the store knows. Problem
-        where neither does.
+        """Return the record of a speaker in the state, or None if only the store knows the speaker.
+        Raises Problem if neither does.
         """
         known = self.state.speaker(tenant, speaker)
         if known is None and not self.store.of(speaker, tenant):

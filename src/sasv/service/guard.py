@@ -1,5 +1,5 @@
-"""Around all routes: request ids, limits of bodies, origins, security headers, and the last net for
-errors, so that no traceback reaches a client.
+"""Encloses all routes: request identifiers, limits on bodies, checks of origins, security headers,
+and a last handler for errors, so that no traceback reaches a client.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ METHODS = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 MOST_DIGITS = 15
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64_000_000
-"""How much of a body that nobody wants is read and forgotten, so that the client, which is still
-sending, sees the answer before the connection is closed.
+"""Number of bytes of a refused body that are read and discarded, so that the client, which is still
+sending, receives the response before the connection is closed.
 """
 
 CONTENT_POLICY = (
@@ -43,17 +43,17 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Of every response, where a route does not set them otherwise."""
+"""Headers of every response, unless a route sets other values."""
 
 
 def request_id_of(connection: Any) -> str:
-    """Return the id of a request or a WebSocket."""
+    """Return the identifier of a request or a WebSocket."""
     found: str = connection.scope["state"]["request_id"]
     return found
 
 
 class Guard:
-    """The ASGI application around the application."""
+    """An ASGI application that encloses the service's application."""
 
     def __init__(self, app: ASGIApp, service: Service, log: bool = True) -> None:
         """Wrap an application.
@@ -61,7 +61,7 @@ class Guard:
         Args:
             app: the application.
             service: its parts.
-            log: whether each request is a line of the log.
+            log: whether to log a line for each request.
         """
         self.app = app
         self.service = service
@@ -87,7 +87,7 @@ class Guard:
         await _Exchange(self, scope, receive, send, headers).handle(problem)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Close the service at the end of the server."""
+        """Close the service when the server stops."""
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -95,18 +95,20 @@ class Guard:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _foreign(self, scope: Scope, headers: dict[bytes, str]) -> Problem | None:
-        """Return why a request of a browser that shows another site is refused; None if it is
-        fine.
+        """Return the reason for refusing a request from a browser that shows another site, or None
+        to accept it.
         """
         host = headers.get(b"host", "")
         if self.service.settings.demo and _hostname(host) not in LOCAL_HOSTS:
-            text = "the demonstration answers at localhost and 127.0.0.1 alone"
+            text = "the demonstration can only be used at localhost and 127.0.0.1"
             return Problem(403, "foreign_origin", text)
         origin = headers.get(b"origin")
         if origin is None or (scope["type"] == "http" and scope["method"] in SAFE_METHODS):
             return None
         if urlsplit(origin).netloc != host:
-            return Problem(403, "foreign_origin", "the page of another site may not ask for this")
+            return Problem(
+                403, "foreign_origin", ("a page of another site may not make this request")
+            )
         return None
 
 
@@ -142,7 +144,7 @@ class _Exchange:
         self.problem: Problem | None = None
 
     async def handle(self, problem: Problem | None) -> None:
-        """Answer the request, with the problem if there is one."""
+        """Respond to the request, with the problem if there is one."""
         try:
             problem = problem or self._refused()
             if problem is None:
@@ -162,21 +164,25 @@ class _Exchange:
             self._record()
 
     def _refused(self) -> Problem | None:
-        """Return why a body is not read at all."""
+        """Return the reason for refusing a body before reading it, or None."""
         text = self.headers.get(b"content-length")
         if text is None:
             return None
         if not text.isdecimal() or len(text) > MOST_DIGITS:
-            return Problem(422, "invalid_request", "Content-Length is no length of a body")
+            return Problem(
+                422, "invalid_request", ("the header Content-Length is not a valid length")
+            )
         if int(text) > self.settings.max_bytes:
             return self._too_large()
         return None
 
     def _too_large(self) -> Problem:
-        return Problem(413, "too_large", f"at most {self.settings.max_bytes:,} bytes are read")
+        return Problem(
+            413, "too_large", (f"the body may have at most {self.settings.max_bytes:,} bytes")
+        )
 
     async def receive(self) -> Message:
-        """Give the application the next part of the body, within the limits."""
+        """Return the next part of the body to the application, within the limits."""
         if self.body_done:
             return await self.raw_receive()
         left = self.settings.body_timeout - (time.perf_counter() - self.began)
@@ -195,12 +201,12 @@ class _Exchange:
             if self.received > self.settings.max_bytes:
                 raise self._noted(self._too_large())
             if self.guard.buffered > self.settings.buffered_bytes:
-                text = "other requests fill the memory; try again later"
+                text = "other requests occupy the memory; try again later"
                 raise self._noted(Problem(503, "busy", text, {"Retry-After": "1"}))
         return message
 
     def _noted(self, problem: Problem) -> Problem:
-        # Parsers of bodies turn every error into one of their own; the handlers look here.
+        # Parsers of bodies replace every error by one of their own, so the handlers look here.
         self.scope["state"]["problem"] = problem
         return problem
 
@@ -232,7 +238,7 @@ class _Exchange:
         await response(self.scope, self.receive, self.send)
 
     async def _linger(self) -> None:
-        """Read on for a moment, and close the connection."""
+        """Continue to read for a moment, and close the connection."""
         read = 0
         try:
             async with asyncio.timeout(LINGER_SECONDS):
@@ -252,7 +258,7 @@ class _Exchange:
         metrics = self.service.metrics
         metrics.latency.labels(route, method, str(self.status)).observe(seconds)
         if self.guard.log:
-            # The template of the route, so that no identifier of a person is in the log.
+            # The template of the route, so that the log contains no identifier of a person.
             logger.info(
                 "%s %s %s %.0f ms, request %s",
                 method,

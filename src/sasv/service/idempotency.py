@@ -1,4 +1,4 @@
-"""Requests that may be repeated: the first answer is kept, and given again."""
+"""Requests that may be repeated: the first response is stored and returned again."""
 
 import json
 import re
@@ -18,7 +18,7 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 VALID = re.compile(r"[\x21-\x7e]{1,200}")
 
 AGAIN = (408, 413, 425, 429)
-"""Errors that say nothing about the request itself: it may be made again with the same key."""
+"""Errors that do not concern the request itself, so that it may be repeated with the same key."""
 
 
 async def once(
@@ -29,15 +29,16 @@ async def once(
     status: int,
     work: Callable[[], Awaitable[Any]],
 ) -> Response:
-    """Answer a request, with the first answer if it was made before with the same idempotency key.
+    """Respond to a request, with the first response if it was made before with the same idempotency
+    key.
 
     Args:
-        request: may carry the header ``Idempotency-Key``.
-        principal: who makes it; each API key has idempotency keys of its own.
-        digest: what tells this request from others.
-        speaker: whom it is about: the answer is deleted together with the speaker.
-        status: of a response without an error.
-        work: gives the body of the response, plain values.
+        request: the request, possibly with the header ``Idempotency-Key``.
+        principal: the holder of the API key; each API key has its own idempotency keys.
+        digest: digest of the content of the request.
+        speaker: the speaker to whom it refers; the response is deleted together with the speaker.
+        status: status of a successful response.
+        work: returns the body of the response, as plain values.
 
     Raises:
         Problem: whatever ``work`` raises, or the idempotency key belongs to another request.
@@ -46,7 +47,7 @@ async def once(
     if name is None:
         return answer(await work(), status)
     if not VALID.fullmatch(name):
-        text = "an idempotency key is 1 to 200 visible ASCII characters"
+        text = "an idempotency key must consist of 1 to 200 visible ASCII characters"
         raise Problem(422, "invalid_request", text)
     service = service_of(request)
     store = service.workers.store
@@ -65,7 +66,7 @@ async def once(
             text = "this idempotency key was used for another request"
             raise Problem(422, "idempotency_conflict", text)
         if known.status is None:
-            text = "the same request is being answered; try again later"
+            text = "the same request is still in progress; try again later"
             raise Problem(409, "in_progress", text, {"Retry-After": "1"})
         return answer(known.body, known.status, REPLAYED)
     try:

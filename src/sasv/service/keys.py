@@ -1,5 +1,5 @@
-"""API keys: ``sasv_ID_SECRET``. The secret is random, so that its SHA-256 digest, which alone is
-kept, says nothing about it.
+"""API keys: ``sasv_ID_SECRET``. The secret is random, so that it cannot be derived from its SHA-256
+digest. Only the digest is stored.
 """
 
 import hashlib
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from sasv.core.errors import SasvError, listed
 
 SCOPES = ("read", "enrol", "delete", "verify", "identify", "detect", "copy", "metrics")
-"""What a key may allow. ``copy`` makes copies of voices by a vocoder, for the demonstration."""
+"""The scopes of keys. ``copy`` allows copies of voices by a vocoder, for the demonstration."""
 
 DEFAULT_SCOPES = ("read", "enrol", "delete", "verify", "identify", "detect")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}")
-"""Identifiers of speakers, tenants, labels, and names of keys."""
+"""The form of identifiers of speakers and tenants, of labels, and of names of keys."""
 
 _KEY = re.compile(r"sasv_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 SECRET_BYTES = 32
@@ -25,12 +25,12 @@ ID_BYTES = 6
 
 @dataclass(frozen=True)
 class Principal:
-    """Who makes a request.
+    """The holder of the API key with which a request is made.
 
     Attributes:
         key: identifier of the API key.
-        tenant: whose people it may see.
-        scopes: what it may do.
+        tenant: customer whose speakers it can reach.
+        scopes: what it allows.
     """
 
     key: str
@@ -39,21 +39,21 @@ class Principal:
 
 
 DEMO = Principal("demo", "demo", frozenset(SCOPES))
-"""Whoever asks a service that was started with ``--insecure-demo``."""
+"""Everybody who uses a service that was started with ``--insecure-demo``."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is kept of an API key.
+    """The stored record of an API key.
 
     Attributes:
         id: identifier, which is part of the key.
         digest: SHA-256 of the secret, hexadecimal.
-        name: of its holder, for people.
-        tenant: whose people it may see.
+        name: name of the holder.
+        tenant: customer whose speakers it can reach.
         scopes: what it allows.
         created: seconds since 1970.
-        revoked: when it was revoked; None if it is valid.
+        revoked: time of the revocation; None if the key is valid.
     """
 
     id: str
@@ -65,28 +65,28 @@ class ApiKey:
     revoked: float | None = None
 
     def matches(self, secret: str) -> bool:
-        """Whether it is valid and the secret is right."""
+        """Whether the key is valid and the secret is correct."""
         return self.revoked is None and hmac.compare_digest(self.digest, digest_of(secret))
 
     @property
     def principal(self) -> Principal:
-        """Who makes a request with it."""
+        """The principal of requests with this key."""
         return Principal(self.id, self.tenant, frozenset(self.scopes))
 
 
 def new_api_key(
     name: str, tenant: str, scopes: tuple[str, ...], created: float
 ) -> tuple[ApiKey, str]:
-    """Return what is kept of a new key, and the key itself, which is shown once.
+    """Return the record of a new key, and the key itself, which is shown only once.
 
     Raises:
-        SasvError: a name is not valid, or a scope is not known.
+        SasvError: a name is not valid, or a scope is unknown.
     """
     for what, value in (("name", name), ("tenant", tenant)):
         if not NAME.fullmatch(value):
             raise SasvError(
-                f"{what} '{value}': give 1 to 64 letters, digits, and .:_@-, the first a letter or "
-                "a digit"
+                f"{what} '{value}': use 1 to 64 letters, digits, and .:_@-, beginning with a "
+                "letter or a digit"
             )
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
@@ -98,11 +98,11 @@ def new_api_key(
 
 
 def parts_of(text: str) -> tuple[str, str] | None:
-    """Return identifier and secret of a key; None if it is none."""
+    """Return the identifier and the secret of a key, or None if the text is not a key."""
     found = _KEY.fullmatch(text)
     return (found[1], found[2]) if found else None
 
 
 def digest_of(secret: str) -> str:
-    """Return the digest of a secret, hexadecimal."""
+    """Return the digest of a secret in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()

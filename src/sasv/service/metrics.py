@@ -1,5 +1,5 @@
-"""What Prometheus reads at ``/metrics``: latency, outcomes, and the distributions of scores and of
-the quality of recordings, by which drift is seen.
+"""The metrics that Prometheus reads at ``/metrics``: latency, outcomes, and the distributions of
+scores and of the quality of recordings, which reveal drift.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ QUALITIES: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "bandwidth_hz": ("bandwidth", (2500, 3000, 3400, 4000, 5000, 6000, 7000, 8000)),
     "clipped_share": ("share of clipped samples", (0, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.5)),
 }
-"""Name of a fact of a recording -> what it is, and the bounds of its histogram."""
+"""Name of a measurement of recordings -> its description, and the bounds of its histogram."""
 
 SCORES = {
     "score": ("score of a decision", COSINES),
-    "llr": ("log-likelihood ratio that decides", LLRS),
+    "llr": ("log-likelihood ratio used for the decision", LLRS),
     "speaker_llr": ("log-likelihood ratio of the speaker", LLRS),
     "spoof_llr": ("log-likelihood ratio of bona fide speech", LLRS),
 }
@@ -37,7 +37,7 @@ class Metrics:
     """The counters and histograms of one service."""
 
     def __init__(self, model: str) -> None:
-        """Start at zero.
+        """Begin with all counters at zero.
 
         Args:
             model: fingerprint of the model.
@@ -65,7 +65,7 @@ class Metrics:
         self.qualities = {
             name: Histogram(
                 f"sasv_recording_{name}",
-                f"Of recordings: {what}",
+                f"Recordings: {what}",
                 ("operation",),
                 buckets=bounds,
                 registry=registry,
@@ -73,7 +73,7 @@ class Metrics:
             for name, (what, bounds) in QUALITIES.items()
         }
         self.computing = Gauge("sasv_computing", "Requests being computed", registry=registry)
-        self.waiting = Gauge("sasv_waiting", "Requests that wait for a worker", registry=registry)
+        self.waiting = Gauge("sasv_waiting", "Requests waiting for a worker", registry=registry)
         self.streams = Gauge("sasv_streams", "Open streams", registry=registry)
         self.batches = Histogram(
             "sasv_batch_recordings",
@@ -85,11 +85,11 @@ class Metrics:
         information.labels(__version__, model).set(1)
 
     def text(self) -> bytes:
-        """Return all values in the format of Prometheus."""
+        """Return all values in the Prometheus format."""
         return generate_latest(self.registry)
 
     def recording(self, operation: str, facts: Mapping[str, Any]) -> None:
-        """Count the facts of a recording (see Recording.to_dict)."""
+        """Count the measurements of a recording (see Recording.to_dict)."""
         for name, histogram in self.qualities.items():
             if facts.get(name) is not None:
                 histogram.labels(operation).observe(facts[name])

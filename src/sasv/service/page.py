@@ -1,4 +1,4 @@
-"""The page at ``/``: static files, which need no other host."""
+"""The page at ``/``: static files, which load nothing from other hosts."""
 
 from importlib.resources import files
 
@@ -32,10 +32,10 @@ async def static(name: str) -> Response:
 
 
 def _file(name: str) -> Response:
-    # Names are compared with those that are there, so that none leads anywhere else.
+    # Only names of existing files are accepted, so that no path can lead elsewhere.
     known = {one.name: one for one in STATIC.iterdir()}
     suffix = name[name.rfind(".") :]
     if name not in known or suffix not in TYPES:
-        raise Problem(404, "not_found", "there is no such file")
+        raise Problem(404, "not_found", "this file does not exist")
     headers = {"Cache-Control": "no-cache"}
     return Response(known[name].read_bytes(), headers=headers, media_type=TYPES[suffix])

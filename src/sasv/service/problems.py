@@ -14,18 +14,18 @@ TITLES = {
     "unauthenticated": "An API key is needed",
     "forbidden": "The API key does not allow this",
     "foreign_origin": "The request comes from another site",
-    "not_found": "There is no such thing",
+    "not_found": "Not found",
     "method_not_allowed": "The method is not allowed here",
-    "unknown_speaker": "The speaker is not known",
+    "unknown_speaker": "The speaker is unknown",
     "speaker_exists": "The speaker exists already",
     "not_enrolled": "The speaker is not enrolled",
     "opted_out": "The speaker opted out",
-    "duplicate_voice": "The voice is enrolled already",
+    "duplicate_voice": "The voice is already enrolled",
     "model_changed": "The voiceprint was made by another model",
-    "enrolment_full": "The voiceprint holds as many recordings as it may",
+    "enrolment_full": "The voiceprint contains the maximum number of recordings",
     "invalid_request": "The request is not valid",
-    "unsupported_media_type": "The body is of a type that is not read",
-    "unsupported_format": "The audio format is not read by this installation",
+    "unsupported_media_type": "The type of the body is not supported",
+    "unsupported_format": "This installation cannot read the audio format",
     "unreadable_audio": "The audio cannot be read",
     "unusable_recording": "The recording cannot be used",
     "too_large": "The body is too large",
@@ -37,21 +37,21 @@ TITLES = {
     "unavailable": "The store cannot be used at the moment",
     "conflict": "The request contradicts another one",
     "idempotency_conflict": "The idempotency key belongs to another request",
-    "in_progress": "The same request is being answered",
+    "in_progress": "The same request is in progress",
     "not_supported": "The model or the installation cannot do this",
     "internal": "The service failed",
 }
 
 
 class Problem(Exception):
-    """An error for the client.
+    """An error that is reported to the client.
 
     Attributes:
-        status: of the response.
-        code: for programs: a key of TITLES.
-        detail: for people: one sentence.
+        status: HTTP status of the response.
+        code: identifies the problem for programs; a key of TITLES.
+        detail: explains the problem to people in one sentence.
         more: further members of the body, as plain values.
-        headers: of the response.
+        headers: headers of the response.
     """
 
     def __init__(
@@ -88,13 +88,20 @@ class Problem(Exception):
 
 
 def internal() -> Problem:
-    """Return the problem of an error that nobody foresaw; the log says what it was."""
-    return Problem(500, "internal", "an error that the log of the service names by this request")
+    """Return the problem for an unexpected error, which the log describes."""
+    return Problem(
+        500,
+        "internal",
+        (
+            "an unexpected error; the log of the service describes it under the identifier of this "
+            "request"
+        ),
+    )
 
 
 def invalid(errors: Iterable[Mapping[str, Any]]) -> Problem:
-    """Return the problem of values that are not valid, as pydantic found them. What was sent is not
-    repeated: it may say who somebody is.
+    """Return the problem for invalid values, as reported by pydantic. The values are not repeated,
+    because they may identify a person.
     """
     found = [{"place": ".".join(map(str, one["loc"])), "text": one["msg"]} for one in errors]
     text = "; ".join(f"{one['place']}: {one['text']}" for one in found[:MOST_ERRORS])

@@ -1,4 +1,4 @@
-"""From the bytes of a request to what a verifier takes, with bounds on time and memory."""
+"""Turns the bytes of a request into the input of a verifier, with limits on time and memory."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from sasv.runtime.windows import WINDOW_SECONDS, Windows
 from sasv.service.problems import Problem
 
 NAME = "recording"
-"""What messages call the audio of a request."""
+"""Name of the audio of a request in messages."""
 
 HIGHEST_RATE = 192_000
 MOST_CHANNELS = 8
@@ -23,7 +23,7 @@ MOST_CHANNELS = 8
 
 @contextmanager
 def readable(data: bytes) -> Iterator[str]:
-    """Give bytes a path for as long as they are read; on Linux they stay in memory."""
+    """Provide a path for bytes while they are read. On Linux, they stay in memory."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("sasv")
         try:
@@ -45,11 +45,12 @@ def decoded(data: bytes, rate: int, max_seconds: float) -> np.ndarray:
 
     Args:
         data: the bytes of the file.
-        rate: samples per second of the result.
-        max_seconds: longest recording.
+        rate: sample rate of the result in Hz.
+        max_seconds: maximum length of a recording.
 
     Raises:
-        Problem: it is no audio, of a format that is not read, broken, or too long.
+        Problem: the bytes are not audio, the format is not supported, or the recording is damaged
+            or too long.
     """
     if not data:
         raise Problem(422, "unreadable_audio", "the body is empty; send the bytes of an audio file")
@@ -60,13 +61,13 @@ def decoded(data: bytes, rate: int, max_seconds: float) -> np.ndarray:
                 raise Problem(
                     422,
                     "unreadable_audio",
-                    f"{info.channels} channels at {info.rate} Hz; at most {MOST_CHANNELS} channels "
-                    f"and {HIGHEST_RATE} Hz are read",
+                    f"the recording has {info.channels} channels at {info.rate} Hz; at most "
+                    f"{MOST_CHANNELS} channels and {HIGHEST_RATE} Hz are supported",
                 )
             if info.seconds > max_seconds:
                 raise _too_long(max_seconds)
-            # A second more than allowed, so that only what is longer is refused, whatever the
-            # header says.
+            # One second more than allowed is read, so that exactly the longer recordings are
+            # refused, whatever the header says.
             wave = read_audio(
                 path, samples=round((max_seconds + 1) * rate), rate=rate, channel=AUTO
             )
@@ -80,8 +81,8 @@ def decoded(data: bytes, rate: int, max_seconds: float) -> np.ndarray:
 
 
 def measured(wave: np.ndarray, embedder: Embedder, limits: SpeechLimits) -> Recording:
-    """Return what a verifier takes; a recording that is silent, or shorter than the model embeds,
-    holds no speech.
+    """Return the input of a verifier. A recording that is silent, or too short for the model,
+    counts as one without speech.
     """
     specification = embedder.specification
     rate = specification.sample_rate
@@ -97,7 +98,7 @@ def measured(wave: np.ndarray, embedder: Embedder, limits: SpeechLimits) -> Reco
 
 
 def _too_long(max_seconds: float) -> Problem:
-    return Problem(413, "too_long", f"longer than the {max_seconds:g} s that are read")
+    return Problem(413, "too_long", f"the recording is longer than {max_seconds:g} s, the maximum")
 
 
 def _text(error: Exception, path: str) -> str:

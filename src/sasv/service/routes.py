@@ -41,14 +41,16 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (403, "the API key does not allow it"),
         (422, "the request is not valid"),
         (429, "too many requests"),
-        (503, "busy; try again later"),
+        (503, "the service is busy; try again later"),
     )
 }
 KEY_HEADER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "1 to 200 visible ASCII characters: the same request with the same key has the "
-    "first answer, for a day; another request with it is an error",
+    "description": (
+        "1 to 200 visible ASCII characters. For a day, a repeated request with the same key "
+        "returns the first response; a different request with the same key is an error"
+    ),
     "schema": {"type": "string", "maxLength": 200},
 }
 JSON_BODY: dict[str, Any] = {
@@ -64,7 +66,7 @@ router = APIRouter(prefix="/v1", responses=PROBLEMS)
 SpeakerId = Annotated[str, Path(pattern=PATTERN, description="identifier of the speaker")]
 Label = Annotated[
     str | None,
-    Query(pattern=LABEL_PATTERN, description="which of the speaker's voiceprints"),
+    Query(pattern=LABEL_PATTERN, description="selects one of the speaker's voiceprints"),
 ]
 
 
@@ -88,7 +90,7 @@ async def create_speaker(
 ) -> Response:
     """Create a speaker, who can be enrolled afterwards."""
     service = service_of(request)
-    # Read here, and not by FastAPI, which reads bodies before it asks for the API key.
+    # Read here rather than by FastAPI, which reads bodies before it checks the API key.
     try:
         speaker = NewSpeaker.model_validate_json(await request.body())
     except ValidationError as error:
@@ -111,7 +113,9 @@ async def create_speaker(
 async def list_speakers(
     request: Request,
     principal: Annotated[Principal, Depends(allowed("read"))],
-    after: Annotated[str, Query(max_length=64, description="see ``next`` of the page before")] = "",
+    after: Annotated[
+        str, Query(max_length=64, description=("the value of ``next`` of the preceding page"))
+    ] = (""),
     limit: Annotated[int, Query(ge=1, le=MOST_SPEAKERS)] = 100,
 ) -> Speakers:
     """Return the identifiers of the speakers of the tenant, in order."""
@@ -127,7 +131,7 @@ async def read_speaker(
     speaker: SpeakerId,
     principal: Annotated[Principal, Depends(allowed("read"))],
 ) -> Speaker:
-    """Return a speaker with the voiceprints, without embeddings."""
+    """Return a speaker and the speaker's voiceprints, without embeddings."""
     service = service_of(request)
     return Speaker(**await service.workers.store(service.engine.speaker, principal.tenant, speaker))
 
@@ -138,7 +142,7 @@ async def export_speaker(
     speaker: SpeakerId,
     principal: Annotated[Principal, Depends(allowed("delete"))],
 ) -> dict[str, Any]:
-    """Return everything that is held about a person, embeddings and audit trail included."""
+    """Return everything that is stored about a speaker, with embeddings and the audit trail."""
     service = service_of(request)
     return await service.workers.store(service.engine.export_speaker, principal.tenant, speaker)
 
@@ -171,12 +175,14 @@ async def enrol(
     speaker: SpeakerId,
     principal: Annotated[Principal, Depends(allowed("enrol"))],
     label: Label = None,
-    replace: Annotated[bool, Query(description="begin the voiceprint anew")] = False,
+    replace: Annotated[
+        bool, Query(description=("replace the voiceprint instead of adding to it"))
+    ] = False,
     unique: Annotated[
-        bool, Query(description="refuse a voice that is enrolled already as another speaker")
+        bool, Query(description="refuse a voice that is already enrolled as another speaker")
     ] = False,
 ) -> Response:
-    """Add a recording to a voiceprint of the speaker, or begin one."""
+    """Add a recording to a voiceprint of the speaker, or begin a new one."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request, ("label", "replace", "unique"))
@@ -224,16 +230,18 @@ async def verify(
 async def identify(
     request: Request,
     principal: Annotated[Principal, Depends(allowed("identify"))],
-    top: Annotated[int, Query(ge=1, le=MOST_CANDIDATES, description="candidates at most")] = 5,
+    top: Annotated[
+        int, Query(ge=1, le=MOST_CANDIDATES, description=("maximum number of candidates"))
+    ] = 5,
 ) -> Response:
-    """Return the enrolled speakers that a recording is most like, each with a decision."""
+    """Return the enrolled speakers who are most similar to a recording, each with a decision."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request, ("top",))
     text = upload.text("top")
     if text is not None:
         if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_CANDIDATES:
-            raise Problem(422, "invalid_request", f"top has to be from 1 to {MOST_CANDIDATES}")
+            raise Problem(422, "invalid_request", f"top must be from 1 to {MOST_CANDIDATES}")
         top = int(text)
 
     async def work() -> Any:
@@ -249,7 +257,7 @@ async def identify(
 async def detect(
     request: Request, principal: Annotated[Principal, Depends(allowed("detect"))]
 ) -> Response:
-    """Decide whether a recording is bona fide or spoofed speech, whoever speaks."""
+    """Decide whether a recording is bona fide or spoofed speech, regardless of the speaker."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request)
@@ -270,7 +278,7 @@ async def detect(
 async def copy(
     request: Request, principal: Annotated[Principal, Depends(allowed("copy"))]
 ) -> Response:
-    """Return a copy of a recording that the vocoder WORLD makes, to see it rejected."""
+    """Return a copy of a recording made with the vocoder WORLD, to show that it is rejected."""
     service = service_of(request)
     service.workers.check()
     upload = await read_upload(request)
@@ -287,7 +295,7 @@ async def _once(
     work: Callable[[], Awaitable[Any]],
     kind: type[BaseModel],
 ) -> Response:
-    """Answer a request (see ``once``) with a body of the given kind."""
+    """Respond to a request (see ``once``) with a body of the given kind."""
 
     async def checked() -> Any:
         return kind.model_validate(await work()).model_dump(mode="json")
@@ -296,20 +304,20 @@ async def _once(
 
 
 def _name(what: str, value: str, empty: bool = False) -> str:
-    """Return an identifier. Problem where it is none."""
+    """Return a valid identifier. Raises Problem for anything else."""
     if not NAME.fullmatch(value) and not (empty and not value):
         raise Problem(
             422,
             "invalid_request",
-            f"{what}: give 1 to 64 letters, digits, and .:_@-, the first a letter or a digit",
+            f"{what}: use 1 to 64 letters, digits, and .:_@-, beginning with a letter or a digit",
         )
     return value
 
 
 def _switch(what: str, text: str | None, default: bool) -> bool:
-    """Return true or false. Problem where a text is neither."""
+    """Return true or false. Raises Problem for any other text."""
     if text is None:
         return default
     if text not in ("true", "false"):
-        raise Problem(422, "invalid_request", f"{what} has to be true or false")
+        raise Problem(422, "invalid_request", f"{what} must be true or false")
     return text == "true"

@@ -1,4 +1,4 @@
-"""Bodies of requests and responses, with examples, from which the OpenAPI description is made."""
+"""Bodies of requests and responses, with examples. The OpenAPI description is made from them."""
 
 from typing import Annotated, Any
 
@@ -55,23 +55,25 @@ DECISION: dict[str, Any] = {
 
 
 def example(values: dict[str, Any]) -> ConfigDict:
-    """Return the configuration of a body with an example, in which nothing else may stand."""
+    """Return the configuration of a body with an example; further fields are not allowed."""
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
 
 
 class Reason(BaseModel):
-    """Why a decision is what it is, or what to know about it."""
+    """A reason for a decision, or a remark about it."""
 
     code: str = Field(description="for programs; see docs/verification.md")
-    text: str = Field(description="for people: one sentence")
+    text: str = Field(description="a sentence for people")
 
 
 class RecordingFacts(BaseModel):
-    """What was measured of a recording."""
+    """The measurements of a recording."""
 
     model_config = example(RECORDING)
     recording: str
-    seconds_compared: float = Field(description="seconds that were embedded, 0 if none were")
+    seconds_compared: float = Field(
+        description=("seconds that were embedded; 0 if nothing was embedded")
+    )
     net_speech: float | None = Field(description="seconds of speech")
     speech_share: float | None = Field(description="share of the recording that is speech")
     level_dbfs: float | None
@@ -85,25 +87,33 @@ class Voiceprint(BaseModel):
 
     model_config = example(VOICEPRINT)
     id: str
-    label: str = Field(description="which of the speaker's voiceprints")
+    label: str = Field(description="distinguishes the speaker's voiceprints")
     recordings: int
-    net_speech: float = Field(description="seconds of speech that it was made of")
-    percentage: float = Field(description="of the speech that a full enrolment takes, 0 to 100")
-    sufficient: bool = Field(description="whether it holds enough speech to be compared")
-    current_model: bool = Field(description="false: enrol again, with replace=true")
+    net_speech: float = Field(description="seconds of speech in its recordings")
+    percentage: float = Field(
+        description=("percentage of the speech of a complete enrolment, from 0 to 100")
+    )
+    sufficient: bool = Field(description="whether it contains enough speech to be compared")
+    current_model: bool = Field(
+        description=("if false, the speaker has to be enrolled again with replace=true")
+    )
     created: float = Field(description="seconds since 1970")
     last_used: float | None
     expires: float | None
 
 
 class NewSpeaker(BaseModel):
-    """A speaker to be created."""
+    """A speaker to create."""
 
     model_config = example(
         {"id": "customer-4711", "consent": "form 7, 2026-11-26", "expires_in_days": 365}
     )
     id: Identifier | None = Field(
-        default=None, description="choose one that says nothing to others; left out, one is made"
+        default=None,
+        description=(
+            "choose an identifier that reveals nothing about the person; by default, the service "
+            "chooses one"
+        ),
     )
     consent: str = Field(default="", max_length=500, description="note on the person's consent")
     expires_in_days: float | None = Field(default=None, gt=0, le=36_500)
@@ -133,11 +143,11 @@ class Speakers(BaseModel):
 
     model_config = example({"speakers": ["customer-4711", "customer-4712"], "next": None})
     speakers: list[str]
-    next: str | None = Field(description="give it as ``after`` for the next page; null at the end")
+    next: str | None = Field(description="value of ``after`` for the next page; null at the end")
 
 
 class Deletion(BaseModel):
-    """The receipt of a deletion, which ``sasv store verify`` proves."""
+    """The receipt of a deletion, which can be checked with ``sasv store verify``."""
 
     model_config = example(
         {
@@ -152,11 +162,11 @@ class Deletion(BaseModel):
     deleted: list[str] = Field(description="identifiers of the voiceprints")
     opted_out: bool
     entry: int = Field(description="number of the entry in the audit trail")
-    digest: str = Field(description="of that entry")
+    digest: str = Field(description="digest of this entry")
 
 
 class Enrolment(BaseModel):
-    """The voiceprint after a recording was added."""
+    """The voiceprint with the added recording."""
 
     model_config = example(
         {
@@ -178,16 +188,20 @@ class Verification(BaseModel):
     model_config = example(DECISION)
     decision: str = Field(description="accept, reject, or inconclusive")
     outcome: str = Field(
-        description="accept, reject_speaker, reject_spoof, inconclusive, or, of a model without "
-        "a spoof score, reject"
+        description=(
+            "accept, reject_speaker, reject_spoof, inconclusive, or, for a model without a spoof "
+            "score, reject"
+        )
     )
     score: float | None = Field(description="null if nothing was compared")
     threshold: float | None
     threshold_source: str
     llr: float | None = Field(default=None, description="log-likelihood ratio that decides")
-    llr_threshold: float | None = Field(default=None, description="accepted from here on")
+    llr_threshold: float | None = Field(
+        default=None, description=("recordings are accepted from this score")
+    )
     speaker_llr: float | None = Field(
-        default=None, description="of the claimed speaker against another"
+        default=None, description="log-likelihood ratio of the claimed speaker against another"
     )
     spoof_llr: float | None = Field(default=None, description="of bona fide speech against spoofs")
     costs: str = ""
@@ -200,7 +214,7 @@ class Verification(BaseModel):
 
 
 class Identification(BaseModel):
-    """The speakers that a recording may be of."""
+    """The candidates for the speaker of a recording."""
 
     model_config = example(
         {
@@ -211,7 +225,7 @@ class Identification(BaseModel):
             "model": MODEL,
         }
     )
-    outcome: str = Field(description="of a claim to be the first candidate")
+    outcome: str = Field(description="outcome of a claim to be the first candidate")
     candidates: list[Verification]
     reasons: list[Reason]
     recording: RecordingFacts
@@ -219,7 +233,7 @@ class Identification(BaseModel):
 
 
 class Detection(BaseModel):
-    """Whether a recording is bona fide speech, whoever speaks."""
+    """Whether a recording is bona fide speech, regardless of the speaker."""
 
     model_config = example(
         {
@@ -242,15 +256,17 @@ class Detection(BaseModel):
 
 
 class About(BaseModel):
-    """What a client has to know of the service."""
+    """The information that a client needs about the service."""
 
     model: str = Field(description="fingerprint")
     encoder: str
     sample_rate: int
-    detects: bool = Field(description="whether it can tell spoofs")
+    detects: bool = Field(description="whether the model can recognise spoofs")
     min_enrolment: float = Field(description="seconds of speech")
     min_test: float = Field(description="seconds of speech")
-    enrolment_seconds: float = Field(description="seconds of speech of a full enrolment")
+    enrolment_seconds: float = Field(
+        description=("seconds of speech that make an enrolment complete")
+    )
     max_seconds: float
     max_bytes: int
     demo: bool
@@ -258,7 +274,7 @@ class About(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service is alive, or ready."""
+    """Whether the service is running or ready."""
 
     model_config = example({"status": "ready"})
     status: str
@@ -273,7 +289,7 @@ class ProblemBody(BaseModel):
             "examples": [
                 {
                     "type": "urn:sasv:problem:unknown_speaker",
-                    "title": "The speaker is not known",
+                    "title": "The speaker is unknown",
                     "status": 404,
                     "detail": "there is no speaker customer-4711",
                     "code": "unknown_speaker",

@@ -1,4 +1,4 @@
-"""Runs the application by uvicorn, so that clients which send nothing, or slowly, do no harm."""
+"""Runs the application with uvicorn, protected against clients that send nothing or send slowly."""
 
 import asyncio
 import contextlib
@@ -23,21 +23,21 @@ logger = logging.getLogger("sasv")
 KEEP_ALIVE_SECONDS = 15
 LARGEST_HEADERS = 16_384
 FILES_BESIDE_CONNECTIONS = 200
-"""Open files that are no connections: the store, libraries, recordings."""
+"""Number of open files that are not connections: the store, libraries, recordings."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the service listens.
+    """The address on which the service listens.
 
     Attributes:
         host: name or address.
-        port: 0 takes any.
+        port: number of the port; 0 chooses a free one.
         certificate: file of the TLS certificate and its chain; "" without TLS.
-        private_key: file of its key.
-        connections: connections at the same time.
-        header_timeout: seconds in which the headers of a request have to arrive.
-        grace: seconds for which the end waits for requests that were accepted.
+        private_key: file of the private key of the certificate.
+        connections: maximum number of open connections.
+        header_timeout: seconds within which the headers of a request must arrive.
+        grace: seconds to wait for accepted requests when the service stops.
     """
 
     host: str = "127.0.0.1"
@@ -50,12 +50,12 @@ class Address:
 
 
 def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protocol]:
-    """Return the protocol of connections of which only so many are open: where there is none left,
-    the one that has been idle for longest is closed in favour of the new one.
+    """Return the protocol class of connections, with a limit on their number: if it is reached, a
+    new connection replaces the one that has been idle for longest.
     """
 
     class GuardedProtocol(H11Protocol):
-        """A connection whose headers have to arrive in time."""
+        """A connection on which headers must arrive in time."""
 
         idle: ClassVar["OrderedDict[GuardedProtocol, None]"] = OrderedDict()
         deadline: asyncio.TimerHandle | None = None
@@ -70,12 +70,12 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protoco
             self._update()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            """Forget the connection."""
+            """Remove the connection from the list."""
             self._forget()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            """Take what was sent."""
+            """Receive data."""
             super().data_received(data)
             self._update()
 
@@ -86,7 +86,7 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protoco
             self.idle.move_to_end(self)
 
         def handle_websocket_upgrade(self, event: h11.Request) -> None:
-            """Leave the connection to the protocol of WebSockets."""
+            """Hand the connection over to the WebSocket protocol."""
             self._forget()
             super().handle_websocket_upgrade(event)
 
@@ -108,14 +108,14 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protoco
 
 
 class Server(uvicorn.Server):
-    """Says that it stops as soon as it is asked to, and ends without an error."""
+    """A server that reports at once that it is stopping, and ends without an error."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, or stop at once if asked a second time."""
+        """Stop after accepted requests; stop immediately at the second signal."""
         self.service.stopping = True
         self.force_exit = self.should_exit
         self.should_exit = True
@@ -150,25 +150,29 @@ def make_server(app: Guard, address: Address) -> Server:
         config.load()
     except OSError as error:
         raise SasvError(
-            f"{address.certificate}: certificate and key cannot be used ({error})"
+            f"{address.certificate}: the certificate and its key cannot be used ({error}); check "
+            "--tls-certificate and --tls-key"
         ) from error
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return Server(config, app.service)
 
 
 def listening(address: Address) -> socket.socket:
-    """Return the socket of an address. SasvError where it is in use or not of this machine."""
+    """Return the socket of an address. Raises SasvError if it is in use or does not belong to this
+    machine.
+    """
     try:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((address.host, address.port), family=family, backlog=2048)
     except OSError as error:
         raise SasvError(
-            f"{address.host}:{address.port}: cannot listen there ({error.strerror or error})"
+            f"{address.host}:{address.port}: cannot listen on this address "
+            f"({error.strerror or error}); choose another --host or --port"
         ) from error
 
 
 def run(server: Server, bound: socket.socket, connections: int) -> None:
-    """Serve until a signal asks to stop."""
+    """Serve until a signal stops the service."""
     allow_files(connections + FILES_BESIDE_CONNECTIONS)
     scheme = "https" if server.config.is_ssl else "http"
     host, port = bound.getsockname()[:2]
@@ -179,7 +183,7 @@ def run(server: Server, bound: socket.socket, connections: int) -> None:
 
 
 def allow_files(wanted: int) -> None:
-    """Let the process open so many files, as far as the system allows."""
+    """Raise the limit of open files of this process, as far as the system allows."""
     try:
         import resource
     except ImportError:  # not on Windows

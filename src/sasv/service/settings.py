@@ -1,4 +1,4 @@
-"""What an operator may set: limits of size, time, and concurrency."""
+"""The settings of a service: limits on size, time, and concurrency."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ class Settings:
     """Limits of a service.
 
     Attributes:
-        max_bytes: largest body of a request.
-        max_seconds: longest recording, and longest stream.
-        workers: requests that are computed at the same time.
-        queue: further requests that may wait; more are answered with 503.
-        batch: recordings that are embedded in one run of the model at most; 1 does not wait.
-        batch_wait: seconds that a recording waits for others.
-        rate: requests a second of each API key, on average; 0 does not limit them.
-        burst: requests of a key that may come at once.
-        body_timeout: seconds in which the body of a request has to arrive.
-        buffered_bytes: bodies of all requests together that are held in memory at most.
-        streams: WebSocket streams that are open at the same time.
+        max_bytes: maximum size of the body of a request.
+        max_seconds: maximum length of a recording or stream.
+        workers: number of requests that are computed at the same time.
+        queue: number of further requests that may wait; any more are answered with status 503.
+        batch: maximum number of recordings that are embedded together; 1 embeds each at once.
+        batch_wait: seconds for which a recording waits for others to form a batch.
+        rate: maximum number of requests per second for each API key, on average; 0 sets no limit.
+        burst: maximum number of requests of a key in a burst.
+        body_timeout: seconds within which the body of a request must arrive.
+        buffered_bytes: maximum total size of the bodies in memory.
+        streams: maximum number of open WebSocket streams.
         stream_timeout: seconds without a message after which a stream is closed.
-        enrolment_seconds: net speech at which an enrolment is 100 % complete.
-        max_recordings: recordings of a voiceprint.
-        answers: answers to idempotent requests that are kept for each key.
-        answer_seconds: how long they are kept.
-        demo: everybody may do everything, without a key.
+        enrolment_seconds: seconds of speech that make an enrolment complete.
+        max_recordings: maximum number of recordings in a voiceprint.
+        answers: maximum number of stored responses to idempotent requests for each key.
+        answer_seconds: seconds for which they are stored.
+        demo: whether everybody may do everything without a key.
     """
 
     max_bytes: int = 20_000_000

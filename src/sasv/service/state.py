@@ -1,4 +1,4 @@
-"""What the service keeps beside voiceprints: API keys, speakers, and answers to idempotent
+"""The data of the service other than voiceprints: API keys, speakers, and responses to idempotent
 requests. The tables are in the database of the store.
 """
 
@@ -31,7 +31,8 @@ CREATE INDEX IF NOT EXISTS service_answers_of_key ON service_answers (api_key, c
 """
 
 ABANDONED_SECONDS = 120.0
-"""An answer that is not there after so long will not come: its server was killed."""
+"""Seconds after which a missing response will not arrive any more, because its server was killed.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Speaker:
         speaker: identifier.
         created: seconds since 1970.
         consent: note on the consent of the speaker.
-        expires: when voiceprints are deleted; None if they are not.
+        expires: time at which voiceprints are deleted; None if they do not expire.
     """
 
     speaker: str
@@ -53,12 +54,12 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of a request with an idempotency key.
+    """The record of a request with an idempotency key.
 
     Attributes:
-        digest: of the request.
-        status: of the response; None while it is computed.
-        body: of the response, plain values.
+        digest: digest of the request.
+        status: status of the response; None while it is computed.
+        body: body of the response, as plain values.
     """
 
     digest: str
@@ -70,11 +71,11 @@ class ServiceState:
     """The tables of the service."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        """Make the tables if there are none.
+        """Create the tables if there are none.
 
         Args:
-            database: of the store (see VoiceprintStore.database), which closes it.
-            clock: gives the time, in seconds since 1970.
+            database: database of the store, which closes it (see VoiceprintStore.database).
+            clock: returns the time, in seconds since 1970.
         """
         self.database = database
         self.clock = clock
@@ -86,7 +87,7 @@ class ServiceState:
         self.database.execute("SELECT 1 FROM service_keys LIMIT 1")
 
     def add_key(self, key: ApiKey) -> None:
-        """Keep an API key."""
+        """Store an API key."""
         self.database.execute(
             "INSERT INTO service_keys VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -108,12 +109,12 @@ class ServiceState:
         ]
 
     def key(self, identifier: str) -> ApiKey | None:
-        """Return an API key by its identifier; None if there is none."""
+        """Return the API key with an identifier, or None if there is none."""
         rows = self.database.execute("SELECT * FROM service_keys WHERE id = ?", (identifier,))
         return _key(rows[0]) if rows else None
 
     def revoke(self, identifier: str) -> ApiKey:
-        """Revoke an API key, from now on. SasvError if there is none."""
+        """Revoke an API key. Raises SasvError if there is none."""
         self.database.execute(
             "UPDATE service_keys SET revoked = ? WHERE id = ? AND revoked IS NULL",
             (self.clock(), identifier),
@@ -121,12 +122,12 @@ class ServiceState:
         found = self.key(identifier)
         if found is None:
             raise SasvError(
-                f"{self.database.name}: no API key {identifier}; sasv keys list names them"
+                f"{self.database.name}: there is no API key {identifier}; sasv keys list shows them"
             )
         return found
 
     def add_speaker(self, tenant: str, speaker: str, consent: str, expires: float | None) -> bool:
-        """Keep a speaker; False if there is one of that name."""
+        """Store a speaker. Return False if one with this name exists already."""
         found = self.database.execute(
             "INSERT INTO service_speakers VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING RETURNING 1",
@@ -135,7 +136,7 @@ class ServiceState:
         return bool(found)
 
     def speaker(self, tenant: str, speaker: str) -> Speaker | None:
-        """Return a speaker; None if there is none."""
+        """Return a speaker, or None if there is none."""
         rows = self.database.execute(
             "SELECT speaker, created, consent, expires FROM service_speakers "
             "WHERE tenant = ? AND speaker = ?",
@@ -151,7 +152,7 @@ class ServiceState:
         return [speaker for (speaker,) in rows]
 
     def forget_speaker(self, tenant: str, speaker: str) -> None:
-        """Delete a speaker, and the answers that were about this speaker."""
+        """Delete a speaker, and the stored responses that refer to this speaker."""
         with self.database.transaction():
             for table in ("service_speakers", "service_answers"):
                 self.database.execute(
@@ -161,15 +162,15 @@ class ServiceState:
     def claim(
         self, key: str, name: str, digest: str, tenant: str, speaker: str, lifetime: float
     ) -> Answer | None:
-        """Say that a request is going to be answered; return what is known if it was made before.
+        """Claim a request, which is about to be answered; return its record if it was made before.
 
         Args:
             key: identifier of the API key.
             name: the idempotency key.
-            digest: of the request.
-            tenant: of the API key.
-            speaker: whom the request is about; may be empty.
-            lifetime: seconds for which answers are kept.
+            digest: digest of the request.
+            tenant: tenant of the API key.
+            speaker: the speaker to whom the request refers; may be empty.
+            lifetime: seconds for which responses are stored.
         """
         now = self.clock()
         with self.database.transaction():
@@ -195,7 +196,9 @@ class ServiceState:
         return None
 
     def keep_answer(self, key: str, name: str, status: int, body: Any, most: int) -> None:
-        """Keep the answer to a request that was claimed; the oldest ones beyond ``most`` go."""
+        """Store the response to a claimed request; if there are more than ``most``, the oldest are
+        deleted.
+        """
         with self.database.transaction():
             self.database.execute(
                 "UPDATE service_answers SET status = ?, body = ? WHERE api_key = ? AND name = ?",
@@ -214,7 +217,7 @@ class ServiceState:
                 )
 
     def release(self, key: str, name: str) -> None:
-        """Give up a request that was claimed, so that it can be made again."""
+        """Release a claimed request, so that it can be made again."""
         self.database.execute(
             "DELETE FROM service_answers WHERE api_key = ? AND name = ? AND status IS NULL",
             (key, name),

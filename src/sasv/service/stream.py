@@ -1,4 +1,4 @@
-"""``/v1/stream``: a verification of speech that arrives piece by piece, over a WebSocket.
+"""``/v1/stream``: verification of speech that arrives in pieces, over a WebSocket.
 
 The client begins with a JSON text ``{"type": "start", "speaker": ..., "format": "pcm16", "rate":
 16000}``, sends audio as binary messages, and ends with ``{"type": "end"}``. The service answers
@@ -42,7 +42,7 @@ LARGEST_MESSAGE = 1_000_000
 OPUS_RATE = 48_000
 LONGEST_KEY = 200
 START_SECONDS = 5.0
-"""In which the first message has to arrive."""
+"""Seconds within which the first message must arrive."""
 
 
 class Start(BaseModel):
@@ -59,10 +59,10 @@ class Start(BaseModel):
 
 
 class Decoder(Protocol):
-    """Turns messages into samples at the rate of the model."""
+    """Turns messages into samples at the sample rate of the model."""
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """Return the samples, float32 (samples,), that a message adds."""
+        """Return the samples of a message, float32 (samples,)."""
 
 
 class SpeakerStream(Stream):
@@ -82,7 +82,7 @@ class SpeakerStream(Stream):
 
 
 class Pcm:
-    """16-bit integers, little-endian, one channel."""
+    """Decodes 16-bit little-endian integers, one channel."""
 
     def __init__(self, rate: int, wanted: int) -> None:
         self.rest = b""
@@ -91,7 +91,7 @@ class Pcm:
             self.resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32")
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """Return the samples of a message; half of a sample waits for the next one."""
+        """Return the samples of a message. Half a sample is kept for the next message."""
         data = self.rest + data
         even = len(data) // 2 * 2
         self.rest = data[even:]
@@ -102,7 +102,7 @@ class Pcm:
 
 
 class Opus:
-    """Packets of Opus, one a message."""
+    """Decodes Opus, one packet in each message."""
 
     def __init__(self, wanted: int) -> None:
         try:
@@ -115,16 +115,18 @@ class Opus:
         self.resampler = soxr.ResampleStream(OPUS_RATE, wanted, 1, dtype="float32")
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """Return the samples of a packet. Problem where it is broken."""
+        """Return the samples of a packet. Raises Problem if it is invalid."""
         try:
             frames = self.context.decode(self.av.Packet(data))
         except (self.av.error.FFmpegError, ValueError) as error:
-            text = "a message is no packet of Opus"
+            text = "a message is not an Opus packet"
             raise Problem(422, "unreadable_audio", text) from error
         waves = [np.atleast_2d(frame.to_ndarray()).mean(axis=0) for frame in frames]
         wave = np.concatenate([np.zeros(0), *waves]).astype(np.float32)
         if not np.isfinite(wave).all():
-            raise Problem(422, "unreadable_audio", "a packet of Opus holds no finite numbers")
+            raise Problem(
+                422, "unreadable_audio", ("an Opus packet contains values that are not finite")
+            )
         found: np.ndarray = self.resampler.resample_chunk(wave)
         return found
 
@@ -165,7 +167,7 @@ class _Conversation:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """Take one of the places for streams, which only holders of API keys can fill."""
+        """Reserve one of the streams. Only holders of API keys can do so."""
         service = self.service
         if service.open_streams >= service.settings.streams:
             text = f"{service.open_streams} streams are open already; try again later"
@@ -214,11 +216,11 @@ class _Conversation:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            text = f"the first message has to be a start in JSON: {place} {first['msg']}"
+            text = f"the first message must be a start message in JSON: {place} {first['msg']}"
             raise Problem(422, "invalid_request", text) from error
 
     async def _audio(self) -> bytes | None:
-        """Return the next audio; None at the end."""
+        """Return the next audio, or None at the end."""
         message = await self._message(self.settings.stream_timeout)
         data: bytes | None = message.get("bytes")
         if data is not None:
@@ -228,7 +230,7 @@ class _Conversation:
         except (ValueError, RecursionError):
             ends = False
         if not ends:
-            text = 'audio is sent as binary messages, and {"type": "end"} at the end'
+            text = 'send audio as binary messages, and {"type": "end"} at the end'
             raise Problem(422, "invalid_request", text)
         return None
 
@@ -237,7 +239,7 @@ class _Conversation:
             async with asyncio.timeout(seconds):
                 message = await self.socket.receive()
         except TimeoutError as error:
-            text = f"no message for {seconds:g} s"
+            text = f"no message arrived for {seconds:g} s"
             raise Problem(408, "timeout", text) from error
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", CLOSED))
@@ -259,7 +261,7 @@ class _Conversation:
 
 
 async def _refuse(socket: WebSocket, problem: Problem) -> None:
-    """Say what is wrong, and close."""
+    """Send the problem, and close the stream."""
     service_of(socket).metrics.problems.labels(problem.code).inc()
     code = {503: BUSY, 500: FAILED}.get(problem.status, REFUSED)
     try:

@@ -1,4 +1,4 @@
-"""Reads the audio of a request: the body itself, or the file of a form."""
+"""Reads the audio of a request, which is the body itself or a file in a form."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from sasv.service.problems import Problem
 
 FILE = "file"
-"""Field of a form that holds the audio."""
+"""Field of a form that contains the audio."""
 
 MOST_FIELDS = 8
 LONGEST_FIELD = 1000
@@ -23,9 +23,11 @@ NOT_AUDIO = ("application/json", "application/x-www-form-urlencoded", "text/")
 AUDIO_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "An audio file of any format that is read: its content decides, not its "
-        "type. Either the bytes themselves, or a form with the field `file`, in which the "
-        "parameters of the query may stand as well.",
+        "description": (
+            "An audio file in any supported format, which is detected from its content. Send "
+            "either the bytes themselves, or a form with the field `file`, which may also contain "
+            "the query parameters."
+        ),
         "content": {
             "audio/*": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -40,7 +42,7 @@ AUDIO_BODY: dict[str, Any] = {
         },
     }
 }
-"""What OpenAPI says of such a body."""
+"""The OpenAPI description of such a body."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,19 @@ class Upload:
     """The audio of a request.
 
     Attributes:
-        data: bytes of the file.
-        fields: further fields of the form.
+        data: the bytes of the file.
+        fields: the other fields of the form.
     """
 
     data: bytes
     fields: Mapping[str, str]
 
     def text(self, name: str, default: str | None = None) -> str | None:
-        """Return a field of the form, or what the query says."""
+        """Return a field of the form, or else the value from the query."""
         return self.fields.get(name, default)
 
     def digest(self, request: Request, values: Mapping[str, Any]) -> str:
-        """Return what tells this request from others: what it asks for, and its audio."""
+        """Return a digest of what is requested and of the audio."""
         asked = [request.method, request.url.path, sorted(values.items())]
         return hashlib.sha256(json.dumps(asked).encode() + b"\n" + self.data).hexdigest()
 
@@ -69,11 +71,11 @@ async def read_upload(request: Request, known: tuple[str, ...] = ()) -> Upload:
     """Read the audio of a request.
 
     Args:
-        request: whose body was not read yet.
-        known: fields that a form may have beside the file.
+        request: the request; its body has not been read yet.
+        known: fields that a form may have besides the file.
 
     Raises:
-        Problem: the body is of another type, or the form has another layout.
+        Problem: the body has another type, or the form has other fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM:
@@ -87,21 +89,21 @@ async def read_upload(request: Request, known: tuple[str, ...] = ()) -> Upload:
     try:
         form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD)
     except HTTPException as error:
-        raise Problem(422, "invalid_request", f"the form is broken: {error.detail}") from error
+        raise Problem(422, "invalid_request", f"the form is invalid: {error.detail}") from error
     try:
         fields: dict[str, str] = {}
         file: UploadFile | None = None
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name != FILE:
-                    raise Problem(422, "invalid_request", f"the file is the field '{FILE}'")
+                    raise Problem(422, "invalid_request", f"the file must be in the field '{FILE}'")
                 file = value
             elif name not in known or name in fields:
                 raise Problem(
                     422,
                     "invalid_request",
-                    f"the form has the field '{name[:50]}'; it may have "
-                    f"{', '.join((FILE, *known))}, each once",
+                    f"the form has the field '{name[:50]}'; only {', '.join((FILE, *known))} "
+                    "are allowed, each once",
                 )
             else:
                 fields[name] = value

@@ -1,4 +1,4 @@
-"""Threads for what must not block the event loop, with a bound on what waits for them."""
+"""Threads for work that must not block the event loop, with a limit on waiting requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,14 +15,14 @@ STORE_THREADS = 4
 
 
 class Workers:
-    """Threads that decode and embed, and others that read and write the store.
+    """Some threads decode and embed, and others read and write the store.
 
     Attributes:
-        pending: requests that are computed or wait for it.
+        pending: number of requests that are being computed or are waiting.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Start without a thread; they are made when they are needed."""
+        """Begin without threads; they are started when needed."""
         self.settings = settings
         self.metrics = metrics
         self.pending = 0
@@ -30,13 +30,13 @@ class Workers:
         self._storing = ThreadPoolExecutor(STORE_THREADS, "sasv-store")
 
     def check(self) -> None:
-        """Raise Problem where no further request may wait."""
+        """Raise Problem if no further request may wait."""
         if self.pending >= self.settings.workers + self.settings.queue:
-            text = f"{self.pending} requests wait already; try again later"
+            text = f"{self.pending} requests are already waiting; try again later"
             raise Problem(503, "busy", text, {"Retry-After": "1"})
 
     async def compute(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Run something that takes long. Problem where too much waits already."""
+        """Run a function that takes long. Raises Problem if too many requests are waiting."""
         self.check()
         self.pending += 1
         self._show()
@@ -46,16 +46,16 @@ class Workers:
         except BaseException:
             self._done()
             raise
-        # Not when this task ends: it may be cancelled while the thread goes on.
+        # Not when this task ends, because it may be cancelled while the thread continues.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         return await asyncio.wrap_future(future)
 
     async def store(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Run something that reads or writes the store."""
+        """Run a function that reads or writes the store."""
         return await asyncio.get_running_loop().run_in_executor(self._storing, work, *arguments)
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Finish the work in progress."""
         self._computing.shutdown()
         self._storing.shutdown()
 

@@ -1,4 +1,4 @@
-"""The audit trail: a chain of entries to which a store appends, and which names nobody."""
+"""The audit trail: a chain of entries to which a store appends, and which contains no names."""
 
 import json
 from typing import Any
@@ -9,17 +9,17 @@ from sasv.store.keys import keyed_digest
 from sasv.store.settings import Settings
 
 START = "0" * 64
-"""What stands in the first entry for the digest of the one before."""
+"""Replaces the digest of the preceding entry in the first entry."""
 
 UNCHANGED = ("compare", "export")
-"""Actions after which the embeddings are those of before."""
+"""Actions that do not change embeddings."""
 
 TOGETHER = 1000
-"""Entries that are checked at a time."""
+"""Number of entries that are checked at a time."""
 
 
 class AuditTrail:
-    """Entries with digests that only the holder of the key can make."""
+    """Entries with digests that can only be computed with the key."""
 
     def __init__(self, database: Database, settings: Settings, key: bytes) -> None:
         self._database = database
@@ -27,7 +27,7 @@ class AuditTrail:
         self._key = key
 
     def subject(self, speaker: str, tenant: str) -> str:
-        """Return the digest that stands for a speaker."""
+        """Return the digest that replaces the name of a speaker."""
         return keyed_digest(self._key, json.dumps([tenant, speaker]))
 
     def append(
@@ -48,7 +48,7 @@ class AuditTrail:
         return number, digest
 
     def of(self, speaker: str, tenant: str) -> list[dict[str, Any]]:
-        """Return the entries on a speaker, as plain values for JSON."""
+        """Return the entries about a speaker, as plain values for JSON."""
         rows = self._database.execute(
             "SELECT number, time, action, details FROM audit WHERE subject = ? ORDER BY number",
             (self.subject(speaker, tenant),),
@@ -59,7 +59,7 @@ class AuditTrail:
         ]
 
     def verify(self) -> int:
-        """Return the number of entries. SasvError if one was changed, added, or removed."""
+        """Return the number of entries. Raises SasvError if one was changed, added, or removed."""
         name = self._database.name
         before = START
         number = 0

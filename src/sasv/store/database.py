@@ -1,4 +1,4 @@
-"""What a store needs of a database: queries, transactions among writers, consistent reads."""
+"""The interface of databases for a store: queries, exclusive transactions, and consistent reads."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -11,19 +11,19 @@ import numpy as np
 Row = tuple[Any, ...]
 
 BUSY_SECONDS = 30.0
-"""How long a writer waits for another one."""
+"""Seconds for which a writer waits for another one."""
 
 
 class VectorTable(Protocol):
-    """Directions of voiceprints that the database itself searches. They are not encrypted."""
+    """Directions of voiceprints that the database itself can search. They are not encrypted."""
 
     def put(self, identifier: str, direction: np.ndarray) -> None:
-        """Keep the direction of a voiceprint, in place of an earlier one; it is deleted together
+        """Store the direction of a voiceprint, replacing an earlier one. It is deleted together
         with the voiceprint.
         """
 
     def get(self, identifier: str) -> np.ndarray | None:
-        """Return the direction of a voiceprint; None if there is none."""
+        """Return the direction of a voiceprint, or None if there is none."""
 
     def nearest(
         self, direction: np.ndarray, tenant: str, model: str, top: int, now: float
@@ -34,12 +34,12 @@ class VectorTable(Protocol):
 
 
 class Database(ABC):
-    """One connection, which the threads of a process share.
+    """A connection that is shared by the threads of a process.
 
-    Queries are those that SQLite and PostgreSQL have in common, with ``?`` for values.
+    Queries use only what SQLite and PostgreSQL have in common, with ``?`` for values.
 
     Attributes:
-        name: of the database, for messages, without a password.
+        name: name of the database for messages, without a password.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,11 +49,11 @@ class Database(ABC):
 
     @abstractmethod
     def prepare(self, tables: str, searchable: bool) -> None:
-        """Make the tables, inside a transaction, and the table of directions if it is wanted.
+        """Create the tables inside a transaction, and the table of directions if requested.
 
         Args:
             tables: statements, with the types {number}, {real}, and {blob}.
-            searchable: whether the database itself has to search directions.
+            searchable: whether the database itself must be able to search directions.
         """
 
     @abstractmethod
@@ -62,33 +62,33 @@ class Database(ABC):
 
     @abstractmethod
     def vector_table(self) -> VectorTable:
-        """Return the table of directions that ``prepare`` made."""
+        """Return the table of directions that ``prepare`` created."""
 
     @abstractmethod
     def close(self) -> None:
         """Close the connection."""
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
-        """Run a statement; return its rows.
+        """Execute a statement; return its rows.
 
         Raises:
             StorageError: the database cannot be reached, or is busy.
-            SasvError: it cannot do it.
+            SasvError: the database cannot execute the statement.
         """
         with self._lock:
             return self._execute(query, values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make the changes inside at once or not at all, with no other writer in between; nested
-        ones belong to the outer one.
+        """Make all changes in the block or none, with no other writer in between. Nested
+        transactions are part of the outer one.
         """
         with self._within(self._begin_writing):
             yield
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all reads inside see the same state."""
+        """Make all reads in the block see the same state."""
         with self._within(self._begin_reading):
             yield
 
@@ -123,4 +123,4 @@ class Database(ABC):
 
     @abstractmethod
     def _rollback(self) -> None:
-        """Undo the transaction. It never raises: the error that led here is the one to report."""
+        """Roll back the transaction. It never raises, so that the original error is reported."""

@@ -1,4 +1,4 @@
-"""Voices that are enrolled already under another name."""
+"""Voices that are already enrolled under another name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from sasv.store.record import Stored
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An enrolled speaker whose voice a new voiceprint is taken for.
+    """An enrolled speaker whose voice matches a new voiceprint.
 
     Attributes:
         speaker: name under which the voice is enrolled.
-        id: of the voiceprint.
-        score: mean score of the new recordings against it.
-        llr: mean log-likelihood ratio for the same speaker; None if the model gives none.
+        id: identifier of the voiceprint.
+        score: mean score of the new recordings against the voiceprint.
+        llr: mean log-likelihood ratio for the same speaker; None if the model does not compute one.
     """
 
     speaker: str
@@ -30,28 +30,28 @@ class Duplicate:
 
 
 class DuplicateVoice(SasvError):
-    """A voice is enrolled already under another name.
+    """A voice is already enrolled under another name.
 
     Attributes:
-        found: under which, the likeliest first.
+        found: the duplicates, the most likely first.
     """
 
     def __init__(self, speaker: str, found: Sequence[Duplicate]) -> None:
         first = found[0]
         others = "" if len(found) == 1 else f", and {len(found) - 1} more"
         super().__init__(
-            f"{speaker}: this voice is enrolled already as {first.speaker} (voiceprint {first.id}, "
-            f"score {first.score:.3f}){others}; nothing was kept"
+            f"{speaker}: this voice is already enrolled as {first.speaker} (voiceprint {first.id}, "
+            f"score {first.score:.3f}){others}; nothing was stored"
         )
         self.found = tuple(found)
 
 
 def same_voice(verifier: Verifier, stored: Stored, voiceprint: Voiceprint) -> Duplicate | None:
-    """Return the duplicate if the recordings of a voiceprint would, on average, be taken for the
-    stored speaker; None if not. Whether they are spoofed plays no part.
+    """Return the duplicate if the recordings of a voiceprint would, on average, be accepted as the
+    stored speaker, or None if not. Whether they are spoofed is ignored.
 
     Args:
-        verifier: of the model that made both.
+        verifier: verifier of the model that made both.
         stored: the enrolled speaker.
         voiceprint: the new one.
     """
@@ -71,7 +71,9 @@ def same_voice(verifier: Verifier, stored: Stored, voiceprint: Voiceprint) -> Du
 
 
 def _margin(decision: Decision) -> tuple[float, float | None]:
-    """Return how far a decision lies above the threshold for the speaker, and its ratio."""
+    """Return by how much a decision exceeds the threshold for the speaker, and its log-likelihood
+    ratio.
+    """
     llr = decision.llrs.get(SPEAKER, decision.llrs.get(SASV))
     if llr is None or SASV not in decision.llr_thresholds:
         return decision.scores[SASV] - decision.thresholds[SASV], None

@@ -1,4 +1,4 @@
-"""Keys and encryption: AES-GCM with 256 bits, by ``cryptography``."""
+"""Keys and encryption: AES-GCM with 256 bits, from the package ``cryptography``."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import atomic_path, clear_temporaries, read_bytes
 
 VARIABLE = "SASV_STORE_KEY"
-"""Environment variable that holds the key if no file is given."""
+"""Environment variable that contains the key if no file is given."""
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -28,11 +28,13 @@ def key_text(key: bytes) -> str:
 
 
 def write_key(path: str | os.PathLike[str], key: bytes) -> None:
-    """Write a key file that only its owner can read, whole or not at all. SasvError where the file
-    exists.
+    """Write a key file that only its owner can read, completely or not at all. Raises SasvError if
+    the file exists.
     """
     target = Path(path)
-    exists = SasvError(f"{os.fspath(path)}: exists; a key is never overwritten")
+    exists = SasvError(
+        f"{os.fspath(path)}: the file exists, and a key is never overwritten; choose another name"
+    )
     clear_temporaries(target.parent)  # a killed process may have left a copy of the key
     if os.path.lexists(target):
         raise exists
@@ -55,7 +57,7 @@ def read_key(path: str | os.PathLike[str] = "") -> bytes:
     """Return the key in a file, or in the environment variable if no file is given.
 
     Raises:
-        SasvError: there is none, or it is no key of 256 bits.
+        SasvError: there is no key, or it is not a key of 256 bits.
     """
     if path:
         name = os.fspath(path)
@@ -65,15 +67,15 @@ def read_key(path: str | os.PathLike[str] = "") -> bytes:
         text = os.environ.get(VARIABLE, "")
         if not text:
             raise SasvError(
-                f"a store needs its key: give --key FILE, or set {VARIABLE}; sasv store new-key "
-                "FILE makes one"
+                f"a store needs its key; give --key FILE, or set {VARIABLE}; sasv store new-key "
+                "FILE makes a key"
             )
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise SasvError(f"{name}: is no key; it has to be 32 bytes in base64")
+        raise SasvError(f"{name}: this is not a key, which consists of 32 bytes in base64")
     return key
 
 
@@ -86,14 +88,14 @@ def _cipher(key: bytes) -> Any:
 
 
 def encrypted(key: bytes, data: bytes, context: str) -> bytes:
-    """Encrypt bytes; they can be decrypted with the same key and context alone."""
+    """Encrypt bytes. They can only be decrypted with the same key and context."""
     nonce = os.urandom(NONCE_BYTES)
     sealed: bytes = _cipher(key).encrypt(nonce, data, context.encode())
     return nonce + sealed
 
 
 def decrypted(key: bytes, data: bytes, context: str, what: str) -> bytes:
-    """Return what was encrypted. SasvError if key, context, or bytes are others."""
+    """Decrypt bytes. Raises SasvError if the key, the context, or the bytes differ."""
     cipher = _cipher(key)
     from cryptography.exceptions import InvalidTag
 
@@ -101,11 +103,11 @@ def decrypted(key: bytes, data: bytes, context: str, what: str) -> bytes:
         found: bytes = cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], context.encode())
     except (InvalidTag, ValueError) as error:
         raise SasvError(
-            f"{what}: cannot be decrypted; is it the right key, and unchanged?"
+            f"{what}: cannot be decrypted; the key is wrong, or the data were changed"
         ) from error
     return found
 
 
 def keyed_digest(key: bytes, text: str) -> str:
-    """Return a digest that only the holder of the key can make (HMAC-SHA-256), hexadecimal."""
+    """Return a digest that can only be computed with the key (HMAC-SHA-256), in hexadecimal."""
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

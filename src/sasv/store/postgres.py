@@ -1,7 +1,7 @@
-"""A PostgreSQL database, which several servers share.
+"""A PostgreSQL database, which several servers can share.
 
-The tables are in a schema of their own, ``sasv``, so that a database holds one store. Writers take
-turns by an advisory lock of the database, so that the audit trail is one chain whichever server
+The tables are in a separate schema, ``sasv``, so a database contains one store. Writers take turns
+with an advisory lock of the database, so that the audit trail is a single chain, whichever server
 appends to it.
 """
 
@@ -23,25 +23,25 @@ CONNECT_SECONDS = 10
 
 
 def is_address(path: object) -> bool:
-    """Whether a store is named by the address of a PostgreSQL database, not by a file."""
+    """Whether a store is given as the address of a PostgreSQL database, not as a file."""
     return isinstance(path, str) and path.startswith(SCHEMES)
 
 
 class PostgresDatabase(Database):
-    """A connection that is made again if it was lost between two transactions."""
+    """A connection that is renewed if it was lost between two transactions."""
 
     def __init__(self, address: str, create: bool) -> None:
         """Connect.
 
         Args:
-            address: ``postgresql://user@host/database``, as libpq takes it; libpq also reads
-                PGPASSFILE, PGSERVICE, and its other environment variables.
-            create: make the tables later if there are none.
+            address: ``postgresql://user@host/database``, in the form that libpq accepts; libpq also
+                reads PGPASSFILE, PGSERVICE, and its other environment variables.
+            create: whether the tables will be created if there are none.
 
         Raises:
-            StorageError: the server does not answer.
-            SasvError: the address is malformed, or the database holds no store and none shall be
-                made.
+            StorageError: the server does not respond.
+            SasvError: the address is malformed, or the database contains no store and ``create`` is
+                not set.
         """
         try:
             import psycopg
@@ -51,7 +51,7 @@ class PostgresDatabase(Database):
         try:
             parts = psycopg.conninfo.conninfo_to_dict(address)
         except psycopg.Error:
-            # The message would repeat the address, which may hold a password.
+            # The message would repeat the address, which may contain a password.
             raise SasvError(
                 "the address of the store is malformed; write postgresql://user@host/database"
             ) from None
@@ -60,10 +60,10 @@ class PostgresDatabase(Database):
         self._connection: Any = None
         self._connect()
         if not create and self.empty():
-            raise SasvError(f"{self.name}: no such store")
+            raise SasvError(f"{self.name}: there is no store; create one with sasv store create")
 
     def prepare(self, tables: str, searchable: bool) -> None:
-        """Make the schema and its tables."""
+        """Create the schema and its tables."""
         self.execute("CREATE SCHEMA IF NOT EXISTS sasv")
         for statement in tables.format(**TYPES).split(";"):
             if statement.strip():
@@ -74,7 +74,8 @@ class PostgresDatabase(Database):
             except SasvError as error:
                 raise SasvError(
                     f"{self.name}: a searchable store needs the extension pgvector; install it on "
-                    f"the server, and let its administrator run CREATE EXTENSION vector ({error})"
+                    "the server, and ask the administrator to run CREATE EXTENSION vector "
+                    f"({error})"
                 ) from error
             self.execute(
                 "CREATE TABLE directions ("
@@ -83,7 +84,7 @@ class PostgresDatabase(Database):
             )
 
     def empty(self) -> bool:
-        """Whether the database holds no store yet."""
+        """Whether the database contains no store yet."""
         return self.execute("SELECT to_regclass('sasv.settings')")[0][0] is None
 
     def vector_table(self) -> VectorTable:
@@ -104,7 +105,7 @@ class PostgresDatabase(Database):
             )
             self._connection.execute("SET search_path TO sasv, public")
             self._connection.execute(f"SET lock_timeout TO {round(1000 * BUSY_SECONDS)}")
-            # An acknowledged change has to be on the disk, whatever the default of the server is.
+            # An acknowledged change must be on the disk, whatever the default of the server is.
             (found,) = self._connection.execute("SHOW synchronous_commit").fetchone()
             if found == "off":
                 self._connection.execute("SET synchronous_commit TO on")
@@ -123,8 +124,8 @@ class PostgresDatabase(Database):
             raise SasvError(f"{self.name}: cannot be used as a store ({_line(error)})") from error
 
     def _cursor(self, query: str, values: tuple[Any, ...] | None) -> Any:
-        """Run a statement, on a new connection if the old one was lost outside a transaction:
-        whatever runs there only reads, so that nothing can be done twice.
+        """Execute a statement, on a new connection if the old one was lost outside a transaction.
+        Outside transactions there are only reads, so nothing can be done twice.
         """
         try:
             return self._connection.execute(query, values)
@@ -154,15 +155,15 @@ class PostgresDatabase(Database):
 
 
 class PgVectorTable:
-    """Directions as vectors of pgvector, compared with each row of a tenant, without an index: an
-    index of pgvector is approximate, and this search is exact.
+    """Directions as vectors of pgvector. All rows of a tenant are compared, without an index,
+    because an index of pgvector is approximate and this search is exact.
     """
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
     def put(self, identifier: str, direction: np.ndarray) -> None:
-        """Keep the direction of a voiceprint, in place of an earlier one."""
+        """Store the direction of a voiceprint, replacing an earlier one."""
         self._database.execute(
             "INSERT INTO directions VALUES (?, ?::vector) "
             "ON CONFLICT (id) DO UPDATE SET direction = excluded.direction",
@@ -170,7 +171,7 @@ class PgVectorTable:
         )
 
     def get(self, identifier: str) -> np.ndarray | None:
-        """Return the direction of a voiceprint; None if there is none."""
+        """Return the direction of a voiceprint, or None if there is none."""
         found = self._database.execute(
             "SELECT direction::real[] FROM directions WHERE id = ?", (identifier,)
         )
@@ -194,5 +195,5 @@ def _text(direction: np.ndarray) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """Return the first line of an error; the others quote the statement."""
+    """Return the first line of an error, because the others quote the statement."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a store records about a voiceprint and about a deletion."""
+"""The records of a voiceprint and of a deletion."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +13,15 @@ class Stored:
     """A voiceprint in a store.
 
     Attributes:
-        id: of the voiceprint.
-        tenant: whose customer the speaker is.
-        speaker: whose voice it is.
-        label: which of the speaker's voiceprints: headset, phone.
+        id: identifier of the voiceprint.
+        tenant: customer to whom the speaker belongs.
+        speaker: name of the speaker.
+        label: distinguishes the speaker's voiceprints, for instance headset and phone.
         model: fingerprint of the model that made it.
-        net_speech: seconds of speech that it was made of.
+        net_speech: seconds of speech in its recordings.
         created: seconds since 1970.
-        used: when it was last compared; None where it never was.
-        expires: when it is deleted; None if it is not.
+        used: time of the last comparison; None if there was none.
+        expires: time at which it is deleted; None if it does not expire.
         consent: note on the consent of the speaker.
         voiceprint: the embeddings.
     """
@@ -39,7 +39,7 @@ class Stored:
     voiceprint: Voiceprint
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is held, as plain values for JSON, embeddings included."""
+        """Return all fields, including embeddings, as plain values for JSON."""
         values = {name: value for name, value in asdict(self).items() if name != "voiceprint"}
         return values | {"voiceprint": self.voiceprint.to_json()}
 
@@ -50,12 +50,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was deleted, and the entry of the audit trail that says so.
+    """The receipt of a deletion, with the entry of the audit trail that records it.
 
     Attributes:
         deleted: identifiers of the voiceprints.
         entry: number of the entry.
-        digest: of the entry; ``sasv store verify`` proves that it is in the trail.
+        digest: digest of the entry; ``sasv store verify`` proves that the entry is in the trail.
     """
 
     deleted: tuple[str, ...]

@@ -11,7 +11,7 @@ from sasv.store.record import Stored
 
 
 def direction_of(voiceprint: Voiceprint) -> np.ndarray:
-    """Return the direction of the mean embedding: float32 (dimension,), of length one."""
+    """Return the direction of the mean embedding: float32 (dimension,), of norm 1."""
     vectors = [np.asarray(one.vector, np.float64) for one in voiceprint.recordings]
     direction: np.ndarray = unit(np.mean(vectors, axis=0)).astype(np.float32)
     return direction
@@ -21,7 +21,7 @@ class Directions:
     """The directions of all voiceprints of one tenant and one model.
 
     Attributes:
-        state: of the store, when they were read.
+        state: state of the store when the directions were read.
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,12 @@ class Directions:
         versions: dict[str, bytes],
         load: Callable[[Sequence[str]], Iterable[Stored]],
     ) -> None:
-        """Bring them up to date; only what is new or changed is read.
+        """Update the directions. Only new or changed voiceprints are read.
 
         Args:
-            state: of the store.
-            versions: identifier -> something that differs after each change, of all voiceprints.
+            state: current state of the store.
+            versions: identifier -> something that differs after each change, for all
+                voiceprints.
             load: reads voiceprints.
         """
         kept = [
@@ -70,7 +71,7 @@ class Directions:
         """Return the voiceprints with the highest cosines that have not expired: (id, cosine).
 
         Raises:
-            SasvError: the vector has another dimension than theirs.
+            SasvError: the dimension of the vector differs from theirs.
         """
         if not self._identifiers or top < 1:
             return []

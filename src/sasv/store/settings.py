@@ -1,4 +1,4 @@
-"""Named values of a store: its format, its keys, and marks of its state."""
+"""The settings of a store: its format, its keys, and markers of its state."""
 
 from sasv.core.errors import SasvError
 from sasv.store.database import Database
@@ -11,21 +11,21 @@ class Settings:
         self._database = database
 
     def get(self, name: str) -> bytes:
-        """Return a value. SasvError if there is none, which every store has."""
+        """Return a value that every store has. Raises SasvError if it is missing."""
         value = self.find(name)
         if value is None:
             raise SasvError(
-                f"{self._database.name}: is no store of sasv, or {name} was removed from it"
+                f"{self._database.name}: this is not a store of sasv, or {name} was removed from it"
             )
         return value
 
     def find(self, name: str) -> bytes | None:
-        """Return a value; None if there is none."""
+        """Return a value, or None if there is none."""
         found = self._database.execute("SELECT value FROM settings WHERE name = ?", (name,))
         return found[0][0] if found else None
 
     def set(self, name: str, value: bytes) -> None:
-        """Write a value, in place of an earlier one."""
+        """Write a value, replacing an earlier one."""
         self._database.execute(
             "INSERT INTO settings VALUES (?, ?) "
             "ON CONFLICT (name) DO UPDATE SET value = excluded.value",

@@ -1,4 +1,4 @@
-"""One SQLite file, which any number of processes of a machine can share."""
+"""An SQLite file, which any number of processes on one machine can share."""
 
 import contextlib
 import os
@@ -14,13 +14,18 @@ TYPES = {"number": "INTEGER", "real": "REAL", "blob": "BLOB"}
 
 
 class SqliteDatabase(Database):
-    """A file in which each change is on the disk before its call returns."""
+    """A file. Each change is on the disk before its call returns."""
 
     def __init__(self, path: str | os.PathLike[str], create: bool) -> None:
-        """Open a file. SasvError if there is none and none shall be made, or it is no database."""
+        """Open a file. Raises SasvError if it does not exist and ``create`` is not set, or if it is
+        not a database.
+        """
         super().__init__(os.fspath(path))
         if not create and not Path(path).is_file():
-            raise SasvError(f"{self.name}: no such store")
+            raise SasvError(
+                f"{self.name}: there is no such store; check the path, or create one with sasv "
+                "store create"
+            )
         try:
             os.close(os.open(self.name, os.O_RDWR | os.O_CREAT, 0o600))
             self._connection = sqlite3.connect(
@@ -32,11 +37,11 @@ class SqliteDatabase(Database):
             raise SasvError(f"{self.name}: cannot be used as a store ({error})") from error
 
     def prepare(self, tables: str, searchable: bool) -> None:
-        """Make the tables."""
+        """Create the tables."""
         if searchable:
             raise SasvError(
-                f"{self.name}: a store in a file is searched in the memory of sasv; only one in "
-                "PostgreSQL can be searchable"
+                f"{self.name}: a store in a file is searched in memory, so it cannot be made "
+                "searchable; only a store in PostgreSQL can"
             )
         for statement in tables.format(**TYPES).split(";"):
             self.execute(statement)
@@ -46,7 +51,7 @@ class SqliteDatabase(Database):
         return not self.execute("SELECT 1 FROM sqlite_master")
 
     def vector_table(self) -> VectorTable:
-        """Raise SasvError: there is none in a file."""
+        """Raise SasvError, because a store in a file has none."""
         raise SasvError(f"{self.name}: a store in a file has no table of directions")
 
     def close(self) -> None:

@@ -2,8 +2,8 @@
 
 A change and its entry in the audit trail are one transaction, which is on the disk before the call
 returns. Embeddings are encrypted with a data key of the store; this key, and that of the audit
-trail, are in the store, encrypted with the key of the owner. The audit trail names speakers by
-keyed digests alone, and each entry contains the digest of the one before.
+trail, are in the store, encrypted with the key of the owner. The audit trail identifies speakers by
+keyed digests only, and each entry contains the digest of the one before.
 """
 
 import json
@@ -46,16 +46,18 @@ CREATE TABLE audit (
 );
 """
 COLUMNS = "id, tenant, speaker, label, model, net_speech, created, expires, consent, used, sealed"
-"""All but the last two are sealed together with the embeddings, so that no row can be changed."""
+"""All but the last two are encrypted together with the embeddings, so that no row can be changed
+unnoticed.
+"""
 
 MOST_CHARACTERS = 200
-"""Of the name of a speaker or tenant, and of a label."""
+"""Maximum length of the name of a speaker or tenant, and of a label."""
 
 MOST_DUPLICATES = 10
-"""Voiceprints that a new one is compared with, those with the highest cosines."""
+"""Number of voiceprints, those with the highest cosines, that are compared with a new one."""
 
 TOGETHER = 1000
-"""Rows that are read at a time where there may be many."""
+"""Number of rows that are read at a time if there may be many."""
 
 
 class VoiceprintStore:
@@ -63,7 +65,7 @@ class VoiceprintStore:
 
     Attributes:
         path: the file, or the address of the database without its password.
-        searchable: whether the database holds unencrypted directions, and searches them itself.
+        searchable: whether the database contains unencrypted directions, and searches them itself.
     """
 
     def __init__(
@@ -79,15 +81,15 @@ class VoiceprintStore:
         Args:
             path: the file, or ``postgresql://user@host/database``.
             key: key of the owner (see keys.read_key).
-            create: make a new store if there is none.
-            clock: gives the time, in seconds since 1970.
+            create: create the store if there is none.
+            clock: returns the time, in seconds since 1970.
             searchable: of a new store in PostgreSQL: keep the directions of voiceprints
-                unencrypted, so that pgvector can search them. By default each process searches in
-                its own memory. An existing store stays what it is.
+                unencrypted, so that pgvector can search them. By default, each process searches in
+                its own memory. An existing store does not change.
 
         Raises:
             StorageError: the database cannot be reached at the moment.
-            SasvError: no store, or one of another key.
+            SasvError: there is no store, or it has another key.
         """
         self.clock = clock
         self._searches: dict[tuple[str, str], Directions] = {}
@@ -122,7 +124,8 @@ class VoiceprintStore:
         self.searchable = bool(self._settings.find("searchable"))
         if searchable and not self.searchable:
             raise SasvError(
-                f"{self.path}: was not made searchable; enrol its speakers in a new store that is"
+                f"{self.path}: this store was not created as searchable; create a new one with "
+                "--searchable, and enrol the speakers there"
             )
         self._vectors: VectorTable | None = (
             self._database.vector_table() if self.searchable else None
@@ -131,7 +134,7 @@ class VoiceprintStore:
     @property
     def database(self) -> Database:
         """The database, for further tables of a service. Calls of the store inside its
-        ``transaction()`` are one change.
+        ``transaction()`` form one change.
         """
         return self._database
 
@@ -148,35 +151,36 @@ class VoiceprintStore:
         expires: float | None = None,
         verifier: Verifier | None = None,
     ) -> Stored:
-        """Keep a voiceprint; one of the same tenant, speaker, and label is replaced.
+        """Store a voiceprint, replacing that of the same tenant, speaker, and label.
 
         Args:
-            voiceprint: with the name of its speaker.
-            tenant: whose customer the speaker is.
-            label: which of the speaker's voiceprints it is.
+            voiceprint: the voiceprint, with the name of its speaker.
+            tenant: customer to whom the speaker belongs.
+            label: distinguishes the speaker's voiceprints.
             consent: note on the consent of the speaker.
-            expires: when it is deleted, in seconds since 1970.
-            verifier: refuse a voice that this takes for another speaker of the tenant (see
-                ``duplicates``); by default no other speakers are compared.
+            expires: time at which it is deleted, in seconds since 1970.
+            verifier: refuses a voice that matches another speaker of the tenant (see
+                ``duplicates``); by default, other speakers are not compared.
 
         Raises:
-            DuplicateVoice: the voice is enrolled already under another name.
+            DuplicateVoice: the voice is already enrolled under another name.
             SasvError: the voiceprint has no name, or its speaker opted out.
         """
         speaker = voiceprint.speaker
         if not speaker:
-            raise SasvError("a voiceprint that is kept needs the name of its speaker")
+            raise SasvError("a voiceprint needs the name of its speaker to be stored")
         for what, name in (("speaker", speaker), ("tenant", tenant), ("label", label)):
             _check_name(what, name)
         if not voiceprint.recordings:
-            raise SasvError(f"the voiceprint of {speaker} holds no recording")
+            raise SasvError(f"the voiceprint of {speaker} contains no recording")
         identifier = uuid.uuid4().hex
-        # Before the transaction as well, so that what is read for it keeps no other writer waiting.
+        # Also done before the transaction, so that reading the voiceprints does not keep other
+        # writers waiting.
         self._refuse_duplicates(voiceprint, verifier, tenant)
         with self._database.transaction():
             self._refuse_duplicates(voiceprint, verifier, tenant)
             if self.opted_out(speaker, tenant):
-                raise SasvError(f"{speaker} opted out; no voiceprint of this speaker may be kept")
+                raise SasvError(f"{speaker} opted out; no voiceprint of this speaker may be stored")
             self._database.execute(
                 "DELETE FROM voiceprints WHERE tenant = ? AND speaker = ? AND label = ?",
                 (tenant, speaker, label),
@@ -193,10 +197,10 @@ class VoiceprintStore:
         return self.get(identifier)
 
     def get(self, identifier: str) -> Stored:
-        """Return a voiceprint that has not expired. SasvError if there is none."""
+        """Return a voiceprint that has not expired. Raises SasvError if there is none."""
         found = self._select("id = ?", (identifier,))
         if not found:
-            raise SasvError(f"{self.path}: no voiceprint {identifier}")
+            raise SasvError(f"{self.path}: there is no voiceprint {identifier}")
         return found[0]
 
     def of(self, speaker: str, tenant: str = "default") -> list[Stored]:
@@ -254,17 +258,19 @@ class VoiceprintStore:
     def search(
         self, vector: np.ndarray, model: str, tenant: str = "default", top: int = 5
     ) -> list[tuple[str, float]]:
-        """Return the voiceprints that an embedding is most like: (id, cosine), the likeliest first.
+        """Return the voiceprints that are most similar to an embedding: (id, cosine), the most
+        similar first.
 
         The search is exact. The directions of all voiceprints of the tenant are kept in memory
-        between calls, and read again where they changed; a searchable store lets the database
-        search, and computes the cosines of what it finds from the encrypted voiceprints.
+        between calls, and read again if they have changed. In a searchable store, the database
+        searches, and the cosines of the results are computed from the encrypted voiceprints.
 
         Args:
             vector: (dimension,), raw embedding of a recording.
-            model: fingerprint of the model that made it; other voiceprints are not compared.
-            tenant: whose voiceprints are searched.
-            top: how many at most.
+            model: fingerprint of the model that made the embedding; voiceprints of other models are
+                not compared.
+            tenant: customer whose voiceprints are searched.
+            top: maximum number of results.
         """
         if self._vectors is not None:
             return self._search_database(self._vectors, vector, model, tenant, top)
@@ -278,15 +284,17 @@ class VoiceprintStore:
     def duplicates(
         self, voiceprint: Voiceprint, verifier: Verifier, tenant: str = "default"
     ) -> list[Duplicate]:
-        """Return other speakers whose voice a voiceprint is taken for, the likeliest first.
+        """Return other speakers whose voices match a voiceprint, the most likely first.
 
         The voiceprints with the highest cosines are compared as in a verification. The more
-        speakers there are, the more often one of them is only similar.
+        speakers there are, the more often a different speaker merely sounds similar.
 
         Args:
-            voiceprint: with the name of its speaker, whose own voiceprints are left out.
-            verifier: of the model that made it; decides what is the same voice.
-            tenant: whose speakers are compared.
+            voiceprint: the voiceprint, with the name of its speaker, whose own voiceprints are left
+                out.
+            verifier: verifier of the model that made it, which decides what counts as the same
+                voice.
+            tenant: customer whose speakers are compared.
         """
         own = len(self.of(voiceprint.speaker, tenant))
         vector = direction_of(voiceprint)
@@ -311,7 +319,7 @@ class VoiceprintStore:
         return sorted(found, key=lambda one: one[1], reverse=True)
 
     def _versions(self, tenant: str, model: str) -> dict[str, bytes]:
-        """Return the start of what each voiceprint is sealed as, which is random."""
+        """Return the beginning of each encrypted voiceprint, which is random."""
         rows = self._database.execute(
             "SELECT id, substr(sealed, 1, 12) FROM voiceprints WHERE tenant = ? AND model = ?",
             (tenant, model),
@@ -319,13 +327,13 @@ class VoiceprintStore:
         return dict(rows)
 
     def _load(self, identifiers: Sequence[str]) -> Iterator[Stored]:
-        """Read voiceprints, a number of them at a time."""
+        """Read voiceprints in groups."""
         for start in range(0, len(identifiers), TOGETHER):
             some = tuple(identifiers[start : start + TOGETHER])
             yield from self._select(f"id IN ({', '.join('?' * len(some))})", some, expired=True)
 
     def export(self, speaker: str, tenant: str = "default") -> dict[str, Any]:
-        """Return all that is held about a speaker, as plain values for JSON."""
+        """Return everything that is stored about a speaker, as plain values for JSON."""
         with self._database.transaction():
             voiceprints = self._select(
                 "speaker = ? AND tenant = ?", (speaker, tenant), expired=True
@@ -361,7 +369,7 @@ class VoiceprintStore:
         return bool(found)
 
     def sweep(self) -> int:
-        """Delete what has expired; return how many voiceprints."""
+        """Delete expired voiceprints; return their number."""
         with self._database.transaction():
             rows = self._database.execute(
                 "SELECT id, speaker, tenant FROM voiceprints WHERE expires <= ?", (self.clock(),)
@@ -372,8 +380,9 @@ class VoiceprintStore:
         return len(rows)
 
     def rotate(self, key: bytes) -> int:
-        """Re-encrypt everything with a new data key under a new key of the owner; return how
-        many voiceprints. All or nothing: an interruption leaves the old keys valid.
+        """Encrypt everything again with a new data key under a new key of the owner; return the
+        number of voiceprints. The change is made completely or not at all: after an interruption,
+        the old keys remain valid.
         """
         with self._database.transaction():
             old = self._data_key()
@@ -397,7 +406,7 @@ class VoiceprintStore:
         entries.
 
         Raises:
-            SasvError: an entry was changed, added, or removed, or a voiceprint was.
+            SasvError: an entry or a voiceprint was changed, added, or removed.
         """
         with self._database.transaction():
             number = self._audit.verify()
@@ -465,7 +474,7 @@ class VoiceprintStore:
         return self._audit.append(self.clock(), action, speaker, tenant, details)
 
     def _data_key(self) -> bytes:
-        """Return the data key, read again: another process may have rotated it."""
+        """Return the data key. It is read again, because another process may have rotated it."""
         return decrypted(self._owner_key, self._settings.get("data_key"), "data_key", self.path)
 
 
@@ -475,13 +484,15 @@ def _content(recording: Recording) -> bytes:
 
 
 def _context(known: Sequence[Any]) -> str:
-    """Return what a voiceprint is sealed with: all columns that say whose and what it is."""
+    """Return the context with which a voiceprint is encrypted: all columns that identify and
+    describe it.
+    """
     return json.dumps(list(known))
 
 
 def _check_name(what: str, name: str) -> None:
-    """Raise SasvError where a database could not hold or find a name."""
+    """Raise SasvError if a database could not store or find a name."""
     if len(name) > MOST_CHARACTERS:
         raise SasvError(f"the {what} has {len(name)} characters; at most {MOST_CHARACTERS}")
     if "\0" in name or not name.isprintable():
-        raise SasvError(f"the {what} {name!r} holds characters that cannot be printed")
+        raise SasvError(f"the {what} {name!r} contains characters that cannot be printed")

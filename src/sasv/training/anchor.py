@@ -14,23 +14,24 @@ from sasv.parallel.processes import Processes
 from sasv.tables import Utterances
 
 MAX_VOICEPRINT_UTTERANCES = 10
-"""Utterances of a speaker, the first of the table, that make the voiceprint."""
+"""Number of utterances of each speaker, the first in the table, from which the voiceprint is made.
+"""
 
 
 class Anchor:
-    """A frozen twin of the encoder that is trained. It is no part of the trained weights.
+    """A frozen copy of the encoder that is being trained. It is not part of the trained weights.
 
     Args:
-        init: the checkpoint that the training starts from.
-        utterances: the bona fide utterances that are trained on.
+        init: the checkpoint from which the training starts.
+        utterances: the bona fide training utterances.
         speakers: (utterances,) number of the speaker of each.
-        count: speakers.
-        device: where the twin runs.
+        count: number of speakers.
+        device: device of the copy.
 
     Attributes:
-        model: the twin.
+        model: the frozen copy.
         voiceprints: (speakers, dimension): the direction of each speaker's whole utterances; zeros
-            before ``prepare``.
+            before ``prepare`` is called.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Anchor:
         self.voiceprints = torch.zeros(count, self.model.dimension, device=device)
 
     def prepare(self, folder: Path, processes: Processes) -> None:
-        """Embed the utterances, each process its part, and make the voiceprints of them.
+        """Embed the utterances, divided among the processes, and make voiceprints from their
+        embeddings.
 
         Args:
-            folder: keeps the embeddings; those of an earlier run are taken up.
+            folder: folder for the embeddings; those of an earlier run are used again.
             processes: the processes that train together.
 
         Raises:
@@ -72,17 +74,21 @@ class Anchor:
 
     @torch.no_grad()
     def embed(self, features: Tensor, frames: Tensor | None) -> Tensor:
-        """Return the twin's embeddings (batch, dimension) of features (see Encoder.features)."""
+        """Return the embeddings of the frozen copy, (batch, dimension), for features (see
+        Encoder.features).
+        """
         return self.model.encoder.embed_features(features, frames)
 
     def voiceprints_of(self, speakers: Tensor) -> Tensor:
-        """Return (items, dimension): the voiceprint of each speaker; zeros for one who has none."""
+        """Return the voiceprint of each speaker, (items, dimension); zeros for a speaker without
+        one.
+        """
         known = (speakers >= 0) & (speakers < len(self.voiceprints))
         return self.voiceprints[speakers.where(known, 0)] * known[:, None]
 
 
 def _first_of_each(speakers: np.ndarray, most: int) -> np.ndarray:
-    """Return the rows, in order, that are among the first ``most`` of their speaker."""
+    """Return the rows, in order, that belong to the first ``most`` rows of their speaker."""
     order = np.argsort(speakers, kind="stable")
     edges = np.flatnonzero(np.diff(speakers[order])) + 1
     return np.sort(np.concatenate([group[:most] for group in np.split(order, edges)]))
