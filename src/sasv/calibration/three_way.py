@@ -109,7 +109,7 @@ class ThreeWay:
 
         Args:
             scores: (trials,) speaker scores.
-        cm_scores: (trials,) scores of the spoof head for the tested recordings.
+            cm_scores: (trials,) scores of the spoof head for the tested recordings.
             norms: (trials,) norms of the raw embeddings of the tested recordings.
         """
         measures = {CM_SCORE: cm_scores, NORM: norms}

@@ -219,7 +219,8 @@ def tar_member(name: str, tar: Resource, index: Index, member: str) -> TarMember
     """Return a member of a tar.
 
     Args:
-        name: path as written in the table. tar: the tar.
+        name: path as written in the table.
+        tar: the tar.
         index: its index.
         member: name of the member.
 
