@@ -16,13 +16,11 @@ from sasv.stress.measure import (
     INCONCLUSIVE,
     MISS,
     OTHERS,
-    Point,
     Result,
     eer_name,
     rate_name,
-    weakest,
-    weakest_of_each,
 )
+from sasv.stress.ranking import Point, weakest, weakest_of_each
 from sasv.stress.run import StressTest, folder_name
 from sasv.stress.speech import NONTARGET, SPOOF, TARGET
 from sasv.tables import NONE, TRIAL_LABELS, Table
