@@ -170,12 +170,12 @@ def test_model_decides_as_sasv_verify_does(corpus, trained, place):
     [
         ("nowhere:embed", "there is no module nowhere"),
         ("tried:missing", "has no missing"),
-        ("tried:value", "is int, not a function"),
+        ("tried:value", "of type int, not a function"),
         ("tried:three", "without a default are: first, second, third"),
         ("tried:broken", "not finite"),
-        ("tried:growing", "all vectors have to have one size"),
+        ("tried:growing", "all vectors must have the same size"),
         ("tried:failing", "no such layer"),
-        ("tried:matrix", "has to return one vector"),
+        ("tried:matrix", "must return a vector"),
         ("nowhere.onnx", "no such file"),
     ],
 )
@@ -207,7 +207,7 @@ def test_few_speakers_have_no_intervals(corpus, place, capsys):
     test = stress(options(corpus, place / "out", **wanted))
     assert not test.results[0].measured[CLEAN].intervals
     assert "fewer than 5 speakers" in capsys.readouterr().err
-    assert "so the rates say little" in (place / "out" / "report.md").read_text()
+    assert "The rates are not reliable" in (place / "out" / "report.md").read_text()
 
 
 def test_given_trials_are_used_as_they_are(corpus):

@@ -1,3 +1,3 @@
-"""Stress tests of any verification system: copies by every vocoder, and transmission, noise, rooms,
-level, clipping, and shorter speech, measured at the system's own threshold.
+"""Stress tests of verification systems with vocoded copies, transmission, noise, reverberation,
+changes of level, clipping, and shorter speech, measured at the threshold of the system.
 """

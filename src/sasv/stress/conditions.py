@@ -1,7 +1,8 @@
-"""The conditions that recordings pass through: one line each in CONDITIONS.
+"""The conditions that are applied to recordings. Each is one line of CONDITIONS.
 
-A condition changes bona fide and spoofed recordings alike. What it draws depends on the seed, its
-name, and the original recording alone, so that a copy hears the same noise as its original.
+A condition changes bona fide and spoofed recordings in the same way. Its random draws depend on the
+seed, its name, and the original recording only, so that a copy receives the same noise as its
+original.
 """
 
 import zlib
@@ -20,15 +21,15 @@ CLEAN = "clean"
 FULL_SCALE = 0.999
 SIXTEEN_BITS = 32768.0
 DECAY = 6.9
-"""Natural logarithm of 1000: after the reverberation time, sound has decayed by 60 dB."""
+"""Natural logarithm of 1000. The reverberation time is the time in which sound decays by 60 dB."""
 
 TALKERS = 4
-"""Other people who speak at once in babble."""
+"""Number of other people who speak at the same time in babble."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a condition adds to a recording.
+    """The sounds that conditions add to a recording.
 
     Attributes:
         noises: recordings of noise.
@@ -42,7 +43,7 @@ class Surroundings:
 
 
 Change = Callable[[np.ndarray, np.random.Generator, Surroundings], np.ndarray]
-"""From (samples,) float32 at 16 kHz to the same after the condition."""
+"""Applies a condition to (samples,) float32 at 16 kHz, and returns the same form."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class Condition:
     """A condition.
 
     Attributes:
-        text: what it does, with its figures: what was computed under another text is not used
-            again.
-        change: does it.
-        codec: the codec of ``sasv.audio.codecs`` that it takes, if any.
+        text: description with the parameters; results that were computed with another text are not
+            used again.
+        change: applies the condition.
+        codec: the codec of ``sasv.audio.codecs`` that it uses, if any.
         needs: the attribute of Surroundings that must not be empty, if any.
     """
 
@@ -64,12 +65,12 @@ class Condition:
 
 
 def coded(codec: str, bit_rate: int | None = None) -> Change:
-    """Return the passage through a codec, at a bit rate in bit/s if it has several."""
+    """Return the change by a codec, at a bit rate in bit/s if it has several."""
     return lambda wave, rng, around: transmit(wave, codec, rng, bit_rate)
 
 
 def white_noise(snr: float) -> Change:
-    """Return the addition of white noise at a signal-to-noise ratio in dB."""
+    """Return the change that adds white noise at a signal-to-noise ratio in dB."""
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
         noise = rng.standard_normal(len(wave)).astype(np.float32)
@@ -80,7 +81,7 @@ def white_noise(snr: float) -> Change:
 
 
 def babble(snr: float) -> Change:
-    """Return the addition of other people who speak at once, at a signal-to-noise ratio in dB."""
+    """Return the change that adds babble, at a signal-to-noise ratio in dB."""
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
         count = min(TALKERS, len(around.others))
@@ -94,7 +95,7 @@ def babble(snr: float) -> Change:
 
 
 def recorded_noise(snr: float) -> Change:
-    """Return the addition of recorded noise at a signal-to-noise ratio in dB."""
+    """Return the change that adds recorded noise at a signal-to-noise ratio in dB."""
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
         path = around.noises[int(rng.integers(len(around.noises)))]
@@ -106,11 +107,12 @@ def recorded_noise(snr: float) -> Change:
 
 
 def room(seconds: float, direct: float) -> Change:
-    """Return the reverberation of a room: a decaying noise after the direct sound.
+    """Return the change that adds the reverberation of a room, simulated as decaying noise after
+    the direct sound.
 
     Args:
         seconds: reverberation time.
-        direct: energy of the direct sound over that of the reverberation, in dB.
+        direct: ratio of the energy of the direct sound to that of the reverberation, in dB.
     """
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
@@ -123,13 +125,13 @@ def room(seconds: float, direct: float) -> Change:
 
 
 def recorded_room(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
-    """Return speech in a recorded room."""
+    """Return speech with the reverberation of a recorded room."""
     path = around.rirs[int(rng.integers(len(around.rirs)))]
     return convolved(wave, read_audio(path, samples=len(wave), place=0.0))
 
 
 def lower(decibels: float) -> Change:
-    """Return a recording that is so much quieter and has 16 bits."""
+    """Return the change that lowers the level by a number of decibels and quantises to 16 bits."""
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
         return np.round(wave * 10 ** (-decibels / 20) * SIXTEEN_BITS) / SIXTEEN_BITS
@@ -138,7 +140,7 @@ def lower(decibels: float) -> Change:
 
 
 def clipped(decibels: float) -> Change:
-    """Return a recording whose peak would be so far above full scale."""
+    """Return the change that clips a recording whose peak is raised above full scale."""
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
         peak = float(np.abs(wave).max())
@@ -148,7 +150,7 @@ def clipped(decibels: float) -> Change:
 
 
 def beginning(seconds: float) -> Change:
-    """Return the beginning of a recording up to so many seconds of speech."""
+    """Return the change that keeps the first seconds of speech of a recording."""
 
     def change(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
         left = seconds
@@ -163,7 +165,7 @@ def beginning(seconds: float) -> Change:
 
 
 def unchanged(wave: np.ndarray, rng: np.random.Generator, around: Surroundings) -> np.ndarray:
-    """Return a recording as it is."""
+    """Return a recording unchanged."""
     return wave
 
 
@@ -196,24 +198,25 @@ CONDITIONS = {
 """Name -> condition: one line each."""
 
 NEEDED = {"noises": "--noises", "rirs": "--rirs", "others": "other speakers"}
-"""What gives each attribute of Surroundings."""
+"""How to provide each attribute of Surroundings."""
 
 
 def chosen_conditions(
     names: Sequence[str], around: Surroundings
 ) -> tuple[dict[str, Condition], list[str]]:
-    """Return the conditions of a test, the clean one first, and what was left out and why.
+    """Return the conditions of a test, the clean one first, and those that were left out, with the
+    reasons.
 
     Args:
-        names: those that are wanted; none takes all that are possible here.
-        around: what there is to add.
+        names: names of the requested conditions; by default all that are possible.
+        around: the sounds to add.
 
     Raises:
-        SasvError: an unknown condition, or one that is wanted and not possible here.
+        SasvError: a requested condition is unknown or not possible.
     """
     unknown = [name for name in names if name not in CONDITIONS]
     if unknown:
-        raise SasvError(f"unknown condition {listed(unknown)}; known: {', '.join(CONDITIONS)}")
+        raise SasvError(f"unknown condition {listed(unknown)}; use one of: {', '.join(CONDITIONS)}")
     found = {CLEAN: CONDITIONS[CLEAN]}
     left_out: dict[str, list[str]] = {}
     for name in names or CONDITIONS:
@@ -229,7 +232,7 @@ def chosen_conditions(
 
 
 def obstacle(condition: Condition, around: Surroundings) -> str:
-    """Return why a condition is not possible here; empty if it is."""
+    """Return the reason why a condition is not possible, or "" if it is."""
     if condition.needs and not getattr(around, condition.needs):
         return f"this needs {NEEDED[condition.needs]}"
     try:
@@ -242,15 +245,15 @@ def obstacle(condition: Condition, around: Surroundings) -> str:
 def apply_condition(
     name: str, wave: np.ndarray, seed: int, source: str, around: Surroundings
 ) -> np.ndarray:
-    """Return a recording after a condition, float32 (samples,) at 16 kHz, without clipping that is
-    not the condition's own.
+    """Return a recording after a condition, float32 (samples,) at 16 kHz. It is not clipped, unless
+    clipping is part of the condition.
 
     Args:
         name: one of CONDITIONS.
         wave: (samples,) at 16 kHz.
-        seed: of the test.
-        source: name of the original recording: its copies hear the same noise.
-        around: what there is to add.
+        seed: random seed of the test.
+        source: name of the original recording; its copies receive the same noise.
+        around: the sounds to add.
     """
     drawn = zlib.crc32(f"{name}:{source}".encode("utf-8", "surrogateescape"))
     changed = CONDITIONS[name].change(wave, np.random.default_rng([seed, drawn]), around)
@@ -261,7 +264,7 @@ def apply_condition(
 
 
 def convolved(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Return speech after an impulse response, at the same level."""
+    """Return speech convolved with an impulse response, at the same level."""
     energy = max(float(np.square(response).sum()), 1e-18)
     heard = convolve(wave, response / np.sqrt(energy))
     power = float(np.square(heard).mean())
@@ -271,5 +274,5 @@ def convolved(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def stretched(wave: np.ndarray, samples: int) -> np.ndarray:
-    """Return so many samples of a recording, repeated if it is shorter."""
+    """Return a number of samples of a recording, repeated if it is shorter."""
     return np.resize(wave, samples)

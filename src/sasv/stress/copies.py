@@ -1,4 +1,4 @@
-"""Copies of the tested recordings by every vocoder that is there."""
+"""Copies of the tested recordings made with every available vocoder."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ class Copy:
     """A copy.
 
     Attributes:
-        name: of the copy.
+        name: name of the copy.
         source: name of the original.
-        vocoder: that made it.
+        vocoder: name of the vocoder.
         path: its file.
     """
 
@@ -36,23 +36,28 @@ class Copy:
 
 
 def vocoders_here(names: Sequence[str], weights: Mapping[str, str]) -> list[str]:
-    """Return the vocoders that can be used on this machine, and log which cannot.
+    """Return the vocoders that can be used on this machine, and log those that cannot.
 
     Args:
-        names: those that are wanted; none takes all that are there.
+        names: names of the requested vocoders; by default all that are available.
         weights: vocoder -> path of its weights.
 
     Raises:
-        SasvError: a vocoder that is named, here or by its weights, cannot be used.
+        SasvError: a vocoder that is named here or in ``weights`` cannot be used.
     """
     kinds = {name: VOCODERS.get(name) for name in (*VOCODERS, *names)}
     wanted = [name for name in (names or kinds) if not kinds[name].condition]
     wrong = [name for name in names if kinds[name].condition]
     if wrong:
-        raise SasvError(f"{listed(wrong)}: a codec, not a vocoder; give it as --conditions")
+        raise SasvError(
+            f"{listed(wrong)}: this is a codec, not a vocoder; use it with --conditions"
+        )
     unknown = [name for name in weights if name not in wanted]
     if unknown:
-        raise SasvError(f"--weights names {listed(unknown)}, which is no vocoder of this test")
+        raise SasvError(
+            f"--weights names {listed(unknown)}, which is not a vocoder of this test; see "
+            "--vocoders"
+        )
     found = []
     waiting = []
     for name in wanted:
@@ -65,12 +70,12 @@ def vocoders_here(names: Sequence[str], weights: Mapping[str, str]) -> list[str]
         except SasvError as error:
             if given:
                 raise
-            logger.info(f"left out: copies by {name}: {error}")
+            logger.info(f"no copies are made with {name}: {error}")
             continue
         found.append(name)
     if waiting:
         logger.info(
-            f"left out: copies by {', '.join(waiting)}: these need weights "
+            f"no copies are made with {', '.join(waiting)}, which need weights "
             f"(--weights.{waiting[0]} PATH)"
         )
     return found
@@ -79,13 +84,13 @@ def vocoders_here(names: Sequence[str], weights: Mapping[str, str]) -> list[str]
 def plan_copies(
     targets: Utterances, vocoders: Sequence[str], out: Path, seed: int
 ) -> tuple[Plan, list[Copy]]:
-    """Return the plan of all copies, and what they are.
+    """Return the plan of all copies, and their descriptions.
 
     Args:
         targets: the recordings to copy.
-        vocoders: registry names.
+        vocoders: names of the vocoders.
         out: folder of the copies.
-        seed: of vocoders that draw.
+        seed: random seed of the vocoders.
     """
     plan = plan_units(targets, vocoders, out / "audio", seed)
     names = targets.ids
@@ -107,18 +112,18 @@ def make_copies(
     workers: int,
     device: str,
 ) -> None:
-    """Make the copies of a shard that are not there yet.
+    """Make the missing copies of a shard.
 
     Args:
-        plan: of all copies.
+        plan: plan of all copies.
         targets: the recordings to copy.
-        vocoders: registry names.
+        vocoders: names of the vocoders.
         weights: vocoder -> path of its weights.
         out: folder of the copies.
-        seed: of vocoders that draw.
+        seed: random seed of the vocoders.
         shard: ``i/n``, or empty.
-        workers: processes.
-        device: where networks compute.
+        workers: number of processes.
+        device: device for vocoders with a network.
     """
     if not plan.units:
         return

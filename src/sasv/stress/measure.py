@@ -19,7 +19,7 @@ from sasv.stress.speech import Claim
 from sasv.stress.systems import System, decision_on, own_threshold
 
 FEWEST_SPEAKERS = 5
-"""Of fewer speakers there are no intervals: they would say more than is known."""
+"""Minimum number of speakers for intervals, which would be misleading for fewer."""
 
 LEVEL = 0.95
 
@@ -28,16 +28,16 @@ INCONCLUSIVE = "inconclusive"
 OTHERS = "others"
 SV_EER = "sv_eer"
 EERS = {"sasv_eer": (NONTARGET, SPOOF), SV_EER: (NONTARGET,), "spf_eer": (SPOOF,)}
-"""What targets are set against in each equal error rate."""
+"""Classes against which targets are compared in each equal error rate."""
 
 
 class Threshold(NamedTuple):
-    """From which number a system accepts.
+    """The threshold of a system.
 
     Attributes:
-        value: the number.
-        source: where it comes from, in words.
-        own: whether it is the system's own, and was not chosen on this very speech.
+        value: scores of at least this value are accepted.
+        source: origin of the threshold, in words.
+        own: whether it is the system's own threshold, rather than chosen on the test speech.
     """
 
     value: float
@@ -47,12 +47,13 @@ class Threshold(NamedTuple):
 
 @dataclass
 class Heard:
-    """What a system says of all claims after one condition.
+    """The results of a system for all claims under one condition.
 
     Attributes:
-        numbers: (claims,) what it decides by; NaN where there is none.
-        outcomes: (claims,) verdicts; None of a system without a threshold.
-        reasons: recording -> why it could not be used.
+        numbers: (claims,) scores or log-likelihood ratios used for the decision; NaN if there is
+            none.
+        outcomes: (claims,) verdicts; None for a system without a threshold.
+        reasons: recording -> reason why it could not be used.
     """
 
     numbers: np.ndarray
@@ -60,7 +61,7 @@ class Heard:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def accepted(self, threshold: Threshold) -> np.ndarray:
-        """Return (claims,) whether each is accepted."""
+        """Return whether each claim is accepted, (claims,)."""
         if any(outcome is not None for outcome in self.outcomes):
             return np.array([outcome is Outcome.ACCEPT for outcome in self.outcomes])
         found: np.ndarray = np.nan_to_num(self.numbers, nan=-np.inf) >= threshold.value
@@ -68,15 +69,15 @@ class Heard:
 
     @property
     def inconclusive(self) -> np.ndarray:
-        """(claims,) whether each got no verdict."""
+        """(claims,) whether there was no verdict."""
         undecided = np.array([one is Outcome.INCONCLUSIVE for one in self.outcomes])
         found: np.ndarray = undecided | ~np.isfinite(self.numbers)
         return found
 
     @property
     def ranks(self) -> np.ndarray:
-        """(claims,) numbers that are all finite: what could not be heard lies below all others,
-        because it is not accepted.
+        """(claims,) finite numbers. Recordings that could not be used have a lower number than all
+        others, because they are not accepted.
         """
         known = self.numbers[np.isfinite(self.numbers)]
         lowest = float(known.min()) - 1.0 if len(known) else 0.0
@@ -87,7 +88,7 @@ class Rates:
     """Error rates of some claims, in percent: a ``Measurable``.
 
     Args:
-        numbers: (claims,) finite, high for acceptance.
+        numbers: (claims,) finite numbers, higher for acceptance.
         accepted: (claims,) verdicts.
         inconclusive: (claims,) claims without a verdict.
         labels: (claims,) 0 target, 1 nontarget, 2 spoof.
@@ -126,11 +127,12 @@ class Rates:
         return self._labels
 
     def __call__(self, weights: np.ndarray | None = None) -> Values:
-        """Return the rates by name; None where claims of a kind are missing.
+        """Return the rates by name; None if there are no claims of a kind.
 
-        ``miss`` and ``inconclusive`` are shares of the targets; ``accepted.others`` and
-        ``accepted.ATTACK`` of the claims by others and by spoofs; ``sasv_eer``, ``sv_eer``,
-        ``spf_eer``, and ``eer.ATTACK`` set targets against these.
+        ``miss`` and ``inconclusive`` are shares of the target claims. ``accepted.others`` and
+        ``accepted.ATTACK`` are shares of the claims by other people and by the spoofs of an attack.
+        ``sasv_eer``, ``sv_eer``, ``spf_eer``, and ``eer.ATTACK`` are equal error rates of targets
+        against these.
         """
         found: Values = {
             MISS: share(~self.accepted, self.targets, weights),
@@ -147,7 +149,7 @@ class Rates:
 
 
 def share(marked: np.ndarray, rows: np.ndarray, weights: np.ndarray | None) -> float | None:
-    """Return the share of some claims that are marked, in percent; None of none."""
+    """Return the percentage of claims that are marked, or None if there are no claims."""
     counts = np.ones(len(rows)) if weights is None else weights[rows]
     total = counts.sum()
     return float(100 * (counts * marked[rows]).sum() / total) if total else None
@@ -156,12 +158,12 @@ def share(marked: np.ndarray, rows: np.ndarray, weights: np.ndarray | None) -> f
 def equal_errors(
     points: Points, weights: np.ndarray | None, kinds: Mapping[str, tuple[int, ...]]
 ) -> Values:
-    """Return equal error rates in percent; None where claims are missing.
+    """Return equal error rates in percent, or None if claims are missing.
 
     Args:
         points: the claims.
-        weights: how often each counts.
-        kinds: name of a rate -> what targets are set against.
+        weights: weight of each claim.
+        kinds: name of a rate -> classes against which targets are compared.
     """
     try:
         curve = points.curve(weights)
@@ -173,14 +175,14 @@ def equal_errors(
 
 @dataclass
 class Measured:
-    """A system after one condition.
+    """The error rates of a system under one condition.
 
     Attributes:
         values: rates by name (see Rates).
-        intervals: their intervals; empty of few speakers.
-        samples: the rates in the resamples.
+        intervals: their intervals; empty if there are few speakers.
+        samples: the rates in the bootstrap samples.
         against: system -> differences of these rates from those of the first system.
-        unheard: recordings that could not be used, with the reasons.
+        unheard: recording -> reason why it could not be used.
     """
 
     values: Values
@@ -192,7 +194,7 @@ class Measured:
 
 @dataclass
 class Result:
-    """A system after all conditions."""
+    """The results of a system under all conditions."""
 
     system: System
     threshold: Threshold
@@ -202,7 +204,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Claims:
-    """All claims of a test as arrays, the same after each condition."""
+    """All claims of a test as arrays, the same under each condition."""
 
     rows: Sequence[Claim]
 
@@ -213,7 +215,7 @@ class Claims:
 
     @cached_property
     def attacks(self) -> np.ndarray:
-        """(claims,) attack of each."""
+        """(claims,) attack of each claim."""
         return np.array([claim.attack for claim in self.rows])
 
     @cached_property
@@ -222,8 +224,8 @@ class Claims:
         return np.unique([claim.speaker for claim in self.rows], return_inverse=True)[1]
 
     def speakers_of(self, kind: str) -> int:
-        """Return how many claimed speakers have claims of a kind: ``miss`` (the targets),
-        ``others``, an attack, or an empty text for all spoofs.
+        """Return the number of claimed speakers with claims of a kind: ``miss`` (the targets),
+        ``others``, an attack, or "" for all spoofs.
         """
         if kind == MISS:
             chosen = self.labels == TARGET
@@ -237,7 +239,7 @@ class Claims:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Claims by others, and by each attack -> their number."""
+        """Number of claims by other people, and of spoofs of each attack."""
         found = {OTHERS: int((self.labels == NONTARGET).sum())}
         for attack in sorted(set(self.attacks[self.labels == SPOOF].tolist())):
             found[attack] = int(((self.labels == SPOOF) & (self.attacks == attack)).sum())
@@ -251,14 +253,14 @@ def hear(
     enrolments: Mapping[str, Sequence[str]],
     conditions: Sequence[str],
 ) -> dict[str, Heard]:
-    """Return what a system says of all claims after each condition.
+    """Return the results of a system for all claims under each condition.
 
     Args:
         system: the system.
         claims: all claims.
-        passed: (recording, condition) -> what the system made of it.
+        passed: (recording, condition) -> output of the system.
         enrolments: speaker -> recordings.
-        conditions: their names.
+        conditions: names of the conditions.
     """
     if system.compares:
         return {name: compared(system, claims, passed, name) for name in conditions}
@@ -293,7 +295,7 @@ def compared(
     passed: Mapping[tuple[str, str], Passed],
     condition: str,
 ) -> Heard:
-    """Return what a function of two recordings says of all claims after a condition."""
+    """Return the results of a function of two recordings for all claims under a condition."""
     numbers = np.full(len(claims.rows), np.nan)
     heard = Heard(numbers, [])
     seen: dict[str, int] = {}
@@ -316,8 +318,8 @@ def compared(
 
 
 def threshold_of(system: System, claims: Claims, clean: Heard) -> Threshold:
-    """Return the threshold of a system: its own, or the one at which, on the recordings as they
-    are, it misses targets as often as it accepts other people.
+    """Return the threshold of a system: its own, or the one at which, on unchanged recordings, it
+    misses targets as often as it accepts other people.
     """
     value, source = own_threshold(system.verifier)
     if value is not None:
@@ -326,12 +328,13 @@ def threshold_of(system: System, claims: Claims, clean: Heard) -> Threshold:
     found = points.curve().eer(NONTARGET)
     if found is None:
         raise SasvError(
-            f"{system.name}: carries no threshold, and without claims by other people none can be "
-            "chosen; give --threshold"
+            f"{system.name}: the system has no threshold, and none can be chosen because there are "
+            "no claims by other people; give --threshold"
         )
     text = (
-        "none of its own: the threshold at its equal error rate between targets and other people, "
-        "on this very speech without a condition, so its errors are understated"
+        "the system has none of its own, so this is the threshold at its equal error rate between "
+        "targets and other people on this speech without a condition; its errors are therefore "
+        "understated"
     )
     return Threshold(found.threshold, text, False)
 
@@ -345,10 +348,11 @@ def measure(
     """Measure systems on the same claims, and compare each with the first.
 
     Args:
-        systems: each with what it says after each condition.
+        systems: each system with its results under each condition.
         claims: all claims.
-        repeats: resamples of the claimed speakers for intervals and tests; 0 for none.
-        seed: of the resamples.
+        repeats: number of bootstrap samples over claimed speakers for intervals and tests; 0 for
+            none.
+        seed: random seed of the bootstrap.
     """
     speakers = claims.speakers
     count = len(np.unique(speakers))
@@ -387,15 +391,15 @@ def measure(
 
 
 def widened(value: float | None, span: Interval | None, speakers: int) -> Interval | None:
-    """Return the interval of a rate; None of few speakers.
+    """Return the interval of a rate, or None if there are few speakers.
 
-    A resample cannot show what has not happened: where a rate is 0 or 100 % in every one of them,
-    the interval is that of as many observations without an exception as there are speakers (Clopper
-    and Pearson, 1934).
+    If a rate is 0 or 100 % in every bootstrap sample, resampling cannot give an interval. The
+    interval is then the exact one of Clopper and Pearson (1934), with one observation for each
+    speaker.
 
     Args:
         value: the rate.
-        span: its interval over resamples.
+        span: its bootstrap interval.
         speakers: number of speakers with such claims.
     """
     if span is None or value is None or speakers < FEWEST_SPEAKERS:
@@ -419,7 +423,7 @@ def eer_name(kind: str) -> str:
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of claims that a rate is of; empty for all spoofs."""
+    """Return the kind of claims to which a rate refers; "" for all spoofs."""
     if name in (MISS, INCONCLUSIVE):
         return MISS
     if name == SV_EER:

@@ -1,6 +1,4 @@
-"""The report of a stress test: a page as HTML and Markdown, and the numbers as JSON and as a
-table.
-"""
+"""The report of a stress test: a page in HTML and Markdown, and its numbers as JSON and TSV."""
 
 from pathlib import Path
 from typing import Any
@@ -43,8 +41,8 @@ def write_pages(test: StressTest) -> None:
         sections += [by_condition(test, result), by_attack(test, result)]
     sections += [everything(test), *unheard(test), configuration(test)]
     about = (
-        f"{listed(names)} on {len(test.speech.enrolments)} speakers: {counted(test)}, each as it "
-        f"is and after {len(test.conditions) - 1} conditions. {uncertainty(test)}"
+        f"{listed(names)} on {len(test.speech.enrolments)} speakers: {counted(test)}, each "
+        f"unchanged and under {len(test.conditions) - 1} conditions. {uncertainty(test)}"
     )
     write_report("Stress test", about, sections, out, image=False)
     write_json(out / "report.json", as_values(test))
@@ -58,7 +56,10 @@ def summary(test: StressTest) -> str:
         f"{first.system.name}: {threshold_text(first)}",
         f"{counted(test)}; {len(test.speech.enrolments)} speakers",
         "",
-        "weakest points (errors at this threshold, 95 % interval; without a condition in brackets)",
+        (
+            "weakest points (error rate at this threshold, 95 % interval; in brackets: without "
+            "the condition)"
+        ),
     ]
     points = weakest_of_each(first, test.claims)
     width = max(len(kind_text(point.kind)) for point in points)
@@ -94,28 +95,28 @@ def counted(test: StressTest) -> str:
 
 
 def uncertainty(test: StressTest) -> str:
-    """Return how far the figures can be trusted, in a sentence or two."""
+    """Return a sentence or two about the uncertainty of the rates."""
     count = len(test.speech.enrolments)
     if count < FEWEST_SPEAKERS:
         return (
-            f"No intervals and no tests: they need {FEWEST_SPEAKERS} speakers, and there are "
-            f"{count}, so the rates say little."
+            f"There are no intervals and no tests, because they need {FEWEST_SPEAKERS} speakers "
+            f"and there are only {count}. The rates are not reliable."
         )
     if not test.settings.repeats:
-        return "No intervals and no tests were asked for (--intervals 0)."
+        return "No intervals and no tests were requested (--intervals 0)."
     return (
-        f"Intervals (95 %) are made by resampling the {count} claimed speakers "
-        f"{test.settings.repeats:,} times. They do not say how the system does on other speech."
+        f"The intervals (95 %) come from resampling the {count} claimed speakers "
+        f"{test.settings.repeats:,} times. They say nothing about other kinds of speech."
     )
 
 
 def threshold_text(result: Result) -> str:
     """Return the threshold of a system in words."""
-    return f"accepts from {result.threshold.value:.4f} on ({result.threshold.source})"
+    return f"accepts scores of at least {result.threshold.value:.4f} ({result.threshold.source})"
 
 
 def kind_text(kind: str) -> str:
-    """Return what an error of a kind is, in words."""
+    """Return the name of a kind of error, in words."""
     if kind == MISS:
         return "targets not accepted"
     return "other people accepted" if kind == OTHERS else f"{kind} accepted"
@@ -127,7 +128,7 @@ def percent(value: float | None) -> str:
 
 
 def spanned(span: Interval | None, before: str = "") -> str:
-    """Return an interval of a rate as text; nothing if there is none."""
+    """Return an interval of a rate as text, or "" if there is none."""
     return "" if span is None else f"{before}({span[0]:.1f} to {span[1]:.1f})"
 
 
@@ -153,9 +154,10 @@ def weak_points(test: StressTest) -> Section:
             ]
         )
     note = (
-        f"{first.system.name} {threshold_text(first)}. For each kind of error the condition in "
-        "which it is most frequent, the weakest first; beside it the same error without a "
-        "condition, and the equal error rate, which depends on no threshold."
+        f"{first.system.name} {threshold_text(first)}. For each kind of error, the table shows the "
+        "condition in which it is most frequent, the rate of the same error without a condition, "
+        "and the equal error rate, which does not depend on the threshold. The weakest point "
+        "comes first."
     )
     header = ["error", "rate", "condition", "as it is", "EER", "worst recording"]
     return Section("Weakest points", note, header, rows)
@@ -169,7 +171,7 @@ def listening_cells(test: StressTest, point: Point, count: int) -> list[Cell]:
 
 
 def side_by_side(test: StressTest) -> Section:
-    """Return each kind of error of all systems, as they are and in their worst condition."""
+    """Return each kind of error of all systems, without a condition and in the worst condition."""
     weak = [
         {point.kind: point for point in weakest_of_each(one, test.claims)} for one in test.results
     ]
@@ -201,21 +203,22 @@ def side_by_side(test: StressTest) -> Section:
     ]
     rows.append([Cell("threshold"), Cell(""), *thresholds])
     note = (
-        "Each system at its threshold. Where a system has none, it was chosen on this very speech, "
-        "which flatters it: compare the equal error rates."
+        "The rates of each system are those at its threshold. If a system has none, it was chosen "
+        "on this speech, which makes the rates too optimistic; compare the equal error rates "
+        "instead."
     )
     header = ["error", "", *(one.system.name for one in test.results)]
     return Section("Systems side by side", note, header, rows)
 
 
 def compared_names(kind: str) -> list[str]:
-    """Return the rates of a kind of error that are compared between systems."""
+    """Return the names of the rates of a kind of error that are compared between systems."""
     return [name for name in (rate_name(kind), eer_name(kind)) if name]
 
 
 def verdicts(test: StressTest, result: Result) -> tuple[int, int, int]:
-    """Return in how many comparisons of equal error rates with the first system a system is better,
-    worse, and how many there are.
+    """Return the numbers of comparisons of equal error rates in which a system is better than the
+    first system, in which it is worse, and of all comparisons.
     """
     first = test.results[0].system.name
     better = 0
@@ -254,9 +257,9 @@ def differences(test: StressTest, result: Result) -> Section:
             found.append((ranked, cells))
     rows = [cells for _, cells in sorted(found, key=lambda one: -one[0])]
     note = (
-        f"{result.system.name} minus {first}, in points, on the same resamples of the claimed "
-        f"speakers. Better or worse is said where p is below {SIGNIFICANT}, not corrected for the "
-        "number of tests; otherwise no difference was shown."
+        f"Differences {result.system.name} minus {first}, in percentage points, on the same "
+        "bootstrap samples of the claimed speakers. Better and worse mean that p is below "
+        f"{SIGNIFICANT}, not corrected for the number of tests; otherwise, no difference was shown."
     )
     if not rows:
         note = uncertainty(test)
@@ -265,7 +268,7 @@ def differences(test: StressTest, result: Result) -> Section:
 
 
 def difference_cell(one: Difference | None) -> Cell:
-    """Return a difference with its interval, its p-value, and what follows."""
+    """Return a difference with its interval, its p-value, and the conclusion."""
     if one is None:
         return Cell(NONE)
     change = one.second - one.first
@@ -278,7 +281,7 @@ def difference_cell(one: Difference | None) -> Cell:
 
 
 def by_condition(test: StressTest, result: Result) -> Section:
-    """Return the errors on bona fide speech and the pooled equal error rates after each condition,
+    """Return the errors on bona fide speech and the pooled equal error rates under each condition,
     the condition with the highest SASV-EER first.
     """
     names = (MISS, INCONCLUSIVE, f"accepted.{OTHERS}", "sv_eer", "spf_eer", "sasv_eer")
@@ -302,14 +305,14 @@ def by_condition(test: StressTest, result: Result) -> Section:
         for condition in order
     ]
     note = (
-        "At the threshold: targets that are not accepted, those of them without a verdict (too "
-        "little or too poor speech), and other people who are accepted. Then equal error rates, "
-        "all spoofs together."
+        "The first three columns are rates at the threshold: targets that are not accepted, "
+        "targets without a verdict (too little speech, or speech of low quality), and other "
+        "people who are accepted. The others are equal error rates, with all spoofs together."
     )
     header = [
         "condition",
         "targets not accepted",
-        "of them no verdict",
+        "targets without a verdict",
         "others accepted",
         "SV-EER",
         "SPF-EER",
@@ -319,7 +322,7 @@ def by_condition(test: StressTest, result: Result) -> Section:
 
 
 def by_attack(test: StressTest, result: Result) -> Section:
-    """Return the spoofs of each attack that are accepted after each condition."""
+    """Return the share of spoofs of each attack that are accepted under each condition."""
     attacks = [name for name in test.claims.kinds if name != OTHERS]
 
     def strongest(condition: str) -> float:
@@ -360,15 +363,15 @@ def everything(test: StressTest) -> Section:
         for point in weakest(first, test.claims)
     ]
     note = (
-        "The recordings are those that the system got most wrong: targets with the lowest, spoofs "
-        "with the highest numbers."
+        "The recordings are those with the largest errors of the system: targets with the lowest "
+        "scores, and spoofs with the highest."
     )
     header = ["error", "condition", "rate", "EER", *[""] * listened]
     return Section(f"All errors of {first.system.name}, weakest first", note, header, rows)
 
 
 def unheard(test: StressTest) -> list[Section]:
-    """Return the recordings that a system could not use; nothing where there are none."""
+    """Return a section on the recordings that a system could not use, if there are any."""
     rows = [
         [result.system.name, test.conditions[condition].text, name, reason]
         for result in test.results
@@ -377,20 +380,24 @@ def unheard(test: StressTest) -> list[Section]:
     ]
     if not rows:
         return []
-    note = "They count as not accepted, and lie below all others in equal error rates."
+    note = "They count as not accepted, and have the lowest scores in equal error rates."
     header = ["system", "condition", "recording", "reason"]
     return [Section("Recordings that could not be used", note, header, table_rows(rows))]
 
 
 def configuration(test: StressTest) -> Section:
-    """Return what was tested, and how."""
+    """Return a section on what was tested, and how."""
     settings = test.settings
     sizes = settings.sizes
     rows = [["system", one.system.name, one.system.text] for one in test.results]
     rows += [["threshold", one.system.name, threshold_text(one)] for one in test.results]
     rows += [
         ["speech", settings.place, f"{len(test.speech.enrolments)} speakers, {counted(test)}"],
-        ["used of each recording", f"the first {sizes.max_seconds:g} s", "enrolments stay clean"],
+        [
+            "used of each recording",
+            f"the first {sizes.max_seconds:g} s",
+            ("enrolments are unchanged"),
+        ],
         ["vocoders", ", ".join(test.vocoders) or "none", ""],
     ]
     rows += [["condition", name, one.text] for name, one in test.conditions.items()]
@@ -466,8 +473,8 @@ def rows_of_report(test: StressTest) -> Table:
 
 
 def write_scores(test: StressTest, result: Result) -> None:
-    """Write what a system said of each claim after each condition, for ``sasv metrics`` and ``sasv
-    report``.
+    """Write the score and the outcome of each claim under each condition, for ``sasv metrics`` and
+    ``sasv report``.
     """
     cells: dict[str, list[Any]] = {
         name: []

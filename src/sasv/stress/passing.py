@@ -1,7 +1,7 @@
-"""Passes all recordings through all conditions and a system; resumable, in shards.
+"""Applies all conditions to all recordings, and runs a system on the results; resumable, in shards.
 
-What a system makes of a recording is kept in one file for each recording. A part holds one entry
-for each condition, so that a further condition, vocoder, or speaker only adds what is new.
+The outputs of a system are kept in one file for each recording, with an entry for each condition.
+Therefore, a further condition, vocoder, or speaker only requires the new outputs.
 """
 
 import json
@@ -29,26 +29,26 @@ from sasv.stress.systems import FunctionSystem, System
 logger = logging.getLogger("sasv")
 
 READERS = 4
-"""Threads that change recordings ahead of the system."""
+"""Number of threads that prepare recordings for the system."""
 
 CACHED = 256
-"""Enrolment recordings that are kept for a function of two recordings."""
+"""Number of enrolment recordings that are cached for a function of two recordings."""
 
 FORMAT = "1"
 
 
 @dataclass(frozen=True)
 class File:
-    """A recording to pass.
+    """A recording to process.
 
     Attributes:
-        name: of the recording.
+        name: name of the recording.
         path: its file.
-        channel: which channel is used.
+        channel: channel to use.
         source: name of the original, if it is a copy; else ``name``.
-        speaker: of the original.
-        conditions: that it passes through.
-        claimed: speakers whose claims it is tested for.
+        speaker: speaker of the original.
+        conditions: conditions to apply.
+        claimed: speakers who are claimed to speak.
     """
 
     name: str
@@ -61,19 +61,20 @@ class File:
 
 
 Passed = Recording | np.ndarray | str
-"""What a system made of a recording: an embedding with facts; of a function of two recordings the
-score of each claim, (claims,); or why there is nothing."""
+"""Output of a system for a recording: an embedding with measurements; for a function of two
+recordings, the score of each claim, (claims,); or the reason why there is none.
+"""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """How recordings are passed.
+    """Settings that are common to all recordings.
 
     Attributes:
-        around: speaker -> what conditions add to the recordings of that speaker.
-        enrolments: speaker -> files that enrol.
-        seconds: of each recording that are used.
-        seed: of the conditions.
+        around: speaker -> sounds that conditions add to the recordings of this speaker.
+        enrolments: speaker -> enrolment files.
+        seconds: maximum number of seconds of each recording that are used.
+        seed: random seed of the conditions.
     """
 
     around: Mapping[str, Surroundings]
@@ -89,17 +90,18 @@ class Passage:
 def pass_all(
     system: System, files: Sequence[File], passage: Passage, folder: Path, shard: str = ""
 ) -> dict[tuple[str, str], Passed] | None:
-    """Pass the files of a shard; what is there already is not computed again.
+    """Process the files of a shard. Existing outputs are not computed again.
 
     Args:
         system: the system.
         files: all files of the test.
-        passage: how they are passed.
-        folder: where parts are kept.
-        shard: ``i/n``, or empty to take torchrun's rank.
+        passage: settings for all recordings.
+        folder: folder for the outputs.
+        shard: ``i/n``, or empty to use the rank from torchrun.
 
     Returns:
-        (name of the file, condition) -> what the system made of it; None while other shards work.
+        (name of the file, condition) -> output of the system; None while other shards are still
+        working.
     """
     index, count = parse_shard(shard)
     places = [folder / f"{key}.npz" for key in keys_of(system, files, passage)]
@@ -143,7 +145,7 @@ def pass_all(
 
 
 class Worker:
-    """Passes recordings through conditions and a system."""
+    """Applies conditions to recordings and runs a system."""
 
     def __init__(self, system: System, passage: Passage):
         self.system = system
@@ -151,7 +153,7 @@ class Worker:
         self.enrolment_wave = lru_cache(CACHED)(passage.wave)
 
     def passed(self, file: File, conditions: Sequence[str]) -> list[Passed]:
-        """Return what the system makes of a file after each condition."""
+        """Return the output of the system for a file under each condition."""
         try:
             wave = self.passage.wave(file)
         except AudioError as error:
@@ -181,7 +183,7 @@ class Worker:
     def _scores(
         self, system: FunctionSystem, file: File, wave: np.ndarray, name: str
     ) -> np.ndarray:
-        """Return the score of each claim: the mean of those against each enrolment recording."""
+        """Return the score of each claim, the mean over the enrolment recordings."""
         scores = []
         for speaker in file.claimed:
             each = [
@@ -193,14 +195,16 @@ class Worker:
 
 
 def named(passed: Passed, file: File) -> Passed:
-    """Return a recording under its present name: parts do not keep names."""
+    """Return a recording with its current name, because stored outputs contain no names."""
     if isinstance(passed, Recording):
         return Recording(**{**vars(passed), "name": file.name})
     return passed
 
 
 def keys_of(system: System, files: Sequence[File], passage: Passage) -> list[str]:
-    """Return for each file a digest of all that its entries are made of, except the condition."""
+    """Return a digest for each file of everything that determines its entries, except the
+    condition.
+    """
     identities = dict(zip(files, file_identities([file.path for file in files])))
     keys = []
     for file in files:
@@ -221,8 +225,8 @@ def keys_of(system: System, files: Sequence[File], passage: Passage) -> list[str
 
 
 def entries_of(files: Sequence[File], passage: Passage) -> list[dict[str, str]]:
-    """Return for each file: condition -> what its entry is called, a digest of the condition and of
-    what it adds.
+    """Return for each file: condition -> name of its entry, a digest of the condition and of the
+    sounds that it adds.
     """
     added: dict[tuple[str, str], str] = {}
     found = []
@@ -242,13 +246,13 @@ def entries_of(files: Sequence[File], passage: Passage) -> list[dict[str, str]]:
 
 
 def digest(*parts: str) -> str:
-    """Return the digest of texts."""
+    """Return the digest of strings."""
     encoded = (part.encode("utf-8", "surrogateescape") for part in parts)
     return digest_of_bytes(*(len(part).to_bytes(8, "little") + part for part in encoded))
 
 
 def read_part(path: Path) -> dict[str, Passed]:
-    """Return the entries of a part; none if it is missing or broken."""
+    """Return the entries of an output file, or none if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as part:
             about: dict[str, Any] = json.loads(str(part["about"]))
@@ -258,7 +262,7 @@ def read_part(path: Path) -> dict[str, Passed]:
 
 
 def read_entry(about: dict[str, Any], values: np.ndarray | None) -> Passed:
-    """Return an entry of what ``write_part`` wrote."""
+    """Return an entry that ``write_part`` wrote."""
     if "failure" in about:
         return str(about["failure"])
     if "recording" in about:
@@ -269,7 +273,7 @@ def read_entry(about: dict[str, Any], values: np.ndarray | None) -> Passed:
 
 
 def write_part(path: Path, entries: Mapping[str, Passed]) -> None:
-    """Write the entries of a part, atomically."""
+    """Write the entries of an output file, atomically."""
     about: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for name, entry in entries.items():

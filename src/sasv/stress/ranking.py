@@ -8,15 +8,15 @@ from sasv.stress.measure import FEWEST_SPEAKERS, MISS, Claims, Result, eer_name,
 
 
 class Point(NamedTuple):
-    """An error rate after a condition.
+    """An error rate under a condition.
 
     Attributes:
         kind: ``miss``, ``others``, or an attack.
         condition: name of the condition.
-        rate: at the threshold, in percent.
-        interval: of the rate.
-        eer: equal error rate in percent; of ``miss`` None.
-        eer_interval: of the equal error rate.
+        rate: error rate at the threshold, in percent.
+        interval: interval of the rate.
+        eer: equal error rate in percent; None for ``miss``.
+        eer_interval: interval of the equal error rate.
         clean: the rate without a condition.
     """
 
@@ -35,11 +35,11 @@ class Point(NamedTuple):
 
 
 def weakest(result: Result, claims: Claims) -> list[Point]:
-    """Return the error rates of a system after each condition, the highest first; kinds of claims
-    of few speakers come after the others.
+    """Return the error rates of a system under each condition, the highest first. Kinds of claims
+    with few speakers come after the others.
 
     Args:
-        result: what was measured.
+        result: the results of the system.
         claims: all claims.
     """
     kinds = claims.kinds
@@ -69,9 +69,7 @@ def weakest(result: Result, claims: Claims) -> list[Point]:
 
 
 def weakest_of_each(result: Result, claims: Claims) -> list[Point]:
-    """Return for each kind of error the condition in which it is most frequent, the weakest
-    first.
-    """
+    """Return the condition in which each kind of error is most frequent, the weakest first."""
     found: dict[str, Point] = {}
     for point in weakest(result, claims):
         found.setdefault(point.kind, point)

@@ -1,4 +1,4 @@
-"""Runs a stress test: speech, copies, passage through conditions and systems, measurements."""
+"""Runs a stress test: speech, copies, conditions, systems, and measurements."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,27 +28,27 @@ logger = logging.getLogger("sasv")
 
 @dataclass(frozen=True)
 class Settings:
-    """What is tested, and how.
+    """The settings of a stress test.
 
     Attributes:
-        place: folder with a folder for each speaker, or an utterance table.
+        place: folder with one subfolder for each speaker, or an utterance table.
         out: folder of the results.
-        where: rows of the table that are used.
+        where: use only the rows of the table with this ``column=value``.
         enrolments: enrolment table, or empty.
         trials: trial table, or empty.
-        sizes: how much is tested.
-        conditions: their names; none takes all that are possible.
-        vocoders: their names; none takes all that are there.
+        sizes: numbers of speakers and recordings to test.
+        conditions: names of the conditions; by default all that are possible.
+        vocoders: names of the vocoders; by default all that are available.
         no_copies: make no copies.
         weights: vocoder -> path of its weights.
         noises: folder of noise, or empty.
         rirs: folder of impulse responses, or empty.
-        repeats: resamples for intervals and tests.
-        listen: recordings to listen to for each attack and condition.
-        channel: which channel of recordings is used.
+        repeats: number of bootstrap samples for intervals and tests.
+        listen: number of recordings to listen to for each attack and condition.
+        channel: channel of recordings to use.
         shard: part of the work, ``i/n``, or empty.
-        workers: processes that make copies.
-        device: where neural vocoders compute.
+        workers: number of processes that make copies.
+        device: device for neural vocoders.
     """
 
     place: str
@@ -76,12 +76,12 @@ class StressTest:
     """A finished stress test.
 
     Attributes:
-        settings: what was tested, and how.
+        settings: the settings of the test.
         speech: the speech.
         conditions: name -> condition.
         vocoders: names of the vocoders that made copies.
-        claims: all claims, those by copies among them.
-        results: the systems, the one under test first.
+        claims: all claims, including those of copies.
+        results: the results of the systems, the tested system first.
         listening: (kind, condition) -> recordings to listen to, relative to the folder of results,
             the worst error of the first system first.
     """
@@ -96,11 +96,11 @@ class StressTest:
 
 
 def run_stress(systems: Sequence[System], settings: Settings) -> StressTest | None:
-    """Run a stress test, or go on with one; return it, None while other shards still work.
+    """Run or resume a stress test; return it, or None while other shards are still working.
 
     Args:
-        systems: the system under test, and those that it is compared with.
-        settings: what is tested, and how.
+        systems: the tested system, and those with which it is compared.
+        settings: the settings of the test.
 
     Raises:
         SasvError: the speech, a condition, a vocoder, or a system cannot be used.
@@ -160,7 +160,7 @@ def run_stress(systems: Sequence[System], settings: Settings) -> StressTest | No
 
 
 def claims_of_copies(speech: Speech, copies: Sequence[Copy]) -> list[Claim]:
-    """Return the claims by copies: each is said to be the speaker of its original."""
+    """Return the claims of copies. Each is claimed to be the speaker of its original."""
     made: dict[str, list[Copy]] = {}
     for copy in copies:
         made.setdefault(copy.source, []).append(copy)
@@ -179,7 +179,9 @@ def files_of(
     conditions: Sequence[str],
     channel: str,
 ) -> list[File]:
-    """Return all recordings that are passed: those that only enrol stay clean."""
+    """Return all recordings to process. No condition is applied to those that are only used for
+    enrolment.
+    """
     claimed: dict[str, list[str]] = {}
     for claim in claims.rows:
         claimed.setdefault(claim.recording, []).append(claim.speaker)
@@ -219,7 +221,9 @@ def files_of(
 def passage_of(
     speech: Speech, files: Sequence[File], noises: Sequence[str], rirs: Sequence[str], sizes: Sizes
 ) -> Passage:
-    """Return how recordings are passed: babble is made of the bona fide recordings of others."""
+    """Return the settings for all recordings. Babble consists of the bona fide recordings of other
+    speakers.
+    """
     table = speech.utterances
     spoofed = dict(zip(table.ids, table.spoofed.tolist()))
     bona_fide = [file for file in files if file.name in spoofed and not spoofed[file.name]]
@@ -235,7 +239,9 @@ def passage_of(
 
 
 def try_out(system: System, files: Sequence[File], passage: Passage) -> None:
-    """Give a function one recording before the long work, so that a mistake is seen at once."""
+    """Call a function with one recording before the long computation, so that a mistake is found at
+    once.
+    """
     if not isinstance(system, FunctionSystem):
         return
     wave = passage.wave(files[0])
@@ -253,22 +259,22 @@ def opening(
     files: Sequence[File],
     systems: int,
 ) -> str:
-    """Return in words what is going to be done."""
+    """Return a description of the work to do."""
     count = sum(len(file.conditions) for file in files)
     kinds = claims.kinds
     attacks = ", ".join(name for name in kinds if name != OTHERS)
     targets = int((claims.labels == TARGET).sum())
     text = (
-        f"{len(speech.enrolments)} speakers: {targets} claims by themselves, {kinds[OTHERS]} by "
-        f"other people, {sum(kinds.values()) - kinds[OTHERS]} spoofed ({attacks or 'none'}), each "
-        f"after {len(conditions)} conditions: {count:,} recordings to pass"
+        f"{len(speech.enrolments)} speakers: {targets} target claims, {kinds[OTHERS]} by other "
+        f"people, {sum(kinds.values()) - kinds[OTHERS]} spoofed ({attacks or 'none'}), each under "
+        f"{len(conditions)} conditions: {count:,} recordings to process"
     )
     if systems > 1:
         text += f" through each of {systems} systems"
     if len(speech.enrolments) < FEWEST_SPEAKERS:
         text += (
             f"; with fewer than {FEWEST_SPEAKERS} speakers there are no intervals and no tests, "
-            "and the rates say little"
+            "and the rates are not reliable"
         )
     return text
 
@@ -282,8 +288,8 @@ def folder_name(name: str) -> str:
 def write_listening(
     test: StressTest, files: Sequence[File], passage: Passage
 ) -> dict[tuple[str, str], list[str]]:
-    """Write recordings to listen to: of each attack and condition the worst errors of the system
-    under test; return their paths.
+    """Write recordings to listen to: the worst errors of the tested system for each attack and
+    condition. Return their paths.
     """
     named = {file.name: file for file in files}
     first = test.results[0]
@@ -314,7 +320,7 @@ def write_listening(
 
 
 def write_heard(path: Path, file: File, condition: str, passage: Passage) -> bool:
-    """Write what a system heard of a recording; return whether it could be read."""
+    """Write the input of a system for a recording; return whether it could be read."""
     try:
         wave = passage.wave(file)
         around = passage.around[file.speaker]
@@ -326,8 +332,10 @@ def write_heard(path: Path, file: File, condition: str, passage: Passage) -> boo
 
 
 def check_names(systems: Sequence[System]) -> None:
-    """SasvError where two systems have one name, or one folder."""
+    """Raise SasvError if two systems have the same name or the same folder."""
     names = [folder_name(system.name) for system in systems]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise SasvError(f"two systems are called {listed(twice)}; name them: NAME=SYSTEM")
+        raise SasvError(
+            f"two systems have the name {listed(twice)}; give them different names with NAME=SYSTEM"
+        )

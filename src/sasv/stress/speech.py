@@ -1,7 +1,7 @@
-"""The speech of a stress test: who is enrolled with what, and which recordings are tested.
+"""The speech of a stress test: enrolments, and the tested recordings.
 
-Speakers and recordings are drawn with a seed. Recordings that cannot be read or hold too little
-speech are left out before anything is computed, so that all systems are tested on the same.
+Speakers and recordings are drawn with a seed. Recordings that cannot be read or contain too little
+speech are left out in advance, so that all systems are tested on the same recordings.
 """
 
 import logging
@@ -34,25 +34,28 @@ from sasv.tables import (
 logger = logging.getLogger("sasv")
 
 ENROL = 3
-"""Most recordings that enrol a speaker; of a speaker with few, half of them."""
+"""Maximum number of enrolment recordings of a speaker; for a speaker with few recordings, half of
+them are used.
+"""
 
 FEWEST = 2
-"""Fewest speakers of whom anything can be compared."""
+"""Minimum number of speakers, because claims by other people are needed."""
 
 TARGET, NONTARGET, SPOOF = range(len(TRIAL_LABELS))
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is tested.
+    """Limits on the amount of speech in a test.
 
     Attributes:
-        speakers: most speakers; 0 takes all.
-        recordings: most tested recordings of a speaker, and of each attack on a speaker.
-        impostors: most claims to be a speaker by recordings of others.
-        min_speech: seconds of speech that a recording has to hold; 0 does not look.
-        max_seconds: seconds of each recording that are used, from its beginning.
-        seed: of all draws.
+        speakers: maximum number of speakers; 0 takes all.
+        recordings: maximum number of tested recordings of a speaker, and of each attack on a
+            speaker.
+        impostors: maximum number of claims to be a speaker with recordings of other people.
+        min_speech: seconds of speech that a recording must contain; 0 accepts anything.
+        max_seconds: use at most this many seconds from the beginning of each recording.
+        seed: random seed of all draws.
     """
 
     speakers: int = 20
@@ -64,7 +67,7 @@ class Sizes:
 
 
 class Claim(NamedTuple):
-    """A claim: ``recording`` is said to be bona fide speech of ``speaker``; the label is that of
+    """A claim that ``recording`` is bona fide speech of ``speaker``. The label is an index of
     ``TRIAL_LABELS``.
     """
 
@@ -79,9 +82,9 @@ class Speech:
     """The speech of a test.
 
     Attributes:
-        utterances: all recordings that are enrolled or tested.
+        utterances: all recordings for enrolment or test.
         enrolments: speaker -> recordings.
-        claims: what is decided about.
+        claims: the claims to decide on.
     """
 
     utterances: Utterances
@@ -101,16 +104,16 @@ def find_speech(
     """Return the speech of a test.
 
     Args:
-        place: folder with one folder for each speaker, or an utterance table (or the folder of
+        place: folder with one subfolder for each speaker, or an utterance table (or the folder of
             ``utterances.tsv``).
         where: use only the rows with this ``column=value``.
         enrolments: enrolment table; empty draws enrolments.
-        trials: trial table, used as it is; empty draws claims.
-        sizes: how much is tested.
-        channel: which channel of recordings is used, where the table does not say.
+        trials: trial table, all of whose trials are used; empty draws claims.
+        sizes: limits on the amount of speech.
+        channel: channel of recordings to use, if the table does not say.
 
     Raises:
-        SasvError: no such speech, or too few speakers with enough recordings.
+        SasvError: the speech does not exist, or there are too few speakers with enough recordings.
     """
     table = load_speech(place, where)
     if trials:
@@ -123,7 +126,10 @@ def find_speech(
         given = dict(zip(loaded.speakers, loaded.utterances))
         unknown = [name for names in given.values() for name in names if name not in table.rows]
         if unknown:
-            raise SasvError(f"{enrolments}: {listed(unknown)} not in {place}; give its table")
+            raise SasvError(
+                f"{enrolments}: {listed(unknown)} is missing in {place}; give the utterance table "
+                "of these enrolments"
+            )
     bona_fide: dict[str, list[str]] = {}
     spoofed: dict[tuple[str, str], list[str]] = {}
     cells = zip(table.table.texts("speaker"), table.ids, table.spoofed, table.attack_texts)
@@ -153,8 +159,8 @@ def find_speech(
         lost = f"; left out: {hearing.described()}" if hearing.reasons else ""
         raise SasvError(
             f"{place}: {len(enrolled)} speaker{'s' * (len(enrolled) != 1)} with a recording to "
-            "enrol and another to test; at least two are needed, because claims by other people "
-            f"are a part of the test: give the speech of more people, one folder each{lost}"
+            "enrol and another to test, but at least two are needed for claims by other people; "
+            f"add the speech of more people, one folder each{lost}"
         )
     claims = drawn_claims(enrolled, tested, spoofed, sizes, rng)
     needed = {claim.recording for claim in claims}.union(*enrolled.values())
@@ -163,8 +169,8 @@ def find_speech(
 
 
 def load_speech(place: str, where: str) -> Utterances:
-    """Return the utterance table of a folder with a folder for each speaker, or a table that is
-    there already.
+    """Return the utterance table of a folder with one subfolder for each speaker, or an existing
+    table.
     """
     path = Path(place)
     if path.is_dir() and (path / "utterances.tsv").is_file():
@@ -172,10 +178,16 @@ def load_speech(place: str, where: str) -> Utterances:
     if not path.is_dir():
         table = load_utterances(path, where)
         if not len(table):
-            raise SasvError(f"{place}: no utterance{f' with {where}' if where else ''} in it")
+            raise SasvError(
+                f"{place}: contains no utterance{f' with {where}' if where else ''}; check the "
+                "path and --where"
+            )
         return table
     if where:
-        raise SasvError(f"{place}: a folder of recordings; --where takes rows of a table")
+        raise SasvError(
+            f"{place}: --where selects rows of a table, but this is a folder of recordings; leave "
+            "out --where"
+        )
     lists = read_folder(path)
     root = str(path.resolve())
     columns = {
@@ -187,7 +199,7 @@ def load_speech(place: str, where: str) -> Utterances:
 
 
 def with_seconds(table: Utterances) -> Utterances:
-    """Return a table with the length of each recording, by which the time for copies is
+    """Return a table with the length of each recording, from which the time for copies is
     estimated.
     """
     if table.seconds is not None:
@@ -196,17 +208,15 @@ def with_seconds(table: Utterances) -> Utterances:
     for path in table.paths:
         try:
             seconds.append(f"{measure(path).seconds:.3f}")
-        except AudioError:  # of a spoof; it is named when it is passed
+        except AudioError:  # of a spoof; it is reported when it is processed
             seconds.append("0")
     return Utterances(table.table.with_column("seconds", seconds))
 
 
 def of_trials(table: Utterances, enrolments: str, trials: str) -> Speech:
-    """Return the speech of a protocol that is used as it is."""
+    """Return the speech of a given protocol."""
     if not enrolments:
-        raise SasvError(
-            "--trials needs --enrolments, the table that says who is enrolled with what"
-        )
+        raise SasvError("--trials needs --enrolments, the table of enrolment recordings")
     enrolled = load_enrolments(enrolments)
     claims = load_trials(trials)
     needed = needed_utterances(table, enrolled, claims)
@@ -226,25 +236,25 @@ def of_trials(table: Utterances, enrolments: str, trials: str) -> Speech:
 
 
 def read_beginning(path: str, seconds: float, channel: str) -> np.ndarray:
-    """Return the first seconds of a recording, float32 (samples,) at 16 kHz. AudioError if it
-    cannot be read, or is silent.
+    """Return the first seconds of a recording, float32 (samples,) at 16 kHz. Raises AudioError if
+    it cannot be read or is silent.
     """
     wave = read_audio(path, samples=round(seconds * RATE), channel=channel)
     return check_speech(wave, path)
 
 
 def attack_name(attack: str, label: int) -> str:
-    """Return the name of the attack of a claim: ``spoof`` where a spoof has none."""
+    """Return the name of the attack of a claim, or ``spoof`` if a spoof has none."""
     return TRIAL_LABELS[SPOOF] if label == SPOOF and attack == NONE else attack
 
 
 class Hearing:
-    """Finds out which recordings hold speech, and keeps why others do not.
+    """Determines which recordings contain enough speech, and stores the reasons for the others.
 
     Args:
         table: all recordings.
-        sizes: how much speech a recording has to hold, and how much of it is used.
-        channel: which channel is used where the table does not say.
+        sizes: limits on the amount of speech.
+        channel: channel to use, if the table does not say.
     """
 
     def __init__(self, table: Utterances, sizes: Sizes, channel: str):
@@ -256,7 +266,7 @@ class Hearing:
         self.heard: set[str] = set()
 
     def described(self) -> str:
-        """Return in words how many recordings cannot be used, and why."""
+        """Return a text with the number of recordings that cannot be used, and the reasons."""
         count = len(self.reasons)
         why = "cannot be read"
         if self.least:
@@ -267,7 +277,7 @@ class Hearing:
         )
 
     def usable(self, name: str) -> bool:
-        """Whether a recording can be read and holds enough speech."""
+        """Whether a recording can be read and contains enough speech."""
         if name in self.heard:
             return True
         if name in self.reasons:
@@ -298,7 +308,7 @@ def recordings_of(
     sizes: Sizes,
     hearing: Hearing,
 ) -> tuple[list[str], list[str]] | None:
-    """Return what enrols a speaker and what is tested; None if there is too little."""
+    """Return the enrolment and the test recordings of a speaker, or None if there are too few."""
     drawn = zlib.crc32(speaker.encode("utf-8", "surrogateescape"))
     rng = np.random.default_rng([sizes.seed, drawn])
     own = bona_fide.get(speaker, [])
@@ -327,8 +337,8 @@ def drawn_claims(
     sizes: Sizes,
     rng: np.random.Generator,
 ) -> list[Claim]:
-    """Return the claims of each speaker: own recordings, recordings of others, and the spoofs of
-    the table.
+    """Return the claims to be each speaker: with the speaker's own recordings, recordings of
+    others, and the spoofs of the table.
     """
     claims = []
     for speaker in sorted(enrolled):
@@ -345,7 +355,7 @@ def drawn_claims(
 def describe_left_out(
     hearing: Hearing, short: Sequence[str], candidates: int, enrolled: int
 ) -> None:
-    """Log which recordings and speakers are not tested, and why."""
+    """Log the recordings and speakers that are not tested, with the reasons."""
     if hearing.reasons:
         logger.info(f"left out: {hearing.described()}")
     if short:

@@ -1,8 +1,8 @@
-"""The systems under test: a model of sasv, or any function of Python.
+"""The systems to test: models of sasv, and any Python functions.
 
 A function takes one recording, float32 samples at 16 kHz, and returns a vector, which is compared
-by the cosine; or it takes two recordings, one that is enrolled and the tested one, and returns a
-score, high for the same speaker and bona fide speech.
+by the cosine; or it takes an enrolment and a test recording and returns a score, which is high for
+bona fide speech of the same speaker.
 """
 
 import importlib
@@ -35,8 +35,9 @@ ANY_SPEECH = SpeechLimits(
     min_bandwidth=0.0,
     min_level=-1e9,
 )
-"""Limits that every recording holds: error rates without a threshold are those of all
-recordings."""
+"""Limits that every recording meets, so that error rates without a threshold refer to all
+recordings.
+"""
 
 
 class System:
@@ -44,9 +45,9 @@ class System:
 
     Attributes:
         name: for reports.
-        text: what the user gave.
-        verifier: what it decides by; its limits are those of the system.
-        compares: recordings are compared by a function, not by embeddings.
+        text: the option as the user gave it.
+        verifier: how it decides; its limits are those of the system.
+        compares: whether a function compares two recordings, instead of embeddings being compared.
     """
 
     compares = False
@@ -58,11 +59,11 @@ class System:
 
     @property
     def identity(self) -> str:
-        """What changes whenever the system may compute something else."""
+        """A string that changes if the results of the system may change."""
         raise NotImplementedError
 
     def embed(self, wave: np.ndarray, name: str) -> Recording:
-        """Return what a verifier takes of a recording.
+        """Return the input of a verifier for a recording.
 
         Args:
             wave: (samples,) at 16 kHz.
@@ -70,13 +71,13 @@ class System:
 
         Raises:
             AudioError: the recording cannot be embedded.
-            SasvError: the system is broken.
+            SasvError: the system failed.
         """
         raise NotImplementedError
 
 
 class ModelSystem(System):
-    """A checkpoint or an exported model, used as ``sasv verify`` uses it."""
+    """A checkpoint or an exported model, used in the same way as by ``sasv verify``."""
 
     def __init__(self, name: str, text: str, model: Embedder, verifier: Verifier):
         super().__init__(name, text, verifier)
@@ -88,7 +89,7 @@ class ModelSystem(System):
 
     @property
     def identity(self) -> str:
-        """Fingerprint of the network, and how recordings become embeddings."""
+        """Fingerprint of the network and of the settings for embedding."""
         limits = self.limits
         return (
             f"{self.model.fingerprint} {self.model.extraction} {limits.max_pause} "
@@ -96,7 +97,7 @@ class ModelSystem(System):
         )
 
     def embed(self, wave: np.ndarray, name: str) -> Recording:
-        """Return what a verifier takes of a recording."""
+        """Return the input of a verifier for a recording."""
         rate = self.model.specification.sample_rate
         if rate != RATE:
             wave = soxr.resample(wave, RATE, rate)
@@ -104,13 +105,13 @@ class ModelSystem(System):
 
 
 class FunctionSystem(System):
-    """A function of Python.
+    """A Python function.
 
     Args:
         name: for reports.
         text: ``module:function``.
-        function: from samples to a vector, or from two recordings to a score.
-        compares: whether it is the latter.
+        function: returns a vector for samples, or a score for two recordings.
+        compares: whether it takes two recordings.
     """
 
     def __init__(self, name: str, text: str, function: Callable[..., Any], compares: bool):
@@ -121,8 +122,8 @@ class FunctionSystem(System):
 
     @property
     def identity(self) -> str:
-        """The name and the digest of the file that the function stands in: weights that it reads
-        from elsewhere are not seen.
+        """The name of the function and the digest of its source file. Weights that it reads from
+        other files are not included.
         """
         try:
             source = inspect.getsourcefile(inspect.unwrap(self.function))
@@ -138,13 +139,13 @@ class FunctionSystem(System):
             found = found.reshape(-1)
         if found.ndim != 1 or len(found) < 2:
             raise SasvError(
-                f"{self.text}: returned an array of shape {found.shape} for {name}; it has to "
-                "return one vector"
+                f"{self.text}: returned an array of shape {found.shape} for {name}, but must "
+                "return a vector"
             )
         if self.size and len(found) != self.size:
             raise SasvError(
-                f"{self.text}: returned {len(found)} numbers for {name}, and {self.size} for the "
-                "recording before; all vectors have to have one size"
+                f"{self.text}: returned {len(found)} numbers for {name}, but {self.size} for the "
+                "recording before; all vectors must have the same size"
             )
         self.size = len(found)
         if not found.any():
@@ -157,18 +158,18 @@ class FunctionSystem(System):
         Args:
             enrolment: (samples,) at 16 kHz, of the claimed speaker.
             test: (samples,) at 16 kHz.
-            name: of both, for messages.
+            name: name of both, for messages.
         """
         found = self._called(name, enrolment, test)
         if found.size != 1:
             raise SasvError(
-                f"{self.text}: returned an array of shape {found.shape} for {name}; of two "
-                "recordings it has to return one number"
+                f"{self.text}: returned an array of shape {found.shape} for {name}, but must "
+                "return a single number for two recordings"
             )
         return float(found.reshape(-1)[0])
 
     def _called(self, name: str, *waves: np.ndarray) -> np.ndarray:
-        """Return what the function gives as finite numbers."""
+        """Return the result of the function as finite numbers."""
         try:
             value = self.function(*(wave.copy() for wave in waves))
             if hasattr(value, "detach"):  # a tensor of PyTorch
@@ -189,7 +190,7 @@ def is_function(text: str) -> bool:
 
 
 def load_function(text: str, name: str = "") -> FunctionSystem:
-    """Import ``module:function``; modules are looked for in the working folder as well.
+    """Import ``module:function``. Modules in the working folder are found as well.
 
     Args:
         text: ``module:function``.
@@ -208,8 +209,8 @@ def load_function(text: str, name: str = "") -> FunctionSystem:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise SasvError(
-                f"{text}: there is no module {error.name}, neither in {here} nor among the "
-                "installed packages; for a file system.py in this folder write system:FUNCTION"
+                f"{text}: there is no module {error.name} in {here} or among the installed "
+                "packages; for a file system.py in this folder, write system:FUNCTION"
             ) from error
         raise SasvError(f"{text}: importing {module_name} failed: {reason_of(error)}") from error
     except Exception as error:
@@ -222,15 +223,19 @@ def load_function(text: str, name: str = "") -> FunctionSystem:
 
 
 def recordings_taken(text: str, function: Any) -> int:
-    """Return how many recordings a function takes, 1 or 2. SasvError if it is neither."""
+    """Return the number of recordings that a function takes, 1 or 2. Raises SasvError if it takes
+    another number.
+    """
     if not callable(function):
-        raise SasvError(f"{text}: is {type(function).__name__}, not a function")
+        raise SasvError(
+            f"{text}: this is an object of type {type(function).__name__}, not a function"
+        )
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise SasvError(
-            f"{text}: its parameters are not known; wrap it in a function of one recording (to a "
-            "vector) or of two (to a score)"
+            f"{text}: its parameters are unknown; wrap it in a function that takes one recording "
+            "and returns a vector, or takes two and returns a score"
         ) from error
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [
@@ -251,13 +256,14 @@ def recordings_taken(text: str, function: Any) -> int:
 def decision_on(
     verifier: Verifier, enrolment: Sequence[Recording], test: Recording
 ) -> tuple[float, Outcome | None]:
-    """Return the number that a system decides by, and its outcome, None if it has no threshold.
+    """Return the number used for the decision, and its outcome, which is None if there is no
+    threshold.
 
-    A recording that does not hold the system's limits has a number as well, and the outcome
-    inconclusive. The number is NaN where there is nothing to compare.
+    For a recording that does not meet the limits of the system, there is a number as well, and the
+    outcome is inconclusive. The number is NaN if there is nothing to compare.
 
     Args:
-        verifier: of the system.
+        verifier: verifier of the system.
         enrolment: recordings of the claimed speaker.
         test: the tested recording.
     """
@@ -276,8 +282,8 @@ def decision_on(
 
 
 def own_threshold(verifier: Verifier) -> tuple[float | None, str]:
-    """Return the number from which a system accepts, and where it comes from in words; None if it
-    has no threshold.
+    """Return the threshold of a system and its origin in words. The threshold is None if there is
+    none.
     """
     if not verifier.decides:
         return None, ""
