@@ -159,7 +159,7 @@ def weak_points(test: StressTest) -> Section:
         "and the equal error rate, which does not depend on the threshold. The weakest point "
         "comes first."
     )
-    header = ["error", "rate", "condition", "as it is", "EER", "worst recording"]
+    header = ["error", "rate", "condition", "unchanged", "EER", "worst recording"]
     return Section("Weakest points", note, header, rows)
 
 
@@ -184,7 +184,7 @@ def side_by_side(test: StressTest) -> Section:
             )
             for one in test.results
         ]
-        rows.append([Cell(kind_text(kind)), Cell("as it is"), *clean])
+        rows.append([Cell(kind_text(kind)), Cell("unchanged"), *clean])
         worst = [found[kind] for found in weak]
         cells = [
             Cell(percent(one.rate), small=f"{one.condition}{spanned(one.interval, ' ')}")
@@ -196,7 +196,7 @@ def side_by_side(test: StressTest) -> Section:
             rate_cell(one.measured[CLEAN].values.get(name), one.measured[CLEAN].intervals.get(name))
             for one in test.results
         ]
-        rows.append([Cell(text), Cell("as it is"), *cells])
+        rows.append([Cell(text), Cell("unchanged"), *cells])
     thresholds = [
         Cell(f"{one.threshold.value:.4f}", small="own" if one.threshold.own else "chosen here")
         for one in test.results
