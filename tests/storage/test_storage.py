@@ -292,7 +292,7 @@ def test_a_failure_within_a_decoder_is_no_truncated_file(server, monkeypatch):
 
 
 def test_unknown_addresses_and_missing_packages(monkeypatch):
-    with pytest.raises(SasvError, match=r"'ftp://' are not known.*s3://"):
+    with pytest.raises(SasvError, match=r"'ftp://' are not supported.*s3://"):
         locate("ftp://host/a.wav")
     remote._systems.clear()
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)

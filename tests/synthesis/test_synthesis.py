@@ -250,7 +250,9 @@ def test_copies_by_another_seed_are_refused(tmp_path, voice):
     table, out = table_of_copies(tmp_path, {"a": voice(8000)}), str(tmp_path / "out")
     synthesize(SynthesizeOptions(table, out, ["griffin-lim"]))
     synthesize(SynthesizeOptions(table, out, ["griffin-lim", "source-filter"]))
-    with pytest.raises(SasvError, match="by another seed or other weights; choose another --out"):
+    with pytest.raises(
+        SasvError, match="made with another seed or other weights; choose another --out"
+    ):
         synthesize(SynthesizeOptions(table, out, ["griffin-lim"], seed=1))
     with pytest.raises(SasvError, match="--weights names hifi-gan, but --vocoders only names"):
         synthesize(SynthesizeOptions(table, out, ["griffin-lim"], {"hifi-gan": "x"}))

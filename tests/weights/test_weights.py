@@ -163,7 +163,7 @@ def test_fetched_once_with_its_checksum(server, payload, capsys):
     note = json.loads(path.with_name(path.name + ".json").read_text())
     assert note["sha256"] == digest_of_file(path) and note["bytes"] == len(payload)
     assert fetch(NAME, server.url) == path and len(server.requests) == 1
-    assert "here already" in capsys.readouterr().err
+    assert "already downloaded" in capsys.readouterr().err
     path.write_bytes(b"broken")  # somebody changed it: fetched again
     assert fetch(NAME, server.url).read_bytes() == payload
     path.unlink()

@@ -1,8 +1,8 @@
-"""Embeddings of a whole table: length-bucketed batches, sharded, resumable.
+"""Computes the embeddings of a whole table in batches of similar length; in shards, resumable.
 
-The plan (which files form a batch, which batches a chunk) depends on the table alone. A chunk is
-the unit that a process does and saves, so any number of shards, killed and started again at will,
-ends with the same bits.
+The plan (which files form a batch, and which batches form a chunk) depends on the table alone. A
+chunk is the unit that a process computes and saves. Therefore the result is bit-identical for any
+number of shards and after any interruption.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 CHUNK_SECONDS = 1200.0
 BATCH_SECONDS = {"cpu": 30.0, "cuda": 600.0}
-"""Padded audio per batch if none is asked for."""
+"""Default amount of padded audio per batch, in seconds."""
 
 READERS = 4
 
@@ -47,7 +47,7 @@ RECORD: dict[str, type | tuple[type, ...]] = {
     "max_pause": (int, float, type(None)),
     "model": str,
 }
-"""What embeddings.json says of embeddings; versions before say less."""
+"""Fields of embeddings.json; earlier versions wrote fewer."""
 
 
 @dataclass
@@ -55,11 +55,11 @@ class Embeddings:
     """Embeddings of utterances.
 
     Attributes:
-        vectors: float32 (utterances, dimension), raw.
-        utterances: name of each row.
-        failures: utterance -> why it has none.
-        extraction: how they were made: crops, length of a crop, pauses.
-        model: fingerprint of the model that made them; empty where it was not recorded.
+        vectors: float32 (utterances, dimension), raw embeddings.
+        utterances: name of the utterance of each row.
+        failures: utterance -> reason why it has no embedding.
+        extraction: how the embeddings were made: crops, length of a crop, pauses.
+        model: fingerprint of the model that made them; empty if it was not recorded.
     """
 
     vectors: np.ndarray
@@ -75,16 +75,16 @@ class Embeddings:
         settings: str = "",
         files: Sequence[str] | None = None,
     ) -> None:
-        """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` where
-        some failed.
+        """Write ``embeddings.npy`` and its ``index.tsv`` (row, utterance), and ``failed.tsv`` if
+        there were failures.
 
-        ``embeddings.json``, which says that the folder is complete, goes first and comes last.
+        ``embeddings.json``, which marks the folder as complete, is removed first and written last.
 
         Args:
-            folder: where to write.
-            signature: of the whole job.
-            settings: digest of the model and of how it was used.
-            files: digest of the file that each row is made of.
+            folder: the output folder.
+            signature: digest of the whole job.
+            settings: digest of the model and of the settings for embedding.
+            files: digest of the file of each row.
         """
         folder = Path(folder)
         (folder / "embeddings.json").unlink(missing_ok=True)
@@ -115,20 +115,20 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Embeddings":
-        """Read what ``save`` wrote."""
+        """Read embeddings that ``save`` wrote."""
         folder = Path(folder)
         try:
             vectors = np.load(folder / "embeddings.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise SasvError(
-                f"{folder}/embeddings.npy: cannot read ({error}); run sasv embed again"
+                f"{folder}/embeddings.npy: cannot be read ({error}); run sasv embed again"
             ) from error
         index = Table.load(folder / "index.tsv")
         index.require("utterance")
         if len(index) != len(vectors):
             raise SasvError(
-                f"{folder}: {len(vectors)} embeddings, {len(index)} index rows; run sasv embed "
-                "again"
+                f"{folder}: contains {len(vectors)} embeddings, but {len(index)} rows in "
+                "index.tsv; run sasv embed again"
             )
         failed = folder / "failed.tsv"
         failures: dict[str, str] = {}
@@ -147,8 +147,8 @@ class Embeddings:
 
 
 def plan_batches(seconds: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
-    """Group rows of similar length so that no padded batch exceeds ``batch_seconds`` (longest times
-    count).
+    """Group rows of similar length, so that no padded batch (longest utterance times number of
+    utterances) exceeds ``batch_seconds``.
     """
     batches: list[np.ndarray] = []
     order = np.argsort(seconds, kind="stable")[::-1]
@@ -175,8 +175,8 @@ def plan_chunks(batches: Sequence[np.ndarray], seconds: np.ndarray) -> list[list
 
 
 def utterance_seconds(utterances: Utterances) -> np.ndarray:
-    """Lengths from the table, or from the headers if the table does not say; 0 where a header is
-    broken.
+    """Return the lengths in seconds from the table, or from the headers of the files if the table
+    does not contain them; 0 if a header is invalid.
     """
     if utterances.seconds is not None:
         return utterances.seconds
@@ -194,8 +194,8 @@ def utterance_seconds(utterances: Utterances) -> np.ndarray:
 def embed_rows(
     model: Model, utterances: Utterances, batches: Sequence[np.ndarray], progress: Progress
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Embed batches of rows; return (row -> embedding, row -> reason of failure). Reading runs
-    ahead in threads.
+    """Embed batches of rows; return (row -> embedding, row -> reason of failure). Threads read the
+    next files in advance.
     """
     vectors: dict[int, np.ndarray] = {}
     failures: dict[int, str] = {}
@@ -228,7 +228,7 @@ def embed_rows(
 def _ahead(
     pool: ThreadPoolExecutor, read: Callable[[int], T], batches: Sequence[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, list[T]]]:
-    """Yield (batch, what ``read`` gave for its rows) while the next batch is being read."""
+    """Yield (batch, results of ``read`` for its rows) while the next batch is being read."""
     waiting = None
     for batch in batches:
         coming = (batch, [pool.submit(read, int(row)) for row in batch])
@@ -242,7 +242,9 @@ def _ahead(
 def embed_table(
     model: Model, utterances: Utterances, batch_seconds: float = 0.0, quiet: bool = True
 ) -> Embeddings:
-    """Embed all rows in memory, in one process (see extract for a job that is saved as it goes)."""
+    """Embed all rows in memory, in one process. See ``extract`` for a job that is saved step by
+    step.
+    """
     keep_memory()
     seconds = utterance_seconds(utterances)
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
@@ -262,23 +264,23 @@ def extract(
     quiet: bool = False,
     join: bool = True,
 ) -> Embeddings | None:
-    """Embed a table into a folder, doing only what is not there yet.
+    """Embed a table into a folder, computing only what is missing.
 
-    Embeddings of an earlier run are kept where the file (real path, size, date), the model and the
-    settings are the same. What failed is tried again.
+    Embeddings of an earlier run are kept if the file (real path, size, date), the model, and the
+    settings are the same. Failed utterances are tried again.
 
     Args:
         model: a loaded model.
-        utterances: what to embed; a column ``seconds`` saves reading every header.
+        utterances: the utterances to embed; with a column ``seconds``, the headers of the files are
+            not read.
         out: folder for ``embeddings.npy``, ``index.tsv``, ``failed.tsv``.
-        batch_seconds: padded audio per batch; 0 takes what suits the device.
-        shard: ``i/n``, or empty to take torchrun's rank.
-        quiet: no progress.
-        join: join the parts where all are done; else another process does.
+        batch_seconds: padded audio per batch, in seconds; 0 uses the default for the device.
+        shard: ``i/n``, or empty to use the rank from torchrun.
+        quiet: show no progress.
+        join: join the parts if all are finished; otherwise, another process has to do it.
 
     Returns:
-        All embeddings where this process found the last part done, None while other shards still
-        work.
+        All embeddings if all parts are finished, or None while other shards are still working.
     """
     keep_memory()
     refuse_inside_speech(out, utterances.paths)
@@ -339,7 +341,7 @@ def extract(
         return None
     try:
         vectors, failures = _join(parts, len(chunks))
-    except FileNotFoundError:  # another shard finished at the same moment and joined them
+    except FileNotFoundError:  # another shard finished at the same time and joined them
         return Embeddings.load(out)
     if kept:
         old = Embeddings.load(out)
@@ -348,7 +350,7 @@ def extract(
     if len(vectors) + len(failures) != len(utterances):
         raise SasvError(
             f"{out}: {len(vectors)} embeddings and {len(failures)} failures of {len(utterances)} "
-            "utterances; another run has changed the folder: run the same command again"
+            "utterances, so another run has changed the folder; run the same command again"
         )
     result = _collect(utterances, vectors, failures, model)
     result.model = model.fingerprint
@@ -359,7 +361,7 @@ def extract(
 
 
 def _settings(model: Model) -> str:
-    """Return a digest of all that makes an embedding out of a file."""
+    """Return a digest of everything, except the file, that determines an embedding."""
     made = model.extraction
     specification = model.specification
     return _digest(
@@ -373,7 +375,7 @@ def _settings(model: Model) -> str:
 
 
 def _files(utterances: Utterances) -> list[str]:
-    """Return a digest of what each row is made of: its file (real path, size, date) and channel."""
+    """Return a digest of the input of each row: its file (real path, size, date) and channel."""
     codes, names = utterances.channels
     paths = [absolute(path) for path in utterances.paths]
     return [
@@ -390,8 +392,8 @@ def _digest(*parts: str | bytes) -> str:
 
 
 def _mark(out: Path) -> dict[str, Any]:
-    """Return what a finished folder says about itself, empty if it is not finished or says
-    nothing sensible.
+    """Return the record of a finished folder, or an empty one if the folder is not finished or its
+    record is invalid.
     """
     try:
         about: dict[str, Any] = read_json(out / "embeddings.json", optional=RECORD)
@@ -401,8 +403,8 @@ def _mark(out: Path) -> dict[str, Any]:
 
 
 def _kept_rows(out: Path, settings: str, names: Sequence[str], files: Sequence[str]) -> set[int]:
-    """Return the rows whose embedding an earlier run left in the folder, made of the same file in
-    the same way.
+    """Return the rows with an embedding by an earlier run, computed from the same file in the same
+    way.
     """
     if _mark(out).get("settings") != settings:
         return set()
@@ -419,7 +421,7 @@ def _kept_rows(out: Path, settings: str, names: Sequence[str], files: Sequence[s
 
 
 def _clear_parts(out: Path) -> None:
-    """Remove the parts that this and earlier runs saved on their way."""
+    """Remove the parts that this run and earlier ones saved."""
     for folder in out.glob("parts-*"):
         for path in [*folder.glob("*.npz"), *folder.glob(".*.part.npz")]:
             path.unlink(missing_ok=True)
@@ -428,7 +430,7 @@ def _clear_parts(out: Path) -> None:
 
 
 def _join(parts: Path, count: int) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Read all parts: (row -> embedding, row -> reason of failure)."""
+    """Read all parts; return (row -> embedding, row -> reason of failure)."""
     vectors: dict[int, np.ndarray] = {}
     failures: dict[int, str] = {}
     for number in range(count):

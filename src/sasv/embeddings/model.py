@@ -20,10 +20,10 @@ from sasv.runtime.embedder import Embedder, Extraction, Speech, padded_batch
 from sasv.scores import SpoofHead, ThreeClass, TrialClasses, unit
 
 SINGLY_FROM = 2_000_000
-"""Parameters from which a CPU embeds the waveforms of a batch one after another.
+"""Number of parameters from which a CPU embeds the waveforms of a batch one after another.
 
-A batch of a large network leaves the cache, and its padding costs arithmetic and masks; a small
-network is bound by the calls that a batch saves.
+With a large network, a batch does not fit into the cache, and its padding costs computing time. A
+small network is limited by the number of calls, which a batch reduces.
 """
 
 
@@ -33,9 +33,9 @@ class Model(Embedder):
     Attributes:
         specification: metadata of the checkpoint.
         encoder: the torch module.
-        device: where it runs.
+        device: device on which the model runs.
         singly: whether the waveforms of a batch are embedded one after another.
-        extraction: how an utterance becomes an embedding; left out, as the specification says of
+        extraction: how an utterance becomes an embedding; by default, as the specification says for
             its scores.
     """
 
@@ -58,7 +58,7 @@ class Model(Embedder):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the specification's encoder and of all its weights."""
+        """Digest of the encoder in the specification and of all its weights."""
         parts = [
             value.detach().cpu().numpy().tobytes() for value in self.encoder.state_dict().values()
         ]
@@ -86,11 +86,12 @@ class Model(Embedder):
             return self.encoder(batch, unequal).float().cpu().numpy()
 
     def bona_fide_scores(self, vectors: np.ndarray) -> np.ndarray:
-        """Score embeddings (files, dimension) as a countermeasure does: float (files,), high for
-        bona fide speech.
+        """Compute countermeasure scores for embeddings (files, dimension): float (files,), higher
+        for bona fide speech.
 
-        A model that was trained with a spoof head has that, a countermeasure (AASIST) has a layer;
-        of another model it is how far the embedding points away from spoofed speech.
+        The scores come from the spoof head if the model was trained with one, or from a layer of a
+        countermeasure (AASIST). For any other model, they are the negated cosine with the direction
+        of spoofed speech.
 
         Raises:
             SasvError: see spoof_direction.
@@ -109,20 +110,22 @@ class Model(Embedder):
         return scores
 
     def check_countermeasure(self) -> None:
-        """Check that ``bona_fide_scores`` can be computed. SasvError says why not."""
+        """Check that ``bona_fide_scores`` can be computed. Raises SasvError with the reason if
+        not.
+        """
         if self.spoof_head() is None and not self.scores_whole_utterances:
             self.spoof_direction()
 
     @property
     def scores_whole_utterances(self) -> bool:
-        """Whether ``bona_fide_scores`` takes raw embeddings of whole utterances alone, not the mean
-        of those of crops: so it is where a layer of the encoder computes them.
+        """Whether ``bona_fide_scores`` needs raw embeddings of whole utterances, not the mean over
+        crops, because a layer of the encoder computes the scores.
         """
         return self.spoof_head() is None and hasattr(self.encoder, "scores")
 
     def spoof_direction(self) -> np.ndarray:
-        """Return the unit vector (dimension,) of spoofed speech: the head's weight of the spoof
-        class.
+        """Return the unit vector (dimension,) of spoofed speech, which is the weight of the spoof
+        class in the loss head.
 
         Raises:
             SasvError: the model was trained without spoofed speech, or its head is not in the
@@ -137,13 +140,13 @@ class Model(Embedder):
             or index >= len(weight)
         ):
             raise SasvError(
-                f"{self.name}: was trained without spoofed speech; only training with it (Stages 2 "
-                "and 3) makes a countermeasure"
+                f"{self.name}: the model was trained without spoofed speech; only training with it "
+                "(Stages 2 and 3) makes a countermeasure"
             )
         return unit(weight[index].float().numpy())
 
     def spoof_head(self) -> SpoofHead | None:
-        """Return the spoof head that was trained beside the speaker loss; None if there is
+        """Return the spoof head that was trained with the speaker loss, or None if there is
         none.
         """
         found = self._loss.countermeasure(self.head)
@@ -152,8 +155,8 @@ class Model(Embedder):
         return SpoofHead(found[0].numpy(), found[1])
 
     def trial_classes(self) -> TrialClasses | None:
-        """Return the three classes of trials of a model that was trained with the three-class loss;
-        else None.
+        """Return the three classes of trials of a model that was trained with the three-class loss,
+        or None for another model.
         """
         find = getattr(self._loss, "trial_classifier", None)
         found = None if find is None else find(self.head)
@@ -164,12 +167,14 @@ class Model(Embedder):
 
     @property
     def _loss(self) -> type[Loss]:
-        """Class of the loss that the model was trained with."""
+        """Class of the loss with which the model was trained."""
         loss: type[Loss] = LOSSES.get(self.specification.loss) if self.specification.loss else Loss
         return loss
 
     def three_class(self) -> ThreeClass | None:
-        """Return what a model of the three-class loss decides by; None of another model."""
+        """Return the classes by which a model with the three-class loss decides, or None for
+        another model.
+        """
         head = self.spoof_head()
         classes = self.trial_classes()
         return None if head is None or classes is None else ThreeClass(head, classes)
@@ -180,13 +185,13 @@ def load_model(
     device: str | torch.device = "auto",
     extraction: Extraction | None = None,
 ) -> Model:
-    """Load a checkpoint (ours or a published ``.model``) for inference.
+    """Load a checkpoint (of sasv, or a published ``.model``) for inference.
 
     Args:
         path: checkpoint file.
         device: "cpu", "cuda", ..., or "auto" for a GPU if there is one.
-        extraction: how utterances become embeddings; left out, as the specification says of its
-            scores (most: whole).
+        extraction: how utterances become embeddings; by default, as the specification says for its
+            scores (usually whole utterances).
 
     Raises:
         CheckpointError: see load_checkpoint.

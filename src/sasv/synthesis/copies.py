@@ -23,17 +23,18 @@ COLUMNS = (
 
 
 def copy_name(utterance: str, vocoder: str) -> str:
-    """Name of the copy of an utterance."""
+    """Return the name of the copy of an utterance."""
     return f"{utterance}~{vocoder}"
 
 
 def table_of_copies(
     plan: Plan, made: dict[int, Made], utterances: Utterances, name: str
 ) -> Utterances:
-    """Return the table of the copies: label spoof, attack the vocoder, source the original, digest
-    of the file.
+    """Return the table of the copies, with the label spoof, the vocoder as attack, the original as
+    source, and the digest of the file.
 
-    What went through a transmission condition stays bona fide; the column codec names it.
+    Speech that was passed through a transmission condition remains bona fide; the column codec
+    names the condition.
     """
     have = utterances.table.columns
     splits = utterances.table.texts("split") if "split" in have else ["all"] * len(utterances)
@@ -57,7 +58,7 @@ def table_of_copies(
 
 
 def check_copies(copies: Utterances) -> list[str]:
-    """Read every copy again; return a line for each that is missing, or is not what was written."""
+    """Read every copy again; return a line for each that is missing or has changed."""
     faults = []
     with Progress("check", len(copies)) as progress:
         for path, digest in zip(copies.paths, copies.table.texts("sha256")):
@@ -74,10 +75,10 @@ def check_copies(copies: Utterances) -> list[str]:
 
 
 def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
-    """Return the trials, and those with copies.
+    """Return the trials, including those with copies.
 
-    A copy of a target trial's utterance makes a spoofed trial; bona fide speech through a codec
-    keeps its label.
+    A copy of the utterance of a target trial gives a spoofed trial. Bona fide speech through a
+    codec keeps its label.
     """
     sources: dict[str, list[tuple[str, str, bool]]] = {}
     for source, *copy in zip(
@@ -105,7 +106,7 @@ def spoofed_trials(trials: Trials, copies: Utterances) -> Table:
 
 
 def union(*tables: Utterances) -> Table:
-    """Stack utterance tables; columns that one of them lacks are filled, paths made absolute."""
+    """Concatenate utterance tables. Missing columns are filled, and paths are made absolute."""
     columns = list(dict.fromkeys(column for table in tables for column in table.table.columns))
     if not all("seconds" in table.table.columns for table in tables):
         columns = [column for column in columns if column != "seconds"]

@@ -15,29 +15,35 @@ from sasv.synthesis.worker import Worker
 from sasv.tables import Utterances
 
 SAMPLE_SECONDS = 2.0
-"""Speech on which each vocoder is timed."""
+"""Seconds of speech on which each vocoder is timed."""
 
 TRIED = 20
-"""So many sources are tried for that speech."""
+"""Maximum number of recordings that are tried to obtain this speech."""
 
 
 def estimate(
     plan: Plan, makers: Makers, utterances: Utterances, workers: int, batch: int = 1
 ) -> str:
-    """Return in words how long the whole plan takes and how much disk, from a few seconds of its
-    own speech.
+    """Return a text with the time and the disk space of a plan, estimated from a few seconds of its
+    speech.
     """
     known = utterances.seconds
     total = 0.0 if known is None else float(known[[unit.row for unit in plan.units]].sum())
     if not total:
-        return f"{len(plan.units):,} copies; no estimate, as the table has no column seconds"
+        return (
+            f"{len(plan.units):,} copies; there is no estimate, because the table has no column "
+            "seconds"
+        )
     wave = _some_speech(plan)
     if wave is None:
-        return f"{len(plan.units):,} copies; no estimate, as the first files cannot be read"
+        return (
+            f"{len(plan.units):,} copies; there is no estimate, because the first files cannot be "
+            "read"
+        )
     spent = []
     bytes_each = []
     for vocoder in Worker(makers).vocoders.values():
-        vocoder(wave[: RATE // 2])  # the first call loads what it needs
+        vocoder(wave[: RATE // 2])  # the first call loads the weights
         started = time.perf_counter()
         copy = vocoder.many([wave] * batch, RATE, [0] * batch)[0]
         spent.append((time.perf_counter() - started) / (batch * len(wave) / RATE))

@@ -1,8 +1,8 @@
-"""The log of finished copies: one for each shard, which remains valid if the process is killed at
-any moment.
+"""The log of finished copies. There is one for each shard, which remains valid if the process is
+killed at any time.
 
-A line is ``[unit, seconds, digest, origin, bytes, path]``, written when a copy is whole; before a
-copy is begun, a line ``[path]`` says so. Logs of older versions have the first three cells alone.
+A line ``[path]`` is written before a copy is begun, and a line ``[unit, seconds, digest, origin,
+bytes, path]`` when it is complete. Logs of older versions have only the first three values.
 """
 
 import json
@@ -19,23 +19,23 @@ from sasv.storage.identity import identity_digest
 from sasv.synthesis.plan import Makers, Unit
 
 TEMPORARY = re.compile(r"\..*\.(\d+)\.part(\.\w+)?$")
-"""What a file is called while it is written (``core.files.atomic_path``); the number is that of the
+"""Name of a file while it is being written (``core.files.atomic_path``). The number is that of the
 process.
 """
 
 FOREIGN_SECONDS = 3600.0
-"""A temporary file of another machine is taken for abandoned after this time."""
+"""Seconds after which a temporary file of another machine counts as abandoned."""
 
 
 class Made(NamedTuple):
-    """A copy that was made.
+    """A finished copy.
 
     Attributes:
         unit: number of its unit in the plan.
-        seconds: its length.
+        seconds: length of the copy.
         digest: SHA-256 of its file.
-        origin: what it was made of (see ``origin_of``); empty in logs of older versions.
-        size: bytes of its file; 0 in logs of older versions.
+        origin: digest of its inputs (see ``origin_of``); empty in logs of older versions.
+        size: size of its file in bytes; 0 in logs of older versions.
         path: its file, relative to the folder of the job; empty in logs of older versions.
     """
 
@@ -49,18 +49,18 @@ class Made(NamedTuple):
 
 @dataclass
 class Known:
-    """What the logs of a folder say.
+    """The content of the logs of a folder.
 
     Attributes:
-        made: path, relative to the folder of the job -> all copies that were ever written there.
-        begun: paths at which a copy was begun and did not end.
+        made: path, relative to the folder of the job -> all copies that were ever written to it.
+        begun: paths of copies that were begun and not completed.
     """
 
     made: dict[str, list[Made]] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
 
     def owns(self, path: str, place: str) -> bool:
-        """Whether the file at a path, which is ``place`` in the logs, is one that sasv wrote."""
+        """Whether the file at a path, which the logs call ``place``, was written by sasv."""
         if place in self.begun:
             return True
         digests = {made.digest for made in self.made.get(place, [])}
@@ -68,8 +68,8 @@ class Known:
 
 
 def origin_of(unit: Unit, source: str, makers_identity: str) -> str:
-    """Return a digest of what a copy is made of: the identity of its source, channel, vocoder, seed
-    and weights.
+    """Return a digest of the inputs of a copy: the identity of its source, the channel, the
+    vocoder, the seed, and the weights.
     """
     return identity_digest(source, unit.channel, unit.vocoder, unit.seed, makers_identity)
 
@@ -79,9 +79,9 @@ def read_logs(out: Path, parts: Path, units: Sequence[Unit]) -> Known:
 
     Args:
         out: folder of the job.
-        parts: folder of this plan's logs; in lines of older versions, which name no path, the unit
-            is of this plan.
-        units: those of the plan.
+        parts: folder of the logs of this plan; lines of older versions, without a path, refer to
+            units of this plan.
+        units: the units of the plan.
     """
     known = Known()
     for log in sorted(out.glob("parts-*/*/made.jsonl")):
@@ -89,7 +89,7 @@ def read_logs(out: Path, parts: Path, units: Sequence[Unit]) -> Known:
         text = log.read_text(encoding="utf-8", errors="surrogateescape")
         for line in text[
             : text.rfind("\n") + 1
-        ].splitlines():  # a last line without its end was cut
+        ].splitlines():  # a last line without a line break is truncated
             cells = _cells(line)
             if len(cells) == 1 and isinstance(cells[0], str):
                 known.begun.add(cells[0])
@@ -109,7 +109,7 @@ def read_logs(out: Path, parts: Path, units: Sequence[Unit]) -> Known:
 def _cells(line: str) -> list[Any]:
     try:
         cells = json.loads(line)
-    except ValueError:  # cut by a kill or a full disk
+    except ValueError:  # truncated when the process was killed or the disk was full
         return []
     return cells if isinstance(cells, list) else []
 
@@ -124,13 +124,13 @@ def _made(cells: list[Any]) -> Made | None:
 
 
 def relative(path: str, out: Path) -> str:
-    """Return a path as it stands in a log."""
+    """Return a path in the form used in a log."""
     return os.path.relpath(path, os.path.abspath(out))
 
 
 def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) -> Made | None:
-    """Return the copy that is there and was made of this very source, None if it has to be
-    made.
+    """Return the existing copy that was made from exactly this source, or None if the copy has to
+    be made.
     """
     records = known.made.get(relative(unit.path, out))
     if not records:
@@ -140,7 +140,7 @@ def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) ->
         for made in reversed(records):
             if made.origin:
                 good = made.origin == origin and made.size == copy.st_size
-            else:  # of an older version: made after the source was last changed
+            else:  # from an older version, and made after the last change of the source
                 good = copy.st_mtime_ns >= Path(unit.source).stat().st_mtime_ns
             if good:
                 return made._replace(unit=number)
@@ -150,7 +150,7 @@ def found_copy(unit: Unit, number: int, origin: str, out: Path, known: Known) ->
 
 
 class Log:
-    """The log of one shard, open for writing. A line that was cut off is removed first."""
+    """The log of one shard, open for writing. A truncated line is removed first."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -163,11 +163,11 @@ class Log:
             self.stream.truncate(data.rfind(b"\n") + 1)
 
     def begin(self, path: str) -> None:
-        """Note that a copy is about to be written."""
+        """Record that a copy is about to be written."""
         self._write([path])
 
     def add(self, made: Made) -> None:
-        """Note that a copy is whole."""
+        """Record that a copy is complete."""
         self._write(list(made))
 
     def _write(self, cells: list[Any]) -> None:
@@ -176,7 +176,7 @@ class Log:
             self.stream.flush()
         except OSError as error:
             raise SasvError(
-                f"{self.path}: cannot write: {write_reason(error)}; what was made so far is kept"
+                f"{self.path}: cannot write: {write_reason(error)}; finished copies are kept"
             ) from error
 
     def close(self) -> None:
@@ -188,13 +188,13 @@ class Log:
 
 
 def clear_temporaries(folders: set[str], alone: bool, now: float) -> int:
-    """Remove what killed processes left half-written in some folders; return how many files went.
+    """Remove incomplete files that killed processes left in some folders; return their number.
 
     Args:
-        folders: where copies are written.
-        alone: no other machine works on this job; else only old files of processes that are not
-            here are removed.
-        now: time in seconds.
+        folders: folders with copies.
+        alone: whether no other machine works on this job; otherwise, only old files of processes
+            that are not running here are removed.
+        now: current time in seconds.
     """
     removed = 0
     for folder in folders:
@@ -213,7 +213,7 @@ def clear_temporaries(folders: set[str], alone: bool, now: float) -> int:
 
 def _alive(process: int) -> bool:
     if process == os.getpid():
-        return False  # of an earlier process with this number: nothing was begun yet
+        return False  # from an earlier process with this number, because this one has not begun yet
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -224,8 +224,8 @@ def _alive(process: int) -> bool:
 
 
 def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
-    """Note what makes the copies of a folder; SasvError if there are copies by another seed or
-    other weights.
+    """Record the settings with which the copies of a folder are made. Raises SasvError if there are
+    copies made with another seed or other weights.
     """
     for name in makers.names:
         settings = {"seed": seed, "weights": makers.identity(name)}
@@ -233,17 +233,17 @@ def keep_settings(folder: Path, makers: Makers, seed: int) -> None:
         there = list(path.parent.iterdir()) if path.parent.is_dir() else []
         if not any(
             other != path and not other.name.startswith(".") for other in there
-        ):  # no copy yet: start over
+        ):  # there is no copy yet, so begin again
             write_json(path, settings)
             continue
         if not path.exists():
             raise SasvError(
-                f"{path.parent}: contains files but no settings.json, so nothing says what made "
-                "them; move the folder away, or choose another --out"
+                f"{path.parent}: contains files but no settings.json, so it is unknown how they "
+                "were made; move the folder away, or choose another --out"
             )
         kept = read_json(path, remedy=f"remove the folder {path.parent}, or choose another --out")
         if kept != settings:
             raise SasvError(
-                f"{path.parent}: contains copies by another seed or other weights; choose another "
-                "--out"
+                f"{path.parent}: contains copies made with another seed or other weights; choose "
+                "another --out"
             )

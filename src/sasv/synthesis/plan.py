@@ -1,4 +1,4 @@
-"""Plans the copies of a job, depending only on the table, the vocoders, and the seed."""
+"""Plans the copies of a job. The plan depends only on the table, the vocoders, and the seed."""
 
 import os
 import zlib
@@ -21,10 +21,10 @@ class Unit(NamedTuple):
     Attributes:
         row: row of its source in the table.
         source: path of the source.
-        vocoder: registry name.
-        path: where the copy goes.
-        seed: of whatever the vocoder draws.
-        channel: which channel of the source is copied.
+        vocoder: name in the registry.
+        path: path of the copy.
+        seed: random seed for the vocoder.
+        channel: channel of the source to copy.
     """
 
     row: int
@@ -37,7 +37,7 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """All copies of a job, and what names the job."""
+    """All copies of a job, and the identifier of the job."""
 
     units: list[Unit]
     signature: str
@@ -48,9 +48,9 @@ class Makers:
     """The vocoders of a job.
 
     Attributes:
-        names: registry names.
-        weights: name -> file or folder of weights, for those that need them.
-        device: where networks compute.
+        names: names in the registry.
+        weights: name -> file or folder of weights, for vocoders that need them.
+        device: device for vocoders with a network.
     """
 
     names: Sequence[str]
@@ -58,7 +58,7 @@ class Makers:
     device: str = "cpu"
 
     def identity(self, name: str) -> str:
-        """Return what identifies the weights of a vocoder: the digest of a file, the path of a
+        """Return the identity of the weights of a vocoder: the digest of a file, or the path of a
         folder.
         """
         weights = Path(self.weights.get(name, ""))
@@ -73,27 +73,29 @@ def plan_units(
     choose: Literal["all", "one"] = "all",
     suffix: str = "flac",
 ) -> Plan:
-    """Return the copies to make, in a tree ``out/VOCODER`` that mirrors the one of the sources.
+    """Return the copies to make, in a folder tree ``out/VOCODER`` that mirrors that of the sources.
 
     Args:
         utterances: bona fide speech.
-        vocoders: registry names.
+        vocoders: names in the registry.
         out: folder for the audio.
-        seed: of the choice and of vocoders that draw.
+        seed: random seed of the choice and of the vocoders.
         choose: all vocoders for each utterance, or one at random.
         suffix: flac or wav.
 
     Raises:
-        SasvError: a source lies in ``out``, or two copies would be one file.
+        SasvError: ``out`` contains a source, or two copies would have the same file.
     """
     sources = [absolute(path) for path in utterances.paths]
     paths = [as_folders(source) for source in sources]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     _check_apart(paths, utterances.table.texts("speaker"), root, out)
     stems = [str(Path(os.path.relpath(path, root)).with_suffix("")) for path in paths]
-    if len(set(stems)) < len(stems):  # two sources of one name: their full names differ
+    if len(set(stems)) < len(stems):
+        # Two sources have the same name, so their full names are used.
         stems = [os.path.relpath(path, root) for path in paths]
-    if len(set(stems)) < len(stems):  # one file is the source of several rows: its channels
+    if len(set(stems)) < len(stems):
+        # Several rows have the same source file, with different channels.
         stems = [f"{stem}-{utterances.channel(row)}" for row, stem in enumerate(stems)]
     units = []
     for row, (name, stem) in enumerate(zip(utterances.ids, stems)):
@@ -112,14 +114,14 @@ def plan_units(
 
 
 def _check_apart(paths: Sequence[str], speakers: Sequence[str], root: str, out: Path) -> None:
-    """SasvError where the copies would lie in the folder of the speech, and be taken for speech
-    later.
+    """Raise SasvError if the copies would be written into the folder of the speech, where they
+    would later be mistaken for original speech.
 
-    That is a folder which holds sources themselves or folders named by their speakers, or the
-    common root of sources that are all equally deep. The common root of several corpora (another
-    depth each) is no folder of speech.
+    A folder of speech contains sources or subfolders with the names of their speakers, or is the
+    common root of sources at equal depth. The common root of several corpora, whose depths differ,
+    is not a folder of speech.
     """
-    if any(out.parent.glob("parts-*")):  # a job of an older version, which may go on
+    if any(out.parent.glob("parts-*")):  # a job of an older version, which may continue
         return
     copies = Path(os.path.realpath(out))
     refused = {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}}
@@ -139,18 +141,18 @@ def _check_apart(paths: Sequence[str], speakers: Sequence[str], root: str, out: 
     )
     if inside is not None:
         raise SasvError(
-            f"{out}: lies in the folder of the speech ({inside}), where the copies would be taken "
-            "for speech; choose "
-            "an --out elsewhere"
+            f"{out}: this folder is inside the folder of the speech ({inside}), where the copies "
+            "would be mistaken for original speech; choose an --out elsewhere"
         )
 
 
 def _check_once(units: Sequence[Unit]) -> None:
-    """SasvError where two copies would be one file."""
+    """Raise SasvError if two copies would have the same file."""
     first: dict[str, Unit] = {}
     for unit in units:
         other = first.setdefault(unit.path, unit)
         if other is not unit:
             raise SasvError(
-                f"{unit.source}: two rows of the table name this file and this channel; keep one"
+                f"{unit.source}: two rows of the table refer to this file and channel; remove one "
+                "of them"
             )

@@ -1,9 +1,9 @@
-"""Copies a whole table with many processes or the shards of a job array; a run can be interrupted
-at any time and resumed.
+"""Copies a whole table with many processes or in the shards of a job array. A run can be
+interrupted at any time and resumed.
 
-A unit is one copy of one utterance. Which units there are depends on the table, the vocoders and
-the seed alone; a copy is written whole or not at all and then noted in the log of its shard, so a
-later run does only what is missing.
+A unit is one copy of one utterance. The units depend only on the table, the vocoders, and the seed.
+A copy is written completely or not at all, and then recorded in the log of its shard, so a later
+run makes only the missing copies.
 """
 
 import logging
@@ -54,13 +54,13 @@ from sasv.synthesis.worker import (
 logger = logging.getLogger("sasv")
 
 AHEAD = 4
-"""Units waiting for each worker."""
+"""Number of units in the queue of each worker."""
 
 THREADS = 4
-"""That read and write files beside a GPU."""
+"""Number of threads that read and write files while a GPU computes."""
 
 Result = tuple[Task, Copy | str]
-"""A task and its copy, or the reason why there is none."""
+"""A task with its copy, or with the reason why there is none."""
 
 
 def run(
@@ -72,24 +72,25 @@ def run(
     batch: int = 1,
     join: bool = True,
 ) -> tuple[dict[int, Made], dict[int, str]] | None:
-    """Make the copies of a plan that are missing, or whose source has changed.
+    """Make the copies of a plan that are missing or whose source has changed.
 
     Args:
-        plan: what plan_units gave.
-        makers: the vocoders in it.
+        plan: the plan from ``plan_units``.
+        makers: the vocoders in the plan.
         parts: folder for the logs of the shards, in the folder of the job.
         shard: ``i/n``, or empty to take torchrun's rank.
-        workers: processes; 1 works in this one.
-        batch: utterances that a vocoder is given at once, in this process.
-        join: say what all shards made where all are done; else another process does (``outcome``).
+        workers: number of processes; 1 makes the copies in this process.
+        batch: number of utterances that a vocoder copies at once, in this process.
+        join: join the results of all shards if all are finished; otherwise, another process has to
+            do it with ``outcome``.
 
     Returns:
-        Unit -> what was made, and unit -> why not, where this process found all shards done; None
-        while others work.
+        Unit -> copy, and unit -> reason of failure, if all shards are finished; None while others
+        are still working.
 
     Raises:
-        SasvError: the disk is full, a worker was killed, another run works on this shard, or copies
-            were lost.
+        SasvError: the disk is full, a worker was killed, another run is working on this shard, or
+            copies were lost.
     """
     index, count = parse_shard(shard)
     folder = parts / f"{index + 1}-of-{count}"
@@ -123,16 +124,16 @@ def run(
 def outcome(
     plan: Plan, makers: Makers, parts: Path, count: int
 ) -> tuple[dict[int, Made], dict[int, str]]:
-    """Join what the shards of a finished job made.
+    """Join the results of the shards of a finished job.
 
     Args:
-        plan: what plan_units gave.
-        makers: the vocoders in it.
+        plan: the plan from ``plan_units``.
+        makers: the vocoders in the plan.
         parts: folder for the logs of the shards.
         count: number of shards.
 
     Returns:
-        Unit -> what was made, and unit -> why not.
+        Unit -> copy, and unit -> reason of failure.
 
     Raises:
         SasvError: a shard is not finished, or copies were lost.
@@ -142,12 +143,12 @@ def outcome(
 
 
 def _marks(parts: Path, count: int) -> list[Path]:
-    """Return the files that say which shards are done."""
+    """Return the files that mark finished shards."""
     return [parts / f"{other + 1}-of-{count}" / "done.json" for other in range(count)]
 
 
 def _origins(plan: Plan, makers: Makers) -> list[str]:
-    """Return what each copy is made of."""
+    """Return the digest of the inputs of each copy."""
     weights = {name: makers.identity(name) for name in makers.names}
     sources = file_identities([unit.source for unit in plan.units])
     return [
@@ -166,7 +167,7 @@ def _make(
     workers: int,
     batch: int,
 ) -> dict[int, str]:
-    """Make copies and note them in the log; return unit -> reason of those that could not be
+    """Make copies and record them in the log; return unit -> reason for those that could not be
     made.
     """
     failures: dict[int, str] = {}
@@ -213,14 +214,16 @@ def _make(
 def _outcome(
     plan: Plan, origins: list[str], known: Known, marks: list[Path], job: Path
 ) -> tuple[dict[int, Made], dict[int, str]]:
-    """Join what all shards made. SasvError where a copy is neither there nor failed."""
+    """Join the results of all shards. Raises SasvError if a copy neither exists nor failed."""
     reasons: dict[int, str] = {}
     for path in marks:
         found = read_json(path)
         try:
             reasons |= {int(number): str(reason) for number, reason in found.items()}
         except ValueError as error:
-            raise SasvError(f"{path}: broken; remove it and run the same command again") from error
+            raise SasvError(
+                f"{path}: the file is damaged; remove it and run the same command again"
+            ) from error
     made: dict[int, Made] = {}
     failures: dict[int, str] = {}
     lost = []
@@ -236,25 +239,25 @@ def _outcome(
         for path in marks:
             path.unlink(missing_ok=True)
         raise SasvError(
-            f"{len(lost)} of {len(plan.units)} copies are neither there nor failed (the first: "
-            f"{lost[0]}): they were "
-            "removed, or their sources changed meanwhile; run the same command again"
+            f"{len(lost)} of {len(plan.units)} copies are missing (the first: {lost[0]}), because "
+            "they were removed or their sources changed in the meantime; run the same command "
+            "again"
         )
     return made, failures
 
 
 def _here(tasks: Iterable[Task], makers: Makers) -> Iterator[Result]:
-    """Yield what became of each task, one after the other in this process."""
+    """Yield the result of each task, one after the other, in this process."""
     worker = Worker(makers)
     for task in tasks:
         yield task, attempt(worker, task)
 
 
 def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterator[Result]:
-    """Yield what became of each task as worker processes finish."""
+    """Yield the result of each task when a worker process has finished it."""
     context = multiprocessing.get_context(
         "spawn"
-    )  # a fork would share torch's thread pool, and hang
+    )  # a forked process would share the thread pool of torch and hang
     with ProcessPoolExecutor(workers, context, start_process, (makers,)) as pool:
         waiting: dict[Future[Copy | str], Task] = {}
         try:
@@ -267,16 +270,16 @@ def _in_processes(tasks: Iterable[Task], makers: Makers, workers: int) -> Iterat
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
             raise SasvError(
-                f"a worker process died ({error}), often for lack of memory; run the same command "
-                "again to resume, with fewer --num-workers"
+                f"a worker process died ({error}), often because of a lack of memory; run the same "
+                "command again with fewer --num-workers to resume"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _batched(tasks: Iterable[Task], makers: Makers, batch: int) -> Iterator[Result]:
-    """Yield what became of each task; threads read the next batch and write the last one
-    meanwhile.
+    """Yield the result of each task. Meanwhile, threads read the next batch and write the last
+    one.
     """
     worker = Worker(makers)
     tasks = iter(tasks)

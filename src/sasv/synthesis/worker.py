@@ -1,4 +1,4 @@
-"""Makes single copies in this process, or in worker processes that end when their parent ends."""
+"""Makes single copies, in this process or in worker processes that end when their parent ends."""
 
 import multiprocessing
 import os
@@ -16,18 +16,18 @@ from sasv.synthesis.plan import Makers, Unit
 from sasv.vocoders import make_vocoder
 
 SINGLE_FAILURES = (36, 22, 84)
-"""ENAMETOOLONG, EINVAL, EILSEQ: this one copy cannot be written; any other error of writing ends
-the job.
+"""Errors that prevent a single copy from being written (ENAMETOOLONG, EINVAL, EILSEQ). Any other
+write error ends the job.
 """
 
 
 class Task(NamedTuple):
-    """A unit to be made now.
+    """A unit to make now.
 
     Attributes:
-        number: its number in the plan.
+        number: number of the unit in the plan.
         unit: the copy.
-        replace: whether a file that is there already is one of ours, and may be replaced.
+        replace: whether an existing file was written by sasv and may be replaced.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """What became of a copy: seconds, digest and bytes of its file."""
+    """The result of a copy: its length in seconds, and the digest and the size of its file."""
 
     seconds: float
     digest: str
@@ -44,7 +44,7 @@ class Copy(NamedTuple):
 
 
 class Worker:
-    """Makes copies, each vocoder being made once a process."""
+    """Makes copies. Each vocoder is loaded once in each process."""
 
     def __init__(self, makers: Makers):
         self.vocoders = {
@@ -56,14 +56,14 @@ class Worker:
         """Make one copy.
 
         Raises:
-            AudioError: the source cannot be used, or the copy cannot be written to its place.
-            SasvError: nothing can be written (full disk).
+            AudioError: the source cannot be used, or the copy cannot be written to its path.
+            SasvError: nothing can be written, for instance because the disk is full.
         """
         wave = read_source(task)
         return write_copy(task, self.vocoders[task.unit.vocoder](wave, RATE, task.unit.seed))
 
     def copies(self, units: Sequence[Unit], waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the copies of waves, each vocoder taking all of its own at once."""
+        """Return the copies of waveforms. Each vocoder copies all of its waveforms at once."""
         made: dict[int, np.ndarray] = {}
         for name in dict.fromkeys(unit.vocoder for unit in units):
             own = [at for at, unit in enumerate(units) if unit.vocoder == name]
@@ -73,18 +73,18 @@ class Worker:
 
 
 def read_source(task: Task) -> np.ndarray:
-    """Read the source of a copy. AudioError if it cannot be used."""
+    """Read the source of a copy. Raises AudioError if it cannot be used."""
     return read_speech(task.unit.source, channel=task.unit.channel)
 
 
 def write_copy(task: Task, wave: np.ndarray) -> Copy:
-    """Write a copy and read its length, digest and size.
+    """Write a copy and return its length, digest, and size.
 
-    A file that no log knows is left alone: it is kept as the copy if it is the very same, else
-    it is somebody's own.
+    A file that is not in a log is not changed. It is kept as the copy if its content is the same;
+    otherwise, it belongs to the user.
 
     Raises:
-        AudioError: a file of somebody else is in its place, or its name cannot be written.
+        AudioError: a file of the user has the same path, or its name is not possible.
         SasvError: nothing can be written.
     """
     path = Path(task.unit.path)
@@ -102,15 +102,14 @@ def write_copy(task: Task, wave: np.ndarray) -> Copy:
         beside.unlink()
         if not same:
             raise AudioError(
-                f"{path}: changed since it was written, or no copy of sasv at all; move it away "
-                "and run the same "
-                "command again"
+                f"{path}: this file was changed since it was written, or was not written by sasv; "
+                "move it away and run the same command again"
             )
     return Copy(probe(path).seconds, digest_of_file(path), path.stat().st_size)
 
 
 _process_worker: list[Worker] = []
-"""The worker of a worker process; empty in the process that began the job."""
+"""The worker of a worker process; empty in the process that started the job."""
 
 
 def start_process(makers: Makers) -> None:
@@ -118,7 +117,7 @@ def start_process(makers: Makers) -> None:
     import torch
 
     torch.set_num_threads(1)
-    # A pool's worker does not notice that its parent was killed, and would wait for ever.
+    # The worker of a pool does not notice if its parent is killed, and would wait indefinitely.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _process_worker.append(Worker(makers))
 
