@@ -149,6 +149,9 @@ def _mistake(text: str, words: Words, hints: Mapping[str, Any]) -> str:
     if value and value[1] in hints and value[1] in words.values:
         given = text_of(words.values[value[1]])
         return f"--{dashed(value[1])} is {given}; it must be {type_words(hints[value[1]])}"
+    if value and value[1] in words.positionals:
+        given = text.rpartition("Got value: ")[2]
+        return f"unknown {value[1]} '{given}'; it must be {type_words(hints[value[1]])}"
     missing = re.match(r"the following arguments are required: (.*)", text)
     if missing:
         names = missing[1].split(", ")

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Options
@@ -10,8 +10,6 @@ from sasv.service.keys import DEFAULT_SCOPES, new_api_key
 from sasv.service.state import ServiceState
 from sasv.store import VoiceprintStore
 from sasv.store.keys import read_key
-
-ACTIONS = ("create", "list", "revoke")
 
 
 @dataclass
@@ -22,7 +20,7 @@ class KeysOptions(Options):
     revoke makes a key invalid immediately.
 
     Args:
-        action: create, list, or revoke.
+        action: action to perform.
         path: the store of voiceprints, which keeps the keys: a file, or
             postgresql://user@host/database.
         name: holder of the new key, for create.
@@ -36,7 +34,7 @@ class KeysOptions(Options):
             SASV_STORE_KEY.
     """
 
-    action: str
+    action: Literal["create", "list", "revoke"]
     path: str
     name: str = ""
     tenant: str = "default"
@@ -47,8 +45,6 @@ class KeysOptions(Options):
 
 def keys(options: KeysOptions) -> dict[str, Any]:
     """Carry out the action; return plain values that describe the result."""
-    if options.action not in ACTIONS:
-        raise SasvError(f"unknown action '{options.action}'; known: {', '.join(ACTIONS)}")
     if options.action == "create" and not options.name:
         raise SasvError("sasv keys create needs --name, the holder of the key")
     if options.action == "revoke" and not options.id:

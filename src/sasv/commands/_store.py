@@ -1,14 +1,16 @@
 """sasv store."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sasv.core.errors import SasvError
 from sasv.core.options import Options
 from sasv.store import VoiceprintStore
 from sasv.store.keys import new_key, read_key, write_key
 
-ACTIONS = ("new-key", "create", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate")
+Action = Literal[
+    "new-key", "create", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate"
+]
 
 
 @dataclass
@@ -22,7 +24,7 @@ class StoreOptions(Options):
     everything with a new key.
 
     Args:
-        action: new-key, create, verify, list, export, delete, opt-out, sweep, or rotate.
+        action: action to perform.
         path: the store: a file, or postgresql://user@host/database; for new-key, the key file to
             write.
         speaker: speaker, for export, delete, and opt-out.
@@ -35,7 +37,7 @@ class StoreOptions(Options):
             compare voices with them.
     """
 
-    action: str
+    action: Action
     path: str
     speaker: str = ""
     tenant: str = "default"
@@ -46,8 +48,6 @@ class StoreOptions(Options):
 
 def store(options: StoreOptions) -> dict[str, Any]:
     """Carry out the action; return plain values that describe the result."""
-    if options.action not in ACTIONS:
-        raise SasvError(f"unknown action '{options.action}'; known: {', '.join(ACTIONS)}")
     if options.action == "new-key":
         write_key(options.path, new_key())
         return {"key": options.path}
