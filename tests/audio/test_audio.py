@@ -119,7 +119,7 @@ def bad_files(tmp_path, voice):
     soundfile.write(tmp_path / "none.wav", wave[:0], 16000)
     return {
         "missing.wav": "no such file",
-        "empty.wav": r"empty file \(0 bytes\)",
+        "empty.wav": r"the file is empty \(0 bytes\)",
         "text.wav": "not an audio file",
         "truncated.wav": r"truncated: the header promises 2\.00 s",
         "truncated.flac": "truncated",

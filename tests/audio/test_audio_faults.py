@@ -383,7 +383,9 @@ def test_channels(tmp_path, speech, voice, monkeypatch, capsys):
         read_audio(tmp_path / "two.wav", 500, 900, channel="0"), speech[500:1400]
     )
     np.testing.assert_array_equal(read_audio(tmp_path / "left.wav", channel="mean"), speech / 2)
-    with pytest.raises(AudioError, match="has 2 channels, counted from 0, and no channel 2"):
+    with pytest.raises(
+        AudioError, match="there is no channel 2; the recording has 2 channels, counted from 0"
+    ):
         read_audio(tmp_path / "two.wav", channel="2")
 
 

@@ -371,5 +371,5 @@ def test_a_batch_of_nothing_is_refused(sizes):
 
 def test_a_table_of_spoofs_alone_gives_no_impossible_advice():
     zeros = np.zeros(4, np.int64)
-    with pytest.raises(SasvError, match="has 0 with bona fide speech$"):
+    with pytest.raises(SasvError, match="has only 0 with bona fide speech$"):
         PairPlanner(zeros, np.ones(4, bool), zeros, 1, 2, 2)

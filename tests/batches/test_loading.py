@@ -84,7 +84,7 @@ def test_little_shared_memory_is_no_obstacle(dataset, monkeypatch, caplog):
 
 def test_few_open_files(dataset, monkeypatch):
     monkeypatch.setattr(loading, "raise_file_limit", lambda wanted: 64)
-    with pytest.raises(SasvError, match="the limit of open files is 64.*ulimit -n"):
+    with pytest.raises(SasvError, match="at most 64 files can be open.*ulimit -n"):
         BatchLoader(dataset, 8, pairs=2)
     assert not BatchLoader(dataset, 2, pairs=2).shared_memory
 

@@ -172,7 +172,8 @@ def test_a_pickle_with_code_is_refused_unread(tmp_path, with_torch):
     else:
         path.write_bytes(pickle.dumps(evil))
     with pytest.raises(
-        CheckpointError, match=r"evil\.model: refused: a pickle with more than weights"
+        CheckpointError,
+        match=r"evil\.model: refused, because the pickle contains more than weights",
     ):
         load_checkpoint(path)
     assert not trace.exists()
@@ -201,12 +202,12 @@ def test_truncated_foreign_and_missing_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="of another model or program.*layers"):
         load_checkpoint(tmp_path / "other.model")
     torch.save({"__S__.layers.0.weight": torch.zeros(3)}, tmp_path / "other.model")
-    with pytest.raises(CheckpointError, match="not of a known encoder"):
+    with pytest.raises(CheckpointError, match="do not belong to a known encoder"):
         load_checkpoint(tmp_path / "other.model")
     torch.save([torch.zeros(3)], tmp_path / "list.model")
     with pytest.raises(CheckpointError, match="not a plain state dict"):
         load_checkpoint(tmp_path / "list.model")
-    with pytest.raises(SasvError, match="name a checkpoint"):
+    with pytest.raises(SasvError, match="the name of a checkpoint"):
         save_checkpoint(tmp_path / "a.bin", make())
 
 

@@ -158,9 +158,9 @@ def hostile_pickles():
         "named from the stack": (pickle.dumps(print, protocol=4), "refused"),
         "promised text": (
             b"\x80\x05\x8d" + struct.pack("<Q", 10**13),
-            "truncated or broken|refused",
+            "truncated or damaged|refused",
         ),
-        "cut": (pickle.dumps({"a": 1}, protocol=2)[:-4], "truncated or broken"),
+        "cut": (pickle.dumps({"a": 1}, protocol=2)[:-4], "truncated or damaged"),
     }
 
 
@@ -182,7 +182,7 @@ def test_an_entry_larger_than_its_bytes(tmp_path):
     state = {f"__S__.{key}": entry for key, entry in make().encoder.items()}
     state["__L__.weight"] = torch.zeros(1).expand(10**6, 10**6)
     torch.save(state, tmp_path / "x.model")
-    refused(tmp_path / "x.model", "larger than what the file holds")
+    refused(tmp_path / "x.model", "larger than its data in the file")
 
 
 def test_archives_of_other_programs(tmp_path):
@@ -247,5 +247,5 @@ def test_unknown_wrappers_are_listed(tmp_path):
 def test_the_published_format_holds_published_encoders_alone(tmp_path):
     checkpoint = make()
     checkpoint.specification.encoder = "another"
-    with pytest.raises(CheckpointError, match="published format knows the encoders"):
+    with pytest.raises(CheckpointError, match="published format only supports the encoders"):
         save_checkpoint(tmp_path / "x.model", checkpoint)

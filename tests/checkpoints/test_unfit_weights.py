@@ -123,10 +123,10 @@ def test_an_unknown_prefix_is_named(tmp_path):
 
 def test_a_folder_stands_for_the_weights_in_it(campplus, tmp_path):
     assert load_checkpoint(campplus.parent).specification.encoder == "campplus"
-    refused(tmp_path, r"a folder; .* contains none")
+    refused(tmp_path, r"a folder given as a checkpoint .* contains none")
     for name in ("a.ckpt", "b.ckpt"):
         (tmp_path / name).write_bytes(campplus.read_bytes())
-    refused(tmp_path, r"contains several \(a\.ckpt, b\.ckpt\); give the file")
+    refused(tmp_path, r"contains several \(a\.ckpt, b\.ckpt\); give the path")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_raw_backbone_is_no_model_and_says_how_to_train_on_it(hub_folders, nam
 
 
 HEARD = [
-    ({"sampling_rate": 8000}, "a backbone for 8000 Hz; only those for 16000 Hz"),
+    ({"sampling_rate": 8000}, "backbone is for 8000 Hz, but only those for 16000 Hz"),
     ({"sampling_rate": 16000, "do_normalize": False}, r"not normalised; .*\{normalise: false\}"),
     ('{"sampling_rate": 16', r"preprocessor_config\.json: broken JSON .*; fetch it again"),
     ([16000], r"preprocessor_config\.json: contains no object; fetch it again"),
@@ -255,7 +255,7 @@ def test_w2v_bert_with_other_settings_or_entries(w2vbert, transformers, tmp_path
     refused(path, "adapter_dim 128, but the weights say 32")
     (tmp_path / "config.yaml").unlink()
     torch.save(w2vbert | {"lora.weight": torch.ones(2, 2)}, path)
-    refused(path, "entries that this format does not know: lora.weight")
+    refused(path, "this format has no entries lora.weight")
     lacking = {key: v for key, v in w2vbert.items() if "distance_embedding" not in key}
     torch.save(lacking, path)
     refused(path, "looks like w2v-bert, but entry .*distance_embedding.* is missing")

@@ -70,11 +70,11 @@ def test_a_table_with_a_header(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "said"),
     [
-        ({}, "needs exactly one list at its top, found none; choose one with --protocol"),
+        ({}, "must contain exactly one list, but contains none; choose one with --protocol"),
         ({"a.txt": "x", "b.txt": "y"}, "found a.txt, b.txt"),
         ({"a.txt": ""}, "contains no line"),
         ({"a.txt": "s x - world spoof\nnonsense"}, "line 2: expected"),
-        ({"a.txt": "s twice - world spoof"}, "several files are called twice"),
+        ({"a.txt": "s twice - world spoof"}, "several files have the name twice"),
     ],
 )
 def test_a_list_that_cannot_be_used(tmp_path, lists, said):

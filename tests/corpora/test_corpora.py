@@ -191,7 +191,7 @@ def test_spoofceleb_layout(tmp_path):
         SasvError, match="claim 'id10020' with label 'target'; expected an utterance of development"
     ):
         run("spoofceleb", root, tmp_path / "other")
-    with pytest.raises(SasvError, match="no metadata in it"):
+    with pytest.raises(SasvError, match="no folder metadata"):
         run("spoofceleb", tmp_path / "out", tmp_path / "other")
 
 
@@ -250,7 +250,7 @@ def test_voxceleb2_layout_and_list(tmp_path):
         SasvError, match=r"1 of 2 listed files are missing \(id00099/zzz/00001\.wav"
     ):
         run("voxceleb2", root, tmp_path / "out")
-    with pytest.raises(SasvError, match="no idNNNNN"):
+    with pytest.raises(SasvError, match="no audio in the form idNNNNN"):
         run("voxceleb2", tmp_path / "out", tmp_path / "out2")
 
 

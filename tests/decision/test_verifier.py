@@ -192,7 +192,8 @@ def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
     again = Verifier.from_records(verifier.scoring.to_dict(), verifier.decision_record())
     assert again == verifier
     with pytest.raises(
-        SasvError, match=r"b\.tsv: scores made by .*mean, whole .*normalised, 10 crops of 4 s"
+        SasvError,
+        match=r"b\.tsv: these scores were made with .*mean, whole .*normalised, 10 crops of 4 s",
     ):
         verifier.check_scoring(Scoring().to_dict(), "b.tsv")
     people = Cohort.build(np.eye(3), names=["a", "b", "c"], source="people.tsv")
@@ -200,7 +201,7 @@ def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
     record = normalised.scoring.to_dict()
     with pytest.raises(
         SasvError,
-        match=r"m: its threshold holds for scores made by .*people\.tsv.*give that cohort",
+        match=r"m: its threshold is only valid for scores made with .*people\.tsv.*this cohort",
     ):
         Verifier.from_records(record, normalised.decision_record(), name="m")
     others = Cohort.build(np.eye(3), names=["x", "y", "z"], source="others.tsv")

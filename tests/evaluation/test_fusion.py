@@ -130,7 +130,7 @@ def test_a_fusion_of_other_scores_is_refused(corpus, parts, summed, tmp_path, ca
     fusion = tmp_path / "fusion.json"
     fitted = {"kind": "logistic", "columns": "asv_score,cm_score"}
     calibrate(CalibrateOptions(str(summed / "scores.tsv"), str(fusion), **fitted))
-    with pytest.raises(SasvError, match="fitted to scores made by .*mean.*made by .*scores"):
+    with pytest.raises(SasvError, match="fitted to scores made with .*mean.*made with .*scores"):
         evaluate(options(corpus, summed, fusion=str(fusion), enrolment="scores", **parts))
     backend = Backend.load(fusion)
     backend.scores["model"] = "another"

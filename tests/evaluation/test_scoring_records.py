@@ -73,7 +73,7 @@ def test_a_checkpoint_scores_as_its_calibration_was_made(checkpoint, corpus, tmp
     cohort = str(tmp_path / "e" / "cohort" / "cohort.npz")
     found = verify(VerifyOptions(audio, out, min_speech=0, cohort=cohort, device="cpu"))
     assert found["score"] == pytest.approx(table.numbers("score")[0], abs=1e-3)
-    with pytest.raises(SasvError, match="give that cohort"):
+    with pytest.raises(SasvError, match="give this cohort"):
         verify(VerifyOptions(audio, out, min_speech=0, device="cpu"))
 
 
@@ -108,7 +108,7 @@ def test_a_calibration_is_not_applied_to_scores_made_otherwise(tmp_path, checkpo
     applied = {"apply": test, "result": str(tmp_path / "r.tsv")}
     with pytest.raises(
         SasvError,
-        match=r"test\.tsv: scores made by .*enrolment scores, 10 crops .*dev\.tsv, .*whole",
+        match=r"test\.tsv: these scores .*enrolment scores, 10 crops .*dev\.tsv, .*whole",
     ):
         calibrate(CalibrateOptions(dev, **applied))
     sidecar(test).unlink()
@@ -144,7 +144,7 @@ def test_cohort_files_that_cannot_be_used_are_named(checkpoint, corpus, tmp_path
 
 
 def test_a_cohort_without_spread_is_refused():
-    with pytest.raises(SasvError, match="equal embeddings has no spread"):
+    with pytest.raises(SasvError, match="are all equal, but s-norm needs different speakers"):
         Cohort.build(np.tile([[1.0, 2.0]], (5, 1)))
     with pytest.raises(SasvError, match="zero or not finite"):
         Cohort.build(np.array([[1.0, 0.0], [np.nan, 0.0]]))

@@ -130,7 +130,7 @@ def test_a_loss_about_spoofs_needs_some(corpus, tmp_path):
     for name in LOSSES:
         if LOSSES.get(name).spoof_aware:
             with pytest.raises(
-                SasvError, match=f"the loss {name} takes its last class .* set --spoof-pairs"
+                SasvError, match=f"the loss {name} treats the last class .* set --spoof-pairs"
             ):
                 build_trainer(tiny_options(corpus, tmp_path / name, loss=name))
     with pytest.raises(SasvError, match="--spoof-head learns from spoofed speech"):

@@ -144,7 +144,7 @@ def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
     torch.testing.assert_close(head.total(embeddings, labels).value, expected)
     for loss in ("three-class", "ocsoftmax"):
         changed = tiny_options(corpus, tmp_path, loss=loss, spoof_head="linear")
-        with pytest.raises(SasvError, match=f"the loss {loss} has a spoof head already"):
+        with pytest.raises(SasvError, match=f"the loss {loss} already has a spoof head"):
             make_modules(changed, changed, ["a", "b", "spoof"])
 
 

@@ -324,7 +324,7 @@ def test_a_million_identical_scores():
 def test_cost_models_by_name_and_by_numbers():
     assert cost_model("asvspoof5").weights == pytest.approx((0.9405, 0.095, 0.5))
     assert cost_model("0.9,0.05,0.05,1,10,20").weights == PAPER.weights
-    with pytest.raises(SasvError, match=r"'asv5' is not a cost model; known: asvspoof5"):
+    with pytest.raises(SasvError, match=r"'asv5' is not a cost model; use one of asvspoof5"):
         cost_model("asv5")
     with pytest.raises(SasvError, match="add up to 1"):
         cost_model("0.9,0.9,0.05,1,10,20")

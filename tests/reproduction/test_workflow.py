@@ -216,13 +216,16 @@ def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
     [
         ({"row": None}, "no rows are given"),
         ({"rows": [1]}, "no rows are given"),
-        ({"scale": "full"}, "give the corpora: --voxceleb2 and --asvspoof2019; or --scale tiny"),
-        ({"scale": "full", "corpus": "x"}, "--corpus is for --scale tiny"),
+        (
+            {"scale": "full"},
+            "give the corpora with --voxceleb2 and --asvspoof2019, or use --scale tiny",
+        ),
+        ({"scale": "full", "corpus": "x"}, "--corpus can only be used with --scale tiny"),
         ({"train_set": ["eval"]}, "--train-set is 'eval'; it must be one of train, train\\+dev"),
         ({"encoder": ["wav2vec"]}, "'wav2vec' is not an encoder; use one of"),
-        ({"unseen": "griffin-lim"}, "then it is not unseen"),
+        ({"unseen": "griffin-lim"}, "so it would not be unseen"),
         ({"launch": "python"}, "--launch 'python'"),
-        ({"voxceleb2": "v"}, "give the corpora: --asvspoof2019"),
+        ({"voxceleb2": "v"}, "give the corpora with --asvspoof2019"),
     ],
 )
 def test_mistakes_are_one_line(changes, message, tmp_path):

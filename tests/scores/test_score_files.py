@@ -147,7 +147,8 @@ def test_numbers_as_labels_need_a_stated_meaning(write):
     """What a number means is never guessed from the numbers that happen to occur."""
     rows = "u1 1 0.9\nu2 0 0.1\nu3 0 0.3\n"
     with pytest.raises(
-        TableError, match="the labels are numbers .* say it by --labels 0=spoof,1=bonafide"
+        TableError,
+        match="the labels are numbers .* give their meaning with --labels 0=spoof,1=bonafide",
     ):
         read_scores(write("cm.txt", rows))
     found = read_scores(write("cm.txt", rows), labels=["0=spoof", "1=bonafide"])
@@ -171,7 +172,7 @@ def test_speechbrain_scores_say_what_is_a_target(write):
 
 def test_columns_may_be_named(write):
     rows = "x 0.9 s1 u1 target 7\nx 0.1 s1 u2 spoof 7\n"
-    with pytest.raises(TableError, match="unknown layout .* name the columns by --columns"):
+    with pytest.raises(TableError, match="unknown layout .* name the columns with --columns"):
         read_scores(write("odd.txt", rows))
     found = read_scores(
         write("odd.txt", rows), columns=["-", "score", "speaker", "utterance", "label", "-"]
@@ -215,7 +216,7 @@ def test_named_columns_leave_a_header_out(write, caplog):
 
 def test_a_broken_line_is_named(write):
     rows = "s1 u1 target 0.9\ns1 u2 target 0.8\ns1 u3 nontarget high\ns1 u4 nontarget 0.1\n"
-    with pytest.raises(TableError, match="line 3: unlike the lines around it"):
+    with pytest.raises(TableError, match="line 3: differs in form from the lines around it"):
         read_scores(write("s.txt", rows))
 
 
@@ -308,7 +309,7 @@ def test_a_tandem_of_two_files(write):
             "header missing",
             "".join(OURS.splitlines(True)[1:]),
             "",
-            "unknown layout .*put a header line",
+            "unknown layout .*add a header line",
         ),
         ("empty", "", "", "empty"),
         ("no rows", OURS.splitlines(True)[0], "", "no trials"),
@@ -356,13 +357,15 @@ def test_the_same_trial_twice_counts_twice(write):
 
 def test_columns_of_scores(write):
     path = write("f.csv", "asv_score,cm_score,sasv_label\n1,2,1\n0,1,2\n1,0,0\n")
-    with pytest.raises(TableError, match="say which is meant"):
+    with pytest.raises(TableError, match="choose one"):
         read_scores(path)
     assert read_scores(path, column="cm_score").values.tolist() == [2, 1, 0]
     with pytest.raises(TableError, match="no column 'x'"):
         read_scores(path, column="x")
     key = write("k.txt", "a A 0\n")
-    with pytest.raises(TableError, match="k.txt: no key: it needs the name and the label"):
+    with pytest.raises(
+        TableError, match="k.txt: this is not a key, which must contain the name and the label"
+    ):
         read_scores(path, key)
 
 
@@ -443,5 +446,5 @@ def test_real_files_and_the_real_protocol():
         expected["asv"]["min_a_dcf_asvspoof5"], abs=1e-9
     )
     eval_key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.eval.gi.trl.txt.gz")
-    with pytest.raises(TableError, match="is that another key"):
+    with pytest.raises(TableError, match="is this the right key"):
         read_scores(scores, eval_key, "asv_score")

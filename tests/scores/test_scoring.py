@@ -59,7 +59,7 @@ def test_cohort_statistics_by_hand():
     np.testing.assert_allclose(by_speaker.vectors, [[np.sqrt(0.5), np.sqrt(0.5)], [0, 1]])
     with pytest.raises(SasvError, match="at least two"):
         Cohort.build(np.ones((1, 2)))
-    with pytest.raises(SasvError, match="cohort of one speaker"):
+    with pytest.raises(SasvError, match="the cohort has a single speaker"):
         Cohort.build(np.ones((2, 2)), ["a", "a"])
     with pytest.raises(SasvError, match="top 2"):
         cohort_statistics(np.ones((1, 2)), cohort, 1)
@@ -292,13 +292,15 @@ def test_calibrate_refuses_what_a_checkpoint_cannot_carry(tmp_path, caplog):
         calibrate(CalibrateOptions(str(path), columns=["asv_score", "cm_score"], **model))
     with pytest.raises(SasvError, match="--apply FILE and --result FILE can only"):
         calibrate(CalibrateOptions(str(path), apply=str(path)))
-    with pytest.raises(SasvError, match=r"no column 'norm'; .*; sasv evaluate --quality writes it"):
+    with pytest.raises(
+        SasvError, match=r"there is no column 'norm'; .*; sasv evaluate --quality writes it"
+    ):
         calibrate(CalibrateOptions(str(path), quality=["norm"]))
     falling = rows | {"score": [f"{-float(value):.6g}" for value in rows["score"]]}
     Table.build(falling).save(path)
-    with pytest.raises(SasvError, match="higher scores are not for targets there"):
+    with pytest.raises(SasvError, match="targets do not have higher scores there"):
         calibrate(CalibrateOptions(str(path), **model))
-    assert "the weight of score is -" in caplog.text and "is that the right file?" in caplog.text
+    assert "the weight of score is -" in caplog.text and "is this the right file?" in caplog.text
 
 
 def test_calibrate_applies_to_another_file(tmp_path):

@@ -306,7 +306,7 @@ def test_keys(tmp_path, monkeypatch):
     assert read_key() == KEY
     for bad in ("short", "AAAA", "ä" * 44):
         monkeypatch.setenv("SASV_STORE_KEY", bad)
-        with pytest.raises(SasvError, match="is no key"):
+        with pytest.raises(SasvError, match="not a key"):
             read_key()
     monkeypatch.delenv("SASV_STORE_KEY")
     with pytest.raises(SasvError, match="give --key FILE"):

@@ -130,7 +130,7 @@ def test_bad_input(corpus, tmp_path):
     table.save(tmp_path / "utterances.tsv")
     with pytest.raises(SasvError, match="2 of 2 recordings cannot be packed"):
         pack(PackOptions(str(tmp_path / "utterances.tsv"), str(tmp_path / "out")))
-    with pytest.raises(SasvError, match="is the table to be packed"):
+    with pytest.raises(SasvError, match="this is the table to pack"):
         pack(PackOptions(str(tmp_path / "utterances.tsv"), str(tmp_path)))
 
 

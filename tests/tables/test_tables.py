@@ -135,7 +135,7 @@ def test_gzip(tmp_path):
     (tmp_path / "u.tsv.gz").write_bytes(gzip.compress(UTTERANCES.encode()))
     assert load_utterances(tmp_path / "u.tsv.gz").ids == ["a", "b"]
     (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(UTTERANCES.encode())[:40])
-    with pytest.raises(SasvError, match="broken gzip"):
+    with pytest.raises(SasvError, match="damaged gzip"):
         load_utterances(tmp_path / "cut.tsv.gz")
 
 

@@ -166,12 +166,12 @@ def test_training_ends_where_bona_fide_speech_has_drifted_too_far(
 
 def test_drift_in_the_first_epoch_is_an_error(corpus, trained, tmp_path):
     options = anchored(corpus, trained, tmp_path, min_anchor_cosine=1.0)
-    with pytest.raises(SasvError, match="no model of an epoch before; lower --max-lr"):
+    with pytest.raises(SasvError, match="no model of an earlier epoch; lower --max-lr"):
         train(options)
 
 
 def test_what_an_anchor_needs(corpus, trained, tmp_path):
-    with pytest.raises(SasvError, match="give its checkpoint by --init"):
+    with pytest.raises(SasvError, match="give its checkpoint with --init"):
         build_trainer(anchored(corpus, trained, tmp_path, init=""))
     with pytest.raises(SasvError, match="--min-anchor-cosine bounds the drift"):
         build_trainer(tiny_options(corpus, tmp_path, min_anchor_cosine=0.9))

@@ -66,7 +66,7 @@ def test_other_options_in_the_same_folder_are_refused(corpus, run, tmp_path):
     with pytest.raises(SasvError, match="table_sha256 was"):
         train(replace(same_place, utterances=str(table), epochs=9))
     (run / "state.pt").write_bytes(b"junk")
-    with pytest.raises(CheckpointError, match="broken training state"):
+    with pytest.raises(CheckpointError, match="damaged training state"):
         train(tiny_options(corpus, run))
 
 

@@ -91,7 +91,7 @@ def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
     process = start(options, tmp_path, launcher)
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=120)
-    assert "stopped by SIGTERM, saved" in said
+    assert "stopped by SIGTERM and saved" in said
     assert "RuntimeError" not in said and "DataLoader" not in said
     assert position(options.out) > (0, 0)
 
@@ -109,7 +109,7 @@ def test_a_run_stopped_while_it_is_evaluated_does_not_train_the_epoch_again(
         return original(self, *rest)
 
     monkeypatch.setattr(DevelopmentSet, "evaluate", stopped)
-    with pytest.raises(SasvError, match="stopped by SIGTERM, saved"):
+    with pytest.raises(SasvError, match="stopped by SIGTERM and saved"):
         train(tiny_options(corpus, tmp_path))
     assert position(tmp_path) == (2, 0)
     trained_epochs = []

@@ -118,7 +118,7 @@ def test_sigterm_saves_and_stops(corpus, tmp_path):
     time.sleep(1.0)
     process.send(signal.SIGTERM)
     assert process.end(60) == [2]
-    assert "stopped by SIGTERM, saved; run the same command again to resume" in process.said
+    assert "stopped by SIGTERM and saved; run the same command again to resume" in process.said
     assert batches_done(tmp_path / "run") > (0, 0)
 
 
@@ -236,7 +236,7 @@ def test_options_that_do_not_fit_the_table(corpus, tmp_path):
         SasvError, match="needs 50 different speakers, but the training table has only 6"
     ):
         train(tiny_options(corpus, tmp_path, pairs=50))
-    with pytest.raises(SasvError, match="no row has label spoof"):
+    with pytest.raises(SasvError, match="no row has the label spoof"):
         train(tiny_options(corpus, tmp_path, spoof_pairs=2, loss="sasv"))
     with pytest.raises(SasvError, match="unknown loss 'aam'"):
         train(tiny_options(corpus, tmp_path, loss="aam"))
@@ -289,9 +289,9 @@ def test_schedules_hand_computed():
 
 
 def test_schedules_refuse_what_they_would_ignore():
-    with pytest.raises(SasvError, match="cyclic has no warm-up, and --warmup-epochs is 2"):
+    with pytest.raises(SasvError, match="cyclic has no warm-up, but --warmup-epochs is 2"):
         rates("cyclic", warmup_epochs=2)
-    with pytest.raises(SasvError, match="leaves nothing of a cycle of 4 epochs"):
+    with pytest.raises(SasvError, match="takes all of a cycle of 4 epochs"):
         rates("cosine", warmup_epochs=4)
     with pytest.raises(SasvError, match="--min-lr 2 is above --max-lr 1"):
         rates("step", min_lr=2.0)

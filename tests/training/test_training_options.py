@@ -172,7 +172,7 @@ def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, ca
     assert "the optimiser starts anew" in said
     assert [row["epoch"] for row in log(run)] == ["1", "2", "3", "4"]
     assert json.loads((run / "options.json").read_text())["max_lr"] == 1e-4
-    with pytest.raises(SasvError, match="of another model, or broken"):
+    with pytest.raises(SasvError, match="belongs to another model, or is damaged"):
         train(
             tiny_options(
                 corpus,

@@ -62,7 +62,8 @@ def one_channel(
         number = int(channel)
         if number >= info.channels:
             raise AudioError(
-                f"{name}: has {info.channels} channels, counted from 0, and no channel {number}"
+                f"{name}: there is no channel {number}; the recording has {info.channels} "
+                "channels, counted from 0"
             )
         for block in read():
             yield block[:, number]

@@ -54,7 +54,7 @@ def check_codecs(names: list[str]) -> None:
     """
     for name in names:
         if name not in CODECS:
-            raise SasvError(f"unknown codec '{name}'; known: {', '.join(CODECS)}")
+            raise SasvError(f"unknown codec '{name}'; use one of: {', '.join(CODECS)}")
         if name in CODED:
             _av(name)
 

@@ -228,13 +228,13 @@ def _beyond(name: str, start: int, available: int | None, rate: int) -> AudioErr
     if start <= 0 and not available:
         return AudioError(f"{name}: contains no audio (0 samples); record or convert it again")
     has = "" if available is None else f"; the file has {available} samples at {rate} Hz"
-    return AudioError(f"{name}: no audio at sample {start}{has}")
+    return AudioError(f"{name}: there is no audio at sample {start}{has}")
 
 
 def _too_long(name: str, length: str, limit: float) -> AudioError:
     return AudioError(
-        f"{name}: {length} long, over the limit of {limit:.0f} s; cut it into utterances, or raise "
-        "the limit (--max-seconds)"
+        f"{name}: {length} long, over the limit of {limit:.0f} s; cut the recording into "
+        "utterances, or raise the limit with --max-seconds"
     )
 
 

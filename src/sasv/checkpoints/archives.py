@@ -83,7 +83,7 @@ def check_archive(path: Path) -> None:
     ) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: truncated or broken checkpoint ({reason}); fetch it again"
+            f"{path}: truncated or damaged checkpoint ({reason}); download it again"
         ) from error
 
 
@@ -102,15 +102,18 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise CheckpointError(
-                f"{path}: refused: its member {member.filename} is compressed, which torch never "
-                "writes; save it again"
+                f"{path}: refused, because its member {member.filename} is compressed, which torch "
+                "never does; save it again with torch"
             )
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError(f"{path}: refused: its members claim more bytes than the file has")
+        raise CheckpointError(
+            f"{path}: refused, because its members claim more bytes than the file has; download it "
+            "again"
+        )
     broken = archive.testzip()
     if broken is not None:
         raise CheckpointError(
-            f"{path}: broken: the checksum of its member {broken} is wrong; fetch it again"
+            f"{path}: damaged: the checksum of its member {broken} is wrong; download it again"
         )
     pickles = [member for member in members if member.filename.endswith(".pkl")]
     if not pickles:
@@ -118,8 +121,8 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
     for member in pickles:
         if member.file_size > LARGEST_PICKLE:
             raise CheckpointError(
-                f"{path}: refused: the pickle {member.filename} is far too large for names and "
-                "shapes"
+                f"{path}: refused, because the pickle {member.filename} is far too large to "
+                "contain only names and shapes"
             )
         _check_pickle(path, io.BytesIO(archive.read(member)))
 
@@ -138,8 +141,8 @@ def _check_pickle(path: Path, stream: IO[bytes]) -> bool:
             ):
                 wanted = f": {argument}" if instruction.name == "GLOBAL" else ""
                 raise CheckpointError(
-                    f"{path}: refused: a pickle with more than weights in it{wanted} (it could run "
-                    "code or fill the memory); get a plain state dict instead"
+                    f"{path}: refused, because the pickle contains more than weights{wanted} and "
+                    "could run code or fill the memory; use a plain state dict instead"
                 )
     except ValueError:
         return False

@@ -33,12 +33,14 @@ def read_contents(path: Path) -> Contents:
             start = stream.read(16)
         size = path.stat().st_size
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
     if _is_safetensors(start, size):
         return _read_safetensors(path)
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return _read_torch(path)
-    raise CheckpointError(f"{path}: not a checkpoint, or truncated; fetch or convert it again")
+    raise CheckpointError(f"{path}: not a checkpoint, or truncated; download or convert it again")
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
@@ -56,7 +58,7 @@ def _read_safetensors(path: Path) -> Contents:
             entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{path}: truncated or broken safetensors file ({error}); fetch it again"
+            f"{path}: truncated or damaged safetensors file ({error}); download it again"
         ) from error
     if "sasv" not in metadata:
         entries = unwrapped(entries, path)[0]
@@ -69,13 +71,13 @@ def _read_torch(path: Path) -> Contents:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: a pickle with more than weights in it (it could run code); get "
-            "a plain state dict instead"
+            f"{path}: refused, because the pickle contains more than weights and could run code; "
+            "use a plain state dict instead"
         ) from error
     except Exception as error:  # a damaged pickle may end in any of them
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(
-            f"{path}: truncated or broken checkpoint ({reason}); fetch it again"
+            f"{path}: truncated or damaged checkpoint ({reason}); download it again"
         ) from error
     entries, extras = unwrapped(found, path)
     for key, value in entries.items():
@@ -84,8 +86,8 @@ def _read_torch(path: Path) -> Contents:
             or value.numel() * value.element_size() > value.untyped_storage().nbytes()
         ):
             raise CheckpointError(
-                f"{path}: entry {key} {tuple(value.shape)} is larger than what the file holds for "
-                "it"
+                f"{path}: the entry {key} of shape {tuple(value.shape)} is larger than its data in "
+                "the file; download it again"
             )
     return Contents(path, entries, extras=extras)
 

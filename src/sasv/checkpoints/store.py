@@ -36,7 +36,8 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
             layout.write(Path(path), checkpoint)
             return
     raise CheckpointError(
-        f"{path}: name a checkpoint .safetensors (format of sasv) or .model (published format)"
+        f"{path}: the name of a checkpoint must end with .safetensors (format of sasv) or .model "
+        "(published format)"
     )
 
 
@@ -110,7 +111,7 @@ def check_entries(checkpoint: Checkpoint) -> None:
     faults = [f"{kind}: {', '.join(keys)}" for kind, keys in kinds.items() if keys]
     if faults:
         raise CheckpointError(
-            f"{checkpoint.name}: entries do not fit the encoder: {'; '.join(faults)}"
+            f"{checkpoint.name}: its entries do not fit the encoder: {'; '.join(faults)}"
         )
 
 
@@ -128,8 +129,8 @@ def check_weights(checkpoint: Checkpoint) -> None:
     broken = [name for name, value in floating.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CheckpointError(
-            f"{checkpoint.name}: weights that are not finite in {listed(broken)}; the training "
-            "diverged or the file is damaged"
+            f"{checkpoint.name}: there are weights that are not finite in {listed(broken)}; the "
+            "training diverged, or the file is damaged"
         )
     matrices = [
         value
@@ -168,8 +169,8 @@ def spawn_encoder(checkpoint: Checkpoint, fill: bool = True) -> Encoder:
             ) from error
     if encoder.frontend.sample_rate != spec.sample_rate:
         raise CheckpointError(
-            f"{checkpoint.name}: is for {spec.sample_rate} Hz, but its front-end {spec.frontend} "
-            f"is for {encoder.frontend.sample_rate} Hz"
+            f"{checkpoint.name}: the model is for {spec.sample_rate} Hz, but its front-end "
+            f"{spec.frontend} is for {encoder.frontend.sample_rate} Hz"
         )
     spec.min_samples = max(spec.min_samples, encoder.min_samples)
     if fill:

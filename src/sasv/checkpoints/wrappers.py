@@ -51,7 +51,7 @@ def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
         if inner is None:
             held = f"; it contains {listed(sorted(map(str, names)))}" if names else ""
             raise CheckpointError(
-                f"{path}: not a plain state dict of tensors{held}; save model.state_dict() alone"
+                f"{path}: not a plain state dict of tensors{held}; save only model.state_dict()"
             )
         extras |= {str(key): value for key, value in found.items() if key != inner}
         found = found[inner]
@@ -59,7 +59,9 @@ def unwrapped(found: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     for key, value in found.items():
         name = _without_parallel(key.replace(ANYWHERE, ""))
         if name in entries:
-            raise CheckpointError(f"{path}: two entries are called {name} without their wrappers")
+            raise CheckpointError(
+                f"{path}: two entries have the same name {name} after prefixes are removed"
+            )
         entries[name] = value
     return _without_shared(entries), extras
 

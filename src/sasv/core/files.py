@@ -205,7 +205,7 @@ def read_json(
         value = parse_json(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise SasvError(
-            f"{path}: broken JSON ({' '.join(str(error).split())[:100]}); {remedy}"
+            f"{path}: invalid JSON ({' '.join(str(error).split())[:100]}); {remedy}"
         ) from error
     if kind not in type(value).__mro__:
         raise SasvError(
@@ -264,17 +264,17 @@ def read_bytes(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
             raise SasvError(f"{path}: is a device, not a file")
         if most is not None and status.st_size > most:
-            raise SasvError(f"{path}: larger than {most:,} bytes; is that the right file?")
+            raise SasvError(f"{path}: larger than {most:,} bytes; is this the right file?")
         with open(path, "rb", opener=_open_at_once) as stream:
             data = stream.read()
         return _gunzip(data, path) if os.fspath(path).endswith(".gz") else data
     except FileNotFoundError as error:
         raise SasvError(f"{path}: no such file; check the path") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise SasvError(f"{path}: broken gzip file ({error}); fetch it again") from error
+        raise SasvError(f"{path}: damaged gzip file ({error}); download it again") from error
     except (OSError, ValueError) as error:
         reason = write_reason(error) if isinstance(error, OSError) else str(error)
-        raise SasvError(f"{path}: cannot read: {reason}") from error
+        raise SasvError(f"{path}: cannot be read: {reason}") from error
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -291,7 +291,8 @@ def _gunzip(data: bytes, path: str | os.PathLike[str]) -> bytes:
         text = stream.read(most + 1)
     if len(text) > most:
         raise SasvError(
-            f"{path}: gunzips to more than {most:,} bytes, which is not a table or list"
+            f"{path}: decompresses to more than {most:,} bytes, which is too large for a table or "
+            "list"
         )
     return text
 
@@ -344,7 +345,7 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise SasvError(f"{path}: cannot read: {write_reason(error)}") from error
+        raise SasvError(f"{path}: cannot be read: {write_reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -369,7 +370,7 @@ def locked(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
-            raise SasvError(f"{path}: is a link, not the lock of a run; remove it")
+            raise SasvError(f"{path}: this is a link, not the lock of a run; remove it")
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
@@ -378,7 +379,7 @@ def locked(
     except Timeout:
         raise SasvError(f"{folder}: {held}") from None
     except OSError as error:
-        raise SasvError(f"{folder}: cannot write there: {write_reason(error)}") from error
+        raise SasvError(f"{folder}: cannot write to this folder: {write_reason(error)}") from error
     with lock:
         clear_temporaries(folder)
         yield

@@ -45,7 +45,7 @@ def parse_options(kind: type[T], values: Mapping[str, Any], owner: str) -> T:
     for name, value in values.items():
         if name not in known:
             raise SasvError(
-                f"unknown option '{name}' of {owner}; known: {', '.join(known) or 'none'}"
+                f"unknown option '{name}' of {owner}; its options are: {', '.join(known) or 'none'}"
             )
         parsed[name] = checked(value, hints[name], f"option {name} of {owner}")
     return kind(**parsed)

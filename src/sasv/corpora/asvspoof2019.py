@@ -24,8 +24,8 @@ def read(folder: Path) -> CorpusLists:
     cm = root / "ASVspoof2019_LA_cm_protocols"
     if not cm.is_dir():
         raise SasvError(
-            f"{folder}: no ASVspoof2019_LA_cm_protocols in it; give the folder LA of the unpacked "
-            "archive"
+            f"{folder}: contains no folder ASVspoof2019_LA_cm_protocols; give the folder LA of the "
+            "unpacked archive"
         )
     lists = CorpusLists(root, [], files=set(audio_below(root)))
     for part, kind in PARTS.items():

@@ -29,7 +29,7 @@ def read(folder: Path) -> CorpusLists:
     }
     if not found:
         raise SasvError(
-            f"{folder}: no {NAME}.*.tsv in it or one folder below; unpack "
+            f"{folder}: contains no {NAME}.*.tsv, and neither do its subfolders; unpack "
             "ASVspoof5_protocols.tar.gz there"
         )
     lists = CorpusLists(folder, [], files=set(audio_below(folder)))

@@ -39,8 +39,8 @@ def read(folder: Path) -> CorpusLists:
             lists.utterances.append(Utterance(name, path, evaluation[2], "eval"))
     if not lists.utterances:
         raise SasvError(
-            f"{folder}: no data/idNNNNN or eval/enroll audio in it; give the unpacked CN-Celeb "
-            "folder"
+            f"{folder}: contains no audio in data/idNNNNN or eval/enroll; give the unpacked "
+            "CN-Celeb folder"
         )
     if listed is None:
         lists.notes.append("no dev/dev.lst: all speakers of data are taken for training")

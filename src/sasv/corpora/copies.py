@@ -56,7 +56,7 @@ def read(folder: Path, protocol: Path | None = None) -> CorpusLists:
         sources[lists.utterances[-1].utterance] = source
     if twice:
         raise SasvError(
-            f"{folder}: several files are called {listed(twice, 3)}; write paths into "
+            f"{folder}: several files have the name {listed(twice, 3)}; write their paths into "
             f"{protocol.name}"
         )
     lists.extras = {"source": sources}
@@ -70,8 +70,8 @@ def _only_list(folder: Path) -> Path:
     if len(found) != 1:
         names = listed([path.name for path in found]) if found else "none"
         raise SasvError(
-            f"{folder}: needs exactly one list at its top, found {names}; choose one with "
-            "--protocol"
+            f"{folder}: the folder must contain exactly one list, but contains {names}; choose one "
+            "with --protocol"
         )
     return found[0]
 

@@ -20,7 +20,7 @@ def read(folder: Path) -> CorpusLists:
             )
     if not rows:
         raise SasvError(
-            f"{folder}: no SPEAKER/... audio in it; put each speaker's files into a folder of "
-            "their own"
+            f"{folder}: contains no audio in subfolders; put the files of each speaker into a "
+            "separate subfolder"
         )
     return CorpusLists(folder, rows, files=set(files))

@@ -20,7 +20,7 @@ def read(folder: Path) -> CorpusLists:
     meta = root / "meta.csv"
     if not meta.exists():
         raise SasvError(
-            f"{folder}: no meta.csv in it; give the unpacked folder release_in_the_wild"
+            f"{folder}: contains no meta.csv; give the unpacked folder release_in_the_wild"
         )
     lists = CorpusLists(root, [], files=set(audio_below(root)))
     for row in read_csv(meta, ("file", "speaker", "label")):

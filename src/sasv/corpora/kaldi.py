@@ -25,7 +25,7 @@ def read(folder: Path) -> CorpusLists:
     for name in ("wav.scp", "utt2spk"):
         if not (folder / name).exists():
             raise SasvError(
-                f"{folder}: no {name} in it; give a Kaldi data folder with wav.scp and utt2spk"
+                f"{folder}: contains no {name}; give a Kaldi data folder with wav.scp and utt2spk"
             )
     if (folder / "segments").exists():
         raise SasvError(

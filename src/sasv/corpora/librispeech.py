@@ -23,7 +23,7 @@ def read(folder: Path) -> CorpusLists:
             rows.append(Utterance(match[3], path, match[2], match[1] or root.name))
     if not rows:
         raise SasvError(
-            f"{folder}: no SUBSET/SPEAKER/CHAPTER/NAME audio in it; give the unpacked LibriSpeech "
-            "folder"
+            f"{folder}: contains no audio in the form SUBSET/SPEAKER/CHAPTER/NAME; give the "
+            "unpacked LibriSpeech folder"
         )
     return CorpusLists(root, rows, files=set(files))

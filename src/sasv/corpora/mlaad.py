@@ -24,7 +24,7 @@ def read(folder: Path) -> CorpusLists:
     metas = sorted(folder.glob("**/meta.csv"))
     if not metas:
         raise SasvError(
-            f"{folder}: no LANGUAGE/MODEL/meta.csv in it; give the unpacked MLAAD folder"
+            f"{folder}: contains no LANGUAGE/MODEL/meta.csv; give the unpacked MLAAD folder"
         )
     files = set(audio_below(folder))
     lists = CorpusLists(folder, [], files=files)

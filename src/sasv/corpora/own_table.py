@@ -23,7 +23,9 @@ def read(folder: Path) -> CorpusLists:
     """
     path = folder / "utterances.tsv" if folder.is_dir() else folder
     if not path.exists():
-        raise SasvError(f"{path}: no such table; it needs the columns utterance, path, speaker")
+        raise SasvError(
+            f"{path}: there is no such table; it must have the columns utterance, path, and speaker"
+        )
     table = load_utterances(path).table
     have = [name for name in Utterance._fields if name in table.columns]
     columns = {name: table.texts(name) for name in have}

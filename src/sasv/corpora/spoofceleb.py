@@ -25,7 +25,8 @@ def read(folder: Path) -> CorpusLists:
     """
     if not (folder / "metadata").is_dir():
         raise SasvError(
-            f"{folder}: no metadata in it; give the folder with flac, metadata and protocol"
+            f"{folder}: contains no folder metadata; give the folder with flac, metadata, and "
+            "protocol"
         )
     lists = CorpusLists(folder, [], files=set(audio_below(folder)))
     for part, long in PARTS.items():

@@ -42,7 +42,8 @@ def utterances_below(folder: Path, corpus: str) -> tuple[list[Utterance], set[st
         rows[match[1]] = Utterance(match[1], path, match[2], split)
     if not rows:
         raise SasvError(
-            f"{folder}: no idNNNNN/<video>/NNNNN audio in it; give the unpacked {corpus} folder"
+            f"{folder}: contains no audio in the form idNNNNN/<video>/NNNNN; give the unpacked "
+            f"{corpus} folder"
         )
     return list(rows.values()), set(files)
 

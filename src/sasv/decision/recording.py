@@ -106,9 +106,9 @@ class SpeechLimits:
             if value is None and entry.name in ("max_pause", "min_self_agreement"):
                 continue
             if not isinstance(value, int | float) or not np.isfinite(value):
-                raise SasvError(f"{entry.name} is {value}; it has to be a finite number")
+                raise SasvError(f"{entry.name} is {value}; it must be a finite number")
             if value < 0 and entry.name not in SIGNED:
-                raise SasvError(f"{entry.name} is {value:g}; it has to be at least 0")
+                raise SasvError(f"{entry.name} is {value:g}; it must be at least 0")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SpeechLimits":
@@ -121,7 +121,8 @@ class SpeechLimits:
         unknown = sorted(set(values) - known)
         if unknown:
             raise SasvError(
-                f"unknown limits of speech: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+                f"unknown limits of speech: {', '.join(unknown)}; the limits are: "
+                f"{', '.join(sorted(known))}"
             )
         return cls(**values)
 

@@ -150,7 +150,9 @@ def spoof_threshold(costs: CostModel) -> float:
     """
     target, _, spoof = costs.weights
     if not spoof:
-        raise SasvError(f"cost model {costs.name}: accepted spoofs cost nothing; use another")
+        raise SasvError(
+            f"cost model {costs.name}: accepted spoofs cost nothing; use another cost model"
+        )
     return float(np.log(spoof / target))
 
 

@@ -115,15 +115,15 @@ class Verifier:
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise SasvError(
-                f"{name}: its record of how scores are made is broken ({error}); calibrate it again"
+                f"{name}: its record of how scores are made is invalid ({error}); calibrate it "
+                "again"
             ) from error
         except SasvError as error:
             raise SasvError(f"{name}: {error}") from error
         if wanted is not None and cohort is None:
             raise SasvError(
-                f"{name}: its threshold holds for scores made by {described(scoring)}; give that "
-                "cohort "
-                "(--cohort FILE, the cohort.npz that sasv evaluate wrote)"
+                f"{name}: its threshold is only valid for scores made with {described(scoring)}; "
+                "give this cohort with --cohort FILE, the cohort.npz that sasv evaluate wrote"
             )
         verifier.check_scoring(scoring, name)
         return verifier
@@ -152,8 +152,8 @@ class Verifier:
         """
         if not same_scoring(self.scoring.to_dict(), scoring):
             raise SasvError(
-                f"{name}: scores made by {described(scoring)}; calibration and threshold are valid "
-                f"for scores made by {self.scoring.describe()}"
+                f"{name}: these scores were made with {described(scoring)}, but calibration and "
+                f"threshold are only valid for scores made with {self.scoring.describe()}"
             )
 
     def calibrated(self, backend: Backend) -> "Verifier":
@@ -170,12 +170,12 @@ class Verifier:
             or set(backend.columns[1:]) - set(QUALITY)
         ):
             raise SasvError(
-                "a checkpoint carries the calibration of its own score (kind logistic, columns "
-                "score)"
+                "a checkpoint can only contain the calibration of its own score (kind logistic, "
+                "columns score)"
             )
         if backend.parts[0].weights[0] <= 0:
             raise SasvError(
-                f"{backend.source}: higher scores are not for targets there; is that the right "
+                f"{backend.source}: targets do not have higher scores there; is this the right "
                 "score file?"
             )
         source = f"costs {backend.costs.describe()}; calibrated on {backend.source}"
@@ -256,7 +256,10 @@ class Verifier:
             SasvError: there is neither a threshold nor a calibration.
         """
         if not self.decides:
-            raise SasvError("neither a threshold nor a calibration to decide by")
+            raise SasvError(
+                "there is neither a threshold nor a calibration for a decision; give --threshold, "
+                "or calibrate the model with sasv calibrate"
+            )
         faults = self.limits.enrolment_faults(enrolment) + self.limits.faults(test)
         if faults:
             return self._undecided(faults)

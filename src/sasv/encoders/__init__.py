@@ -70,7 +70,9 @@ def preset(name: str, size: str) -> dict[str, Any]:
     """
     presets = ENCODERS.get(name).presets
     if size not in presets:
-        raise SasvError(f"encoder {name} has no preset '{size}'; it has: {', '.join(presets)}")
+        raise SasvError(
+            f"encoder {name} has no preset '{size}'; its presets are: {', '.join(presets)}"
+        )
     return dict(presets[size])
 
 

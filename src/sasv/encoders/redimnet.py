@@ -73,7 +73,9 @@ class RedimnetOptions(EncoderOptions):
     def __post_init__(self) -> None:
         counts = {len(self.strides), len(self.blocks), len(self.expansions), len(self.reductions)}
         if len(counts) > 1 or not self.strides:
-            raise SasvError("strides, blocks, expansions and reductions must name the same stages")
+            raise SasvError(
+                "strides, blocks, expansions, and reductions must have a value for each stage"
+            )
 
 
 class _ChannelNorm(nn.Module):

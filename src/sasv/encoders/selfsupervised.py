@@ -234,7 +234,7 @@ class BackboneEncoder(Encoder):
         except (ValueError, TypeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise SasvError(
-                f"encoder {self.name}: impossible config of the backbone: {reason}"
+                f"encoder {self.name}: the config of the backbone is not possible: {reason}"
             ) from error
 
     def _pretrained(self, name: str) -> Any:
@@ -244,8 +244,8 @@ class BackboneEncoder(Encoder):
             parsed = package.AutoConfig.from_pretrained(name, local_files_only=True)
         except (OSError, ValueError) as error:
             raise SasvError(
-                f"{name}: no backbone on this machine (a folder with config.json and weights, or a "
-                f"hub id that was fetched: hf download {name})"
+                f"{name}: there is no such backbone on this machine; give a folder with "
+                f"config.json and weights, or download it from the hub with hf download {name}"
             ) from error
         self._check_type(parsed.model_type, name)
         self.check_features(name, _features_of(package, name))
@@ -256,15 +256,15 @@ class BackboneEncoder(Encoder):
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise SasvError(
-                f"{name}: has a configuration, but no weights that fit it ({reason})"
+                f"{name}: contains a configuration, but no weights that fit it ({reason})"
             ) from error
         return self.part_of(model)
 
     def _check_type(self, kind: str, place: str) -> None:
         if kind not in self.model_types:
             raise SasvError(
-                f"{place}: a backbone of type {kind}; encoder {self.name} takes "
-                f"{', '.join(self.model_types)}"
+                f"{place}: this backbone has the type {kind}, but the encoder {self.name} needs "
+                f"one of: {', '.join(self.model_types)}"
             )
 
     def check_features(self, name: str, settings: dict[str, Any]) -> None:
@@ -280,8 +280,8 @@ class BackboneEncoder(Encoder):
         rate = settings.get("sampling_rate", self.frontend.sample_rate)
         if rate != self.frontend.sample_rate:
             raise SasvError(
-                f"{name}: a backbone for {rate} Hz; only those for {self.frontend.sample_rate} Hz "
-                "can be used"
+                f"{name}: this backbone is for {rate} Hz, but only those for "
+                f"{self.frontend.sample_rate} Hz can be used"
             )
 
     def part_of(self, model: Any) -> Any:

@@ -63,7 +63,7 @@ class Wav2Vec2(BackboneEncoder):
         wanted = settings.get("do_normalize", normalised)
         if normalised is not None and wanted != normalised:
             raise SasvError(
-                f"{name}: a backbone for waveforms that are "
+                f"{name}: this backbone is for waveforms that are "
                 f"{'normalised' if wanted else 'not normalised'}; set --frontend-options "
                 f"'{{normalise: {str(wanted).lower()}}}'"
             )

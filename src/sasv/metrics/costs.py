@@ -171,8 +171,8 @@ def cost_model(text: str) -> CostModel:
         values = []
     if len(values) != 6:
         raise SasvError(
-            f"'{text}' is not a cost model; known: {', '.join(COST_MODELS)}; or give six numbers: "
-            "priors of target, nontarget, spoof, then costs of a miss, of an accepted nontarget, "
-            "of an accepted spoof"
+            f"'{text}' is not a cost model; use one of {', '.join(COST_MODELS)}, or give six "
+            "numbers: the priors of target, nontarget, and spoof, then the costs of a miss, of an "
+            "accepted nontarget, and of an accepted spoof"
         )
     return CostModel(text, *values)

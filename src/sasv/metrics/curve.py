@@ -38,12 +38,13 @@ class Points:
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray):
         if not len(scores):
-            raise SasvError("no trials: metrics need at least one")
+            raise SasvError("there are no trials, but metrics need at least one")
         self.scores, self.labels = np.asarray(scores, np.float64), labels
         kinds = [np.sort(self.scores[labels == kind]) for kind in (TARGET, NONTARGET, SPOOF)]
         if not all(np.isfinite(kind[[0, -1]]).all() for kind in kinds if len(kind)):
             raise SasvError(
-                "scores must be finite; NaN or infinite scores have no EER: fix the score file"
+                "scores must be finite, because there is no EER of NaN or infinite scores; fix "
+                "the score file"
             )
         whole = np.sort(np.concatenate(kinds))
         distinct = np.append(True, whole[1:] != whole[:-1])
@@ -77,7 +78,10 @@ class Points:
             rejected = [total[at] for total, at in zip(sums, self.below)]
             sizes = [float(total[-1]) for total in sums]
         if not sizes[TARGET]:
-            raise SasvError("no target trials: metrics need trials of all classes they compare")
+            raise SasvError(
+                "there are no target trials, but metrics need trials of all classes that they "
+                "compare"
+            )
         alarms = [1 - part / size if size else None for part, size in zip(rejected[1:], sizes[1:])]
         return Curve(
             self.thresholds, rejected[TARGET] / sizes[TARGET], alarms[0], alarms[1], tuple(sizes)

@@ -70,13 +70,13 @@ def _check_folders(options: PlanOptions) -> None:
     for name in ("voxceleb2", "asvspoof2019", "voxceleb1", "noises", "rirs", "corpus"):
         folder = getattr(options, name)
         if folder and not Path(folder).is_dir():
-            raise SasvError(f"{folder}: no such folder; check the path (--{name})")
+            raise SasvError(f"{folder}: there is no such folder; check the path (--{name})")
 
 
 def _check_launcher(launcher: str) -> None:
     program = shlex.split(launcher)[0] if launcher else "torchrun"
     if program != "torchrun" and shutil.which(program) is None:  # torchrun is a module of torch
-        raise SasvError(f"--launch: {program} is not on this machine; check the PATH")
+        raise SasvError(f"--launch: {program} was not found on this machine; check the PATH")
 
 
 def _say_space(waiting: Sequence[Step]) -> None:

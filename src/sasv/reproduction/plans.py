@@ -306,7 +306,8 @@ class Planner:
         missing = [name for name in ("voxceleb2", "asvspoof2019") if not given[name]]
         if missing:
             raise SasvError(
-                f"give the corpora: --{' and --'.join(missing)}; or --scale tiny, which needs none"
+                f"give the corpora with --{' and --'.join(missing)}, or use --scale tiny, which "
+                "needs none"
             )
         self._prepare_corpus("voxceleb2", given["voxceleb2"], tables / "vox2", ["utterances.tsv"])
         outputs = ["utterances.tsv", "enrolments_eval.tsv", "trials_eval.tsv"]
@@ -362,7 +363,8 @@ class Full(Planner):
     def __init__(self, options: PlanOptions, resolve: Resolve):
         if options.corpus:
             raise SasvError(
-                "--corpus is for --scale tiny; the full table takes --voxceleb2 and --asvspoof2019"
+                "--corpus can only be used with --scale tiny; the full table needs --voxceleb2 "
+                "and --asvspoof2019"
             )
         super().__init__(options, resolve)
 

@@ -160,7 +160,7 @@ class Step:
             return None
         kept: dict[str, Any] = read_json(path, {"facts": dict, "done": bool})
         if not all(isinstance(kept["facts"].get(key), dict) for key in ("options", "inputs")):
-            raise SasvError(f"{path}: broken (not a record of a step)")
+            raise SasvError(f"{path}: this is not the record of a step, or it is damaged")
         return kept
 
     def _differences(

@@ -86,8 +86,8 @@ class TinySynthetic(Tiny):
         options = self.options
         if options.unseen in (*options.attacks, *self.vocoders):
             raise SasvError(
-                f"--unseen {options.unseen} is also among --vocoders or --attacks: then it is not "
-                "unseen"
+                f"--unseen {options.unseen} is also among --vocoders or --attacks, so it would not "
+                "be unseen"
             )
         protocol = [
             f"{kind}_{part}.tsv" for part in ("dev", "eval") for kind in ("enrolments", "trials")

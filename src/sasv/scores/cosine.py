@@ -60,7 +60,7 @@ def score_embeddings(
     if lost:
         raise TableError(
             f"{trials.table.name}: {len(lost)} of its utterances could not be embedded "
-            f"({listed(lost, 3)}); fix the files or drop their rows"
+            f"({listed(lost, 3)}); fix the files or remove their rows"
         )
     known = {name: row for row, name in enumerate(utterances)}
     rows = check_trials(trials, enrolments, known)

@@ -73,8 +73,8 @@ def read_scores(
     scores = [name for name in SCORE_COLUMNS if name in cells]
     if not scores:
         raise TableError(
-            f"{path}: no score column; known names: {', '.join(SCORE_COLUMNS)} (or sasv-score "
-            "...); --columns names the columns of a file"
+            f"{path}: there is no score column, whose name may be {', '.join(SCORE_COLUMNS)}, or "
+            "sasv-score ...; name the columns of the file with --columns"
         )
     if key:
         cells = _joined(path, cells, scores, key, _columns(Path(key), (), meaning))
@@ -86,10 +86,13 @@ def read_scores(
     if cm:
         _add_countermeasure(cells, scores[0], cm, path)
     if column and column not in cells:
-        raise TableError(f"{path}: no column '{column}'; it has: {', '.join(cells)}")
+        raise TableError(
+            f"{path}: there is no column '{column}'; the columns are: {', '.join(cells)}"
+        )
     if not column and "score" not in cells and len(scores) > 1:
         raise TableError(
-            f"{path}: contains {' and '.join(scores)}; say which is meant (--column {scores[0]})"
+            f"{path}: contains the score columns {' and '.join(scores)}; choose one (--column "
+            f"{scores[0]})"
         )
     cells["score"] = cells[column or ("score" if "score" in cells else scores[0])]
     rows = len(cells["score"])
@@ -130,7 +133,7 @@ def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | 
         raise TableError(f"{cm}: each score of a countermeasure needs the name of its utterance")
     name = "score" if "score" in other else "cm_score"
     if name not in other:
-        raise TableError(f"{cm}: no score column")
+        raise TableError(f"{cm}: there is no score column; name the columns with --columns")
     found = _by_name(cm, list(zip(other["utterance"])), other[name])
     cells["cm_score"] = [
         found[one] for one in _all_in(found, list(zip(cells["utterance"])), cm, path)
@@ -157,7 +160,7 @@ def _columns(
     """Return the columns of a score or key file under the names that sasv uses."""
     lines = read_lines(path)
     if not lines:
-        raise TableError(f"{path}: empty file")
+        raise TableError(f"{path}: the file is empty")
     rows = split_rows(lines)
     header = header_names(rows[0])
     numbers = dict(numbered_header(rows[0]) if header else {}) | (meaning or {})
@@ -176,13 +179,13 @@ def _columns(
             odd = odd_row(rows)
             if odd:
                 raise TableError(
-                    f"{path}, line {odd + 1}: unlike the lines around it "
+                    f"{path}, line {odd + 1}: differs in form from the lines around it "
                     f"({' '.join(rows[odd])[:80]}); correct or remove it"
                 )
             raise TableError(
-                f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); put a header line "
+                f"{path}: unknown layout (line 1: {' '.join(rows[0])[:80]}); add a header line "
                 "such as 'speaker utterance label score', separated by tabs, or name the columns "
-                "by --columns"
+                "with --columns"
             )
         names = list(layout.columns)
         numbers = dict(layout.numbers) | numbers
@@ -192,7 +195,7 @@ def _columns(
     repeated = [name for name in set(names) - {SKIP} if names.count(name) > 1]
     if repeated:
         raise TableError(
-            f"{path}: two columns are called {repeated[0]}; name the columns by --columns"
+            f"{path}: two columns have the name {repeated[0]}; name the columns with --columns"
         )
     columns = {name: [row[at] for row in rows] for at, name in enumerate(names)}
     columns.pop(SKIP, None)
@@ -233,12 +236,13 @@ def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
     if unknown and all(is_number(cell) for cell in unknown):
         raise TableError(
             f"{path}: the labels are numbers ({listed(unknown)}) and the file does not say what "
-            "they mean; say it by --labels 0=spoof,1=bonafide or --labels 0=nontarget,1=target"
+            "they mean; give their meaning with --labels 0=spoof,1=bonafide or --labels "
+            "0=nontarget,1=target"
         )
     if unknown:
         raise TableError(
-            f"{path}: unknown label {listed(unknown)}; known: {', '.join(WORDS)}; --labels gives "
-            "the meaning of others"
+            f"{path}: unknown label {listed(unknown)}; known labels are {', '.join(WORDS)}; give "
+            "the meaning of others with --labels"
         )
     return [str(meanings[cell]) for cell in cells]
 
@@ -248,12 +252,14 @@ def _joined(
 ) -> Columns:
     """Return the trials of a key with the scores of a file."""
     if "label" not in wanted or "utterance" not in wanted:
-        raise TableError(f"{key}: no key: it needs the name and the label of each trial")
+        raise TableError(
+            f"{key}: this is not a key, which must contain the name and the label of each trial"
+        )
     if "utterance" not in columns:
         if columns.get("label") != wanted["label"]:
             raise TableError(
-                f"{path}: does not name its trials, and its labels differ from those of {key} "
-                "row by row; is that another key?"
+                f"{path}: does not name its trials, and its labels differ from those of {key} row "
+                "by row; is this the right key?"
             )
         return wanted | {score: columns[score] for score in scores}
     by = ["speaker", "utterance"] if "speaker" in columns and "speaker" in wanted else ["utterance"]
@@ -292,8 +298,8 @@ def _all_in(
     missing = [" ".join(trial) for trial in trials if trial not in found]
     if len(missing) == len(trials):
         raise TableError(
-            f"{path}: has no trial of {key} ({listed(missing, 2)}); is that the key of another "
-            "protocol?"
+            f"{path}: contains no trial of {key} ({listed(missing, 2)}); is this the key of "
+            "another protocol?"
         )
     if missing:
         raise TableError(

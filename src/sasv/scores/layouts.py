@@ -270,7 +270,8 @@ def parse_numbers(entries: Sequence[str]) -> dict[str, str]:
         meant = label_of(label)
         if not written or meant is None:
             raise TableError(
-                f"'{part}': write the meaning of a label as 0=spoof; labels are {', '.join(WORDS)}"
+                f"'{part}': write the meaning of a label as 0=spoof; the labels are "
+                f"{', '.join(WORDS)}"
             )
         found[written.strip()] = meant
     return found

@@ -66,17 +66,17 @@ class Cohort:
             SasvError: there are fewer than two members, a member is zero or not finite, or all
                 members are equal.
         """
-        where = f" of {source}" if source else ""
+        where = f" ({source})" if source else ""
         if len(vectors) < 2:
             raise SasvError(
-                f"a cohort of {len(vectors)}{where}: s-norm needs at least two embeddings, "
+                f"the cohort has {len(vectors)} embeddings{where}, but s-norm needs at least two, "
                 "preferably hundreds"
             )
         broken = int(without_direction(vectors).sum())
         if broken:
             raise SasvError(
-                f"a cohort{where} with {broken} embeddings that are zero or not finite; leave "
-                "out their recordings"
+                f"the cohort{where} contains {broken} embeddings that are zero or not finite; "
+                "leave out their recordings"
             )
         if speakers is not None:
             _, index = np.unique(np.array(speakers), return_inverse=True)
@@ -85,13 +85,13 @@ class Cohort:
             vectors = (sums / np.bincount(index)[:, None]).astype(vectors.dtype)
             if len(vectors) < 2:
                 raise SasvError(
-                    f"a cohort of one speaker{where}: s-norm needs at least two speakers, "
+                    f"the cohort has a single speaker{where}, but s-norm needs at least two, "
                     "preferably hundreds"
                 )
         directions = vectors if crops else unit(vectors)
         if float(np.abs(directions - directions[0]).max()) < NO_SPREAD:
             raise SasvError(
-                f"a cohort{where} of {len(directions)} equal embeddings has no spread; s-norm "
+                f"the {len(directions)} embeddings of the cohort{where} are all equal, but s-norm "
                 "needs different speakers"
             )
         digest = digest_of_bytes("\n".join(names)) if names else ""

@@ -57,7 +57,7 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.enrolment not in ENROLMENTS:
             raise SasvError(
-                f"'{self.enrolment}' is not an enrolment; use one of: {', '.join(ENROLMENTS)}"
+                f"'{self.enrolment}' is not an enrolment rule; use one of: {', '.join(ENROLMENTS)}"
             )
 
     def directions(

@@ -69,5 +69,5 @@ def _all_known(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TableError(
-            f"{table}: {what} {listed(unknown)} is not in {where}; add it there or drop its rows"
+            f"{table}: {what} {listed(unknown)} is not in {where}; add it there or remove its rows"
         )

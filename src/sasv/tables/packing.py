@@ -72,7 +72,7 @@ def bytes_of(text: str) -> int:
         raise SasvError(f"--shard-size {text}: write a size as 1GB or 500MB")
     size = int(float(found[1]) * UNITS[found[2]])
     if size < SMALLEST_SHARD:
-        raise SasvError(f"--shard-size {text}: a shard has at least {SMALLEST_SHARD:,} bytes")
+        raise SasvError(f"--shard-size {text}: a shard must have at least {SMALLEST_SHARD:,} bytes")
     return size
 
 
@@ -144,9 +144,12 @@ def sources_of(utterances: Utterances, out: Path) -> Sources:
         SasvError: there are none, or ``out`` contains the table itself.
     """
     if not len(utterances):
-        raise SasvError(f"{utterances.table.name}: no rows to pack; check --where")
+        raise SasvError(f"{utterances.table.name}: there are no rows to pack; check --where")
     if (out / TABLE).resolve() == Path(utterances.table.name).resolve():
-        raise SasvError(f"{out / TABLE}: is the table to be packed; choose another folder")
+        raise SasvError(
+            f"{out / TABLE}: this is the table to pack, which would be overwritten; choose another "
+            "folder"
+        )
     first_rows: dict[str, int] = {}
     for row, path in enumerate(utterances.paths):
         first_rows.setdefault(path, row)
@@ -348,7 +351,7 @@ def sizes_of(table: str, sources: Sequence[str], num_workers: int) -> list[int]:
     if faults:
         raise SasvError(
             f"{table}: {len(faults)} of {len(sources)} recordings cannot be packed "
-            f"({listed(faults, 3)}); fix them or drop their rows"
+            f"({listed(faults, 3)}); fix them or remove their rows"
         )
     return [size for size in found if isinstance(size, int)]
 

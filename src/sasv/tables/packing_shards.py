@@ -201,7 +201,10 @@ def _measured(parts: Path, count: int, total: int) -> list[tuple[str, int]]:
         kept = read_json(_sizes(parts, index, count), {"sizes": list})
         members += [(str(suffix), int(size)) for suffix, size in kept["sizes"]]
     if len(members) != total:
-        raise SasvError(f"{parts}: holds the sizes of another table; remove it and run again")
+        raise SasvError(
+            f"{parts}: contains the sizes of another table; remove it and run the same command "
+            "again"
+        )
     return members
 
 
@@ -251,7 +254,7 @@ def _take_over(writer: Writer, parts: Path) -> None:
         entries = None if shard is None else entries_of(writer.out, shard, keys)
         if shard is None or entries is None:
             raise SasvError(
-                f"{tar_path(writer.out, number)}: not whole; run the same command again"
+                f"{tar_path(writer.out, number)}: the tar is incomplete; run the same command again"
             )
         writer.add(shard, entries)
     writer.save()

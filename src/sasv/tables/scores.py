@@ -26,7 +26,7 @@ class Scores(Trials):
         super().__init__(table)
         table.require("score")
         if not len(table):
-            raise TableError(f"{table.name}: no trials in it")
+            raise TableError(f"{table.name}: contains no trials")
 
     @cached_property
     def values(self) -> np.ndarray:

@@ -74,7 +74,7 @@ class Table:
         if other:
             raise TableError(f"{name}: {other}")
         if not data.strip():
-            raise TableError(f"{name}: empty file; a table needs a header line")
+            raise TableError(f"{name}: the file is empty, but a table needs a header line")
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = _line_numbers(data)
@@ -95,7 +95,7 @@ class Table:
             cells = pyarrow.csv.read_csv(pa.BufferReader(data), read, parse, convert)
         except pa.ArrowInvalid as error:
             _check_cells(name, data, lines, len(header))
-            raise TableError(f"{name}: damaged, or not tab-separated text") from error
+            raise TableError(f"{name}: this is not tab-separated text, or it is damaged") from error
         return cls(name, cells.slice(1).combine_chunks(), lines[1:])
 
     @classmethod
@@ -106,7 +106,9 @@ class Table:
                 _one_chunk(column.cast(pa.large_string()).cast(CELL)) for column in found.columns
             ]
         except pa.ArrowException as error:
-            raise TableError(f"{name}: not a Parquet table of plain columns ({error})") from error
+            raise TableError(
+                f"{name}: not a Parquet table of plain columns ({error}); write it again"
+            ) from error
         cells = pa.table([pc.fill_null(column, b"-") for column in columns], found.column_names)
         return cls(name, cells, np.arange(1, len(cells) + 1))
 
@@ -207,7 +209,8 @@ class Table:
             kept = np.isin(codes, [code for code, name in enumerate(names) if name in values])
             if not kept.any():
                 raise TableError(
-                    f"{self.name}: no row has {part}; values of {column}: {listed(names, 10)}"
+                    f"{self.name}: no row has {part}; the values of {column} are: "
+                    f"{listed(names, 10)}"
                 )
             chosen = chosen.take(kept)
         return chosen
@@ -279,8 +282,8 @@ class Table:
         if longest > LONGEST_NAME:
             row = pc.index(pc.equal(pc.binary_length(array), longest), True).as_py()
             raise TableError(
-                f"{self.name}, line {self.line(row)}: a {column} of {longest} bytes; names and "
-                f"numbers have at most {LONGEST_NAME}"
+                f"{self.name}, line {self.line(row)}: a {column} has {longest} bytes; names and "
+                f"numbers may have at most {LONGEST_NAME}"
             )
 
     def bad_cell(self, column: str, row: int, problem: str) -> TableError:
@@ -305,8 +308,8 @@ def _check_cells(name: str, data: bytes, lines: np.ndarray, wanted: int) -> None
         cells = row.count(b"\t") + 1
         if cells != wanted:
             raise TableError(
-                f"{name}, line {line}: {cells} cells, the header has {wanted}; cells are separated "
-                "by single tabs"
+                f"{name}, line {line}: the row has {cells} cells, but the header has {wanted}; "
+                "cells are separated by single tabs"
             )
 
 

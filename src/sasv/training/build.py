@@ -98,8 +98,8 @@ def check_anchor(options: TrainOptions, anchored: bool) -> None:
     """
     if anchored and not options.init:
         raise SasvError(
-            f"the loss {options.loss} keeps embeddings near those of a trained encoder; "
-            "give its checkpoint by --init"
+            f"the loss {options.loss} keeps embeddings near those of a trained encoder; give its "
+            "checkpoint with --init"
         )
     if not anchored and options.min_anchor_cosine > -1:
         raise SasvError(

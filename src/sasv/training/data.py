@@ -77,8 +77,8 @@ class TrainingData:
         share = plan.share(rank, world)
         if not len(share):
             raise SasvError(
-                f"an epoch has {len(plan)} batches, fewer than processes; use --gather-batches or "
-                "fewer processes"
+                f"an epoch has {len(plan)} batches, fewer than there are processes; use "
+                "--gather-batches or fewer processes"
             )
         return share
 
@@ -127,8 +127,8 @@ def load_training_data(
     classes, labels = class_list(utterances)
     if batch.spoof_pairs and classes[-1] != SPOOF_CLASS:
         raise SasvError(
-            f"{data.utterances}: no row has label spoof, but --spoof-pairs {batch.spoof_pairs} "
-            "needs some"
+            f"{data.utterances}: no row has the label spoof, but --spoof-pairs {batch.spoof_pairs} "
+            "needs spoofed speech"
         )
     # A gathered batch is planned as one batch for all processes.
     parts = processes.world if batch.gather_batches else 1

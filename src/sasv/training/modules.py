@@ -82,7 +82,7 @@ class System(nn.Module):
         """
         if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise SasvError(
-                "--compile needs a C++ compiler on a CPU and none is installed; install g++ or "
+                "--compile needs a C++ compiler on a CPU, but none is installed; install g++ or "
                 "leave out --compile"
             )
         self.compiled = torch.compile(self.encoder.embed_features)
@@ -226,7 +226,7 @@ def attach_spoof_head(head: Loss, loss: str, kind: str, weight: float) -> None:
         SasvError: the loss already has a spoof head.
     """
     if head.spoof_head is not None:
-        raise SasvError(f"the loss {loss} has a spoof head already; leave out --spoof-head")
+        raise SasvError(f"the loss {loss} already has a spoof head; leave out --spoof-head")
     head.spoof_head = SPOOF_HEADS[kind](head.dimension)
     head.spoof_head_weight = weight
 
@@ -239,12 +239,12 @@ def check_needs_no_spoofs(loss: str, spoof_head: str) -> None:
     """
     if spoof_head != "none":
         raise SasvError(
-            "--spoof-head learns from spoofed speech, and --spoof-pairs is 0; set --spoof-pairs"
+            "--spoof-head learns from spoofed speech, but --spoof-pairs is 0; set --spoof-pairs"
         )
     if LOSSES.get(loss).spoof_aware:
         raise SasvError(
-            f"the loss {loss} takes its last class for spoofed speech, and --spoof-pairs "
-            "is 0; set --spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
+            f"the loss {loss} treats the last class as spoofed speech, but --spoof-pairs is 0; set "
+            "--spoof-pairs, or use a loss over speakers, for instance aamsoftmaxproto"
         )
 
 

@@ -61,4 +61,4 @@ def make_optimiser(
         except ImportError as error:
             raise MissingExtra("pytorch-optimizer", "optimisers", "the optimiser adamp") from error
         return AdamP(parameters, **common)
-    raise SasvError(f"unknown optimiser '{name}'; known: {', '.join(OPTIMISERS)}")
+    raise SasvError(f"unknown optimiser '{name}'; use one of: {', '.join(OPTIMISERS)}")

@@ -176,7 +176,7 @@ class BatchOptions(Options):
             )
         if self.max_utterances_per_speaker == 1:
             raise SasvError(
-                "--max-utterances-per-speaker is 1; a pair needs at least 2 (0 takes all)"
+                "--max-utterances-per-speaker is 1, but a pair needs at least 2; 0 takes all"
             )
 
 
@@ -269,7 +269,7 @@ class SelectionOptions(Options):
         super().__post_init__()
         if bool(self.dev_trials) != bool(self.dev_enrolments):
             raise SasvError(
-                "development trials and enrolments belong together: give both or neither"
+                "--dev-trials and --dev-enrolments belong together; give both or neither"
             )
 
 

@@ -23,7 +23,9 @@ def recipe(name: str) -> str:
         return name
     if name in recipes():
         return str(recipes()[name])
-    raise SasvError(f"{name}: no such file or recipe; recipes: {', '.join(recipes())}")
+    raise SasvError(
+        f"{name}: there is no such file or recipe; the recipes are: {', '.join(recipes())}"
+    )
 
 
 def recipe_values(name: str) -> dict[str, Any]:

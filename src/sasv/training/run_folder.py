@@ -88,7 +88,7 @@ class RunFolder:
             return torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(
-                f"{self.state}: broken training state ({error}); remove it to start again"
+                f"{self.state}: damaged training state ({error}); remove it to start again"
             ) from error
 
     def changed(self) -> list[str]:
@@ -107,7 +107,7 @@ class RunFolder:
         facts = self._read("environment.json").get("facts", {})
         if not isinstance(facts, dict) or not isinstance(facts.get("inputs") or {}, dict):
             raise SasvError(
-                f"{self.path / 'environment.json'}: broken (facts are no object); {REMEDY}"
+                f"{self.path / 'environment.json'}: invalid (its facts are not an object); {REMEDY}"
             )
         defaults = defaults_of(self.kind)
         found = []

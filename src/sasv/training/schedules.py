@@ -54,9 +54,8 @@ class CosineRestarts(Schedule):
         super().__post_init__()
         if self.warmup_epochs >= self.cycle_epochs:
             raise SasvError(
-                f"--warmup-epochs {self.warmup_epochs} leaves nothing of a cycle of "
-                f"{self.cycle_epochs} epochs, so "
-                "that the peak is never reached; set fewer, or more --cycle-epochs"
+                f"--warmup-epochs {self.warmup_epochs} takes all of a cycle of {self.cycle_epochs} "
+                "epochs, so that the peak is never reached; set fewer, or more --cycle-epochs"
             )
 
     def __call__(self, epoch: int) -> float:
@@ -107,7 +106,7 @@ class Cyclic(Schedule):
         super().__post_init__()
         if self.warmup_epochs:
             raise SasvError(
-                f"--schedule cyclic has no warm-up, and --warmup-epochs is {self.warmup_epochs}; "
+                f"--schedule cyclic has no warm-up, but --warmup-epochs is {self.warmup_epochs}; "
                 "set --warmup-epochs 0"
             )
 

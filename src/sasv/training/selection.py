@@ -31,7 +31,7 @@ def check_readable(utterances: Utterances, source: str) -> None:
     if failures:
         raise SasvError(
             f"{source}: {len(failures)} of {len(utterances)} development files cannot be read "
-            f"({listed(failures, 3)}); fix them or drop their rows"
+            f"({listed(failures, 3)}); fix them or remove their rows"
         )
 
 
@@ -74,8 +74,8 @@ class DevelopmentSet:
         if rates[metric] is None:
             counts = ", ".join(f"{count:,} {label}" for label, count in trials.counts().items())
             raise SasvError(
-                f"{options.dev_trials}: its trials ({counts}) give no {metric}; choose another "
-                "--metric"
+                f"{options.dev_trials}: {metric} cannot be computed from its trials ({counts}); "
+                "choose another --metric"
             )
         check_readable(protocol.utterances, options.dev_trials)
         return cls(protocol.utterances, enrolments, trials, metric)

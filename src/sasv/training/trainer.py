@@ -154,7 +154,8 @@ class Trainer:
                 if self.stop.signal == signal.SIGINT:
                     raise KeyboardInterrupt from None
                 raise SasvError(
-                    f"{self.out}: stopped by SIGTERM, saved; run the same command again to resume"
+                    f"{self.out}: stopped by SIGTERM and saved; run the same command again to "
+                    "resume"
                 ) from None
 
     def _open_board(self, step: int) -> None:
@@ -205,8 +206,8 @@ class Trainer:
         )
         if not self.position.best_epoch:
             raise SasvError(
-                f"{self.out}: {found}, and there is no model of an epoch before; lower --max-lr or "
-                "the weights of spoofed speech in --loss-options, or evaluate more often"
+                f"{self.out}: {found}, and there is no model of an earlier epoch; lower --max-lr "
+                "or the weights of spoofed speech in --loss-options, or evaluate more often"
             )
         self._say(f"{found}; the model is that of epoch {self.position.best_epoch}")
 
@@ -416,8 +417,8 @@ class Trainer:
         where = None if state is None else (state["epoch"], state["batch"])
         if len(set(self.processes.gather(where))) > 1:
             raise SasvError(
-                f"{self.out}: processes see different states here; --out must be on a disk they "
-                "all share"
+                f"{self.out}: the processes see different states here; --out must be on a disk "
+                "that they all share"
             )
         if state is None:
             return False
@@ -428,8 +429,8 @@ class Trainer:
         except (ValueError, RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise SasvError(
-                f"{self.folder.state}: of another model, or broken ({reason}); choose another "
-                "--out, and --init to start from its weights"
+                f"{self.folder.state}: the state belongs to another model, or is damaged "
+                f"({reason}); choose another --out, and use --init to start from its weights"
             ) from error
         self.history = [renamed_row(row) for row in state["history"]]
         if changed:

@@ -200,7 +200,9 @@ def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
         CheckpointError: the file is missing, is not JSON, or lacks a required setting.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file; put the settings beside the weights")
+        raise CheckpointError(
+            f"{path}: there is no such file; put the settings file into the folder of the weights"
+        )
     try:
         settings: dict[str, Any] = read_json(path, remedy="put the settings beside the weights")
     except SasvError as error:
@@ -208,7 +210,7 @@ def read_settings(path: Path, wanted: Sequence[str]) -> dict[str, Any]:
     lacking = [name for name in wanted if name not in settings]
     if lacking:
         raise CheckpointError(
-            f"{path}: lacks {', '.join(lacking)}; is it the settings file of another model?"
+            f"{path}: lacks {', '.join(lacking)}; is this the settings file of another model?"
         )
     return settings
 
@@ -242,7 +244,8 @@ def from_transformers(name: str, folder: str, device: str) -> Any:
         raise MissingExtra("transformers", "neural", f"{name}") from error
     if not (Path(folder) / "config.json").exists():
         raise CheckpointError(
-            f"{folder}: no config.json in it; give the folder of a {name} as saved by transformers"
+            f"{folder}: contains no config.json; give the folder of a {name} as saved by "
+            "transformers"
         )
     transformers.utils.logging.disable_progress_bar()
     try:

@@ -52,7 +52,8 @@ def renamed(entries: Entries, rules: Rules, path: Path) -> Entries:
             found[match.expand(replacement)] = value
     if strangers:
         raise CheckpointError(
-            f"{path}: entries that this format does not know: {', '.join(sorted(strangers))}"
+            f"{path}: this format has no entries {', '.join(sorted(strangers))}; check that the "
+            "file belongs to this model"
         )
     return found
 

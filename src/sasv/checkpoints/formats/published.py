@@ -85,8 +85,8 @@ class PublishedFormat(WeightFormat):
         family = family_of(shapes)
         if family is None:
             raise CheckpointError(
-                f"{name}: not of a known encoder ({', '.join(OPTIONS)}); its entries begin with "
-                f"{listed(sorted(encoder), 3)}"
+                f"{name}: the entries ({listed(sorted(encoder), 3)}, ...) do not belong to a known "
+                f"encoder ({', '.join(OPTIONS)})"
             )
         try:
             options = OPTIONS[family](shapes)
@@ -114,8 +114,9 @@ class PublishedFormat(WeightFormat):
         specification = checkpoint.specification
         if specification.encoder not in OPTIONS or specification.frontend != "log-mel":
             raise CheckpointError(
-                f"{path}: the published format knows the encoders {', '.join(OPTIONS)} on log-mel, "
-                f"not {specification.encoder} on {specification.frontend}; write a .safetensors"
+                f"{path}: the published format only supports the encoders {', '.join(OPTIONS)} "
+                f"with the front-end log-mel, not {specification.encoder} with "
+                f"{specification.frontend}; write a .safetensors file instead"
             )
         write_bytes(path, torch_bytes(joined(checkpoint, *PREFIXES[0])))
 

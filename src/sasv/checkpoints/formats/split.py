@@ -23,8 +23,8 @@ def split(name: str, entries: Entries, encoder: str, head: str) -> tuple[Entries
     strangers = [key for key in entries if not key.startswith((encoder, head))]
     if strangers:
         raise CheckpointError(
-            f"{name}: belongs to another model: entries begin with neither {encoder} nor {head}: "
-            f"{listed(strangers, 5)}"
+            f"{name}: belongs to another model, because some entries begin with neither {encoder} "
+            f"nor {head}: {listed(strangers, 5)}"
         )
     return (
         {

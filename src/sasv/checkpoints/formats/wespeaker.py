@@ -164,7 +164,7 @@ class WespeakerFormat(WeightFormat):
             if not options["depth"]:
                 depths = ", ".join(map(str, DEPTHS))
                 raise CheckpointError(
-                    f"{contents.path}: a residual network of none of the depths {depths}"
+                    f"{contents.path}: the depth of this residual network is none of {depths}"
                 )
         settings = settings_beside(contents.path, CONFIG)
         expected = {
