@@ -1,8 +1,8 @@
 """Shared fixtures, and the rule that a continuous-integration run fails on a skip that nobody
 expects.
 
-Real speech lies in ``shared/`` beside the checkout; tests that need it carry the marker ``speech``
-and skip without it.
+Real speech is in the folder ``shared/`` next to the checkout. Tests that need it have the marker
+``speech`` and are skipped without it.
 """
 
 import base64
@@ -41,7 +41,7 @@ SMALL = {name: preset(name, "test") for name in PUBLISHED_NAMES}
 
 
 def shared(*parts: str) -> Path:
-    """Path below shared/; skips the test where it is missing."""
+    """Return a path below shared/; skip the test if it does not exist."""
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(
@@ -52,7 +52,7 @@ def shared(*parts: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def shown_messages():
-    """What the library logs, on standard error, as the command line shows it."""
+    """Print the log messages of the library on standard error, as the command line does."""
     from sasv.cli.messages import messages
 
     with messages():
@@ -61,8 +61,9 @@ def shown_messages():
 
 @pytest.fixture(scope="module")
 def small_runs():
-    """Runs at tiny scale that take a few seconds: each encoder's preset "tiny" is its "test".
-    Vocoders, plots, intervals, and costs, which have tests of their own, do next to nothing.
+    """Make runs at tiny scale take only a few seconds: the preset "tiny" of each encoder is
+    replaced by its preset "test". Vocoders, plots, intervals, and costs, which have separate tests,
+    do almost nothing.
     """
     intervals = importlib.import_module("sasv.metrics.intervals")  # there is a function, too
 
@@ -101,7 +102,7 @@ def peers():
 
 @pytest.fixture(scope="session")
 def fill():
-    """The module that makes the inputs of the golden vectors."""
+    """The module that generates the inputs of the golden vectors."""
     spec = importlib.util.spec_from_file_location("fill", DATA / "fill.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -127,9 +128,8 @@ def buzz(
     """Return a buzzing "voice" of nine harmonics and noise: float32 at 16 kHz, (samples,).
 
     Args:
-        samples: length.
-        pitch: fundamental frequency in Hz; it tells one "speaker" from another.
-        seed: of the noise, or what draws it.
+        samples: length. pitch: fundamental frequency in Hz; it tells one "speaker" from another.
+        seed: random seed of the noise, or a random generator.
         noise: standard deviation of the noise.
         vibrato: largest relative deviation of the pitch, 2.5 times a second.
     """
@@ -147,7 +147,7 @@ def buzz(
 
 @pytest.fixture
 def voice():
-    """A function (samples, seed) -> voiced-like float32 waveform at 16 kHz."""
+    """A function (samples, seed) -> float32 waveform at 16 kHz that resembles a voice."""
 
     def make(samples: int, seed: int = 0) -> np.ndarray:
         return 0.5 * buzz(samples, seed=seed, vibrato=0.1)
@@ -156,8 +156,8 @@ def voice():
 
 
 def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: float = 1.2) -> Path:
-    """Write a tiny corpus of buzzing "speakers" with tables, enrolments and trials (spoofs: noisy
-    copies).
+    """Write a tiny corpus of buzzing "speakers" with tables, enrolments, and trials. The spoofs are
+    noisy copies.
     """
     from sasv.audio import write_audio
     from sasv.tables import Table
@@ -205,14 +205,14 @@ def make_corpus(root: Path, speakers: int = 8, utterances: int = 6, seconds: flo
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """The tiny corpus, shared by all tests: do not change it."""
+    """The tiny corpus, shared by all tests, which must not change it."""
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory):
-    """VoxCeleb2, ASVspoof2019 LA and ASVspoof 5 as distributed, tiny: buzzing speakers. Do not
-    change them.
+    """Tiny versions of VoxCeleb2, ASVspoof2019 LA, and ASVspoof 5 with buzzing speakers, in the
+    layout in which these are distributed. Tests must not change them.
     """
     from sasv.audio import write_audio
 
@@ -300,7 +300,7 @@ def corpora(tmp_path_factory):
 
 
 def tiny_options(corpus: Path, out: Path, **changes):
-    """Options of a training run that takes a second or two."""
+    """Return options of a training run that takes a second or two."""
     from sasv.training.options import TrainOptions
 
     values = {
@@ -326,8 +326,8 @@ def tiny_options(corpus: Path, out: Path, **changes):
 
 
 def built_encoder(name: str, seed: int = 0):
-    """Return the encoder at its preset "test", its batch norms with statistics that change
-    something.
+    """Return an encoder with its preset "test", whose batch norms have statistics that are not
+    trivial.
     """
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -346,8 +346,8 @@ def built_encoder(name: str, seed: int = 0):
 
 
 def next_stage(name: str, path: Path):
-    """Save an encoder of preset "test"; return it, and the options of a stage that starts from it
-    with the same preset.
+    """Save an encoder with its preset "test"; return it, and the options of a stage that starts
+    from it with the same preset.
     """
     from sasv.checkpoints import Checkpoint, Specification, save_checkpoint
     from sasv.encoders import make_encoder
@@ -364,7 +364,7 @@ def next_stage(name: str, path: Path):
 
 @pytest.fixture(scope="session")
 def trained(corpus, tmp_path_factory):
-    """Run folder of a tiny trained model: do not change it."""
+    """Run folder of a tiny trained model, which tests must not change."""
     from sasv.commands import train
 
     out = tmp_path_factory.mktemp("run")
@@ -373,7 +373,7 @@ def trained(corpus, tmp_path_factory):
 
 
 def train_until(monkeypatch, options, epochs: int) -> None:
-    """Train and interrupt the run after so many epochs."""
+    """Train, and interrupt the run after a number of epochs."""
     from sasv.commands import train
     from sasv.training.trainer import Trainer
 
@@ -391,7 +391,7 @@ def train_until(monkeypatch, options, epochs: int) -> None:
 
 
 def allowed_skips() -> list[str]:
-    """Regular expressions of the reasons for which a test may be skipped in continuous
+    """Return regular expressions of the reasons for which a test may be skipped in continuous
     integration.
     """
     lines = (Path(__file__).parent / "allowed_skips.txt").read_text().splitlines()
@@ -399,7 +399,9 @@ def allowed_skips() -> list[str]:
 
 
 def unexpected_skips(reporter) -> list[str]:
-    """Tests that were skipped for a reason that is not on the list, as ``test: reason``."""
+    """Return the tests that were skipped for a reason that is not on the list, as ``test:
+    reason``.
+    """
     allowed = [re.compile(pattern) for pattern in allowed_skips()]
     found = []
     for report in reporter.stats.get("skipped", []):
@@ -412,8 +414,8 @@ def unexpected_skips(reporter) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    """With CI in the environment, an unexpected skip fails the run: a test that never runs guards
-    nothing.
+    """If the environment variable CI is set, an unexpected skip fails the run, because a test that
+    never runs protects nothing.
     """
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter and unexpected_skips(reporter) and session.exitstatus == 0:
@@ -421,7 +423,7 @@ def pytest_sessionfinish(session):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Name the unexpected skips."""
+    """Print the unexpected skips."""
     found = unexpected_skips(terminalreporter)
     if os.environ.get("CI") and found:
         terminalreporter.section("skips that tests/allowed_skips.txt does not list")

@@ -1,8 +1,9 @@
-"""Processes that run ``sasv`` with words of a command line, without importing PyTorch anew.
+"""Processes that run ``sasv`` with the arguments of a command line, without importing PyTorch
+again.
 
-They are forked from a server that has imported everything and run nothing; starting Python and
-importing what a training needs takes five seconds each time. Tests of what a user types (signals to
-torchrun, pipes, locales) start real processes.
+They are forked from a server that has imported everything and run nothing, because starting Python
+and importing the modules for training takes five seconds each time. Tests that depend on real
+processes (signals to torchrun, pipes, locales) start them.
 """
 
 import json
@@ -31,13 +32,14 @@ if FORKS:
 
 
 class Forked:
-    """One command, as one process or as several that know each other as torchrun's do.
+    """A command, run in one process or in several, with the environment variables that torchrun
+    sets.
 
     Args:
         words: of the command line, without ``sasv``.
-        folder: keeps what the processes write on standard output and error.
+        folder: folder for the standard output and standard error of the processes.
         count: number of processes.
-        before: called in each process first; a function of a module, for pickling.
+        before: called first in each process; a module-level function, because it is pickled.
     """
 
     def __init__(
@@ -75,17 +77,17 @@ class Forked:
 
     @property
     def running(self) -> bool:
-        """Whether all processes still run."""
+        """Whether all processes are still running."""
         return all(process.exitcode is None for process in self.processes)
 
     @property
     def output(self) -> str:
-        """Everything on standard output."""
+        """All standard output."""
         return "".join(path.read_text() for path in self.outputs)
 
     @property
     def said(self) -> str:
-        """Everything on standard error."""
+        """All standard error."""
         return "".join(path.read_text() for path in self.errors)
 
     def send(self, number: int) -> None:
@@ -94,14 +96,14 @@ class Forked:
             os.kill(process.pid, number)
 
     def end(self, timeout: float = 300) -> list[int]:
-        """Wait for the end of all processes; return their exit statuses."""
+        """Wait for all processes to end; return their exit statuses."""
         for process in self.processes:
             process.join(timeout)
             assert process.exitcode is not None, f"still running after {timeout} s: {self.said}"
         return [process.exitcode for process in self.processes]
 
     def finish(self) -> str:
-        """Wait for success; return everything on standard error."""
+        """Wait for all processes to succeed; return all standard error."""
         assert set(self.end()) == {0}, self.said
         return self.said
 

@@ -15,11 +15,11 @@ DEBIAN = Path("/usr/lib/postgresql")
 
 
 def binaries(vector: bool = False) -> Path:
-    """Return the folder of initdb and postgres; skips the test where there is none.
+    """Return the folder of initdb and postgres; skip the test if there is none.
 
     Args:
-        vector: they have to have the extension pgvector, which Debian 12 does not package; the
-            wheel of pgserver has it.
+        vector: whether the extension pgvector is required, which Debian 12 does not package, but
+            the wheel of pgserver contains.
     """
     found = sorted(DEBIAN.glob("*/bin"), reverse=True)
     on_path = shutil.which("initdb")
@@ -43,11 +43,12 @@ def _has_vector(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator["Server"]:
-    """Start a server of the binaries in a folder, and stop it at the end."""
+    """Start a server from the binaries in a folder, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="sasv-pg-") as data:
         Path(data).chmod(0o777)
         server = Server(folder, Path(data))
-        # No file is forced to the disk: the server is not meant to survive the machine.
+        # Files are not synced to the disk, because the server does not have to survive a crash of
+        # the machine.
         options = ["--auth=trust", "--username=sasv", "--encoding=UTF8", "--no-locale", "--no-sync"]
         server.run("initdb", "-D", server.data, "--no-instructions", *options)
         server.start()
@@ -61,7 +62,7 @@ class Server:
     """A server that has been set up.
 
     Attributes:
-        address: of its database.
+        address: address of its database.
     """
 
     def __init__(self, binaries: Path, folder: Path) -> None:
@@ -71,18 +72,18 @@ class Server:
         self.address = f"postgresql://sasv@/postgres?host={folder}"
 
     def run(self, program: str, *words: str) -> None:
-        """Run one of its programs, as another user than root, whom PostgreSQL refuses."""
+        """Run one of its programs as a user other than root, which PostgreSQL refuses."""
         command = [str(self.binaries / program), *words]
         if os.geteuid() == 0:
             command = ["runuser", "-u", "postgres", "--", *command]
         subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, timeout=60)
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it responds."""
         words = f"-k {self.folder} -c listen_addresses= -c fsync=off"
         log = f"{self.folder}/log"
         self.run("pg_ctl", "-D", self.data, "-w", "-l", log, "-o", words, "start")
 
     def stop(self) -> None:
-        """Stop it at once."""
+        """Stop the server immediately."""
         self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")

@@ -1,4 +1,4 @@
-"""A service with a toy model, for tests inside the process."""
+"""A service with a toy model, for tests within one process."""
 
 import io
 

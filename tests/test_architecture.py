@@ -1,5 +1,5 @@
-"""docs/architecture.md is true: rooms in order, imports in one direction, no circles, no torch
-where it says so.
+"""docs/architecture.md is correct: rooms are in order, imports go in one direction, there are no
+circles, and no torch where it says so.
 """
 
 import ast
@@ -49,7 +49,7 @@ ENTRANCES = ("sasv", "sasv.__main__")
 
 
 class Arrow(NamedTuple):
-    """One module needs another: at import, later (in a function), or only for types."""
+    """A dependency between modules: at import, later (in a function), or only for types."""
 
     source: str
     target: str
@@ -147,7 +147,7 @@ def test_a_room_imports_only_rooms_above_it_in_the_table(module):
 
 @pytest.mark.parametrize("which", ["import", "any"])
 def test_no_import_circle(which):
-    """Neither when modules are imported nor over what functions import later."""
+    """There is none among imports of modules, and none through later imports in functions."""
     graph = {
         module: {
             arrow.target
@@ -161,7 +161,7 @@ def test_no_import_circle(which):
 
 
 def test_the_arrows_are_seen(tmp_path, monkeypatch):
-    """The check itself: each way to name a module of sasv is an arrow."""
+    """Tests the check itself: each way to refer to a module of sasv gives an arrow."""
     path = tmp_path / "example.py"
     path.write_text(
         "import sasv.core.files\n"
@@ -238,9 +238,9 @@ def test_rooms_without_torch():
 @pytest.mark.slow
 @pytest.mark.parametrize("extras", [(), ("torch",), ("serve",)])
 def test_modules_import_with_the_core_dependencies_alone(extras):
-    """Extras are imported where they are used: what pyproject.toml does not require is blocked
-    here. With PyTorch every module but those of the service imports; without it, those of the rooms
-    that need none, and the command line.
+    """Extras are imported where they are used, so packages that pyproject.toml does not require are
+    blocked here. With PyTorch, every module can be imported except those of the service; without
+    it, those of the rooms that do not need it, and the command line.
     """
     rooms = {
         (): {*LIGHT},
@@ -305,7 +305,7 @@ INHERITED = (
     "resynthesise_many",
     "generate",
 )
-"""Methods whose docstring stands in the base class."""
+"""Methods whose docstring is in the base class."""
 
 
 def test_public_functions_and_classes_have_docstrings():

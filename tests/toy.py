@@ -1,4 +1,4 @@
-"""An exported model of one layer, which tells the buzzing "voices" of conftest apart."""
+"""An exported model of one layer, which distinguishes the buzzing "voices" of conftest."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ANYTHING = SpeechLimits(min_enrolment=0, min_test=0, min_bandwidth=0)
 
 
 def toy_model(path: Path, **decision) -> Path:
-    """Write a model whose embedding is the magnitude of 24 bands, with a record of a threshold;
+    """Write a model whose embedding is the magnitude of 24 bands, with a threshold in its record;
     return its path.
 
     Args:

@@ -1,4 +1,4 @@
-"""Reading: formats, rates, crops, and files that cannot be used."""
+"""Reading audio: formats, sample rates, crops, and files that cannot be used."""
 
 import struct
 
@@ -64,7 +64,7 @@ def test_any_rate_and_channels_become_16k_mono(tmp_path, voice, rate):
     soundfile.write(tmp_path / "x.wav", stereo, rate, subtype="FLOAT")
     whole = read_audio(tmp_path / "x.wav")
     assert abs(len(whole) - 2 * 16000) <= 1
-    # a crop that is resampled alone equals the same part of the whole
+    # a crop that is resampled separately equals the same part of the whole recording
     for start, frames in ((0, 4000), (7001, 5000), (27000, 5000)):
         crop = read_audio(tmp_path / "x.wav", start=start, samples=frames)
         energy_close(crop, whole[start : start + frames], 1e-6)
@@ -104,7 +104,7 @@ def truncate(path, share):
 
 
 def bad_files(tmp_path, voice):
-    """Name of each bad file and what its message must say."""
+    """Write bad files; return the name of each with a pattern that its message must match."""
     wave = voice(32000)
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not audio\n" * 100)

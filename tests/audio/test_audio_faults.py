@@ -1,4 +1,6 @@
-"""Audio is chosen by content, and its header is believed only as far as it can be."""
+"""The format of audio is detected from its content, and its header is trusted only as far as
+possible.
+"""
 
 import os
 import struct
@@ -44,7 +46,9 @@ def encode(av, path, wave, codec, form=None, rate=16000, bit_rate=None, **option
 
 
 def without_total(flac):
-    """Return the bytes of a FLAC file as an encoder writes them into a pipe: total samples 0."""
+    """Return the bytes of a FLAC file that an encoder wrote into a pipe, with a total of 0
+    samples.
+    """
     data = bytearray(flac)
     data[21] &= 0xF0
     data[22:26] = bytes(4)

@@ -1,4 +1,6 @@
-"""Quality of recordings: figures that are known from how the recordings are made."""
+"""Quality measures of recordings, compared with values that are known from the construction of the
+recordings.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ ACTIVITY = SpeechActivity(4.0, -20.0, ((1.0, 2.0), (2.5, 3.5)))
 
 
 def made(snr: float = 40.0, seed: int = 0) -> np.ndarray:
-    """Noise as broad as the band, loud where ACTIVITY is, and softer noise everywhere."""
+    """Return band-limited noise that is loud at ACTIVITY, plus softer noise everywhere."""
     rng = np.random.default_rng(seed)
     wave = 0.1 * 10 ** (-snr / 20) * rng.standard_normal(4 * RATE)
     for start, end in ACTIVITY.spans:

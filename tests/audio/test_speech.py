@@ -1,5 +1,5 @@
-"""Speech activity: the detector is the package's own, no noise is speech, and cutting pauses leaves
-speech alone.
+"""Speech activity detection: the detector equals that of the package silero-vad, noise is not
+detected as speech, and shortening pauses does not change speech.
 """
 
 import time
@@ -17,8 +17,8 @@ RATE = 16000
 
 
 def coloured(slope: float, level: float, seed: int, seconds: float = 4) -> np.ndarray:
-    """Noise whose power falls with the frequency to the power of ``slope``, peak at ``level``
-    dBFS.
+    """Return noise whose power falls with frequency to the power of ``slope``, with a peak of
+    ``level`` dBFS.
     """
     rng = np.random.default_rng(seed)
     count = int(seconds * RATE)
@@ -30,7 +30,7 @@ def coloured(slope: float, level: float, seed: int, seconds: float = 4) -> np.nd
 
 
 def sounds() -> dict[str, np.ndarray]:
-    """Sounds that are no speech."""
+    """Return sounds that are not speech."""
     rng = np.random.default_rng(0)
     count = 4 * RATE
     at = np.arange(count) / RATE
@@ -113,7 +113,7 @@ def test_spans_by_hand():
     spans = speech_spans(probabilities, len(probabilities) * frame)
     assert spans == (
         pytest.approx((10 * frame, 52 * frame)),
-    )  # the short pause is bridged, the short sound dropped
+    )  # the short pause is bridged, and the short sound is removed
     assert speech_spans(np.full(20, 0.9), 0.63) == ((0.0, 0.63),)
     assert speech_spans(np.zeros(0), 0.0) == ()
 
@@ -130,7 +130,7 @@ def test_pauses_are_shortened_and_speech_is_not():
 
 @pytest.mark.speech
 def test_real_speech_is_found_fast():
-    """Files of two seconds pass, and half a minute takes well under a second."""
+    """Files of two seconds pass, and half a minute takes much less than a second."""
     folder = shared("speech", "GLOBE")
     short = sorted(folder.rglob("*.flac"))[:20]
     assert min(net_speech(read_audio(path)).net_seconds for path in short) > 1.0
@@ -143,8 +143,8 @@ def test_real_speech_is_found_fast():
 @pytest.mark.slow
 @pytest.mark.speech
 def test_environmental_noise_is_no_speech():
-    """Ten classes of sounds, crying babies and crowing cocks among them: never the speech that a
-    verdict needs.
+    """Ten classes of sounds, including crying babies and crowing cocks, never contain enough speech
+    for a verdict.
     """
     paths = sorted(shared("speech", "noise").rglob("*.ogg"))
     assert paths and max(net_speech(read_audio(path)).net_seconds for path in paths) < 0.75

@@ -1,4 +1,4 @@
-"""Plans, crops and augmentations."""
+"""Plans, crops, and augmentations."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from sasv.tables import Table, Utterances
 
 
 def planner(utterances_of, pairs=4, spoof_pairs=0, **options):
-    """A planner over speakers with so many utterances each, and two spoofed rows a speaker and
-    attack.
+    """Return a planner for speakers with the given numbers of utterances, and two spoofed rows for
+    each speaker and attack.
     """
     speaker = np.repeat(np.arange(len(utterances_of)), utterances_of)
     spoofed = np.zeros(len(speaker), bool)
@@ -97,7 +97,9 @@ def test_spoofed_pairs_are_of_one_speaker_and_attack_and_of_the_last_class():
 
 @pytest.mark.speech
 def test_the_published_epoch_on_the_real_lists():
-    """63 batches of 20 pairs on train, 38 of 40 pairs on train+dev (reference, training recipe)."""
+    """There are 63 batches of 20 pairs on train, and 38 of 40 pairs on train+dev, as in the
+    reference recipe.
+    """
     folder = shared("protocols", "asvspoof2019_la")
     train = asvspoof2019.read_countermeasure(folder / "ASVspoof2019.LA.cm.train.trn.txt.gz")
     dev = asvspoof2019.read_countermeasure(folder / "ASVspoof2019.LA.cm.dev.trl.txt.gz")
@@ -113,8 +115,8 @@ def test_the_published_epoch_on_the_real_lists():
 
 
 def test_an_epoch_by_its_spoofed_pairs():
-    """8 speakers, 2 attacks, 2 utterances each: 16 spoofed pairs, all of them once; bona fide pairs
-    come again.
+    """8 speakers and 2 attacks with 2 utterances each give 16 spoofed pairs, each used once, while
+    bona fide pairs are repeated.
     """
     machine, _, _ = planner([4] * 8, pairs=4, spoof_pairs=3, batches_per_epoch="spoofs")
     plan = machine.plan(0)
@@ -140,8 +142,8 @@ def test_a_batch_split_among_processes_keeps_its_items_and_their_draws():
 
 @pytest.mark.slow
 def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
-    """1.09 million utterances of 5,994 speakers; the limit stands far above what it takes, see
-    benchmarks.
+    """1.09 million utterances of 5,994 speakers. The limit is far above the usual time (see
+    benchmarks).
     """
     rng = np.random.default_rng(0)
     speaker = rng.integers(5994, size=1_092_009)
@@ -267,7 +269,9 @@ def test_all_seven_augmentations(musan, voice):
 
 
 def test_the_device_augments_as_the_cpu_does(musan, tmp_path, voice):
-    """Each augmentation by itself, and whole batches as they are drawn, with codecs and levels."""
+    """Each augmentation alone, and whole batches as they are drawn, with codecs and changes of
+    level.
+    """
     waves = np.stack([voice(32240, 1), 0.3 * voice(32240, 2), np.zeros(32240, np.float32)])
     for samples in (32240, 8001):
         for name in ALL:

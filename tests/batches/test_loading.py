@@ -1,5 +1,5 @@
-"""Loading with workers that die, stop, or lack shared memory, files or memory: a line, never a
-hang.
+"""Loading with workers that die or stop, or without enough shared memory, open files, or memory:
+there is an error message, and never a hang.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""LLRs for speaker and spoofing: their values, how they shrink, and the verdicts that they give."""
+"""LLRs for speaker and spoofing: their values, their shrinkage, and the resulting verdicts."""
 
 import json
 
@@ -28,8 +28,8 @@ BY_HAND = ThreeWay(
 
 
 def drawn(attacks=("a", "b", "c"), shift=(0.0, 0.0, 0.0), trials=200, seed=0):
-    """Columns, labels, and groups: spoofs score like targets, attacks are shifted towards bona fide
-    speech.
+    """Return columns, labels, and groups. Spoofs score like targets, and attacks are shifted
+    towards bona fide speech.
     """
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1, *[2] * len(attacks)], trials)
@@ -187,7 +187,7 @@ def test_detection_without_a_claim():
 
 
 def test_counts_and_costs_of_outcomes_are_those_of_the_decisions():
-    """Without inconclusive ones the costs add up to the actual a-DCF of the LLRs."""
+    """Without inconclusive outcomes, the costs add up to the actual a-DCF of the LLRs."""
     columns, labels, groups = drawn(shift=(1.0, 2.0, 3.0))
     made = fit_three_way(columns, labels, groups, COSTS, "dev")
     evidence = made(columns["score"], columns["cm_score"], columns["norm"])
@@ -208,7 +208,9 @@ def test_counts_and_costs_of_outcomes_are_those_of_the_decisions():
 
 
 def test_a_spoof_head_for_an_encoder_as_it_is():
-    """Spoofs point a little along one direction: the head finds it, and scores of new ones part."""
+    """Spoofs are shifted slightly in one direction. The head finds it, and the scores of new spoofs
+    are separated.
+    """
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((600, 16))
     spoofed = np.arange(600) % 3 == 0
@@ -225,7 +227,9 @@ def test_a_spoof_head_for_an_encoder_as_it_is():
 
 
 def test_a_spoof_axis_does_not_make_another_speaker_of_a_spoof():
-    """The axis lowers the cosine of a spoof; its speaker LLR is that of the cosine before."""
+    """The axis lowers the cosine of a spoof, but its speaker LLR is that of the cosine without the
+    axis.
+    """
     columns, labels, groups = drawn()
     sines = np.where(labels == 2, 0.95, 0.0) * np.linspace(0.9, 1, len(labels))
     lowered = columns["score"] * np.sqrt(1 - sines**2)

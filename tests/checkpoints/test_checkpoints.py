@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, the published format, and what must be refused."""
+"""Checkpoints: round trips, the published format, and files that must be refused."""
 
 import json
 import os
@@ -131,7 +131,8 @@ def test_classes_keep_their_rows_by_name(loss, key, axis):
     ]
     for row, value in enumerate(expected):
         assert torch.equal(after.select(axis, row), value)
-    # as many classes, but others: as published the rows stay where they are, by name they do not
+    # the same number of different classes: in the published format rows keep their positions, by
+    # name they do not
     other = LOSSES.get(loss)(24, 3)
     restore_head(other, checkpoint, ["b", "a", "spoof"])
     assert torch.equal(other.state_dict()[key].select(axis, 0), old.select(axis, 1))
@@ -154,7 +155,7 @@ def test_all_faults_of_the_entries_are_listed(tmp_path):
 
 
 class Evil:
-    """Unpickled, it would run a command."""
+    """An object that would run a command if it were unpickled."""
 
     def __init__(self, command):
         self.command = command
@@ -178,7 +179,7 @@ def test_a_pickle_with_code_is_refused_unread(tmp_path, with_torch):
         load_checkpoint(path)
     assert not trace.exists()
     pickle.loads(pickle.dumps(evil))
-    assert trace.exists()  # the test can fail: unpickling does run it
+    assert trace.exists()  # proves that the test can fail: unpickling does run the command
 
 
 def test_truncated_foreign_and_missing_checkpoints(tmp_path):

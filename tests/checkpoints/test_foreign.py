@@ -1,4 +1,4 @@
-"""Weights of other toolkits: recognised, renamed, and giving the numbers of the original code
+"""Weights of other toolkits are recognised, renamed, and give the same numbers as the original code
 (tests/data/peers).
 """
 
@@ -30,7 +30,7 @@ BESIDE = {"wespeaker": ("config.yaml", "dataset_args: {resample_rate: 16000}\n")
 
 
 def entries_of(name, fill):
-    """The filled state dict of an original."""
+    """Return the filled state dict of an original model."""
     entries = {}
     for key, shape, kind in LISTED[name]["entries"]:
         filled = shape and "float" in kind and not key.startswith("spec.")
@@ -40,7 +40,7 @@ def entries_of(name, fill):
 
 
 def written(folder, name, entries):
-    """Write the weights as their toolkit does; return the path."""
+    """Write weights in the format of their toolkit; return the path."""
     toolkit = name.split("/")[0]
     if toolkit in BESIDE:
         (folder / BESIDE[toolkit][0]).write_text(BESIDE[toolkit][1])
@@ -61,13 +61,13 @@ def loaded(request, fill, tmp_path_factory):
 
 
 def largest_difference(found, expected):
-    """Relative to the largest value."""
+    """Return the largest difference, relative to the largest value."""
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 @pytest.mark.slow
 def test_embeddings_are_those_of_the_original(loaded, fill, peers):
-    """Asked for are 1e-4; the differences are of the order of 1e-6."""
+    """The requirement is 1e-4; the differences are of the order of 1e-6."""
     name, checkpoint, encoder = loaded
     assert parameters_of(encoder) == LISTED[name]["parameters"]
     assert checkpoint.specification.sample_rate == 16000
@@ -101,7 +101,7 @@ WRAPPERS = {
 
 
 def resnet18():
-    """A small residual network of WeSpeaker's layout, not all zero."""
+    """Return the weights of a small residual network in WeSpeaker's format, not all zero."""
     from sasv.encoders import make_encoder
 
     torch.manual_seed(0)
@@ -259,13 +259,13 @@ def test_odd_sizes_are_read_back_from_the_shapes(name, changes, tmp_path):
         "temperatures",
         "variance_epsilon",
         "frozen_blocks",
-    )  # shapes do not show these
+    )  # these cannot be inferred from shapes
     expected = {key: value for key, value in made.option_values().items() if key not in unseen}
     assert {key: found[key] for key in expected} == expected
 
 
 def speechbrain_entries():
-    """A small ECAPA-TDNN in SpeechBrain's layout."""
+    """Return the weights of a small ECAPA-TDNN in SpeechBrain's format."""
     from sasv.encoders import make_encoder, preset
 
     torch.manual_seed(0)
@@ -330,7 +330,7 @@ def test_aasist_gives_its_published_numbers(name, file, fill):
     with torch.no_grad():
         for index, length in enumerate(LENGTHS):
             if (name, length) == ("aasist", 52321):
-                # two nodes of a graph have the same score to six digits there: their order is
+                # two nodes of a graph have the same score to six digits there, so their order is
                 # chance
                 continue
             hidden = encoder(torch.from_numpy(fill.waveform(length, index))[None])
@@ -345,7 +345,7 @@ def test_aasist_gives_its_published_numbers(name, file, fill):
 @pytest.mark.speech
 @pytest.mark.parametrize(("name", "file"), [("aasist", "aasist.pth"), ("aasist-l", "aasist-l.pth")])
 def test_aasist_scores_real_speech_as_published(name, file):
-    """Of the 100 files of the development part, every thirtieth; all of them agree to 3e-5."""
+    """Every thirtieth of the 100 files of the development part. All of them agree to 3e-5."""
     from sasv.audio.io import read_speech
 
     encoder = spawn_encoder(load_checkpoint(shared("weights", file))).eval()

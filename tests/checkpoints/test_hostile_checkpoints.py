@@ -1,5 +1,5 @@
-"""Checkpoints that are damaged or ask for too much: each is refused in one line, and costs neither
-memory nor time.
+"""Checkpoints that are damaged or claim too much: each is refused with one line, without much
+memory or time.
 """
 
 import json
@@ -24,7 +24,7 @@ def make(name="ecapa-tdnn"):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A good file of the published format."""
+    """A valid file in the published format."""
     path = tmp_path_factory.mktemp("good") / "good.model"
     save_checkpoint(path, make())
     return path
@@ -38,7 +38,7 @@ def refused(path, words):
 
 
 def respecified(path, **changes):
-    """Write a good checkpoint of ours whose specification has other fields."""
+    """Write a valid checkpoint of sasv with changed fields in its specification."""
     save_checkpoint(path, make())
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])

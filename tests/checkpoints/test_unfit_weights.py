@@ -1,5 +1,5 @@
-"""Weights that do not fit: of another family, size, rate or kind. Each is one line that says what
-to do.
+"""Weights that do not fit, because of another family, size, sample rate, or kind. Each gives one
+line that says what to do.
 """
 
 import json
@@ -27,7 +27,7 @@ def refused(path, words):
 
 
 def state_of(name):
-    """The entries of a small encoder without its front-end."""
+    """Return the entries of a small encoder without its front-end."""
     torch.manual_seed(0)
     state = make_encoder(name, preset(name, "test")).state_dict()
     return {key: value for key, value in state.items() if not key.startswith("frontend.")}
@@ -35,7 +35,7 @@ def state_of(name):
 
 @pytest.fixture(scope="module")
 def campplus(tmp_path_factory):
-    """A small CAM++ as 3D-Speaker distributes it, without the settings beside it."""
+    """A small CAM++ in the format of 3D-Speaker, without its settings file."""
     path = tmp_path_factory.mktemp("campplus") / "campplus.bin"
     torch.save(state_of("campplus"), path)
     return path
@@ -65,7 +65,7 @@ def test_weights_of_another_family_or_size_start_no_training(campplus, changes, 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name not in BACKBONES])
 def test_the_preset_that_weights_were_made_with_is_what_they_are(name, tmp_path):
-    """As sasv reproduce gives it to every stage."""
+    """sasv reproduce gives the preset to every stage."""
     encoder, wanted = next_stage(name, tmp_path / "stage1.safetensors")
     found, _, _ = make_modules(wanted, wanted, ["a", "b"])
     assert found.option_values() == encoder.option_values()
@@ -138,7 +138,7 @@ def transformers():
 
 @pytest.fixture(scope="module")
 def hub_folders(transformers, tmp_path_factory):
-    """Encoder -> folder of a tiny backbone as the hub distributes it, and its type."""
+    """Encoder -> folder of a tiny backbone in the form of the hub, and its type."""
     found = {}
     for name, kind in (("wav2vec2", "wavlm"), ("w2v-bert", None), ("whisper", "whisper")):
         config = dict(preset(name, "test")["config"])
@@ -211,7 +211,7 @@ def test_the_hub_needs_its_package(monkeypatch, tmp_path):
 
 
 def filled(fill, listed, prefix):
-    """Entries of a reference, filled, and counters as they begin."""
+    """Return the filled entries of a reference, with counters at their initial values."""
     entries = {}
     for key, shape, kind in listed["entries"]:
         value = fill.fill_array(key, tuple(shape), 0) if shape else np.zeros((), kind)
@@ -221,8 +221,8 @@ def filled(fill, listed, prefix):
 
 @pytest.fixture(scope="module")
 def w2vbert(fill):
-    """WeSpeaker's w2v-BERT with adapters: backbone without the vector of masked frames, head, and
-    what training needed.
+    """WeSpeaker's w2v-BERT with adapters: the backbone without the vector of masked frames, the
+    head, and entries that only training needed.
     """
     from conftest import DATA
 

@@ -1,4 +1,6 @@
-"""The command line: help without torch, options from flags and YAML, one line for every mistake."""
+"""The command line: help without torch, options from flags and YAML, and one line for every
+mistake.
+"""
 
 import json
 import resource
@@ -233,7 +235,7 @@ def test_synthesize(corpus, tmp_path):
     synthesize(options)
     assert (out / "audio" / "world" / "s6-2.flac").stat().st_mtime_ns == before
     (out / "audio" / "world" / "s6-2.flac").unlink()
-    assert len(synthesize(replace(options, verify=True))) == 16  # and what was lost is made again
+    assert len(synthesize(replace(options, verify=True))) == 16  # lost copies are made again
 
 
 @pytest.fixture
@@ -249,8 +251,8 @@ def bona_fide(corpus, tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_path):
-    """One process; three shards of which one is killed and started again; all with a corrupt
-    input.
+    """Compares one process with three shards, one of which is killed and restarted, on input with a
+    corrupt file.
     """
     words = ["synthesize", bona_fide / "utterances.tsv", "--where", "label=bonafide"]
     words += ["--vocoders", "[griffin-lim,source-filter]", "--choose", "one"]
@@ -277,7 +279,8 @@ def test_shards_workers_and_a_killed_run_give_the_same_copies(bona_fide, tmp_pat
         assert tables[0].table.texts(column) == tables[1].table.texts(column)
     assert {"griffin-lim", "source-filter"} <= set(tables[0].attack_texts)
     assert len(tables[0].where("attack=griffin-lim,source-filter")) == 20
-    assert Forked(alone, tmp_path / "said").end() == [2]  # mended nothing: said again
+    # Nothing was fixed, so it is reported again.
+    assert Forked(alone, tmp_path / "said").end() == [2]
 
 
 def test_a_second_run_on_the_same_copies_is_refused(bona_fide, tmp_path):
@@ -327,15 +330,15 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
 
 
 def limit_files(size):
-    """Let this process write no file beyond so many bytes."""
+    """Limit the size of the files that this process may write, in bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.slow
 def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
-    """A real limit on file size stands in for a full disk: same place in the code, another
-    number.
+    """A limit on the size of files replaces a full disk: the error occurs at the same place in the
+    code, with another number.
     """
     model = trained / "model.safetensors"
     out = tmp_path / "out"
@@ -386,7 +389,7 @@ def test_a_disk_that_is_really_full(corpus, tiny_disk, tmp_path, voice):
     assert "the disk is full" in run.said.splitlines()[-1]
     copies = sorted(tiny_disk.rglob("*.flac"))
     assert copies
-    for path in copies:  # what was written before is whole
+    for path in copies:  # what was written before is complete
         assert len(soundfile.read(path)[0]) == 19200
 
 

@@ -1,6 +1,4 @@
-"""Whatever happens is one line on standard error, with an exit status that says what kind of thing
-it was.
-"""
+"""Any failure gives one line on standard error, and an exit status for its kind."""
 
 import errno
 import os
@@ -25,12 +23,12 @@ def sasv(*words, **options):
 
 @pytest.fixture
 def raising(monkeypatch):
-    """A command ``boom`` that raises what it is given."""
+    """Register a command ``boom`` that raises a given exception."""
     from dataclasses import dataclass
 
     @dataclass
     class BoomOptions:
-        """Nothing."""
+        """No options."""
 
     module = types.ModuleType("sasv.commands._boom")
     module.BoomOptions = BoomOptions

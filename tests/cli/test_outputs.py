@@ -1,4 +1,6 @@
-"""Nothing of the user is overwritten unasked: one table over every command that writes."""
+"""No file of the user is overwritten without permission. The checks run over every command that
+writes.
+"""
 
 import dataclasses
 import itertools
@@ -23,7 +25,7 @@ MANY = ("systems", "recordings", "names")
 
 
 def made(name, **given):
-    """Options of a command: what is needed is a path that is not there."""
+    """Return options of a command in which every required value is a path that does not exist."""
     kind = options_of(name)
     values = {}
     for field in dataclasses.fields(kind):
@@ -94,7 +96,7 @@ def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option)
     options = made(name, **{option: value})
     file.parent.mkdir(exist_ok=True)
     (file.parent / "notes of mine.txt").write_text("mine")
-    check_files(name, options)  # nothing that would be replaced, and then nothing that was written
+    check_files(name, options)  # first, nothing would be replaced, and then nothing was written
     assert [path.name for path in file.parent.iterdir()] == ["notes of mine.txt"]
     file.write_text("mine\n")
     with pytest.raises(SasvError, match="not written by sasv"):
@@ -153,7 +155,7 @@ def test_a_mark_holds_for_the_commands_that_it_names(tmp_path):
 
 @pytest.mark.slow
 def test_every_file_that_a_command_leaves_is_checked(corpus, trained, tmp_path):
-    """No other file of the user can be replaced than those that the check knows."""
+    """Only files that the check knows can be replaced."""
     table = str(corpus / "utterances.tsv")
     model = str(trained / "model.safetensors")
     tables = [str(corpus / f"{kind}_dev.tsv") for kind in ("enrolments", "trials")]

@@ -1,5 +1,5 @@
-"""Words of the command line: one rule for each kind of option, old names, and back from options to
-words.
+"""Arguments of the command line: one rule for each kind of option, old names, and the conversion of
+options back to arguments.
 """
 
 import dataclasses

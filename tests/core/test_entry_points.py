@@ -1,5 +1,5 @@
-"""Packages of other people add encoders, losses and the like by entry points, without a change to
-sasv.
+"""Third-party packages add encoders, losses, and other members through entry points, without a
+change to sasv.
 """
 
 import os
@@ -72,7 +72,7 @@ print("all of it")
 
 
 def install(folder: Path, name: str, code: str, group: str, entry: str) -> Path:
-    """Write a package as pip would: its module, and the metadata that lists its entry point."""
+    """Write a package as pip installs it: its module, and the metadata with its entry point."""
     (folder / f"{name}.py").write_text(code)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
@@ -110,8 +110,8 @@ def test_members_of_other_packages_are_found_when_they_are_asked_for(tmp_path, m
     )
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry("toy", {"own": "math:pi"}, group="sasv.toys")
-    assert registry.get("own") > 3.1  # ours cannot be taken
-    assert "others" not in vars(registry)  # and nothing was looked for
+    assert registry.get("own") > 3.1  # names of sasv cannot be overridden
+    assert "others" not in vars(registry)  # and no package was searched
     assert registry.get("ball") == 3
     assert list(registry) == ["own", "ball"]
     assert "ball" in registry and "cube" not in registry

@@ -1,6 +1,4 @@
-"""The ground floor: files written whole, with the permissions they had; JSON of earlier runs;
-locks.
-"""
+"""Files are written atomically and keep their permissions; JSON of earlier runs; locks."""
 
 import gzip
 import json
@@ -201,7 +199,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
             pass
         parent.kill()
         parent.wait()
-        with locked(tmp_path):  # at once, although the worker lives
+        with locked(tmp_path):  # at once, although the worker is still running
             os.kill(worker, 0)
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -218,7 +216,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_the_package_imports_without_fcntl():
-    """As on Windows: every module of the lower rooms, and a lock that is taken without it."""
+    """As on Windows: every module of the lower rooms can be imported, and a lock works without
+    it.
+    """
     code = (
         "import sys\n"
         "for name in ('fcntl', 'resource', 'pwd', 'termios'):\n"

@@ -1,4 +1,4 @@
-"""Options of every command: each number has a range, and what is outside it is an error in one
+"""Options of every command: each number has a range, and a value outside it gives an error in one
 line.
 """
 
@@ -22,7 +22,7 @@ KINDS = [
 
 
 def numbers(kind):
-    """Names of the fields of a dataclass that may hold a number."""
+    """Return the names of the fields of a dataclass that may contain a number."""
 
     def numeric(hint):
         return hint in (int, float) or any(numeric(part) for part in typing.get_args(hint))
@@ -32,7 +32,7 @@ def numbers(kind):
 
 
 def made(kind, **changes):
-    """Options with an empty value in every field that must be given."""
+    """Return options with an empty value in every required field."""
     hints = typing.get_type_hints(kind)
     required = {
         field.name: [] if typing.get_origin(hints[field.name]) is list else ""
@@ -104,7 +104,7 @@ def test_ranges_in_words():
 
 @dataclass
 class Choices(Options):
-    """A choice, one that may be left open, and several."""
+    """A choice, an optional choice, and a list of choices."""
 
     name: Literal["a", "b"] = "a"
     other: Literal["c"] | None = None

@@ -1,4 +1,6 @@
-"""Copy-synthesised corpora as distributed: three kinds of list, one table."""
+"""Copy-synthesised corpora in their distributed layouts: three kinds of lists give the same kind of
+table.
+"""
 
 import numpy as np
 import pytest

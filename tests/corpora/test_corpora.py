@@ -1,4 +1,4 @@
-"""Readers: layouts as distributed, the real lists, and what is missing."""
+"""Readers of corpora: the distributed layouts, the real lists, and missing files."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_real_asvspoof2019_files(tmp_path):
 
 
 def asvspoof_tree(root):
-    """A small LA folder with train and eval parts and all lists."""
+    """Make a small LA folder with train and eval parts and all lists."""
     base = root / "LA"
     tree(base, "ASVspoof2019_LA_train/flac/LA_T_1.flac", "ASVspoof2019_LA_train/flac/LA_T_2.flac")
     tree(
@@ -115,7 +115,7 @@ def test_asvspoof2019_layout(tmp_path):
 
 
 def asvspoof5_tree(root):
-    """A small ASVspoof 5 with train and dev parts."""
+    """Make a small ASVspoof 5 with train and dev parts."""
     tree(root, *(f"flac_T/T_{index}.flac" for index in range(8)))
     tree(root, *(f"flac_D/D_{name}.flac" for name in ("1", "2", "3", "A1", "A2")))
     rows = [
@@ -151,7 +151,7 @@ def test_asvspoof5_layout(tmp_path):
 
 
 def spoofceleb_tree(root):
-    """A small SpoofCeleb with train and development parts."""
+    """Make a small SpoofCeleb with train and development parts."""
     for first, long in ((10, "train"), (20, "development")):
         speakers = [f"id100{first + index}" for index in range(2)]
         files = [

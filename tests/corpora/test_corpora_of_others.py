@@ -1,5 +1,5 @@
-"""Corpora in the layouts that others distribute: official lists, In-the-Wild, MLAAD, CN-Celeb,
-Kaldi data folders.
+"""Corpora in their distributed layouts: official lists, In-the-Wild, MLAAD, CN-Celeb, and Kaldi
+data folders.
 """
 
 import numpy as np

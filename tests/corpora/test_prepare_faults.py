@@ -1,4 +1,6 @@
-"""What prepare finds below a folder, what it skips and says, and names that no table can hold."""
+"""The files that sasv prepare finds below a folder, those that it skips and reports, and names that
+a table cannot contain.
+"""
 
 import os
 import sys

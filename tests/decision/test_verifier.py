@@ -1,4 +1,4 @@
-"""The verifier: one road to a score, and a verdict that never fails open."""
+"""The verifier: scores are computed in one way, and a decision never fails open."""
 
 import json
 from dataclasses import replace
@@ -76,9 +76,7 @@ THREE = ThreeClass(
 
 
 def test_three_classes_decide_by_their_log_likelihood_ratio():
-    """Numbers computed by hand: cosine 0.6, spoof score 2 * 0.8 + 0.25 = 1.85, logits 2.65, 1.85,
-    -1.45.
-    """
+    """Computed by hand: cosine 0.6, spoof score 2 * 0.8 + 0.25 = 1.85, logits 2.65, 1.85, -1.45."""
     costs = COST_MODELS["a-dcf-paper"]  # weights 0.9, 0.5, 1.0: two thirds of the others are spoofs
     verifier = Verifier(three_class=THREE, costs=costs, threshold=0.9)
     decision = verifier.decide([GOOD], recording([0.6, 0.8]))
@@ -275,8 +273,8 @@ def test_silence_around_speech_changes_no_verdict(speech_pair, kind):
 
 @pytest.mark.parametrize("name", ["hiss0.wav", "hum0.wav", "click.wav"])
 def test_verify_compares_no_noise(trained, tmp_path, capsys, name):
-    """One line, exit status 2, and JSON without a score; an enrolment that noise would spoil is
-    refused too.
+    """One line, exit status 2, and JSON without a score. An enrolment with a recording of noise is
+    refused, too.
     """
     rng = np.random.default_rng(0)
     count = 3 * RATE

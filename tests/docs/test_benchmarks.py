@@ -1,4 +1,4 @@
-"""Every benchmark runs, at its smallest size; its figures are not looked at."""
+"""Every benchmark runs at its smallest size. Its results are not checked."""
 
 import importlib
 import json
@@ -30,7 +30,7 @@ def test_growth_measures_every_stage(monkeypatch, capsys):
 
 
 def test_every_part_of_the_script_for_a_card_runs(monkeypatch, tmp_path, capsys):
-    """On a CPU, at its smallest size; SpeechBrain may be missing."""
+    """On a CPU, at its smallest size. SpeechBrain may be missing."""
     monkeypatch.syspath_prepend(FOLDER)
     gpu = importlib.import_module("gpu")
     assert gpu.main(["--out", str(tmp_path), "--quick"]) == 0, capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The page on costs says what its script computes."""
+"""The page on costs contains the results of its script."""
 
 import importlib
 from pathlib import Path

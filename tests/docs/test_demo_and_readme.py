@@ -1,4 +1,4 @@
-"""The demonstration at tiny scale, and every code block of the README on what it leaves."""
+"""The demonstration at tiny scale, and every code block of the README on its results."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ BLOCKS = re.findall(
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, small_runs):
-    """A folder in which the demonstration has run, small."""
+    """A folder in which a small demonstration has run."""
     folder = tmp_path_factory.mktemp("home")
     before = Path.cwd()
     os.chdir(folder)
@@ -78,8 +78,8 @@ def test_the_first_minute_gives_four_verdicts(tmp_path, caplog):
 
 @pytest.mark.long
 def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, caplog):
-    """``make demo CORPUS=...`` on a folder of that layout, here the rendered one; then again, with
-    nothing to do.
+    """``make demo CORPUS=...`` on a folder in this layout, here the rendered one, and then a second
+    time, with nothing to do.
     """
     corpus = str(home / "demo/speech/LibriSpeech")
     options = DemoOptions(corpus, str(tmp_path / "d"), epochs=1, batches_per_epoch=1, pairs=2)
@@ -108,7 +108,7 @@ def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, caplog):
 
 
 def test_demo_on_tables_with_a_protocol_of_their_own(home, tmp_path):
-    """A folder with utterances.tsv, enrolments and trials: its own split is kept."""
+    """For a folder with utterances.tsv, enrolments, and trials, its own split is kept."""
     prepared = home / "demo/tables/speech"
     table = load_utterances(prepared / "utterances.tsv")
     union(table, load_utterances(home / "demo/tables/vox2/utterances.tsv").where("split=dev")).save(
@@ -159,8 +159,8 @@ def test_the_small_part_takes_speakers_of_every_folder(tmp_path):
 
 
 def test_tiny_trials_have_the_proportion_of_asvspoof2019(tmp_path):
-    """33,327 nontarget to 63,882 spoofed: two of ten for four spoofed, evenly; without spoofed
-    trials, all.
+    """The ratio is 33,327 nontarget to 63,882 spoofed trials: two of ten for four spoofed trials,
+    evenly chosen. Without spoofed trials, all are kept.
     """
     kinds = ["target"] * 4 + ["nontarget"] * 10 + ["spoof"] * 4
     rows = [f"s\tu{index}\t{kind}" for index, kind in enumerate(kinds)]
@@ -176,7 +176,7 @@ def test_tiny_trials_have_the_proportion_of_asvspoof2019(tmp_path):
 
 
 def test_synthetic_speakers_are_distinct(home):
-    """Long-term spectra of two halves of each speaker's sentences find each other among all
+    """The long-term spectra of two halves of each speaker's sentences match best among all
     speakers.
     """
     root = home / "demo/speech/LibriSpeech/synthetic"

@@ -1,4 +1,4 @@
-"""docs/encoders.md says what the registry says, and the benchmark beside it runs."""
+"""docs/encoders.md agrees with the registry, and its benchmark runs."""
 
 import importlib
 import sys
@@ -22,7 +22,7 @@ def benchmarks():
 
 @pytest.fixture(scope="module")
 def table(benchmarks):
-    """The script that writes the page, and the cells of each line that it wrote."""
+    """The script that writes the page, and the cells of each line."""
     script = benchmarks("encoder_table")
     lines = [line for line in script.PAGE.read_text().splitlines() if line.startswith("| `")]
     return script, [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -41,7 +41,7 @@ def test_every_encoder_is_listed_with_its_weights(table):
 
 @pytest.mark.slow
 def test_size_and_cost_are_those_of_the_registry(table):
-    """Of what is made and counted within a second; the slow test takes all."""
+    """Only encoders that are built and counted within a second; the slow test includes all."""
     script, cells = table
     for row, line in zip(script.rows(), cells):
         if row.encoder == "ecapa-wespeaker":

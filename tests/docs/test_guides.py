@@ -1,5 +1,5 @@
-"""Every command of the guides runs, at tiny scale: options that make training small are appended,
-nothing else.
+"""Every command of the guides runs at tiny scale. Only options that reduce the amount of training
+are added.
 """
 
 import contextlib
@@ -79,8 +79,8 @@ def blocks(guide):
 
 @pytest.fixture
 def place(corpora, corpus, trained, tmp_path, monkeypatch):
-    """A working folder with corpora, speech, scores, a mirror of weights, and stand-ins for SLURM
-    and for the commands of a script, which ask the test to run them.
+    """A working folder with corpora, speech, scores, a mirror of weights, and replacements for
+    SLURM and for the commands of a script, which ask the test to run them.
     """
     folder = tmp_path / "work"
     (folder / "corpora" / "ASVspoof2019").mkdir(parents=True)
@@ -142,7 +142,7 @@ def place(corpora, corpus, trained, tmp_path, monkeypatch):
 
 
 def scores(folder):
-    """Write score files of two systems, and one in the parts of others."""
+    """Write score files of two systems, and one in the layouts of other toolkits."""
     folder.mkdir()
     for seed, part in ((0, "dev"), (1, "eval")):
         rng = np.random.default_rng(seed)
@@ -176,8 +176,8 @@ def scores(folder):
 
 
 def run_script(lines, folder):
-    """Run lines with bash; its commands run in this process, those of torchrun in processes of
-    their own, because each start of Python and PyTorch takes seconds.
+    """Run lines with bash. Its commands run in this process, because each start of Python and
+    PyTorch takes seconds; those of torchrun run in separate processes.
     """
     script = ["bash", "-euo", "pipefail", "-c", "\n".join(map(small, lines))]
     running = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -197,7 +197,7 @@ def run_script(lines, folder):
 
 
 def run_words(words, folder):
-    """Run a command that a script asks for; return its exit status."""
+    """Run a command that a script requests; return its exit status."""
     if words[0] == "sasv":
         return cli.main(words[1:])
     options = get_args_parser().parse_args(words[1:])
@@ -217,7 +217,7 @@ def run_words(words, folder):
 def test_every_command_of_a_guide_runs(guide, place, capsys, small_runs):
     named = re.findall(r"`(\w+\.sh)`", guide.read_text())
     found = list(blocks(guide))
-    for lines in [lines for kind, lines in found if kind == "sh"]:  # a file that the text names
+    for lines in [lines for kind, lines in found if kind == "sh"]:  # a file that the text mentions
         (place / named.pop(0)).write_text("\n".join(map(small, lines)) + "\n")
     modules = re.findall(r"`(\w+\.py)`", guide.read_text())
     for lines in [lines for kind, lines in found if kind == "python" and modules]:
@@ -233,7 +233,8 @@ def test_every_command_of_a_guide_runs(guide, place, capsys, small_runs):
             continue
         run_script(lines, place)
     for lines in [lines for kind, lines in found if kind == "python"]:
-        compile("\n".join(lines), guide.name, "exec")  # what it imports has tests of its own
+        # The modules that it imports have their own tests.
+        compile("\n".join(lines), guide.name, "exec")
     assert not named and {kind for kind, _ in found} <= {"bash", "sh", "python", "console"}
 
 

@@ -1,4 +1,4 @@
-"""The files at the root of the project agree with each other."""
+"""The files in the root folder of the project agree with each other."""
 
 import re
 import subprocess

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(notebook, tmp_path):
-    """From top to bottom, in an empty folder; notebooks are stored without outputs."""
+    """They run from top to bottom in an empty folder, and are stored without outputs."""
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     document = nbformat.read(notebook, as_version=4)
@@ -30,9 +30,7 @@ def test_notebooks_run(notebook, tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 def test_the_site_builds_without_warnings(tmp_path):
-    """Without the API pages, which import every module twice over and are built by
-    ``make docs``.
-    """
+    """Without the API pages, which import every module twice, and are built by ``make docs``."""
     pytest.importorskip("furo")
     source = tmp_path / "docs"
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("api"))
@@ -54,7 +52,7 @@ def test_the_site_builds_without_warnings(tmp_path):
 
 
 def test_links_between_pages_of_the_repository_lead_somewhere():
-    """Relative links, as a reader of the repository follows them."""
+    """Checks relative links, as a reader of the repository follows them."""
     pages = [*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md"), *DOCS.parent.glob("src/sasv/**/*.md")]
     pages = [page for page in pages if page.parent.name != "templates"]  # of reports, not pages
     made = ("reference/cli.md", "reference/api", "model-card.md", "notebooks/")

@@ -1,4 +1,4 @@
-"""Models and extraction: one file, many files, shards, resuming, failures, scoring."""
+"""Models and extraction: single files, many files, shards, resuming, failures, and scoring."""
 
 import shutil
 

@@ -1,5 +1,5 @@
-"""Embeddings are of these very files: mended, replaced, added; another model, another folder; kills
-in between.
+"""Embeddings always belong to the current files and model: files are repaired, replaced, or added,
+the model or the folder changes, and processes are killed in between.
 """
 
 import json
@@ -19,7 +19,7 @@ from sasv.tables import load_utterances
 
 @pytest.fixture(scope="module")
 def models(trained):
-    """The tiny model, and one with other weights."""
+    """The tiny model, and a model with other weights."""
     import torch
 
     first, second = (load_model(trained / "model.safetensors", "cpu") for _ in range(2))

@@ -1,4 +1,6 @@
-"""CAM++ with a dimension for spoofed speech: bona fide cosines stay, those of spoofs fall."""
+"""CAM++ with a dimension for spoofed speech: the cosines of bona fide speech do not change, and
+those of spoofs become lower.
+"""
 
 import numpy as np
 import pytest

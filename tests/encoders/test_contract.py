@@ -1,5 +1,5 @@
-"""What holds for every registered encoder, at its preset "test". A new encoder is covered by being
-registered.
+"""Properties of every registered encoder, tested with its preset "test". A new encoder is tested as
+soon as it is registered.
 """
 
 import json
@@ -39,7 +39,7 @@ def encoder(request):
 )
 @settings(max_examples=8, deadline=None)
 def test_batched_equals_single(encoder, extra, seed, padding):
-    """Whatever stands in the padding, each embedding is that of the waveform alone (1e-5
+    """Whatever the padding contains, each embedding equals that of the waveform alone (1e-5
     relative).
     """
     rng = np.random.default_rng(seed)
@@ -94,7 +94,9 @@ def test_evaluation_is_deterministic(encoder):
 
 @pytest.mark.slow
 def test_forward_depends_on_no_value():
-    """Tensors without values go through: no branch on data, no wait for a device."""
+    """Tensors without values can be processed, so there is no branch on data and no synchronisation
+    with a device.
+    """
     for name in ENCODERS:
         with FakeTensorMode(), torch.no_grad():
             encoder = make_encoder(name, preset(name, "test")).eval()
@@ -157,7 +159,9 @@ def test_save_and_load(encoder, tmp_path):
 
 
 def test_the_state_dict_holds_no_surprise(encoder):
-    """Parameters, and statistics of batch norms; what follows from the options is not stored."""
+    """It contains parameters and statistics of batch norms only. Constants that follow from the
+    options are not stored.
+    """
     statistics = {
         f"{name}.{buffer}".lstrip(".")
         for name, part in encoder.named_modules()
@@ -173,7 +177,7 @@ def test_the_state_dict_holds_no_surprise(encoder):
 
 
 def test_prepared_for_inference_it_gives_the_same(encoder):
-    """Embeddings alone and in a batch to 1e-5, and the state dict to the bit."""
+    """Embeddings, alone and in a batch, are equal to 1e-5, and the state dict is bit-identical."""
     own = built_encoder(encoder.name)
     prepare_for_inference(own)
     assert list(own.state_dict()) == list(encoder.state_dict())

@@ -1,4 +1,4 @@
-"""Encoders: masks at published sizes, errors of options, SpecAugment. test_contract.py holds for
+"""Encoders: masks at published sizes, invalid options, and SpecAugment. test_contract.py tests
 every encoder.
 """
 

@@ -1,4 +1,4 @@
-"""Numbers of the published system (tests/data/golden.npz)."""
+"""The numbers of the published system (tests/data/golden.npz)."""
 
 import json
 
@@ -21,7 +21,7 @@ def relative(found, expected):
 
 
 def filled(module, prefix, fill):
-    """Fill a module by the rules of fill.py under the published names."""
+    """Fill a module according to the rules of fill.py under the published names."""
     entries = {prefix + key: value for key, value in module.state_dict().items()}
     values = fill.fill_state_dict(entries, 0)
     module.load_state_dict({key.removeprefix(prefix): value for key, value in values.items()})

@@ -1,5 +1,5 @@
-"""Self-supervised backbones: batched = single for every type, fine-tuning, heads and features
-against the originals.
+"""Self-supervised backbones: batched = single for every type, fine-tuning, and comparisons of heads
+and features with the originals.
 """
 
 import json
@@ -124,7 +124,7 @@ def test_a_checkpoint_says_all_that_its_encoder_needs(training, tmp_path):
 
 @pytest.mark.parametrize("name", ["wav2vec2", "w2v-bert", "whisper"])
 def test_the_options_of_a_stage_fit_the_checkpoint_of_the_one_before(name, tmp_path):
-    """A short configuration is the same as the full one that the checkpoint holds."""
+    """A short configuration equals the full one in the checkpoint."""
     from sasv.training.modules import make_modules
 
     encoder, wanted = next_stage(name, tmp_path / "stage1.safetensors")

@@ -1,4 +1,4 @@
-"""A speaker system and a countermeasure, fused from audio: the sum, and what was fitted to
+"""Fusion of a speaker system and a countermeasure, from audio: the sum, and a fusion fitted to
 development trials.
 """
 
@@ -24,7 +24,7 @@ from sasv.tables import Table, load_scores
 
 @pytest.fixture(scope="module")
 def countermeasure(tmp_path_factory):
-    """A tiny AASIST of random weights."""
+    """A tiny AASIST with random weights."""
     torch.manual_seed(0)
     encoder = make_encoder("aasist", preset("aasist", "test"))
     torch.nn.init.normal_(encoder.out_layer.weight)
@@ -44,7 +44,7 @@ def options(corpus, out, **changes):
 
 @pytest.fixture(scope="module")
 def parts(trained, countermeasure):
-    """Both systems by option."""
+    """The options for both systems."""
     return {"model": str(trained / "model.safetensors"), "countermeasure": countermeasure}
 
 
@@ -58,7 +58,7 @@ def summed(corpus, parts, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_sum_is_that_of_the_two_systems(corpus, parts, summed, tmp_path):
-    """Baseline 1 of SASV2022: what each system gives alone, added."""
+    """Baseline 1 of SASV2022: the sum of the scores of both systems."""
     fused = load_scores(summed / "scores.tsv")
     speaker = options(corpus, tmp_path / "asv", model=parts["model"])
     evaluate(speaker)
@@ -88,8 +88,8 @@ def test_the_sum_is_that_of_the_two_systems(corpus, parts, summed, tmp_path):
     ("kind", "quality"), [("logistic", ""), ("nonlinear", ""), ("logistic", "log_seconds,norm")]
 )
 def test_a_fitted_fusion_runs_from_audio(corpus, parts, summed, tmp_path, kind, quality):
-    """What sasv calibrate --apply makes of the columns, sasv evaluate --fusion makes of the
-    audio.
+    """sasv evaluate --fusion computes from audio what sasv calibrate --apply computes from the
+    columns.
     """
     development = summed / "scores.tsv"
     if quality:
@@ -113,7 +113,7 @@ def test_a_fitted_fusion_runs_from_audio(corpus, parts, summed, tmp_path, kind, 
 
 
 def test_fused_scores_calibrate_no_checkpoint(parts, summed, tmp_path):
-    """A threshold of sums must never decide about cosines."""
+    """A threshold for sums must never be used for cosines."""
     with pytest.raises(SasvError, match="fused with a countermeasure .*sasv evaluate --fusion"):
         calibrate(
             CalibrateOptions(
@@ -175,7 +175,7 @@ def test_a_countermeasure_of_whole_utterances_takes_no_crops(corpus, countermeas
 
 @pytest.mark.slow
 def test_a_spoof_head_can_be_fused_with_its_own_embedding(corpus, parts, tmp_path):
-    """The head is put into the checkpoint by hand: a direction, and what it gives is added."""
+    """The head, a direction, is put into the checkpoint by hand, and its score is added."""
     checkpoint = load_checkpoint(parts["model"])
     weight = torch.linspace(-1, 1, checkpoint.specification.encoder_options["embedding"])
     checkpoint.head = {"spoof_head.weight": weight, "spoof_head.bias": torch.tensor(0.5)}
@@ -196,7 +196,7 @@ def test_a_spoof_head_can_be_fused_with_its_own_embedding(corpus, parts, tmp_pat
 @pytest.mark.slow
 @pytest.mark.speech
 def test_aasist_without_trials_gives_its_published_scores(tmp_path):
-    """Five of the files of the reference, by the command, in batches of unequal length."""
+    """Five files of the reference, scored by the command, in batches of unequal lengths."""
     listed = json.loads((DATA / "peers" / "heads.json").read_text())["aasist-l"]["dev_files"]
     expected = np.load(DATA / "peers" / "heads.npz")["aasist-l/dev_scores"]
     speech = shared("speech")

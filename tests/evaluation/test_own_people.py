@@ -1,5 +1,5 @@
-"""Calibration on one's own people: who is tested against whom, what is left out, and how little a
-few people tell.
+"""Calibration on the user's own people: which trials are drawn, what is left out of the fit, and
+the uncertainty with few people.
 """
 
 from dataclasses import replace
@@ -38,7 +38,9 @@ COSTS = cost_model("asvspoof5")
 
 
 def people_in_space(people=6, recordings=4, spread=0.3, axis=1.0, seed=0):
-    """Trials of embeddings around a direction for each person; copies lie along a further axis."""
+    """Return trials of embeddings around a direction for each person. Copies are shifted along a
+    further axis.
+    """
     rng = np.random.default_rng(seed)
     samples = []
     recorded = [[] for _ in range(people)]
@@ -104,7 +106,9 @@ def test_errors_are_those_of_people_who_were_left_out(monkeypatch, three_way):
 
 
 def test_an_interval_is_one_of_people():
-    """With no error among n people, the rate may still be about 4/n; more trials change nothing."""
+    """With no error among n people, the rate may still be about 4/n. More trials do not change
+    this.
+    """
     for count in (4, 30, 300):
         for each in (1, 50):
             people = np.repeat(np.arange(count), each)
@@ -126,7 +130,7 @@ def test_an_outcome_that_is_no_acceptance_is_a_miss():
 
 
 class Quieter(Vocoder):
-    """A copy that is only cut off."""
+    """A vocoder whose copies are only shortened."""
 
     def resynthesise(self, wave, seed):
         return np.clip(wave, -0.1, 0.1)
@@ -134,7 +138,7 @@ class Quieter(Vocoder):
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory):
-    """Five people with three recordings each, one of them silent."""
+    """Five people with three recordings each, one of which is silent."""
     folder = tmp_path_factory.mktemp("voices")
     for number in range(5):
         for seed in range(3):

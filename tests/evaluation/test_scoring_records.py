@@ -1,4 +1,6 @@
-"""How scores were made travels with them: score files, calibrations, checkpoints."""
+"""The record of how scores were made is kept with them in score files, calibrations, and
+checkpoints.
+"""
 
 import json
 import shutil
@@ -35,7 +37,7 @@ def options(corpus, out, **changes):
 
 
 def test_a_channel_is_chosen_where_the_table_names_none(checkpoint, corpus, tmp_path):
-    """Speech on the second channel of two: the scores are those of the speech alone."""
+    """With speech on the second of two channels, the scores are those of the speech alone."""
     shutil.copytree(corpus, tmp_path / "two", ignore=shutil.ignore_patterns("s[0-5]-*"))
     for path in (tmp_path / "two" / "audio").iterdir():
         wave = read_audio(path)
@@ -51,8 +53,8 @@ def test_a_channel_is_chosen_where_the_table_names_none(checkpoint, corpus, tmp_
 
 @pytest.mark.slow
 def test_a_checkpoint_scores_as_its_calibration_was_made(checkpoint, corpus, tmp_path):
-    """Normalised enrolment, crops and s-norm: what verify computes is what evaluate wrote, with the
-    stored cohort.
+    """With normalised enrolment, crops, and s-norm, verify computes the same scores as evaluate,
+    from the stored cohort.
     """
     people = {"cohort": str(corpus / "utterances.tsv"), "cohort_where": "split=train", "top": 5}
     made = {"enrolment": "normalised", "crops": 2, "crop_seconds": 0.5}

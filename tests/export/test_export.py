@@ -1,5 +1,5 @@
-"""Exported models: the command, the proof that guards it, and the same scores and verdicts as those
-of the toolkit.
+"""Exported models: the command, the proof of equality, and the same scores and verdicts as those of
+the checkpoint.
 """
 
 import copy
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def checkpoint(trained, tmp_path_factory):
-    """A trained model that decides without a minimum of speech: buzzing is none."""
+    """A trained model that decides without a minimum of speech, because buzzing is not speech."""
     found = load_checkpoint(trained / "model.safetensors")
     limits = vars(SpeechLimits(min_enrolment=0, min_test=0))
     found.specification.decision = {**(found.specification.decision or {}), "speech": limits}
@@ -36,13 +36,13 @@ def checkpoint(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proto(checkpoint):
-    """What PyTorch exports, which takes ten seconds."""
+    """The graph that PyTorch exports, which takes ten seconds."""
     return to_onnx(graph_of(load_model(checkpoint, "cpu"), load_checkpoint(checkpoint)))
 
 
 @pytest.fixture(scope="module")
 def exported_once(proto):
-    """Have each export of this module take the graph that is there."""
+    """Make each export of this module use the existing graph."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sasv.export.export, "to_onnx", lambda graph: copy.deepcopy(proto))
         yield

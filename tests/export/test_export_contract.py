@@ -1,5 +1,5 @@
-"""Every registered encoder exports: from samples and lengths, batch and time dynamic, to what it
-computes itself. A new encoder is covered by being registered.
+"""Every registered encoder can be exported with samples and lengths as inputs and dynamic batch and
+time dimensions, and gives the same results. A new encoder is tested as soon as it is registered.
 """
 
 import numpy as np

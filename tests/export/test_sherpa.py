@@ -1,4 +1,4 @@
-"""Files for sherpa-onnx: Kaldi filter banks in, and the metadata that it reads."""
+"""Files for sherpa-onnx: Kaldi filter banks as input, and the metadata that it reads."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What holds for every registered front-end, and the log-mel of the published system."""
+"""Properties of every registered front-end, and the log-mel features of the published system."""
 
 import json
 

@@ -1,5 +1,5 @@
-"""Kaldi's filter banks against kaldi-native-fbank, and the other foreign front-ends against their
-originals.
+"""Compares Kaldi filter banks with kaldi-native-fbank, and the front-ends of other toolkits with
+the originals.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ WINDOWS = ["povey", "hamming", "hanning", "rectangular", "blackman"]
 
 
 def kaldi(wave, o):
-    """Filter banks of Kaldi's own code, (frames, mels)."""
+    """Return filter banks from Kaldi's own code, (frames, mels)."""
     options = knf.FbankOptions()
     options.frame_opts.dither = 0
     options.frame_opts.window_type = o.window

@@ -1,5 +1,5 @@
-"""Masks follow the frames through any layer: what a layer makes of a batch is what it makes of each
-alone.
+"""Masks follow the frames through any layer: the output of a layer for a batch equals its output
+for each item alone.
 """
 
 import pytest

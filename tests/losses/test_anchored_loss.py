@@ -1,4 +1,4 @@
-"""The anchored loss against values computed by hand."""
+"""The anchored loss, compared with values computed by hand."""
 
 import math
 
@@ -18,7 +18,7 @@ UNKNOWN = (0.0, 0.0)
 
 
 def loss_of(items, labels, **own):
-    """Return what the loss gives for items of (two utterances, two of the anchor, voiceprint)."""
+    """Return the loss of items of (two utterances, two of the anchor, voiceprint)."""
     head = make_loss("anchored", 2, CLASSES, own=own)
     return head(torch.tensor(items), torch.tensor(labels))
 
@@ -35,8 +35,8 @@ def test_bona_fide_speech_that_stays_costs_nothing():
 
 
 def test_bona_fide_speech_that_moves():
-    """Cosines with the anchor 1 and 0, with the voiceprint sqrt(1/2) twice: of the crops a half is
-    lost, of the voiceprint 1 - sqrt(1/2). Lengths do not count.
+    """The cosines are 1 and 0 with the anchor, and sqrt(1/2) twice with the voiceprint, so the loss
+    is a half for the crops and 1 - sqrt(1/2) for the voiceprint. Norms do not matter.
     """
     item = [(3.0, 0.0), NORTH, EAST, (5.0, 0.0), NORTH_EAST]
     found = loss_of([item], [1], crop_weight=2.0, voiceprint_weight=3.0)
@@ -45,7 +45,7 @@ def test_bona_fide_speech_that_moves():
 
 
 def test_spoofed_speech_is_pushed_from_its_source_and_from_the_anchor():
-    """Cosines with the anchor 1 and -1, with the voiceprint 0 and 0."""
+    """The cosines are 1 and -1 with the anchor, and 0 and 0 with the voiceprint."""
     item = [EAST, WEST, EAST, EAST, NORTH]
     weights = {"spoof_crop_weight": 0.25, "spoof_voiceprint_weight": 4.0}
     found = loss_of([item], [SPOOF], spoof_margin=0.2, slope=7.0, **weights)
@@ -69,7 +69,7 @@ def test_bona_fide_and_spoofed_speech_weigh_the_same_however_many_there_are():
 
 
 def test_the_pressure_ends_below_the_margin():
-    """The gradient of a spoof at cosine -1 is small; with a sharper slope it is nothing."""
+    """The gradient of a spoof at cosine -1 is small; with a steeper slope it is 0."""
 
     def gradient(slope):
         own = torch.tensor([[-0.8, 0.6]], requires_grad=True)

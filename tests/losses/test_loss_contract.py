@@ -1,4 +1,4 @@
-"""What holds for every registered loss."""
+"""Properties of every registered loss."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ def test_value_and_gradient_are_finite(name, labels):
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_finite_where_embeddings_are_equal_or_opposite(name):
-    """Cosines of 1 and -1, with each other and with the directions of the classes."""
+    """Cosines of 1 and -1, both between embeddings and with the directions of the classes."""
     head = head_of(name)
     directions = head.class_directions(head.state_dict())
     line = torch.ones(8) if directions is None else directions[0]
@@ -63,8 +63,8 @@ def test_finite_where_embeddings_are_equal_or_opposite(name):
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_low_precision(name):
-    """Embeddings of half the precision, or autocast around the loss, give a finite float32 near the
-    exact value.
+    """Embeddings in half precision, or autocast around the loss, give a finite float32 value close
+    to the exact one.
     """
     head = head_of(name)
     embeddings = batch(len(WITH_SPOOFS), name).bfloat16()
@@ -109,7 +109,7 @@ def test_directions_and_countermeasure_come_from_the_state_alone(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_it_trains_by_its_name(name, corpus, trained, tmp_path):
-    """One step through the trainer changes the weights; the checkpoint holds the head."""
+    """One step with the trainer changes the weights, and the checkpoint contains the head."""
     changes = {"where": "", "spoof_pairs": 2} if LOSSES.get(name).spoof_aware else {}
     changes |= {"dev_enrolments": "", "dev_trials": ""}
     if LOSSES.get(name).anchored:

@@ -1,5 +1,5 @@
-"""Values against loops written from the formulas of the papers, gradients by finite differences,
-and limits.
+"""Compares values with loops written from the formulas in the papers, and gradients with finite
+differences; limits.
 """
 
 import math
@@ -21,7 +21,7 @@ LABELS = torch.tensor([0, 3, 1, SPOOF, SPOOF])
 
 
 def drawn(name, **own):
-    """Return a loss in double precision, embeddings, and both of these as numpy unit vectors."""
+    """Return a loss in double precision, embeddings, and the unit vectors of both in numpy."""
     torch.manual_seed(3)
     head = make_loss(name, DIMENSION, CLASSES, own=own).double()
     embeddings = torch.randn(len(LABELS), 2, DIMENSION, dtype=torch.float64)
@@ -40,7 +40,9 @@ def utterances(directions):
 
 
 def trials(directions):
-    """Yield (cosine, kind, tested unit embedding); the kinds are 0 target, 1 nontarget, 2 spoof."""
+    """Yield (cosine, kind, unit embedding of the test); the kinds are 0 target, 1 nontarget, 2
+    spoof.
+    """
     labels = LABELS.tolist()
     for enrolled, label in enumerate(labels):
         if label == SPOOF:
@@ -213,8 +215,8 @@ def test_the_llr_of_three_classes_is_that_of_the_posteriors():
 
 
 def test_the_llr_is_calibrated():
-    """Where the features of each class are normal with one covariance, the trained logits give the
-    true ratio.
+    """If the features of all classes are normally distributed with the same covariance, the trained
+    logits give the true ratio.
     """
     rng = np.random.default_rng(0)
     means = np.array([[0.6, 1.0], [0.0, 1.0], [0.5, -1.0]])

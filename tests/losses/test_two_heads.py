@@ -1,5 +1,5 @@
-"""A spoof head beside the speaker loss, and the three classes of a trial: from training to score
-files.
+"""A spoof head in addition to the speaker loss, and the three classes of a trial, from training to
+score files.
 """
 
 import json
@@ -20,7 +20,7 @@ from sasv.tables import Table, load_scores
 
 
 def trained_with(corpus, folder, **changes):
-    """Train for one epoch on all of the tiny corpus, spoofs too, and return the path of the
+    """Train for one epoch on the whole tiny corpus, including spoofs; return the path of the
     model.
     """
     values = {"where": "", "spoof_pairs": 2, "epochs": 1, "dev_enrolments": "", "dev_trials": ""}
@@ -28,8 +28,8 @@ def trained_with(corpus, folder, **changes):
 
 
 def evaluated(corpus, model, out, trials=True, **changes):
-    """Score the development trials, or all utterances as bona fide or spoofed; return (score file,
-    embeddings).
+    """Score the development trials, or score all utterances as bona fide or spoofed; return (score
+    file, embeddings).
     """
     tables = {
         "enrolments": str(corpus / "enrolments_dev.tsv"),
@@ -74,7 +74,7 @@ def test_evaluate_writes_the_score_of_the_spoof_head(corpus, tmp_path, loss, kin
 
 
 def test_a_spoof_head_leaves_the_class_of_spoofs_where_it_is(corpus, tmp_path):
-    """Without a spoof head nothing is added to a score file, and the spoof class is the
+    """Without a spoof head, nothing is added to a score file, and the spoof class serves as the
     countermeasure.
     """
     path = trained_with(corpus, tmp_path / "run", loss="sasv")
@@ -106,7 +106,7 @@ def test_the_three_classes_give_a_log_likelihood_ratio(corpus, tmp_path):
 
 @pytest.mark.slow
 def test_a_model_of_three_classes_decides_by_their_log_likelihood_ratio(corpus, tmp_path, capsys):
-    """What verify compares is what evaluate wrote, and its metrics are those of the column."""
+    """verify uses the same score as evaluate, and the metrics are those of the column."""
     model = trained_with(corpus, tmp_path / "run", loss="three-class")
     scores, _ = evaluated(corpus, model, tmp_path / "claims")
     llrs = scores.numbers("llr")
@@ -132,7 +132,9 @@ def test_a_model_of_three_classes_decides_by_their_log_likelihood_ratio(corpus, 
 
 
 def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
-    """The weight scales its part of the loss; a loss that has a spoof head takes no other."""
+    """The weight scales its part of the loss. A loss with its own spoof head does not accept
+    another one.
+    """
     from sasv.training.modules import make_modules
 
     options = tiny_options(
@@ -150,7 +152,7 @@ def test_the_spoof_head_learns_what_is_spoofed(corpus, tmp_path):
 
 @pytest.mark.slow
 def test_a_three_way_calibration_from_training_to_verdicts(corpus, tmp_path, capsys):
-    """What verify says is what evaluate wrote; evaluate and report count the outcomes."""
+    """verify gives the same outcomes as evaluate; evaluate and report count the outcomes."""
     model = trained_with(corpus, tmp_path / "run", loss="sasv", spoof_head="linear")
     scores, _ = evaluated(corpus, model, tmp_path / "before", quality=True)
     for column, weight in (("score", 0.5), ("cm_score", 0.5)):  # a tiny model may know nothing
@@ -194,7 +196,7 @@ def test_a_three_way_calibration_from_training_to_verdicts(corpus, tmp_path, cap
 
 
 def with_column(scores, name, values):
-    """Return scores with other values in a column."""
+    """Return scores with different values in a column."""
     cells = {column: scores.table.texts(column) for column in scores.table.columns}
     cells[name] = [f"{value:.9g}" for value in values]
     return type(scores)(Table.build(cells, scores.table.name))

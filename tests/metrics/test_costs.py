@@ -1,5 +1,5 @@
-"""Costs, tandem metrics, Cllr, intervals: by hand, by brute force, and the values of the official
-packages.
+"""Costs, tandem metrics, Cllr, and intervals, compared with values computed by hand, by brute
+force, and by the official packages.
 """
 
 import json
@@ -137,7 +137,7 @@ def test_t_dcf_by_hand():
 
 
 def slow_t_eer(asv, cm):
-    """Every pair of thresholds, as the definition reads."""
+    """Compute the t-EER from its definition, over every pair of thresholds."""
     best = None
     for at in range(len(asv.thresholds)):
         nontarget, spoof, missed = asv.nontarget[at], asv.spoof[at], asv.miss[at]
@@ -169,7 +169,7 @@ def test_t_eer_equals_the_definition(seed):
 
 
 def pooled_adjacent_violators(positive):
-    """Isotonic regression of 0 and 1 in the order of scores, the textbook way."""
+    """Isotonic regression of 0 and 1 in the order of scores, as in textbooks."""
     blocks = []
     for value in positive:
         blocks.append([float(value), 1])
@@ -194,8 +194,8 @@ def test_min_cllr_equals_pooled_adjacent_violators(positive):
 
 
 def test_hull_of_two_arcs_needs_the_walk():
-    """Convex arcs that meet in a bad corner lose one point a round: the walk over the rest ends
-    with the same hull.
+    """Convex arcs that meet in a corner lose only one point in each round; the walk over the
+    remaining points gives the same hull.
     """
     x = np.linspace(0, 1, 2001)
     y = np.where(x < 0.5, x**2, 0.1 + x**2)
@@ -218,7 +218,9 @@ def test_cllr_by_hand():
 
 
 def test_weights_count_trials():
-    """A weight of 2 is a trial written twice, of 0 one that is left out: for every metric."""
+    """For every metric, a weight of 2 is equivalent to a trial that occurs twice, and 0 to one that
+    is left out.
+    """
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 200).astype(np.int8)
     scores, cm = np.round(rng.standard_normal((2, 200)) + 2 * (labels == 0), 1)
@@ -245,8 +247,8 @@ def test_resamples_by_speakers_and_by_trials():
 
 @pytest.mark.slow
 def test_intervals_cover_the_truth():
-    """Of 60 draws of trials with a known EER (two normal distributions 2 apart: 15.87 %) about 95 %
-    cover it.
+    """In 60 draws of trials with a known EER (two normal distributions with distance 2: 15.87 %),
+    about 95 % of the intervals contain it.
     """
     rng = np.random.default_rng(0)
     labels, inside = np.repeat([0, 1], 300), 0

@@ -1,4 +1,6 @@
-"""EERs: hand-computed, brute force, and the values of the official packages on real scores."""
+"""EERs, compared with values computed by hand, by brute force, and by the official packages on real
+scores.
+"""
 
 import csv
 import gzip
@@ -39,7 +41,7 @@ def test_hand_computed():
 
 
 def brute_force(positives, negatives):
-    """Walk the whole ROC and cut it with miss = false alarm."""
+    """Follow the whole ROC and find its intersection with miss = false alarm."""
     points = [(0.0, 1.0)]
     for threshold in sorted(set(positives) | set(negatives), reverse=True):
         points.append(

@@ -1,6 +1,4 @@
-"""How a GPU computes: without TF32 where nobody asks for it, and deterministically where somebody
-does.
-"""
+"""The arithmetic of a GPU: without TF32 unless requested, and deterministic if requested."""
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from sasv.parallel.devices import arithmetic
 
 
 def flags():
-    """What decides how a GPU computes."""
+    """Return the settings of PyTorch for the arithmetic of a GPU."""
     return (
         torch.backends.cuda.matmul.allow_tf32,
         torch.backends.cudnn.allow_tf32,

@@ -1,8 +1,8 @@
-"""Shards that other machines do: the bytes of one process, whatever engine runs them and whatever
-machine is lost.
+"""Shards on other machines give the same bytes as one process, whichever launcher runs them and
+whichever machine is lost.
 
-The long tests run on a SLURM of two nodes (``slurm.sh`` beside this file) and on a Ray cluster of
-two nodes, all of this machine.
+The long tests run on a SLURM cluster of two nodes (``slurm.sh`` in this folder) and on a Ray
+cluster of two nodes, all on this machine.
 """
 
 import os
@@ -52,7 +52,7 @@ def here(monkeypatch):
 
 
 def contents(folder):
-    """Path -> bytes of every file that a job leaves, without logs, marks, and locks."""
+    """Return path -> bytes of every file of a job, except logs, markers, and locks."""
     return {
         str(path.relative_to(folder)): path.read_bytes().replace(bytes(folder), b"FOLDER")
         for path in sorted(folder.rglob("*"))
@@ -179,7 +179,7 @@ def test_settings_that_ray_does_not_know_and_missing_engines(corpus, tmp_path, m
 
 @pytest.fixture
 def slurm(tmp_path):
-    """A SLURM of two nodes; a function that ends one of them as if it had lost its power."""
+    """A SLURM cluster of two nodes, and a function that stops one of them as in a power failure."""
     for tool in ("slurmctld", "slurmd", "munged"):
         if shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin") is None:
             pytest.skip(f"{tool} is not installed: apt-get install slurm-wlm munge")
@@ -201,9 +201,9 @@ def slurm(tmp_path):
 
 @pytest.fixture
 def ray_cluster(monkeypatch):
-    """A Ray cluster of two nodes; a function that kills the second."""
+    """A Ray cluster of two nodes, and a function that kills the second one."""
     pytest.importorskip("ray", reason="ray is not installed: pip install sasv[ray]")
-    # By default tasks have the lowest priority, and starve on a busy machine.
+    # By default, tasks have the lowest priority, and do not get enough time on a busy machine.
     monkeypatch.setenv("RAY_worker_niceness", "0")
     from ray.cluster_utils import Cluster
 
@@ -236,7 +236,7 @@ def run(words, environment=None):
 
 
 def finished(process):
-    """Return what a command said, which ended well."""
+    """Return the messages of a command that must have succeeded."""
     said = process.communicate(timeout=900)[1]
     assert process.returncode == 0, said
     return said

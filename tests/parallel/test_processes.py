@@ -1,5 +1,5 @@
-"""Training on several processes: two gloo processes give the gradients of one on the same global
-batch.
+"""Training on several processes: two gloo processes give the same gradients as one on the same
+global batch.
 """
 
 import csv
@@ -37,7 +37,7 @@ NESTEROV = 1.9  # the first step of momentum 0.9
 def smooth(monkeypatch):
     """Rectifiers without a kink, in this process."""
     for owner, name in RECTIFIERS:
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back at the end
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # restored at the end
     make_smooth()
 
 
@@ -50,8 +50,8 @@ RECTIFIERS = (
 
 
 def make_smooth():
-    """Let softplus take the place of the rectifiers. ReLU has two slopes at zero: where rounding
-    decides, gradients differ (AVX2, seed 0). Softplus has no kink.
+    """Replace the rectifiers by softplus. ReLU has two slopes at zero, so gradients differ if
+    rounding decides between them (AVX2, seed 0). Softplus is smooth.
     """
     softplus = torch.nn.functional.softplus
 
@@ -70,7 +70,7 @@ def train_on_two(options, tmp_path, before=None):
 
 
 def gradients(options, model):
-    """The gradient of every parameter, from the weights before and after one step."""
+    """Return the gradient of every parameter, from the weights before and after one step."""
     before = build_trainer(options).engine.system
     after = load_checkpoint(model)
     pairs = [
@@ -93,8 +93,8 @@ def assert_close(one, two, tolerance):
 def test_two_processes_give_the_gradients_of_one_on_the_same_global_batch(
     corpus, trained, tmp_path, loss, smooth
 ):
-    """Negatives gathered, batch norm over both: 2 processes with 2 pairs each are 1 process with
-    4.
+    """With gathered negatives and batch norm over both, 2 processes with 2 pairs each are
+    equivalent to 1 process with 4.
     """
     spoofs = (
         {"loss": loss, "where": "", "spoof_pairs": 4, "spoof_head": "linear"}
@@ -140,7 +140,9 @@ def test_two_processes_without_gathering_give_the_mean_of_their_gradients(corpus
 
 @pytest.mark.long
 def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_path):
-    """SIGTERM to both: they save at the same batch; the averages and the selection go on too."""
+    """After SIGTERM, both save at the same batch; the averages and the selection continue as
+    well.
+    """
     changes = {
         "epochs": 2,
         "cycle_epochs": 2,
@@ -170,7 +172,7 @@ def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_
 def test_the_parts_of_the_development_trials_are_embedded_by_the_model_that_is_saved(
     corpus, tmp_path
 ):
-    """Each process has batch-norm statistics of its own; the saved ones count."""
+    """Each process has its own batch-norm statistics, but the saved ones are used."""
     options = tiny_options(corpus, tmp_path / "run", epochs=1, batches_per_epoch=6)
     train_on_two(options, tmp_path).finish()
     saved = load_checkpoint(tmp_path / "run" / "model.safetensors")
@@ -195,8 +197,8 @@ def test_a_process_whose_files_cannot_be_read_does_not_stop_the_others(corpus, t
 
 
 def test_evaluation_with_s_norm_is_the_same_on_two_processes(trained, corpus, tmp_path):
-    """Bit for bit, each process on one thread, as torchrun starts them: more threads add in another
-    order.
+    """The scores are bit-identical if each process uses one thread, as under torchrun, because more
+    threads add in another order.
     """
     words = ["evaluate", "--utterances", corpus / "utterances.tsv"]
     words += ["--model", trained / "model.safetensors", "--cohort", corpus / "utterances.tsv"]

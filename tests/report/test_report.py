@@ -1,5 +1,5 @@
-"""The report: one page without network, the same as Markdown and image, several systems side by
-side.
+"""The report: one page that needs no network, the same content as Markdown and image, and several
+systems side by side.
 """
 
 import json
@@ -18,7 +18,7 @@ from sasv.tables import Table
 
 
 class Page(HTMLParser):
-    """Checks that tags close in order, and collects what the page fetches."""
+    """Checks that tags are closed in order, and collects the resources that the page loads."""
 
     def __init__(self, text):
         super().__init__()
@@ -39,7 +39,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def systems(trained, corpus, tmp_path_factory):
-    """Folders of two evaluations on the same trials."""
+    """The folders of two evaluations on the same trials."""
     root = tmp_path_factory.mktemp("systems")
     tables = {name: str(corpus / f"{name}_dev.tsv") for name in ("enrolments", "trials")}
     utterances, model = str(corpus / "utterances.tsv"), str(trained / "model.safetensors")
@@ -145,8 +145,8 @@ NAMES = [
 
 @pytest.mark.slow
 def test_names_of_others_are_only_names(tmp_path, monkeypatch):
-    """In figures no mathematics, in HTML no tags, in Markdown no links, in text no escapes of a
-    terminal.
+    """They are not interpreted as mathematics in figures, tags in HTML, links in Markdown, or
+    escape sequences in a terminal.
     """
     monkeypatch.setenv("MPLBACKEND", "module://a_notebook_that_is_not_here")
     rng = np.random.default_rng(0)

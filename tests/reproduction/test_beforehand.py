@@ -1,4 +1,6 @@
-"""What a long job needs later on is looked for before its first step, and a plot never ends it."""
+"""The requirements of a long job are checked before its first step, and a missing plot never ends
+it.
+"""
 
 import sys
 from pathlib import Path
@@ -60,7 +62,7 @@ def test_two_at_once_do_not_work_in_one_folder(corpora, tmp_path):
 
 @pytest.fixture
 def finished(monkeypatch):
-    """Every plan is done already, and its evaluation has found 12.34 %."""
+    """Make every plan already finished, with 12.34 % as the result of its evaluation."""
 
     def plan(self, encoder, stages):
         folder = self.evaluation(encoder, stages)

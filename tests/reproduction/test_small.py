@@ -1,4 +1,4 @@
-"""The tables of both corpora in small."""
+"""The tables of both corpora at small scale."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sasv.reproduction.small import small_speakers, speech
 
 @pytest.fixture
 def voices(tmp_path):
-    """A LibriSpeech-style folder of noise: 8 speakers with 6 utterances."""
+    """A folder of noise in the layout of LibriSpeech: 8 speakers with 6 utterances each."""
     for speaker in range(8):
         for number in range(6):
             path = tmp_path / f"corpus/set/{speaker}/0/{speaker}-0-{number:04}.wav"
@@ -23,7 +23,7 @@ def voices(tmp_path):
 
 
 def test_what_a_killed_rendering_left_is_no_utterance(voices, tmp_path):
-    """A temporary file (its name begins with a dot) changes no table."""
+    """A temporary file, whose name begins with a dot, does not change a table."""
 
     def tables(name):
         speech(str(voices), 0, 0, tmp_path / "none", tmp_path / name)

@@ -1,4 +1,4 @@
-"""Steps with a memory: what is done is skipped, what was interrupted goes on, and nothing is ever
+"""Recorded steps: finished steps are skipped, interrupted steps continue, and nothing is ever
 removed.
 """
 
@@ -17,7 +17,9 @@ VERSION = module.__version__
 
 
 class Work:
-    """Two steps, the second of which reads what the first wrote, and a list of those that ran."""
+    """Two steps, the second of which reads the output of the first, and a list of the steps that
+    ran.
+    """
 
     def __init__(self, root: Path):
         self.root = root
@@ -65,7 +67,7 @@ class Work:
         ]
 
     def files(self):
-        """Content of every file below the root."""
+        """Return the content of every file below the root."""
         return {
             str(path.relative_to(self.root)): path.read_bytes()
             for path in self.root.rglob("*")
@@ -86,7 +88,7 @@ def rewrite(path, **changes):
 
 
 def as_of_old(path, inputs, **options):
-    """Replace a record by one of the first format: inputs as path -> digest, no word of its
+    """Replace a record by one in the first format, with inputs as path -> digest and without the
     format.
     """
     facts = {
@@ -208,8 +210,8 @@ def test_records_of_the_first_format_still_hold(work, tmp_path):
 
 
 def test_a_file_with_two_roles_in_an_old_record(tmp_path):
-    """Stage 3 trains on the table that its development trials refer to: one path, one digest, two
-    roles.
+    """Stage 3 trains on the table to which its development trials refer: one path and one digest
+    with two roles.
     """
     for name in ("table", "trials"):
         (tmp_path / name).write_text(name)
@@ -225,7 +227,9 @@ def test_a_file_with_two_roles_in_an_old_record(tmp_path):
 
 
 def test_folders_among_the_options_of_an_old_record(tmp_path, capsys):
-    """Corpora and weights were options; a moved one, and no other, is taken for the same."""
+    """Corpora and weights were options. A corpus that was moved, and no other, counts as the
+    same.
+    """
     for name, text in (("corpus", "1"), ("moved", "1"), ("other", "22"), ("w", "w")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text(text)
@@ -315,8 +319,8 @@ def test_files_that_no_step_made_are_left_alone(work):
 
 
 def test_killed_while_moving_aside_it_can_be_done_again(tmp_path, monkeypatch):
-    """Kill at each rename; the same call ends as if nothing had happened, the former call as
-    before.
+    """The process is killed at each rename. The same call then ends as if nothing had happened, and
+    so does the earlier call.
     """
 
     def step(mark):
@@ -357,8 +361,8 @@ def test_killed_while_moving_aside_it_can_be_done_again(tmp_path, monkeypatch):
 
 
 def test_the_record_does_not_say_done_while_outputs_change(work, monkeypatch):
-    """At every moment of a run the record says done only where the outputs are those of its
-    facts.
+    """At every moment of a run, the record only says that a step is done if its outputs belong to
+    the record.
     """
     said = []
     steps = work.steps()

@@ -1,5 +1,5 @@
-"""The rows of the published table: planned, run at tiny scale, resumed, redone where that is asked
-for.
+"""The rows of the published table are planned, run at tiny scale, resumed, and redone on
+request.
 """
 
 import importlib

@@ -1,4 +1,6 @@
-"""Enrol, verify, identify, and listen with an exported model, here a toy of one layer."""
+"""Enrolment, verification, identification, and streams with an exported model, here a toy model of
+one layer.
+"""
 
 import json
 import subprocess
@@ -25,7 +27,7 @@ PITCHES = {"ann": 110, "bob": 170, "eve": 260}
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A model whose embedding is the magnitude of 24 bands, with a record of a threshold."""
+    """A model whose embedding is the magnitude of 24 bands, with a threshold in its record."""
     return toy_model(tmp_path_factory.mktemp("toy") / "toy.onnx")
 
 
@@ -118,7 +120,9 @@ def test_a_stream_takes_integers_and_refuses_what_is_no_sound(verifier):
 
 
 def test_long_recordings_are_embedded_in_windows(verifier, tmp_path, monkeypatch):
-    """The audio in memory is one window; the score is near that of one piece."""
+    """Only one window of audio is in memory, and the score is close to that of the whole
+    recording.
+    """
     speech = buzz(7 * RATE, PITCHES["ann"], 3)
     write_audio(tmp_path / "long.wav", speech)
     found = long_recording(verifier.embedder, tmp_path / "long.wav", ANYTHING, seconds=2.0)
@@ -152,7 +156,7 @@ def test_windows_that_may_not_be_compared_count_for_nothing(verifier):
 
 
 def test_no_torch_is_needed(path):
-    """In a process in which PyTorch cannot be imported."""
+    """It runs in a process in which PyTorch cannot be imported."""
     code = f"""
 import sys
 sys.modules["torch"] = None
@@ -178,7 +182,9 @@ def test_a_graph_of_samples_is_embedded_in_batches(path):
 
 @pytest.mark.slow
 def test_the_commands_enrol_and_verify_with_a_store(path, tmp_path, capsys):
-    """A second voice under one name is refused, or reported; the comparison is recorded."""
+    """A voice that is already enrolled under another name is refused or reported, and the
+    comparison is recorded.
+    """
     pytest.importorskip("cryptography", reason="cryptography is not installed")
     for name, pitch in PITCHES.items():
         for seed in (1, 2):

@@ -1,4 +1,4 @@
-"""Score and key files of challenges and other toolkits, the metrics command on them, bad input,
+"""Score and key files of challenges and other toolkits, the metrics command on them, bad input, and
 submissions.
 """
 
@@ -43,8 +43,8 @@ def write(tmp_path):
 
 
 def lines(form, values=VALUES):
-    """Rows of the trials by a format of s, u, l (label), a (attack), v (score), c (label of a
-    countermeasure).
+    """Return the rows of the trials in a format of s, u, l (label), a (attack), v (score), c (label
+    of a countermeasure).
     """
     return "".join(
         form.format(
@@ -144,7 +144,7 @@ def test_a_countermeasure_file(write):
 
 
 def test_numbers_as_labels_need_a_stated_meaning(write):
-    """What a number means is never guessed from the numbers that happen to occur."""
+    """The meaning of a number is never guessed from the numbers that occur."""
     rows = "u1 1 0.9\nu2 0 0.1\nu3 0 0.3\n"
     with pytest.raises(
         TableError,
@@ -436,7 +436,7 @@ def test_submissions_are_read_back(write, tmp_path):
 @pytest.mark.slow
 @pytest.mark.speech
 def test_real_files_and_the_real_protocol():
-    """The real scores, row by row with the real list of their trials."""
+    """The real scores are joined row by row with the real list of their trials."""
     scores = shared("scores", "asvspoof2019_la_dev_ecapa_aasist.csv.gz")
     key = shared("protocols", "asvspoof2019_la", "ASVspoof2019.LA.asv.dev.gi.trl.txt.gz")
     expected = json.loads(shared("scores", "asvspoof2019_la_dev_expected.json").read_text())

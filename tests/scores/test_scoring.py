@@ -1,5 +1,5 @@
-"""Scores of trials: golden multi-crop and s-norm, enrolments by hand, calibration, fusion,
-decisions.
+"""Scores of trials: golden values of multi-crop scoring and s-norm, enrolments by hand,
+calibration, fusion, and decisions.
 """
 
 import numpy as np
@@ -116,7 +116,9 @@ def test_evaluate_with_crops_is_the_mean_over_all_pairs(trained, corpus, tmp_pat
 
 @pytest.mark.slow
 def test_s_norm_is_the_same_whoever_embeds_the_cohort(trained, corpus, tmp_path):
-    """The cohort embedded by one process, or in shards beforehand: the same scores, bit for bit."""
+    """The scores are bit-identical whether the cohort is embedded by one process or in shards
+    beforehand.
+    """
     checkpoint = str(trained / "model.safetensors")
     cohort = {"cohort": str(corpus / "utterances.tsv"), "cohort_where": "split=train", "top": 5}
     evaluate(options(corpus, tmp_path / "one", model=checkpoint, **cohort))
@@ -131,8 +133,8 @@ def test_s_norm_is_the_same_whoever_embeds_the_cohort(trained, corpus, tmp_path)
 
 
 def drawn(seed=0, size=4000):
-    """Scores that are log-likelihood ratios of a target against nontargets by nature: normals 2
-    apart.
+    """Return scores whose log-likelihood ratio is known, from normal distributions with distance
+    2.
     """
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size, p=[0.3, 0.4, 0.3])
@@ -142,7 +144,9 @@ def drawn(seed=0, size=4000):
 
 
 def test_calibration_finds_the_log_likelihood_ratio():
-    """Normals of mean 2 and 0 and equal variance: the log-likelihood ratio is 2 (x - 1)."""
+    """For normal distributions with means 2 and 0 and equal variances, the log-likelihood ratio is
+    2 (x - 1).
+    """
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 20_000)
     scores = rng.standard_normal(40_000) + 2.0 * (labels == 0)
@@ -159,8 +163,8 @@ def test_calibration_finds_the_log_likelihood_ratio():
 
 @pytest.mark.parametrize("kind", ["logistic", "nonlinear"])
 def test_fusion_of_two_gains_and_its_threshold_is_near_the_best(kind):
-    """Where both kinds of error matter; costs that hardly know nontargets are best served by the
-    second score.
+    """It gains if both kinds of error matter. For costs with few nontargets, the second score alone
+    is best.
     """
     labels, columns = drawn()
     backend = fit_backend(columns, labels, PAPER, kind)
@@ -174,7 +178,7 @@ def test_fusion_of_two_gains_and_its_threshold_is_near_the_best(kind):
 
 
 def test_nonlinear_fusion_by_hand():
-    """The mixture of both likelihood ratios: -log((1 - s) exp(-speaker) + s
+    """The mixture of both likelihood ratios is -log((1 - s) exp(-speaker) + s
     exp(-countermeasure)).
     """
     labels, columns = drawn()
@@ -214,8 +218,8 @@ def test_scores_that_part_the_classes_still_calibrate():
 
 
 def test_quality_as_side_information(trained, corpus, tmp_path):
-    """The measures go from evaluate into the back-end, and verify computes the same from the
-    recordings.
+    """The measures are written by evaluate and used in calibration, and verify computes the same
+    from the recordings.
     """
     checkpoint = str(trained / "model.safetensors")
     evaluate(options(corpus, tmp_path, model=checkpoint, quality=True))
@@ -334,7 +338,7 @@ def test_calibrate_applies_to_another_file(tmp_path):
 
 @pytest.mark.slow
 def test_a_countermeasure_scores_utterances(trained, corpus, tmp_path):
-    """Stage 2 in two epochs, then every utterance against the spoof class."""
+    """After two epochs of Stage 2, every utterance is compared with the spoof class."""
     from conftest import tiny_options
     from sasv.commands import train
 

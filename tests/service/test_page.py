@@ -1,7 +1,7 @@
-"""The page in a real browser, whose microphone plays real speech: enrol, accept, another person, a
-copy, and noise.
+"""The page in a real browser with real speech as the microphone: enrolment, acceptance, another
+person, a copy, and noise.
 
-SASV_SCREENSHOTS=FOLDER keeps pictures of it.
+SASV_SCREENSHOTS=FOLDER saves screenshots.
 """
 
 import os
@@ -29,7 +29,7 @@ DESK = {"width": 1100, "height": 900}
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory):
-    """What the microphone plays: two recordings of a person, one of another person, and noise."""
+    """The input of the microphone: two recordings of a person, one of another person, and noise."""
     corpus = shared("speech", "LibriSpeech") / "test-other"
     speakers = sorted(path for path in corpus.iterdir() if path.is_dir())[:2]
     first, second = sorted(speakers[0].rglob("*.flac"))[:2]
@@ -54,7 +54,7 @@ def voices(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """Where the demonstration answers, with the model that comes with sasv."""
+    """The address of the demonstration, with the model that comes with sasv."""
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     from sasv.commands._serve import served_model
     from sasv.runtime.model import OnnxModel
@@ -84,7 +84,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page_with(address, voices):
-    """A function (voice, options of the context) -> page of a browser with that voice."""
+    """A function (voice, options of the context) -> page of a browser with this voice."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright and Chromium")
     if not CHROMIUM:
         pytest.skip("needs Playwright and Chromium")
@@ -117,7 +117,7 @@ def page_with(address, voices):
 
 
 def picture(page, name):
-    """Keep a picture if somebody wants to look at it."""
+    """Save a screenshot if requested."""
     folder = os.environ.get("SASV_SCREENSHOTS")
     if folder:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
@@ -133,7 +133,7 @@ def record(page, seconds=SECONDS):
 
 
 def outcome(page, button):
-    """Press a button, and return what the page says."""
+    """Press a button, and return the outcome that the page shows."""
     page.evaluate("() => { document.getElementById('outcome').textContent = '' }")
     page.get_by_role("button", name=button).click()
     said = page.locator("#outcome:not(:empty)")

@@ -15,7 +15,7 @@ PROBLEM = "application/problem+json"
 
 
 def problem(answer, status, code):
-    """Check that an answer is a problem and says nothing of how the service is made."""
+    """Check that a response is a problem and does not reveal the implementation of the service."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == PROBLEM
     body = answer.json()
@@ -116,7 +116,7 @@ def test_a_voice_that_is_enrolled_already(demo):
 
 
 def test_two_servers_on_one_store_lose_no_enrolment(made, model):
-    """Also where both begin the same voiceprint at the same moment."""
+    """This also holds if both begin the same voiceprint at the same time."""
     from concurrent.futures import ThreadPoolExecutor
 
     from sasv.service.engine import Engine
@@ -379,5 +379,5 @@ def test_health_metrics_and_description(made, client_of):
 
 
 def test_buzzing_voices_differ():
-    """What the other tests rest on."""
+    """The other tests depend on this."""
     assert len({buzz(10, pitch)[5] for pitch in PITCHES.values()}) == 3

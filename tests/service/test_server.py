@@ -1,4 +1,4 @@
-"""The server on a real socket: the Python client, streams, and clients that mean harm."""
+"""The server on a real socket: the Python client, streams, and malicious clients."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 @pytest.fixture
 def running(made):
-    """A function (settings...) -> (service, client) of a server in a thread."""
+    """A function (settings...) -> (service, client) for a server in a thread."""
     from sasv.service.app import create_app
     from sasv.service.server import Address, listening, make_server
 
@@ -51,7 +51,7 @@ def opened(client, data=b""):
 
 
 def closed(connection):
-    """Return what a connection still receives until the other side closes it."""
+    """Return the data that a connection receives until the other side closes it."""
     data = b""
     try:
         while piece := connection.recv(65536):
@@ -136,7 +136,7 @@ def test_clients_that_send_slowly_or_nothing(running, caplog):
     caplog.set_level("INFO", "sasv")
     _, client = running(connections=20)
     idle = [opened(client) for _ in range(60)]
-    assert client.about()  # the idle ones make room
+    assert client.about()  # the idle connections are closed
     half = opened(client, b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-")
     key = client.key.encode()
     head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key

@@ -1,4 +1,6 @@
-"""The guide to the service, run as it stands, and the files for systemd and containers."""
+"""The guide to the service, whose commands are run unchanged, and the files for systemd and
+containers.
+"""
 
 import json
 import os
@@ -31,7 +33,7 @@ def blocks(kind):
 
 @pytest.mark.long
 def test_the_guide_runs(model_path, tmp_path, monkeypatch, capsys):
-    """Commands, curl, and Python; at last a signal, after which what was accepted is finished."""
+    """Commands, curl, and Python; finally a signal, after which accepted requests are finished."""
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")
     monkeypatch.chdir(tmp_path)
@@ -82,7 +84,9 @@ def test_the_guide_runs(model_path, tmp_path, monkeypatch, capsys):
 
 
 def test_files_for_systemd_and_containers():
-    """Their commands have options that are known; systemd-analyze, where it is, finds no fault."""
+    """Their commands have valid options, and systemd-analyze, if it is installed, finds no
+    fault.
+    """
     unit = (DEPLOY / "sasv.service").read_text()
     command = re.search(r"^ExecStart=\S+/sasv serve (.*)$", unit, re.MULTILINE)[1]
     parse_all("serve", shlex.split(command))

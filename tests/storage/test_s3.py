@@ -1,5 +1,5 @@
-"""Recordings on a server that speaks S3 (moto, on this machine) and fails in the ways of real ones:
-slow, busy, cut answers, ranges that are ignored, other bytes, objects that vanish.
+"""Recordings on an S3 server (moto, on this machine) with the failures of real ones: slow or busy
+servers, truncated responses, ignored ranges, wrong bytes, and missing objects.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ KEYS = {
 
 
 class Server:
-    """A server of S3 whose answers to reads can be spoilt.
+    """An S3 server whose responses to reads can be corrupted.
 
     Attributes:
         fault: what happens to the next reads: "", "503", "slow", "cut", "whole", or "other bytes".
-        left: so many reads are spoilt; then the server is well again.
-        every: if not 0, every n-th read is spoilt as well, by one fault after the other.
+        left: number of reads that are corrupted before the server works again.
+        every: if not 0, every n-th read is corrupted as well, with one fault after the other.
         reads: (method, path, range) of each read.
     """
 
@@ -78,7 +78,7 @@ class Server:
         return self.spoilt(body, fault)
 
     def spoilt(self, body, fault):
-        """Send the body in a wrong way."""
+        """Send a corrupted body."""
         half = len(body) // 2
         if fault == "other bytes":
             yield body[:half] + bytes(255 - byte for byte in body[half:])
@@ -106,7 +106,7 @@ def running():
 
 @pytest.fixture
 def server(running, monkeypatch):
-    """The server, known to this process by the variables that clients of AWS read."""
+    """The server, which this process finds through the environment variables of AWS clients."""
     import s3fs
 
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": running.address}.items():
@@ -135,7 +135,7 @@ def client(server):
 
 @pytest.fixture
 def uploaded(server, client, corpus, tmp_path):
-    """The tiny corpus in shards, uploaded; the table that points there."""
+    """The tiny corpus in shards, uploaded, and the table that refers to it."""
     folder = tmp_path / "packed"
     pack(PackOptions(str(corpus / "utterances.tsv"), str(folder), "400KB"))
     client.create_bucket(Bucket=BUCKET)

@@ -1,4 +1,4 @@
-"""Files, members of tars, and objects behind addresses, as paths of tables; and what goes wrong."""
+"""Files, members of tars, and objects in remote storage as paths in tables, and their failures."""
 
 import hashlib
 import http.server
@@ -53,7 +53,7 @@ def audio_bytes(kind):
 
 @pytest.fixture
 def packed(tmp_path):
-    """A tar of an audio file of each kind, with its index, and the same as plain files."""
+    """A tar with an audio file of each kind, its index, and the same recordings as plain files."""
     entries = []
     with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         for number, kind in enumerate(("WAV", "FLAC", "OGG", "MP3")):
@@ -148,7 +148,7 @@ def test_identities(packed):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes by name, with ranges; ``faults`` says what goes wrong, once for each entry."""
+    """Serves bytes by name, with ranges. Each entry of ``faults`` causes one failure."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -244,7 +244,8 @@ def test_failures_that_pass_are_tried_again(server, packed, fault):
     address = server.address("s.tar") + "#" + entries[1].member
     found = locate(address)
     server.faults = [fault]
-    if fault == "other":  # the header is gone as well: that is another tar, not a failed transfer
+    if fault == "other":
+        # The header differs as well, so this is another tar, not a failed transfer.
         with pytest.raises(AudioError, match="does not belong to this tar"):
             found.read()
     assert found.read() == found.read()

@@ -1,4 +1,4 @@
-"""What is special to a store in PostgreSQL: addresses, lost connections, and pgvector."""
+"""Properties of a store in PostgreSQL: addresses, lost connections, and pgvector."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_addresses_that_lead_nowhere(tmp_path):
 
 @pytest.mark.long
 def test_pgvector_finds_what_the_memory_finds():
-    """And a server that was restarted is used again."""
+    """After a restart, the server is used again."""
     with postgres.running(postgres.binaries(vector=True)) as server:
         with pytest.raises(SasvError, match="there is no store"):
             VoiceprintStore(server.address, KEY, create=False)

@@ -1,5 +1,5 @@
-"""The store of voiceprints, in a file and in PostgreSQL: nothing acknowledged is lost, nothing can
-be changed unseen, and what is deleted is gone.
+"""The store of voiceprints, in a file and in PostgreSQL: acknowledged changes are not lost, changes
+from outside are detected, and deleted data cannot be recovered.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def server():
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def address(request, tmp_path):
-    """Where a new store may be made."""
+    """An address at which a new store can be created."""
     if request.param == "sqlite":
         return str(tmp_path / "store.db")
     address = request.getfixturevalue("server").address
@@ -56,7 +56,7 @@ def address(request, tmp_path):
 
 
 def change(address, statement):
-    """Change a store from outside, as somebody can who has its file or its database."""
+    """Change a store from outside, as anybody with access to its file or database can."""
     if address.startswith("postgresql:"):
         import psycopg
 
@@ -69,7 +69,7 @@ def change(address, statement):
 
 
 def contents(address):
-    """All rows of all tables."""
+    """Return all rows of all tables."""
     if address.startswith("postgresql:"):
         import psycopg
 
@@ -275,7 +275,7 @@ def add_ten(address, seed):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system where processes fork")
 def test_processes_share_a_store(address):
-    """Three make it at the same moment; their entries are one chain."""
+    """Three processes create it at the same time, and their entries form one chain."""
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=add_ten, args=(address, seed)) for seed in range(3)]
     for process in processes:
@@ -352,7 +352,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def write_for_ever(address, acknowledged, seed):
-    """Add, extend, and delete voiceprints until killed; acknowledge each that was added."""
+    """Add, extend, and delete voiceprints until killed, acknowledging each added one."""
     opened = VoiceprintStore(address, KEY)
     for number in range(100000):
         name = f"{seed}-{number}"

@@ -1,5 +1,5 @@
-"""Stress tests of systems: the same report after an interruption and in shards, decisions as sasv
-verify makes them, and what a wrong system or wrong speech is told.
+"""Stress tests of systems: the same report after an interruption and in shards, the same decisions
+as sasv verify, and messages about unsuitable systems or speech.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def test_report_is_the_same_after_an_interruption_and_in_shards(corpus, place):
 
 
 def check_report(test, out):
-    """Check what a report says against the numbers that it was made of."""
+    """Compare a report with the numbers from which it was made."""
     report = json.loads((out / "report.json").read_text())
     rates = [point["rate"] for point in report["weakest"] if point["interval"]]
     assert rates == sorted(rates, reverse=True)

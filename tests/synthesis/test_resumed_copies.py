@@ -1,5 +1,5 @@
-"""Copies are of these very sources: replaced sources, files of others, cut logs, lost copies, older
-versions.
+"""Copies always belong to the current sources: replaced sources, files of the user, truncated logs,
+lost copies, and older versions.
 """
 
 import json
@@ -57,7 +57,7 @@ def made_lines(table):
 
 
 def as_an_older_version_left_it(table):
-    """Write the log as it was before copies knew their source."""
+    """Write the log of a version in which copies did not record their source."""
     log_of(table).write_text("".join(json.dumps(line[:3]) + "\n" for line in made_lines(table)))
 
 
@@ -121,7 +121,8 @@ def test_a_copy_that_was_written_but_not_noted_is_ours(table, older):
     if older:
         as_an_older_version_left_it(table)
     lines = log_of(table).read_text().splitlines(keepends=True)
-    log_of(table).write_text("".join(lines[:-1]))  # killed between the file and its line
+    # The process was killed between writing the file and its line.
+    log_of(table).write_text("".join(lines[:-1]))
     assert len(run(table)) == 3
 
 

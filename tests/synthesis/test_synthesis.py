@@ -1,5 +1,5 @@
-"""Copy synthesis of speech that is not as it should be: what can be copied is, the rest is named at
-the end.
+"""Copy synthesis of unusual speech: whatever can be copied is copied, and the rest is named at the
+end.
 """
 
 import importlib.util
@@ -82,7 +82,9 @@ def test_other_rates_channels_and_unvoiced_speech(tmp_path, voice, name):
 @pytest.mark.speech
 @pytest.mark.parametrize("name", ALWAYS)
 def test_a_copy_keeps_speech_and_differs_from_it(name):
-    """Length to the sample, level within 1 dB, nothing clipped, F0 within 5 %; another spectrum."""
+    """The length is the same to the sample, the level within 1 dB, and F0 within 5 %, and nothing
+    is clipped; the spectrum differs.
+    """
     wave = read_audio(shared("speech", "LibriSpeech/test-other/1688/142285/1688-142285-0003.flac"))
     copy = make_vocoder(name)(wave, seed=3)
     assert copy.shape == wave.shape and np.abs(copy).max() < 1
@@ -113,7 +115,9 @@ def originals():
 @pytest.mark.speech
 @pytest.mark.parametrize("name", (*ALWAYS, pytest.param("cargan", marks=pytest.mark.long)))
 def test_a_copy_is_faithful(originals, name):
-    """Mel-cepstral distortion below 8 dB (14 dB between speakers), and yet another spectrum."""
+    """The mel-cepstral distortion is below 8 dB (it is 14 dB between speakers), but the spectrum
+    differs.
+    """
     if name == "cargan":
         if importlib.util.find_spec("cargan") is None:
             pytest.skip("cargan is not installed: pip install --no-deps cargan")
@@ -136,8 +140,8 @@ def test_a_copy_is_faithful(originals, name):
 @pytest.mark.speech
 @pytest.mark.parametrize("name", ALWAYS)
 def test_an_independent_encoder_takes_a_copy_for_its_speaker(originals, name):
-    """Resemblyzer: above 0.75, which no pair of speakers reaches, and nearest to its own
-    original.
+    """With Resemblyzer, the similarity is above 0.75, which no pair of speakers reaches, and
+    highest for the original.
     """
     encoder, vocoder = Resemblyzer(), make_vocoder(name)
     people = np.stack([encoder(wave) for wave in originals])
@@ -280,7 +284,7 @@ def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALWAYS)
 def test_long_recordings_are_copied_in_pieces(monkeypatch, voice, name):
-    """Pieces that fade over give the level and the pitch of the whole, without a gap."""
+    """Cross-faded pieces have the level and the pitch of the whole, without a gap."""
     from sasv.vocoders import base
 
     wave = voice(5 * 16000)
@@ -295,8 +299,8 @@ def test_long_recordings_are_copied_in_pieces(monkeypatch, voice, name):
 
 @pytest.mark.slow
 def test_an_hour(tmp_path, voice, monkeypatch):
-    """3,600 s of WAV, in bounded memory. The vocoder, which gets pieces of a minute, does nothing
-    here.
+    """A WAV file of 3,600 s is copied in bounded memory. The vocoder, which receives pieces of a
+    minute, does nothing here.
     """
     import resource
 
@@ -337,7 +341,7 @@ def test_the_page_of_vocoders_names_each_and_the_picture_is_made(tmp_path, voice
 
 
 def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
-    """Both name the weights of a vocoder; what is wrong with them is one line."""
+    """Both give the weights of a vocoder, and a mistake in them gives one line."""
     table = table_of_copies(tmp_path, {"a": voice(8000)})
     words = ["synthesize", table, "--out", str(tmp_path / "out"), "--vocoders", "[hifi-gan]"]
     missing = str(tmp_path / "g_02500000")
@@ -352,7 +356,7 @@ def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
 
 @pytest.mark.slow
 def test_two_processes_share_the_copies_of_a_table(tmp_path, voice):
-    """By rank, as torchrun starts them, they make the files of one."""
+    """Divided by rank, as under torchrun, they make the same files as one process."""
     table = table_of_copies(tmp_path, {f"u{number}": voice(8000, number) for number in range(5)})
     vocoders = ["griffin-lim", "source-filter"]
     synthesize(SynthesizeOptions(table, str(tmp_path / "one"), vocoders))

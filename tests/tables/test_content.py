@@ -1,4 +1,4 @@
-"""What a file, table or folder is, whatever its path is called."""
+"""Files, tables, and folders are compared by content, regardless of their paths."""
 
 import pytest
 

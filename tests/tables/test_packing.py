@@ -1,5 +1,5 @@
-"""Recordings of a table in tars: the same speech, the same bytes after a kill, and what goes
-wrong.
+"""Recordings of a table in tars: the same speech, the same bytes after a killed run, and
+failures.
 """
 
 import re
@@ -28,7 +28,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def packed(corpus, tmp_path_factory):
-    """The tiny corpus in shards: do not change it."""
+    """The tiny corpus in shards, which tests must not change."""
     out = tmp_path_factory.mktemp("packed")
     pack(PackOptions(str(corpus / "utterances.tsv"), str(out), "200KB", num_workers=2))
     return out
@@ -158,8 +158,8 @@ def test_copies_of_packed_speech_lie_in_folders(packed, tmp_path):
 
 @pytest.mark.slow
 def test_an_outage_ends_training_in_one_line(corpus, packed, tmp_path, monkeypatch):
-    """What cannot be fetched at the moment is not left out, and a worker's traceback is not
-    shown.
+    """A recording that cannot be fetched at the moment is not left out, and the traceback of a
+    worker is not shown.
     """
     from sasv.core.errors import StorageError
     from sasv.storage.tars import TarMember

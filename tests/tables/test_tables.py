@@ -1,4 +1,4 @@
-"""Tables: parsing, validation, joins, sharing with loader workers."""
+"""Tables: parsing, validation, joins, and sharing with DataLoader workers."""
 
 import gzip
 import multiprocessing
@@ -246,9 +246,7 @@ def many_utterances(rows):
 
 
 def private_growth(connection, paths):
-    """In a worker: look at every path, then tell how much memory this process alone holds of what
-    it was given.
-    """
+    """In a worker, read every path, and return how much memory is private to this process."""
 
     def dirty():
         with open("/proc/self/smaps_rollup") as stream:

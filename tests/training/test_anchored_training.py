@@ -1,5 +1,5 @@
-"""Training with an anchor: what the twin and its voiceprints are, what stays as it was, and when it
-ends.
+"""Training with an anchor: the frozen copy and its voiceprints, what does not change, and when the
+training ends.
 """
 
 import csv
@@ -140,7 +140,7 @@ def test_the_twin_stays_as_it_is_and_is_not_saved(trained, run):
 def test_training_ends_where_bona_fide_speech_has_drifted_too_far(
     corpus, trained, tmp_path, capsys
 ):
-    """The learning rate rises from epoch to epoch, and the drift with it."""
+    """The learning rate rises from epoch to epoch, and so does the drift."""
     changes = {
         "epochs": 4,
         "cycle_epochs": 9,

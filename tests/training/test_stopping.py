@@ -1,5 +1,5 @@
-"""Signals to a training and to its whole group, evaluation that is interrupted, and what is checked
-before.
+"""Signals to a training run and to its whole process group, an interrupted evaluation, and checks
+before the run.
 """
 
 import os
@@ -24,8 +24,8 @@ from sasv.training.trainer import Trainer
 
 
 def start(options, tmp_path, launcher=()):
-    """Run ``sasv train`` as the leader of a process group of its own; return it when its first
-    state is saved.
+    """Run ``sasv train`` as the leader of a new process group; return it when its first state is
+    saved.
     """
     path = written(options, tmp_path)
     words = [sys.executable, *launcher, "-m", "sasv", "train", str(path)]
@@ -51,7 +51,7 @@ def position(run):
     [(signal.SIGTERM, 2), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
 )
 def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, number, status):
-    """What SLURM, systemd, timeout and a terminal send: to the process and to its DataLoader
+    """SLURM, systemd, timeout, and a terminal send signals to the process and to its DataLoader
     workers.
     """
     options = tiny_options(

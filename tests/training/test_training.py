@@ -1,4 +1,6 @@
-"""The trainer: same weights twice, resumed = uninterrupted, selection, stages from checkpoints."""
+"""The trainer: reproducible weights, resumed = uninterrupted, selection, and stages from
+checkpoints.
+"""
 
 import csv
 import json
@@ -33,7 +35,7 @@ def same(left, right):
 
 
 def log(run):
-    """Rows of a run's metrics.csv."""
+    """Return the rows of a run's metrics.csv."""
     return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
 
 
@@ -56,12 +58,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, tmp_path, mo
 
 
 def start(options, tmp_path):
-    """Run ``sasv train`` in a process of its own."""
+    """Run ``sasv train`` in a separate process."""
     return Forked(["train", written(options, tmp_path)], tmp_path / "said")
 
 
 def batches_done(run):
-    """Epoch and batch of the saved state, or None."""
+    """Return the epoch and the batch of the saved state, or None."""
     try:
         state = torch.load(run / "state.pt", weights_only=True)
     except FileNotFoundError:
@@ -71,8 +73,8 @@ def batches_done(run):
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
-    """SIGKILL wherever it is, several times; the same command goes on, in the middle of an epoch
-    too.
+    """The process is killed several times at any point. The same command resumes, even in the
+    middle of an epoch.
     """
     plain = train(
         tiny_options(
@@ -141,7 +143,9 @@ def test_the_loss_falls(trained):
 
 @pytest.mark.slow
 def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
-    """The same trainer with spoofed pairs: the spoof class is the last and comes from the table."""
+    """The same trainer with spoofed pairs; the spoof class is the last one and comes from the
+    table.
+    """
     model = train(
         tiny_options(
             corpus,
@@ -165,9 +169,7 @@ def test_stage3_from_a_stage1_checkpoint(corpus, trained, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.speech
 def test_stage3_runs_on_real_asvspoof2019_files(tmp_path):
-    """A proof that the stage works on real spoofed speech, at a scale that says nothing of
-    quality.
-    """
+    """The stage works on real spoofed speech, at a scale that says nothing about quality."""
     tables = prepare(
         PrepareOptions(
             "asvspoof2019", str(shared("speech", "ASVspoof2019")), str(tmp_path / "tables")

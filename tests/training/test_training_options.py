@@ -1,4 +1,4 @@
-"""Options of training beyond the published recipe, each seen to do what it says."""
+"""Training options beyond the published recipe."""
 
 import csv
 import json
@@ -197,7 +197,9 @@ def test_a_margin_that_grows_from_another(corpus, tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys):
-    """The state of the second epoch cannot be written: the first stays good, the run goes on."""
+    """The state of the second epoch cannot be written, so the first one remains, and the run
+    continues.
+    """
     original = RunFolder.save
 
     def full(self, state, history):
@@ -214,7 +216,7 @@ def test_a_full_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys)
 
 @pytest.mark.slow
 def test_files_that_vanish_while_training_are_said_and_left_out(tmp_path, capsys):
-    """Speech and noise; the run goes on with what is there."""
+    """Speech and noise files; the run continues with the remaining ones."""
     own = make_corpus(tmp_path / "corpus")
     write_audio(own / "noise" / "n.wav", 0.1 * np.ones(16000, np.float32))
     options = tiny_options(own, tmp_path / "run", noises=str(own / "noise"), epochs=2)
@@ -302,7 +304,7 @@ def test_codecs_keep_length_and_place_and_change_the_sound(voice, name):
 
 
 def test_companding_is_that_of_g711():
-    """The error of 8-bit companding: about 38 dB below a signal, loud or quiet."""
+    """The error of 8-bit companding is about 38 dB below the signal, whether loud or quiet."""
     rng = np.random.default_rng(0)
     for name in ("mulaw", "alaw"):
         for level in (0.3, 0.03):

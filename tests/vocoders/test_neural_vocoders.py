@@ -1,5 +1,5 @@
-"""Vocoders with networks: random weights of the official layouts, real ones where they come inside
-a package.
+"""Vocoders with networks, with random weights in the official layouts, and real weights if they
+come with a package.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ V3 = V1 | {
 
 
 def scattered(network):
-    """Random weights, large enough that a wrong layer shows."""
+    """Return random weights, large enough to reveal a wrong layer."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -53,7 +53,7 @@ def scattered(network):
 
 
 def official(folder, network, settings, file):
-    """Write weights as the official checkpoints hold them: split by weight normalisation, beside
+    """Write weights in the form of the official checkpoints: split by weight normalisation, with
     config.json.
     """
     entries = {}
@@ -71,7 +71,7 @@ def official(folder, network, settings, file):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Vocoder -> small random weights in the layout of its official ones."""
+    """Vocoder -> small random weights in the layout of the official ones."""
     folder = tmp_path_factory.mktemp("weights")
     transformers = pytest.importorskip("transformers")
     small = {
@@ -146,8 +146,8 @@ def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
 
 
 def test_pieces_join_without_a_seam(weights, voice):
-    """Beyond the receptive field nothing matters: pieces of one second give what one of eight
-    gives.
+    """Samples outside the receptive field have no effect, so pieces of one second give the same as
+    one of eight seconds.
     """
     vocoder = make_vocoder("hifi-gan", weights["hifi-gan"])
     wave = voice(4 * 22050)
@@ -212,8 +212,8 @@ def test_third_version_and_what_does_not_fit(tmp_path, voice):
 
 
 def test_the_source_sings_at_f0():
-    """Sines at F0 and its harmonics where voiced (hand-computed: 100 Hz, first harmonic alone),
-    noise elsewhere.
+    """Voiced parts consist of sines at F0 and its harmonics (computed by hand: 100 Hz, first
+    harmonic only), unvoiced parts of noise.
     """
     source = SourceGenerator(V1).m_source
     with torch.no_grad():
@@ -232,8 +232,8 @@ def test_the_source_sings_at_f0():
 
 
 def test_harmonics_and_noise_meet_at_the_cut_off():
-    """Filters by hand: a fixed cut-off is a plain convolution; each passes its own end and stops
-    the other.
+    """Checks the filters by hand: a fixed cut-off is a plain convolution, and each filter passes
+    its own band and stops the other.
     """
     low, high = sinc_filters(torch.full((1, 400, 1), 0.5))
     signs = 1 - 2 * (torch.arange(31) % 2)
@@ -246,7 +246,9 @@ def test_harmonics_and_noise_meet_at_the_cut_off():
 
 
 def test_layout_of_the_harmonic_plus_noise_model(weights):
-    """Entries and sizes of the NII's checkpoint, and its features of a tone, by hand."""
+    """The entries and sizes of the checkpoint of NII, and its features for a tone, computed by
+    hand.
+    """
     entries = {name: tuple(value.shape) for name, value in Network().state_dict().items()}
     assert len(entries) == 4 + 8 + 2 + 4 + 1 + 2 + 5 * 14 + 9
     assert entries["m_cond.l_blstm.l_blstm.weight_ih_l0_reverse"] == (128, 81)
@@ -323,8 +325,8 @@ def test_bigvgan(tmp_path, voice):
 @pytest.mark.speech
 @pytest.mark.slow
 def test_cargan_copies_real_speech():
-    """The one network whose weights are at hand: close to the original in its mels, not in its
-    samples.
+    """The weights of this network come with a package. Its copies are close to the original in mel
+    features, but not in samples.
     """
     if importlib.util.find_spec("cargan") is None:
         pytest.skip("cargan is not installed: pip install --no-deps cargan")

@@ -1,5 +1,5 @@
-"""The model that comes with the package: its size, its card, and that it does what it says without
-any download.
+"""The model that comes with the package: its size, its card, and its performance without any
+download.
 """
 
 import socket
@@ -63,7 +63,7 @@ def test_embed_needs_no_model(corpus, tmp_path):
 
 @pytest.fixture(scope="module")
 def held_out():
-    """Real speakers that the model has never heard: enrolments, trials, and the path of each
+    """Real speakers that were not in the training data: enrolments, trials, and the path of each
     utterance.
     """
     folder = shared("speech")
@@ -100,8 +100,8 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
 @pytest.mark.speech
 @pytest.mark.slow
 def test_it_tells_speakers_and_copies_apart(held_out):
-    """On unseen speakers, a few trials of each: targets above nontargets and above copies by WORLD,
-    on average.
+    """For unseen speakers with a few trials each, targets score higher on average than nontargets
+    and copies by WORLD.
     """
     enrolments, trials, paths = held_out
     model = load_model(DEFAULT, "cpu")

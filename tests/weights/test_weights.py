@@ -1,4 +1,6 @@
-"""Weights by name: the catalogue, fetching from a server that misbehaves, the hub, publishing."""
+"""Weights by name: the catalogue, downloads from a server that misbehaves, the hub, and
+publishing.
+"""
 
 import http.server
 import io
@@ -48,7 +50,7 @@ def payload():
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves a file with every vice that the test asks for, in the order of requests."""
+    """Serves a file with the faults that a test requests, in the order of requests."""
 
     protocol_version = "HTTP/1.1"
 
@@ -114,7 +116,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(payload, monkeypatch):
     monkeypatch.setattr(
         "random.uniform", lambda low, high: 0.01
-    )  # gdown waits between tries, and so does fetch
+    )  # gdown waits between attempts, and so does fetch
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.payload, found.vices, found.requests = payload, [], []
     found.url = f"http://127.0.0.1:{found.server_port}"
@@ -164,7 +166,7 @@ def test_fetched_once_with_its_checksum(server, payload, capsys):
     assert note["sha256"] == digest_of_file(path) and note["bytes"] == len(payload)
     assert fetch(NAME, server.url) == path and len(server.requests) == 1
     assert "already downloaded" in capsys.readouterr().err
-    path.write_bytes(b"broken")  # somebody changed it: fetched again
+    path.write_bytes(b"broken")  # the file was changed, so it is downloaded again
     assert fetch(NAME, server.url).read_bytes() == payload
     path.unlink()
     stream = io.BytesIO()
@@ -296,7 +298,7 @@ def test_a_name_goes_wherever_a_checkpoint_goes(trained, corpus, tmp_path):
 
 
 class Hub(Handler):
-    """As much of the Hugging Face hub as fetching one file takes."""
+    """The parts of the Hugging Face hub that are needed to download a file."""
 
     def do_GET(self):
         if "/resolve/" not in self.path or not self.path.endswith("model.safetensors"):
@@ -320,7 +322,7 @@ def test_a_model_of_the_hub(trained, server, home):
 
 
 class Offline(Exception):
-    """An error of the transport: no OSError in newer clients."""
+    """A transport error, which is not an OSError in newer clients."""
 
 
 def test_push(trained, tmp_path, monkeypatch, corpus):
