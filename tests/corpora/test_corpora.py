@@ -343,7 +343,7 @@ def test_own_folder_and_own_table(tmp_path):
 
 def test_a_wrong_folder_is_said(tmp_path):
     for corpus in CORPORA:
-        with pytest.raises(SasvError, match="nowhere: no such folder"):
+        with pytest.raises(SasvError, match="nowhere: there is no such folder"):
             run(corpus, tmp_path / "nowhere", tmp_path / "out")
 
 
