@@ -210,11 +210,13 @@ def test_a_huge_or_undecodable_yaml_file(tmp_path):
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_default_is_given_back_by_no_words_at_all(name):
     kind = options_of(name)
-    needed = {
-        field.name: ["x"] if field.name in ("recordings", "systems", "names") else "x"
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
+    hints = typing.get_type_hints(kind)
+    needed = {}
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            needed[field.name] = ["x"] if field.name in ("recordings", "systems", "names") else "x"
+            if typing.get_origin(hints[field.name]) is typing.Literal:
+                needed[field.name] = typing.get_args(hints[field.name])[0]
     options = kind(**needed)
     words = words_of(options, COMMANDS[name].positionals)
     assert cli.parse(name, words) == options

@@ -32,13 +32,14 @@ def numbers(kind):
 
 
 def made(kind, **changes):
-    """Return options with an empty value in every required field."""
+    """Return options with an empty value, or the first choice, in every required field."""
     hints = typing.get_type_hints(kind)
-    required = {
-        field.name: [] if typing.get_origin(hints[field.name]) is list else ""
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
+    required = {}
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            required[field.name] = [] if typing.get_origin(hints[field.name]) is list else ""
+            if typing.get_origin(hints[field.name]) is typing.Literal:
+                required[field.name] = typing.get_args(hints[field.name])[0]
     return kind(**(required | changes))
 
 

@@ -141,7 +141,7 @@ def test_a_fusion_of_other_scores_is_refused(corpus, parts, summed, tmp_path, ca
     columns = {"score": np.array([1.0, 2.0, 0.0, 0.1]), "norm": np.arange(4.0)}
     labels = np.array([0, 0, 1, 2])
     fit_backend(columns, labels, COST_MODELS["asvspoof5"]).save(fusion)
-    with pytest.raises(SasvError, match="fitted to score, norm, which is not a fusion"):
+    with pytest.raises(SasvError, match="fitted to score, norm, so it is not a fusion"):
         evaluate(options(corpus, summed, fusion=str(fusion), **parts))
     fusion.write_text("{}")
     with pytest.raises(SasvError, match="not a calibration or fusion"):
