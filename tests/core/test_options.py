@@ -35,11 +35,11 @@ def made(kind, **changes):
     """Return options with an empty value, or the first choice, in every required field."""
     hints = typing.get_type_hints(kind)
     required = {}
-    for field in dataclasses.fields(kind):
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            required[field.name] = [] if typing.get_origin(hints[field.name]) is list else ""
-            if typing.get_origin(hints[field.name]) is typing.Literal:
-                required[field.name] = typing.get_args(hints[field.name])[0]
+    for entry in dataclasses.fields(kind):
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            required[entry.name] = [] if typing.get_origin(hints[entry.name]) is list else ""
+            if typing.get_origin(hints[entry.name]) is typing.Literal:
+                required[entry.name] = typing.get_args(hints[entry.name])[0]
     return kind(**(required | changes))
 
 
