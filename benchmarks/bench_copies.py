@@ -31,11 +31,11 @@ from sasv.tables import Table, Utterances, load_utterances
 RATE = 16000
 SPEAKERS = 500
 SAMPLE = 500
-"""Copies that are made once more, each alone."""
+"""Number of copies that are made once more, each alone."""
 
 
 def speech(folder: Path, files: int, seconds: float) -> Path:
-    """Write short voiced sounds that all differ, and their table; keep what is there."""
+    """Write short voiced sounds, all different, and their table; keep existing files."""
     table = folder / "utterances.tsv"
     if table.exists():
         return table
@@ -65,7 +65,7 @@ def speech(folder: Path, files: int, seconds: float) -> Path:
 
 
 class Shards:
-    """One process for each shard."""
+    """Start one process for each shard."""
 
     def __init__(self, table: Path, out: Path, count: int, vocoder: str):
         command = [sys.executable, "-m", "sasv", "synthesize", str(table), "--out", str(out)]
@@ -84,11 +84,11 @@ class Shards:
                 )
 
     def run(self) -> bool:
-        """Whether one of them still runs."""
+        """Whether any of them is still running."""
         return any(process.poll() is None for process in self.processes)
 
     def kill(self) -> None:
-        """Kill all of them at once."""
+        """Kill all of them at the same time."""
         for process in self.processes:
             os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes:
@@ -114,7 +114,7 @@ def cpu_seconds() -> float:
 
 
 def faults(table: Path, out: Path, vocoder: str) -> list[str]:
-    """Return what is wrong with the copies."""
+    """Return the faults of the copies."""
     sources = load_utterances(table)
     copies = load_utterances(out / "utterances.tsv", "label=spoof")
     found = []
@@ -133,7 +133,7 @@ def faults(table: Path, out: Path, vocoder: str) -> list[str]:
 
 
 def differing(sources: Utterances, copies: Utterances, vocoder: str) -> list[str]:
-    """Return what is wrong with a sample of copies beside copies that are made alone."""
+    """Return the differences between a sample of copies and copies that are made alone."""
     step = max(1, len(sources) // SAMPLE)
     digests = dict(zip(copies.table.texts("source"), copies.table.texts("sha256")))
     worker = Worker(Makers([vocoder]))

@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def whole_then_cut(path: Path, place: float) -> np.ndarray:
-    """What a loader does that reads files whole."""
+    """A loader that reads whole files."""
     wave = read_audio(path)
     start = int(place * (len(wave) - SAMPLES + 1))
     return wave[start : start + SAMPLES]

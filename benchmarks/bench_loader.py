@@ -1,5 +1,5 @@
-"""The loader as training uses it: augmented 2-second crops a second and core, against reading files
-whole.
+"""The loader as used in training: augmented 2-second crops per second and core, compared with
+reading whole files.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ RATE = 16000
 def read_whole(
     path: str, start: int = 0, samples: int = 0, place: float | None = None, channel: str = "auto"
 ) -> np.ndarray:
-    """Read a file whole, then cut: what a loader does that knows no better."""
+    """Read a whole file, then cut it, as a simple loader does."""
     wave = read_audio(path)
     if place is not None:
         start = int(place * max(len(wave) - samples + 1, 1))
@@ -34,8 +34,8 @@ def read_whole(
 def seconds_of(
     whole_speech: bool, whole_noise: bool, data: CropDataset, items: list[Item]
 ) -> float:
-    """Return the seconds of reading all items, with files of speech, and of noise, read whole or
-    not.
+    """Return the seconds for reading all items, with files of speech and of noise read as a whole
+    or not.
     """
     with ExitStack() as stack:
         if whole_speech:
@@ -46,7 +46,7 @@ def seconds_of(
 
 
 def speech(path: Path, seconds: float, rng: np.random.Generator) -> None:
-    """Write voiced-like sound, so that FLAC compresses it as it does speech."""
+    """Write sound that resembles a voice, so that FLAC compresses it like speech."""
     time = np.arange(int(seconds * RATE)) / RATE
     wave = sum(np.sin(2 * np.pi * 130 * k * time) / k for k in range(1, 20))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> None:
             ("noise", files),
             ("speech", files),
             ("music", files),
-        ):  # MUSAN whole: minutes a file
+        ):  # files of MUSAN take minutes
             for index in range(count):
                 speech(root / "musan" / kind / f"{index}.wav", 8 if quick else 60, rng)
         for index in range(4):

@@ -1,7 +1,7 @@
-"""Every metric at 10^5, 10^6 and 10^7 trials on one core: time, peak memory, growth; the bootstrap
-at 10^5.
+"""All metrics at 10^5, 10^6, and 10^7 trials on one core: time, peak memory, and growth; the
+bootstrap at 10^5.
 
-Each size runs in a process of its own, so that its peak memory is its own.
+Each size runs in a separate process, so that its peak memory can be measured.
 """
 
 import os
@@ -24,8 +24,8 @@ MODEL = COST_MODELS["asvspoof5"]
 
 
 def drawn(trials: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels in the shares of the ASVspoof2019 LA evaluation, scores of a verification system, of a
-    countermeasure.
+    """Return labels in the proportions of the ASVspoof2019 LA evaluation, and scores of a
+    verification system and of a countermeasure.
     """
     rng = np.random.default_rng(0)
     labels = rng.choice(3, trials, p=[0.05, 0.33, 0.62]).astype(np.int8)
@@ -37,7 +37,7 @@ def drawn(trials: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def peak() -> str:
-    """Peak memory of this process so far."""
+    """Return the peak memory of this process so far, as text."""
     return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
 
 

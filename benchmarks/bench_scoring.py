@@ -20,7 +20,7 @@ from sasv.scores import score_trials  # noqa: E402
 def one_by_one(
     left: np.ndarray, right: np.ndarray, enrolment: np.ndarray, utterance: np.ndarray
 ) -> list[float]:
-    """The loop over trials that scoring scripts run."""
+    """A loop over trials, as in usual scoring scripts."""
     return [
         float(np.dot(left[e], right[u]) / (np.linalg.norm(left[e]) * np.linalg.norm(right[u])))
         for e, u in zip(enrolment, utterance)

@@ -1,4 +1,5 @@
-"""The service on this machine: speed beside the bare runtime, memory, and clients that mean harm.
+"""The service on this machine: speed compared with the runtime alone, memory, and malicious
+clients.
 
 ``python benchmarks/bench_service.py --model compact --requests 20000 --mutated 5000``
 """
@@ -54,7 +55,7 @@ def resident_megabytes(process: int) -> float:
 
 
 def resident(process: int) -> str:
-    """Return it in words."""
+    """Return the resident memory as text."""
     return f"{resident_megabytes(process):.0f} MB"
 
 
@@ -76,7 +77,7 @@ def serving(model: str, *options: str) -> Iterator[tuple[Client, int, Path]]:
 
 
 def address_in(log: Path, process: subprocess.Popen) -> str:
-    """Wait until the service says its address."""
+    """Wait until the service reports its address."""
     for _ in range(6000):
         found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
         if found:
@@ -88,7 +89,7 @@ def address_in(log: Path, process: subprocess.Popen) -> str:
 
 
 def recordings(speech: str, folder: Path) -> list[bytes]:
-    """Return WAV files of about 3 s of one speaker: of a folder, or rendered."""
+    """Return WAV files of about 3 s of one speaker, from a folder or rendered."""
     files = sorted(Path(speech).rglob("*.flac")) if speech else []
     if not files:
         voices = sorted((render(folder, 5, 4) / "synthetic").iterdir())
@@ -105,8 +106,8 @@ def recordings(speech: str, folder: Path) -> list[bytes]:
 def in_parallel(
     workers: int, seconds: float, work: Callable[[int], object]
 ) -> tuple[list[float], float]:
-    """Call ``work`` with numbers by so many threads for so many seconds; return the seconds of
-    each call, and the calls a second.
+    """Call ``work`` with numbers in a number of threads for some seconds; return the seconds of
+    each call, and the calls per second.
     """
     taken = []
     begun = time.perf_counter()
@@ -126,7 +127,9 @@ def in_parallel(
 
 
 def load(client: Client, bare: Verifier, waves: list[bytes], seconds: float) -> None:
-    """Print requests a second and percentiles at 1, 8, and 32 clients, beside the bare runtime."""
+    """Print requests per second and percentiles at 1, 8, and 32 clients, compared with the runtime
+    alone.
+    """
     cores = os.cpu_count() or 1
     voiceprint = bare.enrol([as_samples(wave) for wave in waves[:3]])
     _, base = in_parallel(
@@ -148,13 +151,13 @@ def load(client: Client, bare: Verifier, waves: list[bytes], seconds: float) -> 
 
 
 def as_samples(wave: bytes) -> np.ndarray:
-    """Decode a recording as a program would that has no service."""
+    """Decode a recording as a program without the service does."""
     return soundfile.read(io.BytesIO(wave), dtype="float32")[0]
 
 
 def memory(client: Client, process: int, waves: list[bytes], requests: int) -> None:
-    """Print the memory of the service over so many requests: one in ten a verification, the others
-    noise, lists, and bodies that are no audio.
+    """Print the memory of the service over a number of requests: one in ten is a verification, and
+    the others are noise, lists, and bodies that are not audio.
     """
     noise = io.BytesIO()
     hiss = 0.01 * np.random.default_rng(0).standard_normal(RATE)
@@ -195,7 +198,7 @@ def raw(client: Client, data: bytes) -> socket.socket:
 
 
 def alive(client: Client, waves: list[bytes]) -> str:
-    """Return the outcome of a verification: the service still works."""
+    """Return the outcome of a verification, which shows that the service still works."""
     for _ in range(20):
         try:
             return str(client.verify(SPEAKER, waves[0])["outcome"])
@@ -218,7 +221,7 @@ def idle_connections(client: Client, process: int, waves: list[bytes], count: in
 
 
 def half_bodies(client: Client, process: int, waves: list[bytes], count: int) -> str:
-    """Promise a body and send half of it, in up to 200 connections at the same time."""
+    """Announce a body and send half of it, on up to 200 connections at the same time."""
     head = f"{HEAD}Content-Length: {len(waves[0])}\r\n\r\n".encode()
     held = [raw(client, head + waves[0][: len(waves[0]) // 2]) for _ in range(count)]
     outcome = alive(client, waves)
@@ -228,7 +231,7 @@ def half_bodies(client: Client, process: int, waves: list[bytes], count: int) ->
 
 
 def large_body(client: Client, process: int, waves: list[bytes], size: int) -> str:
-    """Send a body of gigabytes, with and without saying so at first."""
+    """Send a body of gigabytes, with and without announcing its length."""
     answers = []
     for head in (f"Content-Length: {size}", "Transfer-Encoding: chunked"):
         connection = raw(client, f"{HEAD}{head}\r\n\r\n".encode())
@@ -251,7 +254,7 @@ def large_body(client: Client, process: int, waves: list[bytes], size: int) -> s
 
 
 def bombs(client: Client, process: int, waves: list[bytes], seconds: int) -> str:
-    """Send hours of silence, which compress to little."""
+    """Send hours of silence, which compress to a small file."""
     stream = io.BytesIO()
     with soundfile.SoundFile(stream, "w", RATE, 1, format="FLAC") as file:
         for _ in range(seconds // 60):
@@ -266,7 +269,7 @@ def bombs(client: Client, process: int, waves: list[bytes], seconds: int) -> str
 
 
 def names(client: Client, process: int, waves: list[bytes], count: int) -> str:
-    """Send identifiers that mean something to SQL and to paths."""
+    """Send identifiers that have a meaning in SQL and in paths."""
     port = int(client.url.rpartition(":")[2])
     statuses = Counter()
     for name in NAMES[:count]:
@@ -304,7 +307,7 @@ def mutated(client: Client, process: int, waves: list[bytes], count: int) -> str
 
 
 def main(words: list[str] | None = None) -> None:
-    """Measure, and print the figures."""
+    """Run the measurements, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default")
     parser.add_argument("--speech", default="", help="folder of FLAC files of one speaker")

@@ -1,5 +1,5 @@
-"""A training step: audio-seconds a second for each encoder, precision, eager and compiled; and what
-feeds it.
+"""A training step: seconds of audio per second for each encoder and precision, eager and compiled,
+and the number of cores that the loader needs.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ SMALL = {"channels": 256, "pooled": 512, "attention": 64, "bottleneck": 64}
 CLASSES = [f"id{number:05}" for number in range(5994)]
 PUBLISHED = ("ecapa-tdnn", "ska-tdnn", "mfa-conformer")
 LOADER = 800.0
-"""Augmented crops a second and core (bench_loader): what a core feeds."""
+"""Augmented crops per second that one core of the loader makes (bench_loader)."""
 
 
 def flops(encoder: torch.nn.Module, waves: torch.Tensor) -> float:
@@ -67,7 +67,7 @@ def step_time(engine: Engine, pairs: int, samples: int, repeats: int) -> tuple[f
 
 
 def wait(device: torch.device) -> None:
-    """Wait for a GPU."""
+    """Synchronise with a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

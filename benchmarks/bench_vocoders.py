@@ -1,10 +1,10 @@
-"""Vocoders: times real time on one core, memory of a worker, what the runner adds, two processes
-against one.
+"""Vocoders: speed relative to real time on one core, memory of a worker, overhead of the runner,
+and two processes compared with one.
 
     python benchmarks/bench_vocoders.py [SPEECH]
 
-SPEECH is a folder of FLAC files, for instance LibriSpeech; without one, or where it is missing,
-voiced-like sound.
+SPEECH is a folder of FLAC files, for instance LibriSpeech; without it, sound that resembles a voice
+is used.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def speech(root: Path | None) -> list[np.ndarray]:
 
 
 def bare(name: str, waves: list[np.ndarray], answer) -> None:
-    """In a fresh process: send the median seconds for each second of speech, and the peak memory in
+    """In a new process, send the median seconds for each second of speech, and the peak memory in
     MB.
     """
     torch.set_num_threads(1)
@@ -83,7 +83,7 @@ def of_fresh_process(name: str, waves: list[np.ndarray]) -> tuple[float, float] 
 
 
 def by_hand(names: tuple[str, ...], waves: list[np.ndarray], folder: Path) -> float:
-    """Return the seconds of a loop that reads, copies and writes, and of nothing else."""
+    """Return the seconds of a loop that only reads, copies, and writes."""
     vocoders = [make_vocoder(name) for name in names]
     started = time.perf_counter()
     for vocoder in vocoders:

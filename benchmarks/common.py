@@ -1,4 +1,4 @@
-"""Medians of repeats, and ratios to a named baseline in the same run."""
+"""Medians of repeated measurements, and ratios to a named baseline in the same run."""
 
 import argparse
 import os
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 
 def is_quick(words: Sequence[str] | None, about: str) -> bool:
-    """Whether the command line asks for the smallest size (``--quick``), at which a test runs every
-    benchmark: its figures mean nothing.
+    """Whether the command line requests the smallest size (``--quick``), at which a test runs every
+    benchmark; its results are meaningless.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the smallest size, for a test")

@@ -1,8 +1,8 @@
-"""What each stage costs on each corpus: hours of cores and cards, disk, and currency. Prints the
-tables of docs/guides/cost.md, from measured speeds and stated prices.
+"""The cost of each stage on each corpus: hours of cores and GPUs, disk space, and money. Prints the
+tables of docs/guides/cost.md, from measured speeds and assumed prices.
 
-Speeds are constants below, each with where it was measured; corpora and the rules of the plans are
-those of ``sasv.reproduction.costs``. Nothing is measured here.
+The speeds are constants below, each with its source; corpora and the rules of the plans are those
+of ``sasv.reproduction.costs``. Nothing is measured here.
 
     python benchmarks/cost.py [--core-hour 0.04] [--card-hour 3] [--terabyte-month 23]
 """
@@ -96,12 +96,12 @@ class Prices:
 
 
 def terabytes(hours: float) -> float:
-    """Return the disk that speech takes as FLAC."""
+    """Return the disk space that speech takes as FLAC."""
     return hours * 3600 * FLAC_BYTES_PER_SECOND / 1e12
 
 
 def shown(value: float) -> str:
-    """Return a number with two digits that matter."""
+    """Return a number with two significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 9.95 else f"{value:.2g}"
@@ -169,7 +169,7 @@ def embedding(prices: Prices) -> list[str]:
 
 
 def disk(prices: Prices) -> list[str]:
-    """What corpora and copies take as FLAC."""
+    """Disk space of corpora and copies as FLAC."""
     rows = []
     for corpus in CORPORA:
         size = terabytes(corpus.hours)

@@ -75,8 +75,8 @@ class Row:
     """A line of the table.
 
     Attributes:
-        encoder: registry name.
-        what: the network in words.
+        encoder: name in the registry.
+        what: description of the network.
         options: options that differ from the published ones.
         peer: the original among ``tests/data/peers``, or "published".
         weights: names of ``sasv models``; or a sentence.
@@ -90,7 +90,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Return what the table lists."""
+    """Return the lines of the table."""
     ska, mfa = ("row0-ska-voxceleb2", "row7-ska-train"), ("row0-mfa-voxceleb2", "row7-mfa-train")
     return [
         Row("ecapa-tdnn", "as published", {}, "published", ("row0-ecapa-voxceleb2",)),
@@ -177,7 +177,7 @@ def rows() -> list[Row]:
 
 
 def parameters(row: Row) -> int:
-    """Return the parameters of a row's encoder, of which no tensor is made."""
+    """Return the number of parameters of a row's encoder, without allocating any tensor."""
     with torch.device("meta"):
         return parameters_of(make_encoder(row.encoder, row.options))
 
@@ -188,7 +188,7 @@ def operations(row: Row) -> float:
 
 
 def speed(row: Row, repeats: int = 3) -> float:
-    """Return how many seconds of speech a core embeds a second, one utterance at a time."""
+    """Return how many seconds of speech one core embeds per second, one utterance at a time."""
     torch.manual_seed(0)
     encoder = make_encoder(row.encoder, row.options).eval()
     prepare_for_inference(encoder)
@@ -217,7 +217,7 @@ class Distances:
     largest value.
 
     Args:
-        shared: folder with ``weights``, of which AASIST's are read.
+        shared: folder with the folder ``weights``, from which those of AASIST are read.
     """
 
     def __init__(self, shared: Path) -> None:
@@ -251,7 +251,7 @@ class Distances:
             return self._foreign(row.peer)
 
     def _largest(self, encoder: Encoder, expected: Callable[[int], np.ndarray]) -> str:
-        """Return the largest over the three waveforms of the references."""
+        """Return the largest difference over the three waveforms of the references."""
         found = []
         for index, length in enumerate(self.foreign.LENGTHS):
             embedding = encoder(torch.from_numpy(self.fill.waveform(length, index))[None])[0]
@@ -313,7 +313,7 @@ def static_cells(row: Row) -> list[str]:
 
 
 def weights_cell(row: Row) -> str:
-    """Return where weights are."""
+    """Return the sources of weights."""
     if isinstance(row.weights, str):
         return row.weights
     return ", ".join(f"`{name}`" for name in row.weights) or "-"

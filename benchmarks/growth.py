@@ -1,10 +1,10 @@
-"""How time and memory grow from 10^5 to 10^7 rows: table, plan, scores, s-norm, metrics, report,
-index of embeddings.
+"""Growth of time and memory from 10^5 to 10^7 rows: table, plan, scores, s-norm, metrics, report,
+and index of embeddings.
 
-Each stage runs at each size in a process of its own, so that its peak memory is its own; what it
-needs is made before the clock starts. The exponent is the slope of the processor's time between the
-two largest sizes, both logarithmic: 1 is linear. ``--quick`` runs tiny sizes; ``--stage`` and
-``--rows`` choose.
+Each stage runs at each size in a separate process, so that its peak memory can be measured; its
+inputs are made before the time is taken. The exponent is the slope of the processor time between
+the two largest sizes on logarithmic axes; 1 means linear growth. ``--quick`` runs tiny sizes;
+``--stage`` and ``--rows`` choose.
 
     python benchmarks/growth.py [--quick] [--stage report] [--rows 1e5,1e6] [--cohort 100000]
 """
@@ -27,10 +27,10 @@ SIZES = (10**5, 10**6, 10**7)
 QUICK = (200, 2000)
 DIMENSION = 192
 NARROW = 16
-"""Dimension where only the number of rows matters."""
+"""Dimension of embeddings if only the number of rows matters."""
 
 BLOCK = 100_000
-"""Rows that are written at once."""
+"""Number of rows that are written at once."""
 
 Work = Callable[[], object]
 
@@ -55,7 +55,7 @@ def write_rows(
         path: file.
         header: names of the columns.
         rows: number of rows.
-        columns: gives the cells of some rows, column by column.
+        columns: returns the cells of some rows, column by column.
     """
     with open(path, "w") as stream:
         stream.write(header.replace(" ", "\t") + "\n")
@@ -89,7 +89,7 @@ def plan(rows: int, folder: Path) -> Work:
 
 
 def drawn(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(label, enrolment, utterance) of each trial, in the shares of ASVspoof2019 LA."""
+    """Return (label, enrolment, utterance) of each trial, in the proportions of ASVspoof2019 LA."""
     rng = np.random.default_rng(0)
     labels = rng.choice(3, rows, p=[0.05, 0.33, 0.62])
     return labels, rng.integers(0, max(rows // 1000, 5), rows), np.arange(rows) // 10
@@ -190,7 +190,7 @@ def peak() -> float:
 
 
 def measured(stage: str, rows: int, cohort: int) -> list[float]:
-    """Measure one stage at one size in a process of its own."""
+    """Measure one stage at one size in a separate process."""
     words = [sys.executable, __file__, "--one", stage, "--rows", str(rows), "--cohort", str(cohort)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
@@ -198,7 +198,7 @@ def measured(stage: str, rows: int, cohort: int) -> list[float]:
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    """Return the slope between the two largest sizes, both logarithmic."""
+    """Return the slope between the two largest sizes on logarithmic axes."""
     return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
 
 

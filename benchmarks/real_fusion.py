@@ -1,10 +1,10 @@
 """Calibration and fusion on real scores: ECAPA-TDNN and AASIST on ASVspoof2019 LA dev, fitted on
 half of the speakers.
 
-The claimed speakers are dealt into two halves by a seed; what is fitted is fitted on one half and
-measured on the other, then the other way round. Reads the scores and the protocol from the folder
-``shared`` beside the checkout. Writes a Markdown table, and the report of the test halves together
-where ``--report FOLDER`` is given.
+The claimed speakers are divided into two halves with a seed. Each fusion is fitted on one half and
+measured on the other, and vice versa. Reads the scores and the protocol from the folder ``shared``
+next to the checkout. Writes a Markdown table, and with ``--report FOLDER`` a report on both test
+halves together.
 """
 
 import argparse
@@ -45,8 +45,8 @@ REPEATS = 1000
 
 
 def crossed(scores: Scores, kind: str, columns: tuple[str, ...], halves: np.ndarray) -> np.ndarray:
-    """Return the scores of each trial by what was fitted on the half that does not hold its claimed
-    speaker.
+    """Return the score of each trial from the fusion that was fitted on the half without its
+    claimed speaker.
     """
     values = {name: scores.table.numbers(name) for name in columns}
     if kind == "none":

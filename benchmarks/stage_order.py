@@ -3,9 +3,9 @@ and the check.
 
     python benchmarks/stage_order.py SPEECH OUT --seeds 0 1 2
 
-SPEECH is a folder that ``sasv reproduce --scale tiny --corpus`` takes (shared/speech). What is done
-already is not done again. Prints a table in Markdown; the order holds where every stage of rows 2,
-6, 7 lowers it, for each seed.
+SPEECH is a folder for ``sasv reproduce --scale tiny --corpus`` (shared/speech). Finished steps are
+skipped. Prints a table in Markdown; the order holds if every stage of the rows 2, 6, 7 lowers the
+SASV-EER, for each seed.
 """
 
 import argparse

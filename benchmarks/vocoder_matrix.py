@@ -1,11 +1,11 @@
-"""Stage 2 trained on copies by some vocoders, tested on copies by each: which teaches most about
-the others?
+"""Stage 2 is trained on copies by some vocoders and tested on copies by each: which vocoder
+generalises best to the others?
 
     python benchmarks/vocoder_matrix.py SPEECH OUT --seeds 0 1 2
 
-SPEECH is a folder with tables (shared/speech). What is done already is not done again. Epochs are
-chosen on development trials whose copies are made by the vocoders of the row. Writes
-OUT/matrix.tsv: row, column, seed, SASV-, SV-, SPF-EER.
+SPEECH is a folder with tables (shared/speech). Finished steps are skipped. Epochs are chosen on
+development trials whose copies are made by the vocoders of the row. Writes OUT/matrix.tsv: row,
+column, seed, SASV-, SV-, SPF-EER.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SMALL = [
 
 
 def sasv(done: Path, *arguments: object) -> None:
-    """Run a command unless what it makes is there."""
+    """Run a command unless its result exists."""
     if not done.exists():
         subprocess.run([sys.executable, "-m", "sasv", *map(str, arguments)], check=True)
 
