@@ -16,6 +16,7 @@ from sasv.commands import _calls as calls
 from sasv.core.errors import SasvError
 from sasv.encoders import ENCODERS
 from sasv.encoders.cost import gflop
+from sasv.encoders.wav2vec2 import TINY
 from sasv.reproduction.costs import train_hours
 from sasv.reproduction.rows import ROWS, TABLE_ENCODERS, Stage, model_name, rows_of
 from sasv.tables import load_scores, load_utterances
@@ -111,6 +112,18 @@ def test_any_encoder_can_be_planned_and_given_options(tmp_path, small_runs):
         SasvError, match="options can only be used with a single encoder, not with resnet, ska"
     ):
         reproduce(tiny(tmp_path, **(values | {"encoder": ["resnet", "ska-tdnn"]})))
+
+
+def test_a_row_is_planned_with_a_pretrained_backbone(tmp_path):
+    """With the configuration of the scale, the weights of the backbone would not be loaded."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    config = {name: value for name, value in TINY.items() if name != "model_type"}
+    folder = tmp_path / "wavlm"
+    transformers.WavLMModel(transformers.WavLMConfig(**config)).save_pretrained(folder)
+    values = {"encoder": ["wav2vec2"], "encoder_options": {"backbone": str(folder)}}
+    text = reproduce(tiny(tmp_path, dry_run=True, row=7, **values)).text
+    assert text.count(f"--encoder-options.backbone={folder}") == 3 and ".config=" not in text
+    assert gflop("wav2vec2", values["encoder_options"]) == gflop("wav2vec2", {"config": TINY})
 
 
 @pytest.mark.slow

@@ -161,6 +161,11 @@ class Encoder(nn.Module):
         """
         return {}
 
+    @classmethod
+    def sized(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options that make an encoder of the same size without reading weights."""
+        return dict(options)
+
     def option_values(self) -> dict[str, Any]:
         """Return the options as a mapping of JSON values."""
         return values_of(self.options)

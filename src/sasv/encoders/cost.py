@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sasv.encoders import make_encoder
+from sasv.encoders import ENCODERS, make_encoder
 
 
 def gflop(
@@ -27,7 +27,8 @@ def gflop(
         seconds: length of the waveform in seconds.
         backward: whether to include the backward pass, as in training.
     """
-    return _gflop(name, json.dumps(options or {}, sort_keys=True), seconds, backward)
+    sized = ENCODERS.get(name).sized(options or {})
+    return _gflop(name, json.dumps(sized, sort_keys=True), seconds, backward)
 
 
 @cache

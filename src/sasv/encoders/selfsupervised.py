@@ -222,6 +222,14 @@ class BackboneEncoder(Encoder):
             ParameterGroup(name, [p for p in parameters if id(p) not in adapters], 0.0),
         ]
 
+    @classmethod
+    def sized(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options with the configuration of the backbone; its weights are not read then."""
+        name = options.get("backbone")
+        if not name or options.get("config"):
+            return dict(options)
+        return {**options, "config": _plain(_configuration(str(name)))}
+
     def _made(self, config: dict[str, Any]) -> Any:
         """Make a backbone with random weights."""
         package = transformers()
@@ -240,13 +248,7 @@ class BackboneEncoder(Encoder):
     def _pretrained(self, name: str) -> Any:
         """Read a backbone from a folder or from the local cache of the hub."""
         package = transformers()
-        try:
-            parsed = package.AutoConfig.from_pretrained(name, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise SasvError(
-                f"{name}: there is no such backbone on this machine; give a folder with "
-                f"config.json and weights, or download it from the hub with hf download {name}"
-            ) from error
+        parsed = _configuration(name)
         self._check_type(parsed.model_type, name)
         self.check_features(name, _features_of(package, name))
         try:
@@ -301,6 +303,17 @@ def _features_of(package: Any, name: str) -> dict[str, Any]:
         return {}
     settings: dict[str, Any] = read_json(path, remedy="fetch it again")
     return settings
+
+
+def _configuration(name: str) -> Any:
+    """Read the configuration of a backbone from a folder or from the local cache of the hub."""
+    try:
+        return transformers().AutoConfig.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise SasvError(
+            f"{name}: there is no such backbone on this machine; give a folder with config.json "
+            f"and weights, or download it from the hub with hf download {name}"
+        ) from error
 
 
 def _plain(config: Any) -> dict[str, Any]:

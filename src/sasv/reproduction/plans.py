@@ -228,7 +228,11 @@ class Planner:
 
     def _chosen_options(self, encoder: str) -> dict[str, Any]:
         """Return the options of an encoder: those of the scale, overridden by the given ones."""
-        return {**self._encoder_options(encoder), **self.options.encoder_options}
+        given = self.options.encoder_options
+        of_scale = self._encoder_options(encoder)
+        if given.get("backbone"):  # a configuration would be taken instead of its weights
+            of_scale.pop("config", None)
+        return {**of_scale, **given}
 
     def _where(self, stage: Stage) -> str:
         """Return which rows of its table a stage trains on."""
