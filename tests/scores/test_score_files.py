@@ -211,7 +211,7 @@ def test_named_columns_leave_a_header_out(write, caplog):
     caplog.set_level("INFO", "sasv")
     path = write("s.csv", "a,b,c\n0.9,target,u1\n0.1,spoof,u2\n")
     found = read_scores(path, columns=["score", "label", "utterance"])
-    assert found.labels.tolist() == [0, 2] and "line 1 is taken for a header" in caplog.text
+    assert found.labels.tolist() == [0, 2] and "line 1 is treated as a header" in caplog.text
 
 
 def test_a_broken_line_is_named(write):

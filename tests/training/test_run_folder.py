@@ -153,7 +153,7 @@ def test_the_weights_to_start_from_are_compared_by_content(corpus, trained, run,
     weights.unlink()
     folder = open_folder(replace(options, init=str(copy)))
     assert folder.changed() == [] and folder.notes == [
-        f"init was {weights}, which is gone; {copy} is taken for the same"
+        f"init was {weights}, which no longer exists; {copy} is assumed to be the same"
     ]
 
 

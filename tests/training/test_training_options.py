@@ -169,7 +169,7 @@ def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, ca
     train(tiny_options(corpus, run, **changed, allow_changed=True))
     said = capsys.readouterr().err
     assert "going on with changed options: max_lr was 0.002, now 0.0001" in said
-    assert "the optimiser starts anew" in said
+    assert "the optimiser starts again without its previous state" in said
     assert [row["epoch"] for row in log(run)] == ["1", "2", "3", "4"]
     assert json.loads((run / "options.json").read_text())["max_lr"] == 1e-4
     with pytest.raises(SasvError, match="belongs to another model, or is damaged"):

@@ -156,7 +156,7 @@ def _mistake(text: str, words: Words, hints: Mapping[str, Any]) -> str:
     if missing:
         names = missing[1].split(", ")
         flags = [name if name in words.positionals else f"--{dashed(name)}" for name in names]
-        return f"required: {', '.join(flags)}"
+        return f"these arguments are required: {', '.join(flags)}"
     return text
 
 

@@ -153,9 +153,9 @@ def export_text(result: Mapping[str, Any], options: Any) -> str:
     if options.sherpa:
         return (
             f"{result['out']}: for sherpa-onnx, from 80 Kaldi filter banks on; largest difference "
-            f"from PyTorch {result['distance']:.1e} of the length of an embedding\n"
-            "sherpa-onnx computes the features from 20 Hz to 7600 Hz; where the model was trained "
-            "on others, its embeddings differ. Choose the threshold anew."
+            f"from PyTorch {result['distance']:.1e} of the length of an embedding\nsherpa-onnx "
+            "computes the features from 20 Hz to 7600 Hz; where the model was trained on others, "
+            "its embeddings differ. Choose a new threshold."
         )
     proof = result["proof"]
     lines = [

@@ -38,10 +38,10 @@ class CalibrateOptions(Options):
     Args:
         scores: score file of development trials; left out with --enrolled.
         out: output file for the fitted back-end (JSON).
-        kind: logistic (calibration, or linear fusion of several columns), sum, nonlinear (fusion
-            of calibrated speaker and countermeasure scores), or three-way (for a checkpoint with a
-            spoof head: log-likelihood ratios for the speaker and for spoofing, which tell target,
-            other speaker, and spoof apart).
+        kind: logistic (calibration, or linear fusion of several columns), sum, nonlinear (fusion of
+            calibrated speaker and countermeasure scores), or three-way (for a checkpoint with a
+            spoof head: log-likelihood ratios for the speaker and for spoofing, which distinguish
+            targets, other speakers, and spoofs).
         columns: score columns (asv_score,cm_score to fuse two systems).
         quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm). Kind
             three-way uses norm only, to detect recordings unlike the development trials.
@@ -57,13 +57,13 @@ class CalibrateOptions(Options):
         apply_cm: score file of the countermeasure for ``apply``.
         result: output file for the new scores of ``apply``.
         enrolment: enrolment rule of the scores, as in sasv evaluate. This option and the three
-            below are only used if no record of how the scores were made lies beside them.
+            below are only used if there is no record of how the scores were made.
         crops: number of crops of the scores.
         crop_seconds: length of these crops, in seconds.
         max_pause: length to which pauses were shortened for the scores, in seconds.
-        enrolled: folder with one folder of recordings for each of your own people, to fit to them
-            and to copies of their speech that sasv makes, instead of to a score file. Prints what
-            errors to expect.
+        enrolled: folder with one subfolder of recordings for each of your own people. The
+            calibration is then fitted to these people and to copies of their speech that sasv
+            makes, instead of to a score file, and the error rates to expect are printed.
         model: checkpoint that made the scores; the calibration, costs, and threshold are added
             to it. With --enrolled, by default the model that comes with sasv.
         model_out: output file for the calibrated checkpoint.

@@ -47,8 +47,8 @@ class StressOptions(Options):
         enrolments: enrolment table, if the speech is a table; by default enrolments are drawn.
         trials: trial table, all of whose trials are used; by default trials are drawn.
         where: use only the rows of the table with this ``column=value``.
-        conditions: one or more of {conditions}; by default all that are possible. Unchanged
-            recordings (clean) are always tested.
+        conditions: one or more of {conditions}; by default all that are possible. Recordings
+            without any condition (clean) are always tested.
         vocoders: vocoders that make copies, of {vocoders} (not those named after a codec or a
             band); by default all that are available; none makes no copies. Spoofed rows of a table
             are tested as well.

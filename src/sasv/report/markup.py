@@ -20,5 +20,5 @@ def plain(text: object) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Return a text that Markdown shows as it is."""
+    """Return a text that Markdown shows unchanged."""
     return "".join(f"\\{letter}" if letter in SPECIAL else letter for letter in plain(text))

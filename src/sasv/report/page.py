@@ -25,7 +25,7 @@ class Cell:
         text: what it says.
         best: shown in bold.
         audio: file to listen to.
-        beside: the file lies beside the page, at this path from there.
+        beside: whether the path of the file is relative to the folder of the page.
         small: what follows in smaller type, on a line of its own if there is room for lines.
     """
 

@@ -154,7 +154,7 @@ class Step:
         return moved
 
     def _record(self) -> dict[str, Any] | None:
-        """Return the record, None if there is none. SasvError if it is broken."""
+        """Return the record, or None if there is none. Raises SasvError if it is damaged."""
         path = self.folder / RECORD
         if not path.is_file():
             return None

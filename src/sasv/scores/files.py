@@ -169,7 +169,7 @@ def _columns(
     if named:
         names = [SKIP if name == "-" else name for name in named]
         if not header and _is_foreign_header(names, rows):
-            logger.info("%s: line 1 is taken for a header", path)
+            logger.info("%s: line 1 is treated as a header", path)
             rows = rows[1:]
     elif header:
         names = header

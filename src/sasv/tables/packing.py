@@ -330,7 +330,7 @@ def read_ahead(
 
 
 def suffix_in_tar(path: str) -> str:
-    """Return the suffix that a recording has in a tar if it is stored as it is."""
+    """Return the suffix of a recording in a tar if it is stored unchanged."""
     return suffix_of(path) or ".audio"
 
 

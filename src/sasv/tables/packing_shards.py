@@ -70,7 +70,8 @@ def pack_in_shards(
         utterances: the table.
         out: folder for the tars.
         shard_bytes: largest size of a tar.
-        audio: recordings as they are, or as FLAC where that keeps their samples to the bit.
+        audio: copy recordings unchanged, or convert them to FLAC if that preserves their samples
+            exactly.
         num_workers: threads that read.
         verify: read every finished tar again and compare its sum.
 
@@ -231,7 +232,7 @@ def _mark(parts: Path, number: int, shard: Shard) -> None:
 
 
 def _marked(out: Path, parts: Path, number: int) -> Shard | None:
-    """Return the shard that a mark speaks of, None where there is none."""
+    """Return the shard to which a marker belongs, or None if there is none."""
     path = _mark_path(parts, number)
     if not path.exists():
         return None

@@ -227,7 +227,7 @@ class Engine:
         kept = state["optimiser"]["param_groups"][0]
         wanted = self.optimiser.state_dict()["param_groups"][0]
         if kept.keys() != wanted.keys() and changed:
-            return ["the optimiser starts anew"]
+            return ["the optimiser starts again without its previous state"]
         # The state contains the weight decay of the earlier run, but that of the options applies.
         weight_decays = [group["weight_decay"] for group in groups]
         self.optimiser.load_state_dict(state["optimiser"])

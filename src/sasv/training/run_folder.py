@@ -139,7 +139,9 @@ class RunFolder:
                 f"{name} was {before!r}, now {now!r}" if before != now else f"{name}: {now} changed"
             ]
         if found == "unknown":
-            self.notes.append(f"{name} was {before}, which is gone; {now} is taken for the same")
+            self.notes.append(
+                f"{name} was {before}, which no longer exists; {now} is assumed to be the same"
+            )
         return []
 
     def _table_changes(
@@ -216,8 +218,8 @@ class RunFolder:
         write_bytes(self.state, torch_bytes(state | {"history": history}))
 
     def _read(self, name: str) -> dict[str, Any]:
-        """Return a JSON object of the earlier run, empty if there is none. SasvError if it is
-        broken.
+        """Return a JSON object of the earlier run, empty if there is none. Raises SasvError if it
+        is broken.
         """
         path = self.path / name
         if not path.exists():

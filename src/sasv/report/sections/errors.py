@@ -18,7 +18,7 @@ def worst(system: System, table: Utterances | None, most: int) -> Section:
 
     Args:
         system: its trials.
-        table: where the audio of the tested utterances lies.
+        table: utterance table with the audio of the tested utterances.
         most: errors of each kind.
     """
     scores = system.measure.scores
