@@ -221,7 +221,7 @@ def test_broken_manifests(speech, tmp_path):
     with pytest.raises(SasvError, match="line 1: not an object of a manifest"):
         prepared("lhotse", path, tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SasvError, match="no manifest of lhotse in it"):
+    with pytest.raises(SasvError, match="contains no manifest of lhotse"):
         prepared("lhotse", tmp_path / "empty", tmp_path / "out")
     manifest(tmp_path / "r" / "recordings.jsonl", recording(speech, 0))
     for place in (tmp_path / "r", tmp_path / "r" / "recordings.jsonl"):
@@ -304,7 +304,7 @@ def test_columns_of_other_names_and_kinds(speech, tmp_path):
     for wrong, message in (({"who": "who"}, "--columns names who"), ({"speaker": "z"}, "column z")):
         with pytest.raises(SasvError, match=message):
             prepared("huggingface", speech / "own.parquet", tmp_path / "out", columns=wrong)
-    with pytest.raises(SasvError, match="--columns is only for the corpus huggingface"):
+    with pytest.raises(SasvError, match="--columns can only be used with the corpus huggingface"):
         prepared("lhotse", speech, tmp_path / "out", columns=columns)
 
 
@@ -318,12 +318,12 @@ def test_broken_datasets(tmp_path):
     empty = dataset(tmp_path / "z.parquet", [{"bytes": None, "path": None}], speaker=["a"])
     (tmp_path / "none").mkdir()
     for path, message in (
-        (tmp_path / "cut.parquet", "not a Parquet or Arrow file, or cut short"),
-        (tmp_path / "s", "not a Parquet or Arrow file, or cut short"),
+        (tmp_path / "cut.parquet", "not a Parquet or Arrow file, or truncated"),
+        (tmp_path / "s", "not a Parquet or Arrow file, or truncated"),
         (numbers, "its audio is list<.*>, not a recording"),
         (nobody, "row 0: has no speaker"),
         (empty, "row 0: has no audio"),
-        (tmp_path / "none", "no dataset in it.*hf download"),
+        (tmp_path / "none", "contains no dataset.*hf download"),
         (tmp_path / "user" / "name", "no such folder"),
     ):
         with pytest.raises(SasvError, match=message):

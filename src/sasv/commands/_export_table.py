@@ -22,12 +22,12 @@ class ExportTableOptions(Options):
     Args:
         table: utterance table.
         out: output folder.
-        format: lhotse writes manifests that name the recordings where they are (recordings,
-            supervisions, and cuts); huggingface writes Parquet files that contain the recordings.
+        format: lhotse writes manifests that refer to the recordings (recordings, supervisions, and
+            cuts); huggingface writes Parquet files that contain the recordings.
         where: write only the rows with this ``column=value``.
         shard_size: size of a Parquet file, for instance 500MB.
-        audio: keep recordings in Parquet files as they are, or write FLAC where that keeps their
-            samples to the bit.
+        audio: copy recordings into Parquet files unchanged, or convert them to FLAC if that
+            preserves their samples exactly.
         num_workers: number of threads that read recordings for Parquet files.
     """
 

@@ -27,7 +27,7 @@ class PrepareOptions(Options):
         folder: folder of the corpus, as unpacked.
         out: output folder, for utterances.tsv, enrolments_PART.tsv, and trials_PART.tsv.
         protocol: list of the copies (corpus copies); by default the only list in the folder.
-        columns: columns of a dataset of Hugging Face where they have unusual names, for instance
+        columns: columns of a dataset of Hugging Face if they have unusual names, for instance
             --columns.speaker reader; also audio, utterance, label, attack, and others.
         allow_missing: leave out missing and unreadable files instead of failing.
         seconds: read the header of every file for the column seconds, which also checks the files;
@@ -57,10 +57,13 @@ def prepare(options: PrepareOptions) -> Prepared:
         raise SasvError(f"{options.folder}: there is no such folder; check the path")
     if options.protocol and options.corpus != "copies":
         raise SasvError(
-            f"--protocol is only for the corpus copies; {options.corpus} contains its own lists"
+            f"--protocol can only be used with the corpus copies; {options.corpus} contains its "
+            "own lists"
         )
     if options.columns and options.corpus != "huggingface":
-        raise SasvError(f"--columns is only for the corpus huggingface, not {options.corpus}")
+        raise SasvError(
+            f"--columns can only be used with the corpus huggingface, not with {options.corpus}"
+        )
     check_channel(options.channel)
     given: tuple[Path | dict[str, str], ...] = ()
     if options.protocol:

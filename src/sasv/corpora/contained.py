@@ -1,5 +1,5 @@
-"""Recordings that are no files of their own: those inside the files of a dataset, and parts of
-longer recordings.
+"""Recordings that are not separate files: those inside the files of a dataset, and parts of longer
+recordings.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +16,10 @@ SHARD_BYTES = 10**9
 
 @dataclass(frozen=True)
 class Contained:
-    """Recordings to be written into tars before a table can name them.
+    """Recordings that have to be written into tars before a table can refer to them.
 
     Attributes:
-        utterances: their names.
+        utterances: names of their utterances.
         read: yields (suffix, bytes) of each, in the same order.
     """
 
@@ -28,7 +28,7 @@ class Contained:
 
 
 def write_contained(contained: Contained, out: Path) -> dict[str, str]:
-    """Write recordings into tars with indexes, ``out/audio/shard-000000.tar`` and on.
+    """Write recordings into tars with indexes, ``out/audio/shard-000000.tar`` and so on.
 
     Returns:
         Utterance -> the path of its recording, as a table contains it.

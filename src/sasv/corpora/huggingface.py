@@ -1,7 +1,7 @@
 """Audio datasets of Hugging Face on this machine: Parquet files, or what ``save_to_disk`` wrote.
 
-Both are read by pyarrow. Recordings inside the files are written into tars, unchanged; those that
-the dataset names by path stay where they are.
+Both are read with pyarrow. Recordings inside the files are written into tars, unchanged; recordings
+to which the dataset refers by path are not copied.
 """
 
 import json
@@ -47,7 +47,7 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a dataset, and the split that it belongs to."""
+    """A file of a dataset, and the split to which it belongs."""
 
     path: Path
     split: str
@@ -80,11 +80,11 @@ def read(folder: Path, columns: Mapping[str, str] | None = None) -> CorpusLists:
     """Read a dataset: a folder or a single file.
 
     Args:
-        folder: where it is.
+        folder: path of the dataset.
         columns: column of the utterance table -> column of the dataset; by default the usual names.
 
     Raises:
-        SasvError: there is no dataset, a file is broken, or nothing says who speaks.
+        SasvError: there is no dataset, a file is damaged, or there is no column with the speaker.
     """
     files = _files(folder)
     chosen = _columns(files[0], columns or {})
@@ -130,10 +130,10 @@ class _Row:
     """A row of a dataset.
 
     Attributes:
-        file: where it is.
-        number: its place in the file, from 0.
-        audio: path of the recording as the dataset names it; may be empty.
-        contained: the recording is in the file.
+        file: file that contains the row.
+        number: its position in the file, from 0.
+        audio: path of the recording in the dataset; may be empty.
+        contained: whether the recording is in the file.
         cells: column of the utterance table -> text.
     """
 
@@ -161,8 +161,8 @@ def _files(folder: Path) -> list[_File]:
         found.append(_File(path, match[1] if match else "all"))
     if not found:
         raise SasvError(
-            f"{folder}: no dataset in it; expected Parquet files, or what save_to_disk wrote "
-            "(to fetch one: hf download NAME --repo-type dataset --local-dir FOLDER)"
+            f"{folder}: contains no dataset; expected Parquet files, or the files of save_to_disk "
+            "(download a dataset with hf download NAME --repo-type dataset --local-dir FOLDER)"
         )
     return found
 
@@ -174,11 +174,14 @@ def _saved(folder: Path, split: str) -> list[_File]:
         names = [str(item["filename"]) for item in state["_data_files"]]
     except (TypeError, KeyError) as error:
         raise SasvError(
-            f"{folder / 'state.json'}: names no files; save the dataset again"
+            f"{folder / 'state.json'}: lists no files; save the dataset again"
         ) from error
     for name in names:
         if not (folder / name).is_file():
-            raise SasvError(f"{folder / name}: no such file, which state.json names; fetch it")
+            raise SasvError(
+                f"{folder / name}: this file is listed in state.json, but does not exist; download "
+                "it"
+            )
     return [_File(folder / name, split) for name in names]
 
 
@@ -215,7 +218,7 @@ def _columns(file: _File, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """Return the features that Hugging Face notes beside the columns; none where it did not."""
+    """Return the features that Hugging Face stores with the columns, or none."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = noted["info"]["features"]
@@ -227,7 +230,7 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str]:
-    """Return the names of the classes that the numbers of a column stand for."""
+    """Return the names of the classes to which the numbers of a column refer."""
     names = _features(schema).get(column, {}).get("names")
     return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -319,5 +322,5 @@ def _recordings(files: Sequence[_File], column: str) -> Iterator[tuple[str, byte
 def _broken(path: Path, error: Exception) -> SasvError:
     reason = " ".join(str(error).split())[:100]
     return SasvError(
-        f"{path}: not a Parquet or Arrow file, or cut short ({reason}); fetch it again"
+        f"{path}: not a Parquet or Arrow file, or truncated ({reason}); download it again"
     )

@@ -34,10 +34,14 @@ MANIFEST = re.compile(r"(?:.*[._-])?(cuts|recordings|supervisions)(?:[._-](.+?))
 
 SHAR_PART = re.compile(r"\d{6,}")
 PARENTS = 3
-"""Relative paths are relative to the folder in which lhotse ran: as many parents are tried."""
+"""Number of parent folders that are tried for relative paths, which are relative to the folder in
+which lhotse ran.
+"""
 
 SAME_SECONDS = 0.01
-"""A cut that differs by less from its recording is the whole recording."""
+"""A cut whose length differs by less than this number of seconds from its recording is the whole
+recording.
+"""
 
 COPIED = ("gender", "language")
 CUSTOM = ("attack", "source", "codec")
@@ -73,8 +77,8 @@ def read(path: Path) -> CorpusLists:
     """Read a manifest, or all manifests of a folder.
 
     Raises:
-        SasvError: a manifest is broken, or something in it is no speech of one speaker as it was
-            recorded (mixed, padded, or perturbed cuts, cuts of several speakers, commands).
+        SasvError: a manifest is invalid, or contains something other than unmodified speech of one
+            speaker (mixed, padded, or perturbed cuts, cuts of several speakers, commands).
     """
     lists = CorpusLists(path if path.is_dir() else path.parent, [], files=set())
     files: set[str] = set()
@@ -149,12 +153,15 @@ def _pieces(path: Path, notes: list[str]) -> Iterator[_Piece]:
         return
     if not found["recordings"]:
         raise SasvError(
-            f"{path}: no manifest of lhotse in it; expected cuts*.jsonl.gz, or "
+            f"{path}: contains no manifest of lhotse; expected cuts*.jsonl.gz, or "
             "recordings*.jsonl.gz and supervisions*.jsonl.gz"
         )
     for part, file in found["recordings"].items():
         if part not in found["supervisions"]:
-            raise SasvError(f"{file}: has no supervisions beside it, which name the speakers")
+            raise SasvError(
+                f"{file}: there is no file of supervisions in the same folder, which gives the "
+                "speakers"
+            )
         yield from _of_supervisions(file, found["supervisions"][part], part)
 
 
@@ -164,7 +171,7 @@ def _of_pair(path: Path, found: dict[str, dict[str, Path]]) -> Iterator[_Piece]:
     other = KINDS[3 - KINDS.index(kind)]
     beside = path.with_name(other.join(path.name.rsplit(kind, 1)))
     if not beside.exists():
-        raise SasvError(f"{path}: needs {beside.name} beside it")
+        raise SasvError(f"{path}: needs {beside.name} in the same folder")
     part = next(iter(found[kind]))
     both = {kind: path, other: beside}
     yield from _of_supervisions(both["recordings"], both["supervisions"], part)
@@ -306,7 +313,7 @@ def _members(tar: str) -> dict[str, str]:
 
 
 def _exists(path: str) -> bool:
-    """Whether there is a file; an object behind an address counts as existing."""
+    """Whether a file exists; an object in remote storage counts as existing."""
     if scheme_of(path) or ".tar#" in path:
         return True
     return Path(joined("", path)).is_file()

@@ -1,9 +1,9 @@
-"""Packs a table on many machines, to the bytes that one process writes.
+"""Packs a table on many machines, with the same bytes as in one process.
 
-What a tar holds follows from the sizes of the recordings before it. The sizes are therefore known
-first: from the disk where recordings are packed as they are, and by encoding them once where they
-are packed as FLAC. Then every tar can be written by itself, and a finished tar has a mark beside
-the plan.
+The content of a tar depends on the sizes of the recordings before it. Therefore the sizes are
+determined first: from the disk if recordings are packed unchanged, or by encoding them once if they
+are packed as FLAC. Then every tar can be written independently, and a finished tar is recorded by a
+marker in the folder of the plan.
 """
 
 import shutil
@@ -42,11 +42,11 @@ PLAN = "plan.tsv"
 MARK = {"members": int, "bytes": int, "sha256": str}
 
 Run = Callable[[Callable[..., None]], None]
-"""Has shards done by a function that is given the table, the options, and the shard ``i/n``."""
+"""Runs a function of the table, the options, and the shard ``i/n`` for all shards."""
 
 
 class Range(NamedTuple):
-    """The recordings of a tar: the first, and how many."""
+    """The recordings of a tar: the first one, and their number."""
 
     first: int
     members: int
@@ -62,10 +62,10 @@ def pack_in_shards(
     num_workers: int = 4,
     verify: bool = False,
 ) -> Packed:
-    """Pack a table as ``packing.pack`` does, with others doing the work.
+    """Pack a table as ``packing.pack`` does, but in shards.
 
     Args:
-        run: has ``measure_shard`` and ``write_shard`` done for all shards, and waits.
+        run: runs ``measure_shard`` and ``write_shard`` for all shards, and waits for them.
         count: number of shards.
         utterances: the table.
         out: folder for the tars.
@@ -73,10 +73,10 @@ def pack_in_shards(
         audio: copy recordings unchanged, or convert them to FLAC if that preserves their samples
             exactly.
         num_workers: threads that read.
-        verify: read every finished tar again and compare its sum.
+        verify: read every finished tar again and compare its checksum.
 
     Raises:
-        SasvError: as ``packing.pack``, or a shard failed.
+        SasvError: as for ``packing.pack``, or a shard failed.
     """
     sources = sources_of(utterances, out)
     parts = _parts(out)
@@ -104,11 +104,11 @@ def pack_in_shards(
 def plan_tars(
     keys: Sequence[str], members: Sequence[tuple[str, int]], shard_bytes: int
 ) -> list[Range]:
-    """Return what each tar holds.
+    """Return the recordings of each tar.
 
     Args:
-        keys: of the recordings.
-        members: suffix and bytes of each.
+        keys: keys of the recordings.
+        members: suffix and size of each.
         shard_bytes: largest size of a tar.
     """
     plan = []
@@ -128,7 +128,7 @@ def plan_tars(
 def measure_shard(
     utterances: Utterances, out: Path, shard_bytes: int, audio: Audio, num_workers: int, shard: str
 ) -> None:
-    """Encode every n-th block of the recordings, and keep their sizes alone."""
+    """Encode every n-th block of the recordings, and keep only their sizes."""
     index, count = parse_shard(shard)
     kept = _sizes(_parts(out), index, count)
     if kept.exists():
@@ -149,10 +149,10 @@ def measure_shard(
 def write_shard(
     utterances: Utterances, out: Path, shard_bytes: int, audio: Audio, num_workers: int, shard: str
 ) -> None:
-    """Write every n-th tar of the plan, but for those that are there.
+    """Write every n-th tar of the plan, except for existing ones.
 
     Raises:
-        SasvError: a recording has changed since its size was asked for.
+        SasvError: a recording has changed since its size was determined.
     """
     index, count = parse_shard(shard)
     parts = _parts(out)
@@ -178,7 +178,7 @@ def write_shard(
 
 
 def _block(total: int, index: int, count: int) -> tuple[int, int]:
-    """Return where the block of a shard begins and ends."""
+    """Return the beginning and the end of a block of a shard."""
     return total * index // count, total * (index + 1) // count
 
 
@@ -196,7 +196,7 @@ def _sizes(parts: Path, index: int, count: int) -> Path:
 
 
 def _measured(parts: Path, count: int, total: int) -> list[tuple[str, int]]:
-    """Join what the shards measured."""
+    """Join the sizes that the shards measured."""
     members = []
     for index in range(count):
         kept = read_json(_sizes(parts, index, count), {"sizes": list})
@@ -226,7 +226,7 @@ def _mark_path(parts: Path, number: int) -> Path:
 
 
 def _mark(parts: Path, number: int, shard: Shard) -> None:
-    """Note that a tar is whole."""
+    """Record that a tar is complete."""
     about = {"members": shard.members, "bytes": shard.size, "sha256": shard.sha256}
     write_json(_mark_path(parts, number), about)
 
@@ -246,7 +246,7 @@ def _is_there(out: Path, parts: Path, number: int, of: Range, sources: Sources) 
 
 
 def _take_over(writer: Writer, parts: Path) -> None:
-    """Take over the tars that are marked."""
+    """Add the tars that have a marker."""
     for number, of in enumerate(_load_plan(parts)):
         if number < len(writer.shards):
             continue
