@@ -329,7 +329,7 @@ def test_broken_datasets(tmp_path):
         with pytest.raises(SasvError, match=message):
             prepared("huggingface", path, tmp_path / "out")
     (tmp_path / "s" / "state.json").write_text('{"_data_files": [{"filename": "gone.arrow"}]}')
-    with pytest.raises(SasvError, match=r"gone\.arrow: no such file"):
+    with pytest.raises(SasvError, match=r"gone\.arrow: this file is listed"):
         prepared("huggingface", tmp_path / "s", tmp_path / "out")
 
 

@@ -28,7 +28,7 @@ def test_unknown_names_say_what_is_known():
     with pytest.raises(SasvError, match="did you mean ecapa-tdnn"):
         ENCODERS.get("ecapa-tdn")
     with pytest.raises(
-        SasvError, match="unknown option 'width' of encoder ecapa-tdnn; known: .*channels"
+        SasvError, match="unknown option 'width' of encoder ecapa-tdnn; its options are: .*channels"
     ):
         make_encoder("ecapa-tdnn", {"width": 3})
     with pytest.raises(
