@@ -31,6 +31,7 @@ from sasv.commands._serve import served_model
 from sasv.corpora.synthetic import render
 from sasv.runtime import Verifier
 
+PARTS = ("load", "memory", "abuse", "mutated")
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 SPEAKER = "voice"
 NAMES = [
@@ -184,6 +185,7 @@ def memory(client: Client, process: int, waves: list[bytes], requests: int) -> N
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(ask, range(part * tenth, (part + 1) * tenth)))
         marks.append(resident_megabytes(process))
+        print(f"  {(part + 1) * tenth:,} requests: {marks[-1]:.0f} MB", flush=True)
     shown = ", ".join(f"{mark:.0f}" for mark in marks)
     print(f"  memory after each tenth of {requests:,} requests, MB: {shown}")
     print(f"  answers: {dict(seen)}")
@@ -306,6 +308,18 @@ def mutated(client: Client, process: int, waves: list[bytes], count: int) -> str
     return f"{count:,} damaged recordings: {dict(seen)}, {resident(process)}"
 
 
+def abuse(client: Client, process: int, waves: list[bytes], small: bool) -> None:
+    """Print what the service makes of clients that mean harm."""
+    for attack, size in (
+        (idle_connections, 50 if small else 10_000),
+        (half_bodies, 5 if small else 200),
+        (large_body, 10**7 if small else 2 * 10**9),
+        (bombs, 7200 if small else 36_000),
+        (names, len(NAMES)),
+    ):
+        print("  " + attack(client, process, waves, size), flush=True)
+
+
 def main(words: list[str] | None = None) -> None:
     """Run the measurements, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -314,10 +328,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--requests", type=int, default=20_000, help="of the part on memory")
     parser.add_argument("--mutated", type=int, default=5_000, help="damaged recordings")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which parts are measured")
     parser.add_argument("--quick", action="store_true", help="the smallest size, for a test")
     options = parser.parse_args(words)
     if options.quick:
         options.model, options.seconds, options.requests, options.mutated = "compact", 0.5, 20, 10
+    parts = options.parts.split(",")
     with tempfile.TemporaryDirectory() as folder:
         waves = recordings(options.speech, Path(folder))
         exported = served_model(options.model)
@@ -327,15 +343,14 @@ def main(words: list[str] | None = None) -> None:
                 client.enrol(SPEAKER, wave)
             header(f"the service with the model {options.model}")
             print(f"  memory at the start: {resident(process)}")
-            load(client, Verifier(exported, threads=1), waves, options.seconds)
-            memory(client, process, waves, options.requests)
-            small = options.quick
-            print("  " + idle_connections(client, process, waves, 50 if small else 10_000))
-            print("  " + half_bodies(client, process, waves, 5 if small else 200))
-            print("  " + large_body(client, process, waves, 10**7 if small else 2 * 10**9))
-            print("  " + bombs(client, process, waves, 7200 if small else 36_000))
-            print("  " + names(client, process, waves, len(NAMES)))
-            print("  " + mutated(client, process, waves, options.mutated))
+            if "load" in parts:
+                load(client, Verifier(exported, threads=1), waves, options.seconds)
+            if "memory" in parts:
+                memory(client, process, waves, options.requests)
+            if "abuse" in parts:
+                abuse(client, process, waves, options.quick)
+            if "mutated" in parts:
+                print("  " + mutated(client, process, waves, options.mutated), flush=True)
             print(f"  tracebacks in the log of the service: {log.read_text().count('Traceback')}")
 
 

@@ -39,8 +39,9 @@ class ServiceError(SasvError):
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        detail = problem.get("detail", "the response is not JSON")
-        super().__init__(f"{problem.get('title', f'status {status}')}: {detail}")
+        title = problem.get("title", _phrase(status))
+        detail = problem.get("detail", "the response does not come from a service of sasv")
+        super().__init__(f"{title}: {detail}")
         self.status = status
         self.code = str(problem.get("code", ""))
         self.problem = dict(problem)
@@ -69,7 +70,8 @@ class Client:
             ca_file: file of certificates to trust, instead of those of the system.
 
         Raises:
-            SasvError: the address does not begin with http:// or https://.
+            SasvError: the address does not begin with http:// or https://, or ``ca_file`` cannot be
+                read.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -81,7 +83,7 @@ class Client:
         self._parts = parts
         self._tls: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=ca_file or None)
+            self._tls = _trusting(ca_file)
         self._local = threading.local()
 
     def about(self) -> dict[str, Any]:
@@ -234,7 +236,8 @@ class Client:
                 status, data, retry = self._asked(method, path, body, headers)
             except (OSError, http.client.HTTPException) as error:
                 self._forget()
-                if last:
+                # Another attempt would find the same certificate.
+                if last or isinstance(error, ssl.SSLCertVerificationError):
                     detail = f"{self.url}: {error or type(error).__name__}"
                     problem = {"title": "the service cannot be reached", "detail": detail}
                     raise ServiceError(0, problem) from error
@@ -284,6 +287,20 @@ class Client:
     def close(self) -> None:
         """Close the connection of this thread."""
         self._forget()
+
+
+def _phrase(status: int) -> str:
+    """Return a status in words, of an answer that something between here and the service gave."""
+    return f"status {status} {http.client.responses.get(status, '')}".rstrip()
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    """Return what checks the certificate of the service. SasvError if the file cannot be used."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SasvError(f"{ca_file}: cannot be used as certificates to trust ({reason})") from error
 
 
 def _speaker(speaker: str) -> str:

@@ -12,12 +12,13 @@ import sasv.export.export
 from sasv.audio import read_audio
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.cli import main
-from sasv.core.errors import CheckpointError
+from sasv.core.errors import CheckpointError, SasvError
 from sasv.decision import SpeechLimits
 from sasv.embeddings.model import load_model
+from sasv.export import quantise
 from sasv.export.graph import graph_of, named, to_onnx
 from sasv.runtime import Verifier
-from sasv.runtime.model import OnnxModel
+from sasv.runtime.model import OnnxModel, new_session
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytestmark = pytest.mark.slow
@@ -103,6 +104,79 @@ def test_int8_says_what_it_costs(exported_once, checkpoint, corpus, tmp_path, ca
     assert own.fingerprint != load_model(checkpoint, "cpu").fingerprint
 
 
+def weighty(*names):
+    """Return a network of layers in a row, each after a ReLU; the first is the front-end."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights, nodes, last = [], [], "x"
+    for name in names:
+        size = (64, 32) if name == "small" else (64, 64)
+        values = rng.standard_normal(size).astype(np.float32) / 8
+        weights.append(numpy_helper.from_array(values[:, :64], f"{name}.weight"))
+        nodes.append(helper.make_node("MatMul", [last, f"{name}.weight"], [name], name))
+        nodes.append(helper.make_node("Relu", [name], [f"{name}+"], f"relu {name}"))
+        last = f"{name}+"
+    nodes[-1].output[0] = "embedding"
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 64])
+        for name in ("x", "embedding")
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_layers_of_eight_bits(monkeypatch):
+    """Not the front-end's, none of few weights, and none that moves the embeddings much."""
+    proto = weighty("front", "a", "b", "c", "small")
+    assert quantise.layers(proto, "front.") == ["a", "b", "c"]
+    with pytest.raises(SasvError, match="no layer of this network"):
+        quantise.quantised(weighty("front", "small"), "front.", [])
+    monkeypatch.setattr(quantise, "restored", lambda quantised, original, names: names)
+    moved = {"a": 0.1, "b": 0.001, "c": 0.015}
+    monkeypatch.setattr(quantise, "MOST_GROUPS", 3)
+
+    def distance(exact):
+        (alone,) = moved.keys() - exact
+        return moved[alone]
+
+    assert quantise.sensitive_layers(None, None, list("abc"), distance) == ["a"]
+    moved["b"] = 0.015
+    assert set(quantise.sensitive_layers(None, None, list("abc"), distance)) >= {"a"}
+
+
+def test_layers_are_restored(monkeypatch):
+    """A quantised network of which every layer is restored is the original."""
+    proto = weighty("front", "a", "b", "c")
+    data = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
+    monkeypatch.setattr(
+        quantise, "_Recordings", lambda waves: iter_of({"x": row[None]} for row in waves)
+    )
+
+    def embedded(one):
+        return new_session(one.SerializeToString(), 1).run(["embedding"], {"x": data})[0]
+
+    whole = quantise._quantised(proto, list("abc"), data)
+    expected = embedded(proto)
+    np.testing.assert_allclose(embedded(quantise.restored(whole, proto, set("abc"))), expected)
+    moved = [
+        np.abs(embedded(quantise.restored(whole, proto, set(names))) - expected).max()
+        for names in ("", "a", "ab", "b")
+    ]
+    assert moved[0] > moved[2] > 0 and min(moved) > 1e-4
+
+
+def iter_of(rows):
+    """Return what the quantiser reads."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Rows(CalibrationDataReader):
+        def get_next(self):
+            return next(rows, None)
+
+    return Rows()
+
+
 def test_verify_takes_an_exported_model(exported, checkpoint, corpus, capsys):
     files = [str(corpus / "audio" / f"s6-{number}.wav") for number in range(3)]
     printed = []
@@ -119,6 +193,7 @@ def test_speed_by_threads(exported, capsys):
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["threads"] == 1
     assert row["latency_ms"] > 0 and row["real_time_factor"] > 0 and row["start_ms"] > 0
+    assert row["first_score_cpu_ms"] > row["start_ms"] / 10
 
 
 def test_other_files_are_refused(exported, tmp_path, proto):

@@ -1,11 +1,14 @@
 """The routes of the service: people, enrolments, decisions, and errors."""
 
+import gzip
+import io
 import json
 import threading
 from urllib.parse import quote
 
 import numpy as np
 import pytest
+import soundfile
 
 import postgres
 from conftest import buzz
@@ -139,6 +142,66 @@ def test_two_servers_on_one_store_lose_no_enrolment(made, model):
     store.close()
 
 
+def test_a_request_is_carried_out_once_whichever_server_it_reaches(made, client_of, model):
+    from sasv.service.app import make_service
+    from sasv.service.state import ServiceState
+    from sasv.store import VoiceprintStore
+
+    first = made()
+    store = VoiceprintStore(first.engine.store.path, KEY)
+    second = make_service(model, store, ServiceState(store.database), first.settings)
+    key = api_key(first)
+    clients = [client_of(service, key) for service in (first, second)]
+    enrol(clients[0], "ann", 1)
+    path, again = "/v1/speakers/ann/enrolments", {"Idempotency-Key": "one"}
+    answers = [clients[turn].post(path, content=speech("ann", 5), headers=again) for turn in (1, 0)]
+    assert answers[0].json() == answers[1].json() and answers[0].status_code == 201
+    assert answers[1].headers["idempotency-replayed"] == "true"
+    changed = clients[0].post(path, content=speech("ann", 6), headers=again)
+    problem(changed, 422, "idempotency_conflict")
+    assert clients[1].get("/v1/speakers/ann").json()["voiceprints"][0]["recordings"] == 2
+    second.close()
+
+
+def test_a_new_key_of_the_store_stops_a_running_service(made, client_of):
+    """Until it is started with the new one; nothing is decided meanwhile."""
+    from sasv.store import VoiceprintStore
+
+    service = made(demo=True)
+    client = client_of(service)
+    enrol(client, "ann", 1)
+    assert client.get("/health/ready").status_code == 200
+    other = VoiceprintStore(service.engine.store.path, KEY)
+    other.rotate(bytes(32))
+    other.close()
+    for answer in (
+        client.get("/health/ready"),
+        client.post("/v1/verify?speaker=ann", content=speech("ann", 4)),
+        client.post("/v1/speakers/ann/enrolments", content=speech("ann", 4)),
+        client.post("/v1/identify", content=speech("ann", 4)),
+    ):
+        problem(answer, 503, "unavailable")
+
+
+def test_identification_among_hundreds(made, client_of):
+    from sasv.decision import Recording
+    from sasv.runtime import Voiceprint
+
+    service = made(demo=True)
+    client = client_of(service)
+    enrol(client, "ann", 1)
+    store, fingerprint = service.engine.store, service.engine.embedder.fingerprint
+    rng = np.random.default_rng(0)
+    with store.database.transaction():
+        for number in range(300):
+            vector = np.abs(rng.standard_normal(24)).astype(np.float32)
+            one = Recording("a.wav", vector, 5.0, 4.0)
+            store.add(Voiceprint((one,), fingerprint, f"s{number}"), "demo")
+    answer = client.post("/v1/identify?top=3", content=speech("ann", 4)).json()
+    assert answer["outcome"] == "accept" and len(answer["candidates"]) == 3
+    assert answer["candidates"][0]["speaker"] == "ann"
+
+
 @pytest.mark.slow
 def test_a_store_in_postgresql(model, client_of):
     psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -207,6 +270,37 @@ def test_sizes_and_lengths(made, client_of):
     problem(client.post("/v1/verify?speaker=ann", content=chunks), 413, "too_large")
     chunks = (big[:40_000] for _ in range(2))
     problem(client.post("/v1/speakers", content=chunks), 413, "too_large")
+
+
+def long_silence(form, subtype, seconds=60):
+    """Return a minute of silence in a format that makes little of them."""
+    stream = io.BytesIO()
+    with soundfile.SoundFile(stream, "w", 8000, 1, subtype, format=form) as file:
+        for _ in range(seconds):  # libsndfile crashes where it encodes long waveforms at once
+            file.write(np.zeros(8000, np.float32))
+    return stream.getvalue()
+
+
+def test_little_data_that_becomes_much(made, client_of):
+    """A minute of silence where a second may be sent, whatever its header says."""
+    client = client_of(made(demo=True, max_seconds=1.0))
+    client.post("/v1/speakers", json={"id": "ann"})
+    client.post("/v1/speakers/ann/enrolments", content=speech("ann", seconds=0.9))
+    flac = long_silence("FLAC", "PCM_16")
+    unknown = bytearray(flac)
+    unknown[21] &= 0xF0  # the lower 36 bits of STREAMINFO from here on: the number of samples
+    unknown[22:26] = bytes(4)
+    bodies = [flac, unknown, long_silence("OGG", "OPUS")]
+    for body in bodies:
+        assert len(body) < 25_000
+        answer = client.post("/v1/verify?speaker=ann", content=bytes(body))
+        assert answer.status_code in (413, 422), answer.text
+        assert answer.json()["code"] in ("too_long", "unreadable_audio")
+    # Nothing is unpacked that says it was packed.
+    packed = gzip.compress(speech("ann", seconds=0.9))
+    headers = {"Content-Encoding": "gzip"}
+    answer = client.post("/v1/verify?speaker=ann", content=packed, headers=headers)
+    problem(answer, 422, "unreadable_audio")
 
 
 def test_keys_scopes_and_tenants(made, client_of):

@@ -1,6 +1,9 @@
 """The server on a real socket: the Python client, streams, and malicious clients."""
 
+import datetime
+import ipaddress
 import json
+import signal
 import socket
 import threading
 import time
@@ -24,17 +27,25 @@ def running(made):
 
     servers = []
 
-    def run(connections=50, **settings):
+    def run(connections=50, certificate="", private_key="", **settings):
         service = made(**({"body_timeout": 0.6, "stream_timeout": 2.0} | settings))
-        address = Address(port=0, connections=connections, header_timeout=0.6, grace=5)
+        address = Address(
+            port=0,
+            certificate=str(certificate),
+            private_key=str(private_key),
+            connections=connections,
+            header_timeout=0.6,
+            grace=5,
+        )
         server = make_server(create_app(service), address)
         bound = listening(address)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         servers.append((server, thread))
-        port = bound.getsockname()[1]
-        return service, Client(f"http://127.0.0.1:{port}", api_key(service, "t"), 10, attempts=2)
+        url = f"http{'s' if certificate else ''}://127.0.0.1:{bound.getsockname()[1]}"
+        return service, Client(url, api_key(service, "t"), 10, 2, str(certificate))
 
+    run.servers = servers
     yield run
     for server, _ in servers:
         server.should_exit = True
@@ -191,3 +202,83 @@ def test_start_messages_are_json(running):
         with connect(f"ws://127.0.0.1:{client._parts.port}/v1/stream") as stream:
             stream.send(first)
             assert json.loads(stream.recv(5))["code"] == "invalid_request"
+
+
+def certified(folder, password=None):
+    """Write a certificate of this machine that signs itself, and its key; return both paths."""
+    x509 = pytest.importorskip("cryptography.x509", reason="cryptography is not installed")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private_key = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    sealed = serialization.NoEncryption()
+    if password:
+        sealed = serialization.BestAvailableEncryption(password)
+    encodings = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    private_key.write_bytes(key.private_bytes(*encodings, sealed))
+    return certificate, private_key
+
+
+def test_tls(running, tmp_path, monkeypatch):
+    """Requests and streams over TLS; at the end, what was accepted is finished."""
+    certificate, private_key = certified(tmp_path)
+    service, client = running(certificate=certificate, private_key=private_key)
+    client.create_speaker("eve")
+    client.enrol("eve", speech("eve"))
+    assert client.verify("eve", speech("eve", 4))["outcome"] == "accept"
+    wave = np.round(32768 * buzz(2 * RATE, PITCHES["eve"], 7)).astype("<i2").tobytes()
+    assert list(client.stream("eve", [wave]))[-1]["outcome"] == "accept"
+    with pytest.raises(ServiceError, match="self-signed certificate"):
+        Client(client.url, client.key, attempts=9).about()  # not again and again
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        Client(client.url.replace("https", "http"), attempts=1).about()
+    verify, begun = service.engine.verify, threading.Event()
+
+    def slowly(*arguments):
+        begun.set()
+        time.sleep(0.5)
+        return verify(*arguments)
+
+    monkeypatch.setattr(service.engine, "verify", slowly)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(client.verify("eve", speech("eve", 5))))
+    asking.start()
+    assert begun.wait(10)
+    server, thread = running.servers[0]
+    server.handle_exit(signal.SIGTERM, None)
+    asking.join(10)
+    thread.join(10)
+    assert not thread.is_alive() and answers[0]["outcome"] == "accept"
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        Client(client.url, client.key, attempts=1, ca_file=str(certificate)).about()
+
+
+def test_certificates_that_cannot_be_used(running, tmp_path):
+    certificate, private_key = certified(tmp_path, b"secret")
+    for pair in (
+        (certificate, private_key),  # OpenSSL would ask for the password
+        (certificate, tmp_path / "none.pem"),
+        (private_key, certificate),
+    ):
+        with pytest.raises(SasvError, match="certificate and its key cannot be used"):
+            running(certificate=pair[0], private_key=pair[1])
+    for file in (tmp_path / "none.pem", private_key):
+        with pytest.raises(SasvError, match="cannot be used as certificates"):
+            Client("https://x", ca_file=str(file))

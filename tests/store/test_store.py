@@ -236,6 +236,23 @@ def test_a_voice_that_is_enrolled_already(store):
     assert store.add(again).speaker == "eve"
 
 
+def test_more_recordings_of_a_voice_that_is_enrolled_already(store):
+    """What is added to a voiceprint is compared with other speakers, what it held is not."""
+    verifier = Verifier(threshold=0.6)
+    store.add(voiceprint("ann", 1))
+    bob = store.add(voiceprint("bob", 2))
+    entries = store.verify()
+    with pytest.raises(DuplicateVoice, match="bob: this voice is already enrolled as ann"):
+        store.extend(bob.id, voiceprint("", 1), verifier)
+    assert store.get(bob.id).net_speech == 4.0 and store.verify() == entries
+    # The same recording again is no duplicate, nor is a new voice.
+    assert store.extend(bob.id, voiceprint("", 2), verifier).net_speech == 4.0
+    assert store.extend(bob.id, voiceprint("", 3), verifier).net_speech == 8.0
+    assert store.extend(bob.id, voiceprint("", 1)).net_speech == 12.0
+    with pytest.raises(SasvError, match="made by another model"):
+        store.extend(bob.id, voiceprint("", 2, model="new"), verifier)
+
+
 def test_names_that_no_database_takes(store):
     for name in ("a\0b", "a\udc80", "a\nb", "x" * 201):
         with pytest.raises(SasvError, match="characters"):

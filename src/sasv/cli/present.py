@@ -181,12 +181,12 @@ def runtime_text(result: Mapping[str, Any], options: Any) -> str:
     """Return speed and memory by threads as a table, or as JSON."""
     if options.json:
         return json.dumps(result, indent=1)
-    lines = ["threads  real-time factor  latency of 3 s  start  memory"]
+    lines = ["threads  real-time factor  latency of 3 s   loaded  first score (CPU)  memory"]
     for row in result["rows"]:
         memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f} MB"
         lines.append(
             f"{row['threads']:7}  {row['real_time_factor']:16.4f}  {row['latency_ms']:11.1f} ms  "
-            f"{row['start_ms']:3.0f} ms  {memory}"
+            f"{row['start_ms']:4.0f} ms  {row['first_score_cpu_ms']:14.0f} ms  {memory}"
         )
     return "\n".join(lines)
 

@@ -12,7 +12,8 @@ from sasv.runtime.model import OnnxModel
 @dataclass
 class BenchmarkRuntimeOptions(Options):
     """Measure an exported model for several numbers of threads: the real-time factor, the time to
-    embed 3 s of audio, the time to load the model, and the memory.
+    embed 3 s of audio, the time to load the model, the processor time from the start of Python to
+    the first score of two recordings of 3 s, and the memory.
 
     Args:
         model: ONNX file that sasv export wrote.

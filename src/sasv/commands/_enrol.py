@@ -33,7 +33,8 @@ class EnrolOptions(Options):
         label: which of the speaker's voiceprints it is, such as headset or phone.
         consent: note on the consent of the speaker.
         days: days after which the voiceprint is deleted; by default it is kept until it is deleted.
-        more: add the recordings to the voiceprint of this label instead of replacing it.
+        more: add the recordings to the voiceprint of this label instead of replacing it; its
+            consent and expiry stay as they are.
         duplicates: what to do if the voice is already enrolled under another name: refuse it, or
             only report it.
         channel: channel to use of recordings with several (see sasv verify).
@@ -66,6 +67,11 @@ def enrol(options: EnrolOptions) -> dict[str, Any]:
         raise SasvError(
             "sasv enrol needs at least one recording: sasv enrol STORE SPEAKER RECORDING..."
         )
+    if options.more and (options.consent or options.days is not None):
+        raise SasvError(
+            "--more does not change the consent and the expiry of a voiceprint; leave out "
+            "--consent and --days"
+        )
     store = VoiceprintStore(options.store, read_key(options.key), create=False)
     try:
         return _enrol(store, options)
@@ -77,7 +83,8 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
     verifier = Verifier(load_any(options.model, options.device, options.channel))
     voiceprint = verifier.enrol(options.recordings, options.speaker)
     tenant = options.tenant
-    refuse = options.duplicates == "refuse" and not options.more
+    refuse = options.duplicates == "refuse"
+    refusing = verifier.decider if refuse else None
     # The store itself looks for duplicates if it has to refuse them.
     found = [] if refuse else store.duplicates(voiceprint, verifier.decider, tenant)
     if options.more:
@@ -87,7 +94,7 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
                 f"{options.speaker}: there is no voiceprint to which recordings could be added; "
                 "leave out --more"
             )
-        stored = store.extend(kept[0].id, voiceprint)
+        stored = store.extend(kept[0].id, voiceprint, refusing)
     else:
         stored = store.add(
             voiceprint,
@@ -95,7 +102,7 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
             options.label,
             options.consent,
             None if options.days is None else store.clock() + SECONDS_A_DAY * options.days,
-            verifier.decider if refuse else None,
+            refusing,
         )
     for one in found:
         logger.warning(f"warning: this voice is already enrolled as {one.speaker}")

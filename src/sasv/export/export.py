@@ -9,7 +9,7 @@ from sasv.core.errors import SasvError
 from sasv.core.files import digest_of_bytes, write_bytes
 from sasv.core.version import __version__
 from sasv.embeddings.model import Model
-from sasv.export.cost import Recordings
+from sasv.export.cost import Recordings, real_time_factor
 from sasv.export.graph import OPSET, graph_of, to_onnx
 from sasv.export.proof import prove, sounds
 from sasv.export.quantise import quantised
@@ -44,13 +44,23 @@ def export_model(
     precision = FLOAT32
     fingerprint = model.fingerprint
     waves = sounds(model.specification.sample_rate, model.specification.min_samples)
+    original = b""
     if int8 is not None:
         precision = INT8
+        original = proto.SerializeToString()
         proto = quantised(proto, f"encoder.{graph.encoder.frontend_attribute}.", int8.ranges)
         fingerprint = digest_of_bytes(model.fingerprint, INT8, proto.SerializeToString())
         waves = int8.proof
-    proof = prove(model, proto.SerializeToString(), waves)
+    exported = proto.SerializeToString()
+    proof = prove(model, exported, waves)
     proof.check(precision)
+    if int8 is not None:
+        rate = model.specification.sample_rate
+        before, after = (real_time_factor(one, waves, rate) for one in (original, exported))
+        logger.info(
+            f"eight bits: {len(exported) / 1e6:.1f} MB instead of {len(original) / 1e6:.1f} MB, "
+            f"real-time factor {after:.4f} instead of {before:.4f} (one thread)"
+        )
     record = Record(
         specification=checkpoint.specification,
         fingerprint=fingerprint,

@@ -10,7 +10,7 @@ import numpy as np
 
 from sasv.core.errors import SasvError
 from sasv.embeddings.model import Model
-from sasv.runtime.model import new_session, run_session
+from sasv.runtime.model import new_session, onnx_runtime, run_session
 from sasv.runtime.record import CM_SCORE, EMBEDDING
 from sasv.scores import unit
 
@@ -105,8 +105,9 @@ def prove(model: Model, exported: bytes, waves: Sequence[np.ndarray]) -> Proof:
     Raises:
         SasvError: ONNX Runtime cannot load or run the exported model.
     """
-    import onnxruntime
     import torch
+
+    onnxruntime = onnx_runtime()
 
     specification = model.specification
     try:

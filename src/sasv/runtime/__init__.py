@@ -1,6 +1,8 @@
 """Verification without PyTorch: runs exported models with ONNX Runtime."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sasv.core.lazy import lazily
 
 if TYPE_CHECKING:
     from sasv.runtime.verifier import Candidate, Stream, Verifier, Voiceprint
@@ -8,10 +10,4 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "Stream", "Verifier", "Voiceprint"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the verifier when it is first used."""
-    if name in __all__:
-        import sasv.runtime.verifier as module
-
-        return getattr(module, name)
-    raise AttributeError(f"module 'sasv.runtime' has no attribute '{name}'")
+__getattr__ = lazily(__name__, {"verifier": __all__})

@@ -91,7 +91,12 @@ class OnnxModel(Embedder):
 
 
 def onnx_runtime() -> Any:
-    """Return the module ``onnxruntime``. Raises MissingExtra if it is not installed."""
+    """Return the module ``onnxruntime``. Raises MissingExtra if it is not installed.
+
+    Since version 1.32 the module sends telemetry to its maker. Only an environment variable that is
+    set before the import prevents this; an operator who wants telemetry sets it to 0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -101,14 +101,14 @@ def _add_health(app: FastAPI) -> None:
     @app.get("/health/ready", tags=["service"])
     async def ready(request: Request) -> Health:
         """Report whether the service accepts requests. It does not while it is stopping, or if its
-        store is not available.
+        store is not available or has a new key.
         """
         service = service_of(request)
         if service.stopping:
             raise Problem(
                 503, "stopping", ("the service is stopping and only finishes accepted requests")
             )
-        await service.workers.store(service.state.check)
+        await service.workers.store(service.engine.store.check)
         return Health(status="ready")
 
     @app.get(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import FrameType
@@ -127,6 +128,8 @@ def make_server(app: Guard, address: Address) -> Server:
     Raises:
         SasvError: certificate or key cannot be used.
     """
+    if address.certificate:
+        _check_certificate(address.certificate, address.private_key)
     protocol = guarded_protocol(address.connections, address.header_timeout)
     config = uvicorn.Config(
         app,
@@ -146,15 +149,25 @@ def make_server(app: Guard, address: Address) -> Server:
         ssl_certfile=address.certificate or None,
         ssl_keyfile=address.private_key or None,
     )
-    try:
-        config.load()
-    except OSError as error:
-        raise SasvError(
-            f"{address.certificate}: the certificate and its key cannot be used ({error}); check "
-            "--tls-certificate and --tls-key"
-        ) from error
+    config.load()
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return Server(config, app.service)
+
+
+def _check_certificate(certificate: str, private_key: str) -> None:
+    """Raise SasvError if a certificate and its key cannot be used.
+
+    This includes a key with a password, for which OpenSSL would ask at the terminal.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, private_key, password=lambda: b"-")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise SasvError(
+            f"{certificate}, {private_key}: the certificate and its key cannot be used ({reason}); "
+            "--tls-certificate and --tls-key need PEM files, and the key may not have a password"
+        ) from error
 
 
 def listening(address: Address) -> socket.socket:

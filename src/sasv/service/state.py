@@ -82,10 +82,6 @@ class ServiceState:
         with database.transaction():
             database.prepare(TABLES, False)
 
-    def check(self) -> None:
-        """Raise an error if the file cannot be read."""
-        self.database.execute("SELECT 1 FROM service_keys LIMIT 1")
-
     def add_key(self, key: ApiKey) -> None:
         """Store an API key."""
         self.database.execute(

@@ -3,9 +3,16 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from sasv.core.errors import SasvError
+from sasv.decision import Recording
 from sasv.runtime.verifier import Voiceprint
 
 SECONDS_A_DAY = 86_400.0
+
+MOST_CHARACTERS = 200
+"""Maximum length of the name of a speaker or tenant, and of a label."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +68,16 @@ class Receipt:
     deleted: tuple[str, ...]
     entry: int
     digest: str
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise SasvError if a database could not store or find a name."""
+    if len(name) > MOST_CHARACTERS:
+        raise SasvError(f"the {what} has {len(name)} characters; at most {MOST_CHARACTERS}")
+    if "\0" in name or not name.isprintable():
+        raise SasvError(f"the {what} {name!r} contains characters that cannot be printed")
+
+
+def content_of(recording: Recording) -> bytes:
+    """Return what a recording and its copy have in common and no two others."""
+    return np.asarray(recording.vector, "<f4").tobytes()

@@ -11,12 +11,13 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sasv.core.errors import SasvError
-from sasv.decision import Recording, Verifier
+from sasv.core.errors import SasvError, StorageError
+from sasv.decision import Verifier
 from sasv.runtime.verifier import Voiceprint
 from sasv.scores import unit
 from sasv.store.audit import AuditTrail
@@ -24,34 +25,13 @@ from sasv.store.database import Database, Row, VectorTable
 from sasv.store.duplicates import Duplicate, DuplicateVoice, same_voice
 from sasv.store.keys import decrypted, encrypted, new_key
 from sasv.store.postgres import PostgresDatabase, is_address
-from sasv.store.record import Receipt, Stored
+from sasv.store.record import Receipt, Stored, check_name, content_of
+from sasv.store.schema import COLUMNS, TABLES
 from sasv.store.search import Directions, direction_of
 from sasv.store.settings import Settings
 from sasv.store.sqlite import SqliteDatabase
 
 FORMAT = 1
-
-TABLES = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value {blob} NOT NULL);
-CREATE TABLE voiceprints (
-    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, speaker TEXT NOT NULL, label TEXT NOT NULL,
-    model TEXT NOT NULL, net_speech {real} NOT NULL, created {real} NOT NULL, used {real},
-    expires {real}, consent TEXT NOT NULL, sealed {blob} NOT NULL,
-    UNIQUE (tenant, speaker, label)
-);
-CREATE TABLE optouts (digest TEXT PRIMARY KEY, time {real} NOT NULL);
-CREATE TABLE audit (
-    number {number} PRIMARY KEY, time {real} NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
-    details TEXT NOT NULL, digest TEXT NOT NULL
-);
-"""
-COLUMNS = "id, tenant, speaker, label, model, net_speech, created, expires, consent, used, sealed"
-"""All but the last two are encrypted together with the embeddings, so that no row can be changed
-unnoticed.
-"""
-
-MOST_CHARACTERS = 200
-"""Maximum length of the name of a speaker or tenant, and of a label."""
 
 MOST_DUPLICATES = 10
 """Number of voiceprints, those with the highest cosines, that are compared with a new one."""
@@ -142,6 +122,10 @@ class VoiceprintStore:
         """Close the file, or the connection."""
         self._database.close()
 
+    def check(self) -> None:
+        """Raise StorageError where the store cannot be read, or its key was changed meanwhile."""
+        self._data_key()
+
     def add(
         self,
         voiceprint: Voiceprint,
@@ -170,7 +154,7 @@ class VoiceprintStore:
         if not speaker:
             raise SasvError("a voiceprint needs the name of its speaker to be stored")
         for what, name in (("speaker", speaker), ("tenant", tenant), ("label", label)):
-            _check_name(what, name)
+            check_name(what, name)
         if not voiceprint.recordings:
             raise SasvError(f"the voiceprint of {speaker} contains no recording")
         identifier = uuid.uuid4().hex
@@ -207,22 +191,26 @@ class VoiceprintStore:
         """Return the voiceprints of a speaker that have not expired."""
         return self._select("speaker = ? AND tenant = ?", (speaker, tenant))
 
-    def extend(self, identifier: str, more: Voiceprint) -> Stored:
+    def extend(self, identifier: str, more: Voiceprint, verifier: Verifier | None = None) -> Stored:
         """Add the recordings of a further enrolment to a voiceprint. One that it holds already, for
         instance of a request that is repeated because its answer was lost, counts once.
 
+        Args:
+            identifier: of the voiceprint.
+            more: the recordings; the speaker is that of the voiceprint.
+            verifier: refuse recordings that this takes for another speaker of the tenant, as in
+                ``add``.
+
         Raises:
+            DuplicateVoice: the voice of the recordings is already enrolled under another name.
             SasvError: there is no such voiceprint, or another model made it.
         """
+        # Before the transaction as well, so that what is read for it keeps no other writer waiting.
+        self._extendable(identifier, more, verifier)
         with self._database.transaction():
-            found = self.get(identifier)
-            if found.model != more.model:
-                raise SasvError(
-                    f"the voiceprint of {found.speaker} was made by another model; enrol the "
-                    "speaker again"
-                )
-            held = {_content(recording) for recording in found.voiceprint.recordings}
-            new = [recording for recording in more.recordings if _content(recording) not in held]
+            found = self._extendable(identifier, more, verifier)
+            held = {content_of(recording) for recording in found.voiceprint.recordings}
+            new = [recording for recording in more.recordings if content_of(recording) not in held]
             if not new:
                 return found
             recordings = (*found.voiceprint.recordings, *new)
@@ -415,6 +403,17 @@ class VoiceprintStore:
                 self._check_direction(stored)
         return number
 
+    def _extendable(self, identifier: str, more: Voiceprint, verifier: Verifier | None) -> Stored:
+        """Return a voiceprint to which recordings may be added."""
+        found = self.get(identifier)
+        if found.model != more.model:
+            raise SasvError(
+                f"the voiceprint of {found.speaker} was made by another model; enrol the "
+                "speaker again"
+            )
+        self._refuse_duplicates(replace(more, speaker=found.speaker), verifier, found.tenant)
+        return found
+
     def _refuse_duplicates(
         self, voiceprint: Voiceprint, verifier: Verifier | None, tenant: str
     ) -> None:
@@ -475,12 +474,14 @@ class VoiceprintStore:
 
     def _data_key(self) -> bytes:
         """Return the data key. It is read again, because another process may have rotated it."""
-        return decrypted(self._owner_key, self._settings.get("data_key"), "data_key", self.path)
-
-
-def _content(recording: Recording) -> bytes:
-    """Return what a recording and its copy have in common and no two others."""
-    return np.asarray(recording.vector, "<f4").tobytes()
+        sealed = self._settings.get("data_key")
+        try:
+            return decrypted(self._owner_key, sealed, "data_key", self.path)
+        except SasvError as error:
+            raise StorageError(
+                f"{self.path}: its key was changed meanwhile (sasv store rotate); start again with "
+                "the new key"
+            ) from error
 
 
 def _context(known: Sequence[Any]) -> str:
@@ -488,11 +489,3 @@ def _context(known: Sequence[Any]) -> str:
     describe it.
     """
     return json.dumps(list(known))
-
-
-def _check_name(what: str, name: str) -> None:
-    """Raise SasvError if a database could not store or find a name."""
-    if len(name) > MOST_CHARACTERS:
-        raise SasvError(f"the {what} has {len(name)} characters; at most {MOST_CHARACTERS}")
-    if "\0" in name or not name.isprintable():
-        raise SasvError(f"the {what} {name!r} contains characters that cannot be printed")
