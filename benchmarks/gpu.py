@@ -44,7 +44,8 @@ from sasv.vocoders import make_vocoder
 from sasv.vocoders.hn_nsf import Network
 
 ENCODERS = ("ecapa-tdnn", "mfa-conformer", "ska-tdnn", "campplus")
-FASTEST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "compile": True}
+COMPILED: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "compile": True}
+FASTEST: dict[str, Any] = COMPILED | {"compile_mode": "reduce-overhead"}
 WAYS: tuple[dict[str, Any], ...] = (
     {"precision": "bfloat16", "channels_last": True},
     {"precision": "float16", "channels_last": True},
@@ -52,7 +53,7 @@ WAYS: tuple[dict[str, Any], ...] = (
     {"precision": "float32"},
     {"precision": "float32", "tf32": True},
 )
-STEPS_SECONDS = 150
+STEPS_SECONDS = 170
 """The steps may take this long; what is left of them is named."""
 CLASSES = [f"id{number:05}" for number in range(5994)]
 SAMPLES = 32240  # the published crop of 2 s
@@ -162,7 +163,10 @@ def one_step(run: Run, engine: Engine, pairs: int) -> Callable[[], None]:
 def steps(run: Run) -> None:
     """Whole steps of the published Stage 1; profile.txt says where their time goes."""
     until = min(run.deadline, time.monotonic() + STEPS_SECONDS)
-    ways = [(name, way) for way in (FASTEST, *WAYS) for name in ENCODERS]
+    # To compile CAM++ takes longer than all the rest.
+    compiled = [(name, way) for way in (FASTEST, COMPILED) for name in ENCODERS[:3]]
+    eager = [(name, way) for way in WAYS for name in ENCODERS]
+    ways = eager[: len(ENCODERS)] + compiled + eager[len(ENCODERS) :]
     if run.quick:
         ways = [(name, {"precision": "float32"}) for name in ENCODERS]
     for name, way in ways:
@@ -174,7 +178,7 @@ def steps(run: Run) -> None:
             with arithmetic(tf32=way.get("tf32", False)):
                 step = one_step(run, engine_of(run, name, **way), run.pairs)
                 seconds = run.median(step)
-                if way in (FASTEST, WAYS[0]) or run.quick:
+                if way in (FASTEST, COMPILED, WAYS[0]) or run.quick:
                     profile(run, title, step)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             print(f"  {title:42} failed: {str(error).splitlines()[0]}")

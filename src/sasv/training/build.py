@@ -159,7 +159,7 @@ def build_engine(
         use_channels_last(encoder)
     averages = make_averages(options, system)  # a copy of the system, which is never compiled
     if options.compile:
-        system.compile_encoder(device)
+        system.compile_encoder(device, options.compile_mode)
     optimiser = make_optimiser(
         options.optimiser,
         parameter_groups(encoder, head),

@@ -74,8 +74,8 @@ class System(nn.Module):
                 norm.eval()
         return self
 
-    def compile_encoder(self, device: torch.device) -> None:
-        """Compile the part of the encoder after its front-end.
+    def compile_encoder(self, device: torch.device, mode: str) -> None:
+        """Compile the part of the encoder after its front-end, in a mode of torch.compile.
 
         Raises:
             SasvError: the device is a CPU and there is no C++ compiler.
@@ -85,7 +85,7 @@ class System(nn.Module):
                 "--compile needs a C++ compiler on a CPU, but none is installed; install g++ or "
                 "leave out --compile"
             )
-        self.compiled = torch.compile(self.encoder.embed_features)
+        self.compiled = torch.compile(self.encoder.embed_features, mode=mode)
 
     def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
         """Compute the loss.

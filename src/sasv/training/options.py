@@ -97,6 +97,8 @@ class ModelOptions(Options):
         deterministic: use deterministic algorithms only, so that training on a GPU is reproducible
             to the byte; slower. (Training on a CPU always is.)
         compile: compile the encoder with torch.compile (takes half a minute at the start).
+        compile_mode: mode of torch.compile; reduce-overhead replays CUDA graphs, which helps where
+            starting the kernels takes longer than computing them.
         channels_last: on a GPU, use the channels-last memory format for convolutions, which is
             faster in half precision; it has no effect on a CPU.
     """
@@ -112,6 +114,7 @@ class ModelOptions(Options):
     tf32: bool = False
     deterministic: bool = False
     compile: bool = False
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
     channels_last: bool = False
 
 
