@@ -166,7 +166,7 @@ def test_a_raw_backbone_is_no_model_and_says_how_to_train_on_it(hub_folders, nam
 HEARD = [
     ({"sampling_rate": 8000}, "backbone is for 8000 Hz, but only those for 16000 Hz"),
     ({"sampling_rate": 16000, "do_normalize": False}, r"not normalised; .*\{normalise: false\}"),
-    ('{"sampling_rate": 16', r"preprocessor_config\.json: broken JSON .*; fetch it again"),
+    ('{"sampling_rate": 16', r"preprocessor_config\.json: invalid JSON .*; fetch it again"),
     ([16000], r"preprocessor_config\.json: contains no object; fetch it again"),
 ]
 

@@ -100,7 +100,7 @@ def test_recipes_parse_and_unknown_keys_are_errors(tmp_path, capsys):
         assert path.read_text().startswith("#")
     assert cli.main(["train", "stage9"]) == 2
     assert (
-        "recipes: large-margin, stage1-small, stage1-tiny, stage1-voxceleb2, stage2-"
+        "the recipes are: large-margin, stage1-small, stage1-tiny, stage1-voxceleb2, stage2-"
         in capsys.readouterr().err
     )
     (tmp_path / "bad.yaml").write_text("utterances: u\nout: o\nlearning_rate: 3\n")

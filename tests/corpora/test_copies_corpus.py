@@ -73,7 +73,7 @@ def test_a_table_with_a_header(tmp_path):
     ("lists", "said"),
     [
         ({}, "must contain exactly one list, but contains none; choose one with --protocol"),
-        ({"a.txt": "x", "b.txt": "y"}, "found a.txt, b.txt"),
+        ({"a.txt": "x", "b.txt": "y"}, "contains a.txt, b.txt"),
         ({"a.txt": ""}, "contains no line"),
         ({"a.txt": "s x - world spoof\nnonsense"}, "line 2: expected"),
         ({"a.txt": "s twice - world spoof"}, "several files have the name twice"),

@@ -46,7 +46,7 @@ def test_utterances(tmp_path):
     assert table.seconds.tolist() == [1.5, 2.0]
     assert table.where("speaker=s2").ids == ["b"]
     assert table.where("speaker=s2,s1").ids == ["a", "b"]
-    with pytest.raises(TableError, match="no row has speaker=s9; values of speaker: s1, s2"):
+    with pytest.raises(TableError, match="no row has speaker=s9; the values of speaker are: s1, s2"):
         table.where("speaker=s9")
     with pytest.raises(TableError, match="column split is missing"):
         table.where("split=train")
@@ -70,7 +70,7 @@ def test_line_ends_and_blank_lines(tmp_path, change):
 def test_a_wrong_row_that_is_not_utf8_is_named_and_nothing_else_is_said(tmp_path, capfd):
     path = tmp_path / "u.tsv"
     path.write_bytes(UTTERANCES.replace("\nb\t", "\nb\t\xe9\t").encode("latin-1"))
-    with pytest.raises(TableError, match="line 3: 7 cells, the header has 6"):
+    with pytest.raises(TableError, match="line 3: the row has 7 cells, but the header has 6"):
         load_utterances(path)
     assert capfd.readouterr().err == ""
 
@@ -83,7 +83,7 @@ def test_a_table_with_the_line_ends_of_an_old_mac(tmp_path):
 
 def test_a_wrong_row_behind_empty_lines_has_the_line_of_the_file(tmp_path):
     text = UTTERANCES.replace("\nb\t", "\n\n\nb\t\t")
-    with pytest.raises(TableError, match="line 5: 7 cells, the header has 6"):
+    with pytest.raises(TableError, match="line 5: the row has 7 cells, but the header has 6"):
         load_utterances(write(tmp_path / "u.tsv", text))
 
 
@@ -142,7 +142,7 @@ def test_gzip(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "empty file"),
+        ("", "the file is empty"),
         ("utterance\tpath\na\tx\n", "column speaker is missing; the header has: utterance, path"),
         (
             UTTERANCES.replace("\nb\t", "\na\t"),
@@ -152,7 +152,7 @@ def test_gzip(tmp_path):
             UTTERANCES.replace("spoof", "fake"),
             "line 3: label 'fake' is unknown; use one of: bonafide, spoof",
         ),
-        (UTTERANCES.replace("\t1.5", ""), "line 2: 5 cells, the header has 6"),
+        (UTTERANCES.replace("\t1.5", ""), "line 2: the row has 5 cells, but the header has 6"),
         (UTTERANCES.replace("\ts1", "\t"), "line 2: the speaker is empty"),
         ("utterance\tutterance\tpath\tspeaker\n", "appears twice in the header"),
     ],

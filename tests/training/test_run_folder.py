@@ -165,10 +165,10 @@ def test_the_number_of_processes_counts(corpus, run):
 @pytest.mark.parametrize("text", ["{", "[]", "3", "\xff", '{"seed": NaN}'])
 def test_a_broken_record_is_one_line(corpus, run, name, text):
     (run / name).write_text(text, encoding="latin-1")
-    with pytest.raises(SasvError, match=f"{name}: (broken|contains no object).*--allow-changed"):
+    with pytest.raises(SasvError, match=f"{name}: (invalid|contains no object).*--allow-changed"):
         open_folder(tiny_options(corpus, run)).check()
     (run / name).write_text('{"facts": 3}')
-    with pytest.raises(SasvError, match=r"environment.json: broken|options \("):
+    with pytest.raises(SasvError, match=r"environment.json: invalid|options \("):
         open_folder(tiny_options(corpus, run)).check()
 
 

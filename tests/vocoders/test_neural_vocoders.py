@@ -207,7 +207,7 @@ def test_third_version_and_what_does_not_fit(tmp_path, voice):
     with pytest.raises(CheckpointError, match="lacks resblock"):
         make_vocoder("hifi-gan", path)
     (tmp_path / "v3" / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="put the settings beside the weights"):
+    with pytest.raises(CheckpointError, match="put the settings file into the folder"):
         make_vocoder("hifi-gan", path)
 
 
