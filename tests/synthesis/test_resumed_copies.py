@@ -101,7 +101,7 @@ def test_files_without_settings_are_not_taken_for_copies(table):
     with pytest.raises(SasvError, match=r"contains files but no settings\.json"):
         run(table)
     (copy_of(table, "a").parent / "settings.json").write_text('{"seed": 0')
-    with pytest.raises(SasvError, match=r"settings\.json: broken"):
+    with pytest.raises(SasvError, match=r"settings\.json: invalid JSON"):
         run(table)
 
 

@@ -349,7 +349,7 @@ def test_weights_on_the_command_line_and_in_yaml(tmp_path, voice, capsys):
     for given in (["--weights.hifi-gan", missing], ["--config", str(tmp_path / "options.yaml")]):
         assert main(words + given) != 0
         said = capsys.readouterr().err.strip().splitlines()
-        assert f"{tmp_path}/config.json: no such file" in said[-1]
+        assert f"{tmp_path}/config.json: there is no such file" in said[-1]
     assert main(words) != 0
     assert "--weights.hifi-gan PATH" in capsys.readouterr().err
 
