@@ -14,12 +14,15 @@ import pytest
 from conftest import buzz
 from sasv.audio import write_audio
 from sasv.cli import main
-from sasv.core.errors import AudioError, SasvError, Undecided
+from sasv.core.errors import AudioError, CheckpointError, SasvError, Undecided
 from sasv.decision import Outcome, SpeechLimits
+from sasv.models import Specification
 from sasv.runtime import Verifier, Voiceprint
 from sasv.runtime.embedder import Extraction
 from sasv.runtime.model import OnnxModel
+from sasv.runtime.record import Record
 from sasv.runtime.windows import Windows, long_recording, together
+from sasv.scores import SpoofHead, ThreeClass, TrialClasses
 from toy import ANYTHING, RATE, toy_model
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -239,3 +242,25 @@ def test_the_commands_enrol_and_verify_with_a_store(path, tmp_path, capsys):
     assert actions == ["add", "compare", "compare"]
     status, more = enrol("bob", "ann2.wav", "--more", "--duplicates", "report")
     assert status == 0 and {one["speaker"] for one in more["duplicates"]} == {"ann", "eve"}
+
+
+def test_a_record_is_read_back(tmp_path):
+    """Also what a model of the three-class loss decides by."""
+    rng = np.random.default_rng(0)
+    head = SpoofHead(rng.standard_normal(24).astype(np.float32), 0.5)
+    weight, bias = rng.standard_normal((3, 2)), rng.standard_normal(3)
+    classes = TrialClasses(weight.astype(np.float32), bias.astype(np.float32))
+    record = Record(Specification("toy", {}), "f" * 64, 24, 18, "int8", ThreeClass(head, classes))
+    found = Record.from_json(record.to_json(), "x.onnx")
+    assert found.to_json() == record.to_json() and found.precision == "int8"
+    np.testing.assert_array_equal(found.three_class.head.weight, head.weight)
+    np.testing.assert_array_equal(found.three_class.classes.weight, classes.weight)
+    newer = record.to_json().replace('"format": 1', '"format": 9', 1)
+    with pytest.raises(CheckpointError, match="x.onnx: exported by a newer version"):
+        Record.from_json(newer, "x.onnx")
+    for broken in ("{", "[]", record.to_json().replace('"head"', '"tail"')):
+        with pytest.raises(CheckpointError, match="export the model again"):
+            Record.from_json(broken, "x.onnx")
+    endless = replace(record, proof={"distance": float("inf")})
+    with pytest.raises(SasvError, match="not finite"):
+        endless.to_json()

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import threading
+from functools import partial
 from urllib.parse import quote
 
 import numpy as np
@@ -351,6 +352,31 @@ def test_idempotency(made, client_of):
     client.delete("/v1/speakers/ann")
     gone = client.post(path, content=speech("ann", 5), headers=again)
     problem(gone, 404, "unknown_speaker")  # the answer went together with the speaker
+
+
+def test_a_copy_is_a_recording_of_the_same_length(demo):
+    answer = demo.post("/v1/copy", content=speech("ann", seconds=0.5))
+    assert answer.status_code == 200 and answer.headers["content-type"] == "audio/wav"
+    copied, rate = soundfile.read(io.BytesIO(answer.content))
+    assert rate == 16000 and len(copied) == 8000 and np.abs(copied).max() > 0.01
+    problem(demo.post("/v1/copy", content=b"no audio"), 422, "unreadable_audio")
+
+
+def test_how_many_candidates_stands_in_a_form_too(demo):
+    enrol(demo, "ann", 1)
+    enrol(demo, "bob", 1)
+    send = partial(demo.post, "/v1/identify", files={"file": speech("bob", 9)})
+    assert len(send(data={"top": "1"}).json()["candidates"]) == 1
+    for wrong in ("0", "x", "1" * 20):
+        problem(send(data={"top": wrong}), 422, "invalid_request")
+
+
+def test_recordings_are_read_where_no_file_stays_in_memory(demo, monkeypatch):
+    """As on macOS and Windows."""
+    monkeypatch.delattr("os.memfd_create", raising=False)
+    enrol(demo, "ann", 1)
+    answer = demo.post("/v1/verify?speaker=ann", content=speech("ann", 7))
+    assert answer.json()["outcome"] == "accept"
 
 
 def test_a_repeated_request_waits_for_the_first(made, client_of, monkeypatch):

@@ -18,7 +18,9 @@ from sasv.core.errors import SasvError
 from sasv.embeddings.model import load_model
 from sasv.metrics.curve import SPOOF
 from sasv.stress.conditions import CLEAN, CONDITIONS, Surroundings, apply_condition
+from sasv.stress.copies import vocoders_here
 from sasv.stress.measure import Claims, widened
+from sasv.stress.pages import summary
 from sasv.stress.speech import Sizes, find_speech
 from sasv.stress.systems import load_function
 from sasv.tables import load_scores
@@ -111,6 +113,8 @@ def test_report_is_the_same_after_an_interruption_and_in_shards(corpus, place):
 
 def check_report(test, out):
     """Compare a report with the numbers from which it was made."""
+    text = summary(test)
+    assert "weakest points" in text and "against tried:spectrum" in text and str(out) in text
     report = json.loads((out / "report.json").read_text())
     rates = [point["rate"] for point in report["weakest"] if point["interval"]]
     assert rates == sorted(rates, reverse=True)
@@ -200,6 +204,35 @@ def test_too_little_speech_is_said(tmp_path):
         find_speech(str(tmp_path / "two"), "", "", "", Sizes(min_speech=0.0))
     with pytest.raises(SasvError, match=r"0.75 s of speech"):
         find_speech(str(tmp_path / "two"), "", "", "", Sizes())
+
+
+def test_speech_that_cannot_be_taken_is_said(corpus, tmp_path):
+    table, trials = str(corpus / "utterances.tsv"), str(corpus / "trials_dev.tsv")
+    write_audio(tmp_path / "anna" / "1.wav", buzz(16000))
+    other = tmp_path / "enrolments.tsv"
+    other.write_text("speaker\tutterances\ns6\tnobody\n")
+    wrong = [
+        ((str(tmp_path), "split=dev", "", ""), "--where takes rows of a table"),
+        ((table, "split=none", "", ""), "no row has split=none"),
+        ((table, "", "", trials), "--trials needs --enrolments"),
+        ((table, "", str(other), ""), "nobody not in"),
+    ]
+    for given, message in wrong:
+        with pytest.raises(SasvError, match=message):
+            find_speech(*given, Sizes())
+
+
+def test_vocoders_are_those_that_can_be_used(caplog):
+    caplog.set_level("INFO", "sasv")
+    found = vocoders_here([], {})
+    assert "griffin-lim" in found and "hifi-gan" not in found
+    assert "--weights.hifi-gan PATH" in caplog.text
+    with pytest.raises(SasvError, match="a codec, not a vocoder"):
+        vocoders_here(["8khz"], {})
+    with pytest.raises(SasvError, match="no vocoder of this test"):
+        vocoders_here(["griffin-lim"], {"hifi-gan": "w.pt"})
+    with pytest.raises(SasvError, match="no such file"):
+        vocoders_here(["hifi-gan"], {"hifi-gan": "w.pt"})
 
 
 def test_few_speakers_have_no_intervals(corpus, place, capsys):
