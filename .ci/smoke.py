@@ -1,8 +1,8 @@
 """Smoke test of an installed sasv: run with the interpreter of a fresh environment, outside the
 checkout.
 
-Imports every module, starts the command line, and verifies a generated recording with the model in
-the package.
+Imports every module but those of the service, starts the command line, and verifies a generated
+recording with the model in the package.
 """
 
 import importlib
@@ -16,6 +16,9 @@ import numpy as np
 import soundfile
 
 import sasv
+
+SERVICE = "sasv.service."
+"""Modules that an extra of their own makes importable; all others import without it."""
 
 
 def buzz(path: Path, pitch: float) -> str:
@@ -54,10 +57,10 @@ def verified(*files: str) -> str:
 
 def main() -> None:
     """Run all checks; an assertion fails where one does not hold."""
-    modules = [module.name for module in pkgutil.walk_packages(sasv.__path__, "sasv.")]
+    found = [module.name for module in pkgutil.walk_packages(sasv.__path__, "sasv.")]
+    modules = [name for name in found if name != "sasv.__main__" and not name.startswith(SERVICE)]
     for name in modules:
-        if name != "sasv.__main__":
-            importlib.import_module(name)
+        importlib.import_module(name)
     assert sasv.__version__ in run("--version")
     assert "verify" in run("--help")
     assert "recordings" in run("verify", "--help")
