@@ -268,6 +268,9 @@ def test_a_checkpoint_is_recognised_and_converted_again(trained, tmp_path, capsy
         assert cli.main(words) == 0
         assert cli.main(["convert", str(tmp_path / name), str(tmp_path / name), "--half"]) == 2
         assert "also an input" in capsys.readouterr().err
+    for producer, ours in ((b"\x04sasv", True), (b"\x07pytorch", False)):
+        (tmp_path / "m.onnx").write_bytes(b"\x08\x0a\x12" + producer + b"\x1a\x050.1.0")
+        assert written_by_sasv(tmp_path / "m.onnx") == ours
     with open(tmp_path / "mine.model", "wb") as stream:
         np.savez(stream, x=np.zeros(3))
     assert cli.main([*words[:2], str(tmp_path / "mine.model")]) == 2

@@ -35,6 +35,8 @@ without keys matches a folder.
 PACKAGE = Path(__file__).resolve().parents[1]
 ZIP_COMMENT = b"sasv"
 """Comment of the zip archives (.model) that sasv writes."""
+ONNX_PRODUCER = b"\x12\x04sasv"
+"""Name of the producer in an ONNX file, behind the two bytes of its version."""
 HEADERS = (
     {"speaker", "utterance", "score"},
     {"filename", "cm-score"},
@@ -269,8 +271,8 @@ def _has_keys(path: Path, keys: Sequence[str]) -> bool:
 
 
 def written_by_sasv(path: Path) -> bool:
-    """Whether a file looks as if sasv wrote it: a table, a back-end, a checkpoint, or an empty
-    file.
+    """Whether a file looks as if sasv wrote it: a table, a back-end, a checkpoint, an exported
+    model, or an empty file.
     """
     try:
         if path.stat().st_size == 0:
@@ -280,6 +282,8 @@ def written_by_sasv(path: Path) -> bool:
             if start[:2] == b"PK":
                 with zipfile.ZipFile(path) as archive:
                     return archive.comment == ZIP_COMMENT
+            if path.suffix == ".onnx":
+                return start[2:] == ONNX_PRODUCER
             if len(start) == 8 and path.suffix == ".safetensors":
                 header = parse_json(stream.read(min(int.from_bytes(start, "little"), 100_000_000)))
                 return "sasv" in header.get("__metadata__", {})
