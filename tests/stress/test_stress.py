@@ -212,10 +212,10 @@ def test_speech_that_cannot_be_taken_is_said(corpus, tmp_path):
     other = tmp_path / "enrolments.tsv"
     other.write_text("speaker\tutterances\ns6\tnobody\n")
     wrong = [
-        ((str(tmp_path), "split=dev", "", ""), "--where takes rows of a table"),
+        ((str(tmp_path), "split=dev", "", ""), "--where selects rows of a table"),
         ((table, "split=none", "", ""), "no row has split=none"),
         ((table, "", "", trials), "--trials needs --enrolments"),
-        ((table, "", str(other), ""), "nobody not in"),
+        ((table, "", str(other), ""), "nobody is missing in"),
     ]
     for given, message in wrong:
         with pytest.raises(SasvError, match=message):
@@ -229,7 +229,7 @@ def test_vocoders_are_those_that_can_be_used(caplog):
     assert "--weights.hifi-gan PATH" in caplog.text
     with pytest.raises(SasvError, match="a codec, not a vocoder"):
         vocoders_here(["8khz"], {})
-    with pytest.raises(SasvError, match="no vocoder of this test"):
+    with pytest.raises(SasvError, match="not a vocoder of this test"):
         vocoders_here(["griffin-lim"], {"hifi-gan": "w.pt"})
     with pytest.raises(SasvError, match="no such file"):
         vocoders_here(["hifi-gan"], {"hifi-gan": "w.pt"})
