@@ -16,7 +16,6 @@ from sasv import cli
 from sasv.audio import read_audio
 from sasv.commands import DemoOptions, ReproduceOptions, demo
 from sasv.commands._demo import opening
-from sasv.commands._first_minute import first_minute
 from sasv.corpora import synthetic
 from sasv.frontends.logmel import mel_filters
 from sasv.reproduction.small import balanced, speech
@@ -66,14 +65,6 @@ def test_demo_leaves_table_report_and_models(home):
     for one, other in itertools.combinations(of, 2):
         assert not of[one] & of[other], (one, other)
     assert set(scores.speakers[1]) == of["eval"]
-
-
-def test_the_first_minute_gives_four_verdicts(tmp_path, caplog):
-    caplog.set_level("INFO", "sasv")
-    found = first_minute(tmp_path, "cpu")
-    expected = ["accept", "reject_speaker", "reject_spoof", "inconclusive"]
-    assert list(found.values()) == expected
-    assert "no speech was found" in caplog.text
 
 
 @pytest.mark.long
