@@ -160,7 +160,7 @@ def test_no_import_circle(which):
     list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_the_arrows_are_seen(tmp_path, monkeypatch):
+def test_imports_in_every_form_are_detected(tmp_path, monkeypatch):
     """Tests the check itself: each way to refer to a module of sasv gives an arrow."""
     path = tmp_path / "example.py"
     path.write_text(

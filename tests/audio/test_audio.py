@@ -84,7 +84,7 @@ def test_a_crop_reads_only_its_part(tmp_path, voice, monkeypatch):
     assert len(crop) == 32000
 
 
-def test_place_chooses_among_all_starts(tmp_path):
+def test_place_selects_every_possible_start(tmp_path):
     ramp = np.arange(1000, dtype=np.float32) / 1000
     soundfile.write(tmp_path / "x.wav", ramp, 16000, subtype="FLOAT")
     assert read_audio(tmp_path / "x.wav", samples=400, place=0.0)[0] == 0
@@ -141,7 +141,7 @@ def test_files_that_cannot_be_used_are_named_and_explained(tmp_path, voice):
         assert "\n" not in str(caught.value)
 
 
-def test_a_crop_tells_where_in_the_file_it_is_not_finite(tmp_path, voice):
+def test_nonfinite_samples_in_a_crop_are_located_in_the_file(tmp_path, voice):
     wave = voice(32000)
     wave[24000] = np.inf
     soundfile.write(tmp_path / "inf.wav", wave, 16000, subtype="FLOAT")

@@ -75,7 +75,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_files_of_others_that_went_wrong(av, name):
+def test_problem_files_of_other_programs_are_read(av, name):
     path = shared("cases", "audio", name)
     assert measure(path).seconds == pytest.approx(CASES[name], abs=0.001)
     assert len(read_speech(path, 1600)) == pytest.approx(CASES[name] * 16000, abs=16)
@@ -84,7 +84,7 @@ def test_files_of_others_that_went_wrong(av, name):
 @pytest.mark.parametrize(
     "size", [0, 0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFDB, 0x80000000, 0xFFFFFFFF, 0xFFFFFFDB]
 )
-def test_sizes_of_a_wav_that_are_no_promise(tmp_path, av, speech, size):
+def test_placeholder_sizes_in_wav_headers_are_ignored(tmp_path, av, speech, size):
     path = tmp_path / "x.wav"
     soundfile.write(path, speech, 16000)
     data = bytearray(path.read_bytes())
@@ -95,7 +95,7 @@ def test_sizes_of_a_wav_that_are_no_promise(tmp_path, av, speech, size):
     np.testing.assert_allclose(read_audio(path), speech, atol=1e-4)
 
 
-def test_other_formats_of_libsndfile_that_promise_nothing(tmp_path, speech):
+def test_placeholder_sizes_in_au_and_w64_headers_are_ignored(tmp_path, speech):
     for kind, at, packed in (("AU", 8, struct.pack(">I", 0xFFFFFFFF)), ("W64", None, bytes(8))):
         path = tmp_path / f"x.{kind.lower()}"
         soundfile.write(path, speech, 16000, format=kind)
@@ -107,7 +107,7 @@ def test_other_formats_of_libsndfile_that_promise_nothing(tmp_path, speech):
 
 
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "W64", "RF64", "NIST"])
-def test_a_promise_that_is_not_kept_is_a_truncation(tmp_path, speech, kind):
+def test_file_shorter_than_its_header_says_is_truncated(tmp_path, speech, kind):
     path = tmp_path / f"x.{kind.lower()}"
     soundfile.write(path, speech, 16000, format=kind, subtype="PCM_16")
     data = path.read_bytes()
@@ -116,7 +116,7 @@ def test_a_promise_that_is_not_kept_is_a_truncation(tmp_path, speech, kind):
         read_audio(path)
 
 
-def test_a_flac_from_a_pipe_is_read_measured_and_cropped(tmp_path, av, speech):
+def test_flac_without_length_is_read_measured_and_cropped(tmp_path, av, speech):
     path = tmp_path / "x.flac"
     soundfile.write(path, speech, 16000)
     path.write_bytes(without_total(path.read_bytes()))
@@ -130,7 +130,7 @@ def test_a_flac_from_a_pipe_is_read_measured_and_cropped(tmp_path, av, speech):
         read_audio(path, 48000, 100)
 
 
-def test_a_header_that_promises_the_impossible_is_counted(tmp_path, av, speech):
+def test_samples_are_counted_if_the_header_states_an_impossible_number(tmp_path, av, speech):
     path = tmp_path / "x.flac"
     soundfile.write(path, speech, 16000)
     data = bytearray(path.read_bytes())
@@ -141,7 +141,7 @@ def test_a_header_that_promises_the_impossible_is_counted(tmp_path, av, speech):
     assert len(read_audio(path, samples=1000, place=0.5)) == 1000
 
 
-def test_a_length_from_the_bit_rate_is_no_promise(tmp_path, av, speech):
+def test_length_estimated_from_the_bit_rate_is_not_trusted(tmp_path, av, speech):
     loud, quiet = np.resize(speech, 16000 * 10), np.zeros(16000 * 10, np.float32)
     for name, wave in (
         ("one", np.concatenate((loud, quiet))),
@@ -155,7 +155,7 @@ def test_a_length_from_the_bit_rate_is_no_promise(tmp_path, av, speech):
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "ULAW", "ALAC_16"])
-def test_a_cut_caf_is_a_truncation(tmp_path, av, speech, subtype):
+def test_truncated_caf_is_reported(tmp_path, av, speech, subtype):
     path = tmp_path / "x.caf"
     soundfile.write(path, speech, 16000, format="CAF", subtype=subtype)
     assert len(read_audio(path)) == len(speech)
@@ -169,7 +169,7 @@ def test_a_cut_caf_is_a_truncation(tmp_path, av, speech, subtype):
 
 
 @pytest.mark.parametrize("form, codec", [("matroska", "libopus"), ("webm", "libopus")])
-def test_a_container_that_states_its_length_is_truncated_where_much_is_missing(
+def test_container_much_shorter_than_its_stated_length_is_truncated(
     tmp_path, av, speech, form, codec
 ):
     path = tmp_path / "x.mka"
@@ -213,7 +213,7 @@ def test_joined_mp3_are_read_to_their_end(tmp_path, av, speech, rates, xing):
     assert len(read_audio(path)) == measure(path).samples
 
 
-def test_tags_between_joined_mp3_are_passed_over(tmp_path, av, speech):
+def test_tags_between_joined_mp3_are_skipped(tmp_path, av, speech):
     parts = [mp3(av, tmp_path / "x.mp3", speech, rate, False, True) for rate in (64000, 24000)]
     path = tmp_path / "joined.mp3"
     path.write_bytes(b"".join(parts))
@@ -223,7 +223,7 @@ def test_tags_between_joined_mp3_are_passed_over(tmp_path, av, speech):
 @pytest.mark.parametrize("bit_rate", [24000, 32000, 64000])
 @pytest.mark.parametrize("tags", [False, True])
 @pytest.mark.parametrize("share", [1.0, 0.77])
-def test_mp3_of_one_bit_rate_needs_no_header_and_no_extra(
+def test_constant_bit_rate_mp3_needs_neither_a_header_nor_an_extra(
     tmp_path, av, speech, monkeypatch, bit_rate, tags, share
 ):
     path = tmp_path / "x.mp3"
@@ -265,7 +265,7 @@ def test_containers_are_chosen_by_content(tmp_path, av, speech, codec, form, rat
         assert np.square(crop - found[20000:28000]).mean() < 1e-3 * np.square(crop).mean()
 
 
-def test_gsm_cannot_be_sought_and_is_cropped_all_the_same(tmp_path, speech):
+def test_unseekable_gsm_is_cropped(tmp_path, speech):
     soundfile.write(tmp_path / "x.wav", speech[::2], 8000, subtype="GSM610")
     whole = read_audio(tmp_path / "x.wav", rate=8000)
     np.testing.assert_array_equal(
@@ -273,7 +273,7 @@ def test_gsm_cannot_be_sought_and_is_cropped_all_the_same(tmp_path, speech):
     )
 
 
-def test_an_unknown_codec_is_one_line(tmp_path, av, speech):
+def test_unknown_codec_is_reported_in_one_line(tmp_path, av, speech):
     path = tmp_path / "x.m4a"
     encode(av, path, speech, "aac", "mp4")
     path.write_bytes(path.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"xxxx"))
@@ -291,7 +291,7 @@ def test_a_playlist_is_not_followed(tmp_path, av, speech):
             read_audio(tmp_path / name)
 
 
-def test_without_pyav_one_line_says_what_to_install(tmp_path, av, speech, monkeypatch):
+def test_missing_pyav_is_reported_in_one_line(tmp_path, av, speech, monkeypatch):
     encode(av, tmp_path / "x.wav", speech, "libopus", "webm", 48000)
     (tmp_path / "junk.wav").write_bytes(b"junk" * 1000)
     monkeypatch.setitem(sys.modules, "av", None)
@@ -302,7 +302,7 @@ def test_without_pyav_one_line_says_what_to_install(tmp_path, av, speech, monkey
 
 
 @pytest.mark.parametrize("rate", [0, 1, 2, 999, 768001, 2**31 - 1])
-def test_rates_that_no_recording_has(tmp_path, speech, rate):
+def test_impossible_sample_rates_are_refused(tmp_path, speech, rate):
     path = tmp_path / "x.wav"
     soundfile.write(path, speech, 16000)
     data = bytearray(path.read_bytes())
@@ -343,7 +343,7 @@ def test_only_regular_files_are_opened(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are Unicode on Windows")
 @pytest.mark.parametrize("suffix", ["wav", "m4a"])
-def test_names_of_any_bytes(tmp_path, av, speech, suffix):
+def test_file_names_of_arbitrary_bytes(tmp_path, av, speech, suffix):
     name = os.fsencode(tmp_path) + b"/caf\xe9." + suffix.encode()
     if suffix == "wav":
         soundfile.write(tmp_path / "plain", speech, 16000, format="WAV")
@@ -354,7 +354,7 @@ def test_names_of_any_bytes(tmp_path, av, speech, suffix):
 
 
 @pytest.mark.parametrize("value", [1e20, -1e30, 2000.0, np.inf, np.nan])
-def test_samples_that_no_recording_has(tmp_path, speech, value):
+def test_impossible_sample_values_are_refused(tmp_path, speech, value):
     speech[12345] = value
     soundfile.write(tmp_path / "x.wav", speech, 16000, subtype="FLOAT")
     with pytest.raises(AudioError, match=r"sample.* at 0\.772 s"):
@@ -403,7 +403,7 @@ def test_long_audio_is_resampled_in_pieces_alike(tmp_path, voice, monkeypatch):
     np.testing.assert_allclose(pieces[: len(whole)], whole[: len(pieces)], atol=1e-5)
 
 
-def test_one_list_of_suffixes():
+def test_list_of_audio_suffixes():
     assert {
         ".sph",
         ".aiff",

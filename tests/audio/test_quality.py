@@ -29,7 +29,7 @@ def test_signal_to_noise_ratio(snr):
     assert quality(made(snr), ACTIVITY, RATE).snr == pytest.approx(snr, abs=1.0)
 
 
-def test_digital_silence_is_no_noise():
+def test_digital_silence_does_not_count_as_noise():
     wave = made(10)
     wave[: RATE // 2] = 0
     assert quality(wave, ACTIVITY, RATE).snr == pytest.approx(10, abs=1.0)
@@ -50,7 +50,7 @@ def test_bandwidth(hertz):
     assert quality(made(), ACTIVITY, RATE).bandwidth == pytest.approx(8000, rel=0.05)
 
 
-def test_without_speech_there_is_no_quality():
+def test_quality_is_undefined_without_speech():
     assert quality(made(), SpeechActivity(4.0, -20.0, ()), RATE) is None
 
 
@@ -65,7 +65,7 @@ def test_without_speech_there_is_no_quality():
         ({"snr": 20.0, "clipped": 0.0, "bandwidth": 8000.0, "level": -20.0}, None),
     ],
 )
-def test_what_is_too_poor_is_not_compared(values, code):
+def test_recordings_of_poor_quality_are_not_compared(values, code):
     limits = SpeechLimits(min_self_agreement=0.3)
     faults = limits.faults(Recording("it", np.ones(3), 3.0, 3.0, **values))
     assert [reason.code for reason in faults] == ([code] if code else [])

@@ -74,11 +74,11 @@ SOUNDS = sounds()
 
 
 @pytest.mark.parametrize("name", SOUNDS)
-def test_noise_is_no_speech(name):
+def test_noise_is_not_detected_as_speech(name):
     assert net_speech(SOUNDS[name].astype(np.float32)).net_seconds == 0
 
 
-def test_level_is_without_the_constant_and_samples_must_be_finite():
+def test_level_ignores_dc_offset_and_samples_must_be_finite():
     at = np.arange(RATE) / RATE
     tone = 0.5 * np.sin(2 * np.pi * 100 * at)
     assert net_speech(tone + 0.3).level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01)
@@ -89,7 +89,7 @@ def test_level_is_without_the_constant_and_samples_must_be_finite():
             net_speech(np.where(np.arange(RATE) == 5, bad, tone))
 
 
-def test_the_network_is_that_of_the_package(voice):
+def test_network_equals_that_of_silero_vad(voice):
     torch = pytest.importorskip("torch")
     wave = voice(2 * RATE) * 4 + coloured(1, -20, 0, 2)
     wave = wave[: len(wave) // 512 * 512]
@@ -118,7 +118,7 @@ def test_spans_by_hand():
     assert speech_spans(np.zeros(0), 0.0) == ()
 
 
-def test_pauses_are_shortened_and_speech_is_not():
+def test_pauses_are_shortened_and_speech_is_kept():
     wave = np.arange(10 * RATE, dtype=np.float32)
     spans = ((3.0, 4.0), (4.4, 5.0), (8.0, 9.0))
     found = shorten_pauses(wave, spans, 0.5)
@@ -142,7 +142,7 @@ def test_real_speech_is_found_fast():
 
 @pytest.mark.slow
 @pytest.mark.speech
-def test_environmental_noise_is_no_speech():
+def test_environmental_noise_is_not_detected_as_speech():
     """Ten classes of sounds, including crying babies and crowing cocks, never contain enough speech
     for a verdict.
     """

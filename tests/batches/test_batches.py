@@ -114,7 +114,7 @@ def test_the_published_epoch_on_the_real_lists():
         assert len(machine.plan(0)) == batches
 
 
-def test_an_epoch_by_its_spoofed_pairs():
+def test_number_of_batches_from_spoofed_pairs():
     """8 speakers and 2 attacks with 2 utterances each give 16 spoofed pairs, each used once, while
     bona fide pairs are repeated.
     """
@@ -158,7 +158,7 @@ def test_an_epoch_of_voxceleb2_is_planned_within_seconds():
     assert len(np.unique(rows)) == len(rows)
 
 
-def test_too_few_speakers_or_no_spoofs_are_said():
+def test_too_few_speakers_or_no_spoofs_are_reported():
     with pytest.raises(
         SasvError, match="needs 9 different speakers, but the training table has only 3.*--pairs 3"
     ):
@@ -206,12 +206,12 @@ def test_two_crops_of_one_utterance_do_not_overlap(tmp_path):
     assert orders == {True, False}
 
 
-def test_wrap():
+def test_wrap_repeats_or_cuts_to_length():
     assert wrap(np.arange(3), 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert wrap(np.arange(9), 2).tolist() == [0, 1]
 
 
-def test_a_broken_file_is_stood_in_for_by_its_partner(tmp_path, voice, capsys):
+def test_broken_file_is_replaced_by_the_other_of_its_pair(tmp_path, voice, capsys):
     dataset = CropDataset(table(tmp_path, voice, [2.0, 2.0]), frames=50)
     (tmp_path / "1.wav").write_bytes(b"junk")
     crops, *_ = dataset[Item(0, 1, 0, (0,))]
@@ -350,7 +350,7 @@ def test_speed_changes_pitch_and_keeps_length(musan):
     assert {round(peak, -1) for peak in peaks} == {950, 1050}
 
 
-def test_only_noise_is_given(tmp_path, voice):
+def test_augmenter_with_only_a_noise_folder(tmp_path, voice):
     write_audio(tmp_path / "n" / "a.wav", voice(8000))
     assert Augmenter(str(tmp_path / "n")).choices == ["none", "noise", "speed"]
     assert Augmenter().choices == ["none", "speed"]
@@ -361,14 +361,14 @@ def test_only_noise_is_given(tmp_path, voice):
         Augmenter(str(tmp_path / "empty"))
 
 
-def test_nothing_is_said_of_good_files(tmp_path, voice, capsys):
+def test_good_files_are_not_reported(tmp_path, voice, capsys):
     dataset = CropDataset(table(tmp_path, voice, [2.0, 2.0]), frames=50)
     assert dataset[Item(0, 1, 0, (0,))] is not None
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("sizes", [{"pairs": 0}, {"pairs": -1}, {"pairs": 2, "spoof_pairs": -1}])
-def test_a_batch_of_nothing_is_refused(sizes):
+def test_empty_batch_is_refused(sizes):
     with pytest.raises(SasvError, match="--pairs must be at least 1"):
         planner([4] * 4, **sizes)
 

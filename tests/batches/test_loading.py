@@ -44,7 +44,7 @@ def sampler(batches=40):
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_worker_that_is_killed_or_stopped_ends_in_a_line(dataset, deadly):
+def test_killed_or_stopped_worker_is_reported_in_one_line(dataset, deadly):
     loader = BatchLoader(dataset, 1, pairs=2, timeout=2.0)
     expected = "died" if deadly == signal.SIGKILL else "no batch arrived"
     with (
@@ -71,7 +71,7 @@ def test_workers_survive_the_signals_of_their_group(dataset):
         assert sum(1 for _ in batches) == 19
 
 
-def test_little_shared_memory_is_no_obstacle(dataset, monkeypatch, caplog):
+def test_loading_works_with_little_shared_memory(dataset, monkeypatch, caplog):
     with BatchLoader(dataset, 1, pairs=2).batches(sampler(2)) as batches:
         usual = list(batches)
     monkeypatch.setattr(loading, "free_shared_memory", lambda: 1000)
@@ -82,7 +82,7 @@ def test_little_shared_memory_is_no_obstacle(dataset, monkeypatch, caplog):
             assert torch.equal(waves, other) and torch.equal(labels, same)
 
 
-def test_few_open_files(dataset, monkeypatch):
+def test_loading_works_with_a_low_limit_of_open_files(dataset, monkeypatch):
     monkeypatch.setattr(loading, "raise_file_limit", lambda wanted: 64)
     with pytest.raises(SasvError, match="at most 64 files can be open.*ulimit -n"):
         BatchLoader(dataset, 8, pairs=2)
@@ -106,11 +106,11 @@ def test_few_open_files(dataset, monkeypatch):
         (RuntimeError("DataLoader timed out after 600 seconds"), "no batch arrived"),
     ],
 )
-def test_failures_in_words(error, words):
+def test_known_failures_are_explained(error, words):
     assert words in explanation(error)
 
 
-def test_other_failures_stay_what_they_are():
+def test_other_failures_are_raised_unchanged():
     assert explanation(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
     with pytest.raises(FileNotFoundError), failures_explained():
         Path("/nonexistent/file").read_bytes()

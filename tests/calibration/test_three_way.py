@@ -52,7 +52,7 @@ def test_values_by_hand():
     assert evidence.llr(COSTS.spoof_share) == pytest.approx([expected])
 
 
-def test_the_spoof_llr_shrinks_to_nothing_away_from_what_was_calibrated():
+def test_spoof_llr_shrinks_to_zero_far_from_calibration_data():
     values = np.array([-2.0, 4.0, 5.0, 6.0, 10.0, -12.0])
     evidence = BY_HAND(np.zeros(6), values, np.ones(6))
     assert evidence.familiarity[:2] == pytest.approx([1, 1])
@@ -61,7 +61,7 @@ def test_the_spoof_llr_shrinks_to_nothing_away_from_what_was_calibrated():
     assert np.abs(evidence.spoof).max() <= BY_HAND.share * BY_HAND.bound
 
 
-def test_what_is_left_out_says_how_much_holds_of_new_attacks():
+def test_share_is_estimated_on_held_out_attacks():
     columns, labels, groups = drawn()
     alike = fit_three_way(columns, labels, groups, COSTS, "dev")
     assert alike.share > 0.8 and set(alike.known) == {"cm_score", "norm"}
@@ -74,7 +74,7 @@ def test_what_is_left_out_says_how_much_holds_of_new_attacks():
     assert held_out_share(columns["cm_score"], classes, np.array(["-"] * len(labels)), 5.0) == 1.0
 
 
-def test_it_survives_a_record_and_refuses_a_broken_one():
+def test_record_round_trips_and_a_broken_one_is_refused():
     columns, labels, groups = drawn()
     made = fit_three_way(columns, labels, groups, COSTS, "dev")
     record = json.loads(json.dumps(made.to_dict()))

@@ -95,7 +95,7 @@ def test_published_files_load_key_for_key(tmp_path, name, wrapped, published_key
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
 
 
-def test_a_head_of_another_size_is_dropped_and_said():
+def test_head_of_another_size_is_dropped_with_a_notice():
     checkpoint = make(classes=7)
     head = LOSSES.get("sasv")(24, 3)
     notes = restore_head(head, checkpoint)

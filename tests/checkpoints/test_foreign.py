@@ -66,7 +66,7 @@ def largest_difference(found, expected):
 
 
 @pytest.mark.slow
-def test_embeddings_are_those_of_the_original(loaded, fill, peers):
+def test_embeddings_equal_those_of_the_original(loaded, fill, peers):
     """The requirement is 1e-4; the differences are of the order of 1e-6."""
     name, checkpoint, encoder = loaded
     assert parameters_of(encoder) == LISTED[name]["parameters"]
@@ -77,7 +77,7 @@ def test_embeddings_are_those_of_the_original(loaded, fill, peers):
 
 
 @pytest.mark.slow
-def test_embeddings_in_a_batch_are_those_of_the_original(loaded, fill, peers):
+def test_batched_embeddings_equal_those_of_the_original(loaded, fill, peers):
     name, _, encoder = loaded
     batch = torch.full((len(LENGTHS), max(LENGTHS)), 0.3)
     for index, length in enumerate(LENGTHS):
@@ -110,7 +110,7 @@ def resnet18():
 
 
 @pytest.mark.parametrize("wrapper", list(WRAPPERS))
-def test_wrappers_are_taken_off(wrapper, tmp_path):
+def test_wrapper_prefixes_are_removed(wrapper, tmp_path):
     entries = resnet18()
     torch.save(WRAPPERS[wrapper](entries), tmp_path / "avg_model.pt")
     checkpoint = load_checkpoint(tmp_path / "avg_model.pt")
@@ -147,7 +147,7 @@ def test_settings_that_contradict_the_weights_are_errors(text, tmp_path):
         load_checkpoint(tmp_path / "avg_model.pt")
 
 
-def test_entries_that_nobody_knows_are_listed(tmp_path):
+def test_unknown_entries_are_listed(tmp_path):
     torch.save(resnet18() | {"layer5.0.conv1.weight": torch.ones(2, 2)}, tmp_path / "avg_model.pt")
     with pytest.raises(CheckpointError, match=r"unexpected: layer5\.0\.conv1\.weight"):
         load_checkpoint(tmp_path / "avg_model.pt")
@@ -158,7 +158,7 @@ def test_entries_that_nobody_knows_are_listed(tmp_path):
         load_checkpoint(tmp_path / "other.pt")
 
 
-def test_a_missing_entry_is_named(tmp_path):
+def test_missing_entry_is_named_in_the_error(tmp_path):
     entries = resnet18()
     del entries["layer2.0.bn1.weight"]
     torch.save(entries, tmp_path / "avg_model.pt")
@@ -195,7 +195,7 @@ def redimnet():
 
 
 @pytest.mark.parametrize(("config", "message"), REDIMNET_CONFIGS)
-def test_redimnet_that_is_not_what_its_settings_say(config, message, tmp_path):
+def test_redimnet_that_contradicts_its_settings_is_refused(config, message, tmp_path):
     torch.save({"model_config": config, "state_dict": redimnet()}, tmp_path / "b0.pt")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "b0.pt")

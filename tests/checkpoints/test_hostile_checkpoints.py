@@ -101,7 +101,7 @@ def test_every_field_of_the_specification_is_checked(tmp_path, changes, words):
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"encoder": ' + "[" * 500 + "]" * 500 + "}", "3", '{"a": NaN}', "{"]
 )
-def test_specifications_that_are_no_mapping_of_fields(text):
+def test_specifications_that_are_not_mappings_are_refused(text):
     with pytest.raises(CheckpointError, match="model.safetensors: its specification is not"):
         Specification.from_json(text, "model.safetensors")
 
@@ -227,7 +227,7 @@ def wrapped(kind, state):
     ],
 )
 @pytest.mark.parametrize("prefix", ["__S__.", "speaker_encoder."])
-def test_wrappers_are_taken_off(tmp_path, kind, prefix):
+def test_wrappers_are_removed(tmp_path, kind, prefix):
     checkpoint = make()
     state = {prefix + key: value for key, value in checkpoint.encoder.items()}
     torch.save(wrapped(kind, state), tmp_path / "x.model")
@@ -244,7 +244,7 @@ def test_unknown_wrappers_are_listed(tmp_path):
     refused(tmp_path / "y.model", "not a plain state dict of tensors; it contains epoch, weights")
 
 
-def test_the_published_format_holds_published_encoders_alone(tmp_path):
+def test_published_format_stores_only_published_encoders(tmp_path):
     checkpoint = make()
     checkpoint.specification.encoder = "another"
     with pytest.raises(CheckpointError, match="published format only supports the encoders"):

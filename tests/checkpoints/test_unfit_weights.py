@@ -57,14 +57,14 @@ WANTED = [
 
 
 @pytest.mark.parametrize(("changes", "message"), WANTED)
-def test_weights_of_another_family_or_size_start_no_training(campplus, changes, message):
+def test_training_refuses_weights_of_another_family_or_size(campplus, changes, message):
     options = TrainOptions(utterances="u.tsv", out="out", init=str(campplus), **changes)
     with pytest.raises(SasvError, match=message):
         make_modules(options, options, ["a", "b"])
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name not in BACKBONES])
-def test_the_preset_that_weights_were_made_with_is_what_they_are(name, tmp_path):
+def test_preset_matching_the_initial_weights_is_accepted(name, tmp_path):
     """sasv reproduce gives the preset to every stage."""
     encoder, wanted = next_stage(name, tmp_path / "stage1.safetensors")
     found, _, _ = make_modules(wanted, wanted, ["a", "b"])
@@ -116,7 +116,7 @@ def test_settings_that_contradict_the_weights(name, file, beside, settings, mess
     assert load_checkpoint(tmp_path / file).specification.encoder == name
 
 
-def test_an_unknown_prefix_is_named(tmp_path):
+def test_unknown_prefix_is_named_in_the_error(tmp_path):
     torch.save({f"student.{key}": v for key, v in state_of("campplus").items()}, tmp_path / "x.pt")
     refused(tmp_path / "x.pt", r"unknown prefix student\. .*head\.bn1.*save the state dict of the")
 
@@ -152,7 +152,7 @@ def hub_folders(transformers, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wav2vec2", "w2v-bert", "whisper"])
-def test_a_raw_backbone_is_no_model_and_says_how_to_train_on_it(hub_folders, name, capsys):
+def test_raw_backbone_is_refused_with_advice_on_training(hub_folders, name, capsys):
     folder, kind = hub_folders[name]
     option = rf"--encoder {name} --encoder-options '\{{backbone: {folder}\}}'"
     with pytest.raises(CheckpointError, match=rf"backbone \({kind}\).*no speaker.*{option}"):
@@ -172,7 +172,7 @@ HEARD = [
 
 
 @pytest.mark.parametrize(("settings", "message"), HEARD)
-def test_a_backbone_that_heard_other_speech(hub_folders, settings, message, tmp_path):
+def test_backbone_trained_on_other_speech(hub_folders, settings, message, tmp_path):
     file = hub_folders["wav2vec2"][0] / "preprocessor_config.json"
     file.write_text(settings if isinstance(settings, str) else json.dumps(settings))
     try:
@@ -186,14 +186,16 @@ ABSENT = [("transformers", "neural", {}), ("peft", "peft", {"training": "lora"})
 
 
 @pytest.mark.parametrize(("package", "extra", "changes"), ABSENT)
-def test_a_missing_package_is_one_line(package, extra, changes, transformers, monkeypatch):
+def test_missing_package_is_reported_in_one_line(
+    package, extra, changes, transformers, monkeypatch
+):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf'{package}.*pip install "sasv\[{extra}\]"') as caught:
         make_encoder("wav2vec2", {**preset("wav2vec2", "test"), **changes})
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_that_needs_a_missing_package_says_so(transformers, monkeypatch, tmp_path):
+def test_checkpoint_that_needs_a_missing_package_names_it(transformers, monkeypatch, tmp_path):
     torch.manual_seed(0)
     encoder = make_encoder("wav2vec2", preset("wav2vec2", "test"))
     path = tmp_path / "m.safetensors"

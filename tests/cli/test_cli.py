@@ -137,7 +137,7 @@ def test_print_config(capsys):
         (["prepare", "asvspoof2091", ".", "--out", "../nowhere"], "did you mean asvspoof2019"),
     ],
 )
-def test_mistakes_are_one_line(words, message, capsys):
+def test_mistakes_are_reported_in_one_line(words, message, capsys):
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -315,7 +315,7 @@ def test_vocoders_keep_length_and_level_of_real_speech(vocoder):
     np.testing.assert_array_equal(copy, make_vocoder(vocoder)(wave, seed=1))
 
 
-def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
+def test_missing_extra_is_reported_with_the_install_command(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyworld", None)
     from sasv.vocoders import make_vocoder
 
@@ -336,7 +336,7 @@ def limit_files(size):
 
 
 @pytest.mark.slow
-def test_no_room_for_a_file_keeps_the_old_one(trained, corpus, tmp_path):
+def test_failed_write_on_a_full_disk_keeps_the_old_file(trained, corpus, tmp_path):
     """A limit on the size of files replaces a full disk: the error occurs at the same place in the
     code, with another number.
     """
@@ -394,7 +394,7 @@ def test_a_disk_that_is_really_full(corpus, tiny_disk, tmp_path, voice):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+def test_full_disk_is_named_in_the_error(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 

@@ -68,7 +68,7 @@ UNFORESEEN = [
 
 
 @pytest.mark.parametrize("error, message", UNFORESEEN, ids=lambda value: type(value).__name__)
-def test_what_nobody_foresaw_is_one_line(raising, capsys, monkeypatch, error, message):
+def test_unexpected_errors_are_reported_in_one_line(raising, capsys, monkeypatch, error, message):
     monkeypatch.delenv("SASV_DEBUG", raising=False)
     raising(error)
     assert cli.main(["boom"]) == FAILED
@@ -104,7 +104,7 @@ def test_an_interruption_says_whether_the_command_resumes(raising, capsys, monke
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["models", "--json"], ["metrics", "--help"]])
 @pytest.mark.parametrize("stdout", ["| true", "> /dev/full", ">&-"])
-def test_a_standard_output_that_takes_nothing(words, stdout):
+def test_closed_or_full_standard_output(words, stdout):
     if "full" in stdout and not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     command = f"set -o pipefail; {sys.executable} -m sasv {' '.join(words)} {stdout}"
@@ -117,7 +117,7 @@ def test_a_standard_output_that_takes_nothing(words, stdout):
         assert result.stderr.count("\n") == 1 and "standard output" in result.stderr
 
 
-def test_a_closed_standard_error_is_no_error():
+def test_closed_standard_error_is_tolerated():
     command = f"{sys.executable} -m sasv models 2>&- | head -c 20"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stdout.startswith("name")
@@ -166,7 +166,7 @@ synthesize(made)
 
 
 @pytest.mark.slow
-def test_outputs_are_written_where_the_locale_knows_ascii_alone(tmp_path):
+def test_outputs_are_written_in_an_ascii_locale(tmp_path):
     place = tmp_path / "ü"
     place.mkdir()
     result = subprocess.run(
@@ -180,7 +180,9 @@ def test_outputs_are_written_where_the_locale_knows_ascii_alone(tmp_path):
     assert "é日.flac" in (place / "copies/utterances.tsv").read_text("utf-8")
 
 
-def test_recordings_whose_names_are_not_utf8_end_in_a_line_or_a_verdict(tmp_path, voice, capsys):
+def test_recordings_with_names_that_are_not_utf8_give_one_line_or_a_verdict(
+    tmp_path, voice, capsys
+):
     write_audio(tmp_path / "a.wav", voice(32000))
     path = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav"))
     (tmp_path / "a.wav").rename(path)
@@ -203,7 +205,7 @@ def test_recordings_whose_names_are_not_utf8_end_in_a_line_or_a_verdict(tmp_path
         ({}, ["embed", "u.tsv", "--out", "o", "--device", "cuda:99"], "cuda:99"),
     ],
 )
-def test_a_strange_environment_or_device_is_one_line(
+def test_invalid_environment_or_device_is_reported_in_one_line(
     tmp_path, monkeypatch, capsys, environment, words, message
 ):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):

@@ -90,7 +90,7 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch, name, opti
 
 
 @pytest.mark.parametrize("name, option", CASES)
-def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option):
+def test_files_that_sasv_did_not_write_are_refused(tmp_path, monkeypatch, name, option):
     monkeypatch.chdir(tmp_path)
     value, file = place(name, option, tmp_path)
     options = made(name, **{option: value})
@@ -106,7 +106,7 @@ def test_what_sasv_did_not_write_is_refused(tmp_path, monkeypatch, name, option)
 
 
 @pytest.mark.parametrize("name", [name for name in WRITING if any(COMMANDS[name].outputs.values())])
-def test_the_same_command_goes_on_in_its_own_folder(tmp_path, monkeypatch, name):
+def test_same_command_resumes_in_its_own_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     value, file = place(name, "out", tmp_path)
     check_files(name, made(name, out=value))
@@ -118,7 +118,7 @@ def test_the_same_command_goes_on_in_its_own_folder(tmp_path, monkeypatch, name)
 
 
 @pytest.mark.parametrize("name, option", CASES)
-def test_an_empty_path_is_not_the_folder_where_one_stands(tmp_path, monkeypatch, name, option):
+def test_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, name, option):
     monkeypatch.chdir(tmp_path)
     field = next(one for one in dataclasses.fields(options_of(name)) if one.name == option)
     if field.default == "":  # nothing is written there then
@@ -130,7 +130,7 @@ def test_an_empty_path_is_not_the_folder_where_one_stands(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("mark", ['{"command": "embed", "sasv": "0.1"}', "", "{"])
-def test_a_folder_of_an_earlier_version_is_open_to_all_commands(tmp_path, mark):
+def test_folder_of_an_earlier_version_is_accepted_by_every_command(tmp_path, mark):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "scores.tsv").write_text("speaker\tutterance\tscore\n")
@@ -140,7 +140,7 @@ def test_a_folder_of_an_earlier_version_is_open_to_all_commands(tmp_path, mark):
     assert (folder / MARK).read_text() == mark
 
 
-def test_a_mark_holds_for_the_commands_that_it_names(tmp_path):
+def test_folder_mark_applies_only_to_the_commands_it_lists(tmp_path):
     folder = tmp_path / "out"
     for name, file in (("embed", "index.tsv"), ("evaluate", "scores.tsv")):
         with checked_outputs(name, made(name, out=str(folder))):
@@ -225,7 +225,7 @@ def test_outputs_inside_the_speech_are_refused(tmp_path, monkeypatch, name, sour
     )
 
 
-def test_recordings_and_the_folder_of_an_output(tmp_path):
+def test_output_folder_must_not_lie_among_recordings(tmp_path):
     recordings = [str(tmp_path / "speech" / speaker / "a.wav") for speaker in ("s1", "s2")]
     for recording in recordings:
         Path(recording).parent.mkdir(parents=True)

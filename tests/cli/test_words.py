@@ -86,7 +86,7 @@ def values(hint):
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_words_of_options_give_these_options(data):
+def test_command_line_round_trips_to_the_same_options(data):
     hints = typing.get_type_hints(Options)
     drawn = {
         field.name: data.draw(values(hints[field.name]), field.name)
@@ -147,7 +147,7 @@ def test_each_kind_of_option_has_one_rule(words, name, value):
         (["--kind", "neither"], "kind"),
     ],
 )
-def test_what_does_not_fit_is_one_line(words, message):
+def test_invalid_arguments_are_reported_in_one_line(words, message):
     with pytest.raises(SasvError, match=message) as caught:
         cli.parse("toy", ["file", *words])
     assert "\n" not in str(caught.value)
@@ -208,7 +208,7 @@ def test_a_huge_or_undecodable_yaml_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_default_is_given_back_by_no_words_at_all(name):
+def test_defaults_apply_without_optional_arguments(name):
     kind = options_of(name)
     hints = typing.get_type_hints(kind)
     needed = {}

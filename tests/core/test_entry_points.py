@@ -100,7 +100,7 @@ def test_an_encoder_of_another_package_trains_converts_evaluates_and_is_planned(
     assert done.stdout.endswith("all of it\n")
 
 
-def test_members_of_other_packages_are_found_when_they_are_asked_for(tmp_path, monkeypatch):
+def test_entry_points_are_loaded_only_on_demand(tmp_path, monkeypatch):
     install(
         tmp_path,
         "toy_parts",

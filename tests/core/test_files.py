@@ -44,7 +44,7 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_what_is_no_file_is_never_replaced(tmp_path, kind):
+def test_pipes_folders_and_devices_are_never_replaced(tmp_path, kind):
     path = tmp_path / "x"
     if kind == "pipe":
         os.mkfifo(path)
@@ -59,7 +59,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, kind):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX")
-def test_a_pipe_is_read_but_not_waited_for_and_a_device_is_refused(tmp_path):
+def test_pipes_are_read_without_waiting_and_devices_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert read_bytes(tmp_path / "pipe") == b""
     reader, writer = os.pipe()
@@ -71,7 +71,7 @@ def test_a_pipe_is_read_but_not_waited_for_and_a_device_is_refused(tmp_path):
         read_bytes("/dev/zero")
 
 
-def test_a_gzip_file_is_no_bomb(tmp_path, monkeypatch):
+def test_gzip_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "GUNZIPPED_BYTES", 1000)
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(bytes(1000)) + gzip.compress(b"x"))
@@ -206,7 +206,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
         parent.stdout.close()
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_folder_that_cannot_be_made_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(SasvError, match="file/run: cannot write to this folder"),
@@ -230,14 +230,14 @@ def test_the_package_imports_without_fcntl():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_failing_write_leaves_nothing(tmp_path):
+def test_failed_write_leaves_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "x.txt") as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_write_of_a_process_clears_what_a_killed_one_left(tmp_path):
+def test_first_write_of_a_process_removes_temporaries_of_killed_ones(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from sasv.core.files import atomic_path\n"
         "with atomic_path(sys.argv[1]) as temporary:\n"

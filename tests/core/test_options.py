@@ -89,7 +89,7 @@ class Larger(Example):
     seconds: Annotated[float, Range(1, 10)] = 4.0
 
 
-def test_ranges_in_words():
+def test_ranges_are_described_in_words():
     Example(share=0.0, threshold=-3.5, batches=1, costs=[0.1])
     with pytest.raises(SasvError, match=r"^--share is 1; it must be at least 0 and below 1$"):
         Example(share=1.0)
@@ -149,7 +149,7 @@ def test_a_list_may_be_given_as_one_text():
         (dict[str, str], "a mapping"),
     ],
 )
-def test_types_in_words(hint, words):
+def test_types_are_described_in_words(hint, words):
     assert type_words(hint) == words
 
 

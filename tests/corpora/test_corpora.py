@@ -341,7 +341,7 @@ def test_own_folder_and_own_table(tmp_path):
         run("table", own, tmp_path / "out4")
 
 
-def test_a_wrong_folder_is_said(tmp_path):
+def test_wrong_folder_is_reported(tmp_path):
     for corpus in CORPORA:
         with pytest.raises(SasvError, match="nowhere: there is no such folder"):
             run(corpus, tmp_path / "nowhere", tmp_path / "out")

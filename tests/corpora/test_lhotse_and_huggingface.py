@@ -206,7 +206,7 @@ def test_lhotse_shar_and_split_names(speech, tmp_path):
         ),
     ],
 )
-def test_cuts_that_are_no_speech_as_recorded(speech, tmp_path, changes, message):
+def test_cuts_that_are_not_speech_as_recorded(speech, tmp_path, changes, message):
     path = manifest(tmp_path / "m" / "cuts.jsonl", cut(speech, 0), cut(speech, 1, **changes))
     with pytest.raises(SasvError, match=rf"cuts\.jsonl, line 2: c1.*{message}"):
         prepared("lhotse", path, tmp_path / "out")
@@ -266,7 +266,7 @@ def wav(index):
     return stream.getvalue()
 
 
-def test_what_save_to_disk_writes(speech, tmp_path):
+def test_datasets_written_by_save_to_disk_are_read(speech, tmp_path):
     root = tmp_path / "d"
     inside = [{"bytes": wav(index), "path": f"r{index}.wav"} for index in range(2)]
     outside = [{"bytes": None, "path": str(speech / f"r{index}.wav")} for index in range(2)]

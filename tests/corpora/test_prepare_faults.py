@@ -34,7 +34,7 @@ def speech(tmp_path):
     return tmp_path / "in"
 
 
-def test_what_libsndfile_reads_is_found(tmp_path):
+def test_every_format_of_libsndfile_is_found(tmp_path):
     kinds = {"sph": "NIST", "aiff": "AIFF", "au": "AU", "w64": "W64", "caf": "CAF", "WAV": "WAV"}
     (tmp_path / "in" / "ann").mkdir(parents=True)
     for suffix, kind in kinds.items():
@@ -48,7 +48,7 @@ def test_what_libsndfile_reads_is_found(tmp_path):
     assert len(run(tmp_path / "in", tmp_path / "out")) == len(kinds)
 
 
-def test_what_is_skipped_is_counted_and_said(speech, tmp_path, capsys):
+def test_skipped_files_are_counted_and_reported(speech, tmp_path, capsys):
     (speech / "ann" / "notes.txt").touch()
     (speech / "ann" / "README").touch()
     write_audio(speech / "ann" / ".1.4711.part.wav", wave())  # of a killed run
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(speech, tmp_path, monkeypatch)
         run(speech, tmp_path / "out")
 
 
-def test_two_files_of_one_name_are_named(speech, tmp_path):
+def test_two_files_of_the_same_name_are_reported(speech, tmp_path):
     write_audio(speech / "ann" / "1.flac", wave())
     with pytest.raises(SasvError, match=r"ann/1\.flac and ann/1\.wav would both be called ann/1"):
         run(speech, tmp_path / "out")
@@ -101,7 +101,7 @@ def test_two_files_of_one_name_are_named(speech, tmp_path):
 
 
 @pytest.mark.parametrize("mark", ["\t", "\n"])
-def test_a_name_that_no_table_can_hold(speech, tmp_path, mark):
+def test_file_name_that_a_table_cannot_store(speech, tmp_path, mark):
     write_audio(speech / "ann" / f"x{mark}y.wav", wave())
     with pytest.raises(SasvError, match=r"1 names contain a tab .* \('ann/x\\.y\.wav'\)"):
         run(speech, tmp_path / "out")
@@ -115,7 +115,7 @@ def test_a_name_that_is_not_utf8(speech, tmp_path):
     assert Path(table.paths[-1]).exists()
 
 
-def test_a_length_that_no_header_tells_is_counted(speech, tmp_path):
+def test_length_missing_from_the_header_is_counted(speech, tmp_path):
     pytest.importorskip("av", reason="PyAV is not installed (extra m4a)")
     path = speech / "ann" / "2.flac"
     data = bytearray(path.read_bytes())

@@ -40,7 +40,7 @@ def calibration():
     return fit_backend({"score": scores}, labels, COST_MODELS["asvspoof5"], source="dev")
 
 
-def test_the_score_is_that_of_trial_tables():
+def test_verifier_scores_equal_those_of_trial_tables():
     vectors = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
     expected = score_trials(
         vectors[:2].mean(axis=0)[None], vectors[2:], np.array([0]), np.array([0])
@@ -118,7 +118,7 @@ def test_broken_embeddings_are_never_compared(role, vector):
 
 
 @pytest.mark.parametrize("code", NEVER)
-def test_what_holds_no_speech_is_never_compared(code):
+def test_recordings_without_speech_are_never_compared(code):
     for enrolment, test in (
         ([NEVER[code]], GOOD),
         ([GOOD, NEVER[code]], GOOD),
@@ -133,11 +133,11 @@ def test_what_holds_no_speech_is_never_compared(code):
         json.dumps(values, allow_nan=False)
 
 
-def test_prepare_and_verify_mean_the_same_by_too_little_speech():
+def test_prepare_and_verify_share_the_minimum_of_speech():
     assert SpeechLimits().min_test == MIN_SPEECH
 
 
-def test_enrolment_needs_speech_together_and_agreement():
+def test_enrolment_requires_enough_total_speech_and_reports_disagreement():
     short = recording([1.0, 0.0], speech=0.8)
     assert VERIFIER.decide([short], GOOD).reasons[0].code == "too_little_enrolment_speech"
     assert VERIFIER.decide([short, short], GOOD).accepted
@@ -149,14 +149,14 @@ def test_enrolment_needs_speech_together_and_agreement():
 
 
 @pytest.mark.parametrize("level, codes", [(-20.0, []), (None, []), (-55.0, ["quiet_recording"])])
-def test_very_quiet_recordings_are_said(level, codes):
+def test_very_quiet_recordings_are_reported(level, codes):
     decision = VERIFIER.decide([GOOD], recording([1.0, 0.0], "test.wav", level=level))
     assert decision.accepted and [reason.code for reason in decision.reasons[1:]] == codes
     assert all("test.wav: very quiet (-55 dBFS)" in reason.text for reason in decision.reasons[1:])
 
 
 @pytest.mark.parametrize("threshold", [np.nan, np.inf, -np.inf])
-def test_a_threshold_that_is_no_number_is_refused(threshold):
+def test_nonfinite_threshold_is_refused(threshold):
     with pytest.raises(SasvError, match="accepts or rejects everything"):
         Verifier(threshold=threshold)
     with pytest.raises(SasvError, match="accepts or rejects everything"):
@@ -185,7 +185,7 @@ def test_calibrating_anew_replaces_threshold_and_source():
     assert second.threshold is None and "calibrated on other" in second.threshold_source
 
 
-def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
+def test_records_round_trip_and_scores_made_otherwise_are_refused():
     verifier = replace(VERIFIER, scoring=Scoring("normalised", crops=10)).calibrated(calibration())
     again = Verifier.from_records(verifier.scoring.to_dict(), verifier.decision_record())
     assert again == verifier
@@ -217,7 +217,7 @@ def test_records_go_round_and_other_scores_are_refused_naming_both_ways():
         {"speech": {"min_test": None}},
     ],
 )
-def test_broken_records_are_said(decision):
+def test_broken_records_are_reported(decision):
     with pytest.raises(SasvError, match="m: "):
         Verifier.from_records({}, decision, name="m")
 
@@ -252,7 +252,7 @@ def speech_pair():
 @pytest.mark.slow
 @pytest.mark.speech
 @pytest.mark.parametrize("kind", ["silence", "noise"])
-def test_silence_around_speech_changes_no_verdict(speech_pair, kind):
+def test_silence_around_speech_does_not_change_the_verdict(speech_pair, kind):
     model = load_model(DEFAULT, "cpu")
     verifier = model.verifier()
     rng = np.random.default_rng(0)
@@ -272,7 +272,7 @@ def test_silence_around_speech_changes_no_verdict(speech_pair, kind):
 
 
 @pytest.mark.parametrize("name", ["hiss0.wav", "hum0.wav", "click.wav"])
-def test_verify_compares_no_noise(trained, tmp_path, capsys, name):
+def test_verify_refuses_to_compare_noise(trained, tmp_path, capsys, name):
     """One line, exit status 2, and JSON without a score. An enrolment with a recording of noise is
     refused, too.
     """

@@ -51,7 +51,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert "--utterances" in (tmp_path / "site" / "reference" / "cli.html").read_text()
 
 
-def test_links_between_pages_of_the_repository_lead_somewhere():
+def test_links_between_pages_of_the_repository_resolve():
     """Checks relative links, as a reader of the repository follows them."""
     pages = [*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md"), *DOCS.parent.glob("src/sasv/**/*.md")]
     pages = [page for page in pages if page.parent.name != "templates"]  # of reports, not pages

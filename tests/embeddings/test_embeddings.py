@@ -114,7 +114,7 @@ def test_torchrun_ranks_are_shards(model, corpus, tmp_path, small_chunks, monkey
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_the_same(
+def test_killed_run_resumes_to_the_same_result(
     model, corpus, tmp_path, small_chunks, monkeypatch, capsys
 ):
     run(model, corpus, tmp_path / "whole")

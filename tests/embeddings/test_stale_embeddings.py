@@ -61,7 +61,7 @@ def counted(monkeypatch):
     return rows
 
 
-def test_failures_are_tried_again_and_nothing_else(models, speech, tmp_path, monkeypatch):
+def test_only_failures_are_retried(models, speech, tmp_path, monkeypatch):
     path = speech / "audio" / "s0-0.wav"
     kept = path.read_bytes()
     path.unlink()
@@ -120,7 +120,7 @@ def test_a_kill_while_another_model_is_saved_never_mixes_two(
     assert not list(out.glob("parts-*"))
 
 
-def test_a_mark_that_is_broken_is_no_mark(models, speech, tmp_path):
+def test_broken_signature_is_ignored(models, speech, tmp_path):
     for text in ("{", "[]", '{"signature": 1}', ""):
         run(models[0], speech, tmp_path / "out")
         (tmp_path / "out" / "embeddings.json").write_text(text)
@@ -141,7 +141,7 @@ def test_folders_of_older_versions_are_read(models, speech, tmp_path):
     same(run(models[0], speech, out), found)
 
 
-def test_rows_that_are_added_are_embedded_alone(models, speech, tmp_path, monkeypatch):
+def test_only_added_rows_are_embedded(models, speech, tmp_path, monkeypatch):
     table = load_utterances(speech / "utterances.tsv")
     extract(models[0], table.take(np.arange(10)), tmp_path / "out", quiet=True)
     rows = counted(monkeypatch)

@@ -12,7 +12,7 @@ from sasv.encoders.layers import SpoofAxis
 SMALL = ENCODERS.get("campplus").presets["test"]
 
 
-def test_the_axis_is_nothing_for_bona_fide_speech_and_lowers_cosines_of_spoofs():
+def test_spoof_axis_is_zero_for_bona_fide_speech_and_lowers_cosines_of_spoofs():
     axis = SpoofAxis(4)
     with torch.no_grad():
         axis.weight.copy_(torch.tensor([0.0, 0.0, 3.0, 0.0]))

@@ -93,7 +93,7 @@ def test_evaluation_is_deterministic(encoder):
 
 
 @pytest.mark.slow
-def test_forward_depends_on_no_value():
+def test_forward_does_not_branch_on_data():
     """Tensors without values can be processed, so there is no branch on data and no synchronisation
     with a device.
     """
@@ -158,7 +158,7 @@ def test_save_and_load(encoder, tmp_path):
         assert torch.equal(again(waves), encoder(waves))
 
 
-def test_the_state_dict_holds_no_surprise(encoder):
+def test_state_dict_has_only_expected_entries(encoder):
     """It contains parameters and statistics of batch norms only. Constants that follow from the
     options are not stored.
     """
@@ -176,7 +176,7 @@ def test_the_state_dict_holds_no_surprise(encoder):
     assert stored == (frontend if encoder.frontend.name == "log-mel" else set())
 
 
-def test_prepared_for_inference_it_gives_the_same(encoder):
+def test_embeddings_are_unchanged_after_preparation_for_inference(encoder):
     """Embeddings, alone and in a batch, are equal to 1e-5, and the state dict is bit-identical."""
     own = built_encoder(encoder.name)
     prepare_for_inference(own)

@@ -24,7 +24,7 @@ def test_masking_holds_at_published_sizes(name):
     assert (together[1] - alone).norm() / alone.norm() < 1e-5
 
 
-def test_unknown_names_say_what_is_known():
+def test_unknown_name_error_lists_known_names():
     with pytest.raises(SasvError, match="did you mean ecapa-tdnn"):
         ENCODERS.get("ecapa-tdn")
     with pytest.raises(

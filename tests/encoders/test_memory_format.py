@@ -16,7 +16,7 @@ from sasv.encoders.memory_format import (
 
 
 @pytest.mark.parametrize("name", ["ecapa-tdnn", "mfa-conformer", "ska-tdnn", "campplus"])
-def test_embeddings_and_gradients_stay(name):
+def test_channels_last_keeps_embeddings_and_gradients(name):
     torch.manual_seed(0)
     usual = make_encoder(name, preset(name, "test")).eval()
     last = copy.deepcopy(usual)
@@ -34,7 +34,7 @@ def test_embeddings_and_gradients_stay(name):
             assert (own.grad - other.grad).norm() <= 1e-3 * own.grad.norm() + 1e-4
 
 
-def test_the_state_dict_and_the_order_of_parameters_stay():
+def test_channels_last_keeps_the_state_dict_and_parameter_order():
     usual = make_encoder("ecapa-tdnn", preset("ecapa-tdnn", "test"))
     last = copy.deepcopy(usual)
     use_channels_last(last)

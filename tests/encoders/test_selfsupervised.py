@@ -65,7 +65,7 @@ def test_batches_of_unequal_length_equal_single_files(case):
 
 @pytest.mark.parametrize("case", list(CASES))
 @pytest.mark.parametrize("training", ["frozen", "partial", "lora", "whole"])
-def test_what_is_trained_learns_and_nothing_else(case, training):
+def test_only_trainable_parameters_change(case, training):
     if training == "lora":
         pytest.importorskip("peft", reason="peft is not installed (extra peft)")
     encoder = made(case, training=training, last_layers=1, lr_scale=0.5, layer_decay=0.5).train()
@@ -95,7 +95,7 @@ def test_what_is_trained_learns_and_nothing_else(case, training):
 
 
 @pytest.mark.parametrize("training", ["whole", "lora"])
-def test_a_checkpoint_says_all_that_its_encoder_needs(training, tmp_path):
+def test_encoder_is_rebuilt_from_its_checkpoint_alone(training, tmp_path):
     from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
     from sasv.models import Specification
 
@@ -157,7 +157,7 @@ def test_backbones_that_cannot_be_used_are_errors(tmp_path):
         make_encoder("whisper", preset("whisper", "test"), "whisper", {"mels": 128})
 
 
-def test_mhfa_is_that_of_wedefense(fill):
+def test_mhfa_equals_that_of_wedefense(fill):
     expected = np.load(DATA / "peers" / "heads.npz")
     head = MhfaHead(5, 96, 192, 8, 32)
     head.load_state_dict(filled(fill, "wedefense/mhfa", ""))
@@ -166,7 +166,7 @@ def test_mhfa_is_that_of_wedefense(fill):
     assert np.abs(found - expected["wedefense/mhfa/embedding"]).max() < 1e-6
 
 
-def test_w2v_bert_with_adapters_is_that_of_wespeaker(fill):
+def test_w2v_bert_with_adapters_equals_that_of_wespeaker(fill):
     expected = np.load(DATA / "peers" / "heads.npz")
     config = HEADS["wespeaker/w2vbert-backbone"]["config"]
     encoder = make_encoder(
@@ -184,7 +184,7 @@ def test_w2v_bert_with_adapters_is_that_of_wespeaker(fill):
 
 
 @pytest.mark.parametrize("mels", [80, 128])
-def test_features_of_whisper_are_those_of_transformers(mels, fill):
+def test_whisper_features_equal_those_of_transformers(mels, fill):
     from sasv.frontends import make_frontend
 
     wave = fill.waveform(16500, 2)

@@ -36,7 +36,7 @@ def test_the_order_of_trials_does_not_matter():
     assert aligned(first, first).tolist() == list(range(60))
 
 
-def test_other_trials_and_other_labels_are_said():
+def test_differing_trials_and_labels_are_reported():
     first = scores(range(60))
     with pytest.raises(
         SasvError,

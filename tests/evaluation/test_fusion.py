@@ -57,7 +57,7 @@ def summed(corpus, parts, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_sum_is_that_of_the_two_systems(corpus, parts, summed, tmp_path):
+def test_sum_fusion_adds_the_scores_of_both_systems(corpus, parts, summed, tmp_path):
     """Baseline 1 of SASV2022: the sum of the scores of both systems."""
     fused = load_scores(summed / "scores.tsv")
     speaker = options(corpus, tmp_path / "asv", model=parts["model"])
@@ -157,7 +157,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES)
-def test_mistakes_are_one_line(corpus, parts, tmp_path, changes, message):
+def test_mistakes_are_reported_in_one_line(corpus, parts, tmp_path, changes, message):
     systems = {"cm": parts["countermeasure"], "speaker": parts["model"]}
     if "countermeasure" in changes:
         changes = changes | {"countermeasure": systems[changes["countermeasure"]]}

@@ -65,7 +65,7 @@ def fitting(trials, three_way=True):
     return Fitting(trials, columns_of(trials, verifier, head), verifier, head, COSTS, "them")
 
 
-def test_nobody_is_compared_with_the_same_recording():
+def test_recordings_are_not_compared_with_themselves():
     trials = people_in_space(people=5, recordings=4)
     counts = np.bincount(trials.labels)
     assert counts.tolist() == [5 * 4, 5 * 4 * 3, 5 * 4 * 2]
@@ -78,7 +78,7 @@ def test_nobody_is_compared_with_the_same_recording():
 
 
 @pytest.mark.parametrize("three_way", [True, False])
-def test_errors_are_those_of_people_who_were_left_out(monkeypatch, three_way):
+def test_errors_are_measured_on_held_out_people(monkeypatch, three_way):
     trials = people_in_space(people=7)
     fitted = Fitting.fitted
     seen = []
@@ -105,7 +105,7 @@ def test_errors_are_those_of_people_who_were_left_out(monkeypatch, three_way):
         assert errors["false_spoof"].rate < 0.1 and expected_cost(errors, COSTS) < 0.3
 
 
-def test_an_interval_is_one_of_people():
+def test_confidence_interval_depends_on_the_number_of_people():
     """With no error among n people, the rate may still be about 4/n. More trials do not change
     this.
     """
@@ -121,7 +121,7 @@ def test_an_interval_is_one_of_people():
     assert every.rate == every.high == 1 and every.low < 0.6
 
 
-def test_an_outcome_that_is_no_acceptance_is_a_miss():
+def test_outcomes_other_than_accept_count_as_misses():
     trials = people_in_space()
     nobody = replace(Verifier(threshold=-1.0), limits=replace(ANYTHING, min_test=60.0))
     outcomes = trials.outcomes(nobody, np.arange(len(trials.tested)))
@@ -169,7 +169,7 @@ def test_the_command_writes_a_calibrated_checkpoint(voices, tmp_path, monkeypatc
     assert verifier.limits == ANYTHING and verifier.scoring.max_pause == ANYTHING.max_pause
 
 
-def test_folders_that_tell_nothing(voices, tmp_path, monkeypatch):
+def test_unusable_folders_are_refused(voices, tmp_path, monkeypatch):
     write_audio(tmp_path / "ann" / "1.wav", buzz(RATE))
     write_audio(tmp_path / "bob" / "1.wav", buzz(RATE))
     write_audio(tmp_path / "bob" / "2.wav", buzz(RATE))

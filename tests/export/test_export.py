@@ -56,7 +56,7 @@ def exported(exported_once, checkpoint, tmp_path_factory):
     return path
 
 
-def test_scores_and_verdicts_are_those_of_the_toolkit(exported, checkpoint, corpus):
+def test_scores_and_verdicts_equal_those_of_the_toolkit(exported, checkpoint, corpus):
     own, model = OnnxModel(exported, threads=1), load_model(checkpoint, "cpu")
     assert own.fingerprint == model.fingerprint
     assert own.specification == model.specification
@@ -78,7 +78,7 @@ def test_scores_and_verdicts_are_those_of_the_toolkit(exported, checkpoint, corp
     np.testing.assert_allclose(own.embed_many(waves), model.embed_many(waves), atol=1e-4)
 
 
-def test_the_proof_is_shown_and_stored(exported_once, checkpoint, tmp_path, capsys):
+def test_comparison_with_pytorch_is_shown_and_stored(exported_once, checkpoint, tmp_path, capsys):
     for _ in range(2):  # the second one replaces the first
         assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 0
     proof = OnnxModel(tmp_path / "model.onnx").record.proof
@@ -87,13 +87,17 @@ def test_the_proof_is_shown_and_stored(exported_once, checkpoint, tmp_path, caps
     assert "opset 18" in shown and f"lowest cosine {proof['cosine']:.7f}" in shown
 
 
-def test_an_export_that_differs_leaves_nothing(exported_once, checkpoint, tmp_path, monkeypatch):
+def test_export_that_differs_from_pytorch_leaves_no_file(
+    exported_once, checkpoint, tmp_path, monkeypatch
+):
     monkeypatch.setattr("sasv.export.proof.BOUND", 0.0)
     assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_says_what_it_costs(exported_once, checkpoint, corpus, tmp_path, capsys):
+def test_int8_export_reports_its_loss_of_accuracy(
+    exported_once, checkpoint, corpus, tmp_path, capsys
+):
     tables = [f"--utterances={corpus}/utterances.tsv", f"--trials={corpus}/trials_dev.tsv"]
     words = ["export", str(checkpoint), str(tmp_path / "int8.onnx"), "--int8"]
     assert main(words) == 2
@@ -127,7 +131,7 @@ def weighty(*names):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def test_layers_of_eight_bits(monkeypatch):
+def test_layers_to_quantise_are_selected(monkeypatch):
     """Not the front-end's, none of few weights, and none that moves the embeddings much."""
     proto = weighty("front", "a", "b", "c", "small")
     assert quantise.layers(proto, "front.") == ["a", "b", "c"]
@@ -146,7 +150,7 @@ def test_layers_of_eight_bits(monkeypatch):
     assert set(quantise.sensitive_layers(None, None, list("abc"), distance)) >= {"a"}
 
 
-def test_layers_are_restored(monkeypatch):
+def test_restoring_every_quantised_layer_gives_the_original(monkeypatch):
     """A quantised network of which every layer is restored is the original."""
     proto = weighty("front", "a", "b", "c")
     data = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
@@ -212,7 +216,7 @@ def test_other_files_are_refused(exported, tmp_path, proto):
         OnnxModel(tmp_path / "broken.onnx")
 
 
-def test_a_value_inside_may_have_the_name_of_an_output():
+def test_internal_value_may_share_the_name_of_an_output():
     from onnx import TensorProto, helper
 
     nodes = [

@@ -19,7 +19,7 @@ def test_other_features_are_refused(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_of_filter_banks(tmp_path):
+def test_network_that_takes_filter_banks(tmp_path):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     torch.manual_seed(0)
     encoder = make_encoder("ecapa-tdnn", preset("ecapa-tdnn", "test"), "kaldi").eval()

@@ -75,7 +75,7 @@ def take_memory():
 
 
 @pytest.mark.slow
-def test_every_outcome_is_told_apart(monkeypatch):
+def test_every_outcome_is_recognised(monkeypatch):
     monkeypatch.setattr(running, "MOST_BYTES", 1 << 28)
     works = {
         DONE: [lambda: 1],
@@ -98,7 +98,7 @@ def test_every_outcome_is_told_apart(monkeypatch):
     assert "| **damaged audio files** | 9 | 2 | 0 | 2 | 2 | 1 |" in markdown({"audio": figures})
 
 
-def test_a_hang_ends_and_the_next_trial_goes_on():
+def test_trial_that_hangs_is_ended_and_the_next_one_runs():
     trials = [Trial("a", HANG, lambda: time.sleep(60)), Trial("b", DONE, lambda: None)]
     figures = run_trials(trials, seconds=0.3)
     assert figures.by_kind == {HANG: {HANG: 1}, DONE: {DONE: 1}}
@@ -123,7 +123,7 @@ def test_damage_is_the_same_for_the_same_seed(kind):
         (files.table_trials, 100),
     ],
 )
-def test_damaged_files_are_refused_in_a_line_or_read(seeds, make, count):
+def test_damaged_files_are_read_or_refused_in_one_line(seeds, make, count):
     figures = run_trials(list(make(count, 1, seeds)))
     assert figures.faults == [] and figures.tried == count
     assert figures.outcomes[REFUSED] > count / 10
@@ -141,7 +141,7 @@ def test_commands_on_a_full_disk_are_completed_by_their_next_run(stage):
     assert figures.faults == [] and figures.tried == 4
 
 
-def test_what_a_trap_counts(tmp_path):
+def test_trap_counts_changes_and_interrupts(tmp_path):
     """A kill at a write leaves half of it; a full disk refuses to grow and lets files go."""
 
     def write(out):

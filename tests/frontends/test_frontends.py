@@ -15,7 +15,7 @@ def frontend(request):
     return make_frontend(request.param)
 
 
-def test_it_says_how_many_frames_and_features_there_will_be(frontend):
+def test_predicted_frames_and_feature_size_are_correct(frontend):
     for samples in (frontend.min_samples, frontend.min_samples + 1, 16000, 16159, 16160, 20007):
         features = frontend(torch.randn(2, samples) * 0.1)
         assert features.shape == (2, frontend.feature_size, frontend.frames(samples))

@@ -55,7 +55,7 @@ def kaldi(wave, o):
         {"sample_rate": 8000, "mels": 40, "high_hz": 3700.0},
     ],
 )
-def test_features_are_those_of_kaldi(window, options, fill):
+def test_features_equal_those_of_kaldi(window, options, fill):
     frontend = make_frontend("kaldi", {"window": window, **options})
     wave = fill.waveform(12345, 5)
     found = frontend(torch.from_numpy(wave)[None])[0].T.numpy()
@@ -65,7 +65,7 @@ def test_features_are_those_of_kaldi(window, options, fill):
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-def test_features_are_those_of_the_originals(layout, fill, peers):
+def test_features_equal_those_of_the_original_toolkits(layout, fill, peers):
     frontend = make_frontend(*LAYOUTS[layout])
     found = frontend(torch.from_numpy(fill.waveform(16500, 2))[None])[0].T.numpy()
     expected = peers[f"frontend/{layout}/16500"]

@@ -24,7 +24,9 @@ LAYERS = [nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d]
     lengths=st.lists(st.integers(13, 60), min_size=1, max_size=4),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_masked_layer_gives_each_its_own(kind, kernel, stride, padding, dilation, ceil, lengths):
+def test_masked_layer_equals_the_layer_on_each_item_alone(
+    kind, kernel, stride, padding, dilation, ceil, lengths
+):
     padding = min(padding, kernel // 2)
     if kind is nn.Conv1d:
         layer = nn.Conv1d(3, 3, kernel, stride, padding, dilation)

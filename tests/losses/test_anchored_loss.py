@@ -68,7 +68,7 @@ def test_bona_fide_and_spoofed_speech_weigh_the_same_however_many_there_are():
     assert one.value.item() == pytest.approx(three.value.item())
 
 
-def test_the_pressure_ends_below_the_margin():
+def test_gradient_vanishes_below_the_margin():
     """The gradient of a spoof at cosine -1 is small; with a steeper slope it is 0."""
 
     def gradient(slope):

@@ -82,7 +82,7 @@ def test_low_precision(name):
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_its_state_makes_the_same_loss_again(name):
+def test_state_dict_restores_the_same_loss(name):
     head = head_of(name)
     again = make_loss(name, 8, CLASSES)
     again.load_state_dict(copy.deepcopy(head.state_dict()))
@@ -91,7 +91,7 @@ def test_its_state_makes_the_same_loss_again(name):
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_directions_and_countermeasure_come_from_the_state_alone(name):
+def test_class_directions_and_countermeasure_are_read_from_the_state_dict(name):
     kind = LOSSES.get(name)
     head = head_of(name)
     directions = kind.class_directions(head.state_dict())
@@ -108,7 +108,7 @@ def test_directions_and_countermeasure_come_from_the_state_alone(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_it_trains_by_its_name(name, corpus, trained, tmp_path):
+def test_every_loss_trains(name, corpus, trained, tmp_path):
     """One step with the trainer changes the weights, and the checkpoint contains the head."""
     changes = {"where": "", "spoof_pairs": 2} if LOSSES.get(name).spoof_aware else {}
     changes |= {"dev_enrolments": "", "dev_trials": ""}
@@ -126,7 +126,7 @@ def test_it_trains_by_its_name(name, corpus, trained, tmp_path):
     assert math.isfinite(trainer.history[0]["loss"])
 
 
-def test_a_loss_about_spoofs_needs_some(corpus, tmp_path):
+def test_spoof_aware_loss_requires_spoofs(corpus, tmp_path):
     for name in LOSSES:
         if LOSSES.get(name).spoof_aware:
             with pytest.raises(

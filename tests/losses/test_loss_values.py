@@ -188,7 +188,7 @@ def test_three_classes():
 
 
 @pytest.mark.parametrize("name", ["three-class", "adcf"])
-def test_beside_trials_the_classification(name):
+def test_classification_loss_is_added_to_the_trial_loss(name):
     head, embeddings, _ = drawn(name, classification_weight=0.5, margin=0.3)
     alone, _, _ = drawn(name, classification_weight=0.0)
     alone.load_state_dict(
@@ -200,7 +200,7 @@ def test_beside_trials_the_classification(name):
     torch.testing.assert_close(head(embeddings, LABELS).value, expected)
 
 
-def test_the_llr_of_three_classes_is_that_of_the_posteriors():
+def test_llr_of_three_classes_equals_that_of_the_posteriors():
     head, embeddings, directions = drawn("three-class", classification_weight=0.0)
     weight, bias = head.trial_classifier(head.state_dict())
     classes = TrialClasses(array(weight), array(bias))
@@ -258,7 +258,7 @@ def test_adcf():
     assert head(embeddings, LABELS).value.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_with_a_steep_slope_it_is_the_adcf_itself():
+def test_soft_adcf_with_a_steep_slope_equals_the_adcf():
     head, embeddings, directions = drawn("adcf", classification_weight=0.0, slope=1e5)
     head.threshold.data.fill_(0.1)
     cosines, kinds, _ = zip(*trials(directions))
@@ -278,7 +278,7 @@ def test_with_a_steep_slope_it_is_the_adcf_itself():
         ("adcf", {"slope": 3.0, "scale": 5.0}),
     ],
 )
-def test_gradients_are_those_of_finite_differences(name, own):
+def test_gradients_equal_finite_differences(name, own):
     head, embeddings, _ = drawn(name, **own)
     names = [key for key, _ in head.named_parameters()]
     values = [parameter.detach().clone().requires_grad_() for parameter in head.parameters()]

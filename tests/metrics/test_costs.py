@@ -54,7 +54,7 @@ def tandem():
 @pytest.mark.speech
 @pytest.mark.parametrize("system", ["asv", "cm", "sum"])
 @pytest.mark.parametrize("model", ["a-dcf-paper", "asvspoof5"])
-def test_a_dcf_is_the_official_one(official, system, model):
+def test_a_dcf_equals_the_official_value(official, system, model):
     systems, labels = real_scores()
     found = COST_MODELS[model].minimum(curve(systems[system], labels))
     key = f"min_a_dcf_{'paper_default' if model == 'a-dcf-paper' else model}"
@@ -72,7 +72,7 @@ def test_a_dcf_is_the_official_one(official, system, model):
 
 
 @pytest.mark.speech
-def test_countermeasure_metrics_are_the_official_ones(official, tandem):
+def test_countermeasure_metrics_equal_the_official_values(official, tandem):
     systems, labels = real_scores()
     wanted = official["cm_track1"]
     measured = Measure(systems["cm"], labels, task="cm", llr=True)()
@@ -84,7 +84,7 @@ def test_countermeasure_metrics_are_the_official_ones(official, tandem):
 
 
 @pytest.mark.speech
-def test_tandem_metrics_are_the_official_ones(official, tandem):
+def test_tandem_metrics_equal_the_official_values(official, tandem):
     wanted = official["track2"]
     asv, cm = tandem
     assert min_t_dcf(cm, ASVSPOOF5_ASV, TRACK_2).value == pytest.approx(
@@ -193,7 +193,7 @@ def test_min_cllr_equals_pooled_adjacent_violators(positive):
     assert min_cllr(found.miss, found.nontarget) == pytest.approx(cllr(llrs, positive), abs=1e-9)
 
 
-def test_hull_of_two_arcs_needs_the_walk():
+def test_convex_hull_of_two_arcs():
     """Convex arcs that meet in a corner lose only one point in each round; the walk over the
     remaining points gives the same hull.
     """
@@ -276,7 +276,7 @@ def test_intervals_hold_the_value_and_are_seeded():
         assert low <= whole[name] <= high, name
 
 
-def test_paired_test_sees_what_single_intervals_do_not():
+def test_paired_test_finds_differences_that_single_intervals_miss():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 1000)
     base = rng.standard_normal(2000) + 2.0 * (labels == 0)
@@ -337,7 +337,7 @@ def test_cost_models_by_name_and_by_numbers():
 
 
 @pytest.mark.speech
-def test_eers_of_a_curve_are_those_of_the_pairs():
+def test_eers_of_measure_equal_those_of_sasv_eers():
     systems, labels = real_scores()
     measured = Measure(systems["sum"], labels)()
     for name in ("sasv_eer", "sv_eer", "spf_eer"):

@@ -19,7 +19,7 @@ def flags():
     )
 
 
-def test_what_was_set_is_put_back(monkeypatch):
+def test_previous_torch_settings_are_restored(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     before = flags()
     with arithmetic():
@@ -46,7 +46,7 @@ def test_embeddings_are_computed_in_full_precision(trained, voice, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chosen", [{}, {"tf32": True}, {"deterministic": True}])
-def test_a_training_computes_as_its_options_say(corpus, tmp_path, monkeypatch, chosen):
+def test_training_uses_the_arithmetic_of_its_options(corpus, tmp_path, monkeypatch, chosen):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     seen = set()
     original = Encoder.embed_features
@@ -65,7 +65,7 @@ def test_a_training_computes_as_its_options_say(corpus, tmp_path, monkeypatch, c
 
 @pytest.mark.gpu
 @pytest.mark.slow
-def test_a_gpu_gives_the_scores_of_a_cpu(trained, voice):
+def test_gpu_scores_equal_cpu_scores(trained, voice):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     waves = [voice(16000 + 1000 * seed, seed) for seed in range(4)]

@@ -91,7 +91,7 @@ def test_embeddings_in_shards_are_those_of_one_process(
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
 
-def test_the_batches_are_those_of_the_machines_that_compute(
+def test_batch_seconds_fit_the_machines_that_run_the_job(
     trained, corpus, tmp_path, here, monkeypatch
 ):
     asked = []
@@ -128,7 +128,7 @@ def test_tars_in_shards_are_those_of_one_process(corpus, tmp_path, here, audio, 
     assert not set(written[again:]) & set(written[:2])
 
 
-def test_a_pack_that_one_process_began_goes_on_in_shards(corpus, tmp_path, here):
+def test_pack_begun_by_one_process_resumes_in_shards(corpus, tmp_path, here):
     options = {"table": str(corpus / "utterances.tsv"), "shard_size": "200KB"}
     pack(PackOptions(out=str(tmp_path / "whole"), **options))
     out = shutil.copytree(tmp_path / "whole", tmp_path / "begun")
@@ -151,11 +151,11 @@ def test_the_plan_of_tars_counts_headers_of_long_names():
     "text, minutes",
     [("30", 30), ("02:00:00", 120), ("90:30", 91), ("1-12", 36 * 60), ("2-00:10:00", 2890)],
 )
-def test_times_of_sbatch(text, minutes):
+def test_time_limits_of_sbatch_are_parsed(text, minutes):
     assert minutes_of(text) == minutes
 
 
-def test_settings_go_to_sbatch_as_they_are():
+def test_settings_are_passed_to_sbatch_unchanged():
     found = _parameters({"partition": "gpu", "cpus-per-task": "4", "array_parallelism": "100"})
     assert found["additional_parameters"] == {"partition": "gpu", "cpus-per-task": "4"}
     assert found["array_parallelism"] == 100
@@ -250,7 +250,7 @@ def wait_for(process, count, folder, pattern):
 
 @pytest.mark.long
 @pytest.mark.parametrize("engine", ["slurm", "ray_cluster"])
-def test_a_lost_node_costs_its_unfinished_shards_only(engine, corpus, trained, tmp_path, request):
+def test_lost_node_loses_only_its_unfinished_shards(engine, corpus, trained, tmp_path, request):
     environment, words, lose_a_node = request.getfixturevalue(engine)
     plain = load_utterances(corpus / "utterances.tsv")
     table = tmp_path / "utterances.tsv"  # an hour of speech, of which 48 files exist

@@ -139,7 +139,7 @@ def test_two_processes_without_gathering_give_the_mean_of_their_gradients(corpus
 
 
 @pytest.mark.long
-def test_a_stopped_run_on_two_processes_goes_on_to_the_same_weights(corpus, tmp_path):
+def test_interrupted_run_on_two_processes_resumes_to_the_same_weights(corpus, tmp_path):
     """After SIGTERM, both save at the same batch; the averages and the selection continue as
     well.
     """

@@ -116,7 +116,7 @@ def test_real_scores_of_one_file_side_by_side(tmp_path):
     assert found[0].metrics["sasv_eer"] == pytest.approx(17.371009121975543, abs=1e-9)
 
 
-def test_mistakes_are_said(systems, tmp_path, capsys):
+def test_mistakes_are_reported(systems, tmp_path, capsys):
     with pytest.raises(SasvError, match="two systems have the name scores; .*NAME=PATH"):
         report(ReportOptions([str(systems / "scores")] * 2, str(tmp_path), intervals=0))
     assert cli.main(["report", "x=/no/such/file.tsv", "--out", str(tmp_path)]) == 2
@@ -144,7 +144,7 @@ NAMES = [
 
 
 @pytest.mark.slow
-def test_names_of_others_are_only_names(tmp_path, monkeypatch):
+def test_external_names_are_not_interpreted_as_markup(tmp_path, monkeypatch):
     """They are not interpreted as mathematics in figures, tags in HTML, links in Markdown, or
     escape sequences in a terminal.
     """

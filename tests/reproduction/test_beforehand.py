@@ -39,7 +39,7 @@ def full(out, corpora, **changes):
         ({"vocoders": ["nosuch"]}, "nosuch"),
     ],
 )
-def test_what_is_missing_is_said_before_the_first_step(
+def test_missing_requirements_are_reported_before_the_first_step(
     changes, message, corpora, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -49,13 +49,13 @@ def test_what_is_missing_is_said_before_the_first_step(
     assert [path.name for path in Path("out").iterdir()] == [".lock"]
 
 
-def test_an_output_that_cannot_be_written_is_said_first(corpora, tmp_path):
+def test_unwritable_output_is_reported_before_the_first_step(corpora, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SasvError, match="file/out: cannot write: .*choose another --out"):
         reproduce(full(tmp_path / "file" / "out", corpora))
 
 
-def test_two_at_once_do_not_work_in_one_folder(corpora, tmp_path):
+def test_concurrent_runs_in_one_folder_are_refused(corpora, tmp_path):
     with locked(tmp_path), pytest.raises(SasvError, match="another run is writing here"):
         reproduce(full(tmp_path, corpora))
 
@@ -77,9 +77,7 @@ def finished(monkeypatch):
     monkeypatch.setattr(Planner, "add", plan)
 
 
-def test_without_matplotlib_the_table_lacks_its_image_alone(
-    tmp_path, monkeypatch, capsys, finished
-):
+def test_without_matplotlib_only_the_figure_is_missing(tmp_path, monkeypatch, capsys, finished):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = reproduce(ReproduceOptions(row=7, scale="tiny", out=str(tmp_path)))
     captured = capsys.readouterr()
@@ -88,7 +86,9 @@ def test_without_matplotlib_the_table_lacks_its_image_alone(
     assert "12.34" in (tmp_path / "table/report.md").read_text()
 
 
-def test_a_small_disk_is_said_beforehand(tmp_path, monkeypatch, capsys, finished):
+def test_insufficient_disk_space_is_reported_before_the_first_step(
+    tmp_path, monkeypatch, capsys, finished
+):
     monkeypatch.setattr(beforehand.shutil, "disk_usage", lambda path: SimpleNamespace(free=4e8))
     reproduce(ReproduceOptions(row=7, scale="tiny", out=str(tmp_path)))
     assert "the steps write about 1.00 GB, estimated; 0.40 GB are free" in capsys.readouterr().err

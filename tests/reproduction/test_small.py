@@ -22,7 +22,7 @@ def voices(tmp_path):
     return tmp_path / "corpus"
 
 
-def test_what_a_killed_rendering_left_is_no_utterance(voices, tmp_path):
+def test_temporaries_of_a_killed_rendering_are_not_utterances(voices, tmp_path):
     """A temporary file, whose name begins with a dot, does not change a table."""
 
     def tables(name):

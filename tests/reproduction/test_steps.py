@@ -99,7 +99,7 @@ def as_of_old(path, inputs, **options):
     (path / "step.json").write_text(json.dumps({"facts": facts, "done": True}))
 
 
-def test_what_is_done_is_skipped(work, capsys):
+def test_finished_steps_are_skipped(work, capsys):
     carry_out(work.steps())
     carry_out(work.steps())
     assert (
@@ -107,7 +107,7 @@ def test_what_is_done_is_skipped(work, capsys):
     )
 
 
-def test_a_list_that_was_recorded_as_text_is_no_change(work):
+def test_list_recorded_as_text_is_unchanged(work):
     carry_out(work.steps(by=["attack", "codec"]))
     rewrite(work.root / "a", options={"by": "attack,codec"})
     carry_out(work.steps(by=["attack", "codec"]))
@@ -117,7 +117,7 @@ def test_a_list_that_was_recorded_as_text_is_no_change(work):
         carry_out(work.steps(by=["attack", "codec"]))
 
 
-def test_what_changed_stops_before_anything_is_done(work):
+def test_changed_options_are_refused_before_the_first_step(work):
     carry_out(work.steps(mark=""))
     before = work.files()
     with pytest.raises(
@@ -145,7 +145,7 @@ def test_redo_moves_the_old_folder_aside(work, capsys):
     assert (work.root / "b.old-2" / "out").read_text() == "1x"  # its input changed with them
 
 
-def test_a_later_step_stops_where_an_earlier_one_gave_something_else(work):
+def test_later_step_is_refused_after_changed_results_of_an_earlier_one(work):
     carry_out(work.steps(mark=""))
     shutil.rmtree(work.root / "a")
     with pytest.raises(SasvError, match="second: .*first: .*out changed"):
@@ -153,7 +153,7 @@ def test_a_later_step_stops_where_an_earlier_one_gave_something_else(work):
     assert (work.root / "b" / "out").read_text() == "1" and work.ran == ["first", "second", "first"]
 
 
-def test_a_new_version_and_a_new_option_with_its_default_are_no_reason(work, monkeypatch, capsys):
+def test_new_version_and_new_default_options_do_not_require_redoing(work, monkeypatch, capsys):
     carry_out(work.steps(mark=""))
     monkeypatch.setattr(module, "__version__", "9.9")
     work.defaults = {"mark": "", "later": 3}
@@ -164,7 +164,7 @@ def test_a_new_version_and_a_new_option_with_its_default_are_no_reason(work, mon
         carry_out(work.steps(mark="", later=4))
 
 
-def test_renamed_and_dropped_options_are_no_reason(work, capsys):
+def test_renamed_and_dropped_options_do_not_require_redoing(work, capsys):
     work.defaults = {"new": 1}
     carry_out(work.steps(new=2))
     rewrite(work.root / "a", options={"old": 2, "dropped": 5})
@@ -178,7 +178,7 @@ def test_renamed_and_dropped_options_are_no_reason(work, capsys):
         carry_out(work.steps(new=2))
 
 
-def test_another_spelling_a_link_or_another_disk_is_no_reason(work, monkeypatch):
+def test_other_spellings_links_and_disks_do_not_require_redoing(work, monkeypatch):
     carry_out(work.steps())
     monkeypatch.chdir(work.root)
     work.root = Path()
@@ -273,7 +273,7 @@ def test_folders_among_the_options_of_an_old_record(tmp_path, capsys):
             carry_out([step("corpus")])
 
 
-def test_an_interrupted_step_goes_on_and_keeps_its_folder(work, capsys):
+def test_interrupted_step_resumes_in_its_folder(work, capsys):
     steps = work.steps()
 
     def broken():
@@ -296,7 +296,7 @@ def test_an_interrupted_step_goes_on_and_keeps_its_folder(work, capsys):
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"facts": [], "done": true}', '{"facts": {}, "done": 1}', "\xff"]
 )
-def test_a_broken_record_is_one_line(work, text):
+def test_broken_record_is_reported_in_one_line(work, text):
     carry_out(work.steps())
     (work.root / "a" / "step.json").write_text(text, encoding="latin-1")
     with pytest.raises(
@@ -399,6 +399,6 @@ def test_a_plan_says_what_would_happen(work):
         carry_out([step])
 
 
-def test_nothing_here_can_remove_a_file():
+def test_module_never_removes_files():
     text = Path(module.__file__).read_text()
     assert not any(word in text for word in ("rmtree", "unlink", "os.remove", "rmdir"))

@@ -241,6 +241,6 @@ def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
         ({"voxceleb2": "v"}, "give the corpora with --asvspoof2019"),
     ],
 )
-def test_mistakes_are_one_line(changes, message, tmp_path):
+def test_mistakes_are_reported_in_one_line(changes, message, tmp_path):
     with pytest.raises(SasvError, match=message):
         reproduce(tiny(tmp_path, **changes))

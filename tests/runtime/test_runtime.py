@@ -54,7 +54,7 @@ def test_verify_and_identify(verifier, tmp_path):
     assert found[0].decision == verifier.verify(verifier.voiceprints["bob"], speech)
 
 
-def test_the_decision_is_that_of_the_toolkit(verifier):
+def test_decision_equals_that_of_the_toolkit(verifier):
     speech = buzz(3 * RATE, 180, 5)
     model = verifier.embedder
     expected = model.verifier().decide(
@@ -111,7 +111,7 @@ def test_a_stream_ends_with_the_verdict_on_the_whole(verifier, pieces):
     assert stream.settled and stream.decision.accepted
 
 
-def test_a_stream_takes_integers_and_refuses_what_is_no_sound(verifier):
+def test_streams_accept_integer_samples_and_refuse_invalid_ones(verifier):
     speech = buzz(2 * RATE, PITCHES["eve"], 7)
     integers = np.round(speech * 32768).astype(np.int16)
     stream = verifier.stream(verifier.voiceprints["eve"])
@@ -144,7 +144,7 @@ def test_long_recordings_are_embedded_in_windows(verifier, tmp_path, monkeypatch
         Windows(verifier.embedder, ANYTHING, 0.01)
 
 
-def test_windows_that_may_not_be_compared_count_for_nothing(verifier):
+def test_windows_of_poor_quality_are_left_out_of_the_embedding(verifier):
     good = verifier.embedder.recording(buzz(2 * RATE, 110), ANYTHING)
     good = replace(good, net_speech=2.0, snr=30.0)
     bad = verifier.embedder.recording(buzz(2 * RATE, 260), ANYTHING)

@@ -165,7 +165,7 @@ def test_numbers_as_labels_need_a_stated_meaning(write):
         read_scores(write("cm.txt", rows), labels=["spoof=0"])
 
 
-def test_speechbrain_scores_say_what_is_a_target(write):
+def test_speechbrain_scores_include_target_labels(write):
     found = read_scores(write("s.txt", "a/1.wav b/1.wav 1 0.7\na/1.wav c/1.wav 0 0.2\n"))
     assert found.labels.tolist() == [0, 1] and found.values.tolist() == [0.7, 0.2]
 
@@ -183,7 +183,7 @@ def test_columns_may_be_named(write):
 @pytest.mark.parametrize(
     "first, words", [("target", ("target", "nontarget")), ("spoof", ("spoof", "target"))]
 )
-def test_speaker_utterance_label_score_is_no_list_of_a_countermeasure(write, first, words):
+def test_speaker_utterance_label_score_is_not_read_as_countermeasure_scores(write, first, words):
     order = [first] * 250 + list(words)
     rows = "".join(f"s{at % 5} u{at} {label} {at / 7}\n" for at, label in enumerate(order))
     found = read_scores(write("s.txt", rows))
@@ -200,21 +200,21 @@ def test_speaker_utterance_label_score_is_no_list_of_a_countermeasure(write, fir
         "enroll,test,Label,score,class",
     ],
 )
-def test_header_names_of_others(write, header):
+def test_column_names_of_other_toolkits(write, header):
     more = ",x" if header.endswith("class") else ""
     text = f"{header}\ns1,u1,target,0.9{more}\ns1,u2,nontarget,0.1{more}\n"
     found = read_scores(write("s.csv", text))
     assert found.labels.tolist() == [0, 1] and found.table.texts("speaker") == ["s1", "s1"]
 
 
-def test_named_columns_leave_a_header_out(write, caplog):
+def test_named_columns_skip_a_header(write, caplog):
     caplog.set_level("INFO", "sasv")
     path = write("s.csv", "a,b,c\n0.9,target,u1\n0.1,spoof,u2\n")
     found = read_scores(path, columns=["score", "label", "utterance"])
     assert found.labels.tolist() == [0, 2] and "line 1 is treated as a header" in caplog.text
 
 
-def test_a_broken_line_is_named(write):
+def test_broken_line_is_reported_with_its_number(write):
     rows = "s1 u1 target 0.9\ns1 u2 target 0.8\ns1 u3 nontarget high\ns1 u4 nontarget 0.1\n"
     with pytest.raises(TableError, match="line 3: differs in form from the lines around it"):
         read_scores(write("s.txt", rows))
@@ -259,7 +259,7 @@ def test_keys_of_asvspoof_2021_hold_several_subsets(task, write, caplog):
     ]
 
 
-def test_in_the_wild_meta_is_a_key(write):
+def test_in_the_wild_meta_file_can_be_the_key(write):
     key = write(
         "meta.csv", 'file,speaker,label\n0.wav,"Guinness, Alec",bona-fide\n1.wav,Alec,spoof\n'
     )
@@ -270,7 +270,7 @@ def test_in_the_wild_meta_is_a_key(write):
 @pytest.mark.parametrize(
     "encoded, message", [(str.encode, "gzip; give"), (lambda text: text.encode("utf-16"), "UTF-16")]
 )
-def test_files_that_are_no_utf8_text_say_what_they_are(tmp_path, encoded, message):
+def test_files_that_are_not_utf8_text_are_identified_in_the_error(tmp_path, encoded, message):
     path = tmp_path / "scores.txt"
     data = encoded("s1 u1 target 0.9\n")
     path.write_bytes(gzip.compress(data) if "gzip" in message else data)
@@ -332,7 +332,7 @@ def test_a_tandem_of_two_files(write):
         ("short line", "utterance\tlabel\tscore\nu1\ttarget\n", "", "line 2: 2 cells instead of 3"),
     ],
 )
-def test_bad_files_are_one_line(name, text, key, message, write, capsys):
+def test_bad_files_are_reported_in_one_line(name, text, key, message, write, capsys):
     words = ["metrics", write("scores.txt", text)]
     if key:
         words += ["--key", write("key.txt", key)]
@@ -399,7 +399,7 @@ def test_options_of_metrics(write, capsys):
         metrics(MetricsOptions(scores, intervals=10, resample="files"))
 
 
-def test_a_paired_test_wants_the_same_trials(write, capsys):
+def test_paired_test_requires_the_same_trials(write, capsys):
     one, other = write("1.tsv", OURS), write("2.tsv", OURS.replace("u5", "u6"))
     with pytest.raises(SasvError, match=r"2.tsv: its trials are not those of .*1.tsv"):
         metrics(MetricsOptions(one, against=other))

@@ -84,7 +84,7 @@ def test_enrolments_by_hand(enrolment, expected):
     assert found.tolist() == pytest.approx([expected])
 
 
-def test_an_unknown_enrolment_is_said():
+def test_unknown_enrolment_is_reported():
     with pytest.raises(SasvError, match="use one of: mean, normalised, scores"):
         Scoring("median")
 
@@ -162,7 +162,7 @@ def test_calibration_finds_the_log_likelihood_ratio():
 
 
 @pytest.mark.parametrize("kind", ["logistic", "nonlinear"])
-def test_fusion_of_two_gains_and_its_threshold_is_near_the_best(kind):
+def test_fusion_improves_and_its_threshold_is_near_the_optimum(kind):
     """It gains if both kinds of error matter. For costs with few nontargets, the second score alone
     is best.
     """
@@ -189,7 +189,7 @@ def test_nonlinear_fusion_by_hand():
     np.testing.assert_allclose(backend(columns), expected, rtol=1e-9)
 
 
-def test_a_back_end_is_saved_and_says_what_it_lacks(tmp_path):
+def test_saved_back_end_reports_missing_columns(tmp_path):
     labels, columns = drawn()
     backend = fit_backend(columns, labels, TRACK_2, "nonlinear", source="drawn")
     backend.save(tmp_path / "b.json")
@@ -211,7 +211,7 @@ def test_a_back_end_is_saved_and_says_what_it_lacks(tmp_path):
         fit_backend({"score": columns["asv_score"] * np.nan}, labels, TRACK_2)
 
 
-def test_scores_that_part_the_classes_still_calibrate():
+def test_perfectly_separated_scores_can_be_calibrated():
     labels = np.array([0, 0, 1, 2])
     found = fit_backend({"score": np.array([3.0, 2.0, 0.0, 1.0])}, labels, TRACK_2)
     assert np.isfinite(found.parts[0].weights).all() and found.parts[0].weights[0] > 0

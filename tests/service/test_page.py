@@ -141,7 +141,7 @@ def outcome(page, button):
     return said.inner_text()
 
 
-def test_the_page(page_with):
+def test_page_in_a_browser(page_with):
     page = page_with("anna")
     picture(page, "1-empty")
     page.get_by_label("New person").fill("anna")

@@ -45,7 +45,7 @@ def test_enrol_and_verify(demo):
     assert found["outcome"] == "accept" and len(found["candidates"]) == 2
 
 
-def test_people(demo):
+def test_creating_listing_and_deleting_speakers(demo):
     made = demo.post("/v1/speakers", json={"consent": "form 7", "expires_in_days": 1}).json()
     assert made["consent"] == "form 7" and made["expires"] - made["created"] == pytest.approx(86400)
     enrol(demo, "ann", 1)
@@ -88,7 +88,7 @@ def test_several_voiceprints_of_a_speaker(demo):
     assert begun["voiceprint"]["recordings"] == 1
 
 
-def test_what_is_no_audio(demo):
+def test_unreadable_audio_is_refused(demo):
     enrol(demo, "ann", 1)
     few = wav(np.zeros((10, 20)))  # of twenty channels
     for body in (b"", b"no audio at all", speech("ann")[:2000], few):
@@ -96,7 +96,7 @@ def test_what_is_no_audio(demo):
         problem(answer, 422, "unreadable_audio")
 
 
-def test_nothing_to_compare_is_no_decision(demo):
+def test_no_decision_without_speech_to_compare(demo):
     enrol(demo, "ann", 1)
     for empty in (wav(np.zeros(16000)), wav(np.full(100, 0.1))):
         found = demo.post("/v1/verify?speaker=ann", content=empty).json()
@@ -282,7 +282,7 @@ def long_silence(form, subtype, seconds=60):
     return stream.getvalue()
 
 
-def test_little_data_that_becomes_much(made, client_of):
+def test_compressed_recording_longer_than_allowed_is_refused(made, client_of):
     """A minute of silence where a second may be sent, whatever its header says."""
     client = client_of(made(demo=True, max_seconds=1.0))
     client.post("/v1/speakers", json={"id": "ann"})
@@ -354,7 +354,7 @@ def test_idempotency(made, client_of):
     problem(gone, 404, "unknown_speaker")  # the answer went together with the speaker
 
 
-def test_a_copy_is_a_recording_of_the_same_length(demo):
+def test_copy_route_returns_audio_of_the_same_length(demo):
     answer = demo.post("/v1/copy", content=speech("ann", seconds=0.5))
     assert answer.status_code == 200 and answer.headers["content-type"] == "audio/wav"
     copied, rate = soundfile.read(io.BytesIO(answer.content))
@@ -362,7 +362,7 @@ def test_a_copy_is_a_recording_of_the_same_length(demo):
     problem(demo.post("/v1/copy", content=b"no audio"), 422, "unreadable_audio")
 
 
-def test_how_many_candidates_stands_in_a_form_too(demo):
+def test_number_of_candidates_can_be_a_form_field(demo):
     enrol(demo, "ann", 1)
     enrol(demo, "bob", 1)
     send = partial(demo.post, "/v1/identify", files={"file": speech("bob", 9)})
@@ -371,7 +371,7 @@ def test_how_many_candidates_stands_in_a_form_too(demo):
         problem(send(data={"top": wrong}), 422, "invalid_request")
 
 
-def test_recordings_are_read_where_no_file_stays_in_memory(demo, monkeypatch):
+def test_recordings_are_read_without_memfd(demo, monkeypatch):
     """As on macOS and Windows."""
     monkeypatch.delattr("os.memfd_create", raising=False)
     enrol(demo, "ann", 1)
@@ -448,7 +448,7 @@ def test_an_error_is_never_a_decision(made, client_of, monkeypatch):
     assert client.post("/v1/verify?speaker=ann", content=speech("ann", 4)).json()["outcome"]
 
 
-def test_a_voiceprint_that_is_deleted_meanwhile_accepts_nobody(made, client_of, monkeypatch):
+def test_voiceprint_deleted_during_verification_accepts_nobody(made, client_of, monkeypatch):
     service = made(demo=True)
     client = client_of(service)
     enrol(client, "ann", 1)

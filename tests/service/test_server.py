@@ -72,7 +72,7 @@ def closed(connection):
     return data
 
 
-def test_the_client(running, tmp_path):
+def test_python_client(running, tmp_path):
     _, client = running()
     assert client.create_speaker("ann", "form 7", 30)["consent"] == "form 7"
     (tmp_path / "ann.wav").write_bytes(speech("ann"))
@@ -172,7 +172,7 @@ def test_clients_that_send_slowly_or_nothing(running, caplog):
     assert "Traceback" not in caplog.text
 
 
-def test_batches_have_the_result_of_single_recordings(model):
+def test_batched_results_equal_those_of_single_recordings(model):
     from sasv.service.batching import BatchingModel
 
     sizes = []

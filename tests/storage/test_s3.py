@@ -151,7 +151,7 @@ def uploaded(server, client, corpus, tmp_path):
         client.delete_object(Bucket=BUCKET, Key=entry["Key"])
 
 
-def test_speech_from_s3_is_that_of_the_disk(server, uploaded, corpus):
+def test_speech_from_s3_equals_speech_from_disk(server, uploaded, corpus):
     remote_table = load_utterances(uploaded)
     plain = load_utterances(corpus / "utterances.tsv")
     for row in range(0, len(plain), 3):
@@ -161,7 +161,7 @@ def test_speech_from_s3_is_that_of_the_disk(server, uploaded, corpus):
 
 
 @pytest.mark.parametrize("fault", ["503", "slow", "cut", "other bytes"])
-def test_a_failure_that_passes_changes_nothing(server, uploaded, fault):
+def test_temporary_failure_does_not_change_the_result(server, uploaded, fault):
     path = load_utterances(uploaded).path(5)
     good = locate(path).read()
     server.fault = fault
@@ -180,7 +180,7 @@ def test_a_failure_that_passes_changes_nothing(server, uploaded, fault):
         ("other bytes", "its checksum differs from that in the index"),
     ],
 )
-def test_a_failure_that_stays_is_one_line(server, uploaded, fault, message):
+def test_permanent_failure_is_reported_in_one_line(server, uploaded, fault, message):
     path = load_utterances(uploaded).path(5)
     found = locate(path)
     found.tar.read(0, 10)
@@ -193,7 +193,7 @@ def test_a_failure_that_stays_is_one_line(server, uploaded, fault, message):
     assert "\n" not in str(caught.value)
 
 
-def test_objects_that_vanish(server, client, uploaded):
+def test_objects_deleted_during_a_run(server, client, uploaded):
     table = load_utterances(uploaded)
     first = table.path(0)
     found = locate(first)
@@ -212,7 +212,7 @@ def test_objects_that_vanish(server, client, uploaded):
         locate(other)
 
 
-def test_keys_that_are_refused(server, uploaded, monkeypatch):
+def test_refused_access_keys_are_reported(server, uploaded, monkeypatch):
     path = load_utterances(uploaded).path(0)
     remote.remote_object.cache_clear()
 

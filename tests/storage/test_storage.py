@@ -30,12 +30,12 @@ WAVE = (np.sin(np.arange(24000) * 0.05) * 0.4).astype(np.float32)
         ("https://host/x.tar#k.wav", "https", "k.wav"),
     ],
 )
-def test_names(name, scheme, member):
+def test_schemes_and_members_are_parsed_from_names(name, scheme, member):
     assert scheme_of(name) == scheme
     assert split_member(name)[1] == member
 
 
-def test_paths_of_tables_move_with_it():
+def test_paths_are_joined_made_absolute_and_made_relative():
     assert joined("/data", "s.tar#a/../b.wav") == "/data/s.tar#a/../b.wav"
     assert absolute("/data/x/../s.tar#a/./b.wav") == "/data/s.tar#a/./b.wav"
     assert relative("/data/s.tar#a.wav", "/data/tables") == "../s.tar#a.wav"
@@ -111,7 +111,7 @@ def test_the_index_is_searched_by_bytes():
     assert all(index.find(name) is None for name in ("", "a ", "aa", "zz", "~"))
 
 
-def test_what_can_be_wrong_with_a_tar(packed):
+def test_faulty_tars_are_reported(packed):
     folder, entries = packed
     tar = folder / "s.tar"
     last = entries[-1]
@@ -138,7 +138,7 @@ def test_what_can_be_wrong_with_a_tar(packed):
         read_audio(member)
 
 
-def test_identities(packed):
+def test_file_identities_of_files_and_members(packed):
     folder, entries = packed
     member = f"{folder}/s.tar#{entries[1].member}"
     plain, inside, gone = file_identities([str(folder / "s.tar"), member, member + "x"])
@@ -237,7 +237,7 @@ def test_objects_and_members_behind_addresses(server, packed, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["503", "short", "drop", "other"])
-def test_failures_that_pass_are_tried_again(server, packed, fault):
+def test_temporary_failures_are_retried(server, packed, fault):
     folder, entries = packed
     for name in ("s.tar", "s.tar.index"):
         server.objects[name] = (folder / name).read_bytes()
@@ -251,7 +251,7 @@ def test_failures_that_pass_are_tried_again(server, packed, fault):
     assert found.read() == found.read()
 
 
-def test_failures_that_stay_end_in_one_line(server, packed):
+def test_permanent_failures_are_reported_in_one_line(server, packed):
     folder, entries = packed
     data = audio_bytes("WAV")
     server.objects["a.wav"] = data
@@ -276,7 +276,7 @@ def test_failures_that_stay_end_in_one_line(server, packed):
         found.read()
 
 
-def test_a_failure_within_a_decoder_is_no_truncated_file(server, monkeypatch):
+def test_storage_failure_during_decoding_is_not_reported_as_truncation(server, monkeypatch):
     server.objects["a.wav"] = audio_bytes("WAV")
     monkeypatch.setattr(resource, "WHOLE_BYTES", 100)
     monkeypatch.setattr(resource, "BLOCK_BYTES", 4096)
@@ -301,7 +301,7 @@ def test_unknown_addresses_and_missing_packages(monkeypatch):
         locate("s3://bucket/a.wav")
 
 
-def test_a_folder_with_an_address_like_name(tmp_path, monkeypatch):
+def test_local_file_with_a_number_sign_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_audio(tmp_path / "a#b.wav", WAVE)
     assert len(read_audio("a#b.wav")) == len(WAVE)

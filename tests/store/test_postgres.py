@@ -20,7 +20,7 @@ def voiceprint(speaker, seed, dimension=16, model="m"):
     return Voiceprint((Recording("a.wav", vector, 5.0, 4.0),), model, speaker)
 
 
-def test_addresses_that_lead_nowhere(tmp_path):
+def test_unreachable_addresses_are_reported(tmp_path):
     with pytest.raises(SasvError, match="address of the store is malformed") as caught:
         VoiceprintStore("postgresql://me:secret@[host/x", KEY)
     assert "secret" not in str(caught.value)
@@ -31,7 +31,7 @@ def test_addresses_that_lead_nowhere(tmp_path):
 
 
 @pytest.mark.long
-def test_pgvector_finds_what_the_memory_finds():
+def test_pgvector_search_equals_search_in_memory():
     """After a restart, the server is used again."""
     with postgres.running(postgres.binaries(vector=True)) as server:
         with pytest.raises(SasvError, match="there is no store"):

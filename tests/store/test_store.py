@@ -90,7 +90,7 @@ def store(address, now):
     opened.close()
 
 
-def test_what_is_added_is_there_and_encrypted(store, address):
+def test_added_voiceprints_are_stored_encrypted(store, address):
     added = store.add(voiceprint("ann"), label="phone", consent="form 7")
     again = VoiceprintStore(address, KEY)
     (found,) = again.of("ann")
@@ -106,7 +106,7 @@ def test_what_is_added_is_there_and_encrypted(store, address):
         VoiceprintStore(address, bytes(32))
 
 
-def test_a_file_is_its_owners_alone(tmp_path):
+def test_store_file_is_readable_only_by_its_owner(tmp_path):
     path = tmp_path / "store.db"
     opened = VoiceprintStore(path, KEY)
     one = voiceprint("ann")
@@ -133,7 +133,7 @@ def test_several_voiceprints_of_a_speaker(store):
     assert store.verify() == 5
 
 
-def test_a_recording_counts_once(store):
+def test_repeated_request_adds_a_recording_only_once(store):
     """A request that is repeated, because its answer was lost, changes nothing."""
     added = store.add(voiceprint("ann", 1))
     whole = store.extend(added.id, voiceprint("ann", 2))
@@ -200,7 +200,7 @@ def test_deletion_optout_expiry_and_export(store, now, address):
         "DELETE FROM settings WHERE name = 'audit_head'",
     ],
 )
-def test_every_change_from_outside_is_seen(store, address, statement):
+def test_every_outside_change_is_detected(store, address, statement):
     for number, name in enumerate(("ann", "bob", "eve")):
         store.add(voiceprint(name, number))
     assert store.verify() == 3
@@ -253,7 +253,7 @@ def test_more_recordings_of_a_voice_that_is_enrolled_already(store):
         store.extend(bob.id, voiceprint("", 2, model="new"), verifier)
 
 
-def test_names_that_no_database_takes(store):
+def test_names_that_a_database_cannot_store(store):
     for name in ("a\0b", "a\udc80", "a\nb", "x" * 201):
         with pytest.raises(SasvError, match="characters"):
             store.add(voiceprint(name))
@@ -330,7 +330,7 @@ def test_keys(tmp_path, monkeypatch):
         read_key()
 
 
-def test_files_that_are_no_store(tmp_path):
+def test_files_that_are_not_stores_are_refused(tmp_path):
     with pytest.raises(SasvError, match="there is no"):
         VoiceprintStore(tmp_path / "none.db", KEY, create=False)
     (tmp_path / "text.db").write_text("no store, and long enough to have no header of SQLite" * 20)

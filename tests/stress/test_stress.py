@@ -183,7 +183,7 @@ def test_model_decides_as_sasv_verify_does(corpus, trained, place):
         ("nowhere.onnx", "no such file"),
     ],
 )
-def test_wrong_system_is_one_line(corpus, place, capsys, system, message):
+def test_wrong_system_is_reported_in_one_line(corpus, place, capsys, system, message):
     (place / "empty").mkdir()
     words = ["stress", str(corpus / "utterances.tsv"), "--system", system, "--vocoders", "none"]
     assert cli.main([*words, "--min-speech", "0", "--conditions", "white-10"]) == 2
@@ -191,7 +191,7 @@ def test_wrong_system_is_one_line(corpus, place, capsys, system, message):
     assert message in last and "Traceback" not in last
 
 
-def test_too_little_speech_is_said(tmp_path):
+def test_too_little_speech_is_reported(tmp_path):
     voice = buzz(16000)
     for speaker in ("anna", "ben"):
         for number in range(2):
@@ -206,7 +206,7 @@ def test_too_little_speech_is_said(tmp_path):
         find_speech(str(tmp_path / "two"), "", "", "", Sizes())
 
 
-def test_speech_that_cannot_be_taken_is_said(corpus, tmp_path):
+def test_unusable_speech_is_reported(corpus, tmp_path):
     table, trials = str(corpus / "utterances.tsv"), str(corpus / "trials_dev.tsv")
     write_audio(tmp_path / "anna" / "1.wav", buzz(16000))
     other = tmp_path / "enrolments.tsv"
@@ -269,7 +269,7 @@ def test_condition(name, tmp_path, voice):
         assert not name.startswith("white") or not np.array_equal(heard, other)
 
 
-def test_interval_of_what_never_happened_is_not_empty():
+def test_interval_of_a_rate_of_zero_is_not_empty():
     assert widened(0.0, (0.0, 0.0), 20) == (0.0, pytest.approx(16.84, abs=0.01))
     assert widened(100.0, (100.0, 100.0), 20)[0] == pytest.approx(83.16, abs=0.01)
     assert widened(10.0, (5.0, 20.0), 20) == (5.0, 20.0)

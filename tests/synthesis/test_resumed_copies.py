@@ -62,7 +62,7 @@ def as_an_older_version_left_it(table):
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_a_replaced_source_remakes_its_copies_and_no_others(table, voice, older):
+def test_only_copies_of_a_replaced_source_are_made_again(table, voice, older):
     run(table)
     if older:
         as_an_older_version_left_it(table)
@@ -106,7 +106,7 @@ def test_files_without_settings_are_not_taken_for_copies(table):
 
 
 @pytest.mark.parametrize("left", [1, 20, 100])
-def test_a_cut_log_is_healed(table, left):
+def test_truncated_log_is_repaired(table, left):
     whole = run(table).table.texts("sha256")
     data = log_of(table).read_bytes()
     log_of(table).write_bytes(data[:-left])
@@ -116,7 +116,7 @@ def test_a_cut_log_is_healed(table, left):
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_a_copy_that_was_written_but_not_noted_is_ours(table, older):
+def test_copy_missing_from_the_log_is_recognised(table, older):
     run(table)
     if older:
         as_an_older_version_left_it(table)
@@ -126,7 +126,7 @@ def test_a_copy_that_was_written_but_not_noted_is_ours(table, older):
     assert len(run(table)) == 3
 
 
-def test_failures_are_tried_again(table, voice):
+def test_failed_copies_are_retried(table, voice):
     (table.parent / "speech" / "b.wav").write_bytes(b"broken")
     for _ in range(2):
         with pytest.raises(SasvError, match=r"1 utterances could not be copied.*b\.wav"):
@@ -135,7 +135,7 @@ def test_failures_are_tried_again(table, voice):
     assert len(run(table)) == 3
 
 
-def test_copies_and_failures_are_all_units(table):
+def test_missing_copies_are_reported(table):
     assert run(table, shard="1/2") is None
     copy_of(table, "a").unlink()
     with pytest.raises(
@@ -147,7 +147,7 @@ def test_copies_and_failures_are_all_units(table):
     assert len(run(table, shard="1/2")) == 3
 
 
-def test_what_a_killed_process_left_half_written_goes(table):
+def test_partial_files_of_a_killed_process_are_removed(table):
     run(table)
     left = copy_of(table, "a").with_name(".a.4194304.part.flac")
     alive = copy_of(table, "a").with_name(f".a.{os.getppid()}.part.flac")
@@ -157,7 +157,7 @@ def test_what_a_killed_process_left_half_written_goes(table):
     assert not left.exists() and alive.exists()
 
 
-def test_a_name_that_is_too_long_costs_one_copy(tmp_path, voice):
+def test_name_that_is_too_long_loses_only_one_copy(tmp_path, voice):
     (tmp_path / "speech").mkdir()
     names = ["a", "x" * 251]  # with .wav 255 bytes, the longest name; with .flac one more
     for name in names:
@@ -200,7 +200,7 @@ def test_copies_in_the_folder_of_the_speech_are_refused(table):
         (("vox/id1/a.flac", "vox/id2/a.flac"), ("id1", "id2"), "out", False),
     ],
 )
-def test_which_folders_hold_speech(tmp_path, paths, speakers, out, refused):
+def test_folders_that_contain_the_speech_are_recognised(tmp_path, paths, speakers, out, refused):
     files = [str(tmp_path / path) for path in paths]
     table = Utterances(Table.build({"utterance": paths, "path": files, "speaker": speakers}))
     if refused:
@@ -228,7 +228,7 @@ def test_two_channels_of_one_file_are_two_copies(tmp_path, voice):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_in_the_log_is_one_line(tmp_path):
+def test_full_disk_while_writing_the_log_is_reported_in_one_line(tmp_path):
     log = Log(tmp_path / "made.jsonl")
     log.stream.close()
     log.stream = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 (closed below)

@@ -40,7 +40,7 @@ def table_of_copies(folder, waves, rates=None):
     return str(folder / "utterances.tsv")
 
 
-def test_bad_speech_is_named_and_costs_nothing_else(tmp_path, voice):
+def test_unreadable_speech_is_reported_and_the_rest_is_copied(tmp_path, voice):
     good = voice(16000)
     nan = good.copy()
     nan[500] = np.nan
@@ -161,7 +161,7 @@ def test_one_vocoder_an_utterance_is_seeded_and_uses_all(corpus, tmp_path):
     assert len(plan_units(table, ALWAYS, tmp_path).units) == 3 * len(table)
 
 
-def test_the_tree_mirrors_the_source(tmp_path, voice):
+def test_output_folders_mirror_the_source_folders(tmp_path, voice):
     for folder, name in (("a/x", "1.wav"), ("a/y", "1.wav"), ("b/x", "1.flac"), ("b/x", "1.wav")):
         (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / "in" / folder / name, voice(8000), 16000)
@@ -184,7 +184,7 @@ def test_the_tree_mirrors_the_source(tmp_path, voice):
     assert len({unit.path for unit in units}) == 2
 
 
-def test_a_codec_is_a_condition_and_bona_fide_speech_stays_so(tmp_path, voice):
+def test_codec_copies_of_bona_fide_speech_stay_bona_fide(tmp_path, voice):
     table = table_of_copies(tmp_path, {"a": voice(16000), "b": voice(16000, 1)})
     trials = {
         "speaker": ["s", "t"],
@@ -262,7 +262,7 @@ def test_copies_by_another_seed_are_refused(tmp_path, voice):
         synthesize(SynthesizeOptions(table, out, ["griffin-lim"], {"hifi-gan": "x"}))
 
 
-def test_a_file_that_vanishes_midway_costs_nothing_else(tmp_path, voice, monkeypatch):
+def test_file_deleted_during_synthesis_does_not_stop_the_others(tmp_path, voice, monkeypatch):
     from sasv.synthesis import worker
 
     table = table_of_copies(tmp_path, {"a": voice(8000), "b": voice(8000, 1), "c": voice(8000, 2)})
@@ -298,7 +298,7 @@ def test_long_recordings_are_copied_in_pieces(monkeypatch, voice, name):
 
 
 @pytest.mark.slow
-def test_an_hour(tmp_path, voice, monkeypatch):
+def test_recording_of_an_hour_is_copied_in_bounded_memory(tmp_path, voice, monkeypatch):
     """A WAV file of 3,600 s is copied in bounded memory. The vocoder, which receives pieces of a
     minute, does nothing here.
     """

@@ -34,7 +34,7 @@ def packed(corpus, tmp_path_factory):
     return out
 
 
-def test_the_packed_table_is_the_table(corpus, packed, tmp_path):
+def test_packed_table_equals_the_original_table(corpus, packed, tmp_path):
     plain = load_utterances(corpus / "utterances.tsv")
     moved = shutil.copytree(packed, tmp_path / "moved")
     found = load_utterances(moved / "utterances.tsv")
@@ -67,7 +67,7 @@ def test_keys():
 
 
 @pytest.mark.parametrize("killed", [1, 7, 40])
-def test_a_killed_pack_goes_on_to_the_same_bytes(corpus, packed, tmp_path, monkeypatch, killed):
+def test_killed_pack_resumes_to_identical_bytes(corpus, packed, tmp_path, monkeypatch, killed):
     options = PackOptions(str(corpus / "utterances.tsv"), str(tmp_path / "out"), "200KB")
     added = []
     add = packing._Tar.add
@@ -90,7 +90,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(corpus, packed, tmp_path, monke
     assert files(tmp_path / "out") == files(packed)
 
 
-def test_a_changed_tar_is_found(corpus, packed, tmp_path):
+def test_changed_tar_is_detected(corpus, packed, tmp_path):
     out = shutil.copytree(packed, tmp_path / "out")
     data = bytearray((out / "shard-000000.tar").read_bytes())
     data[5000] ^= 1

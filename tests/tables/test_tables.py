@@ -67,7 +67,7 @@ def test_line_ends_and_blank_lines(tmp_path, change):
     assert table.seconds.tolist() == [1.5, 2.0]
 
 
-def test_a_wrong_row_that_is_not_utf8_is_named_and_nothing_else_is_said(tmp_path, capfd):
+def test_invalid_row_that_is_not_utf8_is_reported_without_warnings(tmp_path, capfd):
     path = tmp_path / "u.tsv"
     path.write_bytes(UTTERANCES.replace("\nb\t", "\nb\t\xe9\t").encode("latin-1"))
     with pytest.raises(TableError, match="line 3: the row has 7 cells, but the header has 6"):
@@ -75,13 +75,13 @@ def test_a_wrong_row_that_is_not_utf8_is_named_and_nothing_else_is_said(tmp_path
     assert capfd.readouterr().err == ""
 
 
-def test_a_table_with_the_line_ends_of_an_old_mac(tmp_path):
+def test_table_with_carriage_return_line_ends(tmp_path):
     table = load_utterances(write(tmp_path / "u.tsv", UTTERANCES.replace("\n", "\r")))
     assert table.ids == ["a", "b"]
     assert table.seconds.tolist() == [1.5, 2.0]
 
 
-def test_a_wrong_row_behind_empty_lines_has_the_line_of_the_file(tmp_path):
+def test_invalid_row_after_blank_lines_is_reported_with_its_line_number(tmp_path):
     text = UTTERANCES.replace("\nb\t", "\n\n\nb\t\t")
     with pytest.raises(TableError, match="line 5: the row has 7 cells, but the header has 6"):
         load_utterances(write(tmp_path / "u.tsv", text))
@@ -281,7 +281,7 @@ def test_utterance_tables_pickle():
 
 
 @pytest.mark.parametrize("row", [b"a\t\xff\n", b"a\tb\rc\td\te\n", b"\xff\rx\n"])
-def test_rows_of_a_damaged_table_are_one_line(row):
+def test_damaged_rows_are_reported_in_one_line(row):
     with pytest.raises(TableError, match="t.tsv") as caught:
         Table.parse(b"one\ttwo\tthree\n1\t2\t3\n" + row, "t.tsv")
     assert "\n" not in str(caught.value)

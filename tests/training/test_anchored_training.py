@@ -78,14 +78,14 @@ def test_averaged_weights_keep_the_statistics_too(corpus, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_drift_is_in_the_log(corpus, trained, run, tmp_path, capsys):
+def test_drift_is_logged(corpus, trained, run, tmp_path, capsys):
     train(anchored(corpus, trained, tmp_path, epochs=1))
     assert "bona fide at cosine" in capsys.readouterr().err
     cosines = [float(row["anchor_cosine"]) for row in log(run)]
     assert all(0.5 < cosine <= 1 for cosine in cosines)
 
 
-def test_the_loss_sees_the_twin_and_the_voiceprint_of_whom_a_spoof_imitates(
+def test_loss_receives_frozen_embeddings_and_voiceprints_of_imitated_speakers(
     corpus, trained, tmp_path
 ):
     trainer = build_trainer(anchored(corpus, trained, tmp_path))
@@ -129,7 +129,7 @@ def test_a_speaker_without_bona_fide_speech_has_no_voiceprint(corpus, trained, t
     assert found[0].norm() == pytest.approx(1.0) and not found[1:].any()
 
 
-def test_the_twin_stays_as_it_is_and_is_not_saved(trained, run):
+def test_frozen_copy_is_unchanged_and_not_saved(trained, run):
     state = torch.load(run / "state.pt", weights_only=True)
     assert all(key.startswith(("encoder.", "head.")) for key in state["system"])
     own = Model(load_checkpoint(run / "model.safetensors")).fingerprint
@@ -170,7 +170,7 @@ def test_drift_in_the_first_epoch_is_an_error(corpus, trained, tmp_path):
         train(options)
 
 
-def test_what_an_anchor_needs(corpus, trained, tmp_path):
+def test_anchor_options_are_checked(corpus, trained, tmp_path):
     with pytest.raises(SasvError, match="give its checkpoint with --init"):
         build_trainer(anchored(corpus, trained, tmp_path, init=""))
     with pytest.raises(SasvError, match="--min-anchor-cosine bounds the drift"):

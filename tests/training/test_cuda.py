@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-def test_embeddings_are_those_of_the_cpu(trained):
+def test_embeddings_equal_those_of_the_cpu(trained):
     rng = np.random.default_rng(0)
     waves = [rng.normal(0, 0.1, size).astype(np.float32) for size in (16_000, 24_123)]
     path = str(trained / "model.safetensors")

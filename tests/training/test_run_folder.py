@@ -119,7 +119,7 @@ def test_a_corpus_on_another_disk_does_not_stop_a_run(corpus, run, tmp_path, old
     ]
 
 
-def test_rows_that_are_not_trained_on_do_not_count(corpus, run, tmp_path):
+def test_rows_not_trained_on_may_change(corpus, run, tmp_path):
     table = tmp_path / "utterances.tsv"
     text = (corpus / "utterances.tsv").read_text().replace("\taudio/", f"\t{corpus}/audio/")
     header, *rows = text.splitlines(keepends=True)
@@ -157,13 +157,13 @@ def test_the_weights_to_start_from_are_compared_by_content(corpus, trained, run,
     ]
 
 
-def test_the_number_of_processes_counts(corpus, run):
+def test_changed_number_of_processes_is_detected(corpus, run):
     assert open_folder(tiny_options(corpus, run), 2).changed() == ["processes was 1, now 2"]
 
 
 @pytest.mark.parametrize("name", ["options.json", "environment.json"])
 @pytest.mark.parametrize("text", ["{", "[]", "3", "\xff", '{"seed": NaN}'])
-def test_a_broken_record_is_one_line(corpus, run, name, text):
+def test_broken_run_record_is_reported_in_one_line(corpus, run, name, text):
     (run / name).write_text(text, encoding="latin-1")
     with pytest.raises(SasvError, match=f"{name}: (invalid|contains no object).*--allow-changed"):
         open_folder(tiny_options(corpus, run)).check()
@@ -172,7 +172,7 @@ def test_a_broken_record_is_one_line(corpus, run, name, text):
         open_folder(tiny_options(corpus, run)).check()
 
 
-def test_without_a_record_only_a_word_lets_a_run_go_on(corpus, run):
+def test_run_without_a_record_resumes_only_with_allow_changed(corpus, run):
     (run / "options.json").unlink()
     with pytest.raises(SasvError, match=r"its options.json is missing.*--allow-changed"):
         open_folder(tiny_options(corpus, run)).check()
@@ -180,7 +180,7 @@ def test_without_a_record_only_a_word_lets_a_run_go_on(corpus, run):
 
 
 @pytest.mark.slow
-def test_a_run_interrupted_by_an_older_version_goes_on(corpus, tmp_path, capsys):
+def test_run_interrupted_in_an_older_version_resumes(corpus, tmp_path, capsys):
     """Its record has fewer options and the digest of the table file, and its corpus was moved."""
     straight = train(tiny_options(corpus, tmp_path / "straight", epochs=2))
     train(tiny_options(corpus, tmp_path / "run", epochs=1))
@@ -195,6 +195,6 @@ def test_a_run_interrupted_by_an_older_version_goes_on(corpus, tmp_path, capsys)
     assert all(torch.equal(value, other.encoder[name]) for name, value in one.encoder.items())
 
 
-def test_what_may_change_is_an_option():
+def test_changeable_names_are_train_options():
     names = set(vars(TrainOptions(utterances="u", out="o")))
     assert set(run_folder.INPUTS) <= names and names >= run_folder.CHANGEABLE

@@ -50,7 +50,9 @@ def position(run):
     ("number", "status"),
     [(signal.SIGTERM, 2), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
 )
-def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, number, status):
+def test_signal_to_the_process_group_saves_and_is_reported_in_one_line(
+    corpus, tmp_path, number, status
+):
     """SLURM, systemd, timeout, and a terminal send signals to the process and to its DataLoader
     workers.
     """
@@ -67,7 +69,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends_in_a_line(corpus, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
+def test_killed_worker_is_reported_in_one_line(corpus, tmp_path):
     options = tiny_options(
         corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1
     )
@@ -83,7 +85,7 @@ def test_a_killed_worker_ends_the_run_in_a_line(corpus, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_signal_to_torchruns_group_saves(corpus, tmp_path, count):
+def test_signal_to_the_process_group_of_torchrun_saves(corpus, tmp_path, count):
     options = tiny_options(
         corpus, tmp_path / "run", batches_per_epoch=5000, save_minutes=0.0, num_workers=1
     )
@@ -138,7 +140,7 @@ def test_a_second_interrupt_ends_at_once():
             pass
 
 
-def test_a_development_set_that_cannot_work_is_known_before_the_first_epoch(corpus, tmp_path):
+def test_unusable_development_set_is_refused_before_the_first_epoch(corpus, tmp_path):
     lines = (corpus / "trials_dev.tsv").read_text().splitlines()
     bona_fide = tmp_path / "trials.tsv"
     bona_fide.write_text("\n".join(line for line in lines if "\tspoof\t" not in line) + "\n")

@@ -72,7 +72,7 @@ def batches_done(run):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_with_the_same_weights(corpus, tmp_path):
+def test_repeatedly_killed_run_ends_with_the_same_weights(corpus, tmp_path):
     """The process is killed several times at any point. The same command resumes, even in the
     middle of an epoch.
     """
@@ -245,7 +245,7 @@ def test_options_that_do_not_fit_the_table(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_steps_that_are_not_finite_are_skipped_counted_and_end_a_run(
+def test_nonfinite_steps_are_skipped_counted_and_finally_end_the_run(
     corpus, tmp_path, monkeypatch, capsys
 ):
     original = Engine.backward
@@ -290,7 +290,7 @@ def test_schedules_hand_computed():
     assert rates("cosine")[:5] == pytest.approx([1.0, 0.868198, 0.55, 0.231802, 0.5], rel=1e-5)
 
 
-def test_schedules_refuse_what_they_would_ignore():
+def test_schedules_refuse_options_without_effect():
     with pytest.raises(SasvError, match="cyclic has no warm-up, but --warmup-epochs is 2"):
         rates("cyclic", warmup_epochs=2)
     with pytest.raises(SasvError, match="takes all of a cycle of 4 epochs"):
@@ -322,7 +322,7 @@ def test_optimisers_schedules_and_warmed_margins_train(corpus, tmp_path, name):
     assert trainer.engine.system.head.aamsoftmax.margin == pytest.approx(0.2 * 2 / 3)
 
 
-def test_a_missing_optimiser_package_is_said(corpus, tmp_path, monkeypatch):
+def test_missing_optimiser_package_is_reported(corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(SasvError, match=r"adamp needs pytorch-optimizer.*sasv\[optimisers\]"):
         build_trainer(tiny_options(corpus, tmp_path, optimiser="adamp"))
@@ -389,7 +389,7 @@ def test_the_symmetric_loss_is_the_mean_of_both_ways():
     assert both(embeddings, labels).value.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_the_run_folder_says_what_made_it(trained):
+def test_run_folder_records_how_it_was_made(trained):
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     said = json.loads((trained / "environment.json").read_text())
     assert said["packages"]["torch"] == torch.__version__

@@ -119,7 +119,7 @@ def test_a_compiled_encoder_trains_to_the_same_losses(corpus, trained, tmp_path)
     assert compiled == pytest.approx(eager, rel=1e-3)
 
 
-def test_compiling_without_a_compiler_is_said(corpus, tmp_path, monkeypatch):
+def test_missing_compiler_is_reported(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SasvError, match="--compile needs a C.. compiler"):
         build_trainer(tiny_options(corpus, tmp_path, compile=True))
@@ -151,14 +151,14 @@ def test_tensorboard_holds_the_curves(corpus, tmp_path):
     assert [event.step for event in board.Scalars("step/loss")] == [10, 22]
 
 
-def test_missing_tensorboard_is_said(corpus, tmp_path, monkeypatch):
+def test_missing_tensorboard_is_reported(corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(SasvError, match=r"--tensorboard needs tensorboard.*sasv\[tensorboard\]"):
         train(tiny_options(corpus, tmp_path, tensorboard=True))
 
 
 @pytest.mark.slow
-def test_going_on_with_changed_options_where_asked(corpus, trained, tmp_path, capsys):
+def test_resuming_with_changed_options_if_allowed(corpus, trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     changed = {"epochs": 4, "max_lr": 1e-4, "optimiser": "sgd"}
@@ -188,7 +188,7 @@ def test_the_saved_options_are_a_configuration(corpus, trained):
 
 
 @pytest.mark.slow
-def test_a_margin_that_grows_from_another(corpus, tmp_path):
+def test_margin_grows_from_the_start_value(corpus, tmp_path):
     margins = {"margin_start": 0.2, "margin": 0.5, "margin_warmup_epochs": 2, "epochs": 1}
     trainer = build_trainer(tiny_options(corpus, tmp_path, **margins))
     trainer.run()
@@ -215,7 +215,7 @@ def test_a_full_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.slow
-def test_files_that_vanish_while_training_are_said_and_left_out(tmp_path, capsys):
+def test_files_deleted_during_training_are_reported_and_skipped(tmp_path, capsys):
     """Speech and noise files; the run continues with the remaining ones."""
     own = make_corpus(tmp_path / "corpus")
     write_audio(own / "noise" / "n.wav", 0.1 * np.ones(16000, np.float32))
@@ -303,7 +303,7 @@ def test_codecs_keep_length_and_place_and_change_the_sound(voice, name):
         assert power[4500:].sum() < 0.02 * power.sum()
 
 
-def test_companding_is_that_of_g711():
+def test_companding_matches_g711():
     """The error of 8-bit companding is about 38 dB below the signal, whether loud or quiet."""
     rng = np.random.default_rng(0)
     for name in ("mulaw", "alaw"):

@@ -158,7 +158,7 @@ def test_pieces_join_without_a_seam(weights, voice):
     )
 
 
-def test_generator_is_that_of_transformers():
+def test_generator_equals_that_of_transformers():
     transformers = pytest.importorskip("transformers")
     keys = (
         "upsample_rates",
@@ -185,7 +185,7 @@ def test_generator_is_that_of_transformers():
     torch.testing.assert_close(made, wanted, atol=1e-6, rtol=0)
 
 
-def test_mels_are_those_of_transformers(voice):
+def test_mels_equal_those_of_transformers(voice):
     transformers = pytest.importorskip("transformers")
     wave = voice(24000)
     theirs = transformers.UnivNetFeatureExtractor().mel_spectrogram(wave)
@@ -193,7 +193,7 @@ def test_mels_are_those_of_transformers(voice):
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
-def test_third_version_and_what_does_not_fit(tmp_path, voice):
+def test_hifi_gan_v3_and_weights_that_do_not_fit(tmp_path, voice):
     path = official(tmp_path / "v3", scattered(Generator(V3)), V3, "g_1")
     copy = make_vocoder("hifi-gan", path)(voice(16000))
     assert copy.shape == (16000,) and copy.std() > 0
@@ -211,7 +211,7 @@ def test_third_version_and_what_does_not_fit(tmp_path, voice):
         make_vocoder("hifi-gan", path)
 
 
-def test_the_source_sings_at_f0():
+def test_source_signal_follows_f0():
     """Voiced parts consist of sines at F0 and its harmonics (computed by hand: 100 Hz, first
     harmonic only), unvoiced parts of noise.
     """
@@ -270,7 +270,7 @@ def test_layout_of_the_harmonic_plus_noise_model(weights):
 
 
 @pytest.mark.parametrize("name", [name for name in VOCODERS if VOCODERS.get(name).needs_weights])
-def test_missing_weights_say_what_is_wanted(tmp_path, name):
+def test_missing_weights_are_reported_with_what_is_needed(tmp_path, name):
     kind = VOCODERS.get(name)
     assert kind.licence and kind.source and kind.mel
     with pytest.raises(SasvError, match=rf"--weights.{name} PATH") as caught:
@@ -281,7 +281,7 @@ def test_missing_weights_say_what_is_wanted(tmp_path, name):
     assert "nothing" in str(caught.value) or "pip install" in str(caught.value)
 
 
-def test_a_pickle_is_not_run(tmp_path, weights):
+def test_pickled_code_is_not_executed(tmp_path, weights):
     import pickle
 
     class Bad:

@@ -30,7 +30,7 @@ def no_network(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "licence", "size"), [(DEFAULT, "Apache-2.0", 15e6), ("compact", "CC-BY-4.0", 3.3e6)]
 )
-def test_small_licensed_and_with_a_card(name, licence, size):
+def test_default_model_is_small_licensed_and_has_a_model_card(name, licence, size):
     path = resolve(name)
     assert path.stat().st_size < size
     specification = load_checkpoint(name).specification
@@ -44,7 +44,7 @@ def test_small_licensed_and_with_a_card(name, licence, size):
 
 
 @pytest.mark.slow
-def test_the_default_model_tells_speaker_from_spoof():
+def test_default_model_separates_speakers_and_spoofs():
     verifier = load_model(DEFAULT, "cpu").verifier()
     assert verifier.three_way.calibration.spoof_axis
     assert verifier.three_way.calibration.costs.name == "a-dcf-paper"
@@ -53,7 +53,7 @@ def test_the_default_model_tells_speaker_from_spoof():
 
 
 @pytest.mark.slow
-def test_embed_needs_no_model(corpus, tmp_path):
+def test_embed_uses_the_default_model(corpus, tmp_path):
     table = str(corpus / "utterances.tsv")
     speaker = load_utterances(table).table.text("speaker", 0)
     where = f"speaker={speaker}"
@@ -99,7 +99,7 @@ def test_verify_on_real_speech_right_after_installation(held_out, capsys):
 @pytest.mark.long
 @pytest.mark.speech
 @pytest.mark.slow
-def test_it_tells_speakers_and_copies_apart(held_out):
+def test_default_model_separates_speakers_and_copies(held_out):
     """For unseen speakers with a few trials each, targets score higher on average than nontargets
     and copies by WORLD.
     """

