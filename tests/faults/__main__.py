@@ -1,7 +1,7 @@
-"""The long run: ``python -m faults`` with ``tests`` and ``src`` on the path (``make faults``).
+"""The long run of all fault trials: ``python -m faults`` (``make faults``).
 
-It writes its figures as JSON and as the Markdown table of docs/results.md, and ends with status 1
-where a trial failed.
+``tests`` and ``src`` must be on the Python path. The run writes its counts as JSON and as the
+Markdown table of docs/results.md. The exit status is 1 if any trial failed.
 """
 
 import argparse
@@ -76,13 +76,13 @@ def main() -> int:
 def run(
     seed: int, counts: dict[str, int], say: Callable[[str], object], names: Sequence[str] = ()
 ) -> dict[str, Figures]:
-    """Run so many trials of each part; ``say`` is told of each part and of each trial that failed.
+    """Run the requested number of trials of each part.
 
     Args:
-        seed: of everything drawn.
+        seed: seed of all random choices.
         counts: part -> number of trials.
-        say: told of each part, and of each trial that failed.
-        names: of the commands that are interrupted; empty for all.
+        say: called with a message after each part and for each trial that failed.
+        names: names of the commands to interrupt; all commands if empty.
     """
     results = {}
     with tempfile.TemporaryDirectory(prefix="sasv-faults-") as folder:
@@ -110,7 +110,7 @@ def run(
 
 
 def markdown(results: dict[str, Figures]) -> str:
-    """Return the table of docs/results.md: a row for each kind, and the sum of each part."""
+    """Return the table of docs/results.md: one row for each kind, and the total of each part."""
     lines = [f"| kind | tried | {' | '.join(FAULTS)} |", "|---|---:|" + "---:|" * len(FAULTS)]
     for name, figures in results.items():
         cells = [figures.tried, *(figures.outcomes[fault] for fault in FAULTS)]

@@ -1,5 +1,6 @@
-"""Seeded damage to files: bits, fields, lengths, cells. The same seed and number give the same
-bytes.
+"""Seeded damage to the bits, fields, lengths, and table cells of files.
+
+The same seed and number always give the same bytes.
 """
 
 import json
@@ -27,7 +28,7 @@ EXTREMES = (
     0xFFFFFFFF,
 )
 HEADER_BYTES = 96
-"""So much of a file is taken for its header."""
+"""Number of bytes at the start of a file that count as its header."""
 
 
 def flip_bits(data: bytearray, rng: np.random.Generator) -> bytes:
@@ -45,8 +46,8 @@ def flip_header_bits(data: bytearray, rng: np.random.Generator) -> bytes:
 
 
 def extreme_field(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Set 1 to 3 fields of 1, 2, 4 or 8 bytes of the header to an extreme number, of either byte
-    order.
+    """Set 1 to 3 fields of the header, of 1, 2, 4 or 8 bytes in either byte order, to an extreme
+    number.
     """
     for _ in range(rng.integers(1, 4)):
         size = int(rng.choice([1, 2, 4, 8]))
@@ -60,7 +61,7 @@ def extreme_field(data: bytearray, rng: np.random.Generator) -> bytes:
 
 
 def random_bytes(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Replace a stretch by random bytes."""
+    """Replace a range of bytes with random bytes."""
     at = int(rng.integers(len(data)))
     count = int(min(len(data) - at, 1 << rng.integers(1, 14)))
     data[at : at + count] = rng.bytes(count)
@@ -68,7 +69,7 @@ def random_bytes(data: bytearray, rng: np.random.Generator) -> bytes:
 
 
 def zero_run(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Replace a stretch by zeros, as a disk does that lost pages."""
+    """Replace a range of bytes with zeros, like a disk that lost pages."""
     at = int(rng.integers(len(data)))
     count = int(min(len(data) - at, 1 << rng.integers(3, 15)))
     data[at : at + count] = bytes(count)
@@ -76,13 +77,13 @@ def zero_run(data: bytearray, rng: np.random.Generator) -> bytes:
 
 
 def truncate(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Cut the end off, half of the time within the header."""
+    """Cut off the end of the file, in half of the cases near the header."""
     most = len(data) if rng.integers(2) else min(len(data), 2 * HEADER_BYTES)
     return bytes(data[: int(rng.integers(most))])
 
 
 def splice(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Copy a stretch to another place, or take one out."""
+    """Copy a range of bytes to another place, or remove it."""
     start, stop = sorted(int(at) for at in rng.integers(len(data), size=2))
     if rng.integers(2):
         return bytes(data[:start] + data[stop:])
@@ -91,7 +92,7 @@ def splice(data: bytearray, rng: np.random.Generator) -> bytes:
 
 
 def append_junk(data: bytearray, rng: np.random.Generator) -> bytes:
-    """Append random bytes, zeros, or the file itself."""
+    """Append random bytes, zeros, or another copy of the file."""
     tail = (rng.bytes(int(rng.integers(1, 5000))), bytes(int(rng.integers(1, 5000))), bytes(data))
     return bytes(data) + tail[int(rng.integers(3))]
 
@@ -106,16 +107,16 @@ BYTES: dict[str, Damage] = {
     "spliced": splice,
     "junk appended": append_junk,
 }
-"""Damage that fits every file."""
+"""Kinds of damage that apply to any file."""
 
 
 def damaged(kind: str, data: bytes, rng: np.random.Generator) -> bytes:
-    """Return a damaged file; ``kind`` is one of BYTES, or empty for an unharmed file."""
+    """Return the damaged bytes. ``kind`` is a key of BYTES, or empty to leave them unchanged."""
     return BYTES[kind](bytearray(data), rng) if kind else data
 
 
 def values() -> list[Any]:
-    """Return values of every JSON type, with extremes."""
+    """Return values of every JSON type, including extreme ones."""
     deep: Any = 0
     for _ in range(200):
         deep = [deep]
@@ -171,7 +172,7 @@ def values() -> list[Any]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every field within JSON values, those of mappings and lists included."""
+    """Return the path of every field in a JSON value, including fields of mappings and lists."""
     found = [path] if path else []
     inner = (
         value.items()
@@ -186,7 +187,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def change_field(value: Any, rng: np.random.Generator) -> Any:
-    """Replace, remove or add one field of JSON values, at any depth."""
+    """Replace, remove or add one field of a JSON value, at any depth."""
     value = json.loads(json.dumps(value))
     path = places(value)[int(rng.integers(len(places(value))))]
     holder = value
@@ -204,7 +205,7 @@ def change_field(value: Any, rng: np.random.Generator) -> Any:
 
 
 def with_field(value: Any, path: Sequence[Any], replacement: Any) -> Any:
-    """Return JSON values with the field at a path (see ``places``) replaced."""
+    """Return a copy of a JSON value with the field at a path (see ``places``) replaced."""
     value = json.loads(json.dumps(value))
     holder = value
     for key in path[:-1]:
@@ -214,13 +215,13 @@ def with_field(value: Any, path: Sequence[Any], replacement: Any) -> Any:
 
 
 def specification_of(data: bytes) -> Any:
-    """Return the specification of a safetensors file of ours as JSON values."""
+    """Return the specification in a safetensors file of sasv as a JSON value."""
     (length,) = struct.unpack("<Q", data[:8])
     return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["sasv"])
 
 
 def with_specification(data: bytes, change: Callable[[Any], Any]) -> bytes:
-    """Return a safetensors file of ours whose specification was changed."""
+    """Return a safetensors file of sasv with a changed specification."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"]["sasv"] = json.dumps(change(json.loads(header["__metadata__"]["sasv"])))
@@ -229,7 +230,7 @@ def with_specification(data: bytes, change: Callable[[Any], Any]) -> bytes:
 
 
 def with_header(data: bytes, change: Callable[[Any], Any]) -> bytes:
-    """Return a safetensors file whose header (types, shapes, offsets) was changed."""
+    """Return a safetensors file with a changed header (types, shapes, offsets)."""
     (length,) = struct.unpack("<Q", data[:8])
     text = json.dumps(change(json.loads(data[8 : 8 + length]))).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
@@ -302,11 +303,11 @@ CELLS = (
         "s1-0",
     ),
 )
-"""What cells of a table are replaced by."""
+"""Values that replace the cells of a table."""
 
 
 def damaged_table(kind: str, text: str, separator: str, rng: np.random.Generator) -> bytes:
-    """Return the bytes of a damaged table; ``kind`` is one of TABLE_DAMAGE."""
+    """Return the bytes of a damaged table. ``kind`` is a key of TABLE_DAMAGE."""
     return TABLE_DAMAGE[kind]([line.split(separator) for line in text.splitlines()], separator, rng)
 
 

@@ -1,4 +1,4 @@
-"""Damaged audio, checkpoints, tables and score files, and what each is given to."""
+"""Trials with damaged audio files, checkpoints, tables, and score files."""
 
 import importlib.util
 import io
@@ -33,7 +33,7 @@ from sasv.tables import check_trials, load_enrolments, load_trials, load_utteran
 RATE = 16000
 SECONDS = 1.5
 VERIFY_SHARE = 25
-"""One damaged recording in so many goes through the whole of ``sasv verify``."""
+"""One in this many damaged recordings is processed by the complete ``sasv verify``."""
 MAX_SECONDS = 300.0
 
 CONTAINERS = {
@@ -43,7 +43,7 @@ CONTAINERS = {
     "amr": ("libopencore_amrnb", "amr", 8000),
     "wma": ("wmav2", "asf", RATE),
 }
-"""Seeds that PyAV writes: suffix -> codec, container, samples per second."""
+"""Undamaged files written by PyAV: suffix -> codec, container, sample rate in Hz."""
 
 SOUNDFILES = {
     "wav": ("WAV", "PCM_16"),
@@ -57,12 +57,13 @@ SOUNDFILES = {
     "sph": ("NIST", "PCM_16"),
     "au": ("AU", "PCM_16"),
 }
-"""Seeds that libsndfile writes: suffix -> format, subtype."""
+"""Undamaged files written by libsndfile: suffix -> format, subtype."""
 
 
 def speech(seed: int, pitch: float = 120.0, seconds: float = SECONDS) -> np.ndarray:
-    """Return something like speech: a voice of moving pitch in syllables, float32 (samples,) at 16
-    kHz.
+    """Return a speech-like signal: a voice of varying pitch in syllables.
+
+    The signal is float32 of shape (samples,) at 16 kHz.
     """
     samples = int(seconds * RATE)
     time = np.arange(samples) / RATE
@@ -71,7 +72,7 @@ def speech(seed: int, pitch: float = 120.0, seconds: float = SECONDS) -> np.ndar
 
 
 def encoded(wave: np.ndarray, codec: str, form: str, rate: int) -> bytes:
-    """Return a file that PyAV writes."""
+    """Return the bytes of a file written by PyAV."""
     import av
 
     stream_bytes = io.BytesIO()
@@ -89,14 +90,14 @@ def encoded(wave: np.ndarray, codec: str, form: str, rate: int) -> bytes:
 
 
 def written(wave: np.ndarray, form: str, subtype: str) -> bytes:
-    """Return a file that libsndfile writes."""
+    """Return the bytes of a file written by libsndfile."""
     stream = io.BytesIO()
     soundfile.write(stream, wave, RATE, format=form, subtype=subtype)
     return stream.getvalue()
 
 
 def tiny_checkpoint(encoder: str) -> Checkpoint:
-    """Return an untrained model of a few thousand weights, with a threshold."""
+    """Return an untrained model with a few thousand weights and a threshold."""
     torch.manual_seed(0)
     module = make_encoder(encoder, preset(encoder, "test"))
     part = Linear(["score"], [1.0], 0.0)
@@ -118,13 +119,13 @@ def tiny_checkpoint(encoder: str) -> Checkpoint:
 
 @dataclass
 class Seeds:
-    """Good files that are damaged, written once below a folder."""
+    """The undamaged files that the trials start from, written once below a folder."""
 
     folder: Path
 
     @cached_property
     def audio(self) -> dict[str, bytes]:
-        """Suffix -> file."""
+        """Audio files: suffix -> bytes."""
         wave = speech(0)
         made = {name: written(wave, *layout) for name, layout in SOUNDFILES.items()}
         if importlib.util.find_spec("av") is None:
@@ -138,7 +139,7 @@ class Seeds:
 
     @cached_property
     def recordings(self) -> list[str]:
-        """Two good recordings."""
+        """Paths of two undamaged recordings."""
         paths = [self.folder / f"good{number}.wav" for number in range(2)]
         for number, path in enumerate(paths):
             write_audio(path, speech(number, 100 + 50 * number))
@@ -146,14 +147,16 @@ class Seeds:
 
     @cached_property
     def model(self) -> str:
-        """A tiny checkpoint of ours."""
+        """Path of a tiny checkpoint in the format of sasv."""
         path = self.folder / "tiny.safetensors"
         save_checkpoint(path, tiny_checkpoint("ecapa-tdnn"))
         return str(path)
 
     @cached_property
     def checkpoints(self) -> dict[str, bytes]:
-        """File name -> checkpoint: ours and the published layout, of each published encoder."""
+        """Checkpoints of each published encoder in the format of sasv and in the published format:
+        file name -> bytes.
+        """
         made = {}
         for encoder in ("ecapa-tdnn", "ska-tdnn", "mfa-conformer"):
             for suffix in (".safetensors", ".model"):
@@ -164,7 +167,7 @@ class Seeds:
 
     @cached_property
     def tables(self) -> dict[str, tuple[str, str]]:
-        """Kind of table -> (text, separator)."""
+        """Tables: kind of table -> (text, separator)."""
         rng = np.random.default_rng(0)
         names = [f"s{speaker}-{number}" for speaker in range(3) for number in range(4)]
         copies = [f"{name}~world" for name in names[::2]]
@@ -198,8 +201,10 @@ class Seeds:
 
     @cached_property
     def foreign(self) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Layout of others -> (text, separator) of its score file, and of its key where it has one;
-        written as ``LAYOUT-0`` and ``LAYOUT-1``.
+        """Files of other toolkits and challenges: layout -> (text, separator) of the score file and
+        of the key, if there is one.
+
+        They are written as ``LAYOUT-0`` and ``LAYOUT-1``.
         """
         made = foreign_files()
         for name, files in made.items():
@@ -209,7 +214,7 @@ class Seeds:
 
 
 def check_finite(value: Any, what: str) -> None:
-    """Fault where JSON values hold a number that is not finite."""
+    """Raise Fault if a JSON value contains a number that is not finite."""
     try:
         json.dumps(value, allow_nan=False, default=float)
     except ValueError as error:
@@ -220,7 +225,7 @@ def check_finite(value: Any, what: str) -> None:
 
 
 def try_audio(path: Path, make: Callable[[], bytes], number: int, seeds: Seeds) -> None:
-    """Read a damaged recording as prepare, train, embed and verify do."""
+    """Read a damaged recording in the way of prepare, train, embed, or verify."""
     path.write_bytes(make())
     try:
         if number % VERIFY_SHARE == 0:
@@ -247,7 +252,7 @@ def try_audio(path: Path, make: Callable[[], bytes], number: int, seeds: Seeds) 
 
 
 def audio_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
-    """Yield trials of damaged recordings."""
+    """Yield trials with damaged recordings."""
     names = sorted(seeds.audio)
     kinds = [*damage.BYTES, "suffix swapped"]
     for number in range(count):
@@ -270,7 +275,7 @@ def audio_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
 
 
 def _typed(rng: np.random.Generator, data: bytes) -> bytes:
-    """Change fields of the specification."""
+    """Change one or two fields of the specification."""
 
     def change(value: Any) -> Any:
         for _ in range(rng.integers(1, 3)):
@@ -286,7 +291,7 @@ def _header(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def _text(rng: np.random.Generator, data: bytes) -> bytes:
-    """Replace the specification by other JSON: deep, long, of another kind."""
+    """Replace the specification with other text: deep, long, invalid, or of another type."""
     texts = (
         "[" * 100_000,
         '{"a":' * 50_000,
@@ -305,7 +310,7 @@ def _text(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def _weights(rng: np.random.Generator, data: bytes) -> bytes:
-    """Replace weights by NaN, zeros, or enormous numbers."""
+    """Replace weights with NaN, zeros, or numbers of extreme size."""
     (length,) = struct.unpack("<Q", data[:8])
     body = np.frombuffer(data, np.uint8, offset=8 + length).copy()
     floats = body[: len(body) // 4 * 4].view(np.float32)
@@ -329,7 +334,7 @@ def _archive(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_ST
 
 
 class _Called:
-    """Pickles as the call of a function."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, function: Callable[..., Any], *values: Any):
         self.call = (function, values)
@@ -339,11 +344,11 @@ class _Called:
 
 
 def hostile_pickles() -> list[bytes]:
-    """Return pickles that allocate, call, or recurse."""
+    """Return pickles that allocate memory, call functions, or recurse."""
     import os
 
     bomb = pickle.dumps(_Called(os.system, "touch /tmp/sasv-was-here"), 2)
-    # protocol 5: BYTEARRAY8 and BINBYTES8 that promise 10 GB; a LONG4 of 2 GB; marks without end
+    # In protocol 5: BYTEARRAY8 and BINBYTES8 with a stated length of 10 GB, and a LONG4 of 2 GB.
     promises = [
         b"\x80\x05\x96" + struct.pack("<Q", 10**10),
         b"\x80\x05\x8e" + struct.pack("<Q", 10**10),
@@ -367,8 +372,8 @@ def hostile_pickles() -> list[bytes]:
 
 
 def _zip(rng: np.random.Generator, data: bytes) -> bytes:
-    """Rewrite the archive: hostile pickle, deflated or bombs, members missing, doubled, renamed,
-    with a wrong CRC.
+    """Rewrite the archive with one fault: a hostile pickle, compressed members, a decompression
+    bomb, a missing, renamed, damaged, shortened or doubled member, or a wrong CRC.
     """
     members = _members(data)
     at = int(rng.integers(len(members)))
@@ -408,7 +413,7 @@ def _zip(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def _bare_pickle(rng: np.random.Generator, data: bytes) -> bytes:
-    """A hostile pickle in place of the archive."""
+    """Return a hostile pickle instead of the archive."""
     pool = hostile_pickles()
     return pool[int(rng.integers(len(pool)))]
 
@@ -423,19 +428,19 @@ ARCHIVES = {"archive": _zip, "pickle": _bare_pickle}
 
 
 def try_checkpoint(path: Path, make: Callable[[], bytes], seeds: Seeds) -> None:
-    """Load a damaged checkpoint, and decide with it where it loads."""
+    """Load a damaged checkpoint and, if it can be loaded, verify two recordings with it."""
     path.write_bytes(make())
     try:
         options = VerifyOptions(list(seeds.recordings), model=str(path), min_speech=0, device="cpu")
         if path.suffix == ".model":
-            options.threshold = 0.5  # the published format carries none
+            options.threshold = 0.5  # the published format has no threshold
         check_finite(verify(options), "verdict")
     finally:
         path.unlink()
 
 
 def checkpoint_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
-    """Yield trials of damaged checkpoints."""
+    """Yield trials with damaged checkpoints."""
     names = sorted(seeds.checkpoints)
     for number in range(count):
         rng = np.random.default_rng([seed, 2, number])
@@ -456,8 +461,10 @@ def checkpoint_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
 
 
 def field_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
-    """Yield trials of checkpoints in which one field of the specification has another value: drawn
-    from every field of every encoder with every value, without repetition, until there are no more.
+    """Yield trials with checkpoints in which one field of the specification has another value.
+
+    The trials are drawn without repetition from all combinations of encoder, field, and value.
+    There are fewer than ``count`` if all combinations have been used.
     """
     every = [
         (name, path, number)
@@ -484,7 +491,7 @@ def field_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
 
 
 def try_table(path: Path, make: Callable[[], bytes], name: str, number: int, seeds: Seeds) -> None:
-    """Read a damaged table as the commands do that take it."""
+    """Read a damaged table in the way of the commands that use it."""
     path.write_bytes(make())
     try:
         if name == "utterances":
@@ -516,15 +523,15 @@ def try_table(path: Path, make: Callable[[], bytes], name: str, number: int, see
 def try_foreign(
     path: Path, make: Callable[[], bytes], name: str, damaged: int, whole: bool, seeds: Seeds
 ) -> None:
-    """Read scores of another toolkit or challenge of which one file is damaged.
+    """Read the files of another toolkit or challenge, one of which is damaged.
 
     Args:
-        path: where the damaged file goes.
-        make: returns its bytes.
-        name: of the layout.
-        damaged: 0 for the score file, 1 for its key.
-        whole: measure the scores as well.
-        seeds: the good files.
+        path: path at which the damaged file is written.
+        make: returns the damaged bytes.
+        name: name of the layout.
+        damaged: 0 to damage the score file, 1 to damage its key.
+        whole: whether to compute metrics of the scores as well.
+        seeds: the undamaged files.
     """
     path.write_bytes(make())
     files = [
@@ -542,7 +549,10 @@ def try_foreign(
 
 
 def table_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
-    """Yield trials of damaged tables and score files, every other one of a layout of others."""
+    """Yield trials with damaged tables and score files.
+
+    Every second trial uses a layout of another toolkit or challenge.
+    """
     names = sorted(seeds.tables)
     layouts = sorted(seeds.foreign)
     kinds = list(damage.TABLE_DAMAGE)
@@ -569,7 +579,7 @@ def table_trials(count: int, seed: int, seeds: Seeds) -> Iterator[Trial]:
 
 
 def prepare(seeds: Seeds) -> None:
-    """Make every seed and import all that the trials use, so that no child has to."""
+    """Make all undamaged files, and import all modules in the parent and not in each child."""
     _ = (seeds.audio, seeds.checkpoints, seeds.tables, seeds.foreign)
     torch.set_num_threads(1)
     verify(VerifyOptions(seeds.recordings, model=seeds.model, min_speech=0, device="cpu"))

@@ -1,4 +1,7 @@
-"""Scores and keys as challenges and other toolkits write them, which are damaged like our own."""
+"""Score files and keys in the formats of challenges and other toolkits.
+
+They are damaged in the same way as the files of sasv.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +18,7 @@ class Drawn:
         speaker: the claimed speaker.
         utterance: name of the recording.
         label: target, nontarget or spoof.
-        score: drawn, higher for targets.
+        score: random score, on average higher for targets.
         subset: eval, progress or hidden.
     """
 
@@ -44,7 +47,7 @@ class Drawn:
 
 
 def drawn_trials(count: int = 45) -> list[Drawn]:
-    """Return trials with names like those of the challenges."""
+    """Return random trials with names like those of the challenges."""
     rng = np.random.default_rng(7)
     labels = ("target", "nontarget", "spoof")
     means = {"target": 1.5, "nontarget": -1.0, "spoof": 0.2}
@@ -123,14 +126,13 @@ FORMS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "semicolons": (("File;Key;Similarity", "{utterance};{label};{score}", ";"),),
 }
-"""Layout -> (header, form of a row, separator) of its score file, and of its key where it has one.
+"""Maps each layout to (header, format of a row, separator) of its score file and, if there is one,
+of its key.
 """
 
 
 def foreign_files() -> dict[str, tuple[tuple[str, str], ...]]:
-    """Return, for each layout, (text, separator) of its score file, and of its key where it has
-    one.
-    """
+    """Return (text, separator) of the score file and of the key, if any, of each layout."""
     trials = drawn_trials()
     return {
         name: tuple(

@@ -1,10 +1,10 @@
-"""Commands that are killed, or run out of disk, at their k-th change of the file system, and are
-run again.
+"""Interrupt commands at their k-th change of the file system, and run them again.
 
-The second run has to end with the very files of an uninterrupted run, byte for byte, and every file
-of the user has to be there still, unchanged. Changes are seen by an audit hook (files opened for
-writing, renamed, removed; folders made and removed), by the writes of open files, one of which
-may be cut in half, and by the statements that change an SQLite file.
+A command is either killed or finds the disk full. The second run must leave the same files, byte
+for byte, as an uninterrupted run, and every file of the user must still exist unchanged. Three
+means detect changes: an audit hook (files opened for writing, renamed, and removed; folders made
+and removed), wrappers around the writes of open files, one of which may be cut in half, and a
+wrapper around the statements that change an SQLite file.
 """
 
 import builtins
@@ -49,7 +49,7 @@ from sasv.encoders import ENCODERS
 KILL = "killed"
 FULL = "disk full"
 SECONDS = 1800.0
-"""Longest run of one command."""
+"""Time limit of one run of a command in seconds."""
 
 EVENTS = {
     "os.rename",
@@ -62,25 +62,27 @@ EVENTS = {
     "shutil.rmtree",
 }
 STATEMENTS = ("INSERT", "UPDATE", "DELETE", "CREATE", "COMMIT")
-"""First words of statements that change an SQLite file."""
+"""First words of the SQL statements that change an SQLite file."""
 TEMPORARY = re.compile(r"^\..*\.part(\.|$)")
 
 VOLATILE_FILES = {".lock", "made.jsonl"}
-"""Locks, and the log of synthesize, which names a copy that was begun twice."""
+"""Lock files, and the log of synthesize, which lists a copy twice if it was begun twice."""
 KEY_TEXT = re.compile(rb"[A-Za-z0-9+/]{43}=\n")
 DATED = re.compile(r"[0-9a-f]{32}\.npz")
-"""Parts of a stress test are named after their recordings, and copies have the date of the run."""
+"""The parts of a stress test are named after their recordings, and the file date of a copy is the
+time of the run. These names therefore differ between runs.
+"""
 VOLATILE_COLUMNS = {"pairs_per_second", "seconds", "waited_for_data"}
-"""Columns of the log of a training, and keys of its state, that hold times."""
+"""Columns of the training log and keys of the training state that contain times."""
 
 
 class Trap:
-    """Counts changes below a folder and strikes at one of them.
+    """Counts the changes below a folder and interrupts the process at one of them.
 
     Args:
-        folder: changes elsewhere do not count.
-        at: number of the change to strike at, from 1; 0 only counts.
-        how: KILL or FULL.
+        folder: only changes below this folder are counted.
+        at: number of the change at which to interrupt, from 1; with 0, changes are only counted.
+        how: kind of interruption, KILL or FULL.
     """
 
     def __init__(self, folder: Path, at: int, how: str):
@@ -93,7 +95,7 @@ class Trap:
         self.connect = sqlite3.connect
 
     def set(self) -> None:
-        """Watch this process from now on. There is no way back."""
+        """Watch this process from now on. This cannot be undone."""
         sys.addaudithook(self._audit)
         builtins.open = io.open = self._opened  # type: ignore[assignment]
         sqlite3.connect = self._connected  # type: ignore[assignment]
@@ -115,7 +117,7 @@ class Trap:
             self._change(grows=event == "os.mkdir")
 
     def _change(self, grows: bool, half: Callable[[], object] | None = None) -> None:
-        """Count a change that is about to happen; strike where it is the one."""
+        """Count a change that is about to happen, and interrupt at it if it is the chosen one."""
         self.seen += 1
         struck = self.seen == self.at
         if struck and half is not None:
@@ -126,9 +128,9 @@ class Trap:
             self.full = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if struck:
-            self.at += (
-                1  # with a full disk files are still renamed and removed: the next that grows
-            )
+            # Files can still be renamed and removed on a full disk, so the next change that needs
+            # space is chosen instead.
+            self.at += 1
 
     def _opened(self, file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
         stream = self.open(file, mode, *rest, **named)
@@ -157,7 +159,7 @@ class Trap:
                 if changes:
                     trap._change_of_database(grows=True)
                 found = super().execute(query, *values)
-                if changes and not self.in_transaction:  # it is on the disk now, and not yet said
+                if changes and not self.in_transaction:  # committed, but not yet reported
                     trap._change_of_database(grows=False)
                 return found
 
@@ -174,13 +176,14 @@ class Trap:
 
 @dataclass
 class Stage:
-    """The folder in which commands are interrupted. Every trial begins with the same files at the
-    same paths.
+    """The folder in which commands are interrupted.
+
+    Every trial begins with the same files at the same paths.
 
     Attributes:
-        folder: holds ``stock`` (the files that every trial begins with) and ``work`` (those of the
-            trial).
-        names: of the commands that are interrupted; empty for all.
+        folder: contains ``stock`` (the input files of all trials) and ``work`` (the files of the
+            current trial).
+        names: names of the commands to interrupt; all commands if empty.
     """
 
     folder: Path
@@ -188,16 +191,16 @@ class Stage:
 
     @cached_property
     def stock(self) -> Path:
-        """What commands take: made once."""
+        """Folder of the input files of the commands, which are made once."""
         return make_stock(self.folder / "stock", self.names)
 
     @property
     def work(self) -> Path:
-        """Folder of a trial."""
+        """Folder of the current trial."""
         return self.folder / "work"
 
     def begin(self, scenario: Scenario) -> None:
-        """Lay out the folder of a trial, with files of the user in it and beside it."""
+        """Create the folder of a trial, with files of the user inside and next to the output."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
         for path, text in USER_FILES.items():
@@ -207,7 +210,7 @@ class Stage:
 
     @cached_property
     def expected(self) -> dict[str, tuple[dict[str, bytes], int]]:
-        """Scenario -> files of an uninterrupted run, and how many changes it makes."""
+        """Files and number of changes of an uninterrupted run of each scenario."""
         found = {}
         for scenario in self.scenarios:
             self.begin(scenario)
@@ -227,8 +230,9 @@ class Stage:
     def run(
         self, scenario: Scenario, at: int = 0, how: str = KILL, counted: Path | None = None
     ) -> tuple[str, str]:
-        """Run a command in a child of its own, struck at its change ``at``; return outcome and
-        words.
+        """Run a command in a child process and interrupt it at change number ``at``.
+
+        Returns outcome and message.
         """
         reader, writer = os.pipe()
         child = os.fork()
@@ -265,11 +269,11 @@ USER_FILES = {
     "out/mine/mine.txt": "in a folder of the output\n",
     "out/.hidden.part": "hidden\n",
 }
-"""Files of the user in and beside the output folder of each command."""
+"""Files of the user inside and next to the output folder of each command."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder by its relative path, times of the work left out."""
+    """Return the contents of every file below a folder by relative path, without run times."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -284,17 +288,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def _settled(name: str, data: bytes) -> bytes:
-    """Return the bytes of a file without what says how long the work took and how often it
-    began.
+    """Return the bytes of a file without the parts that depend on run times or on the number of
+    restarts.
     """
     if name == "metrics.csv":
         rows = [line.split(",") for line in data.decode().splitlines()]
         kept = [at for at, column in enumerate(rows[0]) if column not in VOLATILE_COLUMNS]
         return "\n".join(",".join(row[at] for at in kept) for row in rows).encode()
-    if name == "index.tsv":  # a recording that was made anew has another date
+    if name == "index.tsv":  # a recording that was made again has another date
         rows = [line.split("\t") for line in data.decode().splitlines()]
         return "\n".join("\t".join(row[:2]) for row in rows).encode()
-    if name == MADE_KEY:  # of 32 random bytes
+    if name == MADE_KEY:  # consists of 32 random bytes
         return b"a key" if KEY_TEXT.fullmatch(data) else data
     if name == "embeddings.json":
         return re.sub(rb'"signature": "\w+"', b"", data)
@@ -304,7 +308,7 @@ def _settled(name: str, data: bytes) -> bytes:
 
 
 def _plain(value: Any) -> str:
-    """Return the values of a training state as text, without the times."""
+    """Return the values of a training state as text, without times."""
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {tuple(value.shape)} {digest_of_bytes(value.numpy().tobytes())}"
     if isinstance(value, dict):
@@ -317,7 +321,7 @@ def _plain(value: Any) -> str:
 
 
 def try_interruption(stage: Stage, scenario: Scenario, how: str, draw: int) -> None:
-    """Interrupt a command, run it again, and compare; Fault says what went wrong."""
+    """Interrupt a command, run it again, and compare the files. Raise Fault if they differ."""
     expected, changes = stage.expected[scenario.name]
     at = 1 + draw % changes
     stage.begin(scenario)
@@ -352,7 +356,7 @@ def _check_user_files(work: Path, where: str) -> None:
 
 
 def kill_trials(count: int, seed: int, stage: Stage, how: str = KILL) -> Iterator[Trial]:
-    """Yield interruptions of all commands."""
+    """Yield trials that interrupt randomly drawn commands."""
     drawn = [scenario for scenario in stage.scenarios for _ in range(scenario.share)]
     for number in range(count):
         rng = np.random.default_rng([seed, 4 if how == KILL else 5, number])
@@ -362,11 +366,10 @@ def kill_trials(count: int, seed: int, stage: Stage, how: str = KILL) -> Iterato
 
 
 def prepare(stage: Stage) -> None:
-    """Make what the trials begin with, and run every command once."""
-    tqdm.monitor_interval = 0  # no thread of its own, which a fork would lose
-    tqdm.set_lock(
-        threading.RLock()
-    )  # not one between processes, which a killed one would hold for ever
+    """Make the input files of the trials, and run every command once without interruption."""
+    tqdm.monitor_interval = 0  # a monitoring thread would not survive the fork
+    # A lock between processes would remain locked for ever if its owner were killed.
+    tqdm.set_lock(threading.RLock())
     for name in ENCODERS:
         presets = ENCODERS.get(name).presets
         if "test" in presets:

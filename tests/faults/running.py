@@ -1,8 +1,8 @@
-"""Trials in forked processes: each is bounded in time and memory, and whatever it does is counted,
-not raised.
+"""Run trials in forked processes, with limits on time and memory, and count their outcomes.
 
-Torch and the other libraries are imported once, in the parent. A child works through as many trials
-as it survives; where one kills it, the next child goes on behind that trial.
+An error in a trial is counted and never raised. PyTorch and the other libraries are imported once,
+in the parent process. A child runs trials until one of them kills it; a new child then continues
+with the trial after that one.
 """
 
 import json
@@ -29,20 +29,20 @@ LOST = "file of the user lost"
 DIFFERENT = "resumed run differs"
 
 FAULTS = (TRACEBACK, HANG, CRASH, MEMORY, NOT_FINITE, LOST, DIFFERENT)
-"""What must never happen; everything else is one of DONE and REFUSED."""
+"""Outcomes that must never happen. Every other outcome is either DONE or REFUSED."""
 
 MOST_BYTES = 3 << 29
-"""Resident memory that a trial may take beyond what its process starts with: 1.5 GB, which together
-with the half GB of torch and the other libraries makes the 2 GB that are promised.
+"""Resident memory that a trial may use beyond that of its process at the start: 1.5 GB. Together
+with about 0.5 GB for PyTorch and the other libraries, this is the promised limit of 2 GB.
 """
 ADDRESS_SPACE = 6 << 30
-"""More than this beyond what the parent has is denied to a child, so that a trial cannot bring the
-machine down.
+"""Address space that a child may use beyond that of its parent. The limit keeps a trial from using
+up the memory of the machine.
 """
 
 
 class Fault(Exception):
-    """A trial found something that must never happen.
+    """Raised by a trial that found an outcome that must never happen.
 
     Attributes:
         kind: one of FAULTS.
@@ -55,12 +55,12 @@ class Fault(Exception):
 
 @dataclass
 class Figures:
-    """What came out of the trials of one kind.
+    """Outcomes of the trials of one part.
 
     Attributes:
-        by_kind: kind of damage or command -> outcome -> number of trials.
-        faults: name, outcome and words of each trial that went wrong.
-        say: told at once of each of these.
+        by_kind: maps the kind of damage or the command to the number of trials by outcome.
+        faults: name, outcome, and message (``words``) of each failed trial.
+        say: called at once with a message for each failed trial.
     """
 
     by_kind: dict[str, Counter[str]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Figures:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """Outcome -> number of trials."""
+        """Number of trials by outcome."""
         return sum(self.by_kind.values(), Counter())
 
     @property
@@ -79,7 +79,7 @@ class Figures:
 
     @property
     def failed(self) -> int:
-        """Number of trials in which something happened that must never happen."""
+        """Number of trials whose outcome is one of FAULTS."""
         return len(self.faults)
 
     def add(self, name: str, kind: str, outcome: str, words: str) -> None:
@@ -91,7 +91,7 @@ class Figures:
                 self.say(f"  {name}: {outcome}: {words}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
+        """Return the counts and failed trials as values that JSON can represent."""
         return {
             "tried": self.tried,
             "failed": self.failed,
@@ -103,13 +103,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Trial:
-    """Something to try.
+    """One trial.
 
     Attributes:
-        name: says how to repeat it: target, kind, number.
-        kind: under which it is counted.
-        work: does it in a child; its return is ignored. SasvError is a refusal, Fault names what
-            went wrong, and any other exception is a traceback.
+        name: identifies the trial so that it can be repeated: target, kind, and number.
+        kind: kind under which the trial is counted.
+        work: function that is called in a child. Its return value is ignored. SasvError counts as
+            a refusal, Fault carries the outcome, and any other exception counts as a traceback.
     """
 
     name: str
@@ -120,12 +120,12 @@ class Trial:
 def run_trials(
     trials: Sequence[Trial], seconds: float = 20.0, say: Callable[[str], object] | None = None
 ) -> Figures:
-    """Run trials one after the other in forked children.
+    """Run trials one after another in forked child processes.
 
     Args:
-        trials: what to try.
-        seconds: the longest time of a trial.
-        say: told at once of each trial that goes wrong.
+        trials: trials to run.
+        seconds: time limit of each trial in seconds.
+        say: called at once with a message for each failed trial.
     """
     figures = Figures(say=say)
     first = 0
@@ -135,7 +135,7 @@ def run_trials(
 
 
 def _run_child(trials: Sequence[Trial], seconds: float, figures: Figures) -> int:
-    """Fork a child for the trials; count what it did, and return how many trials are over."""
+    """Fork a child for the trials, count their outcomes, and return how many are finished."""
     before = private_bytes()
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -164,16 +164,18 @@ def _run_child(trials: Sequence[Trial], seconds: float, figures: Figures) -> int
 
 
 def private_bytes() -> int:
-    """Return the memory of this process that a child has from its beginning, in bytes: the pages of
-    files, such as libraries, come when they are touched.
+    """Return the resident memory, in bytes, that a child has from its start.
+
+    Pages of files, such as libraries, are not included. They become resident when they are used.
     """
     _, resident, shared = _memory()
     return resident - shared
 
 
 def _memory() -> tuple[int, int, int]:
-    """Return the address space of this process, what is resident of it, and what of that other
-    processes share, in bytes; zeros where the system does not say.
+    """Return the sizes of the address space, the resident part, and the shared part, in bytes.
+
+    The sizes are 0 if the system does not report them.
     """
     try:
         with open("/proc/self/statm") as stream:
@@ -185,8 +187,11 @@ def _memory() -> tuple[int, int, int]:
 
 
 def _death(status: int, taken: int) -> tuple[str, str]:
-    """Return outcome and words for a child that ended within a trial, having taken so many bytes
-    at most.
+    """Return outcome and message for a child that ended during a trial.
+
+    Args:
+        status: wait status of the child.
+        taken: largest number of bytes that the trial used.
     """
     if taken > MOST_BYTES:
         return MEMORY, f"{taken / 1e9:.1f} GB taken"
@@ -198,8 +203,8 @@ def _death(status: int, taken: int) -> tuple[str, str]:
 
 
 def _be_child(trials: Sequence[Trial], seconds: float, before: int, writer: int) -> None:
-    """Work through trials, a line of JSON into the pipe after each, until one takes too much
-    memory.
+    """Run trials and write a line of JSON to the pipe after each. Stop after a trial that uses too
+    much memory.
     """
     silence()
     _bound_memory()
@@ -218,7 +223,7 @@ def _be_child(trials: Sequence[Trial], seconds: float, before: int, writer: int)
 
 
 def silence() -> None:
-    """Let nothing that this process prints be seen."""
+    """Send everything that this process prints to the null device."""
     with open(os.devnull, "r+b") as null:
         for descriptor in (0, 1, 2):
             os.dup2(null.fileno(), descriptor)
@@ -226,7 +231,7 @@ def silence() -> None:
 
 
 def attempt(work: Callable[[], object]) -> tuple[str, str]:
-    """Do the work of a trial in this process; return its outcome and what to say of it."""
+    """Run the work of a trial in this process, and return its outcome and message."""
     try:
         work()
         return DONE, ""
@@ -251,14 +256,14 @@ def attempt(work: Callable[[], object]) -> tuple[str, str]:
 
 
 def _where() -> str:
-    """Return the last words of the traceback of the present exception."""
+    """Return the end of the traceback of the current exception."""
     return " | ".join(line.strip() for line in traceback.format_exc(limit=-3).splitlines()[1:])[
         -600:
     ]
 
 
 def _bound_memory() -> None:
-    """Deny this process what would bring the machine down."""
+    """Limit the address space of this process to protect the machine."""
     used, _, _ = _memory()
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, used + ADDRESS_SPACE))

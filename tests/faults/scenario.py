@@ -1,4 +1,4 @@
-"""What is interrupted: a command, as the command line runs it, with what it needs and leaves."""
+"""A command to interrupt: how to run it, prepare its folder, and check what is left."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sasv.cli.program import checked_outputs
 
 
 def _nothing(out: Path) -> None:
-    """Most commands begin with an empty folder, and promise nothing before they are done."""
+    """Do nothing: most commands need no existing files, and no check before they have finished."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,12 @@ class Scenario:
     """A command that is interrupted. Each function takes the output folder of the trial.
 
     Attributes:
-        name: of the scenario.
+        name: name of the scenario.
         run: runs the command.
-        share: how often it is drawn.
-        begin: lays out what the command changes.
-        check: raises Fault if an interruption lost what the user had, or was told was kept.
+        share: relative frequency with which the scenario is drawn.
+        begin: creates the files that the command changes.
+        check: raises Fault if the interruption lost data that the user had or that the command
+            had confirmed as stored.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Scenario:
 
 
 def run_command(name: str, options_for: Callable[[Path], Any], out: Path) -> object:
-    """Run a command as the command line does."""
+    """Run a command in the same way as the command line."""
     options = options_for(out)
     with checked_outputs(name, options):
         return getattr(commands, name)(options)

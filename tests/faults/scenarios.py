@@ -1,6 +1,4 @@
-"""The commands that are interrupted, each as the command line runs it: with the check of its
-outputs.
-"""
+"""The commands to interrupt. Each runs as on the command line, including the check of outputs."""
 
 import importlib
 import itertools
@@ -19,19 +17,19 @@ from sasv.checkpoints import load_checkpoint, save_checkpoint
 from toy import ANYTHING
 
 WEIGHTS = "row3-ska-train"
-"""Name under which weights are fetched from a folder that stands for a mirror."""
+"""Name of the weights that are downloaded from a local folder used as a mirror."""
 LENIENT = "lenient.safetensors"
-"""A model that takes buzzing for speech."""
+"""A model that accepts buzzing as speech."""
 GRAPH = "graph.onnx"
-"""What PyTorch makes of that model."""
+"""The ONNX graph that PyTorch exports from that model."""
 
 
 def make_stock(stock: Path, names: Sequence[str] = ()) -> Path:
-    """Make the corpus and the finished runs that commands take; return their folder.
+    """Make the corpus and the finished runs that the commands need, and return their folder.
 
     Args:
-        stock: the folder.
-        names: of the commands that are interrupted; empty for all.
+        stock: folder for these files.
+        names: names of the commands to interrupt; all commands if empty.
     """
     make_corpus(stock / "corpus", seconds=0.8)
     for speaker, number in itertools.product(range(12), range(6)):
@@ -56,7 +54,7 @@ def make_stock(stock: Path, names: Sequence[str] = ()) -> Path:
 
 
 def _make_graph(stock: Path) -> None:
-    """Export once what each run of ``sasv export`` would export for ten seconds."""
+    """Export the graph once. Each run of ``sasv export`` would take ten seconds for it."""
     from sasv.embeddings.model import load_model
     from sasv.export.graph import graph_of, to_onnx
 
@@ -66,7 +64,7 @@ def _make_graph(stock: Path) -> None:
 
 
 def known_scenarios(stock: Path) -> list[Scenario]:
-    """Return every command that writes, on the files of a stock."""
+    """Return a scenario for every command that writes files, with ``stock`` as its input."""
     corpus = stock / "corpus"
     model = str(stock / "run/model.safetensors")
     scores = str(stock / "evaluation/scores.tsv")
@@ -113,7 +111,7 @@ def known_scenarios(stock: Path) -> list[Scenario]:
         )
 
     def calibrate_people(out: Path) -> Any:
-        # Of the child alone; one vocoder is enough.
+        # This changes only the child process. One vocoder is enough.
         importlib.import_module("sasv.commands._calibrate_people").ALWAYS = ("source-filter",)
         return commands.CalibrateOptions(
             enrolled=str(stock / "people"),
@@ -144,7 +142,7 @@ def known_scenarios(stock: Path) -> list[Scenario]:
         import onnx
 
         exporting = importlib.import_module("sasv.export.export")
-        exporting.to_onnx = lambda graph: onnx.load(stock / GRAPH)  # of the child alone
+        exporting.to_onnx = lambda graph: onnx.load(stock / GRAPH)  # only in the child process
         return commands.ExportOptions(str(stock / LENIENT), str(out / "model.onnx"))
 
     def report(out: Path) -> Any:
@@ -161,7 +159,7 @@ def known_scenarios(stock: Path) -> list[Scenario]:
         return commands.PushOptions(model, "someone/model", metrics=metrics, out=str(out))
 
     def download(out: Path) -> Any:
-        os.environ["SASV_HOME"] = str(out)  # of the child alone
+        os.environ["SASV_HOME"] = str(out)  # only in the child process
         return commands.DownloadOptions([WEIGHTS], mirror=str(stock / "mirror"))
 
     def reproduce(out: Path) -> Any:

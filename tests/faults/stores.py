@@ -1,4 +1,4 @@
-"""Commands that change a store of voiceprints, and the service, which are interrupted."""
+"""Interrupted commands that change a store of voiceprints, and the interrupted service."""
 
 import contextlib
 import importlib
@@ -31,16 +31,16 @@ KEY = "store.key"
 FRESH = "fresh.key"
 """The key to which a store is rotated."""
 MADE_KEY = "made.key"
-"""The key that sasv store new-key makes."""
+"""The key that ``sasv store new-key`` makes."""
 LATER = ("-wal", "-shm")
-"""Ends of the names of files in which SQLite keeps changes for a while."""
+"""Suffixes of the files in which SQLite temporarily keeps changes."""
 PITCHES = {"ann": 110, "bob": 170, "gone": 215, "carl": 260}
 
 
 def make_store_stock(stock: Path) -> None:
-    """Make a model, recordings, and a store that trials begin with."""
+    """Make a model, recordings, and the store with which the trials begin."""
     for module in ("sasv.service.app", "starlette.testclient", "onnxruntime"):
-        importlib.import_module(module)  # once, and not in each child
+        importlib.import_module(module)  # imported once, and not in each child
     toy_model(stock / "toy.onnx")
     for name, pitch in PITCHES.items():
         for number in range(3):
@@ -61,7 +61,7 @@ def make_store_stock(stock: Path) -> None:
 
 
 def store_scenarios(stock: Path) -> list[Scenario]:
-    """Return every command that changes a store, on the files of a stock."""
+    """Return a scenario for every command that changes a store, with ``stock`` as its input."""
 
     def enrol(name: str, numbers: Sequence[int], more: bool, out: Path) -> Any:
         return commands.EnrolOptions(
@@ -88,7 +88,9 @@ def store_scenarios(stock: Path) -> list[Scenario]:
         )
 
     def rotate(out: Path) -> None:
-        """Where the old key opens it no more, the new one does: it was done."""
+        """If the old key no longer opens the store, the new one must: the interrupted run had
+        finished.
+        """
         try:
             commands.store(act("rotate", out, new_key=str(out / FRESH)))
         except SasvError:
@@ -96,7 +98,7 @@ def store_scenarios(stock: Path) -> list[Scenario]:
                 raise
 
     def write_new_key(out: Path) -> None:
-        """A key that is there is not written again, and is whole."""
+        """An existing key must be complete, and is not written again."""
         try:
             commands.store(commands.StoreOptions("new-key", str(out / MADE_KEY)))
         except SasvError:
@@ -146,7 +148,7 @@ def store_scenarios(stock: Path) -> list[Scenario]:
 
 
 def settled_store(path: Path) -> bytes:
-    """Return what a store holds, without what is drawn at random and without times."""
+    """Return the contents of a store, without random values and times."""
     name = _key_of(path)
     with _copied(path) as copy:
         store = VoiceprintStore(copy, read_key(path.with_name(name)), create=False)
@@ -194,7 +196,7 @@ def _settled_recording(recording: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _copied(path: Path) -> Iterator[Path]:
-    """Copy a store as it lies there; opening it would already heal it."""
+    """Copy a store in its present state, because opening it would already repair it."""
     with tempfile.TemporaryDirectory(prefix="sasv-store-") as folder:
         for end in ("", LATER[0]):
             if path.with_name(path.name + end).exists():
@@ -203,7 +205,7 @@ def _copied(path: Path) -> Iterator[Path]:
 
 
 def _key_of(path: Path) -> str:
-    """Return the name of the key beside a store that opens it. SasvError if none does."""
+    """Return the name of the key that opens a store. Raise SasvError if no key does."""
     for name in (KEY, FRESH):
         if not path.with_name(name).exists():
             continue
@@ -214,7 +216,7 @@ def _key_of(path: Path) -> str:
 
 
 def _check(kept: Sequence[str], out: Path) -> None:
-    """Raise Fault if a voiceprint is lost, or something that the service acknowledged."""
+    """Raise Fault if a voiceprint or a change acknowledged by the service is lost."""
     try:
         held = json.loads(settled_store(out / STORE))
     except SasvError as error:
@@ -233,12 +235,12 @@ def _check(kept: Sequence[str], out: Path) -> None:
 
 
 def _acknowledged(out: Path) -> Path:
-    """Return where the client of the service writes down what it was told: beside the trial."""
+    """Return the path of the client's record of acknowledged requests, outside the trial."""
     return out.parents[1] / "acknowledged"
 
 
 def _serve(stock: Path, out: Path) -> None:
-    """Serve a client that enrols one speaker, and enrols and deletes another."""
+    """Run the service for a client that enrols one speaker, and enrols and deletes another."""
     from starlette.testclient import TestClient
 
     from sasv.runtime.model import OnnxModel
@@ -256,7 +258,7 @@ def _serve(stock: Path, out: Path) -> None:
     writing = os.open(_acknowledged(out), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def told(answer: Any, also: Sequence[int], line: str) -> None:
-        """Write down what was acknowledged; an error of the server ends the client."""
+        """Record an acknowledged request. Raise SasvError if the server reported an error."""
         if answer.status_code >= 400 and answer.status_code not in also:
             raise SasvError(f"{line}: {answer.status_code} {answer.text}")
         os.write(writing, f"{line}\n".encode())

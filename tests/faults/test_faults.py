@@ -1,5 +1,5 @@
-"""A short run of the trials of ``make faults``: damaged files, kills at changes of the file system,
-full disks.
+"""A short run of the trials of ``make faults``: damaged files, processes killed at changes of the
+file system, and full disks.
 """
 
 import mmap
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def threads():
-    """Gives torch back its threads: the trials take one."""
+    """Restore the number of PyTorch threads afterwards, because the trials set it to one."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -49,7 +49,7 @@ def seeds(tmp_path_factory, threads):
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory, threads, small_runs):
-    """Begins with small presets, as small_runs does, which puts the others back."""
+    """Use small presets. The fixture small_runs restores the usual ones."""
     names = ("prepare", "embed", "calibrate", "enrol --more", "store rotate", "serve")
     found = kills.Stage(tmp_path_factory.mktemp("kills"), names)
     kills.prepare(found)
@@ -69,7 +69,7 @@ def not_finite():
 
 
 def take_memory():
-    """Half a GB that this process does not have yet; what it has free would be used again."""
+    """Map and fill 0.5 GB of new memory. An ordinary allocation could reuse memory that is free."""
     with mmap.mmap(-1, 1 << 29) as memory:
         memory.write(b"x" * (1 << 29))
 
@@ -142,7 +142,9 @@ def test_commands_on_a_full_disk_are_completed_by_their_next_run(stage):
 
 
 def test_trap_counts_changes_and_interrupts(tmp_path):
-    """A kill at a write leaves half of it; a full disk refuses to grow and lets files go."""
+    """A kill during a write leaves half of the data. A full disk refuses writes, but allows files
+    to be removed.
+    """
 
     def write(out):
         out.mkdir()
