@@ -213,12 +213,6 @@ def profile(run: Run, title: str, step: Callable[[], None]) -> None:
         tables.write(f"{title}\n{table}\n")
 
 
-def compile_only(run: Run, name: str) -> None:
-    """Take one step with a compiled encoder, which PyTorch keeps in its cache on the disk."""
-    with arithmetic(tf32=False):
-        one_step(run, engine_of(run, name, **FASTEST), run.pairs)()
-
-
 def peer(run: Run) -> None:
     """ECAPA-TDNN of SpeechBrain, where its package is there: forward and backward alone."""
     from speechbrain.lobes.features import Fbank
@@ -448,16 +442,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, for a test")
     names = [part.__name__ for part in PARTS]
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="only these")
-    parser.add_argument("--compile-only", choices=ENCODERS, help="fill the cache of torch.compile")
     options = parser.parse_args(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as work:
         run = Run(device, options.quick, options.out, Path(work), deadline)
-        if options.compile_only:
-            compile_only(run, options.compile_only)
-            return 0
         failed = run_parts(run, [part for part in PARTS if part.__name__ in options.parts])
     if failed:
         print(f"\nfailed or left out: {', '.join(failed)}")

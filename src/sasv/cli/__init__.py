@@ -3,17 +3,10 @@
 It is the only room that prints.
 """
 
-from typing import Any
-
 from sasv.cli.program import main
+from sasv.core.lazy import lazily
 
 __all__ = ["main", "parse"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the parser when it is first used: a list of commands does not need it."""
-    if name != "parse":
-        raise AttributeError(f"module 'sasv.cli' has no attribute '{name}'")
-    from sasv.cli.parser import parse
-
-    return parse
+# A list of commands does not need the parser.
+__getattr__ = lazily(__name__, {"parser": ("parse",)})

@@ -1,11 +1,11 @@
 """The result of a corpus reader, and checking and writing it as tables."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sasv.audio import AUTO, measure, read_audio
 from sasv.core.errors import AudioError, SasvError, listed
@@ -17,6 +17,9 @@ from sasv.storage import joined
 from sasv.tables import NONE, Enrolments, Table, Trials, Utterances, check_trials
 
 logger = logging.getLogger("sasv")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 READERS = 8
 
@@ -283,21 +286,32 @@ def _measured(folder: Path, rows: list[Utterance]) -> tuple[list[Utterance], lis
     one.
     """
 
-    def measured(row: Utterance) -> Utterance | str:
+    def measured(row: Utterance) -> Utterance:
         if row.seconds:
             return row
+        return row._replace(seconds=f"{measure(joined(str(folder), row.path)).seconds:.3f}")
+
+    return read_headers(measured, rows)
+
+
+def read_headers(read: Callable[[T], R], items: Sequence[T]) -> tuple[list[R], list[str]]:
+    """Return the results of a function that reads the header of a recording, in order, and the
+    messages of the SasvErrors that it raised.
+    """
+
+    def found(item: T) -> R | str:
         try:
-            return row._replace(seconds=f"{measure(joined(str(folder), row.path)).seconds:.3f}")
+            return read(item)
         except SasvError as error:
             return str(error)
 
-    kept = []
-    broken = []
-    with ThreadPoolExecutor(READERS) as pool, Progress("headers", len(rows)) as progress:
-        for result in pool.map(measured, rows, chunksize=256):
+    results = []
+    faults = []
+    with ThreadPoolExecutor(READERS) as pool, Progress("headers", len(items)) as progress:
+        for result in pool.map(found, items, chunksize=256):
             progress.add()
             if isinstance(result, str):
-                broken.append(result)
+                faults.append(result)
             else:
-                kept.append(result)
-    return kept, broken
+                results.append(result)
+    return results, faults

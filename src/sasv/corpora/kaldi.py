@@ -6,12 +6,8 @@ from pathlib import Path
 from sasv.core.errors import SasvError, listed
 from sasv.core.files import read_lines
 from sasv.corpora.base import CorpusLists, Utterance
+from sasv.corpora.tree import found_above
 from sasv.tables import NONE
-
-PARENTS = 3
-"""Relative paths in a wav.scp are relative to the folder of the recipe, so that this many parent
-folders of the data are tried.
-"""
 
 
 def read(folder: Path) -> CorpusLists:
@@ -91,9 +87,9 @@ def _file(folder: Path, name: str, recording: str) -> tuple[str, str]:
             f"{folder / 'wav.scp'}: {name} is in an archive ({path}); copy it to files (wav-copy)"
         )
     if not Path(path).is_absolute():
-        for above in [folder, *folder.resolve().parents[:PARENTS]]:
-            if (above / path).exists():
-                return str((above / path).resolve()), channel
+        found = found_above(folder, path)
+        if found is not None:
+            return str(found.resolve()), channel
     return path, channel
 
 

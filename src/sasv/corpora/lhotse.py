@@ -21,6 +21,7 @@ from sasv.core.files import parse_json, read_bytes, read_lines
 from sasv.corpora.base import CorpusLists, Utterance, readable_name
 from sasv.corpora.contained import Contained
 from sasv.corpora.lists import label_of
+from sasv.corpora.tree import found_above
 from sasv.storage import joined, locate
 from sasv.storage.local import local_file
 from sasv.storage.locations import scheme_of
@@ -33,11 +34,6 @@ MANIFEST = re.compile(r"(?:.*[._-])?(cuts|recordings|supervisions)(?:[._-](.+?))
 """
 
 SHAR_PART = re.compile(r"\d{6,}")
-PARENTS = 3
-"""Number of parent folders that are tried for relative paths, which are relative to the folder in
-which lhotse ran.
-"""
-
 SAME_SECONDS = 0.01
 """A cut whose length differs by less than this number of seconds from its recording is the whole
 recording.
@@ -284,10 +280,9 @@ def _audio_of(piece: _Piece, source: dict[str, Any]) -> str:
         )
     if scheme_of(where) or Path(where).is_absolute():
         return where
-    for above in (Path.cwd(), *manifest.resolve().parents[: PARENTS + 1]):
-        if (above / where).exists():
-            return str(above / where)
-    return str(manifest.resolve().parent / where)
+    beside = manifest.resolve().parent
+    here = Path.cwd() / where
+    return str(here if here.exists() else found_above(beside, where) or beside / where)
 
 
 def _in_shar(piece: _Piece, manifest: Path) -> str:

@@ -21,6 +21,22 @@ LEADS_NOWHERE = "links to files that are not there"
 SHOWN_SUFFIXES = 6
 
 
+PARENTS = 3
+"""Relative paths in the lists of other toolkits are relative to the folder in which the toolkit
+ran, so that this many parent folders of a list are tried.
+"""
+
+
+def found_above(folder: Path, path: str) -> Path | None:
+    """Return a relative path as it exists in the folder of a list or in one of its parents, or
+    None.
+    """
+    for above in (folder, *folder.resolve().parents[:PARENTS]):
+        if (above / path).exists():
+            return above / path
+    return None
+
+
 def audio_below(folder: Path) -> list[str]:
     """Return the audio files below a folder as sorted relative paths.
 

@@ -3,19 +3,17 @@
 import gzip
 import json
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sasv.audio import AUTO, AudioInfo, measure
-from sasv.core.errors import AudioError, SasvError, listed
+from sasv.core.errors import SasvError, listed
 from sasv.core.files import write_bytes
-from sasv.core.progress import Progress
+from sasv.corpora.base import read_headers
 from sasv.storage import absolute
 from sasv.storage.locations import scheme_of, split_member
 from sasv.tables import NONE, Utterances
 
-READERS = 8
 DIRECT = ("gender", "language")
 """Columns that are fields of a supervision; the others become custom fields."""
 
@@ -49,22 +47,7 @@ def write_lhotse(utterances: Utterances, out: Path) -> Path:
 
 def _measured(table: str, paths: list[str]) -> list[AudioInfo]:
     """Return the properties of all recordings."""
-
-    def measured(path: str) -> AudioInfo | str:
-        try:
-            return measure(path)
-        except AudioError as error:
-            return str(error)
-
-    infos: list[AudioInfo] = []
-    faults: list[str] = []
-    with ThreadPoolExecutor(READERS) as pool, Progress("headers", len(paths)) as progress:
-        for found in pool.map(measured, paths, chunksize=256):
-            progress.add()
-            if isinstance(found, str):
-                faults.append(found)
-            else:
-                infos.append(found)
+    infos, faults = read_headers(measure, paths)
     if faults:
         raise SasvError(
             f"{table}: {len(faults)} of {len(paths)} recordings cannot be read "

@@ -242,3 +242,14 @@ class SpeechLimits:
                 )
                 found.append(Reason("inconsistent_enrolment", text))
         return found
+
+
+ANY_SPEECH = SpeechLimits(
+    min_enrolment=0.0,
+    min_test=0.0,
+    min_snr=-1e9,
+    max_clipped=1.0,
+    min_bandwidth=0.0,
+    min_level=-1e9,
+)
+"""Limits that every recording meets, for measurements that refer to all recordings."""

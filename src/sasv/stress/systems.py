@@ -20,24 +20,12 @@ import soxr
 from sasv.audio import RATE
 from sasv.core.errors import SasvError, reason_of
 from sasv.core.files import digest_of_bytes
-from sasv.decision import Outcome, Recording, SpeechLimits, Verifier
+from sasv.decision import ANY_SPEECH, Outcome, Recording, Verifier
 from sasv.decision.outcome import SASV
 from sasv.runtime.embedder import Embedder
 
 CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 """``module:function``."""
-
-ANY_SPEECH = SpeechLimits(
-    min_enrolment=0.0,
-    min_test=0.0,
-    min_snr=-1e9,
-    max_clipped=1.0,
-    min_bandwidth=0.0,
-    min_level=-1e9,
-)
-"""Limits that every recording meets, so that error rates without a threshold refer to all
-recordings.
-"""
 
 
 class System:
