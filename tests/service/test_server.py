@@ -176,7 +176,7 @@ def test_batched_results_equal_those_of_single_recordings(model):
     from sasv.service.batching import BatchingModel
 
     sizes = []
-    batching = BatchingModel(model, 4, 0.2, sizes.append)
+    batching = BatchingModel(model, 4, 1.0, sizes.append)
     waves = [buzz(RATE + 100 * row, 100 + 20 * row, row) for row in range(4)]
     waves.append(buzz(5 * RATE, 200))
     found = {}
