@@ -43,6 +43,7 @@ def sampler(batches=40):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSTOP])
 def test_killed_or_stopped_worker_is_reported_in_one_line(dataset, deadly):
     loader = BatchLoader(dataset, 1, pairs=2, timeout=2.0)

@@ -138,6 +138,7 @@ def test_classes_keep_their_rows_by_name(loss, key, axis):
     assert torch.equal(other.state_dict()[key].select(axis, 0), old.select(axis, 1))
 
 
+@pytest.mark.slow
 def test_all_faults_of_the_entries_are_listed(tmp_path):
     checkpoint = make()
     state = {f"__S__.{key}": value for key, value in checkpoint.encoder.items()}

@@ -153,6 +153,19 @@ def test_invalid_arguments_are_reported_in_one_line(words, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--by", "attack", "codec"], "write a list with commas: --by attack,codec"),
+        (["--device", "cpu", "cuda"], "--device takes one value, but 'cuda' follows 'cpu'"),
+        (["scores.tsv"], "scores.tsv belongs to no option"),
+    ],
+)
+def test_arguments_that_belong_to_no_option(words, message):
+    with pytest.raises(SasvError, match=message):
+        cli.parse("evaluate", words)
+
+
 def test_old_names_are_accepted_with_a_notice(tmp_path, caplog):
     caplog.set_level("INFO", "sasv")
     cli.parse("toy", ["x", "--highest", "1"])

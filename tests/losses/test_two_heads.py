@@ -73,6 +73,7 @@ def test_evaluate_writes_the_score_of_the_spoof_head(corpus, tmp_path, loss, kin
     assert scores.values == pytest.approx([expected(embeddings, name) for name in names], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_spoof_head_keeps_the_index_of_the_spoof_class(corpus, tmp_path):
     """Without a spoof head, nothing is added to a score file, and the spoof class serves as the
     countermeasure.

@@ -49,6 +49,7 @@ def test_missing_requirements_are_reported_before_the_first_step(
     assert [path.name for path in Path("out").iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_unwritable_output_is_reported_before_the_first_step(corpora, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SasvError, match="file/out: cannot write: .*choose another --out"):

@@ -114,6 +114,7 @@ def test_any_encoder_can_be_planned_and_given_options(tmp_path, small_runs):
         reproduce(tiny(tmp_path, **(values | {"encoder": ["resnet", "ska-tdnn"]})))
 
 
+@pytest.mark.slow
 def test_a_row_is_planned_with_a_pretrained_backbone(tmp_path):
     """With the configuration of the scale, the weights of the backbone would not be loaded."""
     transformers = pytest.importorskip("transformers", reason="needs transformers")

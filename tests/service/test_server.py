@@ -97,6 +97,7 @@ def test_python_client(running, tmp_path):
         Client("ftp://x")
 
 
+@pytest.mark.slow
 def test_streams(running):
     service, client = running()
     client.create_speaker("eve")
@@ -143,6 +144,7 @@ def test_a_stream_of_opus(running):
         list(client.stream("eve", [b"\xff\xff\xff\xff"], format="opus"))
 
 
+@pytest.mark.slow
 def test_clients_that_send_slowly_or_nothing(running, caplog):
     caplog.set_level("INFO", "sasv")
     _, client = running(connections=20)
@@ -236,6 +238,7 @@ def certified(folder, password=None):
     return certificate, private_key
 
 
+@pytest.mark.slow
 def test_tls(running, tmp_path, monkeypatch):
     """Requests and streams over TLS; at the end, what was accepted is finished."""
     certificate, private_key = certified(tmp_path)

@@ -157,6 +157,9 @@ def _mistake(text: str, words: Words, hints: Mapping[str, Any]) -> str:
         names = missing[1].split(", ")
         flags = [name if name in words.positionals else f"--{dashed(name)}" for name in names]
         return f"these arguments are required: {', '.join(flags)}"
+    surplus = re.match(r"unrecognized arguments: (?:-- )?(.*)", text)
+    if surplus:
+        return f"{surplus[1]} belongs to no option"
     return text
 
 

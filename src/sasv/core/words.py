@@ -65,7 +65,10 @@ class Words:
             if word in PASSED_ON:
                 self.passed_on.append(word.replace("print-config", "print_config"))
             elif word.startswith("--"):
+                before = len(rest)
                 self._flag(word, rest)
+                if len(rest) < before and rest and not self.positionals:
+                    self._expect_option(word, words[len(words) - before], rest[0])
             else:
                 self.positional.append(word)
 
@@ -183,6 +186,16 @@ class Words:
         )
         logger.warning("%s; the old name will be removed in the next version", shown)
         return new
+
+    def _expect_option(self, flag: str, value: str, word: str) -> None:
+        """Explain a second value of an option, in a command whose arguments are all options."""
+        if word.startswith("-"):
+            return
+        name = flag[2:].removesuffix("+").replace("-", "_")
+        text = f"{flag} takes one value, but '{word}' follows '{value}'"
+        if name in self.hints and kind_of(self.hints[name]) is list:
+            text = f"{text}; write a list with commas: {flag} {value},{word}"
+        raise SasvError(text)
 
     def _next(self, flag: str, rest: list[str]) -> str:
         if not rest or self._is_option(rest[0]):
