@@ -128,6 +128,10 @@ class Planner:
         """Return the number of loader processes."""
         raise NotImplementedError
 
+    def _copy_processes(self, vocoders: Sequence[str]) -> int:
+        """Return the number of processes that make copies on the CPU."""
+        return 1
+
     def _development(self, stage: Stage) -> tuple[Path, str] | None:
         """Return the folder and part of the development trials, None if there are none with which a
         model can be selected.
@@ -164,6 +168,9 @@ class Planner:
             "seed": self.options.seed,
             "device": self.options.device,
         }
+        processes = self._copy_processes(vocoders)
+        if processes > 1:
+            values["num_workers"] = processes
         inputs = {
             **product.inputs,
             **{f"weights.{name}": Path(path) for name, path in weights.items()},

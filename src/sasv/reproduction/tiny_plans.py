@@ -1,6 +1,7 @@
 """Planners of the table at tiny scale, and the choice among all planners."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sasv.reproduction.options import PlanOptions
 from sasv.reproduction.plans import Full, Planner, Product
 from sasv.reproduction.rows import Stage
 from sasv.reproduction.steps import Step
+from sasv.vocoders import VOCODERS
 
 
 class Tiny(Planner):
@@ -26,6 +28,12 @@ class Tiny(Planner):
 
     def _num_workers(self) -> int:
         return 1
+
+    def _copy_processes(self, vocoders: Sequence[str]) -> int:
+        neural = any(VOCODERS.get(name).neural for name in vocoders)
+        if neural or self.options.device not in ("auto", "cpu"):
+            return 1
+        return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
     def _overrides(self, by_recipe: Mapping[str, Any]) -> dict[str, Any]:
         values = super()._overrides(by_recipe)
