@@ -166,8 +166,8 @@ def test_raw_backbone_is_refused_with_advice_on_training(hub_folders, name, caps
 HEARD = [
     ({"sampling_rate": 8000}, "backbone is for 8000 Hz, but only those for 16000 Hz"),
     ({"sampling_rate": 16000, "do_normalize": False}, r"not normalised; .*\{normalise: false\}"),
-    ('{"sampling_rate": 16', r"preprocessor_config\.json: invalid JSON .*; fetch it again"),
-    ([16000], r"preprocessor_config\.json: contains no object; fetch it again"),
+    ('{"sampling_rate": 16', r"preprocessor_config\.json: invalid JSON .*; download it again"),
+    ([16000], r"preprocessor_config\.json: contains no object; download it again"),
 ]
 
 

@@ -57,7 +57,7 @@ def stage(tmp_path_factory, threads, small_runs):
 
 
 def refuse():
-    raise SasvError("a.wav: broken; fetch it again")
+    raise SasvError("a.wav: broken; download it again")
 
 
 def no_words():

@@ -76,7 +76,7 @@ class FfmpegSource:
         of the file.
 
         Raises:
-            AudioError: the file is broken, or is shorter than its exact length.
+            AudioError: the file is damaged, or is shorter than its exact length.
         """
         exact = self.info.length is Length.EXACT
         if count is None and exact:
@@ -131,10 +131,11 @@ class FfmpegSource:
                     position += frame.samples
             except (av.error.FFmpegError, ValueError, OverflowError) as error:
                 raise AudioError(
-                    f"{self.name}: broken or truncated audio ({error}); fetch or convert it again"
+                    f"{self.name}: damaged or truncated audio ({error}); download or convert it "
+                    "again"
                 ) from error
         if not begun:
-            raise AudioError(f"{self.name}: contains no audio; fetch or convert it again")
+            raise AudioError(f"{self.name}: contains no audio; download or convert it again")
         if self.stated - position / rate > max(1.0, MISSING_SHARE * self.stated):
             raise truncated(self.name, round(self.stated * rate), position, rate)
 
@@ -193,7 +194,7 @@ def _open(resource: Resource) -> Any:
         ) from error
     if not container.streams.audio:
         container.close()
-        raise AudioError(f"{name}: contains no audio stream; fetch or convert it again")
+        raise AudioError(f"{name}: contains no audio stream; download or convert it again")
     if container.streams.audio[0].codec_context is None:
         container.close()
         raise AudioError(f"{name}: its audio codec is unknown; convert it to WAV or FLAC")

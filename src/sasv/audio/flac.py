@@ -21,7 +21,7 @@ def as_flac(resource: Resource) -> bytes | None:
     be lossless, or if the recording is FLAC already.
 
     Raises:
-        AudioError: the recording is broken.
+        AudioError: the recording is damaged.
     """
     source, _ = open_sndfile(resource)
     if source is None:

@@ -66,7 +66,7 @@ def measure(path: str | os.PathLike[str]) -> AudioInfo:
     exact, otherwise by decoding the file once.
 
     Raises:
-        AudioError: the file is missing, empty, broken or unreadable.
+        AudioError: the file is missing, empty, damaged, or unreadable.
     """
     resource = locate(os.fspath(path))
     with closing(_open(resource)) as source:

@@ -79,8 +79,8 @@ class SndfileSource:
         except soundfile.SoundFileError as error:
             _check(self.stream)
             raise AudioError(
-                f"{self.name}: broken or truncated audio ({_reason(error)}); fetch or convert it "
-                "again"
+                f"{self.name}: damaged or truncated audio ({_reason(error)}); download or "
+                "convert it again"
             ) from error
 
     def _go_to(self, first: int, most: int) -> None:
@@ -113,7 +113,7 @@ def open_sndfile(resource: Resource) -> tuple[SndfileSource | None, str]:
     """Open a file. Return (None, reason) if libsndfile cannot read it or determine its length.
 
     Raises:
-        AudioError: the format is one that libsndfile reads, but the file is broken.
+        AudioError: the format is one that libsndfile reads, but the file is damaged.
     """
     try:
         file, stream = _opened(resource)
@@ -180,7 +180,7 @@ def _length(resource: Resource, file: soundfile.SoundFile) -> Length:
         state = _ogg_state(resource)
         if state == "cut":
             raise AudioError(
-                f"{name}: truncated: the OGG stream has no end; fetch or convert it again"
+                f"{name}: truncated: the OGG stream has no end; download or convert it again"
             )
         if state == "chained":
             return Length.UNKNOWN
@@ -212,7 +212,7 @@ def _check_caf(resource: Resource) -> None:
     if present < promised:
         raise AudioError(
             f"{resource.name}: truncated: the header promises {promised:,} bytes of audio, but "
-            f"{present:,} are there; fetch or convert it again"
+            f"{present:,} are there; download or convert it again"
         )
 
 

@@ -87,5 +87,5 @@ def truncated(name: str, promised: int, present: int, rate: int) -> AudioError:
     """Return the error for a file that ends earlier than its header states."""
     return AudioError(
         f"{name}: truncated: the header promises {promised / rate:.2f} s, but {present / rate:.2f} "
-        "s are there; fetch or convert it again"
+        "s are there; download or convert it again"
     )

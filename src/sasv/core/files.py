@@ -195,7 +195,7 @@ def read_json(
         shape: required keys -> the types of their values.
         optional: optional keys -> the types of their values.
         kind: expected type of the whole: dict or list.
-        remedy: what the message tells the user to do if the file is broken.
+        remedy: what the message tells the user to do if the file is damaged.
 
     Raises:
         SasvError: the file is missing, is not JSON (for instance cut short by a kill or a full

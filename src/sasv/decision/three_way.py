@@ -39,7 +39,7 @@ class CalibratedHead:
         """Make a calibrated head from the result of ``to_record``; return None for None.
 
         Raises:
-            SasvError: the record is broken.
+            SasvError: the record is damaged.
         """
         if record is None:
             return None

@@ -89,7 +89,7 @@ class Verifier:
             three_class: the classifier of a model with the three-class loss.
 
         Raises:
-            SasvError: the record is broken, or the cohort is missing or a different one.
+            SasvError: the record is damaged, or the cohort is missing or a different one.
         """
         try:
             wanted = scoring.get("cohort")

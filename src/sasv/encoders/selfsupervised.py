@@ -301,7 +301,7 @@ def _features_of(package: Any, name: str) -> dict[str, Any]:
     )
     if path is None:
         return {}
-    settings: dict[str, Any] = read_json(path, remedy="fetch it again")
+    settings: dict[str, Any] = read_json(path, remedy="download it again")
     return settings
 
 

@@ -208,7 +208,7 @@ def load_scoring(scores: str | Path) -> tuple[dict[str, Any], str] | None:
     """Return (scoring, fingerprint of the model) of a score file, None if the file has no record.
 
     Raises:
-        SasvError: the record is broken.
+        SasvError: the record is damaged.
     """
     path = sidecar(scores)
     if not path.exists():

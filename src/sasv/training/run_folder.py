@@ -80,7 +80,7 @@ class RunFolder:
         """Return the state of an earlier run here, None if there is none.
 
         Raises:
-            CheckpointError: the state is broken.
+            CheckpointError: the state is damaged.
         """
         if not self.state.exists():
             return None

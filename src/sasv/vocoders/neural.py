@@ -173,7 +173,7 @@ def read_weights(path: str | Path, key: str = "generator") -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path}: cannot be read as weights ({reason}); fetch the file again"
+            f"{path}: cannot be read as weights ({reason}); download the file again"
         ) from error
     found = found.get(key, found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(

@@ -129,7 +129,7 @@ def settings_beside(path: Path, names: Sequence[str]) -> dict[str, Any]:
     file = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
     if file is None:
         return {}
-    remedy = "fetch it again or remove it"
+    remedy = "download it again or remove it"
     try:
         if file.suffix in (".json", ".conf"):
             return dict(read_json(file, remedy=remedy))

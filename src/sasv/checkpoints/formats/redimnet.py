@@ -141,7 +141,7 @@ class RedimnetFormat(WeightFormat):
         config = contents.extras.get("model_config", {})
         if not isinstance(config, Mapping):
             raise CheckpointError(
-                f"{contents.path}: model_config must map names to values; fetch the file again"
+                f"{contents.path}: model_config must map names to values; download the file again"
             )
         frontend = _check_config(contents, config, options, mels)
         entries = without(contents.entries, NOT_OURS)
