@@ -1,5 +1,5 @@
-"""The service on this machine: speed compared with the runtime alone, memory, and malicious
-clients.
+"""The service on this machine: speed compared with the runtime alone, identification among many
+voiceprints, memory, and malicious clients.
 
 ``python benchmarks/bench_service.py --model compact --requests 20000 --mutated 5000``
 """
@@ -16,10 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -29,9 +30,12 @@ from sasv.audio import RATE
 from sasv.client import Client, ServiceError
 from sasv.commands._serve import served_model
 from sasv.corpora.synthetic import render
-from sasv.runtime import Verifier
+from sasv.decision import Recording
+from sasv.runtime import Verifier, Voiceprint
+from sasv.store import VoiceprintStore
+from sasv.store.keys import new_key, read_key, write_key
 
-PARTS = ("load", "memory", "abuse", "mutated")
+PARTS = ("load", "identify", "memory", "abuse", "mutated")
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 SPEAKER = "voice"
 NAMES = [
@@ -41,6 +45,9 @@ NAMES = [
     "%00",
     "a" * 5000,
 ]
+ENROLLED = (1_000, 10_000)
+"""Numbers of voiceprints among which a voice is identified."""
+
 OUTCOMES = ("accept", "reject", "reject_speaker", "reject_spoof", "inconclusive")
 
 
@@ -58,6 +65,12 @@ def resident_megabytes(process: int) -> float:
 def resident(process: int) -> str:
     """Return the resident memory as text."""
     return f"{resident_megabytes(process):.0f} MB"
+
+
+def processor_seconds(process: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -149,6 +162,59 @@ def load(client: Client, bare: Verifier, waves: list[bytes], seconds: float) -> 
             f"({rate / base:4.0%})   "
             f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms"
         )
+
+
+def filled(store: Path, key: Path, model: Verifier, count: int) -> None:
+    """Make a store with a number of random voiceprints, each of another speaker."""
+    write_key(key, new_key())
+    opened = VoiceprintStore(store, read_key(str(key)))
+    rng = np.random.default_rng(0)
+    fingerprint = model.embedder.fingerprint
+    with opened.database.transaction():
+        for number in range(count):
+            vector = rng.standard_normal(model.embedder.dimension).astype(np.float32)
+            recording = Recording(f"{number}.wav", vector, 6.0, 5.0)
+            opened.add(Voiceprint((recording,), fingerprint, f"speaker-{number}"))
+    opened.close()
+
+
+def identify(exported: str, waves: list[bytes], counts: Iterable[int], requests: int) -> None:
+    """Print the time of a verification and of an identification among many voiceprints."""
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "voiceprints.db"
+            key = Path(folder) / "key"
+            filled(store, key, Verifier(exported), count)
+            words = ("--store", str(store), "--key", str(key), "--log-requests", "false")
+            with serving(exported, *words) as (client, process, _):
+                client.create_speaker(SPEAKER)
+                for wave in waves[:3]:
+                    client.enrol(SPEAKER, wave)
+                for name, ask in (
+                    ("verification", lambda wave: client.verify(SPEAKER, wave)["speaker"]),
+                    ("identification", lambda wave: _first(client.identify(wave))),
+                ):
+                    ask(waves[0])
+                    taken = []
+                    first = 0
+                    begun = processor_seconds(process)
+                    for number in range(requests):
+                        started = time.perf_counter()
+                        first += ask(waves[number % len(waves)]) == SPEAKER
+                        taken.append(time.perf_counter() - started)
+                    used = (processor_seconds(process) - begun) / requests
+                    p50, p95 = (1000 * float(np.quantile(taken, at)) for at in (0.5, 0.95))
+                    print(
+                        f"  {count:,} voiceprints, {name}: p50 {p50:.0f} ms, p95 {p95:.0f} ms, "
+                        f"{1000 * used:.0f} ms of the processor; {first} of {requests} found the "
+                        f"speaker; {resident(process)}",
+                        flush=True,
+                    )
+
+
+def _first(found: dict[str, Any]) -> str | None:
+    candidates = found["candidates"]
+    return candidates[0]["speaker"] if candidates else None
 
 
 def as_samples(wave: bytes) -> np.ndarray:
@@ -295,6 +361,7 @@ def mutated(client: Client, process: int, waves: list[bytes], count: int) -> str
         soundfile.write(stream, wave, RATE, format=form)
         forms.append(stream.getvalue())
     seen = Counter()
+    last = time.perf_counter()
     for number in range(count):
         rng = np.random.default_rng([7, number])
         kind = list(damage.BYTES)[number % len(damage.BYTES)]
@@ -305,6 +372,11 @@ def mutated(client: Client, process: int, waves: list[bytes], count: int) -> str
             seen[outcome] += 1
         except ServiceError as error:
             seen[f"{error.status} {error.code}"] += 1
+            if not error.status:
+                cause = error.__cause__
+                pause = time.perf_counter() - last
+                print(f"  recording {number} ({kind}): {cause!r} after {pause:.1f} s", flush=True)
+        last = time.perf_counter()
     return f"{count:,} damaged recordings: {dict(seen)}, {resident(process)}"
 
 
@@ -345,6 +417,9 @@ def main(words: list[str] | None = None) -> None:
             print(f"  memory at the start: {resident(process)}")
             if "load" in parts:
                 load(client, Verifier(exported, threads=1), waves, options.seconds)
+            if "identify" in parts:
+                counts = [20] if options.quick else ENROLLED
+                identify(exported, waves, counts, 3 if options.quick else 200)
             if "memory" in parts:
                 memory(client, process, waves, options.requests)
             if "abuse" in parts:

@@ -257,6 +257,22 @@ class Client:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes, str]:
         connection = self._connection()
+        if connection.sock is not None:
+            try:
+                return self._exchanged(connection, method, path, body, headers)
+            except (ConnectionError, http.client.RemoteDisconnected):
+                # The service closes a connection that was idle for some seconds.
+                connection.close()
+        return self._exchanged(connection, method, path, body, headers)
+
+    def _exchanged(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes, str]:
         # The service may have responded before it received the whole body.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._parts.path.rstrip("/") + path, body, dict(headers))

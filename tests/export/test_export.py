@@ -132,11 +132,11 @@ def weighty(*names):
 
 
 def test_layers_to_quantise_are_selected(monkeypatch):
-    """Not the front-end's, none of few weights, and none that moves the embeddings much."""
+    """Not the front-end's, none of few weights, and first those that move the embeddings least."""
     proto = weighty("front", "a", "b", "c", "small")
     assert quantise.layers(proto, "front.") == ["a", "b", "c"]
     with pytest.raises(SasvError, match="no layer of this network"):
-        quantise.quantised(weighty("front", "small"), "front.", [])
+        next(quantise.quantised(weighty("front", "small"), "front.", []))
     monkeypatch.setattr(quantise, "restored", lambda quantised, original, names: names)
     moved = {"a": 0.1, "b": 0.001, "c": 0.015}
     monkeypatch.setattr(quantise, "MOST_GROUPS", 3)
@@ -145,9 +145,42 @@ def test_layers_to_quantise_are_selected(monkeypatch):
         (alone,) = moved.keys() - exact
         return moved[alone]
 
-    assert quantise.sensitive_layers(None, None, list("abc"), distance) == ["a"]
-    moved["b"] = 0.015
-    assert set(quantise.sensitive_layers(None, None, list("abc"), distance)) >= {"a"}
+    found = quantise.by_sensitivity(None, None, list("abc"), distance)
+    assert [group.layers for group in found] == [["a"], ["c"], ["b"]]
+
+
+def test_each_quantised_form_is_closer_to_the_original(monkeypatch):
+    """Their weights that are not in eight bits take two bytes each."""
+    proto = weighty("front", "a", "b", "c")
+    quantised = []
+    monkeypatch.setattr(quantise, "_quantised", lambda proto, names, waves: quantised.append(names))
+    monkeypatch.setattr(quantise, "restored", lambda whole, proto, exact: exact)
+    monkeypatch.setattr(quantise, "halved", lambda proto, frontend: None)
+    monkeypatch.setattr(quantise, "MOST_GROUPS", 3)
+    moved = {"a": 0.1, "b": 0.001, "c": 0.006}
+    monkeypatch.setattr(
+        quantise,
+        "_distance_from",
+        lambda proto, waves: (
+            lambda exact: sum(moved[name] for name in moved.keys() - (exact or ()))
+        ),
+    )
+    assert len(list(quantise.quantised(proto, "front.", []))) == 2
+    assert quantised == [["a", "b", "c"], ["b", "c"], ["b"]]
+
+
+def test_weights_in_half_precision_give_the_same_results():
+    proto = weighty("front", "a", "small")
+    data = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
+    results = []
+    sizes = []
+    for one in (proto, quantise.halved(copy.deepcopy(proto), "front.")):
+        exported = one.SerializeToString()
+        sizes.append(len(exported))
+        results.append(new_session(exported, 1).run(["embedding"], {"x": data})[0])
+    assert sizes[0] - sizes[1] == pytest.approx(2 * 64 * 64, abs=200)
+    np.testing.assert_allclose(*results, rtol=2e-3, atol=2e-3)
+    assert not np.array_equal(*results)
 
 
 def test_restoring_every_quantised_layer_gives_the_original(monkeypatch):

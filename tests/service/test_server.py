@@ -97,6 +97,25 @@ def test_python_client(running, tmp_path):
         Client("ftp://x")
 
 
+def test_client_opens_a_new_connection_after_the_service_closed_an_idle_one():
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            for _ in range(2):
+                connection, _ = listening.accept()
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}", attempts=1)
+        assert client.about() == client.about() == {}
+        thread.join()
+        client.close()
+
+
 @pytest.mark.slow
 def test_streams(running):
     service, client = running()

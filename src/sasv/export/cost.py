@@ -1,19 +1,29 @@
 """The cost of an exported model: error rates on development trials, file size, and speed."""
 
+import logging
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sasv.evaluation.protocol import Protocol
 from sasv.metrics import sasv_eers
 from sasv.runtime.embedder import Embedder
-from sasv.runtime.model import new_session, run_session
+from sasv.runtime.model import SUFFIX, OnnxModel, new_session, run_session
 from sasv.runtime.record import EMBEDDING
 from sasv.scores import score_embeddings
 
+logger = logging.getLogger("sasv")
+
 RATES = ("sasv_eer", "sv_eer", "spf_eer")
+HELD = ("sv_eer", "spf_eer")
+"""Error rates that eight bits may change by no more than ``LARGEST_CHANGE``."""
+
+LARGEST_CHANGE = 0.2
+"""In percentage points."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,45 @@ def real_time_factor(exported: bytes, waves: Sequence[np.ndarray], rate: int) ->
     return min(seconds) / (sum(len(wave) for wave in waves) / rate)
 
 
+class Trials:
+    """Trials on which an exported model is compared with the original.
+
+    Attributes:
+        protocol: the trials.
+        before: error rates of the original in percent.
+        after: those of the exported form that was measured last.
+    """
+
+    def __init__(self, original: Embedder, protocol: Protocol) -> None:
+        """Measure the original."""
+        assert protocol.trials is not None
+        logger.info(f"scoring {len(protocol.trials)} trials with the original")
+        self.protocol = protocol
+        self.before = error_rates(original, protocol)
+        self.after: dict[str, float | None] = {}
+
+    def measure(self, exported: bytes) -> None:
+        """Measure an exported model."""
+        logger.info("scoring the trials with the exported model")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"exported{SUFFIX}"
+            path.write_bytes(exported)
+            self.after = error_rates(OnnxModel(path), self.protocol)
+
+    @property
+    def changes(self) -> dict[str, float]:
+        """By how much the error rates that have to stay changed, in percentage points."""
+        found = {}
+        for name in HELD:
+            before = self.before[name]
+            after = self.after[name]
+            if before is not None and after is not None:
+                found[name] = abs(after - before)
+        return found
+
+
 def error_rates(model: Embedder, protocol: Protocol) -> dict[str, float | None]:
-    """Return the equal error rates of a model on trials, as fractions.
+    """Return the equal error rates of a model on trials in percent.
 
     Raises:
         SasvError: a recording cannot be embedded.

@@ -1,7 +1,8 @@
 """Quantises the weights and activations of a network to eight bits with ONNX Runtime.
 
 The ranges of the features are measured on real recordings. The front-end stays in single precision,
-because the range of its power spectrum exceeds eight bits.
+because the range of its power spectrum exceeds eight bits. Layers that do not bear eight bits
+compute in single precision, too, and the file stores their weights in half precision.
 """
 
 import logging
@@ -9,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,20 +26,22 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 FEWEST_WEIGHTS = 4096
 """Of a layer that is quantised: a smaller one would make the file smaller by 12 kB at most."""
 
-LARGEST_SHIFT = 0.02
-"""Mean distance of the quantised embeddings from the original ones, relative to their length, above
-which the layers that cause most of it compute in single precision.
+LARGEST_SHIFTS = (0.02, 0.01, 0.005, 0.0025)
+"""Mean distances of the quantised embeddings from the original ones, relative to their length:
+layers compute in single precision until the rest moves the embeddings by no more than the first of
+these, or than a later one if the error rates still change too much.
 """
 
+LARGEST_HALF = 65504.0
 MOST_GROUPS = 24
 PROBES = 8
-"""Recordings by which the distance is measured."""
+PROBE_SAMPLES = 64_000
+"""The distance is measured on the beginnings of some recordings."""
 
 
-def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
-    """Return the quantised form of an ONNX model.
-
-    Layers of which eight bits would move the embeddings most stay in single precision.
+def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Iterator[Any]:
+    """Yield quantised forms of an ONNX model, each with fewer layers in eight bits, and closer to
+    the original, than the one before.
 
     Args:
         proto: the model (``onnx.ModelProto``).
@@ -47,7 +50,7 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
 
     Raises:
         MissingExtra: onnx or onnxruntime is not installed.
-        SasvError: the network has no layer that is worth it, or none that bears it.
+        SasvError: the network has no layer that is worth it.
     """
     nodes = layers(proto, frontend)
     if not nodes:
@@ -56,14 +59,27 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Any:
             "nothing; export it without --int8"
         )
     whole = _quantised(proto, nodes, waves)
-    exact = sensitive_layers(whole, proto, nodes, _distance_from(proto, waves[:PROBES]))
-    if not exact:
-        return whole
-    rest = [name for name in nodes if name not in exact]
-    logger.info(f"{len(exact)} of {len(nodes)} layers stay in single precision")
-    if not rest:
-        raise SasvError("eight bits move the embeddings too far; export it without --int8")
-    return _quantised(proto, rest, waves)
+    distance = _distance_from(proto, [wave[:PROBE_SAMPLES] for wave in waves[:PROBES]])
+    groups = by_sensitivity(whole, proto, nodes, distance)
+    rest = nodes
+    shift = distance(whole)
+    yielded = 0
+    for largest in LARGEST_SHIFTS:
+        # The shifts of groups are taken to add up as independent errors do, until measured.
+        while groups and shift > largest:
+            while groups:
+                exact = groups.pop(0).layers
+                rest = [name for name in rest if name not in exact]
+                if np.linalg.norm([group.shift for group in groups]) <= largest:
+                    break
+            shift = distance(restored(whole, proto, set(nodes) - set(rest)))
+        if rest and len(rest) != yielded:
+            yielded = len(rest)
+            logger.info(
+                f"{len(rest)} of {len(nodes)} layers compute in eight bits, which moves the "
+                f"embeddings by {shift:.4f} of their length"
+            )
+            yield halved(_quantised(proto, rest, waves), frontend)
 
 
 def _quantised(proto: Any, names: Sequence[str], waves: Sequence[np.ndarray]) -> Any:
@@ -173,14 +189,19 @@ def _is_layer(node: Any, made_by: Mapping[str, Any]) -> bool:
     return weights is not None and weights.op_type == "DequantizeLinear"
 
 
-def sensitive_layers(
-    quantised: Any, original: Any, names: Sequence[str], distance: Callable[[Any], float]
-) -> list[str]:
-    """Return the layers that have to compute in single precision, so that the embeddings move by no
-    more than ``LARGEST_SHIFT``.
+class Group(NamedTuple):
+    """Neighbouring layers, and how far they move the embeddings if they alone compute in eight
+    bits.
+    """
 
-    Neighbouring layers are tried together: each group alone in eight bits. The shifts of several
-    groups are taken to add up as independent errors do.
+    shift: float
+    layers: list[str]
+
+
+def by_sensitivity(
+    quantised: Any, original: Any, names: Sequence[str], distance: Callable[[Any], float]
+) -> list[Group]:
+    """Return the layers in groups, those that move the embeddings most first.
 
     Args:
         quantised: the model with all these layers quantised.
@@ -189,15 +210,36 @@ def sensitive_layers(
         distance: gives the mean distance of the embeddings of a model from those of the original.
     """
     size = -(-len(names) // MOST_GROUPS)
-    groups = [list(names[start : start + size]) for start in range(0, len(names), size)]
-    shifts = [distance(restored(quantised, original, set(names) - set(group))) for group in groups]
-    found: list[str] = []
-    order = np.argsort(shifts)[::-1]
-    for place, group in enumerate(order):
-        if np.linalg.norm([shifts[one] for one in order[place:]]) <= LARGEST_SHIFT:
-            break
-        found += groups[group]
-    return found
+    groups = []
+    for start in range(0, len(names), size):
+        group = list(names[start : start + size])
+        shift = distance(restored(quantised, original, set(names) - set(group)))
+        groups.append(Group(shift, group))
+    return sorted(groups, key=lambda group: group.shift, reverse=True)
+
+
+def halved(proto: Any, frontend: str) -> Any:
+    """Store the weights of a network that are in single precision in half precision, in place, and
+    return it. ONNX Runtime converts them when it loads the model.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = proto.graph
+    casts = []
+    for one in graph.initializer:
+        large = one.data_type == TensorProto.FLOAT and math.prod(one.dims) >= FEWEST_WEIGHTS
+        if not large or one.name.startswith(frontend):
+            continue
+        values = numpy_helper.to_array(one)
+        if np.abs(values).max() > LARGEST_HALF:
+            continue
+        name = one.name
+        one.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [one.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return proto
 
 
 class _Recordings:
