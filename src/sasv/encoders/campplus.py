@@ -70,6 +70,8 @@ class _ResidualBlock(nn.Module):
     applies to the bands.
     """
 
+    norm_behind = {"conv1": "bn1", "conv2": "bn2"}
+
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, (stride, 1), 1, bias=False)
@@ -92,6 +94,8 @@ class _ConvolutionalFront(nn.Module):
     """Two-dimensional convolutions over bands and frames, which halve the number of bands three
     times: (batch, bands, frames) to (batch, channels * bands / 8, frames).
     """
+
+    norm_behind = {"conv1": "bn1", "conv2": "bn2"}
 
     def __init__(self, channels: int) -> None:
         super().__init__()

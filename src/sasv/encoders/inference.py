@@ -11,6 +11,65 @@ from torch.nn import functional as F
 from sasv.encoders.base import Encoder
 
 
+class NormedConv2d(nn.Conv2d):
+    """Convolution over (batch, channels, bands, frames) that applies the batch norm behind it, in
+    evaluation mode, by its weights and its bias.
+
+    The batch norm takes longer than the convolution where there are few channels.
+    """
+
+    normed_weight: Tensor
+    normed_bias: Tensor
+
+    @classmethod
+    def of(cls, layer: nn.Conv2d, norm: nn.BatchNorm2d) -> "NormedConv2d":
+        """Return an equivalent of ``layer`` and ``norm``, with the parameters of ``layer``."""
+        assert norm.running_mean is not None and norm.running_var is not None
+        with torch.device("meta"):
+            own = cls(
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel_size,  # type: ignore[arg-type]
+                layer.stride,  # type: ignore[arg-type]
+                layer.padding,  # type: ignore[arg-type]
+                layer.dilation,  # type: ignore[arg-type]
+                layer.groups,
+            )
+        own.weight = layer.weight
+        own.bias = layer.bias
+        with torch.no_grad():
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            weight = layer.weight * scale[:, None, None, None]
+            bias = norm.bias - scale * norm.running_mean
+            if layer.bias is not None:
+                bias = bias + scale * layer.bias
+        own.register_buffer("normed_weight", weight, persistent=False)
+        own.register_buffer("normed_bias", bias, persistent=False)
+        return own.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.normed_weight, self.normed_bias)
+
+
+class AppliedNorm(nn.BatchNorm2d):
+    """Batch norm that a convolution has applied."""
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> "AppliedNorm":
+        """Return it with the parameters and statistics of ``norm``."""
+        with torch.device("meta"):
+            own = cls(norm.num_features, norm.eps)
+        own.weight = norm.weight
+        own.bias = norm.bias
+        own.running_mean = norm.running_mean
+        own.running_var = norm.running_var
+        own.num_batches_tracked = norm.num_batches_tracked
+        return own.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
 class Pointwise(nn.Conv1d):
     """Convolution of width one over (batch, channels, frames), computed as a matrix product.
 
@@ -36,13 +95,31 @@ def prepare_for_inference(encoder: Encoder) -> None:
     """Change the memory layout of an encoder that will only be used for inference on a CPU.
 
     Convolutions of width one become matrix products, and two-dimensional convolutions use the
-    channels-last memory format. Keys and values of the state dict do not change.
+    channels-last memory format and apply the batch norms behind them. Keys and values of the state
+    dict do not change; a later change of the weights has no effect on these convolutions.
     """
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parent in list(encoder.modules()):
+        for conv, norm in _normed(parent):
+            layer = parent.get_submodule(conv)
+            batch_norm = parent.get_submodule(norm)
+            if type(layer) is nn.Conv2d and type(batch_norm) is nn.BatchNorm2d:
+                parent.register_module(conv, NormedConv2d.of(layer, batch_norm))
+                parent.register_module(norm, AppliedNorm.of(batch_norm))
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv1d and _is_pointwise(child):
                 parent.register_module(name, Pointwise.of(child))
+
+
+def _normed(parent: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of layers and of those that are applied to their outputs: in a sequence,
+    and in a module with the attribute ``norm_behind``, a dictionary.
+    """
+    if type(parent) is nn.Sequential:
+        names = list(parent._modules)
+        return list(zip(names, names[1:]))
+    return list(getattr(parent, "norm_behind", {}).items())
 
 
 def _is_pointwise(layer: nn.Conv1d) -> bool:

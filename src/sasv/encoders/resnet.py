@@ -94,6 +94,8 @@ class _Block(nn.Module):
 
 
 class _BasicBlock(_Block):
+    norm_behind = {"conv1": "bn1", "conv2": "bn2"}
+
     def __init__(self, inputs: int, channels: int, stride: int, weigh: bool) -> None:
         super().__init__(inputs, channels, stride, weigh)
         self.conv1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
@@ -108,6 +110,7 @@ class _BasicBlock(_Block):
 
 
 class _BottleneckBlock(_Block):
+    norm_behind = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
     expansion = 4
 
     def __init__(self, inputs: int, channels: int, stride: int, weigh: bool) -> None:
@@ -135,6 +138,7 @@ class Resnet(Encoder):
     name = "resnet"
     Options = ResnetOptions
     min_frames = 9  # which leave two behind three convolutions of stride two
+    norm_behind = {"conv1": "bn1"}
     presets = {
         "published": {},
         "tiny": {"depth": 18, "channels": 16},
