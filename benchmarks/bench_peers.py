@@ -14,10 +14,16 @@ networks are imported, because the complete packages need many more dependencies
 
 Times are processor seconds of one thread, which do not depend on other programs on the machine. The
 calls of both sides alternate, and medians are compared. Without ``--peers`` only sasv is timed.
+
+``--memory CROPS`` measures the memory of a training step instead: how far the resident memory of a
+process rises at most during two steps on that many crops of 2 s, in single precision, each network
+in a process of its own.
 """
 
 import argparse
 import logging
+import multiprocessing
+import re
 import statistics
 import sys
 import tempfile
@@ -26,6 +32,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -223,6 +230,56 @@ def differences(peer: Peer, model: Model, waves: Sequence[np.ndarray]) -> str:
     )
 
 
+def resident_megabytes(field: str) -> float:
+    """Return the resident memory of this process (``VmRSS``), or its peak (``VmHWM``)."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"{field}:\s+(\d+)", status)
+    assert found is not None
+    return int(found[1]) / 1e3
+
+
+def step_megabytes(network: nn.Module, embed: Callable[[], Tensor]) -> float:
+    """Return by how much memory rises during two training steps, in a forked process."""
+
+    def steps(pipe: Any) -> None:
+        network.train()
+        optimiser = torch.optim.Adam(network.parameters(), fused=True)
+        before = resident_megabytes("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is the present value
+        for _ in range(2):
+            embed().square().sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        pipe.send(resident_megabytes("VmHWM") - before)
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=steps, args=(theirs,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("a training step failed")
+    return float(ours.recv())
+
+
+def report_memory(peer: Peer, crops: int) -> None:
+    """Print the memory of a training step of both, from features of 2 s to embeddings."""
+    features = torch.randn(crops, 200, 80)
+    encoder = make_encoder(peer.encoder)
+    theirs = step_megabytes(peer.network, lambda: _tensor(peer.network(features)))
+    ours = step_megabytes(encoder, lambda: encoder.network(features.transpose(1, 2), None))
+    print(
+        f"  {peer.name}, a step on {crops} crops of 2 s: original {theirs:.0f} MB, "
+        f"sasv {ours:.0f} MB, {ours / theirs:.2f} x original"
+    )
+
+
+def _tensor(found: Any) -> Tensor:
+    """Return the embeddings; ResNet34 returns a placeholder, too."""
+    embeddings: Tensor = found[1] if isinstance(found, tuple) else found
+    return embeddings
+
+
 def report(times: dict[str, float], seconds: float) -> None:
     """Print speeds, and ratios to the original."""
     for name, taken in times.items():
@@ -242,6 +299,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--longest", type=float, default=12.0, help="seconds; files are cut there")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="registry name of one encoder")
+    parser.add_argument("--memory", type=int, default=0, help="crops of a training step")
     parser.add_argument("--quick", action="store_true", help="a second of CAM++ alone, for a test")
     options = parser.parse_args(words)
     if options.quick:
@@ -257,6 +315,9 @@ def main(words: Sequence[str] | None = None) -> None:
             continue
         header(f"{name}: {len(waves)} waveforms, {seconds:.0f} s, one thread")
         peer = next((one for one in found if one.encoder == name), None)
+        if peer is not None and options.memory:
+            report_memory(peer, options.memory)
+            continue
         with torch.inference_mode():
             if peer is None:
                 encoder = make_encoder(name)
