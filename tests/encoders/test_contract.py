@@ -189,3 +189,6 @@ def test_embeddings_are_unchanged_after_preparation_for_inference(encoder):
         for lengths in (None, lengths_tensor([5 * least, 2 * least, least])):
             expected = encoder(waves, lengths)
             assert (own(waves, lengths) - expected).norm() / expected.norm() < 1e-5
+            with torch.inference_mode():
+                found = own(waves, lengths)
+            assert (found - expected).norm() / expected.norm() < 1e-5

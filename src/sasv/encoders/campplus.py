@@ -162,11 +162,22 @@ class _DenseBlock(nn.ModuleDict):
         widths = [inputs + index * growth for index in range(layers)]
         parts = [_DenseLayer(width, growth, bottleneck, dilation) for width in widths]
         super().__init__({f"tdnnd{number}": part for number, part in enumerate(parts, 1)})
+        self.widths = [*widths, inputs + layers * growth]
 
     def forward(self, x: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+        if x.device.type == "cpu" and torch.is_inference_mode_enabled():
+            return self._in_place(x, mask, segments)
         for layer in self.values():
             x = concatenated([x, layer(x, mask, segments)])
         return x
+
+    def _in_place(self, x: Tensor, mask: Tensor | None, segments: Segments) -> Tensor:
+        """Compute the same in one tensor, so that each layer does not copy all those before it."""
+        whole = x.new_empty(x.shape[0], self.widths[-1], x.shape[2])
+        whole[:, : self.widths[0]] = x
+        for layer, start, stop in zip(self.values(), self.widths, self.widths[1:]):
+            whole[:, start:stop] = layer(whole[:, :start], mask, segments)
+        return whole
 
 
 class Campplus(Encoder):
