@@ -308,3 +308,9 @@ def test_scores_are_submitted_again_but_never_over_themselves(tmp_path, capsys):
             )
             == 0
         )
+
+
+def test_the_name_of_a_folder_is_no_output_file(tmp_path):
+    options = made("submit", out=f"{tmp_path}/new/")
+    with pytest.raises(SasvError, match="is the name of a folder; give the name of a file"):
+        check_files("submit", options)

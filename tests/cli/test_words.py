@@ -200,6 +200,12 @@ def test_old_names_are_accepted_with_a_notice(tmp_path, caplog):
         ("title:\n", "title has no value"),
         ("colour: red\n", "unknown option 'colour'"),
         ("a: [b", "not valid YAML"),
+        ("rate: 1\ntitle: x\nrate: 2\n", "line 3: rate is given twice"),
+        ("sizes: {a: 1, a: 2}\n", "line 1: a is given twice"),
+        ('{"rate": 1, "rate": 2}', "rate is given twice"),
+        ("rate: 2026-01-01\n", "--rate is 2026-01-01; it must be a number"),
+        ("no-plot: true\n", "unknown option 'no-plot'"),
+        ("a-b: 1\nfi-les: x\n", "unknown option 'a-b'"),
         ("title: !!python/object/apply:os.system [x]\n", "not valid YAML"),
     ],
 )

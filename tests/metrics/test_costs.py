@@ -330,6 +330,11 @@ def test_cost_models_by_name_and_by_numbers():
         cost_model("asv5")
     with pytest.raises(SasvError, match="add up to 1"):
         cost_model("0.9,0.9,0.05,1,10,20")
+    for text in ("0.9,0.05,0.05,1,inf,20", "0.9,0.05,0.05,nan,10,20", "0.9,0.05,0.05,1,10,1e400"):
+        with pytest.raises(SasvError, match="must be finite"):
+            cost_model(text)
+    with pytest.raises(SasvError, match="every trial would be decided alike"):
+        cost_model("0.9,0.05,0.05,1e-300,10,10")
     with pytest.raises(SasvError, match="may be free"):
         cost_model("1,0,0,1,10,20")
     with pytest.raises(SasvError, match="needs spoof trials"):

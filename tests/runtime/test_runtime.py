@@ -242,6 +242,11 @@ def test_the_commands_enrol_and_verify_with_a_store(path, tmp_path, capsys):
     assert actions == ["add", "compare", "compare"]
     status, more = enrol("bob", "ann2.wav", "--more", "--duplicates", "report")
     assert status == 0 and {one["speaker"] for one in more["duplicates"]} == {"ann", "eve"}
+    assert main(["enrol", store, "a\udce9", str(tmp_path / "bob1.wav"), *common]) == 2
+    assert "characters that cannot be printed" in capsys.readouterr().err
+    words = [str(tmp_path / "bob2.wav"), *common, "--more", "--duplicates", "report"]
+    assert main(["enrol", store, "bob", *words]) == 0
+    assert "ann2.wav: unlike the other enrolment recordings" in capsys.readouterr().err
 
 
 def test_a_record_is_read_back(tmp_path):

@@ -342,6 +342,52 @@ def test_bad_files_are_reported_in_one_line(name, text, key, message, write, cap
     assert re.search(message, err), err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines("{s} {u}\t{l}  {v}"),
+        lines("{s}\t{u} {l} {v}"),
+        lines("{s} {u},x {l} {v}"),
+        lines("{s} a;{u} {v} {l}"),
+    ],
+)
+def test_white_space_separates_where_another_character_makes_no_sense(text, write):
+    found = read_scores(write("scores.txt", text))
+    assert found.values.tolist() == [float(value) for value in VALUES]
+    assert found.counts() == {"target": 2, "nontarget": 1, "spoof": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (  # lines 3 to 4 would be one cell, and a trial would be lost without a word
+            "speaker,utterance,label,score\n"
+            + lines("{s},{u},{l},{v}").replace("u2", '"u2').replace("u3", 'u3"'),
+            "line 3: a quotation mark opens a cell",
+        ),
+        (lines("{s},{u},{v},{l}").replace("u5", '"u5'), "line 5: a quotation mark opens"),
+        (lines("{s} {u} {v} {l}").replace("0.3", "inf"), "line 4: score 'inf'"),
+        (lines("{s} {u} {v} {l}") + "s1 u1 0.5 target\n", "line 6: .*twice .*line 1"),
+        (
+            "speaker,utterance,label,score\n" + 2 * lines("{s},{u},{l},{v}") + "s,u,label,1\n",
+            "line 12: unknown label label",
+        ),
+        (
+            lines("{s} {u} {l} {v}").replace(" target", " genuine").replace("nontarget", "imp"),
+            "bonafide .* beside .* nontarget.*genuine=target",
+        ),
+        (OURS.replace("nontarget", "bonafide"), "bonafide .* beside .* target"),
+    ],
+)
+def test_lines_and_labels_that_would_be_misread(text, message, write):
+    path = write("scores.txt", text)
+    with pytest.raises(SasvError, match=message):
+        read_scores(path).check_unique()
+    if "genuine" in text:
+        found = read_scores(path, labels=["genuine=target"])
+        assert found.counts() == {"target": 2, "nontarget": 1, "spoof": 2}
+
+
 def test_all_scores_equal_and_a_class_missing(write):
     equal = metrics(MetricsOptions(write("e.tsv", lines("{s} {u} 1 {l}"))))
     assert equal["sasv_eer"] == equal["spf_eer"] == 50.0

@@ -363,6 +363,10 @@ def test_the_command(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["entry"] == 2
     assert main(["store", "verify", path, "--key", key]) == 0
     assert json.loads(capsys.readouterr().out) == {"entries": 2, "intact": True}
+    assert main(["store", "delete", path, "--key", key, "--speaker", "an"]) == 0
+    assert "an: nothing was stored under this name" in capsys.readouterr().err
+    assert main(["store", "rotate", path, "--key", key, "--new-key", key]) == 2
+    assert "already encrypted with this key" in capsys.readouterr().err
     assert main(["store", "new-key", key + "2"]) == 0
     assert main(["store", "rotate", path, "--key", key, "--new-key", key + "2"]) == 0
     assert main(["store", "verify", path, "--key", key]) == 2

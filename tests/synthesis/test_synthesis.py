@@ -250,6 +250,13 @@ def test_batches_and_single_files_give_the_same_copies(tmp_path, voice):
     assert copies[1] == copies[2] and len(copies[1]) == 10
 
 
+def test_vocoders_are_named_once_each(tmp_path, voice):
+    table = table_of_copies(tmp_path, {"a": voice(8000)})
+    for names, message in (([], "--vocoders is empty"), (["world", "world"], "names world twice")):
+        with pytest.raises(SasvError, match=message):
+            synthesize(SynthesizeOptions(table, str(tmp_path / "out"), names))
+
+
 def test_copies_by_another_seed_are_refused(tmp_path, voice):
     table, out = table_of_copies(tmp_path, {"a": voice(8000)}), str(tmp_path / "out")
     synthesize(SynthesizeOptions(table, out, ["griffin-lim"]))

@@ -23,6 +23,7 @@ from sasv.tables import (
     drawn_impostors,
     load_scores,
     load_utterances,
+    needed_utterances,
     save_scores,
 )
 
@@ -196,6 +197,27 @@ def test_trials_join_and_unknown_names():
         check_trials(trials, enrolments, ["a", "b", "c"])
     with pytest.raises(TableError, match="label 'genuine' is unknown"):
         Trials(Table.build({"speaker": ["s"], "utterance": ["u"], "label": ["genuine"]}))
+
+
+def test_contradictory_and_pointless_trials_are_found_before_anything_is_computed(caplog):
+    def protocol(labels):
+        rows = {"speaker": ["s1", "s2", "s1"], "utterance": ["b", "c", "b"], "label": labels}
+        return Trials(Table.build(rows, "trials.tsv"))
+
+    enrolments = Enrolments(Table.build({"speaker": ["s1", "s2"], "utterances": ["a,b", "a"]}))
+    columns = {"utterance": ["a", "b", "c"], "path": ["a.wav", "b.wav", "c.wav"]}
+    columns |= {"speaker": ["s1", "s1", "s2"], "label": ["bonafide"] * 3}
+    utterances = Utterances(Table.build(columns))
+    with pytest.raises(TableError, match="line 4: utterance 'b' appears twice .*line 2"):
+        needed_utterances(utterances, enrolments, protocol(["target", "target", "nontarget"]))
+    assert not caplog.messages
+    needed_utterances(utterances, enrolments, protocol(["target"] * 3))
+    (message,) = caplog.messages
+    assert "trials.tsv, line 2: the test utterance is also an enrolment" in message
+    assert "in 2 trials" in message
+    for cell in ("a,,b", "a,"):
+        with pytest.raises(TableError, match="line 2: .*comma without a name"):
+            Enrolments(Table.build({"speaker": ["s1"], "utterances": [cell]}))
 
 
 def test_scores_round_trip(tmp_path):

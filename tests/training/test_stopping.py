@@ -140,6 +140,23 @@ def test_a_second_interrupt_ends_at_once():
             pass
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_closed_terminal_and_sigusr1_request_a_stop():
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        request = StopRequest()
+        with request.listening():
+            os.kill(os.getpid(), number)
+            assert request.signal == number
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        request = StopRequest()
+        with request.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_unusable_development_set_is_refused_before_the_first_epoch(corpus, tmp_path):
     lines = (corpus / "trials_dev.tsv").read_text().splitlines()
     bona_fide = tmp_path / "trials.tsv"

@@ -1,9 +1,10 @@
 """Loads the batches of a plan with DataLoader workers that can neither hang nor outlive the
 training run.
 
-Workers ignore SIGTERM and Ctrl-C, which a terminal, SLURM, systemd, and ``timeout`` send to the
-whole process group; the main process decides when the workers end. Before the first batch, the free
-space in /dev/shm and the limit of open files are compared with the needs of the workers.
+Workers ignore SIGTERM, SIGHUP, SIGUSR1, and Ctrl-C, which a terminal, SLURM, systemd, and
+``timeout`` send to the whole process group; the main process decides when the workers end. Before
+the first batch, the free space in /dev/shm and the limit of open files are compared with the needs
+of the workers.
 """
 
 import contextlib
@@ -288,8 +289,9 @@ def _begin_worker(worker: int) -> None:
     which torch monitors.
     """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has only the first two
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _collate_arrays(items: list[Read | None], samples: int) -> Arrays:

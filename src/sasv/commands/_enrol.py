@@ -11,7 +11,7 @@ from sasv.core.options import Options, Range
 from sasv.runtime import Verifier
 from sasv.store import VoiceprintStore
 from sasv.store.keys import read_key
-from sasv.store.record import SECONDS_A_DAY
+from sasv.store.record import SECONDS_A_DAY, check_name
 from sasv.weights.catalogue import DEFAULT
 
 logger = logging.getLogger("sasv")
@@ -49,7 +49,7 @@ class EnrolOptions(Options):
     tenant: str = "default"
     label: str = ""
     consent: str = ""
-    days: Annotated[float | None, Range(above=0)] = None
+    days: Annotated[float | None, Range(0.001, 36_500)] = None
     more: bool = False
     duplicates: Literal["refuse", "report"] = "refuse"
     channel: str = AUTO
@@ -72,6 +72,7 @@ def enrol(options: EnrolOptions) -> dict[str, Any]:
             "--more does not change the consent and the expiry of a voiceprint; leave out "
             "--consent and --days"
         )
+    check_name("speaker", options.speaker)
     store = VoiceprintStore(options.store, read_key(options.key), create=False)
     try:
         return _enrol(store, options)
@@ -104,6 +105,8 @@ def _enrol(store: VoiceprintStore, options: EnrolOptions) -> dict[str, Any]:
             None if options.days is None else store.clock() + SECONDS_A_DAY * options.days,
             refusing,
         )
+    for reason in verifier.decider.limits.disagreements(stored.voiceprint.recordings):
+        logger.warning(f"warning: {reason.text}")
     for one in found:
         logger.warning(f"warning: this voice is already enrolled as {one.speaker}")
     values = {name: value for name, value in stored.to_dict().items() if name != "voiceprint"}

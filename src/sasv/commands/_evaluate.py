@@ -10,6 +10,7 @@ from sasv.audio import AUTO
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import write_json
 from sasv.core.options import (
+    BootstrapCount,
     Count,
     CropCount,
     CropSeconds,
@@ -108,7 +109,7 @@ class EvaluateOptions(Options):
     batch_seconds: NonNegativeFloat = 0.0
     max_seconds: PositiveFloat = 300.0
     channel: str = AUTO
-    intervals: Count = 1000
+    intervals: BootstrapCount = 1000
     plot: bool = True
     device: str = "auto"
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from sasv.core.errors import SasvError
-from sasv.core.options import Count, Options, Range, Seed
+from sasv.core.options import BootstrapCount, Options, Range, Seed
 from sasv.evaluation import MeasureSettings, compare, metrics_of
 from sasv.metrics import ASVSPOOF5_ASV, AsvRates, cost_model
 from sasv.scores import read_scores
@@ -59,7 +59,7 @@ class MetricsOptions(Options):
     threshold: Annotated[float | None, Range()] = None
     asv_errors: str = "own"
     against: str = ""
-    intervals: Count = 0
+    intervals: BootstrapCount = 0
     resample: Literal["speakers", "trials"] = "speakers"
     seed: Seed = 0
     json: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sasv.core.errors import SasvError
-from sasv.core.options import Count, Options, Seed
+from sasv.core.options import BootstrapCount, Count, Options, Seed
 from sasv.core.outputs import refuse_inside_speech
 from sasv.evaluation import MeasureSettings, compare, measure_of, metrics_of
 from sasv.metrics import cost_model
@@ -51,7 +51,7 @@ class ReportOptions(Options):
     costs: str = ""
     llr: bool = False
     worst: Count = 10
-    intervals: Count = 1000
+    intervals: BootstrapCount = 1000
     resample: Literal["speakers", "trials"] = "speakers"
     seed: Seed = 0
 

@@ -1,5 +1,6 @@
 """sasv store."""
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -7,6 +8,8 @@ from sasv.core.errors import SasvError
 from sasv.core.options import Options
 from sasv.store import VoiceprintStore
 from sasv.store.keys import new_key, read_key, write_key
+
+logger = logging.getLogger("sasv")
 
 Action = Literal[
     "new-key", "create", "verify", "list", "export", "delete", "opt-out", "sweep", "rotate"
@@ -81,9 +84,18 @@ def _done(opened: VoiceprintStore, options: StoreOptions) -> dict[str, Any]:
     if options.action == "export":
         return opened.export(speaker, tenant)
     if options.action == "delete":
-        return asdict(opened.delete(speaker, tenant))
+        receipt = opened.delete(speaker, tenant)
+        if not receipt.deleted:
+            logger.warning(f"warning: {speaker}: nothing was stored under this name")
+        return asdict(receipt)
     if options.action == "opt-out":
         return asdict(opened.opt_out(speaker, tenant))
     if options.action == "sweep":
         return {"deleted": opened.sweep()}
-    return {"encrypted": opened.rotate(read_key(options.new_key))}
+    key = read_key(options.new_key)
+    if key == read_key(options.key):
+        raise SasvError(
+            f"{options.new_key}: the store is already encrypted with this key; make a new one with "
+            "sasv store new-key"
+        )
+    return {"encrypted": opened.rotate(key)}

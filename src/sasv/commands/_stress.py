@@ -7,7 +7,15 @@ from typing import Annotated
 from sasv.audio import AUTO
 from sasv.commands._loading import load_any
 from sasv.core.errors import SasvError
-from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, Range, Seed
+from sasv.core.options import (
+    BootstrapCount,
+    Count,
+    NonNegativeFloat,
+    Options,
+    PositiveFloat,
+    Range,
+    Seed,
+)
 from sasv.core.registry import listing
 from sasv.scores import Cohort
 from sasv.stress.conditions import CONDITIONS
@@ -94,7 +102,7 @@ class StressOptions(Options):
     max_seconds: PositiveFloat = 6.0
     min_speech: NonNegativeFloat = 0.75
     listen: Count = 2
-    intervals: Count = 1000
+    intervals: BootstrapCount = 1000
     cohort: str = ""
     channel: str = AUTO
     num_workers: Count = 1

@@ -174,7 +174,12 @@ def _makers(options: SynthesizeOptions) -> tuple[Makers, int]:
     """Return the vocoders and the batch size. Raises SasvError for weights that belong to no
     vocoder.
     """
+    if not options.vocoders:
+        raise SasvError("--vocoders is empty; name one or more, or leave it out")
     kinds = {name: VOCODERS.get(name) for name in options.vocoders}
+    if len(kinds) < len(options.vocoders):
+        repeated = [name for name in kinds if options.vocoders.count(name) > 1]
+        raise SasvError(f"--vocoders names {listed(repeated)} twice; name each one once")
     unknown = [name for name in options.weights if name not in kinds]
     if unknown:
         raise SasvError(

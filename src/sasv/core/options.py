@@ -72,6 +72,9 @@ PositiveInt = Annotated[int, Range(1)]
 PositiveFloat = Annotated[float, Range(above=0)]
 """A number greater than zero."""
 
+BootstrapCount = Annotated[int, Range(0, 1_000_000)]
+"""A number of bootstrap samples; 0 computes no intervals."""
+
 CropCount = Annotated[int, Range(0, 100)]
 """A number of crops per utterance; 0 takes whole utterances."""
 

@@ -81,9 +81,13 @@ def check_outputs(
             file of the sasv package, or a file that sasv did not write; or two outputs are the same
             file.
     """
-    given = [(output, Path(path)) for output, path in outputs if path]
+    given = [(output, Path(text)) for output, text in outputs if text]
+    texts = [text for _, text in outputs if text]
     for number, (output, path) in enumerate(given):
+        text = texts[number]
         flag = _flag(output.option)
+        if not output.files and text.endswith(("/", os.sep)) and not path.is_dir():
+            raise SasvError(f"{flag} {text}: is the name of a folder; give the name of a file")
         if _inside(path, PACKAGE):
             raise SasvError(
                 f"{flag} {path}: is inside the sasv package itself; choose another place"

@@ -86,7 +86,8 @@ class Words:
         for key, value in found.items():
             name = self._current(str(key), path)
             if name not in self.names:
-                raise SasvError(f"{path}: unknown option '{key}'{self._hint(name)}")
+                hint = self._hint(name.replace("-", "_")).replace("-", "_")
+                raise SasvError(f"{path}: unknown option '{key}'{hint}")
             if value is None and self.hints[name] is str:
                 raise SasvError(f"{path}: {key} has no value; write '' for an empty text")
             if self.hints[name] is str and not isinstance(value, str):

@@ -47,7 +47,7 @@ def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
     """
     import yaml
 
-    found = _json(text)
+    found = _json(text, where)
     if found is not None and not (texts and any(not isinstance(item, str) for item in found)):
         return found
     try:
@@ -64,30 +64,63 @@ def parse_yaml(text: str, where: str, texts: bool = False) -> Any:
             if depth > DEEPEST:
                 raise SasvError(f"{where}: nested deeper than {DEEPEST} levels")
         loader = yaml.BaseLoader if texts else _loader()
+        _check_keys(yaml.compose(text, Loader=loader), where)
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise SasvError(f"{where}: not valid YAML ({reason})") from error
 
 
-def _json(text: str) -> Any:
+def _check_keys(node: Any, where: str) -> None:
+    """Raise SasvError if a mapping has a key twice, of which YAML would use the last silently."""
+    if not isinstance(getattr(node, "value", None), list):
+        return
+    seen: set[str] = set()
+    for entry in node.value:
+        if not isinstance(entry, tuple):
+            _check_keys(entry, where)
+            continue
+        key, value = entry
+        name = str(key.value)
+        if name in seen:
+            line = key.start_mark.line + 1
+            raise SasvError(f"{where}, line {line}: {name} is given twice; keep one of them")
+        seen.add(name)
+        _check_keys(value, where)
+
+
+def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """Return a JSON object. Raise SasvError if it has a key twice."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SasvError(f"{where}: {name} is given twice; keep one of them")
+    return dict(pairs)
+
+
+def _json(text: str, where: str) -> Any:
     """Return a JSON list or object, None if the text is not one. JSON is tried first, because its
     strings may contain characters that YAML does not allow.
     """
     if text.lstrip()[:1] not in ("[", "{"):
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
     except (ValueError, RecursionError):
         return None
 
 
 def _loader() -> Any:
-    """Return a safe loader that reads 1e-8 as a number, as JSON and Python do, and not as text."""
+    """Return a safe loader that reads 1e-8 as a number and 2026-01-01 as text, as JSON and Python
+    do.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        yaml_implicit_resolvers = {
+            start: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
+            for start, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(f"^(?:{NUMBER.pattern})$"), list("-+.0123456789")

@@ -14,6 +14,9 @@ import numpy as np
 from sasv.core.errors import SasvError
 from sasv.metrics.curve import Curve
 
+LEAST_RATIO = 1e-12
+"""Limit of the ratio between the weights of the two kinds of error, in either direction."""
+
 
 class Cost(NamedTuple):
     """A normalised cost and its threshold. The better of accepting and rejecting all trials
@@ -47,6 +50,8 @@ class CostModel:
 
     def __post_init__(self) -> None:
         values = [value for value in asdict(self).values() if not isinstance(value, str)]
+        if not np.isfinite(values).all():
+            raise SasvError(f"cost model {self.name}: every number must be finite")
         if min(values) < 0 or abs(self.target + self.nontarget + self.spoof - 1) > 1e-9:
             raise SasvError(
                 f"cost model {self.name}: priors must add up to 1, and nothing may be negative"
@@ -54,6 +59,11 @@ class CostModel:
         if not self.weights[0] or not sum(self.weights[1:]):
             raise SasvError(
                 f"cost model {self.name}: neither misses nor false acceptances may be free"
+            )
+        if not LEAST_RATIO < sum(self.weights[1:]) / self.weights[0] < 1 / LEAST_RATIO:
+            raise SasvError(
+                f"cost model {self.name}: one kind of error costs more than {1 / LEAST_RATIO:g} "
+                "times as much as the other, so that every trial would be decided alike"
             )
 
     @property

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sasv.audio.formats import SUFFIXES, suffix_of
 from sasv.core.errors import TableError, listed
 from sasv.core.files import read_lines, write_text
@@ -69,7 +71,7 @@ def read_scores(
         found = load_scores(path)
         return _subset(found, "")
     meaning = parse_numbers(labels)
-    cells = _columns(Path(path), columns, meaning)
+    cells, first_line = _columns(Path(path), columns, meaning)
     scores = [name for name in SCORE_COLUMNS if name in cells]
     if not scores:
         raise TableError(
@@ -77,7 +79,8 @@ def read_scores(
             "sasv-score ...; name the columns of the file with --columns"
         )
     if key:
-        cells = _joined(path, cells, scores, key, _columns(Path(key), (), meaning))
+        wanted, first_line = _columns(Path(key), (), meaning)
+        cells = _joined(path, cells, scores, key, wanted)
     if "label" not in cells:
         raise TableError(
             f"{path}: does not say which trials are targets; give the key file or trial table "
@@ -102,6 +105,7 @@ def read_scores(
     table = Table.build(
         {name: values for name, values in cells.items() if name != "cm_label"}, str(path)
     )
+    table.lines = np.arange(first_line, first_line + len(table))
     return _subset(Scores(table), where)
 
 
@@ -128,7 +132,7 @@ def _subset(scores: Scores, where: str) -> Scores:
 
 def _add_countermeasure(cells: Columns, score: str, cm: str | Path, path: str | Path) -> None:
     """Add the scores of a countermeasure to those of a speaker system."""
-    other = _columns(Path(cm))
+    other, _ = _columns(Path(cm))
     if "utterance" not in other or "utterance" not in cells:
         raise TableError(f"{cm}: each score of a countermeasure needs the name of its utterance")
     name = "score" if "score" in other else "cm_score"
@@ -156,12 +160,14 @@ def _is_ours(path: str | Path) -> bool:
 
 def _columns(
     path: Path, named: Sequence[str] = (), meaning: dict[str, str] | None = None
-) -> Columns:
-    """Return the columns of a score or key file under the names that sasv uses."""
+) -> tuple[Columns, int]:
+    """Return the columns of a score or key file under the names that sasv uses, and the line number
+    of their first row.
+    """
     lines = read_lines(path)
     if not lines:
         raise TableError(f"{path}: the file is empty")
-    rows = split_rows(lines)
+    rows = split_rows(lines, str(path))
     header = header_names(rows[0])
     numbers = dict(numbered_header(rows[0]) if header else {}) | (meaning or {})
     if header:
@@ -189,7 +195,8 @@ def _columns(
             )
         names = list(layout.columns)
         numbers = dict(layout.numbers) | numbers
-    for number, row in enumerate(rows, 1 + len(lines) - len(rows)):
+    first_line = 1 + len(lines) - len(rows)
+    for number, row in enumerate(rows, first_line):
         if len(row) != len(names):
             raise TableError(f"{path}, line {number}: {len(row)} cells instead of {len(names)}")
     repeated = [name for name in set(names) - {SKIP} if names.count(name) > 1]
@@ -205,7 +212,7 @@ def _columns(
     if "label" not in columns and "cm_label" in columns:
         columns["label"] = columns["cm_label"]
     if "label" in columns:
-        columns["label"] = _labels(path, columns["label"], numbers)
+        columns["label"] = _labels(path, columns["label"], numbers, first_line)
     if "attack" in columns:
         columns["attack"] = [
             NONE if label_of(cell) == BONA_FIDE else cell for cell in columns["attack"]
@@ -213,7 +220,12 @@ def _columns(
     for name in ("speaker", "utterance"):
         if name in columns:
             columns[name] = [_stem(cell) for cell in columns[name]]
-    return columns
+    for name in SCORE_COLUMNS:
+        if name in columns:
+            table = Table.build({name: columns[name]}, str(path))
+            table.lines = np.arange(first_line, first_line + len(table))
+            table.numbers(name)
+    return columns, first_line
 
 
 def _is_foreign_header(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
@@ -224,7 +236,7 @@ def _is_foreign_header(names: Sequence[str], rows: Sequence[Sequence[str]]) -> b
     return not is_number(rows[0][at]) and is_number(rows[1][at])
 
 
-def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
+def _labels(path: Path, cells: list[str], numbers: dict[str, str], first_line: int) -> list[str]:
     """Return the label that each cell means. Raise TableError if the meaning of a cell is not
     stated.
     """
@@ -241,8 +253,9 @@ def _labels(path: Path, cells: list[str], numbers: dict[str, str]) -> list[str]:
         )
     if unknown:
         raise TableError(
-            f"{path}: unknown label {listed(unknown)}; known labels are {', '.join(WORDS)}; give "
-            "the meaning of others with --labels"
+            f"{path}, line {first_line + cells.index(unknown[0])}: unknown label "
+            f"{listed(unknown)}; known labels are {', '.join(WORDS)}; give the meaning of others "
+            "with --labels"
         )
     return [str(meanings[cell]) for cell in cells]
 

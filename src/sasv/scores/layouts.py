@@ -246,16 +246,50 @@ def label_of(cell: str) -> str | None:
     return LABEL_WORDS.get(_plain(cell, "-"))
 
 
-def split_rows(lines: Sequence[str]) -> list[list[str]]:
+def split_rows(lines: Sequence[str], name: str) -> list[list[str]]:
     """Split lines into cells at tabs, semicolons, commas, bars or (if there are none) spaces.
 
-    Cells may be quoted if the delimiter is not a space.
+    Cells may be quoted if the delimiter is not a space. Lines that are neither a header nor of a
+    known layout when split in this way, but when split at any white space, are split at white
+    space: Kaldi mixes tabs and spaces, and names may contain commas.
+
+    Args:
+        lines: the lines, none of which is empty.
+        name: file name, for messages.
+
+    Raises:
+        TableError: a quotation mark at the start of a cell has no second one in its line.
     """
+    spaced = [line.split() for line in lines]
     delimiter = next((mark for mark in DELIMITERS if mark in lines[0]), None)
     if delimiter is None:
-        return [line.split() for line in lines]
+        return spaced
+    rows = _delimited(lines, delimiter)
+    if not _is_readable(rows) and _is_readable(spaced):
+        return spaced
+    if len(rows) < len(lines) or _is_open(lines[-1], delimiter):
+        # A quoted cell that is not closed would swallow the lines that follow.
+        number = next(number for number, line in enumerate(lines, 1) if _is_open(line, delimiter))
+        raise TableError(
+            f"{name}, line {number}: a quotation mark opens a cell and none closes it; remove it, "
+            "or close it in the same line"
+        )
+    return rows
+
+
+def _delimited(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     return [[cell.strip() for cell in row] for row in rows]
+
+
+def _is_open(line: str, delimiter: str) -> bool:
+    """Whether a cell of a line is quoted and its quotation mark is not closed."""
+    return len(_delimited([line, "-"], delimiter)) == 1
+
+
+def _is_readable(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row is a header, or the rows have a known layout."""
+    return header_names(rows[0]) is not None or layout_of(rows) is not None
 
 
 def parse_numbers(entries: Sequence[str]) -> dict[str, str]:

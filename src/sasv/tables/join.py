@@ -1,5 +1,6 @@
 """Joins trials with enrolments and utterances."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import numpy as np
 from sasv.core.errors import TableError, listed
 from sasv.tables.trials import Enrolments, Trials
 from sasv.tables.utterances import Utterances
+
+logger = logging.getLogger("sasv")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,52 @@ def needed_utterances(everything: Utterances, enrolments: Enrolments, trials: Tr
     """Return the rows that a protocol needs, in the order of the table.
 
     Raises:
-        TableError: as in ``check_trials``.
+        TableError: as in ``check_trials``, or a trial appears twice with different labels.
     """
-    check_trials(trials, enrolments, everything.rows)
+    rows = check_trials(trials, enrolments, everything.rows)
+    _check_labels(trials, rows)
+    _warn_of_enrolled_tests(trials, enrolments, rows, everything.rows)
     return everything.take(
         np.array(sorted(everything.rows[name] for name in needed_names(enrolments, trials)))
     )
+
+
+def _check_labels(trials: Trials, rows: TrialRows) -> None:
+    """Raise TableError if a trial appears twice with different labels."""
+    pairs = rows.enrolment * (int(rows.utterance.max(initial=0)) + 1) + rows.utterance
+    order = np.argsort(pairs, kind="stable")
+    same = pairs[order[1:]] == pairs[order[:-1]]
+    other = same & (trials.labels[order[1:]] != trials.labels[order[:-1]])
+    if other.any():
+        at = int(np.flatnonzero(other)[0])
+        first = trials.table.line(int(order[at]))
+        raise trials.table.bad_cell(
+            "utterance",
+            int(order[at + 1]),
+            f"appears twice for one speaker (first in line {first}), with another label; keep one",
+        )
+
+
+def _warn_of_enrolled_tests(
+    trials: Trials, enrolments: Enrolments, rows: TrialRows, known: dict[str, int]
+) -> None:
+    """Warn of trials that compare a speaker with one of the speaker's own enrolment utterances."""
+    size = max(known.values(), default=0) + 1
+    enrolled = [
+        row * size + known[name]
+        for row, names in enumerate(enrolments.utterances)
+        for name in names
+    ]
+    pairs = rows.enrolment * size + rows.utterance
+    found = np.flatnonzero(np.isin(pairs, np.array(enrolled, np.int64)))
+    if len(found):
+        logger.warning(
+            "warning: %s, line %d: the test utterance is also an enrolment utterance of the same "
+            "speaker, in %d trials in all; their scores say nothing",
+            trials.table.name,
+            trials.table.line(int(found[0])),
+            len(found),
+        )
 
 
 def _all_known(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sasv.core.errors import TableError
-from sasv.tables.labels import BONA_FIDE, NONE, TRIAL_LABELS
+from sasv.tables.labels import BONA_FIDE, NONE, NONTARGET, TARGET, TRIAL_LABELS
 from sasv.tables.table import Table
 from sasv.tables.trials import Trials
 
@@ -27,6 +27,14 @@ class Scores(Trials):
         table.require("score")
         if not len(table):
             raise TableError(f"{table.name}: contains no trials")
+        names = table.codes("label")[1]
+        verification = [name for name in names if name in (TARGET, NONTARGET)]
+        if BONA_FIDE in names and verification:
+            raise TableError(
+                f"{table.name}: has trials with the label bonafide (genuine), of a countermeasure, "
+                f"beside trials with the label {verification[0]}, of speaker verification; if "
+                "genuine means target there, say so with --labels genuine=target"
+            )
 
     @cached_property
     def values(self) -> np.ndarray:

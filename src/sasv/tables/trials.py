@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from sasv.core.errors import TableError
 from sasv.tables.labels import BONA_FIDE, TRIAL_LABELS
 from sasv.tables.table import Table
 from sasv.tables.view import TableView, check_filled, check_known, check_unique
@@ -23,6 +24,12 @@ class Enrolments(TableView):
         table.require("speaker", "utterances")
         check_unique(table, "speaker")
         check_filled(table, "utterances")
+        for row, names in enumerate(self.utterances):
+            if "" in names:
+                raise TableError(
+                    f"{table.name}, line {table.line(row)}: the list of utterances has a comma "
+                    "without a name beside it; remove the comma"
+                )
 
     @cached_property
     def speakers(self) -> list[str]:

@@ -1,5 +1,5 @@
-"""Handles SIGTERM and Ctrl-C as requests to stop: training saves its state after the current batch
-and ends.
+"""Handles SIGTERM, Ctrl-C, a closed terminal (SIGHUP), and SIGUSR1 as requests to stop: training
+saves its state after the current batch and ends.
 """
 
 import contextlib
@@ -12,13 +12,22 @@ import torch
 
 from sasv.parallel.processes import Processes
 
+STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")  # the last two are missing on Windows
+    if hasattr(signal, name)
+)
+"""Signals that request a stop. SLURM sends SIGUSR1 where a job asks for it (``--signal=USR1@120``).
+"""
+
 
 class Stopped(Exception):
     """A signal requested the end of the training, and the state has been saved."""
 
 
 class StopRequest:
-    """Records SIGTERM and Ctrl-C while it listens. A second Ctrl-C interrupts immediately.
+    """Records the signals of STOPPING while it listens, except SIGHUP and SIGUSR1 where the process
+    ignores them, as under ``nohup``. A second Ctrl-C interrupts immediately.
 
     Attributes:
         signal: number of the received signal, None if there was none.
@@ -35,8 +44,10 @@ class StopRequest:
         """
         before: dict[signal.Signals, Any] = {}
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, self._note)
+            for number in STOPPING:
+                ignored = signal.getsignal(number) == signal.SIG_IGN
+                if number in (signal.SIGTERM, signal.SIGINT) or not ignored:
+                    before[number] = signal.signal(number, self._note)
         try:
             yield
         finally:

@@ -153,9 +153,9 @@ class Trainer:
             except Stopped:
                 if self.stop.signal == signal.SIGINT:
                     raise KeyboardInterrupt from None
+                name = signal.Signals(self.stop.signal or signal.SIGTERM).name
                 raise SasvError(
-                    f"{self.out}: stopped by SIGTERM and saved; run the same command again to "
-                    "resume"
+                    f"{self.out}: stopped by {name} and saved; run the same command again to resume"
                 ) from None
 
     def _open_board(self, step: int) -> None:
