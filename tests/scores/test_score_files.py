@@ -458,6 +458,17 @@ def test_paired_test_requires_the_same_trials(write, capsys):
     assert "paired test, resampling trials" in capsys.readouterr().out
 
 
+def test_results_named_as_compressed_are_compressed(write):
+    scores = write("scores.tsv", OURS)
+    for command in (
+        ["submit", scores, write("a.tsv.gz", "").replace("a.tsv", "submission.tsv")],
+        ["calibrate", scores, "--apply", scores, "--result", f"{scores}.llr.gz"],
+    ):
+        assert cli.main(command) == 0
+        assert cli.main(command) == 0  # its own output is recognised
+        assert read_scores(command[-1], key=scores).counts()["spoof"] == 2
+
+
 def test_submissions_are_read_back(write, tmp_path):
     scores = write("s.tsv", OURS)
     submit(SubmitOptions(scores, str(tmp_path / "track2.tsv")))

@@ -157,8 +157,15 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def zipped(data: bytes, path: str | os.PathLike[str]) -> bytes:
+    """Return bytes as ``read_bytes`` expects them in a file of this name: compressed if it ends in
+    ``.gz``. The same bytes always give the same file.
+    """
+    return gzip.compress(data, mtime=0) if os.fspath(path).endswith(".gz") else data
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically, compressed if its name ends in ``.gz``."""
     try:
         data = text.encode()
     except UnicodeEncodeError as error:
@@ -168,7 +175,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         raise SasvError(
             f"{path}: the name {name!r} is not UTF-8 and cannot be written; rename it"
         ) from error
-    write_bytes(path, data)
+    write_bytes(path, zipped(data, path))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

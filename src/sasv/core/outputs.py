@@ -3,9 +3,11 @@ overwritten by accident.
 """
 
 import contextlib
+import gzip
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -293,10 +295,12 @@ def written_by_sasv(path: Path) -> bool:
                 return "sasv" in header.get("__metadata__", {})
         if path.suffix == ".json":
             return _has_keys(path, BACKEND_KEYS)
-        with open(path, "rb") as stream:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             names = set(stream.readline(4096).decode("utf-8-sig").rstrip("\r\n").split("\t"))
         return any(names >= columns for columns in HEADERS)
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, RecursionError):
+    except (OSError, EOFError, ValueError, AttributeError, RecursionError):
+        return False
+    except (zipfile.BadZipFile, zlib.error):
         return False
 
 

@@ -16,7 +16,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from sasv.core.errors import TableError, listed
-from sasv.core.files import atomic_path, digest_of_bytes, other_than_text, read_bytes, write_bytes
+from sasv.core.files import (
+    atomic_path,
+    digest_of_bytes,
+    other_than_text,
+    read_bytes,
+    write_bytes,
+    zipped,
+)
 
 LONGEST_NAME = 4096
 """Maximum length in bytes of a cell with a name or a number."""
@@ -138,14 +145,16 @@ class Table:
         return cls(name, cells, np.arange(2, len(cells) + 2))
 
     def save(self, path: str | Path) -> None:
-        """Write the table atomically, as text or (suffix ``.parquet``) as Parquet."""
+        """Write the table atomically, as text, compressed text (suffix ``.gz``), or Parquet (suffix
+        ``.parquet``).
+        """
         columns = [self.texts(column) for column in self.columns]
         if os.fspath(path).endswith(".parquet"):
             with atomic_path(path) as temporary:
                 pyarrow.parquet.write_table(pa.table(columns, names=self.columns), temporary)
             return
         body = "\n".join(["\t".join(self.columns), *map("\t".join, zip(*columns))])
-        write_bytes(path, body.encode("utf-8", "surrogateescape") + b"\n")
+        write_bytes(path, zipped(body.encode("utf-8", "surrogateescape") + b"\n", path))
 
     def require(self, *columns: str) -> None:
         """Check that the table has some columns.
