@@ -108,7 +108,7 @@ def _quantised(proto: Any, names: Sequence[str], waves: Sequence[np.ndarray]) ->
                 nodes_to_quantize=list(names),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                weight_type=QuantType.QUInt8,  # QInt8 would overflow on processors without VNNI
             )
         finally:
             root.setLevel(level)
