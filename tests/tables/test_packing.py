@@ -102,6 +102,28 @@ def test_changed_tar_is_detected(corpus, packed, tmp_path):
         pack(replace(options, shard_size="1MB"))
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_replaced_recordings_are_packed_again(tmp_path, gone):
+    rng = np.random.default_rng(0)
+    rows = [f"u{number}\tu{number}.wav\tann\n" for number in range(4)]
+    (tmp_path / "table.tsv").write_text("utterance\tpath\tspeaker\n" + "".join(rows))
+    for number in range(4):
+        soundfile.write(tmp_path / f"u{number}.wav", 0.1 * rng.standard_normal(4000), 16000)
+    options = PackOptions(str(tmp_path / "table.tsv"), str(tmp_path / "out"), "20KB")
+    pack(options)
+    before = files(tmp_path / "out")
+    changed = 0.1 * rng.standard_normal(4000)
+    soundfile.write(tmp_path / "u2.wav", changed, 16000)
+    if gone:  # the shards stay valid without the files from which they were made
+        for number in range(4):
+            (tmp_path / f"u{number}.wav").unlink()
+    pack(options)
+    now = load_utterances(tmp_path / "out" / "utterances.tsv")
+    assert (files(tmp_path / "out") == before) is gone
+    if not gone:
+        assert np.allclose(read_audio(now.path(2)), changed, atol=1e-4)
+
+
 def test_flac_keeps_the_samples(tmp_path):
     rng = np.random.default_rng(0)
     waves = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}

@@ -3,14 +3,15 @@ into them.
 
 A tar contains plain files named ``KEY.EXT``, so that ``webdataset`` and ``tar`` can read it as
 well. The shards depend only on the table and the options, so that a run that was killed and started
-again produces the same bytes.
+again produces the same bytes. A shard whose recordings were replaced since is written again.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -22,7 +23,8 @@ from sasv.core.errors import AudioError, SasvError, listed
 from sasv.core.files import atomic_path, digest_of_file, locked, read_json, write_json
 from sasv.core.progress import Progress
 from sasv.storage import locate
-from sasv.storage.locations import MEMBER
+from sasv.storage.identity import file_identities, identity_digest
+from sasv.storage.locations import MEMBER, scheme_of
 from sasv.storage.tars import END, Entry, load_index, member_header, padding, write_index
 from sasv.tables.content import rows_digest
 from sasv.tables.table import Table
@@ -42,15 +44,26 @@ SMALLEST_SHARD = 10_000
 AHEAD = 16
 """Number of recordings that each thread reads ahead of the one that is being written."""
 
+logger = logging.getLogger("sasv")
+
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished tar: its name, members, size in bytes, and checksum."""
+    """A finished tar.
+
+    Attributes:
+        name: name of the file.
+        members: number of recordings.
+        size: size in bytes.
+        sha256: checksum.
+        sources: state of the files that were packed (see ``sources_state``); empty if unknown.
+    """
 
     name: str
     members: int
     size: int
     sha256: str
+    sources: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +170,15 @@ def sources_of(utterances: Utterances, out: Path) -> Sources:
     return Sources(list(first_rows), [key_of(ids[row]) for row in first_rows.values()])
 
 
+def sources_state(paths: Sequence[str]) -> str:
+    """Return a digest of the sizes and modification times of files, to find out whether they have
+    changed; empty if one of them is gone. Remote recordings are not looked up.
+    """
+    found = file_identities([path for path in paths if not scheme_of(path)])
+    states = [identity.split("\t")[1:] for identity in found]
+    return "" if ["missing"] in states else identity_digest(*states)
+
+
 def finish(
     utterances: Utterances, out: Path, sources: Sources, writer: "Writer", verify: bool
 ) -> Packed:
@@ -180,15 +202,19 @@ class Writer:
         self.out = out
         self.shard_bytes = shard_bytes
         self.keys = sources.keys
+        self.paths = sources.paths
         self.shards: list[Shard] = []
         self.members: list[str] = []
 
     def resume(self) -> None:
-        """Reuse the shards of an earlier run, up to the first one that is incomplete."""
+        """Reuse the shards of an earlier run, up to the first one that is incomplete or whose
+        recordings have changed since.
+        """
         for shard in _read_shards(self.out):
-            expected = self.keys[len(self.members) : len(self.members) + shard.members]
+            first = len(self.members)
+            expected = self.keys[first : first + shard.members]
             entries = entries_of(self.out, shard, expected)
-            if entries is None:
+            if entries is None or is_outdated(shard, self.paths[first : first + shard.members]):
                 return
             self.add(shard, entries)
 
@@ -197,10 +223,10 @@ class Writer:
         left = Recordings(recordings)
         while left.next is not None:
             path = tar_path(self.out, len(self.shards))
-            shard, entries = write_tar(
-                path, self.keys[len(self.members) :], left, self.shard_bytes, progress
-            )
-            self.add(shard, entries)
+            first = len(self.members)
+            shard, entries = write_tar(path, self.keys[first:], left, self.shard_bytes, progress)
+            paths = self.paths[first : first + shard.members]
+            self.add(replace(shard, sources=sources_state(paths)), entries)
             self.save()
 
     def save(self) -> None:
@@ -266,6 +292,17 @@ def write_tar(
 def member_bytes(member: str, size: int) -> int:
     """Return the number of bytes that a member of ``size`` bytes takes in a tar."""
     return len(member_header(member, size)) + size + len(padding(size))
+
+
+def is_outdated(shard: Shard, paths: Sequence[str]) -> bool:
+    """Return whether files of a shard have been replaced since it was written. Without a record of
+    them, or if they are gone, the shard stays valid.
+    """
+    now = sources_state(paths) if shard.sources else ""
+    if now in ("", shard.sources):
+        return False
+    logger.warning("%s: its recordings have changed since; it is written again", shard.name)
+    return True
 
 
 def entries_of(out: Path, shard: Shard, expected: Sequence[str]) -> list[Entry] | None:
@@ -402,13 +439,16 @@ def _read_shards(out: Path) -> list[Shard]:
         return []
     table = Table.load(out / SHARDS)
     table.require("shard", "members", "bytes", "sha256")
+    known = "sources" in table.columns
+    sources = table.texts("sources") if known else [""] * len(table)
     return [
-        Shard(name, int(members), int(size), digest)
-        for name, members, size, digest in zip(
+        Shard(name, int(members), int(size), digest, state)
+        for name, members, size, digest, state in zip(
             table.texts("shard"),
             table.numbers("members").tolist(),
             table.numbers("bytes").tolist(),
             table.texts("sha256"),
+            sources,
         )
     ]
 
@@ -419,5 +459,6 @@ def _write_shards(out: Path, shards: Sequence[Shard]) -> None:
         "members": [shard.members for shard in shards],
         "bytes": [shard.size for shard in shards],
         "sha256": [shard.sha256 for shard in shards],
+        "sources": [shard.sources for shard in shards],
     }
     Table.build(columns, str(out / SHARDS)).save(out / SHARDS)

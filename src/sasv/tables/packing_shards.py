@@ -9,6 +9,7 @@ marker in the folder of the plan.
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +27,13 @@ from sasv.tables.packing import (
     Writer,
     entries_of,
     finish,
+    is_outdated,
     keep_record,
     member_bytes,
     read_ahead,
     sizes_of,
     sources_of,
+    sources_state,
     suffix_in_tar,
     tar_path,
     write_tar,
@@ -169,6 +172,7 @@ def write_shard(
             left = Recordings(read_ahead(pool, wanted.paths, audio, num_workers))
             path = tar_path(out, number)
             written, _ = write_tar(path, wanted.keys, left, shard_bytes, progress)
+            written = replace(written, sources=sources_state(wanted.paths))
             if left.next is not None:
                 raise SasvError(
                     f"{path}: its recordings have changed since the tars were planned; remove "
@@ -227,7 +231,12 @@ def _mark_path(parts: Path, number: int) -> Path:
 
 def _mark(parts: Path, number: int, shard: Shard) -> None:
     """Record that a tar is complete."""
-    about = {"members": shard.members, "bytes": shard.size, "sha256": shard.sha256}
+    about = {
+        "members": shard.members,
+        "bytes": shard.size,
+        "sha256": shard.sha256,
+        "sources": shard.sources,
+    }
     write_json(_mark_path(parts, number), about)
 
 
@@ -237,12 +246,23 @@ def _marked(out: Path, parts: Path, number: int) -> Shard | None:
     if not path.exists():
         return None
     about = read_json(path, MARK)
-    return Shard(tar_path(out, number).name, about["members"], about["bytes"], about["sha256"])
+    return Shard(
+        tar_path(out, number).name,
+        about["members"],
+        about["bytes"],
+        about["sha256"],
+        about.get("sources", ""),
+    )
 
 
 def _is_there(out: Path, parts: Path, number: int, of: Range, sources: Sources) -> bool:
     shard = _marked(out, parts, number)
-    return shard is not None and entries_of(out, shard, _slice(sources, of).keys) is not None
+    wanted = _slice(sources, of)
+    return (
+        shard is not None
+        and entries_of(out, shard, wanted.keys) is not None
+        and not is_outdated(shard, wanted.paths)
+    )
 
 
 def _take_over(writer: Writer, parts: Path) -> None:
