@@ -23,7 +23,7 @@ from sasv.core.outputs import refuse_inside_speech
 from sasv.decision import Verifier
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Model, load_model
-from sasv.evaluation import MeasureSettings, load_protocol, metrics_of
+from sasv.evaluation import MeasureSettings, check_groups, load_protocol, metrics_of
 from sasv.evaluation.claims import Spoofing, own_spoofing, score_claims
 from sasv.evaluation.countermeasure import countermeasure_scores, score_utterances
 from sasv.evaluation.embedding import embed_cohort, embed_shared
@@ -75,7 +75,8 @@ class EvaluateOptions(Options):
         spoof_share: for a model with the three-class loss, whose score file has the column ``llr``:
             the share of spoofs among the trials that are not target trials; by default that of the
             cost model asvspoof5, which sasv verify uses by default.
-        by: columns (attack,codec) for each of whose values the metrics are computed separately.
+        by: columns of the trials or the utterances (attack,codec) for each of whose values the
+            metrics are computed separately.
         batch_seconds: padded audio per batch, in seconds; 0 takes 30 on a CPU and 600 on a GPU.
         max_seconds: length in seconds above which an utterance is refused.
         channel: channel to use of recordings with several, if the table has no such column:
@@ -123,6 +124,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     check_together(options)
     protocol = load_protocol(options.utterances, options.enrolments, options.trials, options.where)
     refuse_inside_speech(options.out, protocol.utterances.paths)
+    check_groups(protocol, options.by)
     model = None
     if options.model:
         extraction = Extraction(
@@ -140,7 +142,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         countermeasure.check_countermeasure()
     fusion = fusion_of(options, model, countermeasure)
     settings = MeasureSettings(
-        llr=fusion is not None and fusion.gives_llr, by=options.by, repeats=options.intervals
+        llr=fusion is not None and fusion.gives_llr,
+        by=options.by,
+        utterances=protocol.utterances,
+        repeats=options.intervals,
     )
     out = Path(options.out)
     cohort = None

@@ -2,6 +2,7 @@
 trials.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sasv.core.errors import SasvError
@@ -60,3 +61,16 @@ def load_protocol(
     claims = load_trials(trials)
     needed = needed_utterances(load_utterances(utterances), enrolled, claims)
     return Protocol(needed, enrolled, claims)
+
+
+def check_groups(protocol: Protocol, columns: Sequence[str]) -> None:
+    """Raise SasvError if a column by which metrics are to be grouped does not exist."""
+    known = ["attack", *protocol.utterances.table.columns]
+    if protocol.trials is not None:
+        known += protocol.trials.table.columns
+    unknown = [column for column in columns if column not in known]
+    if unknown:
+        raise SasvError(
+            f"--by {','.join(unknown)}: neither {protocol.utterances.table.name} nor the trials "
+            f"have this column; they have: {', '.join(dict.fromkeys(known))}"
+        )
