@@ -262,3 +262,10 @@ def test_as_a_library_sasv_is_silent(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("", "INFO:sasv:now shown\n")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.ZIP", "a.tsv.xz"])
+def test_text_is_not_written_under_the_name_of_another_format(tmp_path, name):
+    with pytest.raises(SasvError, match="choose a name that ends in"):
+        files.write_text(tmp_path / name, "a\n")
+    assert not (tmp_path / name).exists()

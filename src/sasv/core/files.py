@@ -25,6 +25,8 @@ LARGEST_RATIO = 100
 """A gzip file that expands to more than GUNZIPPED_BYTES and to more than LARGEST_RATIO times its
 size is refused: tables compress by a factor of 5 to 20.
 """
+NOT_TEXT = (".parquet", ".zip", ".bz2", ".xz", ".zst", ".7z", ".npy", ".npz", ".xlsx")
+"""Suffixes of other formats. Readers, ours among them, choose the format by the suffix."""
 LONGEST_NAME = 255
 """Maximum length of a file name in bytes on common file systems."""
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)\.part(\.[^.]*)?")
@@ -165,7 +167,17 @@ def zipped(data: bytes, path: str | os.PathLike[str]) -> bytes:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file atomically, compressed if its name ends in ``.gz``."""
+    """Write a UTF-8 text file atomically, compressed if its name ends in ``.gz``.
+
+    Raises:
+        SasvError: the text cannot be written in UTF-8, or the name is that of another format.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in NOT_TEXT:
+        raise SasvError(
+            f"{path}: this file is text, which {suffix} does not stand for; choose a name that ends "
+            "in .tsv, .txt, or .gz"
+        )
     try:
         data = text.encode()
     except UnicodeEncodeError as error:
