@@ -175,7 +175,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     suffix = Path(path).suffix.lower()
     if suffix in NOT_TEXT:
         raise SasvError(
-            f"{path}: this file is text, which {suffix} does not stand for; choose a name that ends "
+            f"{path}: this file is text, not {suffix[1:]}; choose a name that ends "
             "in .tsv, .txt, or .gz"
         )
     try:
