@@ -91,11 +91,12 @@ def _check_keys(node: Any, where: str) -> None:
 
 def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     """Return a JSON object. Raise SasvError if it has a key twice."""
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
             raise SasvError(f"{where}: {name} is given twice; keep one of them")
-    return dict(pairs)
+        found[name] = value
+    return found
 
 
 def _json(text: str, where: str) -> Any:
