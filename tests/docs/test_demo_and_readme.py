@@ -78,7 +78,7 @@ def test_demo_says_what_it_does_and_what_to_type_next(home, tmp_path, caplog):
     out = f"{opening(options)}\n{results.text}"
     assert (
         out.startswith("Spoofing-aware speaker verification")
-        and "seven to nine minutes on two cores" in out
+        and "nine to thirteen minutes on two cores" in out
     )
     found = {result.row: result.metrics["sasv_eer"] for result in results}
     assert f"{found[2]:.1f}% -> {found[6]:.1f}% -> {found[7]:.1f}%" in out

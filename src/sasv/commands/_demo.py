@@ -104,7 +104,7 @@ def opening(options: DemoOptions) -> str:
             rows,
             "They are evaluated on speakers and a vocoder (source-filter) that were not used in "
             "training.",
-            "This takes seven to nine minutes on two cores. If it is stopped, the same command "
+            "This takes nine to thirteen minutes on two cores. If it is stopped, the same command "
             "resumes.",
         )
     )
