@@ -406,6 +406,8 @@ def main(words: list[str] | None = None) -> None:
     if options.quick:
         options.model, options.seconds, options.requests, options.mutated = "compact", 0.5, 20, 10
     parts = options.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"--parts {options.parts}: the parts are {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
         waves = recordings(options.speech, Path(folder))
         exported = served_model(options.model)
