@@ -220,6 +220,7 @@ def test_specification_of_a_newer_format(tmp_path):
         load_checkpoint(tmp_path / "n.safetensors")
 
 
+@pytest.mark.slow
 def test_info(tmp_path):
     save_checkpoint(tmp_path / "a.safetensors", make())
     result = info(InfoOptions(str(tmp_path / "a.safetensors")))
@@ -242,6 +243,7 @@ def test_half_precision_halves_the_file_and_keeps_the_embedding(trained, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_weights_are_mixed_with_those_of_another_model(tmp_path):
     first = checkpoint_with(tmp_path / "first.safetensors", 0)
     second = checkpoint_with(tmp_path / "second.safetensors", 1)

@@ -171,6 +171,7 @@ HEARD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "message"), HEARD)
 def test_backbone_trained_on_other_speech(hub_folders, settings, message, tmp_path):
     file = hub_folders["wav2vec2"][0] / "preprocessor_config.json"
@@ -185,6 +186,7 @@ def test_backbone_trained_on_other_speech(hub_folders, settings, message, tmp_pa
 ABSENT = [("transformers", "neural", {}), ("peft", "peft", {"training": "lora"})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "extra", "changes"), ABSENT)
 def test_missing_package_is_reported_in_one_line(
     package, extra, changes, transformers, monkeypatch

@@ -120,6 +120,7 @@ def test_a_kill_while_another_model_is_saved_never_mixes_two(
     assert not list(out.glob("parts-*"))
 
 
+@pytest.mark.slow
 def test_broken_signature_is_ignored(models, speech, tmp_path):
     for text in ("{", "[]", '{"signature": 1}', ""):
         run(models[0], speech, tmp_path / "out")

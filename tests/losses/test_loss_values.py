@@ -214,6 +214,7 @@ def test_llr_of_three_classes_equals_that_of_the_posteriors():
             assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_llr_is_calibrated():
     """If the features of all classes are normally distributed with the same covariance, the trained
     logits give the true ratio.

@@ -30,6 +30,7 @@ def test_previous_torch_settings_are_restored(monkeypatch):
     assert flags() == before
 
 
+@pytest.mark.slow
 def test_embeddings_are_computed_in_full_precision(trained, voice, monkeypatch):
     seen = []
     original = Encoder.embed_features

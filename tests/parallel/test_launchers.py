@@ -91,6 +91,7 @@ def test_embeddings_in_shards_are_those_of_one_process(
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_batch_seconds_fit_the_machines_that_run_the_job(
     trained, corpus, tmp_path, here, monkeypatch
 ):

@@ -56,6 +56,7 @@ def test_unwritable_output_is_reported_before_the_first_step(corpora, tmp_path):
         reproduce(full(tmp_path / "file" / "out", corpora))
 
 
+@pytest.mark.slow
 def test_concurrent_runs_in_one_folder_are_refused(corpora, tmp_path):
     with locked(tmp_path), pytest.raises(SasvError, match="another run is writing here"):
         reproduce(full(tmp_path, corpora))

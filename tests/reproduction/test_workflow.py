@@ -205,6 +205,7 @@ def test_the_full_plan_is_made_of_commands_that_parse(corpora):
     assert 4 < hours["ecapa-tdnn"] < 6 and hours["ska-tdnn"] > hours["mfa-conformer"]
 
 
+@pytest.mark.slow
 def test_many_processes_are_started_by_the_launcher(corpora, monkeypatch):
     folders = {"voxceleb2": str(corpora / "vox2"), "asvspoof2019": str(corpora / "la" / "LA")}
     planned = reproduce(

@@ -232,6 +232,7 @@ def test_every_codec_keeps_length_and_most_of_the_speech(voice, name):
     assert np.corrcoef(before, after)[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_batches_and_single_files_give_the_same_copies(tmp_path, voice):
     waves = {f"u{number}": voice(8000 + 1000 * number, number) for number in range(5)} | {
         "silent": np.zeros(8000)
@@ -334,6 +335,7 @@ def test_recording_of_an_hour_is_copied_in_bounded_memory(tmp_path, voice, monke
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3e6  # kB
 
 
+@pytest.mark.slow
 def test_the_page_of_vocoders_names_each_and_the_picture_is_made(tmp_path, voice):
     page = (Path(__file__).parents[2] / "docs" / "vocoders.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]

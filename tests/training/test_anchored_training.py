@@ -61,6 +61,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, trained, run, tmp_pat
     assert same(load_checkpoint(resumed), load_checkpoint(run / "model.safetensors"))
 
 
+@pytest.mark.slow
 def test_batch_norm_statistics_are_those_of_the_checkpoint(trained, run):
     before = load_checkpoint(trained / "model.safetensors").encoder
     after = load_checkpoint(run / "model.safetensors").encoder

@@ -145,6 +145,7 @@ def test_batched_is_single_and_length_and_level_are_kept(weights, voice, name):
     assert vocoder.rate in (16000, 22050, 24000)
 
 
+@pytest.mark.slow
 def test_pieces_join_without_a_seam(weights, voice):
     """Samples outside the receptive field have no effect, so pieces of one second give the same as
     one of eight seconds.
@@ -158,6 +159,7 @@ def test_pieces_join_without_a_seam(weights, voice):
     )
 
 
+@pytest.mark.slow
 def test_generator_equals_that_of_transformers():
     transformers = pytest.importorskip("transformers")
     keys = (
@@ -245,6 +247,7 @@ def test_harmonics_and_noise_meet_at_the_cut_off():
     np.testing.assert_allclose(filtered(signal, low)[0].numpy(), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_layout_of_the_harmonic_plus_noise_model(weights):
     """The entries and sizes of the checkpoint of NII, and its features for a tone, computed by
     hand.
