@@ -260,7 +260,7 @@ class Client:
         if connection.sock is not None:
             try:
                 return self._exchanged(connection, method, path, body, headers)
-            except (ConnectionError, http.client.RemoteDisconnected):
+            except ConnectionError:
                 # The service closes a connection that was idle for some seconds.
                 connection.close()
         return self._exchanged(connection, method, path, body, headers)

@@ -83,10 +83,9 @@ def check_outputs(
             file of the sasv package, or a file that sasv did not write; or two outputs are the same
             file.
     """
-    given = [(output, Path(text)) for output, text in outputs if text]
-    texts = [text for _, text in outputs if text]
-    for number, (output, path) in enumerate(given):
-        text = texts[number]
+    given = [(output, text) for output, text in outputs if text]
+    for number, (output, text) in enumerate(given):
+        path = Path(text)
         flag = _flag(output.option)
         if not output.files and text.endswith(("/", os.sep)) and not path.is_dir():
             raise SasvError(f"{flag} {text}: is the name of a folder; give the name of a file")
@@ -95,7 +94,8 @@ def check_outputs(
                 f"{flag} {path}: is inside the sasv package itself; choose another place"
             )
         for other, another in given[:number]:
-            if os.path.abspath(path) == os.path.abspath(another) or _same(path, another):
+            same = os.path.abspath(path) == os.path.abspath(another)
+            if same or _same(path, Path(another)):
                 raise SasvError(f"{flag} and {_flag(other.option)} are both {path}; give two names")
         targets = _targets(output, path)
         for target in targets:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.encoders.base import Encoder
+from sasv.encoders.memory_format import same_convolution, same_norm
 
 
 class NormedConv2d(nn.Conv2d):
@@ -25,18 +26,7 @@ class NormedConv2d(nn.Conv2d):
     def of(cls, layer: nn.Conv2d, norm: nn.BatchNorm2d) -> "NormedConv2d":
         """Return an equivalent of ``layer`` and ``norm``, with the parameters of ``layer``."""
         assert norm.running_mean is not None and norm.running_var is not None
-        with torch.device("meta"):
-            own = cls(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel_size,  # type: ignore[arg-type]
-                layer.stride,  # type: ignore[arg-type]
-                layer.padding,  # type: ignore[arg-type]
-                layer.dilation,  # type: ignore[arg-type]
-                layer.groups,
-            )
-        own.weight = layer.weight
-        own.bias = layer.bias
+        own = same_convolution(cls, layer)
         with torch.no_grad():
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             weight = layer.weight * scale[:, None, None, None]
@@ -45,7 +35,7 @@ class NormedConv2d(nn.Conv2d):
                 bias = bias + scale * layer.bias
         own.register_buffer("normed_weight", weight, persistent=False)
         own.register_buffer("normed_bias", bias, persistent=False)
-        return own.train(layer.training)
+        return own
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.normed_weight, self.normed_bias)
@@ -53,18 +43,6 @@ class NormedConv2d(nn.Conv2d):
 
 class AppliedNorm(nn.BatchNorm2d):
     """Batch norm that a convolution has applied."""
-
-    @classmethod
-    def of(cls, norm: nn.BatchNorm2d) -> "AppliedNorm":
-        """Return it with the parameters and statistics of ``norm``."""
-        with torch.device("meta"):
-            own = cls(norm.num_features, norm.eps)
-        own.weight = norm.weight
-        own.bias = norm.bias
-        own.running_mean = norm.running_mean
-        own.running_var = norm.running_var
-        own.num_batches_tracked = norm.num_batches_tracked
-        return own.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
         return input
@@ -81,11 +59,7 @@ class Pointwise(nn.Conv1d):
         """Return an equivalent of ``layer``, a convolution of width one, with the same
         parameters.
         """
-        with torch.device("meta"):
-            own = cls(layer.in_channels, layer.out_channels, 1)
-        own.weight = layer.weight
-        own.bias = layer.bias
-        return own.train(layer.training)
+        return same_convolution(cls, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
@@ -103,9 +77,11 @@ def prepare_for_inference(encoder: Encoder) -> None:
         for conv, norm in _normed(parent):
             layer = parent.get_submodule(conv)
             batch_norm = parent.get_submodule(norm)
-            if type(layer) is nn.Conv2d and type(batch_norm) is nn.BatchNorm2d:
+            if type(layer) is not nn.Conv2d or type(batch_norm) is not nn.BatchNorm2d:
+                continue
+            if _can_be_joined(layer, batch_norm):
                 parent.register_module(conv, NormedConv2d.of(layer, batch_norm))
-                parent.register_module(norm, AppliedNorm.of(batch_norm))
+                parent.register_module(norm, same_norm(AppliedNorm, batch_norm))
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv1d and _is_pointwise(child):
@@ -120,6 +96,10 @@ def _normed(parent: nn.Module) -> list[tuple[str, str]]:
         names = list(parent._modules)
         return list(zip(names, names[1:]))
     return list(getattr(parent, "norm_behind", {}).items())
+
+
+def _can_be_joined(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    return layer.padding_mode == "zeros" and norm.affine and norm.track_running_stats
 
 
 def _is_pointwise(layer: nn.Conv1d) -> bool:

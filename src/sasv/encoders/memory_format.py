@@ -6,9 +6,51 @@ precision converts its input and its output each time. The layers of this module
 two-dimensional ones of height 1. Their shapes, weights, and state-dict keys stay the same.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Convolution = TypeVar("Convolution", bound=nn.Conv1d | nn.Conv2d)
+Norm = TypeVar("Norm", bound=nn.BatchNorm1d | nn.BatchNorm2d)
+
+
+def same_convolution(kind: type[Convolution], layer: nn.Conv1d | nn.Conv2d) -> Convolution:
+    """Return a layer of another class with the sizes and the parameters of ``layer``, whose padding
+    is zeros. The parameters are shared.
+    """
+    with torch.device("meta"):
+        own = kind(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            layer.groups,
+        )
+    own.weight = layer.weight
+    own.bias = layer.bias
+    own.train(layer.training)
+    return own
+
+
+def same_norm(kind: type[Norm], layer: nn.BatchNorm1d | nn.BatchNorm2d) -> Norm:
+    """Return a layer of another class with the settings, parameters, and statistics of ``layer``,
+    which are shared.
+    """
+    with torch.device("meta"):
+        own = kind(
+            layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+        )
+    own.weight = layer.weight
+    own.bias = layer.bias
+    own.running_mean = layer.running_mean
+    own.running_var = layer.running_var
+    own.num_batches_tracked = layer.num_batches_tracked
+    own.train(layer.training)
+    return own
 
 
 class ChannelsLastConv1d(nn.Conv1d):
@@ -17,19 +59,7 @@ class ChannelsLastConv1d(nn.Conv1d):
     @classmethod
     def of(cls, layer: nn.Conv1d) -> "ChannelsLastConv1d":
         """Return an equivalent of ``layer``, whose padding is zeros, with the same parameters."""
-        with torch.device("meta"):
-            own = cls(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel_size,  # type: ignore[arg-type]
-                layer.stride,  # type: ignore[arg-type]
-                layer.padding,  # type: ignore[arg-type]
-                layer.dilation,  # type: ignore[arg-type]
-                layer.groups,
-            )
-        own.weight = layer.weight
-        own.bias = layer.bias
-        return own.train(layer.training)
+        return same_convolution(cls, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding if isinstance(self.padding, str) else (0, *self.padding)
@@ -52,20 +82,7 @@ class ChannelsLastBatchNorm1d(nn.BatchNorm1d):
     @classmethod
     def of(cls, layer: nn.BatchNorm1d) -> "ChannelsLastBatchNorm1d":
         """Return an equivalent of ``layer`` with the same parameters and statistics."""
-        with torch.device("meta"):
-            own = cls(
-                layer.num_features,
-                layer.eps,
-                layer.momentum,
-                layer.affine,
-                layer.track_running_stats,
-            )
-        own.weight = layer.weight
-        own.bias = layer.bias
-        own.running_mean = layer.running_mean
-        own.running_var = layer.running_var
-        own.num_batches_tracked = layer.num_batches_tracked
-        return own.train(layer.training)
+        return same_norm(cls, layer)
 
     def _check_input_dim(self, input: Tensor) -> None:
         return
