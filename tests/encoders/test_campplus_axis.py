@@ -6,10 +6,29 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import built_encoder
+from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
+from sasv.core.errors import SasvError
 from sasv.encoders import ENCODERS, make_encoder
+from sasv.encoders.inference import prepare_for_inference
 from sasv.encoders.layers import SpoofAxis
+from sasv.models import Specification
 
 SMALL = ENCODERS.get("campplus").presets["test"]
+PLAIN = built_encoder("campplus")
+AXIS = {"spoof_axis": True}
+INNER = {"spoof_axis": True, "inner_axis": True}
+
+
+def axis_encoder(options):
+    """An encoder whose axis is not 0 for noise, with the weights of the encoder without axis."""
+    torch.manual_seed(0)
+    found = make_encoder("campplus", SMALL | options).eval()
+    missing = found.load_state_dict(PLAIN.state_dict(), strict=False).missing_keys
+    assert set(missing) == {"spoof_axis.weight", "spoof_axis.bias"}
+    with torch.no_grad():
+        found.spoof_axis.bias.fill_(1.0)
+    return found.requires_grad_(False)
 
 
 def test_spoof_axis_is_zero_for_bona_fide_speech_and_lowers_cosines_of_spoofs():
@@ -24,23 +43,83 @@ def test_spoof_axis_is_zero_for_bona_fide_speech_and_lowers_cosines_of_spoofs():
     assert float(cosine) == pytest.approx(1 / np.sqrt(5))
 
 
-def test_batched_is_single_with_the_axis(voice):
-    torch.manual_seed(0)
-    plain = make_encoder("campplus", SMALL).eval()
-    axis = make_encoder("campplus", SMALL | {"spoof_axis": True}).eval()
-    missing = axis.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert set(missing) == {"spoof_axis.weight", "spoof_axis.bias"}
-    assert axis.dimension == plain.dimension + 1
+@pytest.mark.parametrize("options", [AXIS, INNER, INNER | {"frozen_blocks": 2}])
+def test_batched_is_single_with_the_axis(voice, options):
+    axis = axis_encoder(options)
+    assert axis.dimension == PLAIN.dimension + 1
     waves = [torch.from_numpy(voice(samples, seed)) for seed, samples in enumerate((16000, 22000))]
     batch = torch.zeros(2, 22000)
     for row, wave in zip(batch, waves):
         row[: len(wave)] = wave
     with torch.no_grad():
-        axis.spoof_axis.bias.fill_(1.0)
         found = axis(batch, torch.tensor([16000, 22000]))
         for row, wave in zip(found, waves):
             np.testing.assert_allclose(row, axis(wave[None])[0], rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(row[:-1], plain(wave[None])[0], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(row[:-1], PLAIN(wave[None])[0], rtol=1e-5, atol=1e-5)
+        assert (found[:, -1] > 0).all()
+
+
+def test_the_inner_axis_is_a_linear_function_of_pooled_inputs_of_the_last_block():
+    """Its inputs are the means and standard deviations over time of 16 channels here."""
+    axis = axis_encoder(INNER)
+    assert axis.spoof_axis.weight.shape == (32,)
+    weight = torch.linspace(-1, 1, 32)
+    axis.spoof_axis.weight.copy_(weight)
+    axis.spoof_axis.bias.fill_(0.25)
+    seen = []
+    block = axis.xvector["block3"]
+    block.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    found = axis(torch.randn(1, 16000) * 0.1)[0].double()
+    inputs = seen[0][0].double().numpy()
+    statistics = np.append(inputs.mean(axis=1), inputs.std(axis=1, ddof=1))
+    evidence = weight.double().numpy() @ statistics + 0.25
+    expected = max(0.0, evidence) * float(found[:-1].norm())
+    assert expected > 0
+    assert float(found[-1]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [AXIS, INNER])
+def test_the_axis_is_saved_and_is_the_same_in_inference(options, tmp_path):
+    encoder = axis_encoder(options)
+    checkpoint = Checkpoint(Specification(**encoder.description()), encoder.state_dict())
+    save_checkpoint(tmp_path / "model.safetensors", checkpoint)
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    assert loaded.specification.encoder_options.items() >= options.items()
+    again = spawn_encoder(loaded).eval()
+    waves = torch.randn(2, 20000) * 0.1
+    lengths = torch.tensor([20000, 9000])
+    with torch.no_grad():
+        expected = encoder(waves, lengths)
+        assert torch.equal(again(waves, lengths), expected)
+    prepare_for_inference(again)
+    with torch.inference_mode():
+        found = again(waves, lengths)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+    assert (expected[:, -1] > 0).all()
+
+
+def test_an_inner_axis_needs_an_axis_and_a_block_that_is_not_frozen():
+    with pytest.raises(SasvError, match="set spoof_axis as well"):
+        make_encoder("campplus", SMALL | {"inner_axis": True})
+    with pytest.raises(SasvError, match="frozen_blocks can be at most 2"):
+        make_encoder("campplus", SMALL | INNER | {"frozen_blocks": 3})
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_an_exported_inner_axis_is_that_of_the_encoder():
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    from sasv.export.graph import Graph, to_onnx
+    from sasv.runtime.model import new_session
+
+    encoder = axis_encoder(INNER)
+    session = new_session(to_onnx(Graph(encoder, None)).SerializeToString(), threads=1)
+    for lengths in ([16000], [30000, 7000]):
+        waves = torch.randn(len(lengths), max(lengths)) * 0.1
+        expected = encoder(waves, torch.tensor(lengths))
+        feed = {"samples": waves.numpy(), "lengths": np.array(lengths)}
+        found = session.run(["embedding"], feed)[0]
+        assert np.linalg.norm(found - expected.numpy()) / expected.norm() < 1e-5
         assert (found[:, -1] > 0).all()
 
 

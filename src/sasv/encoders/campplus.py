@@ -44,6 +44,10 @@ class CampplusOptions(EncoderOptions):
             uses 1e-7.
         spoof_axis: whether the embedding has one more dimension, which represents the evidence for
             a spoof (see SpoofAxis).
+        inner_axis: whether that evidence is computed from the mean and the standard deviation over
+            time of the input of the last dense block, and not from the embedding.
+        frozen_blocks: number of dense blocks that are not trained, counted from the first; the
+            layers below them are not trained either.
     """
 
     channels: int = 32
@@ -53,11 +57,19 @@ class CampplusOptions(EncoderOptions):
     layers: tuple[int, ...] = (12, 24, 16)
     variance_epsilon: Annotated[float, Range(0, 1)] = 1e-12
     spoof_axis: bool = False
+    inner_axis: bool = False
     frozen_blocks: Annotated[int, Range(0, len(DILATIONS))] = 0
 
     def __post_init__(self) -> None:
         if self.bottleneck % 2:
             raise SasvError(f"bottleneck ({self.bottleneck}) must be even")
+        if self.inner_axis and not self.spoof_axis:
+            raise SasvError("inner_axis is a kind of spoof_axis; set spoof_axis as well")
+        if self.inner_axis and self.frozen_blocks == len(DILATIONS):
+            raise SasvError(
+                "inner_axis reads the input of the last dense block, so frozen_blocks can be at "
+                f"most {len(DILATIONS) - 1}"
+            )
         if len(self.layers) != len(DILATIONS):
             raise SasvError(
                 f"layers must have a number for each of {len(DILATIONS)} blocks, not "
@@ -219,6 +231,7 @@ class Campplus(Encoder):
         }
         width = o.initial
         for number, (layers, dilation) in enumerate(zip(o.layers, DILATIONS), 1):
+            block_inputs = width
             parts[f"block{number}"] = _DenseBlock(layers, width, o.growth, o.bottleneck, dilation)
             width += layers * o.growth
             linear = nn.Conv1d(width, width // 2, 1, bias=False)
@@ -231,7 +244,9 @@ class Campplus(Encoder):
         norm = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(o.embedding, affine=False)))
         parts["dense"] = nn.Sequential(OrderedDict(linear=dense, nonlinear=norm))
         self.xvector = nn.ModuleDict(parts)
-        self.spoof_axis = SpoofAxis(o.embedding) if o.spoof_axis else None
+        self.spoof_axis: SpoofAxis | None = None
+        if o.spoof_axis:
+            self.spoof_axis = SpoofAxis(2 * block_inputs if o.inner_axis else o.embedding)
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
@@ -301,10 +316,17 @@ class Campplus(Encoder):
     def above(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the embeddings (batch, dimension) of what ``below`` returned."""
         parts = self.xvector
-        x = self._blocks(x, mask, range(self.options.frozen_blocks + 1, len(DILATIONS) + 1))
-        pooled = temporal_statistics(parts["out_nonlinear"](x), mask, self.options.variance_epsilon)
+        epsilon = self.options.variance_epsilon
+        blocks = range(self.options.frozen_blocks + 1, len(DILATIONS) + 1)
+        inner = None
+        if self.options.inner_axis:
+            x = self._blocks(x, mask, blocks[:-1])
+            inner = temporal_statistics(x, mask, epsilon)
+            blocks = blocks[-1:]
+        x = self._blocks(x, mask, blocks)
+        pooled = temporal_statistics(parts["out_nonlinear"](x), mask, epsilon)
         embeddings = parts["dense"](pooled[:, :, None]).squeeze(2)
-        return embeddings if self.spoof_axis is None else self.spoof_axis(embeddings)
+        return embeddings if self.spoof_axis is None else self.spoof_axis(embeddings, inner)
 
     def _blocks(self, x: Tensor, mask: Tensor | None, numbers: range) -> Tensor:
         """Pass through the dense blocks of these numbers."""

@@ -119,16 +119,22 @@ class SpoofAxis(nn.Module):
     ``sasv.calibration.fit_spoof_head``.
 
     Args:
-        dimension: dimension of the input embeddings.
+        inputs: number of inputs of the head: the dimension of the embedding, or that of ``inner``.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(dimension), std=dimension**-0.5))
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(inputs), std=inputs**-0.5))
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Return embeddings (batch, dimension + 1) for embeddings (batch, dimension)."""
+    def forward(self, embeddings: Tensor, inner: Tensor | None = None) -> Tensor:
+        """Return embeddings (batch, dimension + 1) for embeddings (batch, dimension).
+
+        Args:
+            embeddings: (batch, dimension).
+            inner: (batch, inputs), input of the head; None takes the direction of the embedding.
+        """
         length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True).clamp(min=1e-9)
-        evidence = (embeddings / length) @ self.weight[:, None] + self.bias
+        read = embeddings / length if inner is None else inner
+        evidence = read @ self.weight[:, None] + self.bias
         return torch.cat((embeddings, length * torch.relu(evidence)), dim=1)
