@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from sasv.calibration.backend import Linear, fit_linear
+from sasv.calibration.narrow_band import NarrowBand, fit_speaker
 from sasv.core.errors import SasvError
 from sasv.core.part_options import parse_options
 from sasv.metrics.costs import CostModel
-from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
+from sasv.metrics.curve import SPOOF, TARGET
+from sasv.scores.quality import BANDWIDTH, ENROLMENT_BANDWIDTH, Bandwidths
 from sasv.scores.spoofing import Evidence
 
 SCORE = "score"
@@ -68,6 +70,8 @@ class ThreeWay:
             encoders.layers.SpoofAxis). It lowers the cosine of spoofed speech; the LLR of the
             speaker is computed from the cosine in the other dimensions, so that a spoof does not
             look like another speaker.
+        narrow: maps ``score`` to the LLR of the speaker for narrow-band speech, for which
+            ``speaker`` is not valid; None treats all speech alike.
     """
 
     speaker: Linear
@@ -78,6 +82,7 @@ class ThreeWay:
     costs: CostModel
     source: str = ""
     spoof_axis: bool = False
+    narrow: NarrowBand | None = None
     known: dict[str, KnownRange] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +94,8 @@ class ThreeWay:
         }
         object.__setattr__(self, "known", known)
         numbers = [self.share, self.bound]
-        for part in (self.speaker, self.spoof):
+        speaker = [self.speaker, *([] if self.narrow is None else self.narrow.lines.values())]
+        for part in (*speaker, self.spoof):
             numbers += [*part.weights, part.offset]
         for one in known.values():
             numbers += [one.low, one.high, one.spread]
@@ -97,13 +103,19 @@ class ThreeWay:
             raise SasvError(
                 "the three-way calibration is invalid; make it again with sasv calibrate"
             )
-        for part, column in ((self.speaker, SCORE), (self.spoof, CM_SCORE)):
+        for part, column in (*((one, SCORE) for one in speaker), (self.spoof, CM_SCORE)):
             if part.columns != [column] or len(part.weights) != 1:
                 raise SasvError(f"the three-way calibration must use only the column {column}")
         if set(known) - {CM_SCORE, NORM}:
             raise SasvError(f"the three-way calibration has unexpected ranges: {', '.join(known)}")
 
-    def __call__(self, scores: np.ndarray, cm_scores: np.ndarray, norms: np.ndarray) -> Evidence:
+    def __call__(
+        self,
+        scores: np.ndarray,
+        cm_scores: np.ndarray,
+        norms: np.ndarray,
+        bandwidths: Bandwidths | None = None,
+    ) -> Evidence:
         """Return the LLRs of trials, and how similar their tested recordings are to the development
         trials.
 
@@ -111,6 +123,7 @@ class ThreeWay:
             scores: (trials,) speaker scores.
             cm_scores: (trials,) scores of the spoof head for the tested recordings.
             norms: (trials,) norms of the raw embeddings of the tested recordings.
+            bandwidths: of both sides of the trials; None takes all speech for wide-band.
         """
         measures = {CM_SCORE: cm_scores, NORM: norms}
         familiarity = np.ones(np.shape(cm_scores))
@@ -120,12 +133,17 @@ class ThreeWay:
         spoof = self.share * familiarity * np.clip(raw, -self.bound, self.bound)
         if self.spoof_axis:
             scores = without_axis(scores, cm_scores)
-        return Evidence(self.speaker({SCORE: scores}), spoof, familiarity)
+        if self.narrow is None or bandwidths is None:
+            return Evidence(self.speaker({SCORE: scores}), spoof, familiarity)
+        speaker = self.narrow.speaker(self.speaker, scores, bandwidths)
+        return Evidence(speaker, spoof, familiarity)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calibration as plain values."""
         values = asdict(self)
         del values["known"]
+        if self.narrow is None:
+            del values["narrow"]  # the record of a calibration without it is that of sasv 0.1
         return values
 
     @classmethod
@@ -150,7 +168,8 @@ def fit_three_way(
     """Fit the two LLRs on development trials.
 
     Args:
-        columns: ``score``, ``cm_score``, and, if known, ``norm``; each (trials,).
+        columns: ``score``, ``cm_score``, and, if known, ``norm``, or ``bandwidth`` together with
+            ``enrolment_bandwidth``, to calibrate narrow-band speech separately; each (trials,).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
         groups: (trials,) group of each trial: the attack of a spoofed one, the condition (codec) of
             a bona fide one.
@@ -170,11 +189,16 @@ def fit_three_way(
         )
     cm_scores = columns[CM_SCORE]
     scores = without_axis(columns[SCORE], cm_scores) if spoof_axis else columns[SCORE]
-    score = {SCORE: scores[bona_fide]}
-    speaker = fit_linear(score, labels[bona_fide], {TARGET: 0.5, NONTARGET: 0.5})
+    bandwidths = None
+    if BANDWIDTH in columns and ENROLMENT_BANDWIDTH in columns:
+        bandwidths = Bandwidths(
+            columns[BANDWIDTH][bona_fide], columns[ENROLMENT_BANDWIDTH][bona_fide]
+        )
+    speaker, narrow = fit_speaker(scores[bona_fide], labels[bona_fide], bandwidths)
     classes = np.where(bona_fide, TARGET, SPOOF)
     spoof = fit_linear({CM_SCORE: cm_scores}, classes, EVEN)
-    for part, column in ((speaker, SCORE), (spoof, CM_SCORE)):
+    lines = [speaker, *([] if narrow is None else narrow.lines.values())]
+    for part, column in (*((line, SCORE) for line in lines), (spoof, CM_SCORE)):
         if part.weights[0] <= 0:
             raise SasvError(
                 f"{source}: a higher {column} does not mean a more likely target there; check the "
@@ -188,7 +212,7 @@ def fit_three_way(
     bound = float(np.log1p(min((classes == TARGET).sum(), (classes == SPOOF).sum())))
     share = held_out_share(cm_scores, classes, np.asarray(groups), bound)
     plain = {name: vars(one) for name, one in ranges.items()}
-    return ThreeWay(speaker, spoof, share, bound, plain, costs, source, spoof_axis)
+    return ThreeWay(speaker, spoof, share, bound, plain, costs, source, spoof_axis, narrow)
 
 
 def without_axis(scores: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:

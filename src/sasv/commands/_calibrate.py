@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
+from sasv.calibration.narrow_band import LEAST_TRIALS, NARROW_HZ
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.commands._calibrate_people import fit_to_people
@@ -22,7 +23,7 @@ from sasv.metrics import CostModel, Measure, cost_model
 from sasv.metrics.curve import SPOOF
 from sasv.report.text import format_metrics
 from sasv.scores import Scoring, read_scores
-from sasv.scores.quality import QUALITY
+from sasv.scores.quality import BANDWIDTH, ENROLMENT_BANDWIDTH, QUALITY
 from sasv.scores.scoring import Enrolment, described, load_scoring, same_scoring, unfused
 from sasv.tables import Scores, Table
 from sasv.weights.catalogue import DEFAULT
@@ -44,7 +45,8 @@ class CalibrateOptions(Options):
             targets, other speakers, and spoofs).
         columns: score columns (asv_score,cm_score to fuse two systems).
         quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm). Kind
-            three-way uses norm only, to detect recordings unlike the development trials.
+            three-way uses norm only, to detect recordings unlike the development trials, and
+            bandwidth, together with enrolment_bandwidth, to calibrate telephone speech separately.
         condition: for kind three-way: column that gives the condition in which bona fide speech was
             recorded; conditions are left out of the fit one at a time, to estimate how well the
             calibration generalises to new ones.
@@ -190,12 +192,15 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
             "--kind three-way writes its calibration into a checkpoint; give --model and "
             "--model-out, and neither --out nor --apply"
         )
-    if options.columns != [SCORE] or set(options.quality) - {NORM}:
+    if options.columns != [SCORE] or set(options.quality) - {NORM, BANDWIDTH}:
         raise SasvError(
-            f"--kind three-way uses the columns {SCORE} and {CM_SCORE}, and {NORM} if --quality "
-            "names it; leave out --columns and other quality measures"
+            f"--kind three-way uses the columns {SCORE} and {CM_SCORE}, and {NORM} and {BANDWIDTH} "
+            "if --quality names them; leave out --columns and other quality measures"
         )
-    columns = columns_of(scores, [SCORE, CM_SCORE, *options.quality])
+    names = [SCORE, CM_SCORE, *options.quality]
+    if BANDWIDTH in names:
+        names.append(ENROLMENT_BANDWIDTH)
+    columns = columns_of(scores, names)
     codes, attacks = scores.attacks
     groups = np.array(attacks)[codes]
     if options.condition in scores.table.columns:
@@ -215,7 +220,25 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
         f"spoof LLR: multiplied by {found.share:.2f}, the best factor for attacks and conditions "
         f"that were left out of the fit; its absolute value is at most {found.bound:.1f}"
     )
+    if BANDWIDTH in columns:
+        logger.info(narrow_band_of(found))
     return found
+
+
+def narrow_band_of(calibration: ThreeWay) -> str:
+    """Return in words which narrow-band trials have a calibration of their own."""
+    if calibration.narrow is None:
+        return (
+            f"narrow-band speech (below {NARROW_HZ:g} Hz): calibrated together with all other "
+            f"speech, because a calibration of its own needs {LEAST_TRIALS} target and "
+            f"{LEAST_TRIALS} nontarget trials with it, and as many without"
+        )
+    kinds = {1: "the tested recording or the enrolment", 2: "both"}
+    named = [kinds[sides] for sides in calibration.narrow.lines]
+    return (
+        f"narrow-band speech (below {calibration.narrow.below:g} Hz): trials in which "
+        f"{', and trials in which '.join(named)} are narrow-band have a calibration of their own"
+    )
 
 
 def warn_of_inverted(backend: Backend, quality: Sequence[str], name: str) -> None:
@@ -253,7 +276,8 @@ def columns_of(scores: Scores, names: list[str]) -> dict[str, np.ndarray]:
     for name in names:
         values = scores.numbers(name)
         if values is None:
-            hint = "; sasv evaluate --quality writes it" if name in QUALITY else ""
+            written = name in (*QUALITY, BANDWIDTH, ENROLMENT_BANDWIDTH)
+            hint = "; sasv evaluate --quality writes it" if written else ""
             raise SasvError(
                 f"{scores.table.name}: there is no column '{name}'; the columns are: "
                 f"{', '.join(scores.table.columns)}{hint}"

@@ -21,6 +21,7 @@ from sasv.core.options import (
 )
 from sasv.core.outputs import refuse_inside_speech
 from sasv.decision import Verifier
+from sasv.embeddings.bandwidth import bandwidths
 from sasv.embeddings.extract import Embeddings
 from sasv.embeddings.model import Model, load_model
 from sasv.evaluation import MeasureSettings, check_groups, load_protocol, metrics_of
@@ -71,7 +72,7 @@ class EvaluateOptions(Options):
         cohort_by: use every utterance of the cohort, or the mean embedding of each speaker.
         top: number of the highest cohort scores to use; 0 takes all.
         quality: write the quality measures log_seconds, log_enrolments, and norm into the score
-            file.
+            file, and with ``model`` also bandwidth and enrolment_bandwidth, in Hz.
         spoof_share: for a model with the three-class loss, whose score file has the column ``llr``:
             the share of spoofs among the trials that are not target trials; by default that of the
             cost model asvspoof5, which sasv verify uses by default.
@@ -194,8 +195,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         elif model is not None:
             share = options.spoof_share
             spoofing = own_spoofing(model, embeddings, scoring, fusion, share)
+        found = None
+        if model is not None and (options.quality or depends_on_bandwidth(spoofing)):
+            found = bandwidths(model, protocol.utterances, out / "bandwidth.tsv")
         scores = score_claims(
-            protocol, embeddings, Verifier(scoring), path, options.quality, spoofing
+            protocol, embeddings, Verifier(scoring), path, options.quality, spoofing, found
         )
         if cohort is not None:
             cohort.save(out / "cohort" / "cohort.npz")
@@ -233,6 +237,12 @@ def check_together(options: EvaluateOptions) -> None:
             "a fusion needs --enrolments and --trials; to score utterances with a countermeasure "
             "alone, give it as --model"
         )
+
+
+def depends_on_bandwidth(spoofing: Spoofing | None) -> bool:
+    """Return whether the verdicts of a calibration depend on the bandwidth of the recordings."""
+    three_way = None if spoofing is None else spoofing.three_way
+    return three_way is not None and three_way.calibration.narrow is not None
 
 
 def fusion_of(

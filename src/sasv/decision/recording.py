@@ -11,6 +11,7 @@ import numpy as np
 from sasv.core.errors import SasvError
 from sasv.decision.outcome import Reason
 from sasv.scores.directions import unit, without_direction
+from sasv.scores.quality import Bandwidths, enrolment_bandwidth
 
 QUIET_LEVEL = -50.0
 """A recording below this level (dBFS) is so quiet that its score with itself 20 dB louder falls
@@ -242,6 +243,13 @@ class SpeechLimits:
                 )
                 found.append(Reason("inconsistent_enrolment", text))
         return found
+
+
+def bandwidths_of(enrolment: Sequence[Recording], test: Recording) -> Bandwidths:
+    """Return the bandwidths of the two sides of a trial; infinite where they were not measured."""
+    tested = np.inf if test.bandwidth is None else test.bandwidth
+    enrolled = enrolment_bandwidth([recording.bandwidth for recording in enrolment])
+    return Bandwidths(np.array(tested), np.array(enrolled))
 
 
 ANY_SPEECH = SpeechLimits(

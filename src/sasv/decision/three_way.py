@@ -14,6 +14,7 @@ from sasv.core.part_options import checked
 from sasv.decision.outcome import Outcome, Reason
 from sasv.decision.recording import Recording, SpeechLimits
 from sasv.metrics import CostModel
+from sasv.scores.quality import Bandwidths
 from sasv.scores.spoofing import Evidence, SpoofHead
 
 BONA_FIDE = "bonafide"
@@ -58,15 +59,20 @@ class CalibratedHead:
         head = {"weight": self.head.weight.tolist(), "bias": float(self.head.bias)}
         return self.calibration.to_dict() | {"head": head}
 
-    def evidence(self, score: float, test: np.ndarray) -> Evidence:
+    def evidence(
+        self, score: float, test: np.ndarray, bandwidths: Bandwidths | None = None
+    ) -> Evidence:
         """Return the log-likelihood ratios of a trial.
 
         Args:
             score: speaker score of the trial.
             test: (dimension,), raw embedding of the test recording.
+            bandwidths: of the test recording and of the enrolment; None takes both for wide-band
+                speech.
         """
         cm_score = self.head.scores(test)
-        return self.calibration(np.array(score), cm_score, np.asarray(np.linalg.norm(test)))
+        norm = np.asarray(np.linalg.norm(test))
+        return self.calibration(np.array(score), cm_score, norm, bandwidths)
 
 
 def rejected_spoofs(evidence: Evidence, costs: CostModel, alone: bool = True) -> np.ndarray:

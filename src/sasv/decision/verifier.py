@@ -11,7 +11,7 @@ import numpy as np
 from sasv.calibration import Backend, ThreeWay
 from sasv.core.errors import SasvError
 from sasv.decision.outcome import SASV, SPEAKER, SPOOF, Decision, Outcome, Reason
-from sasv.decision.recording import Recording, SpeechLimits
+from sasv.decision.recording import Recording, SpeechLimits, bandwidths_of
 from sasv.decision.three_way import UNFAMILIAR, CalibratedHead, rejected_spoofs, unfamiliar
 from sasv.metrics import DEFAULT_COSTS, CostModel
 from sasv.scores.normalise import Cohort
@@ -273,7 +273,7 @@ class Verifier:
             return self._undecided(
                 [Reason("broken_score", "the score is not finite", True), *warnings]
             )
-        evidence = self._evidence(score, test)
+        evidence = self._evidence(score, enrolment, test)
         llr = self._llr(score, len(enrolment), test, evidence)
         llrs = {} if llr is None else {SASV: llr}
         if evidence is not None and self._by_evidence is not None:
@@ -292,13 +292,15 @@ class Verifier:
                     rejection = Outcome.INCONCLUSIVE
         return self._verdict(score, llrs, warnings, rejection)
 
-    def _evidence(self, score: float, test: Recording) -> Evidence | None:
+    def _evidence(
+        self, score: float, enrolment: Sequence[Recording], test: Recording
+    ) -> Evidence | None:
         """Return the separate evidence about speaker and spoofing; None if the model has one
         score.
         """
         assert test.vector is not None
         if self.three_way is not None:
-            return self.three_way.evidence(score, test.vector)
+            return self.three_way.evidence(score, test.vector, bandwidths_of(enrolment, test))
         if self.three_class is not None and self.scoring.cohort is None:
             return self.three_class.evidence(score, test.vector)
         return None

@@ -287,7 +287,7 @@ def extract(
     out = Path(out)
     batch_seconds = batch_seconds or BATCH_SECONDS.get(model.device.type, 60.0)
     settings = _settings(model)
-    files = _files(utterances)
+    files = file_digests(utterances)
     signature = _digest(settings, *utterances.ids, *files)
     kept = _kept_rows(out, settings, utterances.ids, files)
     wanted = np.array([row for row in range(len(utterances)) if row not in kept], np.int64)
@@ -374,7 +374,7 @@ def _settings(model: Model) -> str:
     )
 
 
-def _files(utterances: Utterances) -> list[str]:
+def file_digests(utterances: Utterances) -> list[str]:
     """Return a digest of the input of each row: its file (real path, size, date) and channel."""
     codes, names = utterances.channels
     paths = [absolute(path) for path in utterances.paths]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sasv.audio import RATE
 from sasv.decision import CalibratedHead, Verifier, outcomes
 from sasv.embeddings.extract import Embeddings, utterance_seconds
 from sasv.embeddings.model import Model
@@ -14,9 +15,18 @@ from sasv.evaluation.outcomes import OUTCOME
 from sasv.evaluation.protocol import CARRIED, Protocol
 from sasv.metrics import DEFAULT_COSTS
 from sasv.scores import Scoring, TrialClasses, score_embeddings
-from sasv.scores.quality import quality_measures
+from sasv.scores.quality import (
+    BANDWIDTH,
+    ENROLMENT_BANDWIDTH,
+    Bandwidths,
+    enrolment_bandwidth,
+    quality_measures,
+)
 from sasv.scores.scoring import same_scoring, save_scoring
 from sasv.tables import Enrolments, Scores, Trials, Utterances, save_scores
+
+FULL_BAND = RATE / 2
+"""Bandwidth in Hz of a recording whose bandwidth is unknown."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,11 @@ class Spoofing:
         return columns
 
     def verdicts(
-        self, scores: np.ndarray, cm_scores: np.ndarray, norms: np.ndarray
+        self,
+        scores: np.ndarray,
+        cm_scores: np.ndarray,
+        norms: np.ndarray,
+        bandwidths: Bandwidths | None = None,
     ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Return the log-likelihood ratios by name, and the outcomes, of a three-way calibration.
 
@@ -77,10 +91,11 @@ class Spoofing:
             scores: (trials,) of the speaker system.
             cm_scores: (trials,) of the tested utterances.
             norms: (trials,) norms of their embeddings.
+            bandwidths: of both sides of the trials; None takes all speech for wide-band.
         """
         assert self.three_way is not None
         calibration = self.three_way.calibration
-        evidence = calibration(scores, cm_scores, norms)
+        evidence = calibration(scores, cm_scores, norms, bandwidths)
         columns = {
             "speaker_llr": evidence.speaker,
             "spoof_llr": evidence.spoof,
@@ -125,6 +140,7 @@ def score_claims(
     path: Path,
     quality: bool = False,
     spoofing: Spoofing | None = None,
+    bandwidths: np.ndarray | None = None,
 ) -> Scores:
     """Score the trials of a protocol; write the score file, and next to it the record of how the
     scores were made.
@@ -136,6 +152,8 @@ def score_claims(
         path: the score file.
         quality: whether to write the quality measures of each trial as well.
         spoofing: the columns about spoofing, or None.
+        bandwidths: (utterances,) bandwidth of each utterance of the protocol in Hz, NaN if it is
+            unknown; None takes all speech for wide-band.
     """
     utterances, enrolments, trials = protocol
     assert enrolments is not None and trials is not None
@@ -158,13 +176,19 @@ def score_claims(
     measures = {}
     if quality or (fusion is not None and fusion.needs_quality):
         measures = trial_quality(enrolments, trials, utterances, embeddings, rows)
+    sides = None
+    if bandwidths is not None:
+        sides = trial_bandwidths(enrolments, trials, utterances, bandwidths)
     if quality:
         extras |= cells_of(measures, 6)
+        if sides is not None:
+            named = {BANDWIDTH: sides.tested, ENROLMENT_BANDWIDTH: sides.enrolled}
+            extras |= cells_of(named, 6)
     if spoofing is not None:
         columns = spoofing.columns(trials, values, verifier.scoring, measures)
         if spoofing.three_way is not None:
             norms = np.linalg.norm(tested_vectors(trials, embeddings), axis=1)
-            llrs, verdicts = spoofing.verdicts(values, columns[CM], norms)
+            llrs, verdicts = spoofing.verdicts(values, columns[CM], norms, sides)
             columns |= llrs
             extras[OUTCOME] = verdicts
         values = columns.pop("score", values)
@@ -201,6 +225,31 @@ def trial_quality(
     counts = np.array([sizes[name] for name in speakers])[codes]
     vectors = tested_vectors(trials, embeddings)
     return quality_measures(utterance_seconds(utterances)[rows], counts, vectors)
+
+
+def trial_bandwidths(
+    enrolments: Enrolments, trials: Trials, utterances: Utterances, bandwidths: np.ndarray
+) -> Bandwidths:
+    """Return the bandwidths of both sides of each trial, in Hz.
+
+    Args:
+        enrolments: the enrolment utterances of each speaker.
+        trials: the trials.
+        utterances: table of their utterances.
+        bandwidths: (utterances,) of each row of that table; NaN if it is unknown, which is taken
+            for the widest band of 16 kHz audio.
+    """
+    known = np.where(np.isnan(bandwidths), FULL_BAND, bandwidths)
+    rows = utterances.rows
+    codes, names = trials.utterances
+    tested = known[[rows[name] for name in names]][codes]
+    of_speaker = {
+        speaker: enrolment_bandwidth([float(known[rows[name]]) for name in members])
+        for speaker, members in zip(enrolments.speakers, enrolments.utterances)
+    }
+    codes, speakers = trials.speakers
+    enrolled = np.array([of_speaker[name] for name in speakers], np.float64)[codes]
+    return Bandwidths(tested, enrolled)
 
 
 def tested_vectors(trials: Trials, embeddings: Embeddings) -> np.ndarray:

@@ -5,7 +5,7 @@ them.
 import logging
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +13,19 @@ import numpy as np
 
 from sasv.audio import read_audio
 from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
+from sasv.calibration.narrow_band import narrow_sides
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.core.errors import AudioError, MissingExtra, SasvError, listed
 from sasv.core.progress import Progress
 from sasv.corpora import folder as speaker_folders
 from sasv.decision import Outcome, Recording, SpeechLimits, Verifier
+from sasv.decision.recording import bandwidths_of
 from sasv.decision.verifier import SCORE
 from sasv.metrics import CostModel
 from sasv.metrics.curve import NONTARGET, SPOOF, TARGET
 from sasv.runtime.embedder import Embedder
 from sasv.runtime.windows import any_recording
+from sasv.scores.quality import BANDWIDTH, ENROLMENT_BANDWIDTH, Bandwidths
 from sasv.scores.spoofing import SpoofHead
 from sasv.tables import drawn_impostors
 from sasv.vocoders import Vocoder, make_vocoder
@@ -112,6 +115,17 @@ class OwnTrials:
         people = np.array([one.person for one in self.samples])
         found: np.ndarray = people[self.tested]
         return found
+
+    @property
+    def bandwidths(self) -> Bandwidths:
+        """Bandwidths of the tested samples and of the enrolments, (trials,) each, in Hz."""
+        pairs = [
+            bandwidths_of(
+                [self.samples[row].recording for row in members], self.samples[tested].recording
+            )
+            for members, tested in zip(self.members, self.tested)
+        ]
+        return Bandwidths(*np.array(pairs, np.float64).T)
 
     def scores(self, verifier: Verifier) -> np.ndarray:
         """Return the scores that a verifier computes, (trials,)."""
@@ -318,13 +332,15 @@ def columns_of(
     trials: OwnTrials, verifier: Verifier, head: SpoofHead | None
 ) -> dict[str, np.ndarray]:
     """Return the columns for the fit, each (trials,): ``score`` and, with a spoof head,
-    ``cm_score`` and ``norm`` of the tested sample.
+    ``cm_score`` and ``norm`` of the tested sample, and the bandwidths of both sides.
     """
     columns = {SCORE: trials.scores(verifier)}
     if head is not None:
         vectors = trials.vectors
         columns[CM_SCORE] = head.scores(vectors)[trials.tested]
         columns[NORM] = np.linalg.norm(vectors, axis=1)[trials.tested]
+        sides = trials.bandwidths
+        columns |= {BANDWIDTH: sides.tested, ENROLMENT_BANDWIDTH: sides.enrolled}
     return columns
 
 
@@ -365,6 +381,11 @@ class Fitting:
         three_way = fit_three_way(
             columns, labels, attacks.tolist(), self.costs, self.source, self.spoof_axis
         )
+        before = self.verifier.three_way
+        bandwidths = Bandwidths(columns[BANDWIDTH], columns[ENROLMENT_BANDWIDTH])
+        if before is not None and not narrow_sides(bandwidths).any():
+            # These people say nothing about narrow-band speech.
+            three_way = replace(three_way, narrow=before.calibration.narrow)
         return backend, three_way
 
     def fitted(self, rows: np.ndarray) -> Verifier:

@@ -270,6 +270,22 @@ class Embedder:
         vector = self.embed_many([wave])[0]
         return replace(recording, vector=vector, seconds=len(wave) / rate, agreement=agreement)
 
+    def bandwidth(self, speech: Speech, channel: str = AUTO) -> float | None:
+        """Return the highest frequency in the speech of a recording, in Hz, as a verification
+        measures it; None if there is no speech.
+
+        Args:
+            speech: a path, or a waveform (samples,) at the sample rate of the model.
+            channel: as in ``read``.
+
+        Raises:
+            AudioError: see ``read``.
+        """
+        rate = self.specification.sample_rate
+        whole = self._read_whole(speech, "waveform", channel)
+        found = quality(whole, net_speech(whole, rate), rate)
+        return None if found is None else found.bandwidth
+
     def enrol(self, recordings: Sequence[Speech], limits: SpeechLimits | None = None) -> np.ndarray:
         """Return a speaker's voiceprint: the mean of the raw embeddings of all enrolment
         recordings.

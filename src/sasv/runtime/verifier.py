@@ -53,6 +53,7 @@ class Voiceprint:
                     "name": recording.name,
                     "seconds": recording.seconds,
                     "net_speech": recording.net_speech,
+                    "bandwidth": recording.bandwidth,
                     "vector": base64.b64encode(vector).decode("ascii"),
                 }
             )
@@ -77,12 +78,15 @@ class Voiceprint:
                 if not len(vector) or not np.isfinite(vector).all():
                     raise SasvError("an embedding is empty or not finite")
                 net_speech = checked(one["net_speech"], float | None, "net_speech")
+                # Voiceprints of sasv 0.1 have no bandwidth, and count as wide-band speech.
+                bandwidth = checked(one.get("bandwidth"), float | None, "bandwidth")
                 recordings.append(
                     Recording(
                         name=checked(one["name"], str, "name"),
                         vector=vector,
                         seconds=checked(one["seconds"], float, "seconds"),
                         net_speech=net_speech,
+                        bandwidth=bandwidth,
                     )
                 )
             model = checked(values["model"], str, "model")
