@@ -9,11 +9,13 @@ import pytest
 
 from conftest import built_encoder, buzz
 from sasv.audio import write_audio
+from sasv.calibration.backend import Linear
+from sasv.calibration.narrow_band import NarrowBand
 from sasv.checkpoints import Checkpoint, save_checkpoint
 from sasv.cli import main
 from sasv.commands import CalibrateOptions, calibrate
 from sasv.core.errors import SasvError
-from sasv.decision import Recording, SpeechLimits, Verifier
+from sasv.decision import CalibratedHead, Recording, SpeechLimits, Verifier
 from sasv.embeddings.model import load_model
 from sasv.evaluation import own_people
 from sasv.evaluation.own_people import (
@@ -103,6 +105,26 @@ def test_errors_are_measured_on_held_out_people(monkeypatch, three_way):
     assert errors["miss"].rate < 0.3 and errors["false_nontarget"].rate < 0.1
     if three_way:
         assert errors["false_spoof"].rate < 0.1 and expected_cost(errors, COSTS) < 0.3
+
+
+@pytest.mark.parametrize("bandwidth", [7750.0, None, 3875.0])
+def test_the_calibration_of_narrow_band_speech_is_kept_without_new_evidence(bandwidth):
+    """It is kept if none of the people was recorded over a telephone."""
+    trials = people_in_space()
+    samples = [
+        one._replace(recording=replace(one.recording, bandwidth=bandwidth))
+        for one in trials.samples
+    ]
+    wide = fitting(replace(trials, samples=samples))
+    rows = np.arange(len(trials.labels))
+    fitted = wide.parts(rows)[1]
+    assert fitted is not None and fitted.narrow is None
+    narrow = NarrowBand(5000.0, Linear(["score"], [8.0], -3.0))
+    before = Verifier(
+        three_way=CalibratedHead(wide.head, replace(fitted, narrow=narrow)), limits=ANYTHING
+    )
+    again = replace(wide, verifier=before).parts(rows)[1]
+    assert again == (fitted if bandwidth == 3875.0 else replace(fitted, narrow=narrow))
 
 
 def test_confidence_interval_depends_on_the_number_of_people():

@@ -64,9 +64,9 @@ class NarrowBand:
 
 def narrow_sides(bandwidths: Bandwidths, below: float = NARROW_HZ) -> np.ndarray:
     """Return how many of the two sides of each trial are narrow-band: 0, 1, or 2."""
-    tested = np.asarray(bandwidths.tested) < below
-    enrolled = np.asarray(bandwidths.enrolled) < below
-    return tested.astype(int) + enrolled.astype(int)
+    sides = np.stack([np.asarray(one) < below for one in bandwidths])
+    found: np.ndarray = sides.sum(axis=0)
+    return found
 
 
 def fit_speaker(
@@ -103,4 +103,5 @@ def fit_speaker(
 
 def enough(labels: np.ndarray) -> bool:
     """Return whether there are enough targets and nontargets for a fit."""
-    return min((labels == TARGET).sum(), (labels == NONTARGET).sum()) >= LEAST_TRIALS
+    counts = [np.count_nonzero(labels == kind) for kind in (TARGET, NONTARGET)]
+    return min(counts) >= LEAST_TRIALS
