@@ -84,7 +84,7 @@ class Maker:
         filtered = self.source_filter(pick(clean, rng), 16000, number)
         copies.append(Crop(fitted(filtered), "source-filter", True))
         for _ in range(CODED_COPIES):
-            copy = copies[rng.integers(len(copies))]
+            copy = copies[rng.integers(WORLD_COPIES + 1)]
             codec = CODECS[rng.integers(len(CODECS))]
             copies.append(Crop(self.condition(copy.wave, codec, rng), f"{copy.kind} {codec}", True))
         return [Crop(fitted(crop.wave), crop.kind, crop.spoofed) for crop in found + copies]

@@ -103,5 +103,5 @@ def fit_speaker(
 
 def enough(labels: np.ndarray) -> bool:
     """Return whether there are enough targets and nontargets for a fit."""
-    counts = [np.count_nonzero(labels == kind) for kind in (TARGET, NONTARGET)]
+    counts = [int(np.count_nonzero(labels == kind)) for kind in (TARGET, NONTARGET)]
     return min(counts) >= LEAST_TRIALS
