@@ -63,9 +63,14 @@ class NarrowBand:
 
 
 def narrow_sides(bandwidths: Bandwidths, below: float = NARROW_HZ) -> np.ndarray:
-    """Return how many of the two sides of each trial are narrow-band: 0, 1, or 2."""
-    sides = np.stack([np.asarray(one) < below for one in bandwidths])
-    found: np.ndarray = sides.sum(axis=0)
+    """Return how many of the two sides of each trial are narrow-band: 0, 1, or 2.
+
+    It is 0 if one of the bandwidths is unknown: trials of two narrow-band sides score higher than
+    those of one, so that another speaker could be accepted if an unknown side were taken for
+    wide-band.
+    """
+    both = np.stack([np.asarray(one, np.float64) for one in bandwidths])
+    found: np.ndarray = np.where(np.isfinite(both).all(axis=0), (both < below).sum(axis=0), 0)
     return found
 
 

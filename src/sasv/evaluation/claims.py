@@ -26,7 +26,7 @@ from sasv.scores.scoring import same_scoring, save_scoring
 from sasv.tables import Enrolments, Scores, Trials, Utterances, save_scores
 
 FULL_BAND = RATE / 2
-"""Bandwidth in Hz of a recording whose bandwidth is unknown."""
+"""Bandwidth in Hz in a score file if it is unknown: that of 16 kHz audio."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,11 @@ def score_claims(
         extras |= cells_of(measures, 6)
         if sides is not None:
             named = {BANDWIDTH: sides.tested, ENROLMENT_BANDWIDTH: sides.enrolled}
-            extras |= cells_of(named, 6)
+            finite = {
+                name: np.where(np.isfinite(values), values, FULL_BAND)
+                for name, values in named.items()
+            }
+            extras |= cells_of(finite, 6)
     if spoofing is not None:
         columns = spoofing.columns(trials, values, verifier.scoring, measures)
         if spoofing.three_way is not None:
@@ -230,21 +234,19 @@ def trial_quality(
 def trial_bandwidths(
     enrolments: Enrolments, trials: Trials, utterances: Utterances, bandwidths: np.ndarray
 ) -> Bandwidths:
-    """Return the bandwidths of both sides of each trial, in Hz.
+    """Return the bandwidths of both sides of each trial, in Hz; infinite or NaN if unknown.
 
     Args:
         enrolments: the enrolment utterances of each speaker.
         trials: the trials.
         utterances: table of their utterances.
-        bandwidths: (utterances,) of each row of that table; NaN if it is unknown, which is taken
-            for the widest band of 16 kHz audio.
+        bandwidths: (utterances,) of each row of that table; NaN if it is unknown.
     """
-    known = np.where(np.isnan(bandwidths), FULL_BAND, bandwidths)
     rows = utterances.rows
     codes, names = trials.utterances
-    tested = known[[rows[name] for name in names]][codes]
+    tested = bandwidths[[rows[name] for name in names]][codes]
     of_speaker = {
-        speaker: enrolment_bandwidth([float(known[rows[name]]) for name in members])
+        speaker: enrolment_bandwidth([float(bandwidths[rows[name]]) for name in members])
         for speaker, members in zip(enrolments.speakers, enrolments.utterances)
     }
     codes, speakers = trials.speakers

@@ -78,7 +78,7 @@ class Voiceprint:
                 if not len(vector) or not np.isfinite(vector).all():
                     raise SasvError("an embedding is empty or not finite")
                 net_speech = checked(one["net_speech"], float | None, "net_speech")
-                # Voiceprints of sasv 0.1 have no bandwidth, and count as wide-band speech.
+                # Voiceprints of sasv 0.1 do not contain it.
                 bandwidth = checked(one.get("bandwidth"), float | None, "bandwidth")
                 recordings.append(
                     Recording(

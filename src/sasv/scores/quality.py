@@ -19,7 +19,7 @@ ENROLMENT_BANDWIDTH = "enrolment_bandwidth"
 class Bandwidths(NamedTuple):
     """The bandwidths of the two sides of trials, in Hz; each is an array (trials,) or a number.
 
-    An unknown bandwidth is infinite or NaN, which is treated as wide-band speech.
+    An unknown bandwidth is infinite or NaN; its trial is treated as one of wide-band speech.
 
     Attributes:
         tested: bandwidth of the tested recording.
@@ -35,8 +35,8 @@ def enrolment_bandwidth(bandwidths: Sequence[float | None]) -> float:
     median of their bandwidths, and with an even number the higher one of the two in the middle.
 
     Args:
-        bandwidths: bandwidth of each enrolment recording; unknown ones (None, or NaN) are taken
-            for the widest.
+        bandwidths: bandwidth of each enrolment recording; unknown ones (None, or NaN) are
+            infinite, and so is the result for no recordings.
     """
     known = [np.inf if one is None or np.isnan(one) else float(one) for one in bandwidths]
     return sorted(known)[len(known) // 2] if known else np.inf
