@@ -41,3 +41,30 @@ def test_every_part_of_the_script_for_a_card_runs(monkeypatch, tmp_path, capsys)
     assert found["failed"] == []
     assert found["deterministic the killed and resumed"] is True
     assert found["difference ecapa-tdnn"] < 1e-5
+
+
+def test_telephone_enrolments_are_tested_with_other_speech(monkeypatch, tmp_path):
+    """Two target utterances of p, of which the first enrols, and one nontarget."""
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module("telephone_trials")
+    head = "utterance\tpath\tspeaker\tlabel\tsource\tcodec\n"
+    rows = [f"{name}\t{name}.wav\tp\tbonafide\t-\t-\n" for name in ("e", "t1", "t2", "q", "z")]
+    for codec in ("amr", "mulaw"):
+        for name in ("t1", "t2", "q"):
+            rows.append(f"{name}~{codec}\t{name}{codec}.wav\tp\tbonafide\t{name}\t{codec}\n")
+    (tmp_path / "utterances.tsv").write_text(head + "".join(rows))
+    (tmp_path / "enrolments.tsv").write_text("speaker\tutterances\np\te\n")
+    trials = "p\tt1\ttarget\t-\np\tt2\ttarget\t-\np\tq\tnontarget\t-\np\tz\tnontarget\t-\n"
+    (tmp_path / "trials.tsv").write_text("speaker\tutterance\tlabel\tattack\n" + trials)
+    files = [str(tmp_path / f"{name}.tsv") for name in ("utterances", "enrolments", "trials")]
+    monkeypatch.setattr("sys.argv", ["telephone_trials.py", *files, str(tmp_path / "out")])
+    module.main()
+    enrolments = (tmp_path / "out" / "enrolments.tsv").read_text().splitlines()
+    assert enrolments[1:] == ["p\te", "p~amr\tt1~amr", "p~mulaw\tt1~mulaw"]
+    found = (tmp_path / "out" / "trials.tsv").read_text().splitlines()
+    assert found[1:5] == trials.splitlines()
+    assert found[5:11] == [
+        *(f"p~amr\tt2{through}\ttarget\t-" for through in ("", "~amr", "~mulaw")),
+        *(f"p~amr\tq{through}\tnontarget\t-" for through in ("", "~amr", "~mulaw")),
+    ]
+    assert len(found) == 1 + 4 + 2 * 6
