@@ -23,7 +23,8 @@ python "$here/telephone_trials.py" "$out/dev/utterances.tsv" "$tables/enrolments
 sasv evaluate --utterances "$out/dev/utterances.tsv" --enrolments "$out/telephone/enrolments.tsv" \
   --trials "$out/telephone/trials.tsv" --model "$out/half.safetensors" --quality --out "$out/evaluation/dev"
 sasv calibrate "$out/evaluation/dev/scores.tsv" --kind three-way --quality '[bandwidth]' --costs a-dcf-paper \
-  --model "$out/half.safetensors" --model-out "$out/default.safetensors"
+  --model "$out/half.safetensors" --model-out "$out/default.safetensors" \
+  --limits.min_self_agreement 0.4 --limits.min_narrow_self_agreement 0.5
 sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_test.tsv" \
   --vocoders '[griffin-lim,world,source-filter,hn-nsf,mulaw,amr,opus,mp3]' --weights.hn-nsf "$nsf" --out "$out/test"
 for model in campplus-zh-en compact "$out/default.safetensors"; do

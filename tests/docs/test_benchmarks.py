@@ -4,6 +4,7 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
@@ -68,3 +69,12 @@ def test_telephone_enrolments_are_tested_with_other_speech(monkeypatch, tmp_path
         *(f"p~amr\tq{through}\tnontarget\t-" for through in ("", "~amr", "~mulaw")),
     ]
     assert len(found) == 1 + 4 + 2 * 6
+
+
+def test_two_people_are_told_from_one(monkeypatch):
+    """Of the windows of one voice, every stretch; of two, stretches that do not agree."""
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module("second_speaker")
+    one, other = np.eye(2)
+    assert module.of_one(np.stack([one] * 6)) == pytest.approx([1.0] * 7)
+    assert min(module.of_one(np.stack([one] * 4 + [other] * 2))) == pytest.approx(0.0)

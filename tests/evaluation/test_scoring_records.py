@@ -101,6 +101,23 @@ def scores_file(path, seed=0):
     return str(path)
 
 
+def test_limits_of_the_calibration_are_stored_with_it(checkpoint, tmp_path):
+    """Those that are given replace those of the model; the others stay."""
+    scores = scores_file(tmp_path / "scores.tsv")
+    first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
+    limits = {"min_test": 2.0, "min_self_agreement": 0.4}
+    calibrate(CalibrateOptions(scores, model=checkpoint, model_out=first, limits=limits))
+    limits = {"min_self_agreement": 0.3}
+    calibrate(CalibrateOptions(scores, model=first, model_out=second, limits=limits))
+    speech = load_checkpoint(second).specification.decision["speech"]
+    assert (speech["min_test"], speech["min_self_agreement"]) == (2.0, 0.3)
+    with pytest.raises(SasvError, match="stored in a checkpoint"):
+        calibrate(CalibrateOptions(scores, limits=limits))
+    with pytest.raises(SasvError, match="unknown limits of speech: most_fun"):
+        options = CalibrateOptions(scores, model=first, model_out=second, limits={"most_fun": 1.0})
+        calibrate(options)
+
+
 def test_a_calibration_is_not_applied_to_scores_made_otherwise(tmp_path, checkpoint, capsys):
     dev, test = (
         scores_file(tmp_path / name, seed) for seed, name in enumerate(("dev.tsv", "test.tsv"))

@@ -69,6 +69,8 @@ class CalibrateOptions(Options):
         model: checkpoint that made the scores; the calibration, costs, and threshold are added
             to it. With --enrolled, by default the model that comes with sasv.
         model_out: output file for the calibrated checkpoint.
+        limits: requirements on recordings that the calibrated checkpoint has instead of those of
+            --model, by name (--limits.min_test 2); see the guide to verification.
     """
 
     scores: str = ""
@@ -91,6 +93,7 @@ class CalibrateOptions(Options):
     enrolled: str = ""
     model: str = ""
     model_out: str = ""
+    limits: dict[str, float] = field(default_factory=dict)
 
 
 def calibrate(options: CalibrateOptions) -> Backend:
@@ -105,6 +108,8 @@ def calibrate(options: CalibrateOptions) -> Backend:
         raise SasvError("sasv calibrate needs a score file, or --enrolled FOLDER")
     if bool(options.model) != bool(options.model_out):
         raise SasvError("--model needs --model-out: the calibrated checkpoint is a new file")
+    if options.limits and not options.model:
+        raise SasvError("--limits is stored in a checkpoint; give --model and --model-out")
     if not options.columns:
         raise SasvError("--columns is empty; give one or more columns, or leave it out")
     names = options.columns
@@ -313,7 +318,8 @@ def into_checkpoint(
     verifier = Verifier().calibrated(replace(backend, scores={}))
     checkpoint = load_checkpoint(options.model)
     decision = checkpoint.specification.decision or {}
-    verifier = replace(verifier, limits=SpeechLimits.from_dict(decision.get("speech", {})))
+    limits = SpeechLimits.from_dict(decision.get("speech", {}) | options.limits)
+    verifier = replace(verifier, limits=limits)
     model = Model(checkpoint)
     if three_way is not None:
         head = model.spoof_head()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sasv.calibration.narrow_band import NARROW_HZ
 from sasv.core.errors import SasvError
 from sasv.decision.outcome import Reason
 from sasv.scores.directions import unit, without_direction
@@ -34,7 +35,8 @@ class Recording:
         snr: signal-to-noise ratio in dB.
         clipped: share of the samples that are clipped, in [0, 1].
         bandwidth: highest frequency in the speech, in Hz.
-        agreement: cosine between the embeddings of the first and the second half of the speech.
+        agreement: how similar the speech before and after the point is at which the two differ
+            most (see ``sasv.runtime.embedder.self_agreement``).
     """
 
     name: str
@@ -65,8 +67,17 @@ class Recording:
         }
 
 
-SIGNED = ("min_agreement", "min_self_agreement", "min_snr", "min_level")
+SIGNED = (
+    "min_agreement",
+    "min_self_agreement",
+    "min_narrow_self_agreement",
+    "min_snr",
+    "min_level",
+)
 """Limits that may be negative."""
+
+OPTIONAL = ("max_pause", "min_self_agreement", "min_narrow_self_agreement")
+"""Limits that may be None."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +97,11 @@ class SpeechLimits:
         max_clipped: maximum share of clipped samples, in [0, 1].
         min_bandwidth: minimum bandwidth of speech in Hz.
         min_level: minimum level in dB relative to full scale.
-        min_self_agreement: minimum cosine between the embeddings of the first and the second half
-            of the speech, below which the recording is assumed to have several speakers. A suitable
-            value depends on the model; None, the default, does not check this.
+        min_self_agreement: minimum mean cosine between the embeddings of windows of speech before
+            and after any point in time, below which the recording is assumed to have several
+            speakers. A suitable value depends on the model; None, the default, does not check this.
+        min_narrow_self_agreement: the same for narrow-band speech, in which different voices are
+            more similar; None uses the value for other speech.
     """
 
     min_enrolment: float = 1.0
@@ -100,16 +113,19 @@ class SpeechLimits:
     min_bandwidth: float = 2500.0
     min_level: float = -65.0
     min_self_agreement: float | None = None
+    min_narrow_self_agreement: float | None = None
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is None and entry.name in ("max_pause", "min_self_agreement"):
+            if value is None and entry.name in OPTIONAL:
                 continue
             if not isinstance(value, int | float) or not np.isfinite(value):
                 raise SasvError(f"{entry.name} is {value}; it must be a finite number")
             if value < 0 and entry.name not in SIGNED:
                 raise SasvError(f"{entry.name} is {value:g}; it must be at least 0")
+        if self.min_self_agreement is None and self.min_narrow_self_agreement is not None:
+            raise SasvError("min_narrow_self_agreement needs min_self_agreement, for other speech")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SpeechLimits":
@@ -176,14 +192,21 @@ class SpeechLimits:
                 f"{self.min_bandwidth:g} Hz)"
             )
             found.append(Reason("narrow_band", text, True))
-        least = self.min_self_agreement
+        least = self._least_agreement(recording.bandwidth)
         if recording.agreement is not None and least is not None and recording.agreement < least:
             text = (
-                f"{name}: more than one speaker (cosine {recording.agreement:.2f} between the "
-                f"first and the second half, expected at least {least:g})"
+                f"{name}: more than one speaker (cosine {recording.agreement:.2f} between one part "
+                f"of the speech and the rest, expected at least {least:g})"
             )
             found.append(Reason("more_than_one_speaker", text, True))
         return found
+
+    def _least_agreement(self, bandwidth: float | None) -> float | None:
+        """Return the minimum agreement of a recording with itself; None if it is not checked."""
+        narrow = bandwidth is not None and bandwidth < NARROW_HZ
+        if narrow and self.min_narrow_self_agreement is not None:
+            return self.min_narrow_self_agreement
+        return self.min_self_agreement
 
     def enrolment_faults(self, recordings: Sequence[Recording]) -> list[Reason]:
         """Return the reasons why recordings together cannot enrol a speaker; empty if they can."""

@@ -22,8 +22,8 @@ from sasv.scores import Cohort, ThreeClass, unit
 MAX_SECONDS = 300.0
 """Longest utterance that is embedded in one piece."""
 
-HALF_SECONDS = 2.0
-"""Minimum seconds of speech in each half of a recording whose halves are compared."""
+SPEAKER_SECONDS = 2.0
+"""Seconds of speech in each of the windows that are compared to find a second speaker."""
 
 CROPS_AT_ONCE = 32
 """Maximum number of crops of a recording in one batch, which limits the memory."""
@@ -264,11 +264,22 @@ class Embedder:
         own = self.extraction.max_pause
         wave = self._shortened(whole, activity, limits.max_pause if own is None else own)
         agreement = None
-        if limits.min_self_agreement is not None and activity.net_seconds >= 2 * HALF_SECONDS:
-            halves = unit(self.embed_many(np.array_split(wave, 2)))
-            agreement = float(halves[0] @ halves[1])
+        if limits.min_self_agreement is not None:
+            agreement = self._self_agreement(wave, activity.net_seconds)
         vector = self.embed_many([wave])[0]
         return replace(recording, vector=vector, seconds=len(wave) / rate, agreement=agreement)
+
+    def _self_agreement(self, wave: np.ndarray, net_seconds: float) -> float | None:
+        """Return the agreement of a recording with itself; None if there is too little speech."""
+        count = int(net_seconds / SPEAKER_SECONDS)
+        if count < 2:
+            return None
+        windows = np.array_split(wave, count)
+        vectors = [
+            self.embed_whole(windows[first : first + CROPS_AT_ONCE])
+            for first in range(0, count, CROPS_AT_ONCE)
+        ]
+        return self_agreement(np.concatenate(vectors))
 
     def bandwidth(self, speech: Speech, channel: str = AUTO) -> float | None:
         """Return the highest frequency in the speech of a recording, in Hz, as a verification
@@ -330,3 +341,21 @@ def crop_vectors(crops: np.ndarray) -> np.ndarray:
     The inner product of two such vectors is the mean cosine over all pairs of their crops.
     """
     return unit(crops).mean(axis=1)
+
+
+def self_agreement(windows: np.ndarray) -> float:
+    """Return how similar the speech before and after a point in time is, at the point where it is
+    least similar: the mean cosine of the windows before with those after it, in [-1, 1].
+
+    Unlike the cosine of two means, its expected value does not depend on the number of windows.
+
+    Args:
+        windows: (windows, dimension), raw embeddings in order of time; at least two.
+    """
+    directions = unit(np.asarray(windows, np.float64))
+    sums = directions.cumsum(axis=0)
+    before = sums[:-1]
+    after = sums[-1] - before
+    counts = np.arange(1, len(directions))
+    means = (before * after).sum(axis=1) / (counts * counts[::-1])
+    return float(means.min())

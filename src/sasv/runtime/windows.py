@@ -88,11 +88,12 @@ def together(parts: Sequence[Recording], limits: SpeechLimits, name: str) -> Rec
     """Return one recording that combines several parts of it; a single part is returned unchanged.
 
     If none of the parts meets the requirements, the reason is that of the part with the most
-    speech.
+    speech. Parts that do not meet them are left out, except for those with several speakers, which
+    are a reason not to compare the whole.
     """
     if len(parts) == 1:
         return replace(parts[0], name=name)
-    usable = [part for part in parts if not limits.faults(part)]
+    usable = [part for part in parts if not limits.faults(replace(part, agreement=None))]
     if not usable:
         best = max(parts, key=lambda part: part.net_speech or 0.0)
         return replace(best, name=name, vector=None)
