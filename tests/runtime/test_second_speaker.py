@@ -16,9 +16,7 @@ from sasv.runtime.windows import together
 from serving import enrol, wav
 from toy import ANYTHING, RATE, toy_model
 
-CHECKED = replace(
-    ANYTHING, min_snr=-99.0, min_self_agreement=0.9, min_narrow_self_agreement=0.9
-)
+CHECKED = replace(ANYTHING, min_snr=-99.0, min_self_agreement=0.9, min_narrow_self_agreement=0.9)
 SEVERAL = "more_than_one_speaker"
 
 
