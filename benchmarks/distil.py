@@ -1,15 +1,15 @@
-"""Distils a small CAM++ from a large one: distil.py TABLE OUT.safetensors --noises FOLDER --cache
-FOLDER [--where ROWS] [--teacher NAME] [--crops 12000] [--steps 6000] [--layers 12 3 1].
+"""Distils a small CAM++ from a large one with a spoof axis: distil.py TABLE OUT.safetensors
+--noises FOLDER --cache FOLDER [--where ROWS] [--teacher NAME] [--crops 6000] [--layers 12 10 7].
 
-The student takes the convolutions and the first dense block of the teacher over and keeps them as
-they are, so that their outputs are computed once. What is above them has fewer layers. Its linear
-layers are first fitted to those of the teacher by regression; then all of it learns, for crops of
-speech in any condition, copies by vocoders included, to give the embedding that the teacher gives,
-spoof axis included. No labels are used.
+The student takes the convolutions and the first dense block of the teacher over, so that their
+outputs are computed once. What is above them has fewer layers. For crops of speech in any
+condition, copies by vocoders included, these are fitted to those of the teacher by regression (see
+merged_layers), the last layer to its embeddings, and the spoof axis to its spoof axis. No labels
+are used, and nothing is drawn at random but the crops.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,19 +17,23 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from anchored_block import CODECS, NOISE_SHARE, world
+from anchored_block import NOISE_SHARE, world
+from merged_layers import fit_layers, ridge, round_weights
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
 from sasv.batches.augment import Augmenter
 from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
+from sasv.core.errors import SasvError
 from sasv.encoders import make_encoder
 from sasv.encoders.campplus import SEGMENT, Campplus
+from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.masks import Segments
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
+from spoof_axis import AXIS_OFFSET, AXIS_SLOPE, with_axis
 
 RATE = 16000
 FROZEN_BLOCKS = 1
@@ -37,26 +41,20 @@ LENGTHS = (200, 200, 300)
 """Numbers of frames of a crop; the crops of a chunk have the same."""
 CHUNK = 32
 KINDS = ("clean", "condition", "copy", "copy in a condition", "two voices")
-KIND_SHARES = (0.42, 0.22, 0.18, 0.08, 0.1)
+KIND_SHARES = (0.51, 0.28, 0.09, 0.04, 0.08)
+CODECS = ("8khz", "mulaw", "alaw", "amr", "mp3", "opus", "g722", "resampled", "")
+""""" is none."""
 VOCODERS = ("world", "world", "source-filter", "source-filter", "griffin-lim")
 OTHER_SPEED = 0.5
 """Share of the voices that are played faster or slower, which makes other voices of them."""
 SPEEDS = (0.8, 1.25)
-BATCH = 32
-CHUNKS_IN_BATCH = 8
-SHOWN = 100
-"""Steps between two lines of the log."""
-WEIGHT_DECAY = 0.01
-FRAME_RIDGE = 1e-3
-LAST_RIDGE = 0.03
-NORM_BIAS = 0.5
-"""Bias of a batch norm before a ReLU that linear regression is fitted to."""
-FITTED_CHUNKS = 30
-"""Chunks that the layers between the blocks are fitted to."""
-PEAK_RATE = 1e-3
-WARMUP = 30
-RELATIONS = 5.0
-"""Weight of the squared error of the cosines between the crops of a batch."""
+LAST_RIDGE = 0.01
+AXIS_RIDGE = 0.003
+AXIS_GAIN = 1.5
+"""The axis is this number of times what the regression says, whose values are nearer to the mean
+than those of the teacher."""
+FITTED_CROPS = 1500
+"""Crops of the least length that the layers are fitted to."""
 
 
 class Chunk(NamedTuple):
@@ -65,7 +63,7 @@ class Chunk(NamedTuple):
     Attributes:
         inputs: (crops, channels, frames) what the teacher's second dense block is fed, half
             precision.
-        targets: (crops, dimension) embeddings of the teacher.
+        targets: (crops, dimension) embeddings of the teacher, without its spoof axis.
     """
 
     inputs: Tensor
@@ -137,7 +135,7 @@ def make_chunk(teacher: Campplus, make: CropMaker, number: int) -> Chunk:
     features, _ = teacher.features(torch.from_numpy(waves.astype(np.float32)))
     inputs, _ = teacher.below(features, None)
     targets = torch.cat([teacher.above(part, None) for part in inputs.split(8)])
-    return Chunk(inputs.half(), targets)
+    return Chunk(inputs.half(), targets[:, : teacher.options.embedding])
 
 
 def load_chunks(teacher: Campplus, make: CropMaker, folder: Path, crops: int) -> list[Chunk]:
@@ -158,104 +156,33 @@ def load_chunks(teacher: Campplus, make: CropMaker, folder: Path, crops: int) ->
 
 def start(teacher: Checkpoint, layers: tuple[int, ...]) -> Checkpoint:
     """Return a student with these numbers of layers in the dense blocks, which has the teacher's
-    weights where its layers are the same.
+    first block and all below it, and no spoof axis.
     """
     specification = teacher.specification
     options = specification.encoder_options | {
         "layers": list(layers),
         "frozen_blocks": FROZEN_BLOCKS,
+        "spoof_axis": False,
+        "inner_axis": False,
     }
     specification = replace(specification, encoder_options=options, decision=None, training={})
     fresh = make_encoder(
         specification.encoder, options, specification.frontend, specification.frontend_options
     )
+    assert isinstance(fresh, Campplus)
     weights = fresh.state_dict()
-    for name, value in weights.items():
-        if teacher.encoder[name].shape == value.shape and not name.startswith("xvector.block3"):
+    below = ("head.", "xvector.tdnn.", "xvector.block1.", "xvector.transit1.")
+    for name in weights:
+        if name.startswith(below) or name.startswith("frontend."):
             weights[name] = teacher.encoder[name].float()
-    return replace(teacher, specification=specification, encoder=weights)
+    return replace(teacher, specification=specification, encoder=weights, head={})
 
 
-@torch.no_grad()
-def fit_transits(student: Campplus, teacher: Campplus, chunks: list[Chunk]) -> None:
-    """Fit the linear layers behind the second and third block of the student to those of the
-    teacher, frame by frame: the former to the channels that vary most, the latter to the principal
-    components.
-    """
-    alike = [chunk.inputs for chunk in chunks if chunk.inputs.shape[-1] == min(LENGTHS) // 2]
-    inputs = torch.cat(alike).float()
-    segments = Segments.of(inputs, None, SEGMENT)
-    theirs = []
-    for part in inputs.split(8):
-        second = teacher.xvector["transit2"](teacher.xvector["block2"](part, None, segments))
-        third = teacher.xvector["transit3"](teacher.xvector["block3"](second, None, segments))
-        theirs.append((flat(second), flat(third)))
-    second, third = (torch.cat(frames) for frames in zip(*theirs))
-
-    ours = student.xvector["block2"](inputs, None, segments)
-    transit = student.xvector["transit2"]
-    chosen = second.var(0).argsort(descending=True)[: transit.linear.out_channels]
-    ours = fit_transit(transit, ours, second[:, chosen])
-
-    block = student.xvector["block3"]
-    set_norms(block, lambda: block(ours, None, segments))
-    transit = student.xvector["transit3"]
-    scaled = (third - third.mean(0)) / third.std(0)
-    axes = torch.linalg.eigh(scaled.T @ scaled)[1][:, -transit.linear.out_channels :]
-    ours = fit_transit(transit, block(ours, None, segments), scaled @ axes)
-    norm = student.xvector["out_nonlinear"]
-    reset_norm(norm)
-    set_norms(norm, lambda: norm(ours))
-
-
-def fit_transit(transit: nn.Module, x: Tensor, wanted: Tensor) -> Tensor:
-    """Fit a batch norm, ReLU, and linear layer, and return its outputs.
-
-    Args:
-        transit: the layers.
-        x: (crops, channels, frames) their inputs.
-        wanted: (frames, outputs) values that the outputs are regressed to, as by ``flat``; their
-            mean is left to the next norm.
-    """
-    reset_norm(transit.nonlinear)
-    set_norms(transit, lambda: transit(x))
-    weight, _ = ridge(flat(transit.nonlinear(x)), wanted, FRAME_RIDGE)
-    transit.linear.weight[:, :, 0] = weight
-    return transit(x)
-
-
-def reset_norm(nonlinear: nn.Module) -> None:
-    """Let a batch norm before a ReLU do no more than standardise."""
-    nn.init.ones_(nonlinear.batchnorm.weight)
-    nn.init.constant_(nonlinear.batchnorm.bias, NORM_BIAS)
-
-
-def flat(x: Tensor) -> Tensor:
-    """Return every fourth frame (frames, channels) of (crops, channels, frames)."""
-    return x[:, :, ::4].transpose(1, 2).flatten(0, 1)
-
-
-def set_norms(module: nn.Module, forward: Callable[[], Tensor]) -> None:
-    """Set the statistics of the batch norms inside to those of this pass."""
-    norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm1d)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    forward()
-    for norm in norms:
-        norm.momentum = 0.1
-        norm.eval()
-
-
-def ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Return the weight (outputs, inputs) and bias (outputs,) of a ridge regression."""
-    x_mean = x.double().mean(0)
-    y_mean = y.double().mean(0)
-    centred = x.double() - x_mean
-    gram = centred.T @ centred / len(x)
-    gram += strength * gram.diagonal().mean() * torch.eye(len(gram))
-    weight = torch.linalg.solve(gram, centred.T @ (y.double() - y_mean) / len(x)).T
-    return weight.float(), (y_mean - weight @ x_mean).float()
+def of_least_length(chunks: list[Chunk], crops: int) -> Tensor:
+    """Return this number of crops, (crops, channels, frames)."""
+    shortest = min(chunk.inputs.shape[-1] for chunk in chunks)
+    alike = [chunk.inputs for chunk in chunks if chunk.inputs.shape[-1] == shortest]
+    return torch.cat(alike)[:crops].float()
 
 
 @torch.no_grad()
@@ -267,67 +194,50 @@ def fit_last_layer(student: Campplus, chunks: list[Chunk]) -> None:
     for chunk in chunks:
         student.above(chunk.inputs.float(), None)
     hook.remove()
-    size = dense.linear.out_channels
-    wanted = torch.cat([chunk.targets[:, :size] for chunk in chunks])
+    wanted = torch.cat([chunk.targets for chunk in chunks])
     wanted = F.normalize(wanted, dim=1) * wanted.norm(dim=1).mean()
     dense.linear.weight[:, :, 0], bias = ridge(torch.cat(pooled), wanted, LAST_RIDGE)
+    round_weights(dense.linear)
     # The last norm only adds the bias: the targets are not standardised.
     norm = dense.nonlinear.batchnorm
     norm.running_mean.copy_(-bias)
     norm.running_var.fill_(1.0)
 
 
-def train(student: Campplus, chunks: list[Chunk], steps: int, seed: int) -> None:
-    """Train what is above the first dense block; the statistics of batch norms stay.
+@torch.no_grad()
+def fit_axis(student: Campplus, teacher: Campplus, chunks: list[Chunk]) -> tuple[np.ndarray, float]:
+    """Return weight and bias of the spoof head of the student, by regression to the teacher's axis
+    (before its ReLU).
+    """
+    axis = teacher.spoof_axis
+    assert axis is not None and teacher.options.inner_axis
+    theirs = torch.cat([inner(teacher, chunk.inputs) for chunk in chunks])
+    ours = torch.cat([inner(student, chunk.inputs) for chunk in chunks])
+    scale = ours.std(0) + 1e-5
+    weight, bias = ridge(ours / scale, theirs @ axis.weight[:, None] + axis.bias, AXIS_RIDGE)
+    # with_axis makes an axis of the score of a classifier, which is high for bona fide speech.
+    factor = -AXIS_GAIN / AXIS_SLOPE
+    return (factor * weight[0] / scale).numpy(), AXIS_OFFSET + factor * float(bias)
+
+
+def inner(encoder: Campplus, inputs: Tensor) -> Tensor:
+    """Return the statistics that the inner spoof axis reads, (crops, 2 * channels).
 
     Args:
-        student: is in evaluation mode, with its first block frozen.
-        chunks: crops and what the teacher makes of them.
-        steps: of the optimiser.
-        seed: draws the batches.
+        encoder: whose first block is frozen.
+        inputs: (crops, channels, frames) what its second block is fed.
     """
-    rng = np.random.default_rng(seed)
-    parameters = [one for one in student.parameters() if one.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    shown = 0.0
-    for step in range(steps):
-        rate = min((step + 1) / WARMUP, 0.5 * (1 + np.cos(np.pi * step / steps)))
-        optimiser.param_groups[0]["lr"] = PEAK_RATE * rate
-        inputs, targets = draw(chunks, rng)
-        optimiser.zero_grad()
-        loss, cosine = compare(student.above(inputs.float(), None), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimiser.step()
-        shown += cosine / SHOWN
-        if step % SHOWN == SHOWN - 1:
-            print(f"step {step + 1}: mean cosine to the teacher {shown:.3f}", flush=True)
-            shown = 0.0
-
-
-def draw(chunks: list[Chunk], rng: np.random.Generator) -> Chunk:
-    """Return a batch of crops of the same length, from a few chunks."""
-    length = rng.choice(len(LENGTHS))
-    numbers = rng.choice(np.arange(length, len(chunks), len(LENGTHS)), CHUNKS_IN_BATCH, False)
-    each = BATCH // CHUNKS_IN_BATCH
+    block = encoder.xvector["block2"]
+    transit = encoder.xvector["transit2"]
     parts = []
-    for number in numbers.tolist():
-        rows = torch.from_numpy(rng.choice(CHUNK, each, replace=False))
-        parts.append((chunks[number].inputs[rows], chunks[number].targets[rows]))
-    return Chunk(*(torch.cat(tensors) for tensors in zip(*parts)))
-
-
-def compare(embeddings: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-    """Return the loss of a batch, and the mean cosine of embeddings and targets."""
-    unit = F.normalize(embeddings, dim=1)
-    wanted = F.normalize(targets, dim=1)
-    cosine = (unit * wanted).sum(1).mean()
-    relations = (unit @ unit.T - wanted @ wanted.T).square().mean()
-    return 1 - cosine + RELATIONS * relations, float(cosine.detach())
+    for part in inputs.float().split(8):
+        outputs = transit(block(part, None, Segments.of(part, None, SEGMENT)))
+        parts.append(temporal_statistics(outputs, None, encoder.options.variance_epsilon))
+    return torch.cat(parts)
 
 
 def main() -> None:
-    """Make the crops, train, write the checkpoint."""
+    """Make the crops, fit and train the student, write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table")
     parser.add_argument("out")
@@ -335,29 +245,28 @@ def main() -> None:
     parser.add_argument("--noises", required=True)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--teacher", default="default")
-    parser.add_argument("--crops", type=int, default=12000)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--layers", type=int, nargs=3, default=(12, 3, 1))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--crops", type=int, default=6000)
+    parser.add_argument("--layers", type=int, nargs=3, default=(12, 10, 7))
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
     checkpoint = load_checkpoint(options.teacher)
+    if not checkpoint.specification.encoder_options.get("inner_axis"):
+        raise SasvError(f"{options.teacher}: has no inner spoof axis; see spoof_axis.py")
     utterances = load_utterances(options.table, options.where)
     paths = [utterances.path(row) for row in range(len(utterances))]
-    make = CropMaker(paths, options.noises)
     teacher = frozen(checkpoint)
+    make = CropMaker(paths, options.noises)
     chunks = load_chunks(teacher, make, Path(options.cache), options.crops)
     student = start(checkpoint, tuple(options.layers))
     encoder = spawn_encoder(student).eval()
-    fit_transits(encoder, teacher, chunks[:FITTED_CHUNKS])
+    assert isinstance(encoder, Campplus)
+    fit_layers(encoder, teacher, of_least_length(chunks, FITTED_CROPS))
     fit_last_layer(encoder, chunks)
-    train(encoder, chunks, options.steps, options.seed)
+    weight, bias = fit_axis(encoder, teacher, chunks)
     student.encoder = encoder.state_dict()
-    student.specification.encoder_options["frozen_blocks"] = 0
     student.specification.training["distilled"] = (
         f"from {options.teacher}, on {len(chunks) * CHUNK} crops of {len(paths)} utterances"
     )
-    save_checkpoint(options.out, student)
+    save_checkpoint(options.out, with_axis(student, weight, bias))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,20 @@
 import json
 import os
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from conftest import PUBLISHED_NAMES, SMALL
 from sasv.checkpoints import (
     Checkpoint,
     Specification,
     load_checkpoint,
+    quantised,
     restore_head,
     save_checkpoint,
     spawn_encoder,
@@ -241,6 +244,79 @@ def test_half_precision_halves_the_file_and_keeps_the_embedding(trained, tmp_pat
         entries["conv1.weight"].dtype == torch.float16
         and entries["torchfbank.1.mel_scale.fb"].dtype == torch.float32
     )
+
+
+def test_eight_bits_keep_the_weights(tmp_path):
+    """Each weight is off by at most half a step of its output channel; nothing else changes, and
+    rounding once more changes nothing.
+    """
+    source, small, again = (str(tmp_path / f"{name}.safetensors") for name in ("a", "b", "c"))
+    save_checkpoint(source, make())
+    convert(ConvertOptions(source, small, int8=True))
+    convert(ConvertOptions(small, again, int8=True))
+    one, other = load_checkpoint(source), load_checkpoint(small)
+    for entries, found in ((one.encoder, other.encoder), (one.head, other.head)):
+        assert entries.keys() == found.keys()
+        for key, value in entries.items():
+            assert found[key].dtype == value.dtype
+            if value.ndim > 1 and "torchfbank" not in key:
+                step = value.flatten(1).abs().amax(1) / 127
+                error = (found[key] - value).flatten(1).abs().amax(1)
+                assert bool((error <= 0.501 * step).all())
+            else:
+                assert torch.equal(found[key], value)
+    equal(load_checkpoint(again).encoder, other.encoder)
+    stored = load_file(small)
+    weights = [key for key in one.encoder if key.startswith("conv") and key.endswith(".weight")]
+    assert weights and all(stored[f"encoder.{key}"].dtype == torch.int8 for key in weights)
+    save_checkpoint(again, other)
+    assert load_checkpoint(again).specification.format == one.specification.format
+
+
+@pytest.mark.slow
+def test_eight_bits_keep_the_embedding(trained, tmp_path, voice):
+    source, small = trained / "model.safetensors", tmp_path / "small.safetensors"
+    convert(ConvertOptions(str(source), str(small), int8=True))
+    one, other = (load_model(path, "cpu").embed(voice(20000)) for path in (source, small))
+    assert float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)) > 0.999
+
+
+def test_older_versions_refuse_eight_bits(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "a.safetensors", make())
+    small = tmp_path / "small.safetensors"
+    convert(ConvertOptions(str(tmp_path / "a.safetensors"), str(small), int8=True))
+    monkeypatch.setattr("sasv.models.specification.QUANTISED_FORMAT", 2)
+    with pytest.raises(CheckpointError, match="newer version of sasv"):
+        load_checkpoint(small)
+
+
+def test_eight_bits_without_fitting_scales_are_refused(tmp_path):
+    checkpoint = make()
+    name = "conv1.weight"
+    entries = quantised(checkpoint.encoder)
+    for scale in (None, torch.ones(1)):
+        entries.pop(name + ".scale", None)
+        if scale is not None:
+            entries[name + ".scale"] = scale
+        save_checkpoint(tmp_path / "a.safetensors", replace(checkpoint, encoder=entries))
+        with pytest.raises(CheckpointError, match=f"scales of the 8-bit weights encoder.{name}"):
+            load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"half": True, "result": "b.safetensors"}, "choose one"),
+        ({"result": "b.model"}, "only be stored in a .safetensors file"),
+    ],
+)
+def test_eight_bits_with_what_does_not_go_with_them(tmp_path, words, message):
+    save_checkpoint(tmp_path / "a.safetensors", make())
+    options = {"source": str(tmp_path / "a.safetensors"), "int8": True} | words
+    options["result"] = str(tmp_path / options["result"])
+    with pytest.raises(SasvError, match=message):
+        convert(ConvertOptions(**options))
+    assert not Path(options["result"]).exists()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The model that comes with the package: its size, its card, and its performance without any
+"""The models that come with the package: their size, their cards, and their performance without any
 download.
 """
 
@@ -28,7 +28,7 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "licence", "size"), [(DEFAULT, "Apache-2.0", 15e6), ("compact", "CC-BY-4.0", 3.3e6)]
+    ("name", "licence", "size"), [(DEFAULT, "Apache-2.0", 15e6), ("compact", "Apache-2.0", 3.2e6)]
 )
 def test_default_model_is_small_licensed_and_has_a_model_card(name, licence, size):
     path = resolve(name)
@@ -44,12 +44,22 @@ def test_default_model_is_small_licensed_and_has_a_model_card(name, licence, siz
 
 
 @pytest.mark.slow
-def test_default_model_separates_speakers_and_spoofs():
-    verifier = load_model(DEFAULT, "cpu").verifier()
+@pytest.mark.parametrize("name", [DEFAULT, "compact"])
+def test_the_models_separate_speakers_and_spoofs(name):
+    verifier = load_model(name, "cpu").verifier()
     assert verifier.three_way.calibration.spoof_axis
     assert verifier.three_way.calibration.costs.name == "a-dcf-paper"
     notice = (Path(__file__).parents[2] / "NOTICE").read_text()
     assert "3D-Speaker" in notice and "Apache License" in notice
+    assert f"src/sasv/weights/{name}.safetensors is a modification" in notice
+
+
+def test_compact_is_a_smaller_network_and_not_only_a_smaller_file():
+    sizes = {
+        name: sum(value.numel() for value in load_checkpoint(name).encoder.values())
+        for name in (DEFAULT, "compact")
+    }
+    assert sizes["compact"] < 0.45 * sizes[DEFAULT]
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from sasv.core.options import Count, CropCount, CropSeconds, Range
 from sasv.core.part_options import checked
 
 FORMAT = 2
+QUANTISED_FORMAT = 3
+"""The same, of a file with 8-bit weights, which older versions cannot read."""
 DEEPEST = 64
 """Maximum depth of nesting in the JSON of a specification."""
 FORMAT_1_NAMES = {"sizes": "encoder_options", "rate": "sample_rate"}
@@ -132,7 +134,7 @@ class Specification:
     @classmethod
     def _from_values(cls, values: dict[str, Any], name: str) -> "Specification":
         version = checked(values.get("format", 1), int, "format of the specification")
-        if version > FORMAT:
+        if version > QUANTISED_FORMAT:
             raise CheckpointError(
                 f"{name}: written by a newer version of sasv (format {version}); upgrade with pip "
                 "install -U sasv"

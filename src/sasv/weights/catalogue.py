@@ -59,7 +59,7 @@ def catalogue() -> dict[str, Entry]:
     """Return the entry of each name, those of sasv first."""
     ours = (
         bundled(DEFAULT, encoder="campplus", licence="Apache-2.0"),
-        bundled("compact", encoder="ecapa-tdnn", licence="CC-BY-4.0"),
+        bundled("compact", encoder="campplus", licence="Apache-2.0"),
     )
     return {entry.name: entry for entry in (*ours, *released(), *public())}
 
