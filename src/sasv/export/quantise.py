@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sasv.core.errors import MissingExtra, SasvError
+from sasv.export.rounding import corrected, input_means
 from sasv.runtime.model import new_session, onnx_runtime, run_session
 from sasv.runtime.record import EMBEDDING, LENGTHS, SAMPLES
 
@@ -38,6 +39,9 @@ PROBES = 8
 PROBE_SAMPLES = 64_000
 """The distance is measured on the beginnings of some recordings."""
 
+MEANS = 16
+"""Other recordings, on whose beginnings the mean inputs of layers are measured."""
+
 
 def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Iterator[Any]:
     """Yield quantised forms of an ONNX model, each with fewer layers in eight bits, and closer to
@@ -58,8 +62,10 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Iterato
             f"no layer of this network has {FEWEST_WEIGHTS} weights, so that eight bits would save "
             "nothing; export it without --int8"
         )
-    whole = _quantised(proto, nodes, waves)
-    distance = _distance_from(proto, [wave[:PROBE_SAMPLES] for wave in waves[:PROBES]])
+    probes = [wave[:PROBE_SAMPLES] for wave in waves]
+    means = input_means(proto, nodes, probes[PROBES:][:MEANS] or probes)
+    whole = _quantised(corrected(proto, nodes, means), nodes, waves)
+    distance = _distance_from(proto, probes[:PROBES])
     groups = by_sensitivity(whole, proto, nodes, distance)
     rest = nodes
     shift = distance(whole)
@@ -79,7 +85,7 @@ def quantised(proto: Any, frontend: str, waves: Sequence[np.ndarray]) -> Iterato
                 f"{len(rest)} of {len(nodes)} layers compute in eight bits, which moves the "
                 f"embeddings by {shift:.4f} of their length"
             )
-            yield halved(_quantised(proto, rest, waves), frontend)
+            yield halved(_quantised(corrected(proto, rest, means), rest, waves), frontend)
 
 
 def _quantised(proto: Any, names: Sequence[str], waves: Sequence[np.ndarray]) -> Any:
@@ -109,6 +115,7 @@ def _quantised(proto: Any, names: Sequence[str], waves: Sequence[np.ndarray]) ->
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QUInt8,  # QInt8 would overflow on processors without VNNI
+                extra_options={"WeightSymmetric": True},  # as sasv.export.rounding expects
             )
         finally:
             root.setLevel(level)
