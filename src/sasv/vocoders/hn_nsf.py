@@ -22,6 +22,10 @@ BANDS = 80
 WIDTH = 64
 SINES = 8
 ORDER = 31
+CPU_CHUNK = 8192
+"""Samples that a CPU filters at once. A new tensor of a whole recording for each layer takes as long
+as the convolutions, because the operating system provides its memory anew each time.
+"""
 
 
 class _Conv(nn.Conv1d):
@@ -122,9 +126,24 @@ class _Block(nn.Module):
     def forward(self, signal: Tensor, context: Tensor) -> Tensor:
         hidden = torch.tanh(self.l_ff_1(signal.transpose(1, 2))).transpose(1, 2)
         for convolution in self.l_convs:
-            hidden = hidden + convolution(hidden) + context
+            self.add(hidden, convolution, context)
         hidden = torch.tanh(self.l_ff_2((hidden * self.scale).transpose(1, 2)))
         return signal + torch.tanh(self.l_ff_3(hidden)).transpose(1, 2)
+
+    def add(self, hidden: Tensor, convolution: _Conv, context: Tensor) -> None:
+        """Add a causal convolution of ``hidden`` and the context to it, in place.
+
+        The end comes first, since a convolution reads only what is before it.
+        """
+        samples = hidden.shape[2]
+        size = CPU_CHUNK if hidden.device.type == "cpu" else samples
+        past, _ = convolution.sides
+        for start in reversed(range(0, samples, size)):
+            chunk = hidden[:, :, start : start + size]
+            skipped = min(start, past)
+            filtered = convolution(hidden[:, :, start - skipped : start + size])
+            chunk += filtered[:, :, skipped:]
+            chunk += context[:, :, start : start + size]
 
 
 def sinc_filters(cut: Tensor) -> tuple[Tensor, Tensor]:
