@@ -16,7 +16,6 @@ import numpy as np
 import pyworld
 import torch
 
-from anchored_block import NOISE_SHARE, SAMPLES, fitted
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
 from sasv.batches.augment import Augmenter
@@ -28,6 +27,10 @@ from sasv.encoders.pooling import temporal_statistics
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
 
+SAMPLES = 200 * 160 + 240
+"""Of a crop of 2 s; 200 frames."""
+NOISE_SHARE = 0.35
+"""Share of the crops through a codec with noise or another level."""
 CODECS = ("8khz", "mulaw", "alaw", "amr", "mp3", "opus", "resampled")
 """Bona fide speech passes through each; G.722 is kept for checks."""
 PLAIN_CONDITIONS = 2
@@ -94,6 +97,11 @@ class Maker:
         if rng.random() < NOISE_SHARE:
             wave = self.noise(wave, rng)
         return transmit(wave.astype(np.float32), codec, rng)
+
+
+def fitted(wave: np.ndarray) -> np.ndarray:
+    """Return float32 samples, as many as a crop has."""
+    return np.resize(np.asarray(wave, np.float32)[:SAMPLES], SAMPLES)
 
 
 def pick(waves: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
