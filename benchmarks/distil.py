@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyworld
 import soxr
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anchored_block import NOISE_SHARE, world
 from merged_layers import fit_layers, ridge, round_weights
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
@@ -33,7 +33,7 @@ from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.masks import Segments
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
-from spoof_axis import AXIS_OFFSET, AXIS_SLOPE, with_axis
+from spoof_axis import AXIS_OFFSET, AXIS_SLOPE, NOISE_SHARE, with_axis
 
 RATE = 16000
 FROZEN_BLOCKS = 1
@@ -116,6 +116,24 @@ class CropMaker:
             wave = self.noise(wave, rng)
         codec = CODECS[rng.integers(len(CODECS))]
         return transmit(wave, codec, rng) if codec else wave
+
+
+def world(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a copy by WORLD: as it is, with a coarser spectral envelope or aperiodicity, or with
+    another pitch.
+    """
+    f0, envelope, aperiodicity = pyworld.wav2world(wave.astype(np.float64), 16000)
+    size = 2 * (envelope.shape[1] - 1)
+    kind = rng.integers(4)
+    if kind == 1:
+        coded = pyworld.code_spectral_envelope(envelope, 16000, int(rng.integers(24, 61)))
+        envelope = pyworld.decode_spectral_envelope(coded, 16000, size)
+    elif kind == 2:
+        coded = pyworld.code_aperiodicity(aperiodicity, 16000)
+        aperiodicity = pyworld.decode_aperiodicity(coded, 16000, size)
+    elif kind == 3:
+        f0 = f0 * 2 ** rng.uniform(-1 / 12, 1 / 12)
+    return np.asarray(pyworld.synthesize(f0, envelope, aperiodicity, 16000))
 
 
 def frozen(checkpoint: Checkpoint) -> Campplus:

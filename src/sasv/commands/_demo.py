@@ -56,7 +56,7 @@ def demo(options: DemoOptions) -> Reproduction:
     """Run the demonstration; return the cells of its table, with what it shows as their text."""
     started = time.monotonic()
     if not options.corpus:
-        first_minute(Path(options.out) / "first", options.device)
+        first_minute(options.device)
     results = reproduce(
         ReproduceOptions(
             **vars(options),  # every option of the demonstration is also an option of reproduce

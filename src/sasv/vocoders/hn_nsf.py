@@ -23,8 +23,8 @@ WIDTH = 64
 SINES = 8
 ORDER = 31
 CPU_CHUNK = 8192
-"""Samples that a CPU filters at once. A new tensor of a whole recording for each layer takes as long
-as the convolutions, because the operating system provides its memory anew each time.
+"""Samples that a CPU filters at once. A new tensor of a whole recording for each layer takes as
+long as the convolutions, because the operating system provides its memory anew each time.
 """
 
 
