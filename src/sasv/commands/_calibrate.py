@@ -93,7 +93,7 @@ class CalibrateOptions(Options):
     enrolled: str = ""
     model: str = ""
     model_out: str = ""
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, Annotated[float, Range()]] = field(default_factory=dict)
 
 
 def calibrate(options: CalibrateOptions) -> Backend:
