@@ -126,6 +126,7 @@ class _Block(nn.Module):
     def forward(self, signal: Tensor, context: Tensor) -> Tensor:
         hidden = torch.tanh(self.l_ff_1(signal.transpose(1, 2))).transpose(1, 2)
         for convolution in self.l_convs:
+            assert isinstance(convolution, _Conv)
             self.add(hidden, convolution, context)
         hidden = torch.tanh(self.l_ff_2((hidden * self.scale).transpose(1, 2)))
         return signal + torch.tanh(self.l_ff_3(hidden)).transpose(1, 2)
