@@ -8,7 +8,6 @@ merged_layers), the last layer to its embeddings, and the spoof axis to its spoo
 are used, and nothing is drawn at random but the crops.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +27,10 @@ from sasv.batches.augment import Augmenter
 from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.core.errors import SasvError
 from sasv.encoders import make_encoder
-from sasv.encoders.campplus import SEGMENT, Campplus
-from sasv.encoders.pooling import temporal_statistics
-from sasv.frontends.masks import Segments
+from sasv.encoders.campplus import Campplus
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
-from spoof_axis import AXIS_OFFSET, AXIS_SLOPE, NOISE_SHARE, with_axis
+from spoof_axis import AXIS_OFFSET, AXIS_SLOPE, NOISE_SHARE, training_parser, with_axis
 
 RATE = 16000
 FROZEN_BLOCKS = 1
@@ -245,22 +242,12 @@ def inner(encoder: Campplus, inputs: Tensor) -> Tensor:
         encoder: whose first block is frozen.
         inputs: (crops, channels, frames) what its second block is fed.
     """
-    block = encoder.xvector["block2"]
-    transit = encoder.xvector["transit2"]
-    parts = []
-    for part in inputs.float().split(8):
-        outputs = transit(block(part, None, Segments.of(part, None, SEGMENT)))
-        parts.append(temporal_statistics(outputs, None, encoder.options.variance_epsilon))
-    return torch.cat(parts)
+    return torch.cat([encoder.above_but_last(part, None)[1] for part in inputs.float().split(8)])
 
 
 def main() -> None:
-    """Make the crops, fit and train the student, write the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table")
-    parser.add_argument("out")
-    parser.add_argument("--where", default="split=train;label=bonafide")
-    parser.add_argument("--noises", required=True)
+    """Make the crops, fit the student, write the checkpoint."""
+    parser = training_parser(__doc__)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--teacher", default="default")
     parser.add_argument("--crops", type=int, default=6000)

@@ -22,8 +22,7 @@ from sasv.batches.augment import Augmenter
 from sasv.calibration.backend import logistic_regression
 from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.core.errors import SasvError
-from sasv.encoders.campplus import DILATIONS, Campplus
-from sasv.encoders.pooling import temporal_statistics
+from sasv.encoders.campplus import Campplus
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
 
@@ -139,8 +138,7 @@ def pooled(encoder: Campplus, crops: list[Crop]) -> np.ndarray:
     """Return the inputs of the classifier, (crops, inputs), as the encoder computes them."""
     waves = torch.from_numpy(np.stack([crop.wave for crop in crops]))
     features, _ = encoder.features(waves)
-    inputs, mask = encoder.below(features, None)
-    return temporal_statistics(inputs, mask, encoder.options.variance_epsilon).numpy()
+    return encoder.above_but_last(*encoder.below(features, None))[1].numpy()
 
 
 def fit(inputs: np.ndarray, spoofed: np.ndarray) -> tuple[np.ndarray, float]:
@@ -179,22 +177,26 @@ def with_axis(checkpoint: Checkpoint, weight: np.ndarray, bias: float) -> Checkp
     return checkpoint
 
 
-def main() -> None:
-    """Make the crops, fit the classifier, write the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def training_parser(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options about the training speech and the result."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("table")
     parser.add_argument("out")
     parser.add_argument("--where", default="split=train;label=bonafide")
     parser.add_argument("--noises", required=True)
+    return parser
+
+
+def main() -> None:
+    """Make the crops, fit the classifier, write the checkpoint."""
+    parser = training_parser(__doc__)
     parser.add_argument("--init", default="campplus-zh-en")
     parser.add_argument("--utterances", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.init)
-    encoder_options = checkpoint.specification.encoder_options
-    if encoder_options.get("spoof_axis"):
+    if checkpoint.specification.encoder_options.get("spoof_axis"):
         raise SasvError(f"{options.init}: has a spoof axis already; give the network without it")
-    encoder_options["frozen_blocks"] = len(DILATIONS) - 1  # ``below`` ends before the last block
     encoder = spawn_encoder(checkpoint).eval()
     table = load_utterances(options.table, options.where)
     make = Maker(options.noises)

@@ -4,13 +4,42 @@ from pathlib import Path
 
 import numpy as np
 
+from sasv.audio.speech import SpeechActivity
+from sasv.calibration import ThreeWay
+from sasv.calibration.backend import Linear
+from sasv.calibration.narrow_band import NarrowBand
 from sasv.decision import SpeechLimits
+from sasv.metrics import COST_MODELS
 from sasv.models import Specification
 from sasv.runtime.record import KEY, Record
 
 RATE = 16000
 THRESHOLD = 0.98
 ANYTHING = SpeechLimits(min_enrolment=0, min_test=0, min_bandwidth=0)
+
+
+def all_speech(wave, rate=RATE):
+    """The activity of a recording that is speech from its beginning to its end: buzzing is not
+    detected as speech.
+    """
+    return SpeechActivity(len(wave) / rate, -20.0, ((0.0, len(wave) / rate),))
+
+
+def telephone_calibration(spoof_axis=False):
+    """Return a calibration whose LLR of the speaker is 3 for trials of which both sides are
+    narrow-band, and 2 for those of which one is.
+    """
+    narrow = NarrowBand(5000.0, Linear(["score"], [1e-9], 2.0), Linear(["score"], [1e-9], 3.0))
+    return ThreeWay(
+        speaker=Linear(["score"], [1.0], -5.0),
+        spoof=Linear(["cm_score"], [1.0], 2.0),
+        share=1.0,
+        bound=5.0,
+        ranges={},
+        costs=COST_MODELS["asvspoof5"],
+        spoof_axis=spoof_axis,
+        narrow=narrow,
+    )
 
 
 def toy_model(path: Path, **decision) -> Path:

@@ -11,6 +11,8 @@ from sasv.encoders.memory_format import (
     ChannelsLastBatchNorm1d,
     ChannelsLastConv1d,
     concatenated,
+    same_convolution,
+    same_norm,
     use_channels_last,
 )
 
@@ -54,14 +56,14 @@ def test_channels_last_keeps_the_state_dict_and_parameter_order():
 def test_a_convolution_is_the_same(options):
     layer = nn.Conv1d(8, 12, **options)
     x = torch.randn(2, 8, 31)
-    output = ChannelsLastConv1d.of(layer)(x)
+    output = same_convolution(ChannelsLastConv1d, layer)(x)
     torch.testing.assert_close(output, layer(x))
     assert output.unsqueeze(2).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_batch_norm_in_training_is_the_same_and_shares_its_statistics():
     layer = nn.BatchNorm1d(6).train()
-    twin = ChannelsLastBatchNorm1d.of(copy.deepcopy(layer))
+    twin = same_norm(ChannelsLastBatchNorm1d, copy.deepcopy(layer))
     for shape in ((5, 6, 7), (5, 6)):
         x = torch.randn(shape)
         torch.testing.assert_close(twin(x), layer(x))

@@ -10,21 +10,17 @@ import sasv.runtime.embedder
 from conftest import buzz, preset
 from sasv.audio import write_audio
 from sasv.audio.codecs import transmit
-from sasv.audio.speech import SpeechActivity
-from sasv.calibration import ThreeWay
-from sasv.calibration.backend import Linear
-from sasv.calibration.narrow_band import NarrowBand
 from sasv.checkpoints import Checkpoint, save_checkpoint
 from sasv.commands import EvaluateOptions, evaluate
 from sasv.decision import ANY_SPEECH, CalibratedHead, Verifier
 from sasv.embeddings.model import load_model
 from sasv.encoders import make_encoder
-from sasv.metrics import COST_MODELS
 from sasv.models import Specification
 from sasv.runtime.verifier import Verifier as Runtime
 from sasv.runtime.verifier import Voiceprint
 from sasv.scores import SpoofHead
 from sasv.tables import Scores, Table
+from toy import all_speech, telephone_calibration
 
 MEMBERS = {"w": ["a0", "a1"], "n": ["b0~p", "b1~p"]}
 TESTED = ("a2", "a2~p", "b2", "b2~p")
@@ -32,27 +28,14 @@ TESTED = ("a2", "a2~p", "b2", "b2~p")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A checkpoint of an encoder with an inner axis. With two narrow-band sides, the LLR of the
-    speaker is 3, with one 2.
-    """
+    """A checkpoint of an encoder with an inner axis, and a calibration for the telephone."""
     torch.manual_seed(0)
     options = preset("campplus", "test") | {"spoof_axis": True, "inner_axis": True}
     encoder = make_encoder("campplus", options).eval()
-    narrow = NarrowBand(5000.0, Linear(["score"], [1e-9], 2.0), Linear(["score"], [1e-9], 3.0))
-    calibration = ThreeWay(
-        speaker=Linear(["score"], [1.0], -5.0),
-        spoof=Linear(["cm_score"], [1.0], 2.0),
-        share=1.0,
-        bound=5.0,
-        ranges={},
-        costs=COST_MODELS["asvspoof5"],
-        spoof_axis=True,
-        narrow=narrow,
-    )
     last = torch.zeros(encoder.dimension)
     last[-1] = -1.0
     head = {"spoof_head.weight": last, "spoof_head.bias": torch.zeros(())}
-    three_way = CalibratedHead(SpoofHead(last.numpy()), calibration)
+    three_way = CalibratedHead(SpoofHead(last.numpy()), telephone_calibration(spoof_axis=True))
     specification = Specification(**encoder.description())
     specification.decision = Verifier(three_way=three_way, limits=ANY_SPEECH).decision_record()
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
@@ -63,12 +46,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def protocol(tmp_path, monkeypatch):
     """Two buzzing "speakers", one of whom is enrolled by telephone; buzzing counts as speech."""
-
-    def all_of_it(wave, rate):
-        seconds = len(wave) / rate
-        return SpeechActivity(seconds, -10.0, ((0.0, seconds),))
-
-    monkeypatch.setattr(sasv.runtime.embedder, "net_speech", all_of_it)
+    monkeypatch.setattr(sasv.runtime.embedder, "net_speech", all_speech)
     (tmp_path / "audio").mkdir()
     rng = np.random.default_rng(0)
     lines = ["utterance\tpath\tspeaker\tlabel"]

@@ -7,24 +7,16 @@ import pytest
 
 from conftest import buzz
 from sasv.audio import write_audio
-from sasv.audio.speech import SpeechActivity
 from sasv.core.errors import SasvError, Undecided
 from sasv.decision import Outcome, Recording, SpeechLimits
 from sasv.runtime import Verifier, embedder
 from sasv.runtime.embedder import Extraction, self_agreement
 from sasv.runtime.windows import together
 from serving import enrol, wav
-from toy import ANYTHING, RATE, toy_model
+from toy import ANYTHING, RATE, all_speech, toy_model
 
 CHECKED = replace(ANYTHING, min_snr=-99.0, min_self_agreement=0.9, min_narrow_self_agreement=0.9)
 SEVERAL = "more_than_one_speaker"
-
-
-def all_speech(wave, rate=RATE):
-    """The activity of a recording that is speech from its beginning to its end: buzzing is not
-    detected as speech.
-    """
-    return SpeechActivity(len(wave) / rate, -20.0, ((0.0, len(wave) / rate),))
 
 
 def of_two(ann, eve, seed=5):

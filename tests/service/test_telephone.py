@@ -10,17 +10,12 @@ import pytest
 import sasv.runtime.embedder
 from conftest import buzz
 from sasv.audio.codecs import transmit
-from sasv.audio.speech import SpeechActivity
-from sasv.calibration import ThreeWay
-from sasv.calibration.backend import Linear
-from sasv.calibration.narrow_band import NarrowBand
 from sasv.decision import CalibratedHead
-from sasv.metrics import COST_MODELS
 from sasv.runtime.model import OnnxModel
 from sasv.runtime.verifier import Verifier
 from sasv.scores import SpoofHead
 from serving import wav
-from toy import RATE, toy_model
+from toy import RATE, all_speech, telephone_calibration, toy_model
 
 
 @pytest.fixture
@@ -29,22 +24,8 @@ def model(tmp_path, monkeypatch):
     counts as speech.
     """
     pytest.importorskip("onnx", reason="onnx is not installed")
-
-    def all_of_it(wave, rate=RATE):
-        return SpeechActivity(len(wave) / rate, -10.0, ((0.0, len(wave) / rate),))
-
-    monkeypatch.setattr(sasv.runtime.embedder, "net_speech", all_of_it)
-    narrow = NarrowBand(5000.0, Linear(["score"], [1e-9], 2.0), Linear(["score"], [1e-9], 3.0))
-    calibration = ThreeWay(
-        speaker=Linear(["score"], [1.0], -5.0),
-        spoof=Linear(["cm_score"], [1.0], 2.0),
-        share=1.0,
-        bound=5.0,
-        ranges={},
-        costs=COST_MODELS["asvspoof5"],
-        narrow=narrow,
-    )
-    three_way = CalibratedHead(SpoofHead(np.full(24, 0.1)), calibration)
+    monkeypatch.setattr(sasv.runtime.embedder, "net_speech", all_speech)
+    three_way = CalibratedHead(SpoofHead(np.full(24, 0.1)), telephone_calibration())
     limits = {"min_enrolment": 0, "min_test": 0, "min_snr": -99.0}
     path = tmp_path / "toy.onnx"
     return OnnxModel(toy_model(path, three_way=three_way.to_record(), speech=limits), 1)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sasv.calibration.backend import Linear, fit_linear
-from sasv.calibration.narrow_band import NarrowBand, fit_speaker
+from sasv.calibration.narrow_band import SCORE, NarrowBand, fit_speaker
 from sasv.core.errors import SasvError
 from sasv.core.part_options import parse_options
 from sasv.metrics.costs import CostModel
@@ -22,7 +22,6 @@ from sasv.metrics.curve import SPOOF, TARGET
 from sasv.scores.quality import BANDWIDTH, ENROLMENT_BANDWIDTH, Bandwidths
 from sasv.scores.spoofing import Evidence
 
-SCORE = "score"
 CM_SCORE = "cm_score"
 NORM = "norm"
 SHARES = np.linspace(0, 1, 21)
@@ -94,8 +93,8 @@ class ThreeWay:
         }
         object.__setattr__(self, "known", known)
         numbers = [self.share, self.bound]
-        speaker = [self.speaker, *([] if self.narrow is None else self.narrow.lines.values())]
-        for part in (*speaker, self.spoof):
+        parts = parts_of(self.speaker, self.narrow, self.spoof)
+        for part, _ in parts:
             numbers += [*part.weights, part.offset]
         for one in known.values():
             numbers += [one.low, one.high, one.spread]
@@ -103,7 +102,7 @@ class ThreeWay:
             raise SasvError(
                 "the three-way calibration is invalid; make it again with sasv calibrate"
             )
-        for part, column in (*((one, SCORE) for one in speaker), (self.spoof, CM_SCORE)):
+        for part, column in parts:
             if part.columns != [column] or len(part.weights) != 1:
                 raise SasvError(f"the three-way calibration must use only the column {column}")
         if set(known) - {CM_SCORE, NORM}:
@@ -197,8 +196,7 @@ def fit_three_way(
     speaker, narrow = fit_speaker(scores[bona_fide], labels[bona_fide], bandwidths)
     classes = np.where(bona_fide, TARGET, SPOOF)
     spoof = fit_linear({CM_SCORE: cm_scores}, classes, EVEN)
-    lines = [speaker, *([] if narrow is None else narrow.lines.values())]
-    for part, column in (*((line, SCORE) for line in lines), (spoof, CM_SCORE)):
+    for part, column in parts_of(speaker, narrow, spoof):
         if part.weights[0] <= 0:
             raise SasvError(
                 f"{source}: a higher {column} does not mean a more likely target there; check the "
@@ -213,6 +211,14 @@ def fit_three_way(
     share = held_out_share(cm_scores, classes, np.asarray(groups), bound)
     plain = {name: vars(one) for name, one in ranges.items()}
     return ThreeWay(speaker, spoof, share, bound, plain, costs, source, spoof_axis, narrow)
+
+
+def parts_of(speaker: Linear, narrow: NarrowBand | None, spoof: Linear) -> list[tuple[Linear, str]]:
+    """Return the linear parts of a calibration, each with the column that it maps."""
+    lines = [speaker]
+    if narrow is not None:
+        lines += narrow.lines.values()
+    return [*((line, SCORE) for line in lines), (spoof, CM_SCORE)]
 
 
 def without_axis(scores: np.ndarray, cm_scores: np.ndarray) -> np.ndarray:

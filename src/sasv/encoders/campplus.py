@@ -316,17 +316,25 @@ class Campplus(Encoder):
     def above(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the embeddings (batch, dimension) of what ``below`` returned."""
         parts = self.xvector
-        epsilon = self.options.variance_epsilon
         blocks = range(self.options.frozen_blocks + 1, len(DILATIONS) + 1)
         inner = None
         if self.options.inner_axis:
-            x = self._blocks(x, mask, blocks[:-1])
-            inner = temporal_statistics(x, mask, epsilon)
+            x, inner = self.above_but_last(x, mask)
             blocks = blocks[-1:]
         x = self._blocks(x, mask, blocks)
-        pooled = temporal_statistics(parts["out_nonlinear"](x), mask, epsilon)
+        pooled = self._pooled(parts["out_nonlinear"](x), mask)
         embeddings = parts["dense"](pooled[:, :, None]).squeeze(2)
         return embeddings if self.spoof_axis is None else self.spoof_axis(embeddings, inner)
+
+    def above_but_last(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what the last dense block is fed, (batch, channels, frames), and its mean and
+        standard deviation over time, (batch, 2 * channels), for what ``below`` returned.
+        """
+        x = self._blocks(x, mask, range(self.options.frozen_blocks + 1, len(DILATIONS)))
+        return x, self._pooled(x, mask)
+
+    def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return temporal_statistics(x, mask, self.options.variance_epsilon)
 
     def _blocks(self, x: Tensor, mask: Tensor | None, numbers: range) -> Tensor:
         """Pass through the dense blocks of these numbers."""

@@ -54,13 +54,6 @@ class Pointwise(nn.Conv1d):
     With a thousand channels, the product takes two thirds of the time of the convolution.
     """
 
-    @classmethod
-    def of(cls, layer: nn.Conv1d) -> "Pointwise":
-        """Return an equivalent of ``layer``, a convolution of width one, with the same
-        parameters.
-        """
-        return same_convolution(cls, layer)
-
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
 
@@ -85,7 +78,7 @@ def prepare_for_inference(encoder: Encoder) -> None:
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv1d and _is_pointwise(child):
-                parent.register_module(name, Pointwise.of(child))
+                parent.register_module(name, same_convolution(Pointwise, child))
 
 
 def _normed(parent: nn.Module) -> list[tuple[str, str]]:

@@ -56,11 +56,6 @@ def same_norm(kind: type[Norm], layer: nn.BatchNorm1d | nn.BatchNorm2d) -> Norm:
 class ChannelsLastConv1d(nn.Conv1d):
     """Convolution over (batch, channels, frames) that is computed in the channels-last format."""
 
-    @classmethod
-    def of(cls, layer: nn.Conv1d) -> "ChannelsLastConv1d":
-        """Return an equivalent of ``layer``, whose padding is zeros, with the same parameters."""
-        return same_convolution(cls, layer)
-
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding if isinstance(self.padding, str) else (0, *self.padding)
         return F.conv2d(
@@ -79,11 +74,6 @@ class ChannelsLastBatchNorm1d(nn.BatchNorm1d):
     of its input.
     """
 
-    @classmethod
-    def of(cls, layer: nn.BatchNorm1d) -> "ChannelsLastBatchNorm1d":
-        """Return an equivalent of ``layer`` with the same parameters and statistics."""
-        return same_norm(cls, layer)
-
     def _check_input_dim(self, input: Tensor) -> None:
         return
 
@@ -101,9 +91,9 @@ def use_channels_last(encoder: nn.Module) -> None:
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv1d and child.padding_mode == "zeros":
-                parent.register_module(name, ChannelsLastConv1d.of(child))
+                parent.register_module(name, same_convolution(ChannelsLastConv1d, child))
             elif type(child) is nn.BatchNorm1d:
-                parent.register_module(name, ChannelsLastBatchNorm1d.of(child))
+                parent.register_module(name, same_norm(ChannelsLastBatchNorm1d, child))
 
 
 def concatenated(parts: list[Tensor]) -> Tensor:

@@ -204,6 +204,10 @@ class Embedder:
         wave = np.resize(wave, max(len(wave), size))
         starts = np.linspace(0, len(wave) - size, self.extraction.crops).astype(int)
         crops = [wave[start : start + size] for start in starts]
+        return self._embed_in_batches(crops)
+
+    def _embed_in_batches(self, crops: list[np.ndarray]) -> np.ndarray:
+        """Return the embeddings (crops, dimension) of any number of crops."""
         return np.concatenate(
             [
                 self.embed_whole(crops[first : first + CROPS_AT_ONCE])
@@ -274,12 +278,7 @@ class Embedder:
         count = int(net_seconds / SPEAKER_SECONDS)
         if count < 2:
             return None
-        windows = np.array_split(wave, count)
-        vectors = [
-            self.embed_whole(windows[first : first + CROPS_AT_ONCE])
-            for first in range(0, count, CROPS_AT_ONCE)
-        ]
-        return self_agreement(np.concatenate(vectors))
+        return self_agreement(self._embed_in_batches(np.array_split(wave, count)))
 
     def bandwidth(self, speech: Speech, channel: str = AUTO) -> float | None:
         """Return the highest frequency in the speech of a recording, in Hz, as a verification
