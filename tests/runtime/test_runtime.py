@@ -15,7 +15,7 @@ from conftest import buzz
 from sasv.audio import write_audio
 from sasv.cli import main
 from sasv.core.errors import AudioError, CheckpointError, SasvError, Undecided
-from sasv.decision import Outcome, SpeechLimits
+from sasv.decision import Outcome, Recording, SpeechLimits
 from sasv.models import Specification
 from sasv.runtime import Verifier, Voiceprint
 from sasv.runtime.embedder import Extraction
@@ -97,6 +97,24 @@ def test_voiceprints_are_kept(verifier, tmp_path):
         (tmp_path / "broken.json").write_text(broken)
         with pytest.raises(SasvError, match="this is not a voiceprint"):
             Voiceprint.load(tmp_path / "broken.json")
+
+
+def test_all_measurements_of_a_voiceprint_are_kept(verifier):
+    """So a decision has the same reasons after a restart: here, that the enrolment was quiet."""
+    measured = Recording(
+        "a.wav", np.ones(24, np.float32), 2.0, 1.5, 0.75, -55.0, 20.0, 0.01, 7e3, 0.8
+    )
+    assert not any(value is None for value in vars(measured).values())
+    voiceprint = Voiceprint((measured,), verifier.embedder.fingerprint)
+    again = Voiceprint.from_json(voiceprint.to_json())
+    (kept,) = again.recordings
+    assert vars(replace(kept, vector=None)) == vars(replace(measured, vector=None))
+    speech = buzz(2 * RATE, 112)
+    decision = verifier.verify(again, speech)
+    assert decision == verifier.verify(voiceprint, speech)
+    assert "quiet_recording" in [reason.code for reason in decision.reasons]
+    silent = Voiceprint((replace(measured, level=-np.inf),), "m")
+    assert Voiceprint.from_json(silent.to_json()).recordings[0].level is None
 
 
 @pytest.mark.parametrize("pieces", [160, 4000, 50000])

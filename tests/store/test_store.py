@@ -20,6 +20,7 @@ from sasv.cli import main
 from sasv.core.errors import SasvError
 from sasv.decision import Recording, Verifier
 from sasv.runtime import Voiceprint
+from sasv.service.state import ServiceState
 from sasv.store import DuplicateVoice, VoiceprintStore
 from sasv.store.keys import key_text, new_key, read_key, write_key
 
@@ -186,6 +187,50 @@ def test_deletion_optout_expiry_and_export(store, now, address):
     assert store.verify() > 0
     rows = contents(address)["audit"]
     assert not {"ann", "bob", "eve"} & {str(cell) for row in rows for cell in row}
+
+
+def test_whatever_removes_a_speaker_removes_what_a_service_keeps(store, now):
+    """The record of the speaker, and every response that names the speaker as a whole word."""
+    state = ServiceState(store.database, store.clock)
+    for way in (store.delete, store.opt_out, lambda name: store.sweep()):
+        for name, expires in (("ann", now[0] + 10), ("anna", None), ("Ann", None)):
+            assert state.add_speaker("default", name, f"form of {name}", expires)
+            store.add(voiceprint(name), expires=expires)
+        candidates = [{"speaker": "anna"}, {"speaker": "ann"}]
+        for number, (about, body) in enumerate(
+            (
+                ("ann", {"outcome": "accept"}),
+                ("", {"candidates": candidates}),
+                ("bob", {"detail": "this voice is already enrolled as ann"}),
+                ("", {"candidates": candidates[:1]}),
+                ("", {"candidates": [{"speaker": "Ann"}]}),
+            )
+        ):
+            state.claim("key", f"n{number}", "digest", "default", about, 1e6)
+            state.keep_answer("key", f"n{number}", 200, body, 100)
+        held = store.export("ann")
+        assert held["service"]["consent"] == "form of ann"
+        assert [one.get("body") for one in held["responses"]] == [{"outcome": "accept"}, None, None]
+        now[0] += 10
+        assert state.speaker("default", "ann") is None
+        assert sorted(state.speakers("default")) == ["Ann", "anna"]
+        assert store.speakers() == ["Ann", "anna"]
+        way("ann")
+        held = store.export("ann")
+        assert (held["service"], held["responses"], held["voiceprints"]) == (None, [], [])
+        assert store.database.execute("SELECT name FROM service_answers ORDER BY name") == [
+            ("n3",),
+            ("n4",),
+        ]
+        assert store.of("anna") and store.export("anna")["service"]
+        for name in ("anna", "Ann"):
+            store.delete(name)
+        store.database.execute("DELETE FROM optouts")
+
+
+def test_an_expiry_that_has_passed_is_refused(store, now):
+    with pytest.raises(SasvError, match="would have expired already"):
+        store.add(voiceprint("ann"), expires=now[0])
 
 
 @pytest.mark.parametrize(
@@ -364,7 +409,7 @@ def test_the_command(tmp_path, capsys):
     assert main(["store", "verify", path, "--key", key]) == 0
     assert json.loads(capsys.readouterr().out) == {"entries": 2, "intact": True}
     assert main(["store", "delete", path, "--key", key, "--speaker", "an"]) == 0
-    assert "an: nothing was stored under this name" in capsys.readouterr().err
+    assert "an: no voiceprint was stored under this name" in capsys.readouterr().err
     assert main(["store", "rotate", path, "--key", key, "--new-key", key]) == 2
     assert "already encrypted with this key" in capsys.readouterr().err
     assert main(["store", "new-key", key + "2"]) == 0

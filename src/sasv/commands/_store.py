@@ -23,8 +23,8 @@ class StoreOptions(Options):
     new-key writes a key file. create makes an empty store. verify checks the audit trail and
     decrypts all voiceprints. list names the speakers. export prints everything that is stored about
     a speaker. delete removes all of it and prints a receipt. opt-out does the same, and from then
-    on voiceprints of the speaker are refused. sweep deletes expired voiceprints. rotate encrypts
-    everything with a new key.
+    on voiceprints of the speaker are refused. sweep deletes expired voiceprints and speakers.
+    rotate encrypts everything with a new key.
 
     Args:
         action: action to perform.
@@ -86,7 +86,7 @@ def _done(opened: VoiceprintStore, options: StoreOptions) -> dict[str, Any]:
     if options.action == "delete":
         receipt = opened.delete(speaker, tenant)
         if not receipt.deleted:
-            logger.warning(f"warning: {speaker}: nothing was stored under this name")
+            logger.warning(f"warning: {speaker}: no voiceprint was stored under this name")
         return asdict(receipt)
     if options.action == "opt-out":
         return asdict(opened.opt_out(speaker, tenant))

@@ -22,6 +22,11 @@ from sasv.scores import Cohort
 
 FORMAT = 1
 
+MEASURES = ("net_speech", "share", "level", "snr", "clipped", "bandwidth", "agreement")
+"""Properties of a recording that a voiceprint keeps, so that a decision on one that was stored is
+the same as in the process that enrolled it.
+"""
+
 
 @dataclass(frozen=True)
 class Voiceprint:
@@ -52,8 +57,7 @@ class Voiceprint:
                 {
                     "name": recording.name,
                     "seconds": recording.seconds,
-                    "net_speech": recording.net_speech,
-                    "bandwidth": recording.bandwidth,
+                    **{measure: _finite(getattr(recording, measure)) for measure in MEASURES},
                     "vector": base64.b64encode(vector).decode("ascii"),
                 }
             )
@@ -77,16 +81,18 @@ class Voiceprint:
                 vector = np.frombuffer(base64.b64decode(one["vector"], validate=True), "<f4")
                 if not len(vector) or not np.isfinite(vector).all():
                     raise SasvError("an embedding is empty or not finite")
-                net_speech = checked(one["net_speech"], float | None, "net_speech")
-                # Voiceprints of sasv 0.1 do not contain it.
-                bandwidth = checked(one.get("bandwidth"), float | None, "bandwidth")
+                # Older voiceprints contain fewer of them, but all contain the speech.
+                known = {"net_speech": one["net_speech"]} | one
+                measured = {
+                    measure: checked(known.get(measure), float | None, measure)
+                    for measure in MEASURES
+                }
                 recordings.append(
                     Recording(
                         name=checked(one["name"], str, "name"),
                         vector=vector,
                         seconds=checked(one["seconds"], float, "seconds"),
-                        net_speech=net_speech,
-                        bandwidth=bandwidth,
+                        **measured,
                     )
                 )
             model = checked(values["model"], str, "model")
@@ -106,6 +112,11 @@ class Voiceprint:
         """Read a voiceprint that ``save`` wrote."""
         name = os.fspath(path)
         return cls.from_json(read_bytes(path).decode("utf-8", "replace"), name)
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a value for JSON, None in place of one that is not finite (the level of silence)."""
+    return float(value) if value is not None and np.isfinite(value) else None
 
 
 @dataclass(frozen=True)

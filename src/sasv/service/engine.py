@@ -1,5 +1,6 @@
 """The functions of the service without HTTP: speakers, enrolments, and decisions of a tenant."""
 
+import dataclasses
 import io
 import time
 import uuid
@@ -27,6 +28,9 @@ COPY_SECONDS = 20.0
 """Maximum length of a recording to copy with a vocoder, in seconds. Copying takes about a tenth of
 this time.
 """
+
+ENROLLED = "enrolment recording"
+"""Name of the recordings of a voiceprint in messages."""
 
 VOICEPRINTS_A_SPEAKER = 3
 """Ratio of the number of voiceprints to the number of speakers in a search, because a speaker may
@@ -119,12 +123,11 @@ class Engine:
             opt_out: refuse this speaker from now on; possible for an unknown speaker, too.
         """
         with self.state.database.transaction():
-            known = self.state.speaker(tenant, speaker) or self.store.of(speaker, tenant)
-            if not known and not opt_out:
-                raise _unknown(speaker)
+            known = self.state.speaker(tenant, speaker)
             delete = self.store.opt_out if opt_out else self.store.delete
             receipt = delete(speaker, tenant)
-            self.state.forget_speaker(tenant, speaker)
+            if known is None and not receipt.deleted and not opt_out:
+                raise _unknown(speaker)
         return {
             "speaker": speaker,
             "deleted": list(receipt.deleted),
@@ -135,10 +138,7 @@ class Engine:
 
     def export_speaker(self, tenant: str, speaker: str) -> dict[str, Any]:
         """Return everything that is stored about a speaker."""
-        known = self.state.speaker(tenant, speaker)
-        held = self.store.export(speaker, tenant)
-        created = None if known is None else {"created": known.created, "consent": known.consent}
-        return held | {"service": created}
+        return self.store.export(speaker, tenant)
 
     def enrol(
         self, tenant: str, speaker: str, label: str, data: bytes, replace: bool, unique: bool
@@ -172,11 +172,14 @@ class Engine:
                 reasons=[reason.to_dict() for reason in faults],
                 recording=recording.to_dict(),
             )
+        fresh = Voiceprint(
+            (dataclasses.replace(recording, name=ENROLLED),), self.embedder.fingerprint, speaker
+        )
         with self.state.database.transaction():
-            others = self._others(tenant, speaker, recording)
+            others = self._others(tenant, speaker, fresh)
             if others and unique:
                 raise Problem(409, "duplicate_voice", others[0].text)
-            stored = self._extended(tenant, speaker, label, recording, replace)
+            stored = self._extended(tenant, speaker, label, fresh, replace)
         recordings = stored.voiceprint.recordings
         warnings = [
             *others,
@@ -190,9 +193,8 @@ class Engine:
             "reasons": [reason.to_dict() for reason in warnings],
         }
 
-    def _others(self, tenant: str, speaker: str, recording: Recording) -> list[Reason]:
+    def _others(self, tenant: str, speaker: str, fresh: Voiceprint) -> list[Reason]:
         """Return a warning if a voice is already enrolled as another speaker."""
-        fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
         found = self.store.duplicates(fresh, self.verifier.decider, tenant)
         if not found:
             return []
@@ -200,9 +202,8 @@ class Engine:
         return [Reason("duplicate_voice", text)]
 
     def _extended(
-        self, tenant: str, speaker: str, label: str, recording: Recording, replace: bool
+        self, tenant: str, speaker: str, label: str, fresh: Voiceprint, replace: bool
     ) -> Stored:
-        fresh = Voiceprint((recording,), self.embedder.fingerprint, speaker)
         known = self._known(tenant, speaker)
         found = [one for one in self.store.of(speaker, tenant) if one.label == label]
         if not found or replace:
@@ -395,6 +396,7 @@ class Engine:
             "percentage": round(stored.percentage(self.settings.enrolment_seconds), 1),
             "sufficient": stored.net_speech >= self.limits.min_enrolment,
             "current_model": stored.model == self.embedder.fingerprint,
+            "quality": [one.to_dict() for one in stored.voiceprint.recordings],
             "created": stored.created,
             "last_used": stored.used,
             "expires": stored.expires,

@@ -30,6 +30,7 @@ VOICEPRINT: dict[str, Any] = {
     "percentage": 79.0,
     "sufficient": True,
     "current_model": True,
+    "quality": [RECORDING, RECORDING],
     "created": 1790000000.0,
     "last_used": None,
     "expires": None,
@@ -97,6 +98,7 @@ class Voiceprint(BaseModel):
     current_model: bool = Field(
         description=("if false, the speaker has to be enrolled again with replace=true")
     )
+    quality: list[RecordingFacts] = Field(description="the measurements of its recordings")
     created: float = Field(description="seconds since 1970")
     last_used: float | None
     expires: float | None

@@ -1,5 +1,6 @@
 """The data of the service other than voiceprints: API keys, speakers, and responses to idempotent
-requests. The tables are in the database of the store.
+requests. They are in the database of the store, to which the tables of the last two belong
+(``sasv.store.speakers``).
 """
 
 import json
@@ -11,45 +12,18 @@ from typing import Any
 from sasv.core.errors import SasvError
 from sasv.service.keys import ApiKey
 from sasv.store.database import Database
+from sasv.store.speakers import Speaker, SpeakerRecords
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS service_keys (
     id TEXT PRIMARY KEY, digest TEXT NOT NULL, name TEXT NOT NULL, tenant TEXT NOT NULL,
     scopes TEXT NOT NULL, created {real} NOT NULL, revoked {real}
-);
-CREATE TABLE IF NOT EXISTS service_speakers (
-    tenant TEXT NOT NULL, speaker TEXT NOT NULL, created {real} NOT NULL, consent TEXT NOT NULL,
-    expires {real}, PRIMARY KEY (tenant, speaker)
-);
-CREATE TABLE IF NOT EXISTS service_answers (
-    api_key TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, created {real} NOT NULL,
-    tenant TEXT NOT NULL, speaker TEXT NOT NULL, status {number}, body TEXT,
-    PRIMARY KEY (api_key, name)
-);
-CREATE INDEX IF NOT EXISTS service_answers_created ON service_answers (created);
-CREATE INDEX IF NOT EXISTS service_answers_of_key ON service_answers (api_key, created)
+)
 """
 
 ABANDONED_SECONDS = 120.0
 """Seconds after which a missing response will not arrive any more, because its server was killed.
 """
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """A speaker, enrolled or not.
-
-    Attributes:
-        speaker: identifier.
-        created: seconds since 1970.
-        consent: note on the consent of the speaker.
-        expires: time at which voiceprints are deleted; None if they do not expire.
-    """
-
-    speaker: str
-    created: float
-    consent: str
-    expires: float | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +53,7 @@ class ServiceState:
         """
         self.database = database
         self.clock = clock
+        self._records = SpeakerRecords(database)
         with database.transaction():
             database.prepare(TABLES, False)
 
@@ -124,36 +99,15 @@ class ServiceState:
 
     def add_speaker(self, tenant: str, speaker: str, consent: str, expires: float | None) -> bool:
         """Store a speaker. Return False if one with this name exists already."""
-        found = self.database.execute(
-            "INSERT INTO service_speakers VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT DO NOTHING RETURNING 1",
-            (tenant, speaker, self.clock(), consent, expires),
-        )
-        return bool(found)
+        return self._records.add(tenant, speaker, self.clock(), consent, expires)
 
     def speaker(self, tenant: str, speaker: str) -> Speaker | None:
-        """Return a speaker, or None if there is none."""
-        rows = self.database.execute(
-            "SELECT speaker, created, consent, expires FROM service_speakers "
-            "WHERE tenant = ? AND speaker = ?",
-            (tenant, speaker),
-        )
-        return Speaker(*rows[0]) if rows else None
+        """Return a speaker who has not expired, or None if there is none."""
+        return self._records.find(tenant, speaker, self.clock())
 
     def speakers(self, tenant: str) -> list[str]:
-        """Return the identifiers of all speakers of a tenant."""
-        rows = self.database.execute(
-            "SELECT speaker FROM service_speakers WHERE tenant = ?", (tenant,)
-        )
-        return [speaker for (speaker,) in rows]
-
-    def forget_speaker(self, tenant: str, speaker: str) -> None:
-        """Delete a speaker, and the stored responses that refer to this speaker."""
-        with self.database.transaction():
-            for table in ("service_speakers", "service_answers"):
-                self.database.execute(
-                    f"DELETE FROM {table} WHERE tenant = ? AND speaker = ?", (tenant, speaker)
-                )
+        """Return the identifiers of all speakers of a tenant who have not expired."""
+        return self._records.names(tenant, self.clock())
 
     def claim(
         self, key: str, name: str, digest: str, tenant: str, speaker: str, lifetime: float

@@ -1,5 +1,7 @@
 """The records of a voiceprint and of a deletion."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,3 +83,10 @@ def check_name(what: str, name: str) -> None:
 def content_of(recording: Recording) -> bytes:
     """Return what a recording and its copy have in common and no two others."""
     return np.asarray(recording.vector, "<f4").tobytes()
+
+
+def context_of(known: Sequence[Any]) -> str:
+    """Return the context with which a voiceprint is encrypted: all columns that identify and
+    describe it.
+    """
+    return json.dumps(list(known))

@@ -6,7 +6,6 @@ trail, are in the store, encrypted with the key of the owner. The audit trail id
 keyed digests only, and each entry contains the digest of the one before.
 """
 
-import json
 import os
 import time
 import uuid
@@ -25,10 +24,11 @@ from sasv.store.database import Database, Row, VectorTable
 from sasv.store.duplicates import Duplicate, DuplicateVoice, same_voice
 from sasv.store.keys import decrypted, encrypted, new_key
 from sasv.store.postgres import PostgresDatabase, is_address
-from sasv.store.record import Receipt, Stored, check_name, content_of
+from sasv.store.record import Receipt, Stored, check_name, content_of, context_of
 from sasv.store.schema import COLUMNS, TABLES
 from sasv.store.search import Directions, direction_of
 from sasv.store.settings import Settings
+from sasv.store.speakers import SpeakerRecords
 from sasv.store.sqlite import SqliteDatabase
 
 FORMAT = 1
@@ -101,6 +101,9 @@ class VoiceprintStore:
         self._owner_key = key
         self._audit_key = decrypted(key, self._settings.get("audit_key"), "audit_key", self.path)
         self._audit = AuditTrail(self._database, self._settings, self._audit_key)
+        self._records = SpeakerRecords(self._database)
+        with self._database.transaction():
+            self._records.prepare()
         self.searchable = bool(self._settings.find("searchable"))
         if searchable and not self.searchable:
             raise SasvError(
@@ -148,7 +151,7 @@ class VoiceprintStore:
 
         Raises:
             DuplicateVoice: the voice is already enrolled under another name.
-            SasvError: the voiceprint has no name, or its speaker opted out.
+            SasvError: the voiceprint has no name, its speaker opted out, or ``expires`` has passed.
         """
         speaker = voiceprint.speaker
         if not speaker:
@@ -157,6 +160,8 @@ class VoiceprintStore:
             check_name(what, name)
         if not voiceprint.recordings:
             raise SasvError(f"the voiceprint of {speaker} contains no recording")
+        if expires is not None and expires <= self.clock():
+            raise SasvError(f"the voiceprint of {speaker} would have expired already")
         identifier = uuid.uuid4().hex
         # Also done before the transaction, so that reading the voiceprints does not keep other
         # writers waiting.
@@ -171,7 +176,7 @@ class VoiceprintStore:
             )
             named = (identifier, tenant, speaker, label, voiceprint.model)
             known = (*named, voiceprint.net_speech, self.clock(), expires, consent)
-            sealed = encrypted(self._data_key(), voiceprint.to_json().encode(), _context(known))
+            sealed = encrypted(self._data_key(), voiceprint.to_json().encode(), context_of(known))
             self._database.execute(
                 f"INSERT INTO voiceprints ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (*known, None, sealed),
@@ -217,7 +222,7 @@ class VoiceprintStore:
             whole = Voiceprint(recordings, found.model, found.speaker)
             known = list(self._rows("id = ?", (identifier,))[0][:-2])
             known[5] = whole.net_speech
-            sealed = encrypted(self._data_key(), whole.to_json().encode(), _context(known))
+            sealed = encrypted(self._data_key(), whole.to_json().encode(), context_of(known))
             self._database.execute(
                 "UPDATE voiceprints SET net_speech = ?, sealed = ? WHERE id = ?",
                 (whole.net_speech, sealed, identifier),
@@ -237,9 +242,11 @@ class VoiceprintStore:
             self._record("compare", found.speaker, found.tenant, details)
 
     def speakers(self, tenant: str = "default") -> list[str]:
-        """Return the names of all speakers, in order."""
+        """Return the names of all speakers with a voiceprint that has not expired, in order."""
         rows = self._database.execute(
-            "SELECT DISTINCT speaker FROM voiceprints WHERE tenant = ?", (tenant,)
+            "SELECT DISTINCT speaker FROM voiceprints WHERE tenant = ? "
+            "AND (expires IS NULL OR expires > ?)",
+            (tenant, self.clock()),
         )
         return sorted(speaker for (speaker,) in rows)
 
@@ -327,6 +334,7 @@ class VoiceprintStore:
                 "speaker = ? AND tenant = ?", (speaker, tenant), expired=True
             )
             entries = self._audit.of(speaker, tenant)
+            records = self._records.held(tenant, speaker)
             self._record("export", speaker, tenant, {})
         return {
             "speaker": speaker,
@@ -334,14 +342,15 @@ class VoiceprintStore:
             "opted_out": self.opted_out(speaker, tenant),
             "voiceprints": [stored.to_dict() for stored in voiceprints],
             "audit": entries,
+            **records,
         }
 
     def delete(self, speaker: str, tenant: str = "default") -> Receipt:
-        """Delete all voiceprints of a speaker; return the receipt."""
+        """Delete a speaker with all voiceprints; return the receipt."""
         return self._delete("delete", speaker, tenant)
 
     def opt_out(self, speaker: str, tenant: str = "default") -> Receipt:
-        """Delete all voiceprints of a speaker, and refuse new ones; return the receipt."""
+        """Delete a speaker with all voiceprints, and refuse new ones; return the receipt."""
         with self._database.transaction():
             self._database.execute(
                 "INSERT INTO optouts VALUES (?, ?) ON CONFLICT DO NOTHING",
@@ -357,14 +366,20 @@ class VoiceprintStore:
         return bool(found)
 
     def sweep(self) -> int:
-        """Delete expired voiceprints; return their number."""
+        """Delete expired voiceprints, and what a service keeps about speakers who have expired;
+        return the number of voiceprints.
+        """
         with self._database.transaction():
             rows = self._database.execute(
                 "SELECT id, speaker, tenant FROM voiceprints WHERE expires <= ?", (self.clock(),)
             )
             for identifier, speaker, tenant in rows:
                 self._database.execute("DELETE FROM voiceprints WHERE id = ?", (identifier,))
+                self._records.forget_responses(tenant, speaker)
                 self._record("expire", speaker, tenant, {"id": identifier})
+            for speaker, tenant in self._records.expired(self.clock()):
+                self._records.forget(tenant, speaker)
+                self._record("expire", speaker, tenant, {})
         return len(rows)
 
     def rotate(self, key: bytes) -> int:
@@ -377,7 +392,7 @@ class VoiceprintStore:
             fresh = new_key()
             rows = self._rows("TRUE", ())
             for *known, _, sealed in rows:
-                context = _context(known)
+                context = context_of(known)
                 data = decrypted(old, sealed, context, f"{self.path}: voiceprint {known[0]}")
                 self._database.execute(
                     "UPDATE voiceprints SET sealed = ? WHERE id = ?",
@@ -449,7 +464,7 @@ class VoiceprintStore:
         found = []
         for *known, used, sealed in rows:
             what = f"{self.path}: voiceprint {known[0]}"
-            text = decrypted(key, sealed, _context(known), what).decode()
+            text = decrypted(key, sealed, context_of(known), what).decode()
             values_of = dict(zip(COLUMNS.split(", "), known))
             found.append(
                 Stored(**values_of, used=used, voiceprint=Voiceprint.from_json(text, what))
@@ -463,6 +478,7 @@ class VoiceprintStore:
                 (speaker, tenant),
             )
             deleted = tuple(identifier for (identifier,) in rows)
+            self._records.forget(tenant, speaker)
             number, digest = self._record(action, speaker, tenant, {"ids": list(deleted)})
         return Receipt(deleted, number, digest)
 
@@ -482,10 +498,3 @@ class VoiceprintStore:
                 f"{self.path}: its key was changed meanwhile (sasv store rotate); start again with "
                 "the new key"
             ) from error
-
-
-def _context(known: Sequence[Any]) -> str:
-    """Return the context with which a voiceprint is encrypted: all columns that identify and
-    describe it.
-    """
-    return json.dumps(list(known))
