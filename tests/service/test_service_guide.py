@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,14 @@ def test_files_for_systemd_and_containers():
     words = json.loads(re.search(r'^CMD (\["sasv".*\])$', container, re.MULTILINE)[1])
     assert words[:2] == ["sasv", "serve"]
     parse_all("serve", words[2:])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r'"/source\[(.*)\]"', container)
+    assert len(extras) == 2
+    assert set(",".join(extras).split(",")) <= set(project["optional-dependencies"])
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    needed = {"src", "constraints.txt", "pyproject.toml", project["readme"]}
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    assert "*" in ignored and kept == needed | set(project["license-files"])
     if shutil.which("systemd-analyze"):
         checked = ["systemd-analyze", "verify", str(DEPLOY / "sasv.service")]
         found = subprocess.run(checked, capture_output=True, text=True).stderr
