@@ -15,8 +15,8 @@ from sasv.core.errors import CheckpointError, MissingExtra, SasvError
 from sasv.vocoders import VOCODERS, make_vocoder
 from sasv.vocoders.hifi_gan import Generator
 from sasv.vocoders.hn_nsf import Network, filtered, sinc_filters
-from sasv.vocoders.neural import Mel
-from sasv.vocoders.nsf_hifi_gan import SourceGenerator
+from sasv.vocoders.neural import Mel, NeuralVocoder
+from sasv.vocoders.nsf_hifi_gan import SourceGenerator, pitch
 
 V1 = {
     "resblock": "1",
@@ -231,6 +231,54 @@ def test_source_signal_follows_f0():
         torch.testing.assert_close(
             hiss, torch.full((1, 1, 8000), np.tanh(0.1 / 3)), atol=1e-6, rtol=0
         )
+
+
+def test_f0_of_a_batch_is_that_of_each_waveform(voice):
+    """Harvest gives the same bytes in several threads as alone."""
+    pyworld = pytest.importorskip("pyworld")
+    waves = np.stack([voice(8000, seed) for seed in range(4)])
+    alone = [pyworld.harvest(wave.astype(np.float64), 16000, frame_period=5.0)[0] for wave in waves]
+    wanted = np.stack(alone)[:, :100].astype(np.float32)
+    assert (wanted > 0).any() and (wanted[0] != wanted[1]).any()
+    np.testing.assert_array_equal(pitch(pyworld, torch.from_numpy(waves), 16000, 80), wanted)
+
+
+def test_world_uses_another_f0_than_the_neural_source_filter_models(voice):
+    """They cannot share it without a change of their copies."""
+    pyworld = pytest.importorskip("pyworld")
+    wave = voice(16000).astype(np.float64)
+    rough, times = pyworld.dio(wave, 16000)
+    of_world = pyworld.wav2world(wave, 16000)[0]
+    np.testing.assert_array_equal(of_world, pyworld.stonemask(wave, rough, times, 16000))
+    of_the_others = pyworld.harvest(wave, 16000, frame_period=5.0)[0]
+    assert of_world.shape == of_the_others.shape
+    assert np.abs(of_world - of_the_others).max() > 1
+
+
+def test_batches_on_a_gpu_are_full():
+    """A batch has as much speech as it may have, with pieces of any length; on a CPU it has one
+    piece.
+    """
+    shapes = []
+
+    class Same(NeuralVocoder):
+        rate, hop, batch_seconds = 16000, 100, 8.0
+
+        def generate(self, waves, seeds):
+            shapes.append(tuple(waves.shape))
+            return waves
+
+    vocoder = Same(device="gpu")
+    vocoder.device = torch.device("cpu")  # computes as a GPU does
+    waves = [np.full(8000, 0.1 * index, np.float32) for index in range(1, 8)]
+    copies = vocoder.resynthesise_many([*waves, np.ones(64000, np.float32)], range(8))
+    for wave, copy in zip(waves, copies):
+        np.testing.assert_array_equal(copy, wave)
+    # With context, pieces of 0.5 s and 4 s have 1.5 s and 5 s; the batch may have 8 s.
+    assert shapes == [(5, 24000), (2, 24000), (1, 80000)]
+    shapes.clear()
+    Same().resynthesise_many(waves, range(7))
+    assert shapes == [(1, 24000)] * 7
 
 
 def test_harmonics_and_noise_meet_at_the_cut_off():

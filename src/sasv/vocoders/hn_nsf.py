@@ -258,10 +258,8 @@ class HnNsf(NeuralVocoder):
         return torch.log((magnitude @ self.filters.T.to(waves.device)).clamp(min=1e-12))
 
     def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        pitches = [pitch(self.pyworld, wave, RATE, HOP) for wave in waves.cpu().numpy()]
+        f0 = pitch(self.pyworld, waves, RATE, HOP).to(self.device)
         noise = self.noise((waves.shape[1], SINES + 1), seeds)
         phases = torch.special.ndtr(self.noise((SINES,), [seed + 1 for seed in seeds]))  # uniform
         phases[:, 0] = 0
-        return self.network(
-            self.features(waves), torch.from_numpy(np.stack(pitches)).to(self.device), noise, phases
-        )
+        return self.network(self.features(waves), f0, noise, phases)

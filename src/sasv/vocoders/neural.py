@@ -119,13 +119,11 @@ class NeuralVocoder(Vocoder):
                 )  # few different lengths, so that batches are full
                 jobs.append((number, start, padded[start : start + length + 2 * side]))
         copies = [np.zeros(-(-len(wave) // size) * size, np.float32) for wave in waves]
-        most = (
-            1
-            if self.device == "cpu"
-            else max(1, int(self.batch_seconds * self.rate / (size + 2 * side)))
-        )
         for length in sorted({len(piece) for *_, piece in jobs}):
             same = [job for job in jobs if len(job[2]) == length]
+            most = 1
+            if self.device != "cpu":
+                most = max(1, int(self.batch_seconds * self.rate / length))
             for first in range(0, len(same), most):
                 part = same[first : first + most]
                 batch = torch.from_numpy(np.stack([piece for *_, piece in part])).to(self.device)
