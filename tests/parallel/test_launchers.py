@@ -76,7 +76,7 @@ def test_copies_in_shards_are_those_of_one_process(corpus, tmp_path, here):
 
 @pytest.mark.slow
 def test_embeddings_in_shards_are_those_of_one_process(
-    trained, corpus, tmp_path, here, monkeypatch
+    trained, corpus, tmp_path, here, monkeypatch, caplog
 ):
     monkeypatch.setattr(extraction, "CHUNK_SECONDS", 2.0)
     options = {
@@ -86,8 +86,10 @@ def test_embeddings_in_shards_are_those_of_one_process(
         "where": "speaker=s1",
     }
     embed(EmbedOptions(out=str(tmp_path / "whole"), **options))
+    caplog.set_level("INFO", "sasv")
     done = embed(EmbedOptions(out=str(tmp_path / "shards"), **options, **LAUNCHED))
     assert len(done.vectors) == 6
+    assert "parts exist already" in caplog.text and "computing the others" not in caplog.text
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
 

@@ -312,12 +312,10 @@ def extract(
         len(chunks), index, count, lambda number: _part(parts, number).exists()
     )
     if len(todo) < len(mine):
-        logger.info(
-            f"{out}: {len(mine) - len(todo)} of {len(mine)} parts exist already; computing the "
-            "others"
-        )
+        others = "; computing the others" if todo else ""
+        logger.info(f"{out}: {len(mine) - len(todo)} of {len(mine)} parts exist already{others}")
     total = sum(len(batch) for number in todo for batch in chunks[number])
-    with Progress("embed", total, quiet=quiet) as progress:
+    with Progress("embed", total, quiet=quiet or not todo) as progress:
         for number in todo:
             vectors, failures = embed_rows(model, utterances, chunks[number], progress)
             with atomic_path(_part(parts, number)) as temporary:
