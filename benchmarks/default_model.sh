@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The models in the package: the one that sasv verify takes, CAM++ as it is with a spoof axis and a calibration that knows the
-# bandwidth, and compact, which is distilled from it: benchmarks/default_model.sh SHARED OUT
+# The models in the package: the one that sasv verify takes, CAM++ with a last layer fitted to codecs, a spoof axis, and a calibration
+# that knows the bandwidth, and compact, which is distilled from it: benchmarks/default_model.sh SHARED OUT
 # Copies by WORLD and the source-filter vocoder are made to fit the axis; the neural source-filter vocoder is heard first in the
 # calibration, Griffin-Lim in the test alone.
 set -euo pipefail
@@ -10,7 +10,7 @@ tables=$out/tables
 nsf=$weights/nsf/hn-sinc-nsf-9.pt
 sasv download campplus-zh-en
 sasv prepare table "$speech" --out "$tables"
-# For the axis, no GLOBE, which is enhanced speech; ASVspoof2019 is kept for later stages.
+# For the axis and the last layer, no GLOBE, which is enhanced speech; ASVspoof2019 is kept for later stages.
 {
   python "$here/spoof_axis.py" "$tables/utterances.tsv" "$out/axis.safetensors" --noises "$speech/noise" \
     --where 'split=train;corpus=librispeech,libritts,arabic_commands'
@@ -18,9 +18,9 @@ sasv prepare table "$speech" --out "$tables"
     --teacher "$out/axis.safetensors" --where 'split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,globe'
 } &
 models=$!
-# The threshold and the calibration: development trials, as they are and over the telephone. MP3 and Opus are for the test.
-sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_dev.tsv" --vocoders '[world,source-filter,hn-nsf,amr,mulaw]' \
-  --weights.hn-nsf "$nsf" --out "$out/dev"
+# The threshold and the calibration: development trials, as they are, through codecs, and with voiceprints enrolled over the telephone.
+sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_dev.tsv" \
+  --vocoders '[world,source-filter,hn-nsf,amr,mulaw,mp3,opus]' --weights.hn-nsf "$nsf" --out "$out/dev"
 wait "$models"
 sasv convert "$out/axis.safetensors" "$out/half.safetensors" --half
 python "$here/telephone_trials.py" "$out/dev/utterances.tsv" "$tables/enrolments_dev.tsv" "$out/dev/trials.tsv" "$out/telephone"

@@ -1,12 +1,12 @@
-"""Fits the spoof axis of CAM++, which is left as it is: spoof_axis.py TABLE OUT.safetensors
+"""Fits the spoof axis and the last layer of CAM++: spoof_axis.py TABLE OUT.safetensors
 --noises FOLDER [--where ROWS] [--init NAME] [--utterances 800].
 
 Crops of 2 s of the bona fide utterances in TABLE pass through the network once: clean, through
 telephone and internet codecs with and without noise, and as copies by WORLD in many settings and by
 the source-filter vocoder, these also through codecs. A linear classifier of the mean and the
 standard deviation over time of the input of the last dense block becomes one more dimension of the
-embedding (option ``inner_axis``). The other dimensions, and with them the cosines of bona fide
-speech, stay those of the network.
+embedding (option ``inner_axis``), which is nearly always 0 for bona fide speech. The last linear
+layer is fitted to conditions (see last_layer); all layers below it stay those of the network.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import numpy as np
 import pyworld
 import torch
 
+from last_layer import refitted
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
 from sasv.batches.augment import Augmenter
@@ -56,11 +57,14 @@ class Crop(NamedTuple):
         wave: (samples,).
         kind: for the checks: clean, a codec, noise, or the vocoder of a copy.
         spoofed: whether it is a copy.
+        before: number, among the crops of the utterance, of the crop before the codec or noise; its
+            own number if there is neither, None if that crop is unknown.
     """
 
     wave: np.ndarray
     kind: str
     spoofed: bool
+    before: int | None
 
 
 class Maker:
@@ -75,21 +79,25 @@ class Maker:
         rng = np.random.default_rng([number, 23])
         places = (rng.uniform(0, 0.4), rng.uniform(0.6, 1))
         clean = [fitted(read_audio(path, samples=SAMPLES, place=place)) for place in places]
-        found = [Crop(wave, "clean", False) for wave in clean]
+        found = [Crop(wave, "clean", False, place) for place, wave in enumerate(clean)]
         for codec in CODECS:
-            found.append(Crop(self.condition(pick(clean, rng), codec, rng), codec, False))
+            drawn = rng.integers(len(clean))
+            found.append(Crop(self.condition(clean[drawn], codec, rng), codec, False, drawn))
         for _ in range(PLAIN_CONDITIONS):
-            found.append(Crop(self.noise(pick(clean, rng), rng), "noise", False))
+            drawn = rng.integers(len(clean))
+            found.append(Crop(self.noise(clean[drawn], rng), "noise", False, drawn))
+        copied = [("world", world(pick(clean, rng), rng)) for _ in range(WORLD_COPIES)]
+        copied.append(("source-filter", self.source_filter(pick(clean, rng), 16000, number)))
         copies = [
-            Crop(fitted(world(pick(clean, rng), rng)), "world", True) for _ in range(WORLD_COPIES)
+            Crop(fitted(wave), kind, True, len(found) + place)
+            for place, (kind, wave) in enumerate(copied)
         ]
-        filtered = self.source_filter(pick(clean, rng), 16000, number)
-        copies.append(Crop(fitted(filtered), "source-filter", True))
         for _ in range(CODED_COPIES):
             copy = copies[rng.integers(WORLD_COPIES + 1)]
             codec = CODECS[rng.integers(len(CODECS))]
-            copies.append(Crop(self.condition(copy.wave, codec, rng), f"{copy.kind} {codec}", True))
-        return [Crop(fitted(crop.wave), crop.kind, crop.spoofed) for crop in found + copies]
+            wave = self.condition(copy.wave, codec, rng)
+            copies.append(Crop(wave, f"{copy.kind} {codec}", True, None))
+        return [crop._replace(wave=fitted(crop.wave)) for crop in found + copies]
 
     def condition(self, wave: np.ndarray, codec: str, rng: np.random.Generator) -> np.ndarray:
         """Return the wave through a codec, sometimes with noise or another level before."""
@@ -134,11 +142,12 @@ def world(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @torch.no_grad()
-def pooled(encoder: Campplus, crops: list[Crop]) -> np.ndarray:
-    """Return the inputs of the classifier, (crops, inputs), as the encoder computes them."""
+def pooled(encoder: Campplus, crops: list[Crop]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the inputs of the classifier, and those of the last layer, each (crops, inputs)."""
     waves = torch.from_numpy(np.stack([crop.wave for crop in crops]))
     features, _ = encoder.features(waves)
-    return encoder.above_but_last(*encoder.below(features, None))[1].numpy()
+    x, statistics = encoder.above_but_last(*encoder.below(features, None))
+    return statistics.numpy(), encoder.last_statistics(x, None).numpy()
 
 
 def fit(inputs: np.ndarray, spoofed: np.ndarray) -> tuple[np.ndarray, float]:
@@ -202,11 +211,15 @@ def main() -> None:
     make = Maker(options.noises)
     rng = np.random.default_rng(options.seed)
     rows = rng.permutation(len(table))[: options.utterances].tolist()
-    inputs = []
+    inputs: list[np.ndarray] = []
+    last_inputs: list[np.ndarray] = []
+    before: list[int] = []
     crops: list[tuple[str, bool]] = []
     for done, row in enumerate(rows, 1):
         made = make(table.path(row), row)
-        inputs.append(pooled(encoder, made))
+        for kept, found in zip((inputs, last_inputs), pooled(encoder, made)):
+            kept.append(found)
+        before += [-1 if crop.before is None else len(crops) + crop.before for crop in made]
         crops += [(crop.kind, crop.spoofed) for crop in made]
         if done % 50 == 0:
             print(f"crops of {done}/{len(rows)} utterances", flush=True)
@@ -218,11 +231,13 @@ def main() -> None:
     weight, bias = fit(statistics[~checked], spoofed[~checked])
     check(statistics[checked] @ weight + bias, kinds[checked], spoofed[checked])
     weight, bias = fit(statistics, spoofed)
+    checkpoint.encoder |= refitted(encoder, np.concatenate(last_inputs), np.array(before))
     training = checkpoint.specification.training
     training["spoof_axis"] = (
         f"logistic regression on the pooled input of the last dense block, {len(spoofed)} crops of "
         f"2 s of {len(rows)} utterances, {int(spoofed.sum())} of them copies"
     )
+    training["last_layer"] = f"ridge regression on {sum(one >= 0 for one in before)} of these crops"
     save_checkpoint(options.out, with_axis(checkpoint, weight, bias))
 
 

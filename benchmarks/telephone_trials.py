@@ -1,11 +1,11 @@
 """Adds voiceprints that were enrolled over the telephone to development trials: telephone_trials.py
 UTTERANCES ENROLMENTS TRIALS OUT [--codecs amr mulaw].
 
-UTTERANCES and TRIALS are those of sasv synthesize with these codecs. For each speaker and codec,
-copies of up to three of the speaker's target utterances become the enrolment SPEAKER~CODEC. It is
-tested against the speaker's other target utterances and the nontarget utterances of the speaker's
-trials, each as it is and through the codecs. OUT/enrolments.tsv and OUT/trials.tsv contain the
-original rows as well.
+UTTERANCES and TRIALS are those of sasv synthesize with these codecs, and perhaps with others. For
+each speaker and codec, copies of up to three of the speaker's target utterances become the
+enrolment SPEAKER~CODEC. It is tested against the speaker's other target utterances and the
+nontarget utterances of the speaker's trials, each as it is and through every codec in UTTERANCES.
+OUT/enrolments.tsv and OUT/trials.tsv contain the original rows as well.
 """
 
 import argparse
@@ -34,6 +34,7 @@ def telephone_trials(
     """
     table = utterances.table
     codec_of = dict(zip(utterances.ids, table.texts("codec")))
+    heard = [codec for codec in dict.fromkeys(codec_of.values()) if codec != NONE]
     copies = {
         (source, codec): name
         for name, source, codec in zip(utterances.ids, table.texts("source"), table.texts("codec"))
@@ -42,7 +43,7 @@ def telephone_trials(
     texts = trials.table.texts
     rows = list(zip(texts("speaker"), texts("utterance"), texts("label"), texts("attack")))
     for speaker, utterance, label, _ in rows:
-        copied = all((utterance, codec) in copies for codec in codecs)
+        copied = all((utterance, codec) in copies for codec in (*heard, *codecs))
         if label != "spoof" and codec_of[utterance] == NONE and copied:
             spoken.setdefault((speaker, label), []).append(utterance)
     people = [
@@ -58,7 +59,7 @@ def telephone_trials(
             people.append((name, ",".join(copies[one, codec] for one in own[:count])))
             for kind, sources in tested.items():
                 for source in sources:
-                    through = [copies[source, other] for other in codecs]
+                    through = [copies[source, other] for other in heard]
                     rows += [(name, one, kind, NONE) for one in (source, *through)]
     return (
         Table.build(dict(zip(("speaker", "utterances"), zip(*people))), "enrolments"),

@@ -1,5 +1,5 @@
-"""The calibration of narrow-band speech: its values, its fit, and the same verdicts from a table, a
-verifier, and a saved voiceprint.
+"""The calibration of speech of a lower bandwidth: its values, its fit, and the same verdicts from a
+table, a verifier, and a saved voiceprint.
 """
 
 import json
@@ -11,7 +11,7 @@ import pytest
 from sasv.audio import write_audio
 from sasv.calibration import ThreeWay, fit_three_way
 from sasv.calibration.backend import Linear, fit_linear
-from sasv.calibration.narrow_band import NarrowBand
+from sasv.calibration.narrow_band import MEDIUM_HZ, NARROW_HZ, NarrowBand, completed
 from sasv.checkpoints import load_checkpoint
 from sasv.commands import CalibrateOptions, _calibrate
 from sasv.core.errors import AudioError, SasvError
@@ -29,7 +29,9 @@ from sasv.tables import load_utterances
 COSTS = COST_MODELS["asvspoof5"]
 ONE = Linear(["score"], [8.0], -3.0)
 BOTH = Linear(["score"], [9.0], -4.0)
+MEDIUM = Linear(["score"], [6.0], -2.0)
 PHONE = 3875.0
+MP3 = 5625.0
 WIDE = 7750.0
 
 
@@ -63,6 +65,21 @@ def test_values_by_hand():
     np.testing.assert_array_equal(found.spoof, only_one.spoof)
 
 
+def test_values_of_a_medium_bandwidth_by_hand():
+    """A side of medium bandwidth counts only if no side is narrow-band."""
+    sides = Bandwidths(
+        np.array([MP3, WIDE, MP3, MP3, PHONE, WIDE, MP3, 6200.0]),
+        np.array([WIDE, MP3, MP3, PHONE, MP3, WIDE, np.nan, WIDE]),
+    )
+    scores = np.full(8, 0.8)
+    made = three_way(NarrowBand(5300.0, ONE, BOTH, 6200.0, MEDIUM))
+    found = made(scores, np.zeros(8), np.ones(8), sides)
+    # 6 * 0.8 - 2; with a narrow-band side 8 * 0.8 - 3; else 10 * 0.8 - 5
+    assert found.speaker == pytest.approx([2.8, 2.8, 2.8, 3.4, 3.4, 3.0, 3.0, 3.0])
+    without = three_way(NarrowBand(5300.0, ONE, BOTH))(scores, np.zeros(8), np.ones(8), sides)
+    assert without.speaker == pytest.approx([3.0, 3.0, 3.0, 3.4, 3.4, 3.0, 3.0, 3.0])
+
+
 def test_the_bandwidth_of_an_enrolment_is_that_of_most_of_its_recordings():
     assert enrolment_bandwidth([PHONE]) == PHONE
     assert enrolment_bandwidth([PHONE, WIDE, 4000.0]) == 4000.0
@@ -91,13 +108,20 @@ def test_the_record_of_the_released_model_stays_the_same():
 
 
 def test_record_round_trips_and_a_broken_one_is_refused():
-    for narrow in (NarrowBand(5000.0, ONE, BOTH), NarrowBand(4500.0, None, BOTH)):
+    for narrow in (
+        NarrowBand(5000.0, ONE, BOTH),
+        NarrowBand(4500.0, None, BOTH),
+        NarrowBand(5300.0, ONE, None, 6200.0, MEDIUM),
+    ):
         made = three_way(narrow)
         record = json.loads(json.dumps(made.to_dict()))
         assert ThreeWay.from_dict(record) == made
         for wrong in (
             {"below": -1.0},
             {"below": 0.0},
+            {"medium_below": 100.0},
+            {"medium_below": float("inf")},
+            {"medium": {"columns": ["norm"], "weights": [1.0], "offset": 0.0}},
             {"one": {"columns": ["cm_score"], "weights": [1.0], "offset": 0.0}},
             {"both": {"columns": ["score"], "weights": [], "offset": 0.0}},
             {"three": None},
@@ -111,20 +135,21 @@ def test_record_round_trips_and_a_broken_one_is_refused():
         three_way(NarrowBand(5000.0, infinite))
 
 
-def drawn(counts=(60, 40, 30), seed=0):
+def drawn(counts=(60, 40, 30, 25), seed=0):
     """Return columns, labels, and groups: so many targets and nontargets with 0, 1, and 2
-    narrow-band sides, and as many spoofs of wide-band speech as targets.
+    narrow-band sides, and with a tested recording of medium bandwidth, and as many spoofs of
+    wide-band speech as targets.
     """
     rng = np.random.default_rng(seed)
-    sides = np.repeat([0, 1, 2, 0, 1, 2, 0], [*counts, *counts, sum(counts)])
+    sides = np.repeat([0, 1, 2, 3, 0, 1, 2, 3, 0], [*counts, *counts, sum(counts)])
     labels = np.repeat([0, 1, 2], sum(counts))
-    target = np.array([0.8, 0.5, 0.7])[sides]
-    nontarget = np.array([0.2, 0.1, 0.3])[sides]
+    target = np.array([0.8, 0.5, 0.7, 0.6])[sides]
+    nontarget = np.array([0.2, 0.1, 0.3, 0.2])[sides]
     columns = {
         "score": np.where(labels == 1, nontarget, target) + 0.15 * rng.standard_normal(len(sides)),
         "cm_score": rng.standard_normal(len(sides)) + np.where(labels == 2, -2.0, 2.0),
-        "bandwidth": np.where(sides > 0, PHONE, WIDE),
-        "enrolment_bandwidth": np.where(sides > 1, PHONE, WIDE),
+        "bandwidth": np.array([WIDE, PHONE, PHONE, MP3])[sides],
+        "enrolment_bandwidth": np.where(sides == 2, PHONE, WIDE),
     }
     return columns, labels, np.where(labels == 2, "a", "-")
 
@@ -137,9 +162,11 @@ def test_each_kind_of_trial_is_fitted_to_its_own():
     columns, labels, groups = drawn()
     made = fit_three_way(columns, labels, groups, COSTS, "dev")
     plain = fit_three_way(without_bandwidths(columns), labels, groups, COSTS, "dev")
-    assert made.narrow is not None and made.narrow.below == 5000.0
+    narrow = made.narrow
+    assert narrow is not None and narrow.below == NARROW_HZ and narrow.medium_below == MEDIUM_HZ
     sides = (columns["bandwidth"] < 5000).astype(int) + (columns["enrolment_bandwidth"] < 5000)
-    for count, line in enumerate((made.speaker, made.narrow.one, made.narrow.both)):
+    sides[columns["bandwidth"] == MP3] = 3
+    for count, line in enumerate((made.speaker, narrow.one, narrow.both, narrow.medium)):
         rows = (sides == count) & (labels != 2)
         alone = fit_linear({"score": columns["score"][rows]}, labels[rows], {0: 0.5, 1: 0.5})
         assert line == alone
@@ -147,14 +174,34 @@ def test_each_kind_of_trial_is_fitted_to_its_own():
     assert made.known == plain.known
 
 
-@pytest.mark.parametrize("counts", [(60, 0, 0), (60, 19, 19), (0, 40, 30), (19, 40, 0)])
+@pytest.mark.parametrize(
+    "counts", [(60, 0, 0, 0), (60, 19, 19, 19), (0, 40, 30, 25), (19, 40, 0, 0)]
+)
 def test_too_few_trials_of_a_kind_are_fitted_with_all_others(counts):
     columns, labels, groups = drawn(counts)
     made = fit_three_way(columns, labels, groups, COSTS, "dev")
     assert made == fit_three_way(without_bandwidths(columns), labels, groups, COSTS, "dev")
-    columns, labels, groups = drawn((60, 19, 20))
+    columns, labels, groups = drawn((60, 19, 20, 19))
     some = fit_three_way(columns, labels, groups, COSTS, "dev")
-    assert some.narrow.one is None and some.narrow.both is not None
+    assert some.narrow.one is None and some.narrow.both is not None and some.narrow.medium is None
+
+
+def test_a_new_calibration_keeps_what_its_trials_say_nothing_about():
+    other = Linear(["score"], [1.0], 0.0)
+    before = NarrowBand(5000.0, ONE, BOTH, 6000.0, MEDIUM)
+    wide = np.array([WIDE])
+    telephone = Bandwidths(np.array([PHONE]), wide)
+    new = NarrowBand(5300.0, other, None, 6200.0, None)
+    found = completed(new, before, telephone)
+    assert found == NarrowBand(5300.0, other, BOTH, 6200.0, MEDIUM)
+    # too few telephone trials for a fit: they were fitted with all others
+    assert completed(NarrowBand(5300.0, None, other), before, telephone).one is None
+    assert completed(None, before, telephone) is None
+    assert completed(None, before, Bandwidths(wide, wide)) == before
+    medium = completed(None, before, Bandwidths(wide, np.array([MP3])))
+    assert medium == NarrowBand(5000.0, ONE, BOTH, 6000.0, None)
+    assert completed(new, None, telephone) is new
+    assert completed(None, None, telephone) is None
 
 
 # The first dimension tells speakers apart, the second speech.

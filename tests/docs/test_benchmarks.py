@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from conftest import built_encoder
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
@@ -50,7 +53,7 @@ def test_telephone_enrolments_are_tested_with_other_speech(monkeypatch, tmp_path
     module = importlib.import_module("telephone_trials")
     head = "utterance\tpath\tspeaker\tlabel\tsource\tcodec\n"
     rows = [f"{name}\t{name}.wav\tp\tbonafide\t-\t-\n" for name in ("e", "t1", "t2", "q", "z")]
-    for codec in ("amr", "mulaw"):
+    for codec in ("amr", "mulaw", "mp3"):
         for name in ("t1", "t2", "q"):
             rows.append(f"{name}~{codec}\t{name}{codec}.wav\tp\tbonafide\t{name}\t{codec}\n")
     (tmp_path / "utterances.tsv").write_text(head + "".join(rows))
@@ -64,11 +67,43 @@ def test_telephone_enrolments_are_tested_with_other_speech(monkeypatch, tmp_path
     assert enrolments[1:] == ["p\te", "p~amr\tt1~amr", "p~mulaw\tt1~mulaw"]
     found = (tmp_path / "out" / "trials.tsv").read_text().splitlines()
     assert found[1:5] == trials.splitlines()
-    assert found[5:11] == [
-        *(f"p~amr\tt2{through}\ttarget\t-" for through in ("", "~amr", "~mulaw")),
-        *(f"p~amr\tq{through}\tnontarget\t-" for through in ("", "~amr", "~mulaw")),
+    heard = ("", "~amr", "~mulaw", "~mp3")
+    assert found[5:13] == [
+        *(f"p~amr\tt2{through}\ttarget\t-" for through in heard),
+        *(f"p~amr\tq{through}\tnontarget\t-" for through in heard),
     ]
-    assert len(found) == 1 + 4 + 2 * 6
+    assert len(found) == 1 + 4 + 2 * 8
+
+
+def test_the_last_layer_learns_what_a_condition_does(monkeypatch):
+    """Crops 0 to 199 are clean, 200 to 399 the same through a codec that adds a constant to the
+    embedding's inputs, and the last one is left out.
+    """
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module("last_layer")
+    encoder = built_encoder("campplus")
+    dense = encoder.xvector["dense"]
+    with torch.no_grad():
+        dense.nonlinear.batchnorm.running_mean.uniform_(-1, 1)
+        dense.nonlinear.batchnorm.running_var.uniform_(0.5, 2)
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((200, dense.linear.in_channels)).astype(np.float32)
+    coded = clean.copy()
+    coded[:, 0] += 8.0
+    inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
+    before = np.array([*range(200), *range(200), -1])
+
+    def embedded(rows):
+        with torch.no_grad():
+            return dense(torch.from_numpy(rows)[:, :, None])[:, :, 0].numpy()
+
+    first = embedded(clean)
+    apart = np.abs(embedded(coded) - first).mean()
+    changed = module.refitted(encoder, inputs, before)
+    assert set(changed) < set(encoder.state_dict())
+    encoder.load_state_dict(changed, strict=False)
+    assert np.abs(embedded(coded) - first).mean() < 0.7 * apart
+    assert np.abs(embedded(clean) - first).mean() < 0.1 * apart
 
 
 def test_two_people_are_told_from_one(monkeypatch):

@@ -1,8 +1,9 @@
-"""Log-likelihood ratios of the speaker for narrow-band speech, such as that of a telephone, whose
-scores are lower than those of wide-band speech, for targets and for nontargets.
+"""Log-likelihood ratios of the speaker for narrow-band speech, such as that of a telephone, and for
+speech of a medium bandwidth, such as MP3 at a low bit rate. Their scores are lower than those of
+wide-band speech, for targets and for nontargets.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,40 +13,59 @@ from sasv.metrics.curve import NONTARGET, TARGET
 from sasv.scores.quality import Bandwidths
 
 SCORE = "score"
-NARROW_HZ = 5000.0
+NARROW_HZ = 5300.0
 """Speech without frequencies above this one is narrow-band. That of a telephone, sampled at 8 kHz,
-has none above 4 kHz, and some noise of the codec or of resampling above it; MP3 at a low bit rate
-keeps 5.5 kHz.
+has none above 4 kHz, and some noise of the codec or of resampling above it; Opus at its lowest bit
+rate keeps up to 5.25 kHz.
+"""
+MEDIUM_HZ = 6200.0
+"""Speech without frequencies above this one, but above NARROW_HZ, has a medium bandwidth, such as
+MP3 of 16 or 24 kbit/s (5.6 and 5.9 kHz), or a sample rate of 11 or 12 kHz.
 """
 
 LEAST_TRIALS = 20
 """Minimum number of targets, and of nontargets, to which a log-likelihood ratio is fitted."""
 
+WIDE, ONE, BOTH, MEDIUM = range(4)
+"""Kinds of trials: of wide-band speech; with one narrow-band side, or two; with a side of medium
+bandwidth, or two, but none that is narrow-band.
+"""
+
 
 @dataclass(frozen=True)
 class NarrowBand:
-    """Maps the column ``score`` to the log-likelihood ratio of the speaker for narrow-band speech.
+    """Maps the column ``score`` to the log-likelihood ratio of the speaker for speech that is not
+    wide-band.
+
+    A line that is None had too few trials for a fit; such trials are treated as wide-band speech.
 
     Attributes:
         below: speech of a lower bandwidth than this, in Hz, is narrow-band.
-        one: for trials of which one side, the enrolment or the tested recording, is narrow-band;
-            None if there were too few for a fit, so that they are treated as wide-band speech.
+        one: for trials of which one side, the enrolment or the tested recording, is narrow-band.
         both: the same for trials of which both sides are narrow-band.
+        medium_below: speech of a lower bandwidth than this, in Hz, has a medium bandwidth if it is
+            not narrow-band; None if no speech has.
+        medium: for trials of which no side is narrow-band, but at least one has a medium bandwidth.
     """
 
     below: float
     one: Linear | None = None
     both: Linear | None = None
+    medium_below: float | None = None
+    medium: Linear | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.below < np.inf:
+        valid = 0 < self.below < np.inf
+        if self.medium_below is not None:
+            valid = valid and self.below <= self.medium_below < np.inf
+        if not valid:
             raise SasvError("the calibration for narrow-band speech has an invalid bandwidth")
 
     @property
     def lines(self) -> dict[int, Linear]:
-        """Number of narrow-band sides -> how their scores are mapped."""
-        found = {1: self.one, 2: self.both}
-        return {sides: line for sides, line in found.items() if line is not None}
+        """Kind of a trial -> how its scores are mapped."""
+        found = {ONE: self.one, BOTH: self.both, MEDIUM: self.medium}
+        return {kind: line for kind, line in found.items() if line is not None}
 
     def speaker(self, wide: Linear, scores: np.ndarray, bandwidths: Bandwidths) -> np.ndarray:
         """Return the log-likelihood ratios of the speaker, of the shape of the scores.
@@ -55,23 +75,27 @@ class NarrowBand:
             scores: (trials,), or a number.
             bandwidths: of both sides of these trials.
         """
-        sides = narrow_sides(bandwidths, self.below)
+        kinds = kinds_of(bandwidths, self.below, self.medium_below or 0.0)
         found: np.ndarray = wide({SCORE: scores})
-        for count, line in self.lines.items():
-            found = np.where(sides == count, line({SCORE: scores}), found)
+        for kind, line in self.lines.items():
+            found = np.where(kinds == kind, line({SCORE: scores}), found)
         return found
 
 
-def narrow_sides(bandwidths: Bandwidths, below: float = NARROW_HZ) -> np.ndarray:
-    """Return how many of the two sides of each trial are narrow-band: 0, 1, or 2.
+def kinds_of(
+    bandwidths: Bandwidths, below: float = NARROW_HZ, medium_below: float = MEDIUM_HZ
+) -> np.ndarray:
+    """Return the kind of each trial: WIDE, ONE, BOTH, or MEDIUM.
 
-    It is 0 if one of the bandwidths is unknown: trials of two narrow-band sides score higher than
-    those of one, so that another speaker could be accepted if an unknown side were taken for
+    It is WIDE if one of the bandwidths is unknown: trials of two narrow-band sides score higher
+    than those of one, so that another speaker could be accepted if an unknown side were taken for
     wide-band.
     """
     both = np.stack([np.asarray(one, np.float64) for one in bandwidths])
-    found: np.ndarray = np.where(np.isfinite(both).all(axis=0), (both < below).sum(axis=0), 0)
-    return found
+    found = (both < below).sum(axis=0)
+    found = np.where((found == 0) & (both < medium_below).any(axis=0), MEDIUM, found)
+    known: np.ndarray = np.where(np.isfinite(both).all(axis=0), found, WIDE)
+    return known
 
 
 def fit_speaker(
@@ -79,8 +103,8 @@ def fit_speaker(
 ) -> tuple[Linear, NarrowBand | None]:
     """Fit the log-likelihood ratio of target against nontarget trials.
 
-    Trials with one narrow-band side, and those with two, have a fit of their own if there are
-    enough of them and enough wide-band ones. All others are fitted together.
+    Each kind of trials that are not wide-band has a fit of its own if there are enough of them and
+    enough wide-band ones. All others are fitted together.
 
     Args:
         scores: (trials,) of bona fide speech.
@@ -88,7 +112,7 @@ def fit_speaker(
         bandwidths: of both sides of the trials; None fits all trials together.
 
     Returns:
-        The fit for wide-band speech, and that for narrow-band speech or None.
+        The fit for wide-band speech, and that for other speech or None.
     """
 
     def line(rows: np.ndarray) -> Linear:
@@ -97,13 +121,35 @@ def fit_speaker(
     everything = np.ones(len(labels), bool)
     if bandwidths is None:
         return line(everything), None
-    sides = narrow_sides(bandwidths)
-    fitted = [count for count in range(3) if enough(labels[sides == count])]
-    if len(fitted) < 2 or 0 not in fitted:
+    kinds = kinds_of(bandwidths)
+    fitted = [kind for kind in (WIDE, ONE, BOTH, MEDIUM) if enough(labels[kinds == kind])]
+    if len(fitted) < 2 or WIDE not in fitted:
         return line(everything), None
-    narrow = {count: line(sides == count) for count in fitted if count}
-    wide = line(~np.isin(sides, list(narrow)))
-    return wide, NarrowBand(NARROW_HZ, narrow.get(1), narrow.get(2))
+    own = {kind: line(kinds == kind) for kind in fitted if kind != WIDE}
+    wide = line(~np.isin(kinds, list(own)))
+    return wide, NarrowBand(NARROW_HZ, own.get(ONE), own.get(BOTH), MEDIUM_HZ, own.get(MEDIUM))
+
+
+def completed(
+    fitted: NarrowBand | None, before: NarrowBand | None, bandwidths: Bandwidths
+) -> NarrowBand | None:
+    """Return a new calibration that keeps from an earlier one what its trials say nothing about.
+
+    Args:
+        fitted: the new one; None if all of its trials were fitted together.
+        before: the earlier one.
+        bandwidths: of both sides of the trials of the new one.
+    """
+    occurring = set(np.unique(kinds_of(bandwidths)).tolist())
+    if before is None or (fitted is None and occurring & {ONE, BOTH}):
+        return fitted
+    new = fitted or replace(before, one=None, both=None, medium=None)
+    return replace(
+        new,
+        one=new.one if ONE in occurring else before.one,
+        both=new.both if BOTH in occurring else before.both,
+        medium=new.medium if MEDIUM in occurring else before.medium,
+    )
 
 
 def enough(labels: np.ndarray) -> bool:

@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
-from sasv.calibration.narrow_band import LEAST_TRIALS, NARROW_HZ
+from sasv.calibration.narrow_band import (
+    BOTH,
+    LEAST_TRIALS,
+    MEDIUM,
+    MEDIUM_HZ,
+    NARROW_HZ,
+    ONE,
+)
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.commands._calibrate_people import fit_to_people
@@ -231,18 +238,24 @@ def three_way_of(scores: Scores, options: CalibrateOptions, costs: CostModel) ->
 
 
 def narrow_band_of(calibration: ThreeWay) -> str:
-    """Return in words which narrow-band trials have a calibration of their own."""
+    """Return in words which trials of a lower bandwidth have a calibration of their own."""
     if calibration.narrow is None:
         return (
-            f"narrow-band speech (below {NARROW_HZ:g} Hz): calibrated together with all other "
-            f"speech, because a calibration of its own needs {LEAST_TRIALS} target and "
-            f"{LEAST_TRIALS} nontarget trials with it, and as many without"
+            f"narrow-band speech (below {NARROW_HZ:g} Hz) and speech of medium bandwidth (below "
+            f"{MEDIUM_HZ:g} Hz): calibrated together with all other speech, because a calibration "
+            f"of its own needs {LEAST_TRIALS} target and {LEAST_TRIALS} nontarget trials with it, "
+            "and as many without"
         )
-    kinds = {1: "the tested recording or the enrolment", 2: "both"}
-    named = [kinds[sides] for sides in calibration.narrow.lines]
+    narrow = calibration.narrow
+    kinds = {
+        ONE: f"one side is narrow-band (below {narrow.below:g} Hz)",
+        BOTH: f"both sides are narrow-band (below {narrow.below:g} Hz)",
+        MEDIUM: f"a side has a medium bandwidth (below {narrow.medium_below:g} Hz)",
+    }
+    named = [kinds[kind] for kind in narrow.lines]
     return (
-        f"narrow-band speech (below {calibration.narrow.below:g} Hz): trials in which "
-        f"{', and trials in which '.join(named)} are narrow-band have a calibration of their own"
+        "bandwidth of the enrolment and of the tested recording: trials in which "
+        f"{', and trials in which '.join(named)} have a calibration of their own"
     )
 
 

@@ -315,25 +315,37 @@ class Campplus(Encoder):
 
     def above(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the embeddings (batch, dimension) of what ``below`` returned."""
-        parts = self.xvector
-        blocks = range(self.options.frozen_blocks + 1, len(DILATIONS) + 1)
+        first = self.options.frozen_blocks + 1
         inner = None
         if self.options.inner_axis:
             x, inner = self.above_but_last(x, mask)
-            blocks = blocks[-1:]
-        x = self._blocks(x, mask, blocks)
-        pooled = self._pooled(parts["out_nonlinear"](x), mask)
-        embeddings = parts["dense"](pooled[:, :, None]).squeeze(2)
+            first = len(DILATIONS)
+        pooled = self.last_statistics(x, mask, first)
+        embeddings = self.xvector["dense"](pooled[:, :, None]).squeeze(2)
         return embeddings if self.spoof_axis is None else self.spoof_axis(embeddings, inner)
+
+    def last_statistics(
+        self, x: Tensor, mask: Tensor | None, first: int = len(DILATIONS)
+    ) -> Tensor:
+        """Return what the last linear layer is fed, a mean and standard deviation over time,
+        (batch, 2 * channels).
+
+        Args:
+            x: what the dense block of number ``first`` is fed, (batch, channels, frames).
+            mask: of these, see ``network``.
+            first: 3 is the last block, as for what ``above_but_last`` returns.
+        """
+        x = self._blocks(x, mask, range(first, len(DILATIONS) + 1))
+        return self._statistics(self.xvector["out_nonlinear"](x), mask)
 
     def above_but_last(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return what the last dense block is fed, (batch, channels, frames), and its mean and
         standard deviation over time, (batch, 2 * channels), for what ``below`` returned.
         """
         x = self._blocks(x, mask, range(self.options.frozen_blocks + 1, len(DILATIONS)))
-        return x, self._pooled(x, mask)
+        return x, self._statistics(x, mask)
 
-    def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _statistics(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return temporal_statistics(x, mask, self.options.variance_epsilon)
 
     def _blocks(self, x: Tensor, mask: Tensor | None, numbers: range) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sasv.audio import read_audio
 from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
-from sasv.calibration.narrow_band import narrow_sides
+from sasv.calibration.narrow_band import completed
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.core.errors import AudioError, MissingExtra, SasvError, listed
 from sasv.core.progress import Progress
@@ -383,9 +383,9 @@ class Fitting:
         )
         before = self.verifier.three_way
         bandwidths = Bandwidths(columns[BANDWIDTH], columns[ENROLMENT_BANDWIDTH])
-        if before is not None and not narrow_sides(bandwidths).any():
-            # These people say nothing about narrow-band speech.
-            three_way = replace(three_way, narrow=before.calibration.narrow)
+        if before is not None:
+            narrow = completed(three_way.narrow, before.calibration.narrow, bandwidths)
+            three_way = replace(three_way, narrow=narrow)
         return backend, three_way
 
     def fitted(self, rows: np.ndarray) -> Verifier:
