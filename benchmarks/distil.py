@@ -47,9 +47,6 @@ OTHER_SPEED = 0.5
 SPEEDS = (0.8, 1.25)
 LAST_RIDGE = 0.01
 AXIS_RIDGE = 0.003
-AXIS_GAIN = 1.5
-"""The axis is this number of times what the regression says, whose values are nearer to the mean
-than those of the teacher."""
 FITTED_CROPS = 1500
 """Crops of the least length that the layers are fitted to."""
 
@@ -231,7 +228,7 @@ def fit_axis(student: Campplus, teacher: Campplus, chunks: list[Chunk]) -> tuple
     scale = ours.std(0) + 1e-5
     weight, bias = ridge(ours / scale, theirs @ axis.weight[:, None] + axis.bias, AXIS_RIDGE)
     # with_axis makes an axis of the score of a classifier, which is high for bona fide speech.
-    factor = -AXIS_GAIN / AXIS_SLOPE
+    factor = -1 / AXIS_SLOPE
     return (factor * weight[0] / scale).numpy(), AXIS_OFFSET + factor * float(bias)
 
 
