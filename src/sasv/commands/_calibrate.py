@@ -53,7 +53,8 @@ class CalibrateOptions(Options):
         columns: score columns (asv_score,cm_score to fuse two systems).
         quality: columns of quality measures to use as well (log_seconds,log_enrolments,norm). Kind
             three-way uses norm only, to detect recordings unlike the development trials, and
-            bandwidth, together with enrolment_bandwidth, to calibrate telephone speech separately.
+            bandwidth, together with enrolment_bandwidth, to calibrate telephone speech, and other
+            speech of a lower bandwidth, separately.
         condition: for kind three-way: column that gives the condition in which bona fide speech was
             recorded; conditions are left out of the fit one at a time, to estimate how well the
             calibration generalises to new ones.
