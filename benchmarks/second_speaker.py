@@ -4,7 +4,7 @@ TABLE MODEL --noises FOLDER [--where ROWS] [--people 25].
 One long utterance of each speaker passes through each condition and is cut into windows of 2 s of
 speech. Stretches of one speaker's windows are recordings of one person; stretches of two speakers,
 one after the other, are recordings of two. For both, the agreement of a recording with itself is
-compared with the limits --wide and --narrow.
+compared with --limit.
 """
 
 import argparse
@@ -26,16 +26,8 @@ from sasv.vocoders import make_vocoder
 SECONDS = 14
 LEAST_SECONDS = 12
 MAX_PAUSE = 0.5
-NARROW_BAND = {
-    "clean": False,
-    "mulaw": True,
-    "amr": True,
-    "mp3": False,
-    "noise 10 dB": False,
-    "mulaw, noise 15 dB": True,
-    "world": False,
-}
-"""Whether a condition leaves narrow-band speech. Every third speaker is copied by WORLD."""
+CONDITIONS = ("clean", "mulaw", "amr", "mp3", "noise 10 dB", "mulaw, noise 15 dB", "world")
+"""Every third speaker is copied by WORLD."""
 SHARES = ((1, 1), (2, 1), (3, 3), (5, 1), (1, 5))
 """Windows of the first and of the second person."""
 LENGTHS = (2, 3, 5)
@@ -92,8 +84,7 @@ def main() -> None:
     parser.add_argument("--noises", required=True)
     parser.add_argument("--where", default="split=train;corpus=librispeech")
     parser.add_argument("--people", type=int, default=25)
-    parser.add_argument("--wide", type=float, default=0.4)
-    parser.add_argument("--narrow", type=float, default=0.5)
+    parser.add_argument("--limit", type=float, default=0.4)
     options = parser.parse_args()
     utterances = load_utterances(options.table, options.where)
     noises = audio_files(options.noises)
@@ -106,7 +97,7 @@ def main() -> None:
     paths: dict[int, str] = {}
     for row in np.random.default_rng(20).permutation(rows):
         paths.setdefault(speakers[row], utterances.paths[row])
-    heard: dict[str, dict[int, np.ndarray]] = {name: {} for name in NARROW_BAND}
+    heard: dict[str, dict[int, np.ndarray]] = {name: {} for name in CONDITIONS}
     pitches = []
     for person, path in enumerate(list(paths.values())[: options.people]):
         wave = read_audio(path, samples=SECONDS * RATE)
@@ -118,10 +109,9 @@ def main() -> None:
                 if len(found) >= max(LENGTHS) - 2:
                     heard[condition][person] = found
     for condition, people in heard.items():
-        limit = options.narrow if NARROW_BAND[condition] else options.wide
         one = np.array([value for windows in people.values() for value in of_one(windows)])
-        print(f"{condition}, limit {limit:g}: {len(people)} people; one person taken for several:")
-        print(f"  {np.sum(one < limit)} of {len(one)} recordings, lowest {one.min():.2f}")
+        print(f"{condition}, limit {options.limit:g}: {len(people)} people; one person taken for several:")
+        print(f"  {np.sum(one < options.limit)} of {len(one)} recordings, lowest {one.min():.2f}")
         for first, second in SHARES if condition != "world" else ():
             caught = {True: [], False: []}  # by whether the pitch is similar
             for left, before in people.items():
@@ -130,7 +120,7 @@ def main() -> None:
                     if left != right and enough:
                         two = np.concatenate([before[:first], after[-second:]])
                         near = abs(np.log(pitches[left] / pitches[right])) < SIMILAR_PITCH
-                        caught[near].append(self_agreement(two) < limit)
+                        caught[near].append(self_agreement(two) < options.limit)
             near = caught[True]
             every = near + caught[False]
             print(
