@@ -40,7 +40,8 @@ sasv convert "$out/student.safetensors" "$out/student-int8.safetensors" --int8
 sasv evaluate --utterances "$out/dev/utterances.tsv" --enrolments "$out/telephone/enrolments.tsv" \
   --trials "$out/telephone/trials.tsv" --model "$out/student-int8.safetensors" --quality --out "$out/evaluation/dev-compact"
 sasv calibrate "$out/evaluation/dev-compact/scores.tsv" --kind three-way --quality '[bandwidth]' --costs a-dcf-paper \
-  --model "$out/student-int8.safetensors" --model-out "$out/calibrated.safetensors"
+  --model "$out/student-int8.safetensors" --model-out "$out/calibrated.safetensors" \
+  --limits.min_self_agreement 0.35 --limits.min_narrow_self_agreement 0.4
 sasv convert "$out/calibrated.safetensors" "$out/compact.safetensors" --int8
 wait "$copies"
 unset OMP_NUM_THREADS
