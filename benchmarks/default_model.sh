@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The models in the package: the one that sasv verify takes, CAM++ with a last layer fitted to codecs, a spoof axis, and a calibration
 # that knows the bandwidth, and compact, which is distilled from it: benchmarks/default_model.sh SHARED OUT
-# Copies by WORLD and the source-filter vocoder are made to fit the axis; the neural source-filter vocoder is heard first in the
-# calibration, Griffin-Lim in the test alone.
+# Copies by WORLD and the source-filter vocoder are made to fit the axis; those by the neural source-filter vocoder choose its slope and
+# are in the calibration; those by Griffin-Lim are in the test alone.
 set -euo pipefail
 speech=$1/speech weights=$1/weights out=$2
 here=$(dirname "$0")
 tables=$out/tables
 nsf=$weights/nsf/hn-sinc-nsf-9.pt
-# Two programs run at a time, each on a core of its own.
+# Two or three processes run at a time, so that each has one thread.
 export OMP_NUM_THREADS=1
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 sasv download campplus-zh-en
 sasv prepare table "$speech" --out "$tables"
 # For the axis and the last layer, no GLOBE, which is enhanced speech; ASVspoof2019 is kept for later stages.

@@ -266,7 +266,8 @@ def main() -> None:
     weight, bias = fit_axis(encoder, teacher, chunks)
     student.encoder = encoder.state_dict()
     student.specification.training["distilled"] = (
-        f"from {options.teacher}, on {len(chunks) * CHUNK} crops of {len(paths)} utterances"
+        f"from {Path(options.teacher).stem}, "
+        f"on {len(chunks) * CHUNK} crops of {len(paths)} utterances"
     )
     save_checkpoint(options.out, with_axis(student, weight, bias))
 

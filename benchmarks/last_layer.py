@@ -12,7 +12,7 @@ UNCHANGED_WEIGHT = 20.0
 """Weight of a crop that is to keep its embedding; that of a crop in a condition is 1."""
 STRENGTH = 0.4
 """Weight of the squared change of the layer, for standardised inputs. Like UNCHANGED_WEIGHT it was
-chosen on training speakers that were left out, for codecs that were left out as well.
+chosen on development trials, and on training utterances and codecs that were left out.
 """
 
 

@@ -110,9 +110,8 @@ def main() -> None:
                     heard[condition][person] = found
     for condition, people in heard.items():
         one = np.array([value for windows in people.values() for value in of_one(windows)])
-        print(
-            f"{condition}, limit {options.limit:g}: {len(people)} people; one person taken for several:"
-        )
+        print(f"{condition}, limit {options.limit:g}: {len(people)} people")
+        print("  one person taken for several:")
         print(f"  {np.sum(one < options.limit)} of {len(one)} recordings, lowest {one.min():.2f}")
         for first, second in SHARES if condition != "world" else ():
             caught = {True: [], False: []}  # by whether the pitch is similar

@@ -3,6 +3,7 @@ table, a verifier, and a saved voiceprint.
 """
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,6 +122,7 @@ def test_record_round_trips_and_a_broken_one_is_refused():
             {"below": 0.0},
             {"medium_below": 100.0},
             {"medium_below": float("inf")},
+            {"medium_below": None, "medium": {"columns": ["score"], "weights": [1.0], "offset": 0}},
             {"medium": {"columns": ["norm"], "weights": [1.0], "offset": 0.0}},
             {"one": {"columns": ["cm_score"], "weights": [1.0], "offset": 0.0}},
             {"both": {"columns": ["score"], "weights": [], "offset": 0.0}},
@@ -186,22 +188,29 @@ def test_too_few_trials_of_a_kind_are_fitted_with_all_others(counts):
     assert some.narrow.one is None and some.narrow.both is not None and some.narrow.medium is None
 
 
-def test_a_new_calibration_keeps_what_its_trials_say_nothing_about():
+def kinds(wide, one, both, medium):
+    """Return labels and bandwidths: so many targets, and as many nontargets, of each kind."""
+    tested = np.repeat([WIDE, PHONE, PHONE, MP3], [wide, one, both, medium])
+    enrolled = np.repeat([WIDE, WIDE, PHONE, WIDE], [wide, one, both, medium])
+    labels = np.repeat([0, 1], len(tested))
+    return labels, Bandwidths(np.tile(tested, 2), np.tile(enrolled, 2))
+
+
+def test_a_new_calibration_keeps_the_lines_for_which_it_has_too_few_trials():
     other = Linear(["score"], [1.0], 0.0)
-    before = NarrowBand(5000.0, ONE, BOTH, 6000.0, MEDIUM)
-    wide = np.array([WIDE])
-    telephone = Bandwidths(np.array([PHONE]), wide)
-    new = NarrowBand(5300.0, other, None, 6200.0, None)
-    found = completed(new, before, telephone)
-    assert found == NarrowBand(5300.0, other, BOTH, 6200.0, MEDIUM)
-    # too few telephone trials for a fit: they were fitted with all others
-    assert completed(NarrowBand(5300.0, None, other), before, telephone).one is None
-    assert completed(None, before, telephone) is None
-    assert completed(None, before, Bandwidths(wide, wide)) == before
-    medium = completed(None, before, Bandwidths(wide, np.array([MP3])))
-    assert medium == NarrowBand(5000.0, ONE, BOTH, 6000.0, None)
-    assert completed(new, None, telephone) is new
-    assert completed(None, None, telephone) is None
+    before = NarrowBand(NARROW_HZ, ONE, BOTH, MEDIUM_HZ, MEDIUM)
+    new = NarrowBand(NARROW_HZ, other, None, MEDIUM_HZ, None)
+    found = completed(new, before, *kinds(50, 20, 0, 0))
+    assert found == NarrowBand(NARROW_HZ, other, BOTH, MEDIUM_HZ, MEDIUM)
+    assert completed(None, before, *kinds(50, 0, 0, 0)) == before
+    assert completed(None, before, *kinds(50, 1, 0, 19)) == before
+    # All trials were fitted together, and most of them, or enough of them, are of one kind.
+    assert completed(None, before, *kinds(5, 10, 0, 0)) == replace(before, one=None)
+    assert completed(None, before, *kinds(0, 0, 25, 30)) == replace(before, both=None, medium=None)
+    assert completed(None, replace(before, both=None, medium=None), *kinds(0, 9, 0, 0)) is None
+    for unusable in (None, NarrowBand(5000.0, ONE, BOTH, MEDIUM_HZ), NarrowBand(NARROW_HZ, ONE)):
+        assert completed(new, unusable, *kinds(50, 20, 0, 0)) is new
+        assert completed(None, unusable, *kinds(50, 0, 0, 0)) is None
 
 
 # The first dimension tells speakers apart, the second speech.

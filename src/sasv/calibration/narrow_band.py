@@ -58,6 +58,8 @@ class NarrowBand:
         valid = 0 < self.below < np.inf
         if self.medium_below is not None:
             valid = valid and self.below <= self.medium_below < np.inf
+        elif self.medium is not None:
+            valid = False
         if not valid:
             raise SasvError("the calibration for narrow-band speech has an invalid bandwidth")
 
@@ -82,10 +84,8 @@ class NarrowBand:
         return found
 
 
-def kinds_of(
-    bandwidths: Bandwidths, below: float = NARROW_HZ, medium_below: float = MEDIUM_HZ
-) -> np.ndarray:
-    """Return the kind of each trial: WIDE, ONE, BOTH, or MEDIUM.
+def kinds_of(bandwidths: Bandwidths, below: float, medium_below: float) -> np.ndarray:
+    """Return the kind of each trial, WIDE, ONE, BOTH, or MEDIUM, for these bounds in Hz.
 
     It is WIDE if one of the bandwidths is unknown: trials of two narrow-band sides score higher
     than those of one, so that another speaker could be accepted if an unknown side were taken for
@@ -121,7 +121,7 @@ def fit_speaker(
     everything = np.ones(len(labels), bool)
     if bandwidths is None:
         return line(everything), None
-    kinds = kinds_of(bandwidths)
+    kinds = kinds_of(bandwidths, NARROW_HZ, MEDIUM_HZ)
     fitted = [kind for kind in (WIDE, ONE, BOTH, MEDIUM) if enough(labels[kinds == kind])]
     if len(fitted) < 2 or WIDE not in fitted:
         return line(everything), None
@@ -131,25 +131,39 @@ def fit_speaker(
 
 
 def completed(
-    fitted: NarrowBand | None, before: NarrowBand | None, bandwidths: Bandwidths
+    fitted: NarrowBand | None,
+    before: NarrowBand | None,
+    labels: np.ndarray,
+    bandwidths: Bandwidths,
 ) -> NarrowBand | None:
-    """Return a new calibration that keeps from an earlier one what its trials say nothing about.
+    """Return a new calibration with the lines of an earlier one for kinds of trials that were too
+    few for a fit.
+
+    The most frequent kind determined the line that was fitted to all other trials, so that it does
+    not need the earlier line. An earlier calibration with other bounds is not used.
 
     Args:
         fitted: the new one; None if all of its trials were fitted together.
         before: the earlier one.
-        bandwidths: of both sides of the trials of the new one.
+        labels: (trials,) of bona fide speech, 0 target, 1 nontarget.
+        bandwidths: of both sides of these trials.
     """
-    occurring = set(np.unique(kinds_of(bandwidths)).tolist())
-    if before is None or (fitted is None and occurring & {ONE, BOTH}):
+    if before is None or (before.below, before.medium_below) != (NARROW_HZ, MEDIUM_HZ):
         return fitted
-    new = fitted or replace(before, one=None, both=None, medium=None)
-    return replace(
+    kinds = kinds_of(bandwidths, NARROW_HZ, MEDIUM_HZ)
+    most = np.bincount(kinds, minlength=MEDIUM + 1).argmax()
+    new = fitted or NarrowBand(NARROW_HZ, medium_below=MEDIUM_HZ)
+
+    def line(kind: int, own: Linear | None, earlier: Linear | None) -> Linear | None:
+        return own if kind == most or enough(labels[kinds == kind]) else earlier
+
+    found = replace(
         new,
-        one=new.one if ONE in occurring else before.one,
-        both=new.both if BOTH in occurring else before.both,
-        medium=new.medium if MEDIUM in occurring else before.medium,
+        one=line(ONE, new.one, before.one),
+        both=line(BOTH, new.both, before.both),
+        medium=line(MEDIUM, new.medium, before.medium),
     )
+    return found if found.lines else None
 
 
 def enough(labels: np.ndarray) -> bool:

@@ -69,8 +69,8 @@ class ThreeWay:
             encoders.layers.SpoofAxis). It lowers the cosine of spoofed speech; the LLR of the
             speaker is computed from the cosine in the other dimensions, so that a spoof does not
             look like another speaker.
-        narrow: maps ``score`` to the LLR of the speaker for narrow-band speech, for which
-            ``speaker`` is not valid; None treats all speech alike.
+        narrow: maps ``score`` to the LLR of the speaker for speech that is narrow-band or of medium
+            bandwidth, for which ``speaker`` is not valid; None treats all speech alike.
     """
 
     speaker: Linear
@@ -168,7 +168,8 @@ def fit_three_way(
 
     Args:
         columns: ``score``, ``cm_score``, and, if known, ``norm``, or ``bandwidth`` together with
-            ``enrolment_bandwidth``, to calibrate narrow-band speech separately; each (trials,).
+            ``enrolment_bandwidth``, to calibrate speech of each bandwidth separately; each
+            (trials,).
         labels: (trials,) 0 target, 1 nontarget, 2 spoof.
         groups: (trials,) group of each trial: the attack of a spoofed one, the condition (codec) of
             a bona fide one.

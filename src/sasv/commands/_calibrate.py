@@ -245,7 +245,7 @@ def narrow_band_of(calibration: ThreeWay) -> str:
             f"narrow-band speech (below {NARROW_HZ:g} Hz) and speech of medium bandwidth (below "
             f"{MEDIUM_HZ:g} Hz): calibrated together with all other speech, because a calibration "
             f"of its own needs {LEAST_TRIALS} target and {LEAST_TRIALS} nontarget trials with it, "
-            "and as many without"
+            "and as many of wide-band speech"
         )
     narrow = calibration.narrow
     kinds = {

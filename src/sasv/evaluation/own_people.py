@@ -382,9 +382,14 @@ class Fitting:
             columns, labels, attacks.tolist(), self.costs, self.source, self.spoof_axis
         )
         before = self.verifier.three_way
-        bandwidths = Bandwidths(columns[BANDWIDTH], columns[ENROLMENT_BANDWIDTH])
         if before is not None:
-            narrow = completed(three_way.narrow, before.calibration.narrow, bandwidths)
+            bona_fide = labels != SPOOF
+            sides = Bandwidths(
+                columns[BANDWIDTH][bona_fide], columns[ENROLMENT_BANDWIDTH][bona_fide]
+            )
+            narrow = completed(
+                three_way.narrow, before.calibration.narrow, labels[bona_fide], sides
+            )
             three_way = replace(three_way, narrow=narrow)
         return backend, three_way
 

@@ -20,7 +20,7 @@ QUALITIES: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "net_speech": ("seconds of speech", (0.5, 0.75, 1, 1.5, 2, 3, 5, 8, 12, 20, 40, 80)),
     "snr_db": ("signal-to-noise ratio", (-10, -5, 0, 5, 10, 15, 20, 25, 30, 40, 50)),
     "level_dbfs": ("level", (-65, -60, -55, -50, -45, -40, -35, -30, -25, -20, -15, -10)),
-    "bandwidth_hz": ("bandwidth", (2500, 3000, 3400, 4000, 5000, 6000, 7000, 8000)),
+    "bandwidth_hz": ("bandwidth", (2500, 3000, 3400, 4000, 5300, 6200, 7000, 8000)),
     "clipped_share": ("share of clipped samples", (0, 0.0001, 0.001, 0.01, 0.05, 0.1, 0.5)),
 }
 """Name of a measurement of recordings -> its description, and the bounds of its histogram."""
