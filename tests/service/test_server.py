@@ -97,6 +97,16 @@ def test_python_client(running, tmp_path):
         Client("ftp://x")
 
 
+def test_answers_do_not_wait_for_acknowledgements():
+    """Every connection sends small packets at once."""
+    from sasv.service.server import Address, listening
+
+    with listening(Address("127.0.0.1", 0)) as bound, socket.create_connection(bound.getsockname()):
+        connection, _ = bound.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_client_opens_a_new_connection_after_the_service_closed_an_idle_one():
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     with socket.create_server(("127.0.0.1", 0)) as listening:
