@@ -99,7 +99,10 @@ def kinds_of(bandwidths: Bandwidths, below: float, medium_below: float) -> np.nd
 
 
 def fit_speaker(
-    scores: np.ndarray, labels: np.ndarray, bandwidths: Bandwidths | None
+    scores: np.ndarray,
+    labels: np.ndarray,
+    bandwidths: Bandwidths | None,
+    before: NarrowBand | None = None,
 ) -> tuple[Linear, NarrowBand | None]:
     """Fit the log-likelihood ratio of target against nontarget trials.
 
@@ -110,6 +113,7 @@ def fit_speaker(
         scores: (trials,) of bona fide speech.
         labels: (trials,) 0 target, 1 nontarget.
         bandwidths: of both sides of the trials; None fits all trials together.
+        before: an earlier calibration, for kinds with too few trials (see ``completed``).
 
     Returns:
         The fit for wide-band speech, and that for other speech or None.
@@ -124,10 +128,11 @@ def fit_speaker(
     kinds = kinds_of(bandwidths, NARROW_HZ, MEDIUM_HZ)
     fitted = [kind for kind in (WIDE, ONE, BOTH, MEDIUM) if enough(labels[kinds == kind])]
     if len(fitted) < 2 or WIDE not in fitted:
-        return line(everything), None
+        return line(everything), completed(None, before, labels, bandwidths)
     own = {kind: line(kinds == kind) for kind in fitted if kind != WIDE}
     wide = line(~np.isin(kinds, list(own)))
-    return wide, NarrowBand(NARROW_HZ, own.get(ONE), own.get(BOTH), MEDIUM_HZ, own.get(MEDIUM))
+    new = NarrowBand(NARROW_HZ, own.get(ONE), own.get(BOTH), MEDIUM_HZ, own.get(MEDIUM))
+    return wide, completed(new, before, labels, bandwidths)
 
 
 def completed(

@@ -163,6 +163,7 @@ def fit_three_way(
     costs: CostModel,
     source: str = "",
     spoof_axis: bool = False,
+    before: NarrowBand | None = None,
 ) -> ThreeWay:
     """Fit the two LLRs on development trials.
 
@@ -176,6 +177,8 @@ def fit_three_way(
         costs: priors and costs that will determine the verdicts.
         source: description of the trials.
         spoof_axis: see ``ThreeWay``.
+        before: ``narrow`` of an earlier calibration, whose lines are kept for bandwidths of which
+            there are too few trials.
 
     Raises:
         SasvError: there are no trials of a class, a value is not finite, or higher scores mean
@@ -194,7 +197,7 @@ def fit_three_way(
         bandwidths = Bandwidths(
             columns[BANDWIDTH][bona_fide], columns[ENROLMENT_BANDWIDTH][bona_fide]
         )
-    speaker, narrow = fit_speaker(scores[bona_fide], labels[bona_fide], bandwidths)
+    speaker, narrow = fit_speaker(scores[bona_fide], labels[bona_fide], bandwidths, before)
     classes = np.where(bona_fide, TARGET, SPOOF)
     spoof = fit_linear({CM_SCORE: cm_scores}, classes, EVEN)
     for part, column in parts_of(speaker, narrow, spoof):

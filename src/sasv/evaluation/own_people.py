@@ -5,7 +5,7 @@ them.
 import logging
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from sasv.audio import read_audio
 from sasv.calibration import Backend, ThreeWay, fit_backend, fit_three_way
-from sasv.calibration.narrow_band import completed
 from sasv.calibration.three_way import CM_SCORE, NORM
 from sasv.core.errors import AudioError, MissingExtra, SasvError, listed
 from sasv.core.progress import Progress
@@ -378,19 +377,16 @@ class Fitting:
         if self.head is None:
             return backend, None
         attacks = self.trials.attacks[rows]
-        three_way = fit_three_way(
-            columns, labels, attacks.tolist(), self.costs, self.source, self.spoof_axis
-        )
         before = self.verifier.three_way
-        if before is not None:
-            bona_fide = labels != SPOOF
-            sides = Bandwidths(
-                columns[BANDWIDTH][bona_fide], columns[ENROLMENT_BANDWIDTH][bona_fide]
-            )
-            narrow = completed(
-                three_way.narrow, before.calibration.narrow, labels[bona_fide], sides
-            )
-            three_way = replace(three_way, narrow=narrow)
+        three_way = fit_three_way(
+            columns,
+            labels,
+            attacks.tolist(),
+            self.costs,
+            self.source,
+            self.spoof_axis,
+            None if before is None else before.calibration.narrow,
+        )
         return backend, three_way
 
     def fitted(self, rows: np.ndarray) -> Verifier:

@@ -93,7 +93,7 @@ def pitch(pyworld: Any, waves: Tensor, rate: int, hop: int) -> Tensor:
     """Return the F0 in Hz of each frame of ``hop`` samples of waveforms (batch, samples), estimated
     by WORLD's Harvest; 0 where unvoiced.
 
-    Harvest uses one core, a quarter of a second for a second of speech, and would leave a GPU idle.
+    Harvest uses one core, about 0.2 s for a second of speech, and would leave a GPU idle.
     It releases the interpreter's lock, so the waveforms of a batch are analysed in threads.
     """
 
