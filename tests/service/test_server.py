@@ -207,7 +207,9 @@ def test_batched_results_equal_those_of_single_recordings(model):
     from sasv.service.batching import BatchingModel
 
     sizes = []
-    batching = BatchingModel(model, 4, 1.0, sizes.append)
+    # The first batch is formed when all five wait, in whatever order they come, and the second when
+    # the model is closed.
+    batching = BatchingModel(model, 5, 60.0, sizes.append)
     waves = [buzz(RATE + 100 * row, 100 + 20 * row, row) for row in range(4)]
     waves.append(buzz(5 * RATE, 200))
     found = {}
@@ -217,12 +219,15 @@ def test_batched_results_equal_those_of_single_recordings(model):
     ]
     for thread in threads:
         thread.start()
+    until = time.monotonic() + 50
+    while not sizes and time.monotonic() < until:
+        time.sleep(0.01)
+    batching.close()
     for thread in threads:
         thread.join()
     for row, wave in enumerate(waves):
         np.testing.assert_allclose(found[row], model.embed(wave), rtol=1e-4, atol=1e-6)
     assert sorted(sizes) == [1, 4]
-    batching.close()
 
 
 def test_start_messages_are_json(running):
