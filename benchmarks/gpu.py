@@ -5,11 +5,14 @@ from files, determinism, scores, vocoders, memory, and a profile.
 
 ``benchmarks/gpu.sh`` calls it. Each part that fails is named, and the others go on; parts for which
 no time is left are named too. ``--quick`` runs every part at its smallest size, on a CPU as well.
+Processes of their own compile the encoders while the parts run that are not timed; PyTorch keeps
+what they compiled in its cache on the disk.
 """
 
 import argparse
 import csv
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -41,19 +44,37 @@ from sasv.training.build import build_engine
 from sasv.training.engine import Engine
 from sasv.training.options import TrainOptions
 from sasv.vocoders import make_vocoder
+from sasv.vocoders.hifi_gan import Generator
 from sasv.vocoders.hn_nsf import Network
 
 ENCODERS = ("ecapa-tdnn", "mfa-conformer", "ska-tdnn", "campplus")
 COMPILED: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "compile": True}
 FASTEST: dict[str, Any] = COMPILED | {"compile_mode": "reduce-overhead"}
-WAYS: tuple[dict[str, Any], ...] = (
-    {"precision": "bfloat16", "channels_last": True},
-    {"precision": "float16", "channels_last": True},
-    {"precision": "bfloat16"},
-    {"precision": "float32"},
-    {"precision": "float32", "tf32": True},
+FASTEST_HALF: dict[str, Any] = FASTEST | {"precision": "float16"}
+EAGER: dict[str, Any] = {"precision": "bfloat16", "channels_last": True}
+TO_COMPILE = (
+    *((name, FASTEST) for name in ("ska-tdnn", "mfa-conformer", "ecapa-tdnn")),
+    ("ecapa-tdnn", FASTEST_HALF),
+    ("campplus", FASTEST),
+    ("mfa-conformer", FASTEST_HALF),
 )
-STEPS_SECONDS = 170
+"""What the processes compile, the longest first."""
+
+STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((name, FASTEST) for name in ENCODERS[:3]),
+    ("ecapa-tdnn", FASTEST_HALF),
+    ("mfa-conformer", FASTEST_HALF),
+    *((name, EAGER) for name in ENCODERS),
+    ("campplus", FASTEST),
+    *((name, {"precision": "float32"}) for name in ENCODERS),
+    *((name, {"precision": "float16", "channels_last": True}) for name in ENCODERS),
+    *((name, {"precision": "bfloat16"}) for name in ENCODERS),
+    *((name, {"precision": "float32", "tf32": True}) for name in ENCODERS),
+    ("ecapa-tdnn", COMPILED),
+)
+"""Encoders and options of the steps, in their order: there may not be time for all."""
+
+STEPS_SECONDS = 95
 """The steps may take this long; what is left of them is named."""
 CLASSES = [f"id{number:05}" for number in range(5994)]
 SAMPLES = 32240  # the published crop of 2 s
@@ -70,6 +91,7 @@ class Run:
         work: folder for files that are not kept.
         deadline: time.monotonic() at which no part begins any more.
         found: results by part, written as JSON.
+        compiling: the processes that compile.
     """
 
     device: torch.device
@@ -78,6 +100,7 @@ class Run:
     work: Path
     deadline: float
     found: dict[str, Any] = field(default_factory=dict)
+    compiling: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def pairs(self) -> int:
@@ -145,43 +168,96 @@ def engine_of(run: Run, name: str, **way: Any) -> Engine:
     return build_engine(options, CLASSES, run.device, Processes())[0]
 
 
-def one_step(run: Run, engine: Engine, pairs: int) -> Callable[[], None]:
-    """Return a call that trains on one batch, which waits in pinned memory as the loader's do."""
-    waves = 0.1 * torch.randn(pairs, 2, run.samples)
-    labels = torch.arange(pairs)
+def some_batch(run: Run, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return waveforms and labels of a batch, in pinned memory as those of the loader."""
+    waves = (0.1 * torch.randn(100, 2, run.samples)).repeat(-(-pairs // 100), 1, 1)[:pairs]
+    labels = torch.arange(pairs) % len(CLASSES)
     if run.device.type == "cuda":
-        waves = waves.pin_memory()
-        labels = labels.pin_memory()
+        return waves.pin_memory(), labels.pin_memory()
+    return waves, labels
+
+
+def one_step(run: Run, engine: Engine, pairs: int) -> Callable[[], None]:
+    """Return a call that trains on one batch."""
+    batch = some_batch(run, pairs)
 
     def step() -> None:
-        engine.backward(waves, labels, pairs)
+        engine.backward(*batch, pairs)
         engine.step(0)
 
     return step
 
 
+def title_of(name: str, way: dict[str, Any]) -> str:
+    """Return the name of a step: its encoder and options."""
+    return " ".join([name, *(key if value is True else value for key, value in way.items())])
+
+
+def compile_ahead(run: Run) -> None:
+    """Processes begin to compile the encoders, while the next parts run."""
+    if run.quick:
+        print("  not at the smallest size")
+        return
+    for number in range(len(TO_COMPILE)):
+        words = [sys.executable, __file__, "--out", str(run.out), "--compile-only", str(number)]
+        log = (run.out / "compile.txt").open("ab")
+        few = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
+        run.compiling.append(subprocess.Popen(words, stdout=log, stderr=log, env=few))
+    print(f"  {len(TO_COMPILE)} processes")
+
+
+def compile_only(run: Run, number: int) -> None:
+    """Take two steps with a compiled encoder, one of TO_COMPILE; the second is of two batches."""
+    name, way = TO_COMPILE[number]
+    started = time.monotonic()
+    engine = engine_of(run, name, **way)
+    torch.backends.cudnn.benchmark = False  # it needs much memory, which the others need too
+    one_step(run, engine, run.pairs)()
+    for last in (False, True):
+        engine.backward(*some_batch(run, run.pairs), run.pairs, 2, last)
+    assert engine.step(0)
+    run.wait()
+    print(f"{title_of(name, way)}: compiled in {time.monotonic() - started:.1f} s")
+
+
+def compiled(run: Run) -> None:
+    """The encoders are compiled: what follows is measured with nothing beside it."""
+    until = min(time.monotonic() + 75, run.deadline)
+    for number, process in enumerate(run.compiling):
+        try:
+            process.wait(max(until - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            print(f"  {title_of(*TO_COMPILE[number])}: not compiled in time")
+        process.wait()
+    if run.compiling:
+        print((run.out / "compile.txt").read_text().strip()[-2000:])
+
+
 def steps(run: Run) -> None:
     """Whole steps of the published Stage 1; profile.txt says where their time goes."""
     until = min(run.deadline, time.monotonic() + STEPS_SECONDS)
-    # To compile CAM++ takes longer than all the rest.
-    compiled = [(name, way) for way in (FASTEST, COMPILED) for name in ENCODERS[:3]]
-    eager = [(name, way) for way in WAYS for name in ENCODERS]
-    ways = eager[: len(ENCODERS)] + compiled + eager[len(ENCODERS) :]
+    ways = STEPS
     if run.quick:
-        ways = [(name, {"precision": "float32"}) for name in ENCODERS]
+        ways = tuple((name, {"precision": "float32"}) for name in ENCODERS)
     for name, way in ways:
+        title = title_of(name, way)
         if time.monotonic() > until:
             raise TimeoutError
+        if (name, way) in TO_COMPILE and run.compiling[TO_COMPILE.index((name, way))].returncode:
+            print(f"  {title:42} was not compiled")
+            continue
         run.reset_peak()
-        title = " ".join([name, *(key if value is True else value for key, value in way.items())])
+        alone = ""
         try:
             with arithmetic(tf32=way.get("tf32", False)):
                 step = one_step(run, engine_of(run, name, **way), run.pairs)
                 seconds = run.median(step)
-                if way in (FASTEST, COMPILED, WAYS[0]) or run.quick:
-                    profile(run, title, step)
+                if way in (FASTEST, EAGER) or run.quick:
+                    alone = f", kernels {1e3 * profile(run, title, step):.1f} ms"
         except (RuntimeError, torch.OutOfMemoryError) as error:
             print(f"  {title:42} failed: {str(error).splitlines()[0]}")
+            (run.out / "step.txt").write_text(traceback.format_exc())
             continue
         operations = gflop(name, run.encoder_options(name), run.samples / RATE)
         rate = 2 * run.pairs * operations / seconds / 1e3
@@ -189,14 +265,16 @@ def steps(run: Run) -> None:
         run.found[f"step {title}"] = 1e3 * seconds
         print(
             f"  {title:42} {1e3 * seconds:8.1f} ms, {rate:6.1f} TFLOP/s, {share:4.1f} % of the "
-            f"bf16 peak, {run.peak():.1f} GB",
+            f"bf16 peak, {run.peak():.1f} GB{alone}",
             flush=True,
         )
         torch.compiler.reset()
 
 
-def profile(run: Run, title: str, step: Callable[[], None]) -> None:
-    """Write into profile.txt where the time of a step goes, by kernel."""
+def profile(run: Run, title: str, step: Callable[[], None]) -> float:
+    """Write into profile.txt where the time of a step goes, by kernel, and a trace of the fastest
+    step of ECAPA-TDNN; return the seconds of all kernels.
+    """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
@@ -208,9 +286,16 @@ def profile(run: Run, title: str, step: Callable[[], None]) -> None:
     with profiled(activities=activities) as profiler:
         step()
         run.wait()
-    table = profiler.key_averages().table(order, row_limit=40, max_name_column_width=100)
+    averages = profiler.key_averages()
+    table = averages.table(order, row_limit=40, max_name_column_width=100)
     with (run.out / "profile.txt").open("a") as tables:
         tables.write(f"{title}\n{table}\n")
+    if title == title_of("ecapa-tdnn", FASTEST):
+        profiler.export_chrome_trace(str(run.out / "trace.json.gz"))
+    kernels = [
+        one for one in averages if one.device_type.name != "CPU" and not one.is_user_annotation
+    ]
+    return 1e-6 * sum(one.self_device_time_total for one in kernels)
 
 
 def peer(run: Run) -> None:
@@ -293,22 +378,31 @@ def scores(run: Run) -> None:
         print(f"  {name:14} largest difference of a score {largest:.1e}", flush=True)
 
 
+def voice(hertz: float, seconds: float) -> np.ndarray:
+    """Return a sound with the harmonics of a voice."""
+    at = np.arange(int(seconds * RATE)) / RATE
+    phase = 2 * np.pi * np.cumsum(hertz * (1 + 0.1 * np.sin(2 * np.pi * at))) / RATE
+    tone = 0.05 * sum(np.sin(k * phase) / k for k in range(1, 20))
+    return np.asarray(tone, np.float32)
+
+
 def make_table(run: Run) -> Path:
     """Write recordings of voice-like sound as FLAC, with a table; return the path of the table."""
+    path = run.work / "utterances.tsv"
+    if path.exists():
+        return path
     rng = np.random.default_rng(2)
     speakers = 4 if run.quick else 50
     seconds = 1 if run.quick else 8
-    at = np.arange(seconds * RATE) / RATE
     rows: dict[str, list[str]] = {"utterance": [], "path": [], "speaker": []}
     for speaker in range(speakers):
-        tone = sum(np.sin(2 * np.pi * (90 + 3 * speaker) * k * at) / k for k in range(1, 20))
+        tone = voice(90 + 3 * speaker, seconds)
         for number in range(2 if run.quick else 8):
             name = f"s{speaker}-{number}"
-            wave = 0.05 * tone + 0.003 * rng.standard_normal(len(at))
-            write_audio(run.work / "speech" / f"{name}.flac", wave.astype(np.float32))
+            noise = 0.003 * rng.standard_normal(len(tone)).astype(np.float32)
+            write_audio(run.work / "speech" / f"{name}.flac", tone + noise)
             for column, cell in zip(rows, (name, f"speech/{name}.flac", f"s{speaker}")):
                 rows[column].append(cell)
-    path = run.work / "utterances.tsv"
     Table.build(rows).save(path)
     return path
 
@@ -337,28 +431,58 @@ def sasv(run: Run, words: list[str]) -> None:
     if run.quick:
         assert cli.main(words) == 0
     else:
-        subprocess.run([sys.executable, "-m", "sasv", *words], check=True, capture_output=True)
+        started(words).communicate()
+
+
+def started(words: list[str]) -> subprocess.Popen[bytes]:
+    """Start a command in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "sasv", *words], stderr=subprocess.DEVNULL)
+
+
+def make_noises(run: Run) -> dict[str, str]:
+    """Write noise and impulse responses in the layout of MUSAN; return the options that use
+    them.
+    """
+    rng = np.random.default_rng(4)
+    seconds = 2 if run.quick else 30
+    for kind in ("noise", "speech", "music"):
+        for number in range(2 if run.quick else 30):
+            noise = 0.05 * rng.standard_normal(seconds * RATE).astype(np.float32)
+            write_audio(run.work / "musan" / kind / f"{number}.flac", noise)
+    decay = np.exp(-np.arange(RATE // 2) / (RATE / 20))
+    for number in range(2 if run.quick else 20):
+        response = (decay * rng.standard_normal(len(decay))).astype(np.float32)
+        write_audio(run.work / "rirs" / f"{number}.flac", response / np.abs(response).max())
+    return {"noises": str(run.work / "musan"), "rirs": str(run.work / "rirs")}
 
 
 def from_files(run: Run) -> None:
-    """A training from FLAC files, against the step alone."""
+    """A training from FLAC files, against the step alone; its second epoch is measured."""
     table = make_table(run)
-    pairs = 2 if run.quick else 100
-    batches = 2 if run.quick else 200
-    ways: list[dict[str, Any]] = [{"augment_on": "cpu"}, {"augment_on": "device"}]
+    noises = make_noises(run)
+    ways: dict[str, dict[str, Any]] = {
+        "speed on the device": {"augment_on": "device"},
+        "noise, reverberation, speed on the device": {"augment_on": "device", **noises},
+        "the same on the CPU": {"augment_on": "cpu", **noises},
+    }
     engine = {"precision": "float32"} if run.quick else FASTEST
-    alone = run.median(one_step(run, engine_of(run, "ecapa-tdnn", **engine), pairs))
-    for way in ways[1:] if run.quick else ways:
+    alone = run.median(one_step(run, engine_of(run, "ecapa-tdnn", **engine), run.pairs))
+    torch.compiler.reset()
+    batches = 2 if run.quick else 300
+    for number, (title, way) in enumerate(ways.items()):
         if time.monotonic() > run.deadline:
             raise TimeoutError
-        name = f"files-{way['augment_on']}"
-        sizes = {"pairs": pairs, "batches_per_epoch": batches}
+        name = f"files-{number}"
+        sizes = {"pairs": run.pairs, "batches_per_epoch": batches}
+        begun = time.monotonic()
         sasv(run, train_words(run, table, name, **engine, **way, **sizes))
         row = list(csv.DictReader((run.work / name / "metrics.csv").open()))[-1]
         taken = float(row["seconds"]) / batches
+        run.found[f"from files, {title}"] = 1e3 * taken
         print(
-            f"  augmentation on {way['augment_on']}: {1e3 * taken:.1f} ms a step from files, "
-            f"{1e3 * alone:.1f} ms alone; waited for data {float(row['waited_for_data']):.2f}",
+            f"  {title}: {1e3 * taken:.1f} ms a step from files, {1e3 * alone:.1f} ms alone; "
+            f"waited for data {float(row['waited_for_data']):.2f}; "
+            f"{time.monotonic() - begun:.0f} s for all",
             flush=True,
         )
 
@@ -366,18 +490,22 @@ def from_files(run: Run) -> None:
 def determinism(run: Run) -> None:
     """Two trainings, and one that is killed and goes on, with ``--deterministic``."""
     table = make_table(run)
-    short = {"deterministic": True, "num_workers": 0 if run.quick else 4}
+    short = {"deterministic": True, "num_workers": 0 if run.quick else 3}
     if not run.quick:
         short["batches_per_epoch"] = 20
-    for name in ("first", "second"):
-        sasv(run, train_words(run, table, name, **short))
-    words = train_words(run, table, "killed", **short, save_minutes=0.0)
-    process = subprocess.Popen([sys.executable, "-m", "sasv", *words], stderr=subprocess.DEVNULL)
+    words = [train_words(run, table, name, **short) for name in ("first", "second")]
+    others = [] if run.quick else [started(one) for one in words]
+    killed = train_words(run, table, "killed", **short, save_minutes=0.0)
+    process = started(killed)
     while process.poll() is None and not (run.work / "killed" / "state.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    sasv(run, words)
+    sasv(run, killed)
+    for one in words if run.quick else ():
+        sasv(run, one)
+    for other in others:
+        other.wait()
     models = [
         torch.load(run.work / name / "state.pt", weights_only=True)["system"]
         for name in ("first", "second", "killed")
@@ -388,22 +516,44 @@ def determinism(run: Run) -> None:
         print(f"  {name} training ends in the weights of the first: {same}")
 
 
-def vocoder(run: Run) -> None:
-    """The neural source-filter vocoder with random weights, batched."""
+HIFI_GAN_V1: dict[str, Any] = {
+    "resblock": "1",
+    "upsample_rates": [8, 8, 2, 2],
+    "upsample_kernel_sizes": [16, 16, 4, 4],
+    "upsample_initial_channel": 512,
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+    "num_mels": 80,
+    "n_fft": 1024,
+    "hop_size": 256,
+    "win_size": 1024,
+    "sampling_rate": 22050,
+    "fmin": 0,
+    "fmax": 8000,
+}
+
+
+def vocoders(run: Run) -> None:
+    """Neural vocoders with random weights, 160 s of sound like a voice in a batch."""
     torch.manual_seed(0)
-    torch.save(Network().state_dict(), run.work / "nsf.pt")
-    maker = make_vocoder("hn-nsf", str(run.work / "nsf.pt"))
-    maker.device = run.device
-    rng = np.random.default_rng(3)
-    count = 1 if run.quick else 16
-    length = RATE // 10 if run.quick else 4 * RATE
-    waves = [0.1 * rng.standard_normal(length).astype(np.float32) for _ in range(count)]
-    for what in ("start included",) if run.quick else ("start included", "after it"):
-        started = time.perf_counter()
-        maker.many(waves, RATE, list(range(count)))
-        run.wait()
-        rate = count * length / RATE / (time.perf_counter() - started)
-        print(f"  hn-nsf, batch of {count}: {rate:.1f} x real time, {what}")
+    weights = {name: run.work / name / "generator.pt" for name in ("hn-nsf", "hifi-gan")}
+    for name, path in weights.items():
+        path.parent.mkdir()
+        network = Network() if name == "hn-nsf" else Generator(HIFI_GAN_V1)
+        torch.save(network.state_dict(), path)
+        path.with_name("config.json").write_text(json.dumps(HIFI_GAN_V1))
+    count = 1 if run.quick else 40
+    waves = [voice(100 + 2 * number, 0.1 if run.quick else 4) for number in range(count)]
+    seconds = sum(map(len, waves)) / RATE
+    for name, path in weights.items():
+        maker = make_vocoder(name, str(path), str(run.device))
+        for what in ("start included",) if run.quick else ("start included", "after it"):
+            begun = time.perf_counter()
+            maker.many(waves, RATE, list(range(count)))
+            run.wait()
+            rate = seconds / (time.perf_counter() - begun)
+            run.found[f"vocoder {name}"] = rate
+            print(f"  {name}, batch of {count}: {rate:.1f} x real time, {what}", flush=True)
 
 
 def nccl(run: Run) -> None:
@@ -421,15 +571,17 @@ def nccl(run: Run) -> None:
 
 
 PARTS: tuple[Callable[[Run], None], ...] = (
+    compile_ahead,
+    determinism,
+    scores,
+    nccl,
+    compiled,
     ceilings,
     steps,
     from_files,
-    determinism,
-    vocoder,
+    vocoders,
     embeddings,
     peer,
-    scores,
-    nccl,
     largest_batch,
 )
 
@@ -442,12 +594,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, for a test")
     names = [part.__name__ for part in PARTS]
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--compile-only", type=int, help="compile one encoder, and no more")
     options = parser.parse_args(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as work:
         run = Run(device, options.quick, options.out, Path(work), deadline)
+        if options.compile_only is not None:
+            compile_only(run, options.compile_only)
+            return 0
         failed = run_parts(run, [part for part in PARTS if part.__name__ in options.parts])
     if failed:
         print(f"\nfailed or left out: {', '.join(failed)}")
@@ -464,6 +620,7 @@ def run_parts(run: Run, parts: Sequence[Callable[[Run], None]]) -> list[str]:
             f"{part.__name__.replace('_', ' ')}: {part.__doc__} {name}, torch {torch.__version__}"
         )
         started = time.monotonic()
+        torch.backends.cudnn.benchmark = False  # an engine turns it on, for crops of one length
         try:
             if started > run.deadline:
                 raise TimeoutError

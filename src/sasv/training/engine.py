@@ -155,6 +155,11 @@ class Engine:
             if silent and not self.system.gather:
                 value = 0.0 * value
             self.scaler.scale(value / group).backward()
+        if self.system.replays_graphs and not last:
+            # The next replay writes its gradients where those of this one are.
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.clone()
         return output
 
     def step(self, epoch: int) -> bool:

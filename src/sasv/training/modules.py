@@ -42,6 +42,8 @@ class System(nn.Module):
 
     Attributes:
         compiled: ``encoder.embed_features`` after torch.compile, None if it is not compiled.
+        replays_graphs: whether it replays CUDA graphs, whose results are valid until it is called
+            again.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class System(nn.Module):
         self.freeze_batch_norm = freeze_batch_norm
         self.anchor = anchor
         self.compiled: Callable[[Tensor, Tensor | None], Tensor] | None = None
+        self.replays_graphs = False
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; frozen batch norms stay in evaluation mode."""
@@ -86,6 +89,7 @@ class System(nn.Module):
                 "leave out --compile"
             )
         self.compiled = torch.compile(self.encoder.embed_features, mode=mode)
+        self.replays_graphs = device.type == "cuda" and mode in ("reduce-overhead", "max-autotune")
 
     def forward(self, waves: Tensor, labels: Tensor, wanted: int) -> LossOutput:
         """Compute the loss.
