@@ -65,8 +65,7 @@ class SndfileSource:
             self._go_to(first, most)
             done = 0
             while done < wanted:
-                data = self.file.read(min(most, wanted - done), dtype="float32", always_2d=True)
-                _check(self.stream)
+                data = self._read(min(most, wanted - done))
                 self.at += len(data)
                 done += len(data)
                 if len(data):
@@ -96,13 +95,21 @@ class SndfileSource:
             self.file, self.stream = _opened(self.resource)
             self.at = 0
         while self.at < first:
-            passed = len(
-                self.file.read(min(most, first - self.at), dtype="float32", always_2d=True)
-            )
-            _check(self.stream)
+            passed = len(self._read(min(most, first - self.at)))
             if not passed:
                 raise truncated(self.name, self.info.samples, self.at, self.info.rate)
             self.at += passed
+
+    def _read(self, samples: int) -> np.ndarray:
+        """Return up to ``samples`` samples (samples, channels) from the current position."""
+        if self.file.subtype == "PCM_16" and self.file.format in ("WAV", "WAVEX"):
+            # NumPy converts them twice as fast as libsndfile, to the same values.
+            integers = self.file.read(samples, dtype="int16", always_2d=True)
+            data: np.ndarray = integers * np.float32(1 / 32768)
+        else:
+            data = self.file.read(samples, dtype="float32", always_2d=True)
+        _check(self.stream)
+        return data
 
     def close(self) -> None:
         """Close the file."""

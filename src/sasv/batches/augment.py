@@ -136,7 +136,9 @@ class Augmenter:
         drawn = []
         for pick in picks:
             noise = read_audio(files[pick], samples=samples, place=rng.random())
-            drawn.append((np.resize(noise, samples), rng.uniform(*SNR[kind]) + self.snr_offset))
+            if len(noise) < samples:
+                noise = np.resize(noise, samples)
+            drawn.append((noise, rng.uniform(*SNR[kind]) + self.snr_offset))
         return drawn
 
     def _rir(self, samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from sasv.audio import RATE, measure, read_audio
 from sasv.batches.augment import NO_CHANGE, Augmenter, Change
-from sasv.batches.on_device import Changes, pack_changes
+from sasv.batches.on_device import Changes, pack_changes, stacked
 from sasv.batches.plan import EpochPlan
 from sasv.core.errors import AudioError
 from sasv.tables import Utterances
@@ -120,7 +120,8 @@ class CropDataset(Dataset[Read | None]):
             changes = [(change, gain) for _, change, gain in begun]
         elif self.augmenter is not None:
             crops = [self._augmented(self.augmenter, crop, rng) for crop in crops]
-        return Read(torch.from_numpy(np.stack(crops).astype(np.float32)), item.label, changes)
+        pair = np.stack(crops).astype(np.float32, copy=False)
+        return Read(torch.from_numpy(pair), item.label, changes)
 
     def _pair(self, first: int, second: int, rng: np.random.Generator) -> list[np.ndarray] | None:
         places = rng.random(2)
@@ -224,7 +225,7 @@ def collate(items: list[Read | None], samples: int) -> Batch:
         return Batch(torch.zeros(0, 2, samples), torch.zeros(0, dtype=torch.long))
     changes = [change for item in good for change in item.changes]
     return Batch(
-        torch.stack([item.crops for item in good]),
+        stacked([item.crops for item in good]),
         torch.tensor([item.label for item in good]),
         pack_changes(changes, samples) if changes else None,
     )

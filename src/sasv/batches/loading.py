@@ -13,10 +13,11 @@ import logging
 import multiprocessing
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -53,6 +54,42 @@ class Arrays(NamedTuple):
     changes: tuple[np.ndarray, ...] | None = None
 
 
+class Ahead:
+    """An iterator over batches that can fetch the next one before it is wanted, while a GPU
+    computes.
+
+    Args:
+        batches: the batches.
+
+    Attributes:
+        waited: seconds that were spent waiting for batches.
+    """
+
+    def __init__(self, batches: Iterator[tuple[Tensor, Tensor]]):
+        self.batches = batches
+        self.waited = 0.0
+        self._fetched = False
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def fetch(self) -> None:
+        """Fetch the next batch, unless that has been done."""
+        if not self._fetched:
+            started = time.monotonic()
+            self._batch = next(self.batches, None)
+            self._fetched = True
+            self.waited += time.monotonic() - started
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        self.fetch()
+        self._fetched = False
+        if self._batch is None:
+            raise StopIteration
+        return self._batch
+
+
 class BatchLoader:
     """Reads batches in this process or in workers. The batches do not depend on the number of
     workers.
@@ -86,6 +123,7 @@ class BatchLoader:
         self.timeout = timeout
         self.pin = pin
         self.shared_memory = True
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         if num_workers:
             needed = peers * num_workers * PREFETCHED * pairs * 2 * dataset.samples * 4
             self._find_transport(needed)
@@ -164,15 +202,24 @@ class BatchLoader:
         """Return the waveforms, with any remaining augmentation applied, and the classes."""
         waves = torch.as_tensor(batch.waves)
         labels = torch.as_tensor(batch.labels)
-        if batch.changes is not None:
-            changes = Changes(
-                *(
-                    torch.as_tensor(part).to(self.device, non_blocking=True)
-                    for part in batch.changes
-                )
-            )
-            waves = apply_changes(waves.to(self.device, non_blocking=True), changes)
+        if self.stream is None:
+            return self._changed(waves, batch), labels
+        # A stream of its own, so that it does not wait for the training step before it.
+        with torch.cuda.stream(self.stream):
+            waves = self._changed(waves.to(self.device, non_blocking=True), batch)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        waves.record_stream(current)
         return waves, labels
+
+    def _changed(self, waves: Tensor, batch: Batch | Arrays) -> Tensor:
+        """Apply the augmentation that the dataset has left to the device."""
+        if batch.changes is None:
+            return waves
+        changes = Changes(
+            *(torch.as_tensor(part).to(self.device, non_blocking=True) for part in batch.changes)
+        )
+        return apply_changes(waves.to(self.device, non_blocking=True), changes)
 
 
 @contextlib.contextmanager

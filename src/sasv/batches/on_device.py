@@ -13,6 +13,7 @@ import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from sasv.batches.augment import SPEEDS, Change
 
@@ -94,7 +95,16 @@ def _stacked(found: Sequence[tuple[int, np.ndarray]], width: int) -> tuple[Tenso
     rows = torch.tensor([row for row, _ in found], dtype=torch.long)
     if not found:
         return torch.zeros(0, width), rows
-    return torch.from_numpy(np.stack([array for _, array in found]).astype(np.float32)), rows
+    arrays = [torch.from_numpy(array.astype(np.float32, copy=False)) for _, array in found]
+    return stacked(arrays), rows
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors; in a worker of a DataLoader, in the memory that it shares, so that they are
+    copied only once.
+    """
+    found: Tensor = default_collate(tensors)
+    return found
 
 
 def apply_changes(waves: Tensor, changes: Changes) -> Tensor:
@@ -168,17 +178,24 @@ def soxr_filter(outputs: int, inputs: int) -> Filter:
     )
 
 
+@lru_cache
+def filter_on(device: torch.device, outputs: int, inputs: int) -> Filter:
+    """Return the filter of soxr for a ratio, on a device."""
+    found = soxr_filter(outputs, inputs)
+    return Filter(found.taps.to(device), found.before, found.start.to(device))
+
+
 def resampled(crops: Tensor, outputs: int, inputs: int) -> Tensor:
     """Return crops (n, samples) resampled as soxr does, then cut or repeated to their length."""
     samples = crops.shape[1]
-    found = soxr_filter(outputs, inputs)
+    found = filter_on(crops.device, outputs, inputs)
     blocks = -(-samples // inputs)
     right = (blocks + REACH) * inputs - samples
     padded = F.pad(crops, (found.before, right))
-    changed = F.conv1d(padded[:, None], found.taps.to(crops.device), stride=inputs)
+    changed = F.conv1d(padded[:, None], found.taps, stride=inputs)
     changed = changed.transpose(1, 2).reshape(len(crops), -1)
     head = padded[:, found.before : found.before + found.start.shape[1]]
-    first = head @ found.start[:, : head.shape[1]].T.to(crops.device)
+    first = head @ found.start[:, : head.shape[1]].T
     length = resampled_length(samples, outputs, inputs)
     changed = torch.cat([first, changed[:, outputs:]], 1)[:, :length]
     repeats = -(-samples // length)

@@ -5,6 +5,7 @@ averages.
 import contextlib
 import math
 import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +91,13 @@ class Engine:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
     def backward(
-        self, waves: Tensor, labels: Tensor, wanted: int, group: int = 1, last: bool = True
+        self,
+        waves: Tensor,
+        labels: Tensor,
+        wanted: int,
+        group: int = 1,
+        last: bool = True,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Seen:
         """Accumulate the gradients of a batch.
 
@@ -101,6 +108,7 @@ class Engine:
             wanted: number of items of a complete batch.
             group: number of batches per optimiser step.
             last: whether this is the last batch of the step.
+            meanwhile: is called while a GPU computes.
         """
         pairs = len(labels)
         if not pairs:
@@ -111,6 +119,8 @@ class Engine:
             labels = torch.full((2,), -1 if self.system.gather else 0)
         copy_all(self.kept, self.statistics)
         output = self._add_gradients(waves, labels, wanted, group, last, silent=not pairs)
+        if meanwhile is not None:
+            meanwhile()
         # One transfer from the device: each one waits until all its work is done.
         loss = output.value.detach().float()
         zero = torch.zeros_like(loss)
@@ -175,12 +185,13 @@ class Engine:
             return True  # nothing of the batch could be read
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
-        finite = bool(torch.isfinite(norm))
-        if (
-            finite or self.scaler.is_enabled()
-        ):  # the scaler skips the step itself, and reduces its scale
+        if self.scaler.is_enabled():
+            # It skips the step itself if the gradient is not finite, without waiting for the GPU.
             self.scaler.step(self.optimiser)
-        self.scaler.update()
+            self.scaler.update()
+        finite = bool(torch.isfinite(norm))
+        if finite and not self.scaler.is_enabled():
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if finite and self.averages:
             self.averages.after_step(self.system, epoch)

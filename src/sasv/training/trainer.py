@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sasv.batches.loading import failures_explained
+from sasv.batches.loading import Ahead, failures_explained
 from sasv.batches.plan import EpochPlan
 from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from sasv.core.errors import SasvError
@@ -273,10 +274,12 @@ class Trainer:
             Progress(title, left, "batches", not self.processes.main) as progress,
             self.data.batches(plan, position.epoch, position.batch) as batches,
         ):
+            ahead = Ahead(batches)
             started = time.monotonic()
-            for waves, labels in batches:
-                position.sums["waited"] += time.monotonic() - started
-                stepped = self._batch(waves, labels, plan)
+            for waves, labels in ahead:
+                stepped = self._batch(waves, labels, plan, ahead.fetch)
+                position.sums["waited"] += ahead.waited
+                ahead.waited = 0.0
                 position.sums["seconds"] += time.monotonic() - started
                 started = time.monotonic()
                 means = mean_values(position.sums)
@@ -290,15 +293,19 @@ class Trainer:
                 if stepped:
                     self._save_when_due()
 
-    def _batch(self, waves: Tensor, labels: Tensor, plan: EpochPlan) -> bool:
-        """Train on one batch; return whether it ended an optimiser step."""
+    def _batch(
+        self, waves: Tensor, labels: Tensor, plan: EpochPlan, meanwhile: Callable[[], None]
+    ) -> bool:
+        """Train on one batch; return whether it ended an optimiser step. ``meanwhile`` is called
+        while a GPU computes.
+        """
         position = self.position
         accumulate = self.settings.accumulate_batches
         self._seed(position.batch, 2)
         first = position.batch - position.batch % accumulate
         group = min(accumulate, len(plan) - first)
         last = position.batch + 1 == first + group
-        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last)
+        seen = self.engine.backward(waves, labels, plan.labels.shape[1], group, last, meanwhile)
         if seen.pairs > 0:
             position.sums["loss"] += seen.loss
             position.sums["accuracy"] += seen.accuracy
