@@ -20,4 +20,4 @@ def test_costs_follow_the_prices(monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     cost = importlib.import_module("cost")
     cost.main(["--card-hour", "30"])
-    assert "| ECAPA-TDNN | bfloat16 | 48.3 | 7.3 | 220 |" in capsys.readouterr().out
+    assert "| ECAPA-TDNN | bfloat16 | 45.0 | 6.8 | 205 |" in capsys.readouterr().out

@@ -144,7 +144,7 @@ class Filter(NamedTuple):
     """A resampling filter of soxr, as a convolution with a stride.
 
     Attributes:
-        taps: (outputs, 1, inputs of some blocks), one row for each output of a block.
+        taps: (inputs of some blocks, outputs), one column for each output of a block.
         before: number of input samples before a block that the filter uses.
         start: (outputs of the first block, inputs); soxr computes the first few outputs
             differently.
@@ -172,7 +172,7 @@ def soxr_filter(outputs: int, inputs: int) -> Filter:
     first = np.eye(blocks * inputs, dtype=np.float32)
     start = soxr.resample(first, inputs, outputs)[:outputs]
     return Filter(
-        torch.from_numpy(np.ascontiguousarray(taps))[:, None],
+        torch.from_numpy(np.ascontiguousarray(taps.T)),
         REACH * inputs,
         torch.from_numpy(np.ascontiguousarray(start)),
     )
@@ -192,8 +192,10 @@ def resampled(crops: Tensor, outputs: int, inputs: int) -> Tensor:
     blocks = -(-samples // inputs)
     right = (blocks + REACH) * inputs - samples
     padded = F.pad(crops, (found.before, right))
-    changed = F.conv1d(padded[:, None], found.taps, stride=inputs)
-    changed = changed.transpose(1, 2).reshape(len(crops), -1)
+    # A product and not conv1d: cuDNN would look for its fastest algorithm anew for each number of
+    # crops.
+    windows = padded.unfold(1, len(found.taps), inputs)
+    changed = (windows @ found.taps).reshape(len(crops), -1)
     head = padded[:, found.before : found.before + found.start.shape[1]]
     first = head @ found.start[:, : head.shape[1]].T
     length = resampled_length(samples, outputs, inputs)

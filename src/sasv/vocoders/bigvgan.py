@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn.utils import remove_weight_norm
@@ -38,5 +39,5 @@ class BigVgan(NeuralVocoder):
                 remove_weight_norm(module)
         self.generator = load_into(network, read_weights(weights), weights, device)
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
         return self.generator(self.features(waves))[:, 0]

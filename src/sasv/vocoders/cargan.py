@@ -8,6 +8,7 @@ torchaudio.
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class Cargan(NeuralVocoder):
         path = weights or inside_package()
         self.generator = load_into(Generator(), read_weights(path), path, device)
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
         mel = self.features(waves)
         made = [waves.new_zeros(len(waves), MEMORY)]
         for first in range(0, mel.shape[2], CHUNK // 256):

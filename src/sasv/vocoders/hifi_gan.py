@@ -126,7 +126,7 @@ class HifiGan(NeuralVocoder):
         self.features = mel_of(settings, Path(weights).parent / "config.json")
         self.generator = load_into(self.network(settings), read_weights(weights), weights, device)
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
         return self.generator(self.features(waves))
 
 

@@ -7,6 +7,7 @@ release, and the mel convention is that of its feature scripts.
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sasv.vocoders.neural import NeuralVocoder, load_into, read_weights
-from sasv.vocoders.nsf_hifi_gan import SINE, Source, import_pyworld, pitch
+from sasv.vocoders.nsf_hifi_gan import (
+    PITCHED_BATCH_SECONDS,
+    SINE,
+    Source,
+    import_pyworld,
+    pitch,
+)
 
 RATE = 16000
 HOP = 80
@@ -225,6 +232,7 @@ class HnNsf(NeuralVocoder):
     rate = RATE
     hop = HOP
     piece_seconds = 30.0  # the sines restart with each piece
+    batch_seconds = PITCHED_BATCH_SECONDS
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         super().__init__(weights, device)
@@ -257,8 +265,11 @@ class HnNsf(NeuralVocoder):
         magnitude = torch.fft.rfft(frames, 1024).abs().clamp(min=1e-12)
         return torch.log((magnitude @ self.filters.T.to(waves.device)).clamp(min=1e-12))
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        f0 = pitch(self.pyworld, waves, RATE, HOP).to(self.device)
+    def prepared(self, wave: np.ndarray) -> np.ndarray:
+        return pitch(self.pyworld, wave, RATE, HOP)
+
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
+        f0 = torch.from_numpy(np.stack(prepared)).to(self.device)
         noise = self.noise((waves.shape[1], SINES + 1), seeds)
         phases = torch.special.ndtr(self.noise((SINES,), [seed + 1 for seed in seeds]))  # uniform
         phases[:, 0] = 0

@@ -6,9 +6,12 @@ network, and with silence beyond the ends. The result of a piece does not depend
 the memory does not depend on the length of the recording.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,9 +102,17 @@ class NeuralVocoder(Vocoder):
     context_seconds: ClassVar[float] = 0.5
     batch_seconds: ClassVar[float] = 160.0
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+    def prepared(self, wave: np.ndarray) -> Any:
+        """Return what a core computes for a piece (samples,) before it is copied: by default
+        nothing.
+
+        With a GPU, the pieces are prepared in threads, while others are copied.
+        """
+        return None
+
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
         """Return the copies (batch, samples) of pieces (batch, samples), whose length is a multiple
-        of ``hop``.
+        of ``hop``; ``prepared`` has the result of ``prepared`` for each of them.
         """
         raise NotImplementedError
 
@@ -118,24 +129,31 @@ class NeuralVocoder(Vocoder):
                     size, -(-(len(wave) - start) // side) * side
                 )  # few different lengths, so that batches are full
                 jobs.append((number, start, padded[start : start + length + 2 * side]))
+        jobs.sort(key=lambda job: len(job[2]))
         copies = [np.zeros(-(-len(wave) // size) * size, np.float32) for wave in waves]
-        for length in sorted({len(piece) for *_, piece in jobs}):
-            same = [job for job in jobs if len(job[2]) == length]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            prepare = map if self.device == "cpu" else pool.map
+            prepared = prepare(self.prepared, [piece for *_, piece in jobs])
+            for part in self._batches(jobs):
+                length = len(part[0][2])
+                batch = torch.from_numpy(np.stack([piece for *_, piece in part])).to(self.device)
+                own_seeds = [seeds[number] + start for number, start, _ in part]
+                with torch.inference_mode():
+                    made = self.generate(batch, own_seeds, list(islice(prepared, len(part))))
+                for (number, start, _), copy in zip(part, made.float().cpu().numpy()):
+                    copies[number][start : start + length - 2 * side] = copy[side : length - side]
+        return [copy[: len(wave)] for copy, wave in zip(copies, waves)]
+
+    def _batches(
+        self, jobs: list[tuple[int, int, np.ndarray]]
+    ) -> Iterator[list[tuple[int, int, np.ndarray]]]:
+        """Yield the pieces that are copied together, which have the same length."""
+        for length, found in groupby(jobs, lambda job: len(job[2])):
             most = 1
             if self.device != "cpu":
                 most = max(1, int(self.batch_seconds * self.rate / length))
-            for first in range(0, len(same), most):
-                part = same[first : first + most]
-                batch = torch.from_numpy(np.stack([piece for *_, piece in part])).to(self.device)
-                with torch.inference_mode():
-                    made = (
-                        self.generate(batch, [seeds[number] + start for number, start, _ in part])
-                        .float()
-                        .cpu()
-                    )
-                for (number, start, _), copy in zip(part, made.numpy()):
-                    copies[number][start : start + length - 2 * side] = copy[side : length - side]
-        return [copy[: len(wave)] for copy, wave in zip(copies, waves)]
+            while part := list(islice(found, most)):
+                yield part
 
     def _aligned(self, seconds: float) -> int:
         return self.hop * max(1, round(seconds * self.rate / self.hop))

@@ -3,7 +3,7 @@ codebooks.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class NeuralCodec(NeuralVocoder):
         bandwidths = getattr(config, "target_bandwidths", None)
         self.options = {"bandwidth": max(bandwidths)} if bandwidths else {}
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
         return self.network(waves[:, None], **self.options).audio_values.reshape(len(waves), -1)[
             :, : waves.shape[1]
         ]

@@ -7,9 +7,7 @@ unvoiced, one learnt mixture). Weights: the open NSF-HiFi-GAN checkpoints (``mod
 ``config.json``), which have the same state-dict keys.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,9 @@ from sasv.core.errors import MissingExtra
 from sasv.vocoders.hifi_gan import Generator, HifiGan
 
 HARMONICS = 8
+PITCHED_BATCH_SECONDS = 40.0
+"""Total speech per batch on a GPU: few seconds, so that it need not wait long for the first F0."""
+
 SINE = 0.1
 NOISE = 0.003
 """Amplitude of a sine, and of the noise in voiced speech; in unvoiced speech, the noise has a third
@@ -89,20 +90,15 @@ def import_pyworld(name: str) -> Any:
     return pyworld
 
 
-def pitch(pyworld: Any, waves: Tensor, rate: int, hop: int) -> Tensor:
-    """Return the F0 in Hz of each frame of ``hop`` samples of waveforms (batch, samples), estimated
-    by WORLD's Harvest; 0 where unvoiced.
+def pitch(pyworld: Any, wave: np.ndarray, rate: int, hop: int) -> np.ndarray:
+    """Return the F0 in Hz of each frame of ``hop`` samples of a waveform (samples,), estimated by
+    WORLD's Harvest; 0 where unvoiced.
 
-    Harvest uses one core, about 0.2 s for a second of speech, and would leave a GPU idle.
-    It releases the interpreter's lock, so the waveforms of a batch are analysed in threads.
+    Harvest uses one core, about 0.2 s for a second of speech. It releases the interpreter's lock,
+    so that several waveforms can be analysed in threads.
     """
-
-    def harvest(wave: np.ndarray) -> np.ndarray:
-        f0, _ = pyworld.harvest(wave.astype(np.float64), rate, frame_period=1000.0 * hop / rate)
-        return f0[: len(wave) // hop].astype(np.float32)
-
-    with ThreadPoolExecutor(min(len(waves), os.cpu_count() or 1)) as pool:
-        return torch.from_numpy(np.stack(list(pool.map(harvest, waves.cpu().numpy()))))
+    f0, _ = pyworld.harvest(wave.astype(np.float64), rate, frame_period=1000.0 * hop / rate)
+    return np.asarray(f0[: len(wave) // hop], np.float32)
 
 
 class NsfHifiGan(HifiGan):
@@ -116,13 +112,17 @@ class NsfHifiGan(HifiGan):
     source = "github.com/openvpi/vocoders releases, nsf_hifigan"
     network = SourceGenerator
     piece_seconds = 30.0  # the sines restart with each piece
+    batch_seconds = PITCHED_BATCH_SECONDS
 
     def __init__(self, weights: str = "", device: str = "cpu") -> None:
         self.pyworld = import_pyworld("nsf-hifi-gan")
         super().__init__(weights, device)
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
-        frames = pitch(self.pyworld, waves, self.rate, self.hop)
+    def prepared(self, wave: np.ndarray) -> np.ndarray:
+        return pitch(self.pyworld, wave, self.rate, self.hop)
+
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
+        frames = torch.from_numpy(np.stack(prepared))
         f0 = F.interpolate(frames[:, None], scale_factor=self.hop)[:, 0].to(self.device)
         noise = self.noise((f0.shape[1], HARMONICS + 1), seeds)
         return self.generator(self.features(waves), self.generator.m_source(f0, noise, self.rate))

@@ -1,6 +1,7 @@
 """UnivNet (Jang et al., Interspeech 2021) through transformers, from a local folder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class UnivNet(NeuralVocoder):
             self.rate, 1024, 1024, self.hop, self.network.config.num_mel_bins, 0.0, 12000.0
         )
 
-    def generate(self, waves: Tensor, seeds: Sequence[int]) -> Tensor:
+    def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
         mel = self.features(waves).transpose(1, 2)
         noise = self.noise((mel.shape[1], self.network.config.model_in_channels), seeds)
         return self.network(input_features=mel, noise_sequence=noise).waveforms
