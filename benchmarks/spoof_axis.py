@@ -42,7 +42,7 @@ HELD_OUT = 0.12
 """Share of the utterances that the classifier is not fitted to, on which it is checked."""
 RIDGE = 0.002
 """Weight of the squared norm, halved, of the classifier of standardised inputs."""
-AXIS_SLOPE = 0.4
+AXIS_SLOPE = 1.6
 AXIS_OFFSET = 0.0
 """The axis is AXIS_SLOPE * max(0, AXIS_OFFSET - score of the classifier). Like RIDGE they were
 chosen on development trials."""

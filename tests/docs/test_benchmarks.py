@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from conftest import built_encoder
+from sasv.audio.io import write_audio
+from sasv.batches.augment import Augmenter
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
@@ -104,6 +106,56 @@ def test_the_last_layer_learns_what_a_condition_does(monkeypatch):
     encoder.load_state_dict(changed, strict=False)
     assert np.abs(embedded(coded) - first).mean() < 0.7 * apart
     assert np.abs(embedded(clean) - first).mean() < 0.1 * apart
+
+
+def test_what_a_codec_changes_counts_less(monkeypatch):
+    """Each direction is divided by the standard deviation of what the codec adds along it."""
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module("last_layer")
+    encoder = built_encoder("campplus")
+    dense = encoder.xvector["dense"]
+    with torch.no_grad():
+        dense.nonlinear.batchnorm.running_mean.uniform_(-1, 1)
+        dense.nonlinear.batchnorm.running_var.uniform_(0.5, 2)
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((100, dense.linear.in_channels)).astype(np.float32)
+    coded = clean.copy()
+    coded[:, 0] += 8.0
+    inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
+    before = np.array([*range(100), *range(100), -1])
+
+    def embedded(rows):
+        with torch.no_grad():
+            return dense(torch.from_numpy(rows)[:, :, None])[:, :, 0].double().numpy()
+
+    first = embedded(clean)
+    added = (embedded(coded) - first).mean(axis=0)
+    along = added / np.linalg.norm(added)
+    changed = module.whitened(encoder, inputs, before)
+    assert set(changed) < set(encoder.state_dict())
+    encoder.load_state_dict(changed, strict=False)
+    second = embedded(clean)
+    factor = (len(added) + module.FLOOR) ** -0.5  # all of the variance is in this direction
+    assert second @ along == pytest.approx(factor * (first @ along), abs=1e-4)
+    other = np.eye(len(along)) - np.outer(along, along)
+    assert second @ other == pytest.approx(module.FLOOR**-0.5 * (first @ other), abs=1e-4)
+    assert (embedded(coded) - second).mean(axis=0) == pytest.approx(factor * added, abs=1e-4)
+
+
+def test_the_crops_of_a_whitening_are_one_clean_and_one_of_each_condition(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module("whiten")
+    rng = np.random.default_rng(0)
+    path, noises = tmp_path / "a.wav", tmp_path / "noises"
+    noises.mkdir()
+    for file in (path, noises / "noise.wav"):
+        write_audio(file, rng.uniform(-0.5, 0.5, 16000).astype(np.float32))
+    noise = Augmenter(str(noises), "", snr_offset=10.0, level_range=10.0)
+    crops = module.conditioned(str(path), 3, noise)
+    assert crops.shape == (2 + len(module.CODECS), module.SAMPLES)
+    assert crops.dtype == np.float32
+    assert np.array_equal(crops[0, :16000], crops[0, 16000:32000])  # short speech is repeated
+    assert all(np.abs(crop - crops[0]).max() > 1e-3 for crop in crops[1:])
 
 
 def test_two_people_are_told_from_one(monkeypatch):
