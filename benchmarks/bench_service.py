@@ -48,6 +48,9 @@ NAMES = [
 ENROLLED = (1_000, 10_000)
 """Numbers of voiceprints among which a voice is identified."""
 
+TURNS = 5
+"""Number of turns in which the runtime alone and the service are measured."""
+
 OUTCOMES = ("accept", "reject", "reject_speaker", "reject_spoof", "inconclusive")
 
 
@@ -140,27 +143,43 @@ def in_parallel(
     return taken, len(taken) / (time.perf_counter() - begun)
 
 
-def load(client: Client, bare: Verifier, waves: list[bytes], seconds: float) -> None:
+def load(client: Client, process: int, bare: Verifier, waves: list[bytes], seconds: float) -> None:
     """Print requests per second and percentiles at 1, 8, and 32 clients, compared with the runtime
-    alone.
+    alone. Both take turns, because the speed of a machine changes within minutes.
     """
     cores = os.cpu_count() or 1
     voiceprint = bare.enrol([as_samples(wave) for wave in waves[:3]])
-    _, base = in_parallel(
-        cores,
-        seconds,
-        lambda number: bare.verify(voiceprint, as_samples(waves[number % len(waves)])),
-    )
-    print(f"  bare runtime (baseline), {cores} threads      {base:7.1f} verifications a second")
+
+    def alone(number: int) -> None:
+        bare.verify(voiceprint, as_samples(waves[number % len(waves)]))
+
+    def ask(number: int) -> None:
+        client.verify(SPEAKER, waves[number % len(waves)])
+
     for clients in (1, 8, 32):
-        taken, rate = in_parallel(
-            clients, seconds, lambda number: client.verify(SPEAKER, waves[number % len(waves)])
-        )
-        p50, p95, p99 = (1000 * float(np.quantile(taken, at)) for at in (0.5, 0.95, 0.99))
+        rates = np.zeros(2)
+        used = np.zeros(3)
+        counts = np.zeros(2)
+        times: list[float] = []
+        for _ in range(TURNS):
+            begun = np.array([time.process_time(), processor_seconds(process)])
+            taken, rate = in_parallel(cores, seconds / TURNS, alone)
+            between = np.array([time.process_time(), processor_seconds(process)])
+            answered, served = in_parallel(clients, seconds / TURNS, ask)
+            after = np.array([time.process_time(), processor_seconds(process)])
+            rates += rate, served
+            used += between[0] - begun[0], after[1] - between[1], after[0] - between[0]
+            counts += len(taken), len(answered)
+            times += answered
+        base, rate = rates / TURNS
+        each = 1000 * used / counts[[0, 1, 1]]
+        p50, p95, p99 = (1000 * float(np.quantile(times, at)) for at in (0.5, 0.95, 0.99))
         print(
-            f"  {clients:2} clients  {rate:7.1f} requests a second "
-            f"({rate / base:4.0%})   "
-            f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms"
+            f"  {clients:2} clients  {rate:6.1f} requests a second, bare runtime (baseline, "
+            f"{cores} threads) {base:6.1f} ({rate / base:4.0%})   "
+            f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms   "
+            f"processor: service {each[1]:.1f} ms, client {each[2]:.1f} ms, bare {each[0]:.1f} ms",
+            flush=True,
         )
 
 
@@ -418,7 +437,7 @@ def main(words: list[str] | None = None) -> None:
             header(f"the service with the model {options.model}")
             print(f"  memory at the start: {resident(process)}")
             if "load" in parts:
-                load(client, Verifier(exported, threads=1), waves, options.seconds)
+                load(client, process, Verifier(exported, threads=1), waves, options.seconds)
             if "identify" in parts:
                 counts = [20] if options.quick else ENROLLED
                 identify(exported, waves, counts, 3 if options.quick else 200)

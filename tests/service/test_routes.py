@@ -191,7 +191,8 @@ def test_two_servers_on_one_store_lose_no_enrolment(made, model):
 
     def add(seed):
         one = (engine, second)[seed % 2]
-        return one.enrol("bank", "ann", "", speech("ann", seed, 0.5), False, False)
+        work = one.enrolment("bank", "ann", "", speech("ann", seed, 0.5), False, False)
+        return work.carry_out(one.store.database)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(add, range(12)))
@@ -411,6 +412,96 @@ def test_idempotency(made, client_of):
     problem(gone, 404, "unknown_speaker")  # the answer went together with the speaker
 
 
+def test_a_decision_and_its_response_are_stored_together(made, client_of, monkeypatch):
+    service = made()
+    client = client_of(service, api_key(service))
+    enrol(client, "ann", 1)
+    ask = partial(client.post, "/v1/verify?speaker=ann", content=speech("ann", 4))
+
+    def fail(*arguments):
+        raise OSError("disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.state, "keep_answer", fail)
+        problem(ask(headers={"Idempotency-Key": "one"}), 500, "internal")
+    assert client.get("/v1/speakers/ann").json()["voiceprints"][0]["last_used"] is None
+    answers = [ask(headers={"Idempotency-Key": "one"}).json() for _ in range(2)]
+    assert answers[0]["outcome"] == "accept" and answers[0] == answers[1]
+    rows = service.state.database.execute("SELECT 1 FROM audit WHERE action = 'compare'")
+    assert len(rows) == 1
+
+
+def test_stored_responses_are_limited_in_number_and_time(made):
+    service = made()
+    state, now = service.state, [1000.0]
+    state.clock = lambda: now[0]
+    count = "SELECT COUNT(*) FROM service_answers WHERE api_key = ? AND status IS NOT NULL"
+
+    def keep(key, name, most):
+        assert state.claim(key, name, "d", "t", "", 500.0) is None
+        state.keep_answer(key, name, 200, {}, most)
+        now[0] += 0.01
+
+    for number in range(410):
+        keep("many", str(number), 400)
+        keep("few", str(number), 2)
+        assert state.database.execute(count, ("many",))[0][0] <= 400
+    assert state.database.execute(count, ("many",))[0][0] >= 396
+    names = state.database.execute("SELECT name FROM service_answers WHERE api_key = 'few'")
+    assert sorted(names) == [("408",), ("409",)]
+    assert state.claim("few", "409", "d", "t", "", 500.0).status == 200
+    now[0] += 500.0  # none is returned for longer, and none is kept for much longer
+    keep("few", "409", 2)
+    now[0] += 100.0
+    keep("few", "new", 2)
+    assert state.database.execute(count, ("many",)) == [(0,)]
+    assert state.claim("few", "open", "d", "t", "", 500.0) is None
+    assert state.claim("few", "open", "d", "t", "", 500.0).status is None
+    now[0] += 121.0
+    assert state.claim("few", "open", "d", "t", "", 500.0) is None
+
+
+def test_steps_of_a_request(made):
+    import asyncio
+
+    from sasv.service.workers import Final, Step
+
+    workers = made(workers=1, queue=0).workers
+    seen = []
+
+    def add(value):
+        seen.append((value, threading.current_thread().name.rpartition("_")[0]))
+        return (value or 0) + 1
+
+    async def follow():
+        steps = [Step(add), Step(add, computes=True), Step(add)]
+        assert await workers.follow(steps) == 3 and workers.pending == 0
+        assert [name for _, name in seen] == ["sasv-store", "sasv-compute", "sasv-store"]
+        assert await workers.follow([Step(lambda _: Final("known")), *steps]) == "known"
+        with pytest.raises(ZeroDivisionError):
+            await workers.follow([Step(lambda _: 1 / 0, computes=True), *steps])
+        assert len(seen) == 3 and workers.pending == 0
+        entered, released = threading.Event(), threading.Event()
+
+        def slow(_):
+            entered.set()
+            assert released.wait(10)
+
+        task = asyncio.create_task(workers.follow([Step(slow, computes=True), *steps]))
+        await asyncio.to_thread(entered.wait, 10)
+        with pytest.raises(Exception, match="already waiting"):
+            await workers.follow(steps)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert workers.pending == 1  # the thread continues
+        released.set()
+        while workers.pending:
+            await asyncio.sleep(0.01)
+        assert len(seen) == 3
+
+    asyncio.run(asyncio.wait_for(follow(), 30))
+
+
 def test_copy_route_returns_audio_of_the_same_length(demo):
     answer = demo.post("/v1/copy", content=speech("ann", seconds=0.5))
     assert answer.status_code == 200 and answer.headers["content-type"] == "audio/wav"
@@ -441,14 +532,14 @@ def test_a_repeated_request_waits_for_the_first(made, client_of, monkeypatch):
     client = client_of(service)
     enrol(client, "ann", 1)
     entered, released = threading.Event(), threading.Event()
-    detected = service.engine.verify
+    best = service.engine.best
 
     def slow(*arguments):
         entered.set()
         released.wait(10)
-        return detected(*arguments)
+        return best(*arguments)
 
-    monkeypatch.setattr(service.engine, "verify", slow)
+    monkeypatch.setattr(service.engine, "best", slow)
     answers = []
 
     def ask():

@@ -286,14 +286,14 @@ def test_tls(running, tmp_path, monkeypatch):
         Client(client.url, client.key, attempts=9).about()  # not again and again
     with pytest.raises(ServiceError, match="cannot be reached"):
         Client(client.url.replace("https", "http"), attempts=1).about()
-    verify, begun = service.engine.verify, threading.Event()
+    best, begun = service.engine.best, threading.Event()
 
     def slowly(*arguments):
         begun.set()
         time.sleep(0.5)
-        return verify(*arguments)
+        return best(*arguments)
 
-    monkeypatch.setattr(service.engine, "verify", slowly)
+    monkeypatch.setattr(service.engine, "best", slowly)
     answers = []
     asking = threading.Thread(target=lambda: answers.append(client.verify("eve", speech("eve", 5))))
     asking.start()

@@ -350,6 +350,44 @@ def test_processes_share_a_store(address):
     opened.close()
 
 
+def test_changes_that_need_not_be_durable(store, address):
+    """The next change is, whether they succeed or not."""
+    database = store.database
+    sqlite = not address.startswith("postgresql")
+    setting = "PRAGMA synchronous" if sqlite else "SHOW synchronous_commit"
+    durable, not_durable = ([(2,)], [(1,)]) if sqlite else ([("on",)], [("off",)])
+    other = VoiceprintStore(address, KEY)
+    for number in range(2):
+        assert database.execute(setting) == durable
+        with contextlib.suppress(ZeroDivisionError), database.transaction(durable=False):
+            store.database.execute("INSERT INTO optouts VALUES (?, 0)", (str(number),))
+            assert database.execute(setting) == not_durable
+            with pytest.raises(RuntimeError, match="durable"):
+                store.add(voiceprint("ann"))
+            assert 1 / (1 - number)
+    with database.transaction():
+        assert database.execute(setting) == durable
+    assert other.database.execute("SELECT digest FROM optouts") == [("0",)]
+    assert not other.of("ann")
+    other.close()
+
+
+def test_a_comparison_is_recorded_with_the_voiceprint_as_it_was_read(store, now):
+    read = store.add(voiceprint("ann"), expires=2000.0)
+    store.used(read, "accept")
+    assert store.get(read.id).used == now[0]
+    now[0] = 2000.0
+    with pytest.raises(SasvError, match="there is no voiceprint"):
+        store.used(read, "accept")
+    now[0] = 1500.0
+    store.delete("ann")
+    for given in (read, read.id):
+        with pytest.raises(SasvError, match="there is no voiceprint"):
+            store.used(given, "accept")
+    actions = [entry["action"] for entry in store.export("ann")["audit"]]
+    assert actions == ["add", "compare", "delete"]
+
+
 def full(descriptor):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -420,6 +458,7 @@ def test_the_command(tmp_path, capsys):
 def write_for_ever(address, acknowledged, seed):
     """Add, extend, and delete voiceprints until killed, acknowledging each added one."""
     opened = VoiceprintStore(address, KEY)
+    state = ServiceState(opened.database)
     for number in range(100000):
         name = f"{seed}-{number}"
         added = opened.add(voiceprint(name, number))
@@ -429,6 +468,10 @@ def write_for_ever(address, acknowledged, seed):
         if number % 5 == 0:
             opened.add(voiceprint("gone", number))
             opened.delete("gone")
+        state.claim("key", name, "digest", "default", name, 1e9)
+        with opened.database.transaction():  # as the service verifies
+            opened.used(added, "accept")
+            state.keep_answer("key", name, 200, {}, 10**6)
 
 
 @pytest.mark.slow
@@ -456,4 +499,8 @@ def test_kills_lose_nothing_that_was_acknowledged(address):
     for identifier, name in known.items():
         assert opened.get(identifier).speaker == name
     assert opened.verify() >= len(known)
+    decided = "SELECT COUNT(*) FROM audit WHERE action = 'compare'"
+    answered = "SELECT COUNT(*) FROM service_answers WHERE status = 200"
+    assert opened.database.execute(decided) == opened.database.execute(answered)
+    assert opened.database.execute(decided) > [(0,)]
     opened.close()

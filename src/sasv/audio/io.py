@@ -7,7 +7,7 @@ The reader is chosen by the content of a file. libsndfile reads the formats that
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +83,7 @@ def read_audio(
     max_seconds: float | None = None,
     place: float | None = None,
     channel: str = AUTO,
+    check: Callable[[AudioInfo], None] | None = None,
 ) -> np.ndarray:
     """Read a file, or a part of it, as mono float32 in [-1, 1].
 
@@ -99,6 +100,8 @@ def read_audio(
         place: position of a crop as a share in [0, 1) of the possible starts, instead of ``start``.
         channel: ``auto`` (the mean of all channels, or the loudest if they cancel or are
             silent), ``mean``, ``loudest``, or a number counted from 0.
+        check: is given what ``probe`` returns, before anything is decoded; what it raises is passed
+            on.
 
     Returns:
         Array of shape (samples,). Only the requested part is decoded if the file is seekable.
@@ -111,6 +114,8 @@ def read_audio(
     resource = locate(name)
     with closing(_open(resource)) as source:
         info = source.info
+        if check is not None:
+            check(info)
         total = info.samples if info.length is Length.EXACT else None
         if total is None and place is not None:
             total = ffmpeg.counted_samples(resource)

@@ -238,21 +238,35 @@ def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: 
 def _lstm(inputs: np.ndarray, weights: Weights) -> np.ndarray:
     """Return the hidden states, (frames, 128), of an LSTM with a zero initial state. The gates are
     in the order of PyTorch.
+
+    1 / (1 + exp(-x)) is computed as (1 + tanh(x / 2)) / 2. The products with a half are exact, so
+    those before the tangent are made in the weights. Arrays are reused, and those of the gates are
+    shorter than 500 numbers: for longer ones NumPy releases Python's lock each time, and threads
+    that verify at the same time would wake each other hundreds of times for each recording.
     """
     bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
     gates = inputs @ weights["decoder.rnn.weight_ih"].T + bias
-    recurrent = np.ascontiguousarray(weights["decoder.rnn.weight_hh"])
-    size = recurrent.shape[1]
-    hidden = np.zeros(size, np.float32)
+    size = gates.shape[1] // 4
+    scale = np.repeat(np.array([0.5, 0.5, 1, 0.5], np.float32), size)
+    gates *= scale
+    recurrent = weights["decoder.rnn.weight_hh"] * scale[:, np.newaxis]
+    states = np.zeros((1 + len(inputs), size), np.float32)
     cell = np.zeros(size, np.float32)
-    states = np.empty((len(inputs), size), np.float32)
-    for step, gate in enumerate(gates):
-        gate = gate + recurrent @ hidden
-        opened = _sigmoid(gate)
-        cell = opened[size : 2 * size] * cell + opened[:size] * np.tanh(gate[2 * size : 3 * size])
-        hidden = opened[3 * size :] * np.tanh(cell)
-        states[step] = hidden
-    return states
+    product = np.empty(4 * size, np.float32)
+    opened, forgotten, candidate, shown = product.reshape(4, size)
+    first, second = product[: 2 * size], product[2 * size :]
+    half = np.full(2 * size, 0.5, np.float32)
+    steps = zip(gates[:, : 2 * size], gates[:, 2 * size :], states[:-1], states[1:])
+    for first_gates, second_gates, before, hidden in steps:
+        np.dot(recurrent, before, product)
+        np.tanh(np.add(first, first_gates, first), first)
+        np.tanh(np.add(second, second_gates, second), second)
+        np.add(np.multiply(first, half, first), half, first)
+        np.add(np.multiply(shown, half[:size], shown), half[:size], shown)
+        np.multiply(cell, forgotten, cell)
+        np.add(cell, np.multiply(candidate, opened, candidate), cell)
+        np.multiply(np.tanh(cell, hidden), shown, hidden)
+    return states[1:]
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ import dataclasses
 import io
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from sasv.service.problems import Problem
 from sasv.service.recordings import decoded, measured
 from sasv.service.settings import Settings
 from sasv.service.state import ServiceState
+from sasv.service.work import Work
 from sasv.store import Stored, VoiceprintStore
 from sasv.store.record import SECONDS_A_DAY
 
@@ -140,10 +142,10 @@ class Engine:
         """Return everything that is stored about a speaker."""
         return self.store.export(speaker, tenant)
 
-    def enrol(
+    def enrolment(
         self, tenant: str, speaker: str, label: str, data: bytes, replace: bool, unique: bool
-    ) -> dict[str, Any]:
-        """Add a recording to a voiceprint.
+    ) -> Work:
+        """Return the work of adding a recording to a voiceprint.
 
         Args:
             tenant: to whom the speaker belongs.
@@ -154,12 +156,38 @@ class Engine:
             unique: refuse a voice that is already enrolled as another speaker; otherwise, this is
                 only a warning.
 
-        Raises:
+        The work raises:
             Problem: the speaker is unknown or opted out, the recording cannot be used, the
                 voiceprint was made by another model, or the voice is not unique.
         """
-        self._known(tenant, speaker)
-        self._check_opt_out(tenant, speaker)
+
+        def read() -> None:
+            self._known(tenant, speaker)
+            self._check_opt_out(tenant, speaker)
+
+        def record(recording: Recording) -> dict[str, Any]:
+            named = dataclasses.replace(recording, name=ENROLLED)
+            fresh = Voiceprint((named,), self.embedder.fingerprint, speaker)
+            others = self._others(tenant, speaker, fresh)
+            if others and unique:
+                raise Problem(409, "duplicate_voice", others[0].text)
+            stored = self._extended(tenant, speaker, label, fresh, replace)
+            warnings = [
+                *others,
+                *self.limits.disagreements(stored.voiceprint.recordings),
+                *self.limits.warnings([recording]),
+            ]
+            return {
+                "speaker": speaker,
+                "voiceprint": self._described(stored),
+                "recording": recording.to_dict(),
+                "reasons": [reason.to_dict() for reason in warnings],
+            }
+
+        return Work(read, lambda _: self._usable(data), record)
+
+    def _usable(self, data: bytes) -> Recording:
+        """Return a recording for an enrolment. Raises Problem if it cannot be used."""
         recording = self._recording("enrol", data)
         faults = self.limits.faults(recording)
         if faults:
@@ -172,26 +200,7 @@ class Engine:
                 reasons=[reason.to_dict() for reason in faults],
                 recording=recording.to_dict(),
             )
-        fresh = Voiceprint(
-            (dataclasses.replace(recording, name=ENROLLED),), self.embedder.fingerprint, speaker
-        )
-        with self.state.database.transaction():
-            others = self._others(tenant, speaker, fresh)
-            if others and unique:
-                raise Problem(409, "duplicate_voice", others[0].text)
-            stored = self._extended(tenant, speaker, label, fresh, replace)
-        recordings = stored.voiceprint.recordings
-        warnings = [
-            *others,
-            *self.limits.disagreements(recordings),
-            *self.limits.warnings([recording]),
-        ]
-        return {
-            "speaker": speaker,
-            "voiceprint": self._described(stored),
-            "recording": recording.to_dict(),
-            "reasons": [reason.to_dict() for reason in warnings],
-        }
+        return recording
 
     def _others(self, tenant: str, speaker: str, fresh: Voiceprint) -> list[Reason]:
         """Return a warning if a voice is already enrolled as another speaker."""
@@ -220,24 +229,32 @@ class Engine:
             )
         return self.store.extend(found[0].id, fresh)
 
-    def verify(self, tenant: str, speaker: str, label: str | None, data: bytes) -> dict[str, Any]:
-        """Decide whether a recording is bona fide speech of a speaker. If the speaker has several
-        voiceprints, the most similar one decides.
+    def verification(self, tenant: str, speaker: str, label: str | None, data: bytes) -> Work:
+        """Return the work of deciding whether a recording is bona fide speech of a speaker. If the
+        speaker has several voiceprints, the most similar one decides.
 
-        Raises:
+        The work raises:
             Problem: the speaker is not enrolled, or the recording cannot be read.
         """
-        voiceprints = self.voiceprints(tenant, speaker, label)
-        recording = self._recording("verify", data)
-        stored, decision = self.best(voiceprints, recording)
-        return self.decided("verify", speaker, stored, decision, recording)
+
+        def compute(voiceprints: list[Stored]) -> tuple[Stored, Decision, Recording]:
+            recording = self._recording("verify", data)
+            return (*self.best(voiceprints, recording), recording)
+
+        return Work(
+            lambda: self.voiceprints(tenant, speaker, label),
+            compute,
+            lambda found: self.decided(speaker, *found),
+            partial(self.metrics.decision, "verify"),
+        )
 
     def voiceprints(self, tenant: str, speaker: str, label: str | None) -> list[Stored]:
         """Return the voiceprints of a speaker that can be compared. Raises Problem if there is
         none.
         """
-        self._known(tenant, speaker)
         found = self.store.of(speaker, tenant)
+        if not found:
+            self._known(tenant, speaker)
         if label is not None:
             found = [one for one in found if one.label == label]
         if not found:
@@ -257,12 +274,7 @@ class Engine:
         return max(decisions, key=lambda one: one[1].scores.get("sasv", -np.inf))
 
     def decided(
-        self,
-        operation: str,
-        speaker: str,
-        stored: Stored,
-        decision: Decision,
-        recording: Recording,
+        self, speaker: str, stored: Stored, decision: Decision, recording: Recording
     ) -> dict[str, Any]:
         """Record a decision, and return it as plain values.
 
@@ -270,16 +282,14 @@ class Engine:
             Problem: the voiceprint was deleted in the meantime, so there is no decision.
         """
         try:
-            self.store.used(stored.id, decision.outcome.value)
+            self.store.used(stored, decision.outcome.value)
         except SasvError as error:
             if any(one.id == stored.id for one in self.store.of(speaker, stored.tenant)):
                 raise
             raise Problem(
                 409, "conflict", f"the voiceprint of {speaker} was deleted in the meantime"
             ) from error
-        values = decision.to_dict()
-        self.metrics.decision(operation, values)
-        return values | {
+        return decision.to_dict() | {
             "speaker": speaker,
             "voiceprint": stored.id,
             "label": stored.label,
@@ -287,50 +297,69 @@ class Engine:
             "recording": recording.to_dict(),
         }
 
-    def identify(self, tenant: str, data: bytes, top: int) -> dict[str, Any]:
-        """Return the enrolled speakers who are most similar to a recording, the most similar first,
-        each with the decision on a claim to be that speaker.
+    def identification(self, tenant: str, data: bytes, top: int) -> Work:
+        """Return the work of finding the enrolled speakers who are most similar to a recording, the
+        most similar first, each with the decision on a claim to be that speaker.
         """
-        recording = self._recording("identify", data)
-        faults = self.limits.faults(recording)
-        candidates = []
-        if not faults:
+        model = self.embedder.fingerprint
+
+        def compute(_: None) -> tuple[Recording, list[tuple[Stored, Decision]]]:
+            recording = self._recording("identify", data)
+            if self.limits.faults(recording):
+                return recording, []
             assert recording.vector is not None
-            found = self.store.search(
-                recording.vector, self.embedder.fingerprint, tenant, top * VOICEPRINTS_A_SPEAKER
-            )
+            found = self.store.search(recording.vector, model, tenant, top * VOICEPRINTS_A_SPEAKER)
             likeliest: dict[str, Stored] = {}
-            for identifier, _ in found:
+            for identifier, _cosine in found:
                 stored = self.store.get(identifier)
                 if len(likeliest) < top:
                     likeliest.setdefault(stored.speaker, stored)
-            for speaker, stored in likeliest.items():
-                _, decision = self.best([stored], recording)
-                candidates.append(self.decided("identify", speaker, stored, decision, recording))
+            return recording, [self.best([stored], recording) for stored in likeliest.values()]
+
+        def record(found: tuple[Recording, list[tuple[Stored, Decision]]]) -> dict[str, Any]:
+            recording, decisions = found
+            candidates = [
+                self.decided(stored.speaker, stored, decision, recording)
+                for stored, decision in decisions
+            ]
             candidates.sort(
                 key=lambda one: -np.inf if one["score"] is None else one["score"], reverse=True
             )
-        reasons = [reason.to_dict() for reason in faults]
-        if not faults and not candidates:
-            reasons = [{"code": "nobody_enrolled", "text": "nobody is enrolled with this model"}]
-        return {
-            "outcome": candidates[0]["outcome"] if candidates else "inconclusive",
-            "candidates": candidates,
-            "reasons": candidates[0]["reasons"] if candidates else reasons,
-            "recording": recording.to_dict(),
-            "model": self.embedder.fingerprint,
-        }
+            faults = self.limits.faults(recording)
+            reasons = [reason.to_dict() for reason in faults]
+            if not faults and not candidates:
+                reasons = [
+                    {"code": "nobody_enrolled", "text": "nobody is enrolled with this model"}
+                ]
+            return {
+                "outcome": candidates[0]["outcome"] if candidates else "inconclusive",
+                "candidates": candidates,
+                "reasons": candidates[0]["reasons"] if candidates else reasons,
+                "recording": recording.to_dict(),
+                "model": model,
+            }
 
-    def detect(self, data: bytes) -> dict[str, Any]:
-        """Decide whether a recording is bona fide or spoofed speech, regardless of the speaker."""
+        def count(body: Mapping[str, Any]) -> None:
+            for candidate in body["candidates"]:
+                self.metrics.decision("identify", candidate)
+
+        return Work(compute=compute, record=record, count=count)
+
+    def detection(self, data: bytes) -> Work:
+        """Return the work of deciding whether a recording is bona fide or spoofed speech,
+        regardless of the speaker. Raises Problem if the model cannot tell.
+        """
         three_way = self.verifier.decider.three_way
         if three_way is None:
             raise Problem(501, "not_supported", "the model has no calibrated spoof score")
-        recording = self._recording("detect", data)
-        costs = cost_model(DETECTION_COSTS)
-        values = detect_spoof(three_way, recording, self.limits, costs)
-        self.metrics.decision("detect", values)
-        return values | {"recording": recording.to_dict(), "model": self.embedder.fingerprint}
+
+        def compute(_: None) -> dict[str, Any]:
+            recording = self._recording("detect", data)
+            costs = cost_model(DETECTION_COSTS)
+            values = detect_spoof(three_way, recording, self.limits, costs)
+            return values | {"recording": recording.to_dict(), "model": self.embedder.fingerprint}
+
+        return Work(compute=compute, count=partial(self.metrics.decision, "detect"))
 
     def copy(self, data: bytes) -> bytes:
         """Return a copy of a recording made with the vocoder WORLD, as a WAV file.

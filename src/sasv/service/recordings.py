@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from sasv.audio import AUTO, check_speech, probe, read_audio
+from sasv.audio import AUTO, AudioInfo, check_speech, read_audio
 from sasv.core.errors import AudioError, MissingExtra
 from sasv.decision import Recording, SpeechLimits
 from sasv.runtime.embedder import Embedder
@@ -54,23 +54,24 @@ def decoded(data: bytes, rate: int, max_seconds: float) -> np.ndarray:
     """
     if not data:
         raise Problem(422, "unreadable_audio", "the body is empty; send the bytes of an audio file")
+
+    def check(info: AudioInfo) -> None:
+        if info.rate > HIGHEST_RATE or info.channels > MOST_CHANNELS:
+            raise Problem(
+                422,
+                "unreadable_audio",
+                f"the recording has {info.channels} channels at {info.rate} Hz; at most "
+                f"{MOST_CHANNELS} channels and {HIGHEST_RATE} Hz are supported",
+            )
+        if info.seconds > max_seconds:
+            raise _too_long(max_seconds)
+
     with readable(data) as path:
         try:
-            info = probe(path)
-            if info.rate > HIGHEST_RATE or info.channels > MOST_CHANNELS:
-                raise Problem(
-                    422,
-                    "unreadable_audio",
-                    f"the recording has {info.channels} channels at {info.rate} Hz; at most "
-                    f"{MOST_CHANNELS} channels and {HIGHEST_RATE} Hz are supported",
-                )
-            if info.seconds > max_seconds:
-                raise _too_long(max_seconds)
             # One second more than allowed is read, so that exactly the longer recordings are
             # refused, whatever the header says.
-            wave = read_audio(
-                path, samples=round((max_seconds + 1) * rate), rate=rate, channel=AUTO
-            )
+            samples = round((max_seconds + 1) * rate)
+            wave = read_audio(path, samples=samples, rate=rate, channel=AUTO, check=check)
         except MissingExtra as error:
             raise Problem(415, "unsupported_format", _text(error, path)) from error
         except AudioError as error:

@@ -1,11 +1,10 @@
 """The routes below ``/v1``."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sasv.service.auth import Credentials, admitted, allowed
 from sasv.service.context import service_of
@@ -27,6 +26,7 @@ from sasv.service.schemas import (
     Verification,
 )
 from sasv.service.uploads import AUDIO_BODY, Upload, read_upload
+from sasv.service.work import Work
 
 MOST_CANDIDATES = 20
 MOST_SPEAKERS = 1000
@@ -96,17 +96,14 @@ async def create_speaker(
     except ValidationError as error:
         raise invalid(error.errors()) from None
 
-    async def work() -> Any:
-        return await service.workers.store(
-            service.engine.create_speaker,
-            principal.tenant,
-            speaker.id or "",
-            speaker.consent,
-            speaker.expires_in_days,
+    named = speaker.id or ""
+    work = Work(
+        record=lambda _: service.engine.create_speaker(
+            principal.tenant, named, speaker.consent, speaker.expires_in_days
         )
-
+    )
     digest = Upload(speaker.model_dump_json().encode(), {}).digest(request, {})
-    return await _once(request, principal, digest, speaker.id or "", 201, work, Speaker)
+    return await once(request, principal, digest, named, 201, Speaker, work)
 
 
 @router.get("/speakers", tags=["speakers"])
@@ -190,13 +187,9 @@ async def enrol(
     replace = _switch("replace", upload.text("replace"), replace)
     unique = _switch("unique", upload.text("unique"), unique)
 
-    async def work() -> Any:
-        return await service.workers.compute(
-            service.engine.enrol, principal.tenant, speaker, label, upload.data, replace, unique
-        )
-
+    work = service.engine.enrolment(principal.tenant, speaker, label, upload.data, replace, unique)
     digest = upload.digest(request, {"label": label, "replace": replace, "unique": unique})
-    return await _once(request, principal, digest, speaker, 201, work, Enrolment)
+    return await once(request, principal, digest, speaker, 201, Enrolment, work)
 
 
 @router.post("/verify", tags=["decisions"], response_model=Verification, openapi_extra=AUDIO)
@@ -217,13 +210,9 @@ async def verify(
     if label is not None:
         label = _name("label", label, empty=True)
 
-    async def work() -> Any:
-        return await service.workers.compute(
-            service.engine.verify, principal.tenant, claimed, label, upload.data
-        )
-
+    work = service.engine.verification(principal.tenant, claimed, label, upload.data)
     digest = upload.digest(request, {"speaker": claimed, "label": label})
-    return await _once(request, principal, digest, claimed, 200, work, Verification)
+    return await once(request, principal, digest, claimed, 200, Verification, work)
 
 
 @router.post("/identify", tags=["decisions"], response_model=Identification, openapi_extra=AUDIO)
@@ -244,13 +233,9 @@ async def identify(
             raise Problem(422, "invalid_request", f"top must be from 1 to {MOST_CANDIDATES}")
         top = int(text)
 
-    async def work() -> Any:
-        return await service.workers.compute(
-            service.engine.identify, principal.tenant, upload.data, top
-        )
-
+    work = service.engine.identification(principal.tenant, upload.data, top)
     digest = upload.digest(request, {"top": top})
-    return await _once(request, principal, digest, "", 200, work, Identification)
+    return await once(request, principal, digest, "", 200, Identification, work)
 
 
 @router.post("/detect", tags=["decisions"], response_model=Detection, openapi_extra=AUDIO)
@@ -262,10 +247,9 @@ async def detect(
     service.workers.check()
     upload = await read_upload(request)
 
-    async def work() -> Any:
-        return await service.workers.compute(service.engine.detect, upload.data)
-
-    return await _once(request, principal, upload.digest(request, {}), "", 200, work, Detection)
+    work = service.engine.detection(upload.data)
+    digest = upload.digest(request, {})
+    return await once(request, principal, digest, "", 200, Detection, work)
 
 
 @router.post(
@@ -284,23 +268,6 @@ async def copy(
     upload = await read_upload(request)
     wave = await service.workers.compute(service.engine.copy, upload.data)
     return Response(wave, media_type="audio/wav")
-
-
-async def _once(
-    request: Request,
-    principal: Principal,
-    digest: str,
-    speaker: str,
-    status: int,
-    work: Callable[[], Awaitable[Any]],
-    kind: type[BaseModel],
-) -> Response:
-    """Respond to a request (see ``once``) with a body of the given kind."""
-
-    async def checked() -> Any:
-        return kind.model_validate(await work()).model_dump(mode="json")
-
-    return await once(request, principal, digest, speaker, status, checked)
 
 
 def _name(what: str, value: str, empty: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import ssl
@@ -195,6 +196,8 @@ def run(server: Server, bound: socket.socket, connections: int) -> None:
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving at %s://%s:%s", scheme, shown, port)
+    gc.collect()
+    gc.freeze()  # what exists now stays, so that it need not be searched for garbage again
     server.run(sockets=[bound])
     logger.info("stopped")
 

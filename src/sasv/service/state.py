@@ -25,6 +25,14 @@ ABANDONED_SECONDS = 120.0
 """Seconds after which a missing response will not arrive any more, because its server was killed.
 """
 
+SWEEP_SECONDS = 60.0
+"""Seconds between two deletions of the responses that are too old to be returned."""
+
+ROOM = 100
+"""The stored responses of an API key are counted after every hundredth part of their maximum
+number, and that many fewer are kept then.
+"""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -54,6 +62,8 @@ class ServiceState:
         self.database = database
         self.clock = clock
         self._records = SpeakerRecords(database)
+        self._room: dict[str, int] = {}
+        self._sweep_at = 0.0
         with database.transaction():
             database.prepare(TABLES, False)
 
@@ -123,48 +133,71 @@ class ServiceState:
             lifetime: seconds for which responses are stored.
         """
         now = self.clock()
-        with self.database.transaction():
-            self.database.execute(
-                "DELETE FROM service_answers WHERE created < ?", (now - lifetime,)
-            )
-            self.database.execute(
-                "DELETE FROM service_answers WHERE api_key = ? AND name = ? AND status IS NULL "
-                "AND created < ?",
-                (key, name, now - ABANDONED_SECONDS),
-            )
-            rows = self.database.execute(
-                "SELECT digest, status, body FROM service_answers WHERE api_key = ? AND name = ?",
+        # A client whose request is lost together with its claim has no response yet, and repeats
+        # it. So this does not have to be on the disk, which would take as long as all else.
+        with self.database.transaction(durable=False):
+            if now >= self._sweep_at:
+                self.database.execute(
+                    "DELETE FROM service_answers WHERE created < ?", (now - lifetime,)
+                )
+                self._sweep_at = now + SWEEP_SECONDS
+            if self._claimed(key, name, digest, now, tenant, speaker):
+                return None
+            ((found, made, status, body),) = self.database.execute(
+                "SELECT digest, created, status, body FROM service_answers "
+                "WHERE api_key = ? AND name = ?",
                 (key, name),
             )
-            if rows:
-                found, status, body = rows[0]
-                return Answer(found, status, None if body is None else json.loads(body))
-            self.database.execute(
-                "INSERT INTO service_answers VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
-                (key, name, digest, now, tenant, speaker),
-            )
-        return None
+            if made < now - (ABANDONED_SECONDS if status is None else lifetime):
+                self.database.execute(
+                    "DELETE FROM service_answers WHERE api_key = ? AND name = ?", (key, name)
+                )
+                self._claimed(key, name, digest, now, tenant, speaker)
+                return None
+        return Answer(found, status, None if body is None else json.loads(body))
+
+    def _claimed(
+        self, key: str, name: str, digest: str, now: float, tenant: str, speaker: str
+    ) -> bool:
+        """Store a claim. Return False if the request was made before."""
+        found = self.database.execute(
+            "INSERT INTO service_answers VALUES (?, ?, ?, ?, ?, ?, NULL, NULL) "
+            "ON CONFLICT DO NOTHING RETURNING 1",
+            (key, name, digest, now, tenant, speaker),
+        )
+        return bool(found)
 
     def keep_answer(self, key: str, name: str, status: int, body: Any, most: int) -> None:
-        """Store the response to a claimed request; if there are more than ``most``, the oldest are
-        deleted.
+        """Store the response to a claimed request. There are never more than ``most`` for a key,
+        unless several servers share the store: then up to a hundredth more for each further one.
         """
         with self.database.transaction():
             self.database.execute(
                 "UPDATE service_answers SET status = ?, body = ? WHERE api_key = ? AND name = ?",
                 (status, json.dumps(body), key, name),
             )
-            rows = self.database.execute(
-                "SELECT created FROM service_answers WHERE api_key = ? AND status IS NOT NULL "
-                "ORDER BY created DESC LIMIT 1 OFFSET ?",
-                (key, most),
+            # Counting thousands of responses takes time, so it is not done for each of them.
+            room = self._room.get(key, 0)
+            if not room:
+                room = most // ROOM
+                self._delete_oldest(key, most - room)
+            else:
+                room -= 1
+            self._room[key] = room
+
+    def _delete_oldest(self, key: str, most: int) -> None:
+        """Delete all stored responses of an API key but the newest ones."""
+        rows = self.database.execute(
+            "SELECT created FROM service_answers WHERE api_key = ? AND status IS NOT NULL "
+            "ORDER BY created DESC LIMIT 1 OFFSET ?",
+            (key, most),
+        )
+        if rows:
+            self.database.execute(
+                "DELETE FROM service_answers WHERE api_key = ? AND status IS NOT NULL "
+                "AND created <= ?",
+                (key, rows[0][0]),
             )
-            if rows:
-                self.database.execute(
-                    "DELETE FROM service_answers WHERE api_key = ? AND status IS NOT NULL "
-                    "AND created <= ?",
-                    (key, rows[0][0]),
-                )
 
     def release(self, key: str, name: str) -> None:
         """Release a claimed request, so that it can be made again."""

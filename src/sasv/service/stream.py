@@ -204,8 +204,9 @@ class _Conversation:
             await workers.compute(listener.finish)
             recording = await workers.compute(listener.windows.recording, "recording")
             values = await workers.store(
-                engine.decided, "stream", start.speaker, listener.best, listener.decision, recording
+                engine.decided, start.speaker, listener.best, listener.decision, recording
             )
+            engine.metrics.decision("stream", values)
         await self._send(self._values(listener, final=True) | values)
         await self.socket.close(CLOSED)
 

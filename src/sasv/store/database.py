@@ -46,6 +46,7 @@ class Database(ABC):
         self.name = name
         self._lock = threading.RLock()
         self._inside = False
+        self._durable = True
 
     @abstractmethod
     def prepare(self, tables: str, searchable: bool) -> None:
@@ -79,12 +80,25 @@ class Database(ABC):
             return self._execute(query, values)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, durable: bool = True) -> Iterator[None]:
         """Make all changes in the block or none, with no other writer in between. Nested
         transactions are part of the outer one.
+
+        Args:
+            durable: whether the changes are on the disk when the block ends. Otherwise they outlive
+                the process, but may be lost, all of them, if the whole machine stops before the
+                next durable change. Only for what nobody relies on after such a stop.
         """
-        with self._within(self._begin_writing):
-            yield
+
+        def begin() -> None:
+            self._begin_writing(durable)
+            self._durable = durable
+
+        with self._lock:
+            if durable and not self._durable:
+                raise RuntimeError("a durable change cannot be a part of one that is not")
+            with self._within(begin):
+                yield
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -108,12 +122,13 @@ class Database(ABC):
                 raise
             finally:
                 self._inside = False
+                self._durable = True
 
     @abstractmethod
     def _execute(self, query: str, values: Sequence[Any]) -> list[Row]: ...
 
     @abstractmethod
-    def _begin_writing(self) -> None: ...
+    def _begin_writing(self, durable: bool) -> None: ...
 
     @abstractmethod
     def _begin_reading(self) -> None: ...

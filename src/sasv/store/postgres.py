@@ -135,9 +135,11 @@ class PostgresDatabase(Database):
         self._connect()
         return self._connection.execute(query, values)
 
-    def _begin_writing(self) -> None:
+    def _begin_writing(self, durable: bool) -> None:
         self._execute("BEGIN ISOLATION LEVEL READ COMMITTED", ())
         try:
+            if not durable:
+                self._execute("SET LOCAL synchronous_commit TO off", ())
             self._execute("SELECT pg_advisory_xact_lock(?)", (WRITERS,))
         except BaseException:
             self._rollback()

@@ -17,6 +17,19 @@ def direction_of(voiceprint: Voiceprint) -> np.ndarray:
     return direction
 
 
+def directed(vector: np.ndarray) -> np.ndarray:
+    """Return the direction of an embedding: float32 (dimension,), of norm 1."""
+    direction: np.ndarray = unit(np.asarray(vector, np.float64)).astype(np.float32)
+    return direction
+
+
+def ranked(voiceprints: Iterable[Stored], vector: np.ndarray) -> list[tuple[str, float]]:
+    """Return voiceprints in the order of their cosines with an embedding: (id, cosine)."""
+    direction = directed(vector)
+    found = [(one.id, float(direction_of(one.voiceprint) @ direction)) for one in voiceprints]
+    return sorted(found, key=lambda one: one[1], reverse=True)
+
+
 class Directions:
     """The directions of all voiceprints of one tenant and one model.
 
@@ -80,7 +93,7 @@ class Directions:
                 f"an embedding of shape {np.shape(vector)}; the voiceprints of this model have "
                 f"{self._matrix.shape[1]} dimensions"
             )
-        cosines = self._matrix @ unit(np.asarray(vector, np.float64)).astype(np.float32)
+        cosines = self._matrix @ directed(vector)
         cosines[self._expires <= now] = -np.inf
         top = min(top, len(cosines))
         best = np.argpartition(-cosines, top - 1)[:top]

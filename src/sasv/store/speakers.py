@@ -21,7 +21,9 @@ CREATE TABLE IF NOT EXISTS service_answers (
     PRIMARY KEY (api_key, name)
 );
 CREATE INDEX IF NOT EXISTS service_answers_created ON service_answers (created);
-CREATE INDEX IF NOT EXISTS service_answers_of_key ON service_answers (api_key, created)
+CREATE INDEX IF NOT EXISTS service_answers_kept ON service_answers (api_key, created)
+    WHERE status IS NOT NULL;
+DROP INDEX IF EXISTS service_answers_of_key
 """
 
 

@@ -12,15 +12,22 @@ from sasv.store.database import BUSY_SECONDS, Database, Row, VectorTable
 
 TYPES = {"number": "INTEGER", "real": "REAL", "blob": "BLOB"}
 
+DURABLE = "synchronous = FULL"
+NOT_DURABLE = "synchronous = NORMAL"
+"""With the second setting, a change is in the log of the database but not yet on the disk when it
+ends. The next one with the first setting writes the whole log.
+"""
+
 
 class SqliteDatabase(Database):
-    """A file. Each change is on the disk before its call returns."""
+    """A file. Each durable change is on the disk before its call returns."""
 
     def __init__(self, path: str | os.PathLike[str], create: bool) -> None:
         """Open a file. Raises SasvError if it does not exist and ``create`` is not set, or if it is
         not a database.
         """
         super().__init__(os.fspath(path))
+        self._synchronous = True
         if not create and not Path(path).is_file():
             raise SasvError(
                 f"{self.name}: there is no such store; check the path, or create one with sasv "
@@ -31,7 +38,7 @@ class SqliteDatabase(Database):
             self._connection = sqlite3.connect(
                 self.name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+            for setting in ("journal_mode = WAL", DURABLE, "secure_delete = ON"):
                 self._connection.execute(f"PRAGMA {setting}")
         except (sqlite3.Error, OSError) as error:
             raise SasvError(f"{self.name}: cannot be used as a store ({error})") from error
@@ -66,15 +73,29 @@ class SqliteDatabase(Database):
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise SasvError(f"{self.name}: cannot be used as a store ({error})") from error
 
-    def _begin_writing(self) -> None:
-        self._execute("BEGIN IMMEDIATE", ())
+    def _begin_writing(self, durable: bool) -> None:
+        try:
+            self._synchronise(durable)
+            self._execute("BEGIN IMMEDIATE", ())
+        except BaseException:
+            self._synchronise(True)
+            raise
 
     def _begin_reading(self) -> None:
         self._execute("BEGIN", ())
 
     def _commit(self) -> None:
         self._execute("COMMIT", ())
+        self._synchronise(True)
 
     def _rollback(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("ROLLBACK")
+        with contextlib.suppress(SasvError):
+            self._synchronise(True)
+
+    def _synchronise(self, durable: bool) -> None:
+        """Set whether changes are on the disk when they end; only outside transactions."""
+        if durable != self._synchronous:
+            self._execute(f"PRAGMA {DURABLE if durable else NOT_DURABLE}", ())
+            self._synchronous = durable

@@ -18,7 +18,6 @@ import numpy as np
 from sasv.core.errors import SasvError, StorageError
 from sasv.decision import Verifier
 from sasv.runtime.verifier import Voiceprint
-from sasv.scores import unit
 from sasv.store.audit import AuditTrail
 from sasv.store.database import Database, Row, VectorTable
 from sasv.store.duplicates import Duplicate, DuplicateVoice, same_voice
@@ -26,7 +25,7 @@ from sasv.store.keys import decrypted, encrypted, new_key
 from sasv.store.postgres import PostgresDatabase, is_address
 from sasv.store.record import Receipt, Stored, check_name, content_of, context_of
 from sasv.store.schema import COLUMNS, TABLES
-from sasv.store.search import Directions, direction_of
+from sasv.store.search import Directions, directed, direction_of, ranked
 from sasv.store.settings import Settings
 from sasv.store.speakers import SpeakerRecords
 from sasv.store.sqlite import SqliteDatabase
@@ -231,14 +230,21 @@ class VoiceprintStore:
             self._record("extend", found.speaker, found.tenant, {"id": identifier})
         return self.get(identifier)
 
-    def used(self, identifier: str, outcome: str) -> None:
-        """Record that a voiceprint was compared, and with which outcome."""
+    def used(self, voiceprint: str | Stored, outcome: str) -> None:
+        """Record that a voiceprint, given by its identifier or as it was read, was compared, and
+        with which outcome. Raises SasvError if there is no such voiceprint any more.
+        """
         with self._database.transaction():
-            found = self.get(identifier)
-            self._database.execute(
-                "UPDATE voiceprints SET used = ? WHERE id = ?", (self.clock(), identifier)
+            found = voiceprint if isinstance(voiceprint, Stored) else self.get(voiceprint)
+            now = self.clock()
+            changed = self._database.execute(
+                "UPDATE voiceprints SET used = ? WHERE id = ? "
+                "AND (expires IS NULL OR expires > ?) RETURNING 1",
+                (now, found.id, now),
             )
-            details = {"id": identifier, "outcome": outcome}
+            if not changed:
+                raise SasvError(f"{self.path}: there is no voiceprint {found.id}")
+            details = {"id": found.id, "outcome": outcome}
             self._record("compare", found.speaker, found.tenant, details)
 
     def speakers(self, tenant: str = "default") -> list[str]:
@@ -267,14 +273,16 @@ class VoiceprintStore:
             tenant: customer whose voiceprints are searched.
             top: maximum number of results.
         """
-        if self._vectors is not None:
-            return self._search_database(self._vectors, vector, model, tenant, top)
         with self._database.snapshot():
+            now = self.clock()
+            if self._vectors is not None:
+                names = self._vectors.nearest(directed(vector), tenant, model, max(0, top), now)
+                return ranked(self._load(names), vector)
             directions = self._searches.setdefault((tenant, model), Directions())
             state = self._settings.get("changed")
             if directions.state != state:
                 directions.refresh(state, self._versions(tenant, model), self._load)
-            return directions.nearest(vector, top, self.clock())
+            return directions.nearest(vector, top, now)
 
     def duplicates(
         self, voiceprint: Voiceprint, verifier: Verifier, tenant: str = "default"
@@ -300,18 +308,6 @@ class VoiceprintStore:
             if stored.speaker != voiceprint.speaker
         ]
         return sorted((one for one in found if one), key=lambda one: one.score, reverse=True)
-
-    def _search_database(
-        self, vectors: VectorTable, vector: np.ndarray, model: str, tenant: str, top: int
-    ) -> list[tuple[str, float]]:
-        direction = unit(np.asarray(vector, np.float64)).astype(np.float32)
-        with self._database.snapshot():
-            names = vectors.nearest(direction, tenant, model, max(0, top), self.clock())
-            found = [
-                (stored.id, float(direction_of(stored.voiceprint) @ direction))
-                for stored in self._load(names)
-            ]
-        return sorted(found, key=lambda one: one[1], reverse=True)
 
     def _versions(self, tenant: str, model: str) -> dict[str, bytes]:
         """Return the beginning of each encrypted voiceprint, which is random."""
