@@ -266,6 +266,7 @@ class HnNsf(NeuralVocoder):
         return torch.log((magnitude @ self.filters.T.to(waves.device)).clamp(min=1e-12))
 
     def prepared(self, wave: np.ndarray) -> np.ndarray:
+        """Return the F0 of each frame of a piece."""
         return pitch(self.pyworld, wave, RATE, HOP)
 
     def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:

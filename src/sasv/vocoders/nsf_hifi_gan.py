@@ -119,6 +119,7 @@ class NsfHifiGan(HifiGan):
         super().__init__(weights, device)
 
     def prepared(self, wave: np.ndarray) -> np.ndarray:
+        """Return the F0 of each frame of a piece."""
         return pitch(self.pyworld, wave, self.rate, self.hop)
 
     def generate(self, waves: Tensor, seeds: Sequence[int], prepared: Sequence[Any]) -> Tensor:
