@@ -1,8 +1,8 @@
 """Quantises the weights and activations of a network to eight bits with ONNX Runtime.
 
-The ranges of the features are measured on real recordings. The front-end stays in single precision,
-because the range of its power spectrum exceeds eight bits. Layers that do not bear eight bits
-compute in single precision, too, and the file stores their weights in half precision.
+The ranges of the features are measured on real recordings. The front-end stays as it is, because
+the range of its power spectrum exceeds eight bits. Layers that do not bear eight bits compute in
+single precision, and the file stores their weights in half precision.
 """
 
 import logging
@@ -140,12 +140,15 @@ def _distance_from(proto: Any, waves: Sequence[np.ndarray]) -> Callable[[Any], f
 
 def layers(proto: Any, frontend: str) -> list[str]:
     """Return the names of the layers that are quantised, in the order in which they are computed:
-    those of the network whose weights are constants, except for small ones.
+    those of the network whose weights are constants, except for small ones. Double precision
+    belongs to the front-end, whatever an exporter calls its constants.
     """
+    from onnx import TensorProto
+
     weights = {
         one.name: math.prod(one.dims)
         for one in proto.graph.initializer
-        if not one.name.startswith(frontend)
+        if one.data_type == TensorProto.FLOAT and not one.name.startswith(frontend)
     }
     return [
         node.name

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from sasv.core.options import values_of
@@ -84,6 +85,16 @@ class Frontend(nn.Module):
             on its own, and are 0 past its end.
         """
         raise NotImplementedError
+
+    def precise(self, waves: Tensor) -> Tensor:
+        """Return waveforms in the precision in which features are computed.
+
+        In evaluation mode it is double, so that PyTorch and ONNX Runtime, a CPU and a GPU give the
+        same features of any speech. It is single in training, which has to be fast, and on a device
+        without double precision.
+        """
+        single = self.training or waves.device.type == "mps"
+        return waves.to(torch.float32 if single else torch.float64)
 
     def option_values(self) -> dict[str, Any]:
         """Return the options as JSON values, from which ``make_frontend`` makes an equal

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,6 +150,7 @@ class KaldiFilterBanks(Frontend):
         self.feature_size = o.mels
         self.min_samples = max(o.sample_rate // 10, o.length)
         self.spectrum = PowerSpectrum(o.length, o.n_fft)
+        self.pre_emphasis = float(np.float32(o.pre_emphasis))  # as the ONNX exporter rounds it
         self.register_buffer("window", window_function(o.window, o.length), persistent=False)
         self.register_buffer("filters", mel_filters(o), persistent=False)
 
@@ -162,7 +164,7 @@ class KaldiFilterBanks(Frontend):
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         o = self.options
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
-            waves = waves.float() * o.scale
+            waves = self.precise(waves) * o.scale
             if not o.snip_edges:
                 waves = self._mirrored(waves, lengths)
             frames = waves.unfold(1, o.length, o.shift)
@@ -170,8 +172,9 @@ class KaldiFilterBanks(Frontend):
                 frames = frames - frames.mean(dim=2, keepdim=True)
             if o.pre_emphasis:
                 before = torch.cat((frames[..., :1], frames[..., :-1]), dim=2)
-                frames = frames - o.pre_emphasis * before
-            energies = torch.matmul(self.spectrum(frames * self.window), self.filters)
+                frames = frames - self.pre_emphasis * before
+            power = self.spectrum(frames * self.window)
+            energies = torch.matmul(power, self.filters.to(power.dtype))
             bands = energies.clamp(min=o.log_floor).log().transpose(1, 2)
             mask = None
             if lengths is not None:
@@ -180,7 +183,7 @@ class KaldiFilterBanks(Frontend):
                 bands = bands - masked_mean(bands, mask)
             if o.normalise_variance:
                 bands = bands / (masked_variance(bands, mask) + VARIANCE_EPSILON).sqrt()
-            return keep(bands, mask)
+            return keep(bands, mask).float()
 
     def _mirrored(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
         """Extend each waveform at both ends by its mirror image. As in Kaldi, the sample at the end

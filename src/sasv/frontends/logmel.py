@@ -2,13 +2,7 @@
 
 It uses pre-emphasis 0.97, n_fft 512, a periodic Hamming window of 400 samples, hop 160, 80 HTK mel
 bands from 20 to 7600 Hz, the natural logarithm, and subtracts the mean over time from each band. It
-always computes in float32 and without gradients. The state-dict keys are the published ones
-(``torchfbank.*``).
-
-The spectrogram is computed by ``torch.stft`` in training and inference. While the module is
-exported or compiled, it is computed as a product with windowed cosines and sines instead. The
-product is slower and equal to single precision, but it needs no complex tensors, which few runtimes
-support.
+always computes without gradients. The state-dict keys are the published ones (``torchfbank.*``).
 """
 
 import math
@@ -22,6 +16,7 @@ from torch.nn import functional as F
 from sasv.core.options import Range
 from sasv.frontends.base import Frontend, FrontendOptions, Samples
 from sasv.frontends.masks import frame_mask, keep, masked_mean, masked_variance
+from sasv.frontends.spectrum import PowerSpectrum
 
 SAMPLE_RATE = 16000
 N_FFT = 512
@@ -81,8 +76,9 @@ class _PreEmphasis(nn.Module):
         self.register_buffer("flipped_filter", torch.tensor([[[-PRE_EMPHASIS, 1.0]]]))
 
     def forward(self, waves: Tensor) -> Tensor:
-        padded = F.pad(waves[:, None], (1, 0), "reflect")
-        return F.conv1d(padded, self.flipped_filter)[:, 0]
+        padded = F.pad(waves[:, None], (1, 0), "reflect")[:, 0]
+        before, here = self.flipped_filter[0, 0].unbind()
+        return here * padded[:, 1:] + before * padded[:, :-1]
 
 
 class _Spectrogram(nn.Module):
@@ -91,34 +87,18 @@ class _Spectrogram(nn.Module):
     """
 
     window: Tensor
-    waves: Tensor
 
     def __init__(self, hop: int) -> None:
         super().__init__()
         self.hop = hop
         self.register_buffer("window", torch.hamming_window(WINDOW))
-        self.register_buffer("waves", fourier_basis(), persistent=False)
+        self.spectrum = PowerSpectrum(WINDOW, N_FFT)
 
     def forward(self, padded: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
-            spectrum = torch.stft(
-                padded, N_FFT, self.hop, WINDOW, self.window, center=False, return_complex=True
-            )
-            return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
         edge = (N_FFT - WINDOW) // 2  # the window is centred in the transform
-        frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, self.hop) * self.window
-        return torch.matmul(frames, self.waves).square().unflatten(-1, (2, -1)).sum(dim=-2)
-
-
-def fourier_basis() -> Tensor:
-    """Return the cosines, then the sines, of each frequency over a window: (window, 2 * (n_fft // 2
-    + 1)).
-    """
-    # The product of sample and frequency is reduced as an integer, so that its cosine is exact to
-    # single precision.
-    turns = torch.outer(torch.arange(WINDOW), torch.arange(N_FFT // 2 + 1)) % N_FFT
-    angles = turns * (2 * math.pi / N_FFT)
-    return torch.cat((torch.cos(angles), torch.sin(angles)), dim=1)
+        frames = padded[:, edge : padded.shape[1] - edge].unfold(1, WINDOW, self.hop)
+        power: Tensor = self.spectrum(frames * self.window)
+        return power
 
 
 class _MelScale(nn.Module):
@@ -146,7 +126,8 @@ class _MelSpectrogram(nn.Module):
             at = torch.arange(-half, waves.shape[1] + half, device=waves.device).abs()[None, :]
             at = torch.where(at > last, 2 * last - at, at).clamp(min=0)
             padded = torch.gather(waves, 1, at)
-        return torch.matmul(self.spectrogram(padded), self.mel_scale.fb).transpose(1, 2)
+        power = self.spectrogram(padded)
+        return torch.matmul(power, self.mel_scale.fb.to(power.dtype)).transpose(1, 2)
 
 
 def normalised(waves: Tensor, lengths: Tensor | None) -> Tensor:
@@ -182,11 +163,11 @@ class LogMel(Frontend):
         emphasise = self.get_submodule("0")
         to_mels = self.get_submodule("1")
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
-            waves = waves.float()
+            waves = self.precise(waves)
             if self.options.normalise:
                 waves = normalised(waves, lengths)
             bands = torch.log(to_mels(emphasise(waves), lengths) + LOG_FLOOR)
-            if lengths is None:
-                return bands - bands.mean(dim=2, keepdim=True)
-            mask = frame_mask(self.frames(lengths), bands.shape[2])
-            return keep(bands - masked_mean(bands, mask), mask)
+            mask = None
+            if lengths is not None:
+                mask = frame_mask(self.frames(lengths), bands.shape[2])
+            return keep(bands - masked_mean(bands, mask), mask).float()

@@ -81,11 +81,10 @@ class SpeechBrainFilterBanks(Frontend):
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
             if lengths is not None:
                 waves = keep(waves[:, None], frame_mask(lengths, waves.shape[1]))[:, 0]
-            padded = F.pad(waves.float(), (N_FFT // 2, N_FFT // 2))
+            padded = F.pad(self.precise(waves), (N_FFT // 2, N_FFT // 2))
             power = self.spectrum(padded.unfold(1, N_FFT, HOP) * self.window)
-            bands = 10.0 * torch.matmul(power, self.filters).clamp(min=FLOOR).log10().transpose(
-                1, 2
-            )
+            energies = torch.matmul(power, self.filters.to(power.dtype))
+            bands = 10.0 * energies.clamp(min=FLOOR).log10().transpose(1, 2)
             mask = None
             if lengths is not None:
                 mask = frame_mask(self.frames(lengths), bands.shape[2])
@@ -93,4 +92,4 @@ class SpeechBrainFilterBanks(Frontend):
             bands = torch.maximum(bands, loudest - RANGE_DB)
             if self.options.subtract_mean:
                 bands = bands - masked_mean(bands, mask)
-            return keep(bands, mask)
+            return keep(bands, mask).float()

@@ -46,10 +46,10 @@ class Waveform(Frontend):
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
-            x = waves.float()[:, None]
+            x = self.precise(waves)[:, None]
             mask = None if lengths is None else frame_mask(lengths, x.shape[2])
             x = keep(x, mask)
             if self.options.normalise:
                 deviation = (masked_variance(x, mask, correction=0) + NORMALISE_EPSILON).sqrt()
                 x = (x - masked_mean(x, mask)) / deviation
-            return keep(x, mask)
+            return keep(x, mask).float()

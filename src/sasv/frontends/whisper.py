@@ -81,14 +81,15 @@ class WhisperLogMel(Frontend):
 
     def forward(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         with torch.no_grad(), torch.autocast(waves.device.type, enabled=False):
-            padded = self._mirrored(waves.float(), lengths)
+            padded = self._mirrored(self.precise(waves), lengths)
             power = self.spectrum(padded.unfold(1, N_FFT, HOP) * self.window)[:, :-1]
-            bands = torch.matmul(power, self.filters).clamp(min=FLOOR).log10().transpose(1, 2)
+            energies = torch.matmul(power, self.filters.to(power.dtype))
+            bands = energies.clamp(min=FLOOR).log10().transpose(1, 2)
             mask = None
             if lengths is not None:
                 mask = frame_mask(self.frames(lengths), bands.shape[2])
             loudest = keep(bands, mask, -math.inf).amax(dim=(1, 2), keepdim=True)
-            return keep((torch.maximum(bands, loudest - RANGE) + 4.0) / 4.0, mask)
+            return keep((torch.maximum(bands, loudest - RANGE) + 4.0) / 4.0, mask).float()
 
     def _mirrored(self, waves: Tensor, lengths: Tensor | None) -> Tensor:
         """Extend each waveform at both ends by half a window of its mirror image."""
