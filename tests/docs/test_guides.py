@@ -182,6 +182,8 @@ def run_script(lines, folder):
     script = ["bash", "-euo", "pipefail", "-c", "\n".join(map(small, lines))]
     running = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     asked = os.open("asked", os.O_RDONLY | os.O_NONBLOCK)
+    # Never closed while the script runs, as the next command would find the end of the file.
+    answered = os.open("answered", os.O_RDWR)
     words = b""
     while running.poll() is None:
         time.sleep(0.01)
@@ -189,9 +191,10 @@ def run_script(lines, folder):
             words += os.read(asked, 65536)
         if words.endswith(b"\0"):
             status = run_words(words.decode().split("\0")[:-1], folder)
-            Path("answered").write_text(f"{status}\n")
+            os.write(answered, f"{status}\n".encode())
             words = b""
     os.close(asked)
+    os.close(answered)
     output, errors = running.communicate()
     assert running.returncode == 0, f"{lines}\n{output[-1000:]}{errors[-3000:]}"
 
