@@ -77,6 +77,27 @@ def test_telephone_enrolments_are_tested_with_other_speech(monkeypatch, tmp_path
     assert len(found) == 1 + 4 + 2 * 8
 
 
+def last_layer_of(encoder, crops):
+    """Give the batch norm of the last layer of an encoder other statistics; return inputs of this
+    layer for clean crops, the same through a codec that adds a constant, and a function that
+    embeds them.
+    """
+    dense = encoder.xvector["dense"]
+    with torch.no_grad():
+        dense.nonlinear.batchnorm.running_mean.uniform_(-1, 1)
+        dense.nonlinear.batchnorm.running_var.uniform_(0.5, 2)
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((crops, dense.linear.in_channels)).astype(np.float32)
+    coded = clean.copy()
+    coded[:, 0] += 8.0
+
+    def embedded(rows):
+        with torch.no_grad():
+            return dense(torch.from_numpy(rows)[:, :, None])[:, :, 0].double().numpy()
+
+    return clean, coded, embedded
+
+
 def test_the_last_layer_learns_what_a_condition_does(monkeypatch):
     """Crops 0 to 199 are clean, 200 to 399 the same through a codec that adds a constant to the
     embedding's inputs, and the last one is left out.
@@ -84,21 +105,9 @@ def test_the_last_layer_learns_what_a_condition_does(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     module = importlib.import_module("last_layer")
     encoder = built_encoder("campplus")
-    dense = encoder.xvector["dense"]
-    with torch.no_grad():
-        dense.nonlinear.batchnorm.running_mean.uniform_(-1, 1)
-        dense.nonlinear.batchnorm.running_var.uniform_(0.5, 2)
-    rng = np.random.default_rng(0)
-    clean = rng.standard_normal((200, dense.linear.in_channels)).astype(np.float32)
-    coded = clean.copy()
-    coded[:, 0] += 8.0
+    clean, coded, embedded = last_layer_of(encoder, 200)
     inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
     before = np.array([*range(200), *range(200), -1])
-
-    def embedded(rows):
-        with torch.no_grad():
-            return dense(torch.from_numpy(rows)[:, :, None])[:, :, 0].numpy()
-
     first = embedded(clean)
     apart = np.abs(embedded(coded) - first).mean()
     changed = module.refitted(encoder, inputs, before)
@@ -113,21 +122,9 @@ def test_what_a_codec_changes_counts_less(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     module = importlib.import_module("last_layer")
     encoder = built_encoder("campplus")
-    dense = encoder.xvector["dense"]
-    with torch.no_grad():
-        dense.nonlinear.batchnorm.running_mean.uniform_(-1, 1)
-        dense.nonlinear.batchnorm.running_var.uniform_(0.5, 2)
-    rng = np.random.default_rng(0)
-    clean = rng.standard_normal((100, dense.linear.in_channels)).astype(np.float32)
-    coded = clean.copy()
-    coded[:, 0] += 8.0
+    clean, coded, embedded = last_layer_of(encoder, 100)
     inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
     before = np.array([*range(100), *range(100), -1])
-
-    def embedded(rows):
-        with torch.no_grad():
-            return dense(torch.from_numpy(rows)[:, :, None])[:, :, 0].double().numpy()
-
     first = embedded(clean)
     added = (embedded(coded) - first).mean(axis=0)
     along = added / np.linalg.norm(added)

@@ -192,7 +192,10 @@ def test_two_servers_on_one_store_lose_no_enrolment(made, model):
     def add(seed):
         one = (engine, second)[seed % 2]
         work = one.enrolment("bank", "ann", "", speech("ann", seed, 0.5), False, False)
-        return work.carry_out(one.store.database)
+        work.read()
+        recording = work.compute(None)
+        with one.store.database.transaction():
+            return work.record(recording)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(add, range(12)))

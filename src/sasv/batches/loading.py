@@ -200,26 +200,20 @@ class BatchLoader:
 
     def _finished(self, batch: Batch | Arrays) -> tuple[Tensor, Tensor]:
         """Return the waveforms, with any remaining augmentation applied, and the classes."""
-        waves = torch.as_tensor(batch.waves)
-        labels = torch.as_tensor(batch.labels)
-        if self.stream is None:
-            return self._changed(waves, batch), labels
         # A stream of its own, so that it does not wait for the training step before it.
-        with torch.cuda.stream(self.stream):
-            waves = self._changed(waves.to(self.device, non_blocking=True), batch)
-        current = torch.cuda.current_stream(self.device)
-        current.wait_stream(self.stream)
-        waves.record_stream(current)
-        return waves, labels
+        with contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
+            waves = self._on_device(batch.waves)
+            if batch.changes is not None:
+                changes = Changes(*(self._on_device(part) for part in batch.changes))
+                waves = apply_changes(waves, changes)
+        if self.stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self.stream)
+            waves.record_stream(current)
+        return waves, torch.as_tensor(batch.labels)
 
-    def _changed(self, waves: Tensor, batch: Batch | Arrays) -> Tensor:
-        """Apply the augmentation that the dataset has left to the device."""
-        if batch.changes is None:
-            return waves
-        changes = Changes(
-            *(torch.as_tensor(part).to(self.device, non_blocking=True) for part in batch.changes)
-        )
-        return apply_changes(waves.to(self.device, non_blocking=True), changes)
+    def _on_device(self, part: Tensor | np.ndarray) -> Tensor:
+        return torch.as_tensor(part).to(self.device, non_blocking=True)
 
 
 @contextlib.contextmanager

@@ -156,9 +156,9 @@ class Filter(NamedTuple):
 
 
 @lru_cache
-def soxr_filter(outputs: int, inputs: int) -> Filter:
-    """Return the filter of soxr for a ratio, measured with impulses. This is possible because it is
-    linear and its response repeats with every block of ``inputs`` samples.
+def soxr_filter(outputs: int, inputs: int, device: torch.device) -> Filter:
+    """Return the filter of soxr for a ratio, on a device, measured with impulses. This is possible
+    because it is linear and its response repeats with every block of ``inputs`` samples.
     """
     blocks = 2 * REACH + 1
     impulses = np.zeros((blocks * inputs, inputs), np.float32)
@@ -172,23 +172,16 @@ def soxr_filter(outputs: int, inputs: int) -> Filter:
     first = np.eye(blocks * inputs, dtype=np.float32)
     start = soxr.resample(first, inputs, outputs)[:outputs]
     return Filter(
-        torch.from_numpy(np.ascontiguousarray(taps.T)),
+        torch.from_numpy(np.ascontiguousarray(taps.T)).to(device),
         REACH * inputs,
-        torch.from_numpy(np.ascontiguousarray(start)),
+        torch.from_numpy(np.ascontiguousarray(start)).to(device),
     )
-
-
-@lru_cache
-def filter_on(device: torch.device, outputs: int, inputs: int) -> Filter:
-    """Return the filter of soxr for a ratio, on a device."""
-    found = soxr_filter(outputs, inputs)
-    return Filter(found.taps.to(device), found.before, found.start.to(device))
 
 
 def resampled(crops: Tensor, outputs: int, inputs: int) -> Tensor:
     """Return crops (n, samples) resampled as soxr does, then cut or repeated to their length."""
     samples = crops.shape[1]
-    found = filter_on(crops.device, outputs, inputs)
+    found = soxr_filter(outputs, inputs, crops.device)
     blocks = -(-samples // inputs)
     right = (blocks + REACH) * inputs - samples
     padded = F.pad(crops, (found.before, right))

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sasv.store.database import Database
-
 
 @dataclass(frozen=True)
 class Work:
@@ -26,16 +24,3 @@ class Work:
     compute: Callable[[Any], Any] | None = None
     record: Callable[[Any], dict[str, Any]] | None = None
     count: Callable[[Mapping[str, Any]], None] | None = None
-
-    def carry_out(self, database: Database) -> dict[str, Any]:
-        """Perform all steps in this thread, and return the body of the response."""
-        found: Any = None if self.read is None else self.read()
-        if self.compute is not None:
-            found = self.compute(found)
-        body: dict[str, Any] = found
-        if self.record is not None:
-            with database.transaction():
-                body = self.record(found)
-        if self.count is not None:
-            self.count(body)
-        return body

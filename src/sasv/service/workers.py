@@ -77,18 +77,16 @@ class Workers:
         Raises:
             Problem: a step computes, and too many requests are waiting.
         """
-        if any(step.computes for step in steps):
+        computes = any(step.computes for step in steps)
+        if computes:
             self.check()
-            done = self._done
             self.pending += 1
-        else:
-            done = _nothing
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
 
         def end(value: Any, error: BaseException | None) -> None:
             # Not when the task ends, because it may be cancelled while the thread continues.
-            done()
+            self.pending -= computes
             if waiter.done():
                 return
             if error is None:
@@ -120,7 +118,7 @@ class Workers:
         try:
             submit(0, None)
         except BaseException:
-            done()
+            self.pending -= computes
             raise
         return await waiter
 
@@ -128,10 +126,3 @@ class Workers:
         """Finish the work in progress."""
         self._computing.shutdown()
         self._storing.shutdown()
-
-    def _done(self) -> None:
-        self.pending -= 1
-
-
-def _nothing() -> None:
-    """Do nothing."""
