@@ -78,6 +78,21 @@ def test_the_inner_axis_is_a_linear_function_of_pooled_inputs_of_the_last_block(
     assert float(found[-1]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_evidence_that_is_a_small_sum_of_large_terms_is_exact():
+    """As the statistics that a trained axis reads; in single precision 1e-4 of it would be lost."""
+    rng = np.random.default_rng(0)
+    axis = SpoofAxis(600).eval().requires_grad_(False)
+    axis.weight.copy_(torch.from_numpy(rng.standard_normal(600)))
+    axis.bias.zero_()
+    inner = torch.from_numpy(30 * rng.standard_normal(600)).float()
+    terms = inner.double() * axis.weight.double()
+    axis.bias.copy_(0.3 - terms.sum())
+    expected = float(terms.sum() + axis.bias.double())
+    found = axis(torch.tensor([[1.0, 0.0]]), inner[None])
+    assert abs(float(found[0, -1]) - expected) < 1e-7
+    assert axis.train()(torch.tensor([[1.0, 0.0]]), inner[None]).dtype == torch.float32
+
+
 @pytest.mark.parametrize("options", [AXIS, INNER])
 def test_the_axis_is_saved_and_is_the_same_in_inference(options, tmp_path):
     encoder = axis_encoder(options)

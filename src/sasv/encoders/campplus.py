@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sasv.core.errors import SasvError
 from sasv.core.options import Range
 from sasv.encoders.base import Encoder, EncoderOptions, ParameterGroup
-from sasv.encoders.layers import SpoofAxis
+from sasv.encoders.layers import SpoofAxis, precise
 from sasv.encoders.memory_format import concatenated
 from sasv.encoders.pooling import temporal_statistics
 from sasv.frontends.base import Frontend
@@ -318,7 +318,8 @@ class Campplus(Encoder):
         first = self.options.frozen_blocks + 1
         inner = None
         if self.options.inner_axis:
-            x, inner = self.above_but_last(x, mask)
+            x = self._last_inputs(x, mask)
+            inner = self._statistics(precise(x, self.training), mask)
             first = len(DILATIONS)
         pooled = self.last_statistics(x, mask, first)
         embeddings = self.xvector["dense"](pooled[:, :, None]).squeeze(2)
@@ -342,8 +343,11 @@ class Campplus(Encoder):
         """Return what the last dense block is fed, (batch, channels, frames), and its mean and
         standard deviation over time, (batch, 2 * channels), for what ``below`` returned.
         """
-        x = self._blocks(x, mask, range(self.options.frozen_blocks + 1, len(DILATIONS)))
+        x = self._last_inputs(x, mask)
         return x, self._statistics(x, mask)
+
+    def _last_inputs(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self._blocks(x, mask, range(self.options.frozen_blocks + 1, len(DILATIONS)))
 
     def _statistics(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return temporal_statistics(x, mask, self.options.variance_epsilon)

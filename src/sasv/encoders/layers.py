@@ -110,6 +110,13 @@ def attentive_statistics(x: Tensor, attention: nn.Sequential, mask: Tensor | Non
     return torch.cat((pooled, (squares - pooled.square()).clamp(min=VARIANCE_FLOOR).sqrt()), dim=1)
 
 
+def precise(x: Tensor, training: bool) -> Tensor:
+    """Return what a spoof axis reads in the precision of its sum, whose terms are a hundred times
+    as large as the sum itself: double where the device has it, but not in training.
+    """
+    return x if training or x.device.type == "mps" else x.double()
+
+
 class SpoofAxis(nn.Module):
     """Adds a dimension to an embedding that represents the evidence for a spoof.
 
@@ -136,5 +143,6 @@ class SpoofAxis(nn.Module):
         """
         length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True).clamp(min=1e-9)
         read = embeddings / length if inner is None else inner
-        evidence = read @ self.weight[:, None] + self.bias
+        read = precise(read, self.training)
+        evidence = (read @ self.weight[:, None].to(read) + self.bias.to(read)).to(length)
         return torch.cat((embeddings, length * torch.relu(evidence)), dim=1)

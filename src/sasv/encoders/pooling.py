@@ -1,7 +1,7 @@
 """Pooling over time that several encoders use. For ``mask``, see sasv.frontends.masks.
 
 Statistics are computed in float32, even under autocast, because differences of squares lose their
-precision in float16.
+precision in float16; those of a float64 tensor, in float64.
 """
 
 import math
@@ -17,7 +17,7 @@ def temporal_statistics(x: Tensor, mask: Tensor | None, epsilon: float) -> Tenso
     """Pool (batch, channels, frames) to (batch, 2 * channels): the mean, and the square root of the
     variance plus ``epsilon``.
     """
-    x = x.float()
+    x = x if x.dtype == torch.float64 else x.float()
     deviation = (masked_variance(x, mask) + epsilon).sqrt()
     return torch.cat((masked_mean(x, mask), deviation), dim=1).squeeze(2)
 
