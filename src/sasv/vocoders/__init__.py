@@ -14,6 +14,7 @@ VOCODERS = Registry(
         "griffin-lim": "sasv.vocoders.griffin_lim:GriffinLim",
         "source-filter": "sasv.vocoders.source_filter:SourceFilter",
         "world": "sasv.vocoders.world:World",
+        "fargan": "sasv.vocoders.fargan:Fargan",
         "cargan": "sasv.vocoders.cargan:Cargan",
         "hifi-gan": "sasv.vocoders.hifi_gan:HifiGan",
         "hn-nsf": "sasv.vocoders.hn_nsf:HnNsf",
