@@ -143,9 +143,16 @@ def in_parallel(
     return taken, len(taken) / (time.perf_counter() - begun)
 
 
-def load(client: Client, process: int, bare: Verifier, waves: list[bytes], seconds: float) -> None:
-    """Print requests per second and percentiles at 1, 8, and 32 clients, compared with the runtime
-    alone. Both take turns, because the speed of a machine changes within minutes.
+def load(
+    client: Client,
+    process: int,
+    bare: Verifier,
+    waves: list[bytes],
+    seconds: float,
+    numbers: Iterable[int],
+) -> None:
+    """Print requests per second and percentiles at given numbers of clients, compared with the
+    runtime alone. Both take turns, because the speed of a machine changes within minutes.
     """
     cores = os.cpu_count() or 1
     voiceprint = bare.enrol([as_samples(wave) for wave in waves[:3]])
@@ -156,7 +163,7 @@ def load(client: Client, process: int, bare: Verifier, waves: list[bytes], secon
     def ask(number: int) -> None:
         client.verify(SPEAKER, waves[number % len(waves)])
 
-    for clients in (1, 8, 32):
+    for clients in numbers:
         rates = np.zeros(2)
         used = np.zeros(3)
         counts = np.zeros(2)
@@ -417,6 +424,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--speech", default="", help="folder of FLAC files of one speaker")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--clients", default="1,8,32", help="of the part on load")
     parser.add_argument("--requests", type=int, default=20_000, help="of the part on memory")
     parser.add_argument("--mutated", type=int, default=5_000, help="damaged recordings")
     parser.add_argument("--parts", default=",".join(PARTS), help="which parts are measured")
@@ -437,7 +445,9 @@ def main(words: list[str] | None = None) -> None:
             header(f"the service with the model {options.model}")
             print(f"  memory at the start: {resident(process)}")
             if "load" in parts:
-                load(client, process, Verifier(exported, threads=1), waves, options.seconds)
+                numbers = [int(number) for number in options.clients.split(",")]
+                bare = Verifier(exported, threads=1)
+                load(client, process, bare, waves, options.seconds, numbers)
             if "identify" in parts:
                 counts = [20] if options.quick else ENROLLED
                 identify(exported, waves, counts, 3 if options.quick else 200)

@@ -13,12 +13,13 @@ from sasv.audio import read_audio
 from sasv.checkpoints import load_checkpoint, save_checkpoint
 from sasv.cli import main
 from sasv.core.errors import CheckpointError, SasvError
+from sasv.core.onnx import new_session
 from sasv.decision import SpeechLimits
 from sasv.embeddings.model import load_model
 from sasv.export import quantise
 from sasv.export.graph import graph_of, named, to_onnx
 from sasv.runtime import Verifier
-from sasv.runtime.model import OnnxModel, new_session
+from sasv.runtime.model import OnnxModel
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from conftest import built_encoder
+from sasv.core.onnx import new_session
 from sasv.encoders import ENCODERS
 from sasv.export.graph import Graph, to_onnx
-from sasv.runtime.model import new_session
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 

@@ -11,13 +11,15 @@ from conftest import shared
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
 from sasv.cli import main
+from sasv.core.onnx import new_session
 from sasv.embeddings.model import load_model
 from sasv.export.graph import exported
 from sasv.export.proof import narrowed, sounds
 from sasv.frontends import FRONTENDS, make_frontend
 from sasv.frontends.base import Frontend
-from sasv.runtime.model import OnnxModel, new_session, run_session
+from sasv.runtime.model import OnnxModel, run_session
 from sasv.scores import unit
+from sasv.vocoders import make_vocoder
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytestmark = pytest.mark.slow
@@ -78,6 +80,32 @@ def largest_difference_of_scores(models, waves):
     return np.abs(scores[0] - scores[1]).max()
 
 
+def largest_difference_of_spoof_scores(models, waves):
+    """Return the largest difference between PyTorch and ONNX Runtime of a spoof score, and those
+    of PyTorch.
+    """
+    head = models[0].verifier().three_way.head
+    scores = [
+        head.scores(np.concatenate([model.embed_whole([wave]) for wave in waves]))
+        for model in models
+    ]
+    return np.abs(scores[0] - scores[1]).max(), scores[0]
+
+
+def between(model, bona_fide, spoof, wanted):
+    """Return a mixture of speech and its copy with a spoof score near the one that is wanted."""
+    head = model.verifier().three_way.head
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        share = (low + high) / 2
+        mixed = ((1 - share) * bona_fide + share * spoof).astype(np.float32)
+        if head.scores(model.embed_whole([mixed]))[0] > wanted:
+            low = share
+        else:
+            high = share
+    return mixed
+
+
 @pytest.mark.long
 def test_scores_of_narrow_band_sounds(compact):
     assert largest_difference_of_scores(compact, difficult()[:5]) < 1e-5
@@ -106,4 +134,24 @@ def test_scores_of_speech_through_codecs(compact):
     waves = [transmit(wave, name, rng, rate) for name, rate in codecs for wave in speech]
     louder = [16 * wave for wave in waves[:3]]
     shifted = [wave + np.float32(0.3) for wave in waves[:3]]
-    assert largest_difference_of_scores(compact, [*speech, *waves, *louder, *shifted]) < 1e-5
+    waves = [*speech, *waves, *louder, *shifted]
+    assert largest_difference_of_scores(compact, waves) < 1e-5
+    assert largest_difference_of_spoof_scores(compact, waves)[0] < 1e-5
+
+
+@pytest.mark.long
+@pytest.mark.speech
+def test_spoof_scores_between_those_of_speech_and_of_spoofs(compact):
+    """Where the spoof score has its largest slope, the difference is larger than elsewhere."""
+    folder = shared("speech", "LibriSpeech", "train-clean-100")
+    files = [sorted((folder / speaker).rglob("*.flac"))[0] for speaker in ("19", "26", "27")]
+    speech = [read_audio(path)[: 4 * RATE] for path in files]
+    copies = [make_vocoder("world")(wave, RATE) for wave in speech]
+    mixtures = [
+        between(compact[1], *pair, wanted)
+        for pair in zip(speech, copies)
+        for wanted in (-0.2, -0.6)
+    ]
+    difference, scores = largest_difference_of_spoof_scores(compact, mixtures)
+    assert ((scores > -0.95) & (scores < -0.02)).sum() >= 4
+    assert difference < 3e-5

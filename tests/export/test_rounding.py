@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from sasv.core.onnx import new_session
 from sasv.export import quantise
 from sasv.export.rounding import corrected, input_means, rounded
-from sasv.runtime.model import new_session
 from sasv.runtime.record import EMBEDDING, LENGTHS, SAMPLES
 
 pytest.importorskip("onnx", reason="onnx is not installed")

@@ -6,9 +6,9 @@ import torch
 
 from sasv.checkpoints import Checkpoint, Specification, load_checkpoint
 from sasv.core.errors import SasvError
+from sasv.core.onnx import new_session
 from sasv.encoders import make_encoder, preset
 from sasv.export.sherpa import EMBEDDING, FEATURES, export_for_sherpa
-from sasv.runtime.model import new_session
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
-"""Detects speech in recordings with the Silero voice activity detector, computed with NumPy.
+"""Detects speech in recordings with the Silero voice activity detector, computed with NumPy and,
+where it is installed, ONNX Runtime.
 
 Source: the network and its weights are those of the package ``silero-vad``
 (https://github.com/snakers4/silero-vad, MIT licence, in ``silero_vad_LICENSE.txt``). The package
 itself is not used, because it needs PyTorch, sets the number of threads of the whole process to
 one, and processes a recording frame by frame (half a second for 30 s of audio). Here the
-convolutions process all frames at once. A test compares the probabilities with those of the
+convolutions process many frames at once. A test compares the probabilities with those of the
 package.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 import soxr
 from safetensors.numpy import load_file
 
+from sasv.audio.recurrent import Recurrence, Weights
 from sasv.core.errors import SasvError
 
 DETECTOR_RATE = 16000
@@ -29,7 +31,7 @@ CONTEXT = 64
 """Samples of the previous frame that are also input to the network."""
 
 FRAMES_AT_ONCE = 2048
-"""Number of frames that the convolutions process together, so that an hour of audio needs no more
+"""Number of frames that the network processes together, so that an hour of audio needs hardly more
 memory than a minute.
 """
 
@@ -45,7 +47,6 @@ MIN_PAUSE = 0.1
 the package).
 """
 
-Weights = dict[str, np.ndarray]
 Span = tuple[float, float]
 
 
@@ -124,16 +125,17 @@ def speech_probabilities(wave: np.ndarray, rate: int = DETECTOR_RATE) -> np.ndar
         else padded[:0]
     )
     weights = _weights()
-    parts = [
-        _features(frames[low : low + FRAMES_AT_ONCE], weights)
-        for low in range(0, count, FRAMES_AT_ONCE)
-    ]
-    if not parts:
-        return np.zeros(0, np.float32)
-    hidden = np.maximum(_lstm(np.concatenate(parts), weights), 0)
-    return _sigmoid(
-        hidden @ weights["decoder.decoder.2.weight"][0, :, 0] + weights["decoder.decoder.2.bias"][0]
-    )
+    layer = _recurrence()
+    state = layer.start()
+    probabilities = np.empty(count, np.float32)
+    for low in range(0, count, FRAMES_AT_ONCE):
+        part = frames[low : low + FRAMES_AT_ONCE]
+        hidden, state = layer(_features(part, weights), state)
+        logits = np.maximum(hidden, 0) @ weights["decoder.decoder.2.weight"][0, :, 0]
+        probabilities[low : low + len(part)] = _sigmoid(
+            logits + weights["decoder.decoder.2.bias"][0]
+        )
+    return probabilities
 
 
 def speech_spans(probabilities: np.ndarray, seconds: float) -> tuple[Span, ...]:
@@ -202,6 +204,18 @@ def _weights() -> Weights:
     return load_file(Path(__file__).with_name("silero_vad_16k.safetensors"))
 
 
+@cache
+def _recurrence() -> Recurrence:
+    prefix = "decoder.rnn."
+    return Recurrence(
+        {
+            name.removeprefix(prefix): value
+            for name, value in _weights().items()
+            if name.startswith(prefix)
+        }
+    )
+
+
 def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:
     """Return the input of the LSTM, (frames, 128), for frames with their context, (frames, 576)."""
     padded = np.pad(frames, ((0, 0), (0, CONTEXT)), "reflect")
@@ -233,40 +247,6 @@ def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: 
     frames, steps = windows.shape[:2]
     flat = windows.reshape(frames * steps, -1) @ weight.reshape(len(weight), -1).T
     return np.maximum(flat.reshape(frames, steps, -1) + bias, 0)
-
-
-def _lstm(inputs: np.ndarray, weights: Weights) -> np.ndarray:
-    """Return the hidden states, (frames, 128), of an LSTM with a zero initial state. The gates are
-    in the order of PyTorch.
-
-    1 / (1 + exp(-x)) is computed as (1 + tanh(x / 2)) / 2. The products with a half are exact, so
-    those before the tangent are made in the weights. Arrays are reused, and those of the gates are
-    shorter than 500 numbers: for longer ones NumPy releases Python's lock each time, and threads
-    that verify at the same time would wake each other hundreds of times for each recording.
-    """
-    bias = weights["decoder.rnn.bias_ih"] + weights["decoder.rnn.bias_hh"]
-    gates = inputs @ weights["decoder.rnn.weight_ih"].T + bias
-    size = gates.shape[1] // 4
-    scale = np.repeat(np.array([0.5, 0.5, 1, 0.5], np.float32), size)
-    gates *= scale
-    recurrent = weights["decoder.rnn.weight_hh"] * scale[:, np.newaxis]
-    states = np.zeros((1 + len(inputs), size), np.float32)
-    cell = np.zeros(size, np.float32)
-    product = np.empty(4 * size, np.float32)
-    opened, forgotten, candidate, shown = product.reshape(4, size)
-    first, second = product[: 2 * size], product[2 * size :]
-    half = np.full(2 * size, 0.5, np.float32)
-    steps = zip(gates[:, : 2 * size], gates[:, 2 * size :], states[:-1], states[1:])
-    for first_gates, second_gates, before, hidden in steps:
-        np.dot(recurrent, before, product)
-        np.tanh(np.add(first, first_gates, first), first)
-        np.tanh(np.add(second, second_gates, second), second)
-        np.add(np.multiply(first, half, first), half, first)
-        np.add(np.multiply(shown, half[:size], shown), half[:size], shown)
-        np.multiply(cell, forgotten, cell)
-        np.add(cell, np.multiply(candidate, opened, candidate), cell)
-        np.multiply(np.tanh(cell, hidden), shown, hidden)
-    return states[1:]
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

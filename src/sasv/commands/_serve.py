@@ -11,9 +11,10 @@ from typing import Annotated
 
 from sasv.core.errors import MissingExtra, SasvError
 from sasv.core.files import digest_of_file
+from sasv.core.onnx import onnx_runtime
 from sasv.core.options import Count, NonNegativeFloat, Options, PositiveFloat, PositiveInt, Range
 from sasv.core.version import __version__
-from sasv.runtime.model import SUFFIX, OnnxModel, onnx_runtime
+from sasv.runtime.model import SUFFIX, OnnxModel
 from sasv.service.settings import Settings
 from sasv.service.state import ServiceState
 from sasv.store import VoiceprintStore

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sasv.core.onnx import new_session
 from sasv.evaluation.protocol import Protocol
 from sasv.metrics import sasv_eers
 from sasv.runtime.embedder import Embedder
-from sasv.runtime.model import SUFFIX, OnnxModel, new_session, run_session
+from sasv.runtime.model import SUFFIX, OnnxModel, run_session
 from sasv.runtime.record import EMBEDDING
 from sasv.scores import score_embeddings
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from sasv.core.errors import SasvError
+from sasv.core.onnx import new_session, onnx_runtime
 from sasv.embeddings.model import Model
-from sasv.runtime.model import new_session, onnx_runtime, run_session
+from sasv.runtime.model import run_session
 from sasv.runtime.record import CM_SCORE, EMBEDDING
 from sasv.scores import unit
 

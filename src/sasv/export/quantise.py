@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sasv.core.errors import MissingExtra, SasvError
+from sasv.core.onnx import new_session, onnx_runtime
 from sasv.export.rounding import corrected, input_means
-from sasv.runtime.model import new_session, onnx_runtime, run_session
+from sasv.runtime.model import run_session
 from sasv.runtime.record import EMBEDDING, LENGTHS, SAMPLES
 
 logger = logging.getLogger("sasv")

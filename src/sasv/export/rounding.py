@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sasv.runtime.model import new_session, run_session
+from sasv.core.onnx import new_session
+from sasv.runtime.model import run_session
 
 HALF = 127.5
 """Half the number of steps between 256 values."""

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from sasv.checkpoints import Checkpoint, spawn_encoder
 from sasv.core.errors import SasvError
 from sasv.core.files import write_bytes
+from sasv.core.onnx import new_session
 from sasv.core.version import __version__
 from sasv.embeddings.model import Model
 from sasv.encoders.base import Encoder
 from sasv.export.graph import exported
 from sasv.export.proof import BOUND, sounds
 from sasv.frontends.kaldi import KaldiOptions
-from sasv.runtime.model import SUFFIX, new_session
+from sasv.runtime.model import SUFFIX
 
 MELS = 80
 FEATURES = "feats"

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sasv.core.errors import CheckpointError, MissingExtra, SasvError
+from sasv.core.errors import CheckpointError, SasvError
+from sasv.core.onnx import new_session, onnx_runtime
 from sasv.runtime.embedder import Embedder, Extraction, padded_batch
 from sasv.runtime.record import CM_SCORE, EMBEDDING, KEY, LENGTHS, SAMPLES, Record
 from sasv.scores import ThreeClass
@@ -88,29 +89,6 @@ class OnnxModel(Embedder):
                 "countermeasure score"
             )
         return run_session(self.session, waves, [CM_SCORE])[0]
-
-
-def onnx_runtime() -> Any:
-    """Return the module ``onnxruntime``. Raises MissingExtra if it is not installed.
-
-    Since version 1.32 the module sends telemetry to its maker. Only an environment variable that is
-    set before the import prevents this; an operator who wants telemetry sets it to 0.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtra("onnxruntime", "runtime", "an exported model") from error
-    return onnxruntime
-
-
-def new_session(model: str | bytes, threads: int = 0) -> Any:
-    """Start a session on the CPU, given a file or its bytes."""
-    runtime = onnx_runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run_session(

@@ -83,10 +83,7 @@ class Voiceprint:
                     raise SasvError("an embedding is empty or not finite")
                 # Older voiceprints contain fewer of them, but all contain the speech.
                 known = {"net_speech": one["net_speech"]} | one
-                measured = {
-                    measure: checked(known.get(measure), float | None, measure)
-                    for measure in MEASURES
-                }
+                measured = {measure: _measure(known.get(measure), measure) for measure in MEASURES}
                 recordings.append(
                     Recording(
                         name=checked(one["name"], str, "name"),
@@ -117,6 +114,16 @@ class Voiceprint:
 def _finite(value: float | None) -> float | None:
     """Return a value for JSON, None in place of one that is not finite (the level of silence)."""
     return float(value) if value is not None and np.isfinite(value) else None
+
+
+def _measure(value: Any, name: str) -> float | None:
+    """Return a measure of a stored voiceprint; every verification by a service reads some twenty of
+    them. Raises SasvError if it is no number.
+    """
+    if value is None or type(value) is float:  # which ``parse_json`` found to be finite
+        return value
+    found: float = checked(value, float, name)
+    return found
 
 
 @dataclass(frozen=True)
