@@ -1,5 +1,5 @@
 """Fits the spoof axis and the last layer of CAM++: spoof_axis.py TABLE OUT.safetensors
---noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 640].
+--noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 680].
 
 Crops of 2 s of the bona fide utterances in TABLE pass through the network once: clean, through
 telephone and internet codecs with and without noise, and as copies by WORLD in many settings, by
@@ -47,14 +47,15 @@ CARGAN_EVERY = 4
 """Every so many utterances there is a copy by CARGAN, which takes two seconds for each second, and
 one more of it that passes through a codec.
 """
-WEIGHTS = {"amr": 3.0, "cargan": 1.5}
-"""Weights of crops in the fit by their kind; 1 for others. AMR is the codec most like a vocoder."""
+WEIGHTS = {"amr": 3.0, "opus": 3.0, "cargan": 2.0}
+"""Weights of crops in the fit by their kind; 1 for others. AMR and Opus at low bit rates are the
+codecs most like vocoders."""
 HELD_OUT = 0.12
 """Share of the utterances that the classifier is not fitted to, on which it is checked."""
 RIDGE = 0.02
 """Weight of the squared norm, halved, of the classifier of standardised inputs."""
 AXIS_SLOPE = 2.5
-AXIS_OFFSET = -0.25
+AXIS_OFFSET = -0.5
 """The axis is AXIS_SLOPE * max(0, AXIS_OFFSET - score of the classifier). Like RIDGE they were
 chosen on development trials."""
 FRAME_PERIODS = (3.0, 5.0, 5.0, 8.0, 10.0)
@@ -283,7 +284,7 @@ def main() -> None:
     parser = training_parser(__doc__)
     parser.add_argument("--init", default="campplus-zh-en")
     add_copies(parser)
-    parser.add_argument("--utterances", type=int, default=640)
+    parser.add_argument("--utterances", type=int, default=680)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.init)
