@@ -32,7 +32,7 @@ class SynthesizeOptions(Options):
     Args:
         utterances: utterance table; only its bona fide rows are copied.
         out: output folder, for the copies, utterances.tsv (originals and copies), and trials.tsv.
-        vocoders: one or more of {vocoders}. Those from fargan up to mimi are networks and need
+        vocoders: one or more of {vocoders}. Those after cargan up to mimi are networks and need
             weights; those named after a codec or a telephone band pass bona fide speech through it.
         weights: path of the weights of a vocoder, by its name (--weights.hifi-gan PATH).
         where: copy only the rows with this ``column=value``.
