@@ -79,8 +79,9 @@ def test_telephone_enrolments_are_tested_with_other_speech(monkeypatch, tmp_path
 
 def last_layer_of(encoder, crops):
     """Give the batch norm of the last layer of an encoder other statistics; return inputs of this
-    layer for clean crops, the same through a codec that adds a constant, and a function that
-    embeds them.
+    layer for clean crops, the same through a codec that adds a constant, a function that embeds
+    them, and the arguments of a fit: both kinds of crops and one more, and the number of the crop
+    before the codec of each, -1 for the last one, which is left out.
     """
     dense = encoder.xvector["dense"]
     with torch.no_grad():
@@ -95,7 +96,9 @@ def last_layer_of(encoder, crops):
         with torch.no_grad():
             return dense(torch.from_numpy(rows)[:, :, None])[:, :, 0].double().numpy()
 
-    return clean, coded, embedded
+    inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
+    before = np.array([*range(crops), *range(crops), -1])
+    return clean, coded, embedded, (inputs, before)
 
 
 def test_the_last_layer_learns_what_a_condition_does(monkeypatch):
@@ -105,12 +108,10 @@ def test_the_last_layer_learns_what_a_condition_does(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     module = importlib.import_module("last_layer")
     encoder = built_encoder("campplus")
-    clean, coded, embedded = last_layer_of(encoder, 200)
-    inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
-    before = np.array([*range(200), *range(200), -1])
+    clean, coded, embedded, crops = last_layer_of(encoder, 200)
     first = embedded(clean)
     apart = np.abs(embedded(coded) - first).mean()
-    changed = module.refitted(encoder, inputs, before)
+    changed = module.refitted(encoder, *crops)
     assert set(changed) < set(encoder.state_dict())
     encoder.load_state_dict(changed, strict=False)
     assert np.abs(embedded(coded) - first).mean() < 0.7 * apart
@@ -122,13 +123,11 @@ def test_what_a_codec_changes_counts_less(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     module = importlib.import_module("last_layer")
     encoder = built_encoder("campplus")
-    clean, coded, embedded = last_layer_of(encoder, 100)
-    inputs = np.concatenate((clean, coded, 100 * np.ones_like(clean[:1])))
-    before = np.array([*range(100), *range(100), -1])
+    clean, coded, embedded, crops = last_layer_of(encoder, 100)
     first = embedded(clean)
     added = (embedded(coded) - first).mean(axis=0)
     along = added / np.linalg.norm(added)
-    changed = module.whitened(encoder, inputs, before)
+    changed = module.whitened(encoder, *crops)
     assert set(changed) < set(encoder.state_dict())
     encoder.load_state_dict(changed, strict=False)
     second = embedded(clean)

@@ -92,6 +92,13 @@ def largest_difference_of_spoof_scores(models, waves):
     return np.abs(scores[0] - scores[1]).max(), scores[0]
 
 
+def spoken(seconds):
+    """Return recordings of three speakers, each at most this long."""
+    folder = shared("speech", "LibriSpeech", "train-clean-100")
+    files = [sorted((folder / speaker).rglob("*.flac"))[0] for speaker in ("19", "26", "27")]
+    return [read_audio(path)[: seconds * RATE] for path in files]
+
+
 def between(model, bona_fide, spoof, wanted):
     """Return a mixture of speech and its copy with a spoof score near the one that is wanted."""
     head = model.verifier().three_way.head
@@ -126,9 +133,7 @@ def test_export_in_single_precision_is_refused(tmp_path, monkeypatch, capsys):
 @pytest.mark.speech
 def test_scores_of_speech_through_codecs(compact):
     """Telephone and internet codecs at their lowest and highest bit rates."""
-    folder = shared("speech", "LibriSpeech", "train-clean-100")
-    files = [sorted((folder / speaker).rglob("*.flac"))[0] for speaker in ("19", "26", "27")]
-    speech = [read_audio(path)[: 5 * RATE] for path in files]
+    speech = spoken(5)
     codecs = [("amr", 4750), ("amr", 12200), ("mp3", 16000), ("opus", 8000), ("mulaw", None)]
     rng = np.random.default_rng(0)
     waves = [transmit(wave, name, rng, rate) for name, rate in codecs for wave in speech]
@@ -143,9 +148,7 @@ def test_scores_of_speech_through_codecs(compact):
 @pytest.mark.speech
 def test_spoof_scores_between_those_of_speech_and_of_spoofs(compact):
     """Where the spoof score has its largest slope, the difference is larger than elsewhere."""
-    folder = shared("speech", "LibriSpeech", "train-clean-100")
-    files = [sorted((folder / speaker).rglob("*.flac"))[0] for speaker in ("19", "26", "27")]
-    speech = [read_audio(path)[: 4 * RATE] for path in files]
+    speech = spoken(4)
     copies = [make_vocoder("world")(wave, RATE) for wave in speech]
     mixtures = [
         between(compact[1], *pair, wanted)

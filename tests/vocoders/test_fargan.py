@@ -52,7 +52,7 @@ def test_program_that_is_not_fargan(tmp_path, status):
 
 
 def test_file_that_is_no_program(tmp_path):
-    path = tmp_path / "weights.pt"
+    path = tmp_path / "100%.pt"
     path.write_bytes(b"not a program")
-    with pytest.raises(SasvError, match=r"weights\.pt: .*; it must be the program"):
+    with pytest.raises(SasvError, match=r"100%\.pt: .*; it must be the program"):
         make_vocoder("fargan", str(path))(np.ones(1600, np.float32))

@@ -57,10 +57,12 @@ class Fargan(Vocoder):
 
     def _run(self, task: str, given: Path, made: Path) -> None:
         command = [str(Path(self.weights).resolve()), task, str(given), str(made)]
-        wrong = f"{self.weights}: %s; it must be the program fargan_demo of Opus"
         try:
             ended = subprocess.run(command, capture_output=True, timeout=SECONDS)
         except (OSError, subprocess.SubprocessError) as error:
-            raise SasvError(wrong % error) from error
+            raise self._wrong(str(error)) from error
         if ended.returncode != 0 or not made.is_file():
-            raise SasvError(wrong % f"ended with status {ended.returncode} and wrote nothing")
+            raise self._wrong(f"ended with status {ended.returncode} and wrote nothing")
+
+    def _wrong(self, why: str) -> SasvError:
+        return SasvError(f"{self.weights}: {why}; it must be the program fargan_demo of Opus")
