@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from channels import through_channel
 from merged_layers import fit_layers, ridge, round_weights
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
@@ -47,7 +48,7 @@ LENGTHS = (200, 200, 300)
 """Numbers of frames of a crop; the crops of a chunk have the same."""
 CHUNK = 32
 KINDS = ("clean", "condition", "copy", "copy in a condition", "two voices")
-KIND_SHARES = (0.45, 0.28, 0.14, 0.05, 0.08)
+KIND_SHARES = (0.42, 0.3, 0.14, 0.06, 0.08)
 CODECS = ("8khz", "mulaw", "alaw", "amr", "mp3", "opus", "g722", "resampled", "")
 """"" is none."""
 VOCODERS = (
@@ -60,6 +61,8 @@ VOCODERS = (
     "fargan",
     "cargan",
 )
+CHANNEL_SHARE = 0.4
+"""Share of the crops in a condition that passed through another channel before."""
 OTHER_SPEED = 0.5
 """Share of the voices that are played faster or slower, which makes other voices of them."""
 SPEEDS = (0.8, 1.25)
@@ -125,7 +128,11 @@ class CropMaker:
         return self.vocoders[name](wave, RATE, int(rng.integers(2**31)))
 
     def condition(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the wave with noise or another level, and through a codec."""
+        """Return the wave through another channel, with noise or another level, and through a
+        codec, or only some of these.
+        """
+        if rng.random() < CHANNEL_SHARE:
+            wave = through_channel(wave, rng).astype(np.float32)
         if rng.random() < NOISE_SHARE:
             wave = self.noise(wave, rng)
         codec = CODECS[rng.integers(len(CODECS))]

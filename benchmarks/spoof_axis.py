@@ -1,9 +1,10 @@
 """Fits the spoof axis and the last layer of CAM++: spoof_axis.py TABLE OUT.safetensors
---noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 680].
+--noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 520].
 
 Crops of 2 s of the bona fide utterances in TABLE pass through the network once: clean, through
-telephone and internet codecs with and without noise, and as copies by WORLD in many settings, by
-the source-filter vocoder, by FARGAN, and, of some utterances, by CARGAN, these also through codecs.
+telephone and internet codecs with and without noise, through other channels (see channels), and as
+copies by WORLD in many settings, by the source-filter vocoder, by FARGAN, and, of some utterances,
+by CARGAN, these also through codecs and channels.
 A linear classifier of the mean and the standard deviation over time of the input of the last dense
 block becomes one more dimension of the embedding (option ``inner_axis``), which is nearly always 0
 for bona fide speech. The last linear layer is fitted to conditions (see last_layer); all layers
@@ -20,6 +21,7 @@ import numpy as np
 import pyworld
 import torch
 
+from channels import through_channel
 from last_layer import refitted
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
@@ -43,11 +45,13 @@ WORLD_COPIES = 3
 FARGAN_COPIES = 2
 CODED_COPIES = 5
 """Copies that pass through a codec or noise."""
-CARGAN_EVERY = 4
+CHANNELS = 4
+"""Bona fide crops through other channels; one of them also passes through a codec."""
+CARGAN_EVERY = 3
 """Every so many utterances there is a copy by CARGAN, which takes two seconds for each second, and
-one more of it that passes through a codec.
+of it one more that passes through a codec and one through a channel.
 """
-WEIGHTS = {"amr": 3.0, "opus": 3.0, "cargan": 2.0}
+WEIGHTS = {"amr": 3.0, "opus": 5.0, "cargan": 2.0}
 """Weights of crops in the fit by their kind; 1 for others. AMR and Opus at low bit rates are the
 codecs most like vocoders."""
 HELD_OUT = 0.12
@@ -100,6 +104,11 @@ class Maker:
         for _ in range(PLAIN_CONDITIONS):
             drawn = rng.integers(len(clean))
             found.append(Crop(self.noise(clean[drawn], rng), "noise", False, drawn))
+        channels = [through_channel(clean[place % 2], rng) for place in range(CHANNELS)]
+        found += [Crop(wave, "channel", False, None) for wave in channels]
+        codec = CODECS[rng.integers(len(CODECS))]
+        coded = transmit(fitted(channels[0]), codec, rng)
+        found.append(Crop(coded, f"channel {codec}", False, None))
         copied = [("world", world(pick(clean, rng), rng)) for _ in range(WORLD_COPIES)]
         copied.append(("source-filter", self.source_filter(pick(clean, rng), 16000, number)))
         copied += [("fargan", self.fargan(pick(clean, rng), 16000)) for _ in range(FARGAN_COPIES)]
@@ -109,11 +118,27 @@ class Maker:
         ]
         for _ in range(CODED_COPIES):
             copies.append(self.coded(copies[rng.integers(len(copied))], rng))
+        copies += self.in_channels(channels, copies[: len(copied)], number, rng)
         if number % CARGAN_EVERY == 0:
             wave = self.cargan(pick(clean, rng), 16000)
             copy = Crop(fitted(wave), "cargan", True, len(found) + len(copies))
-            copies += [copy, self.coded(copy, rng)]
+            copies += [copy, self.coded(copy, rng), in_channel(copy, rng)]
         return [crop._replace(wave=fitted(crop.wave)) for crop in found + copies]
+
+    def in_channels(
+        self, channels: list[np.ndarray], copies: list[Crop], number: int, rng: np.random.Generator
+    ) -> list[Crop]:
+        """Return copies of speech through other channels, and some of these copies through others,
+        so that a channel tells nothing about the class.
+        """
+        made = [
+            ("world", world(pick(channels, rng), rng)),
+            ("source-filter", self.source_filter(pick(channels, rng), 16000, number)),
+            ("fargan", self.fargan(pick(channels, rng), 16000)),
+        ]
+        found = [Crop(wave, f"{kind} channel", True, None) for kind, wave in made]
+        # The copies by WORLD are first, those by FARGAN last.
+        return [*found, in_channel(copies[0], rng), in_channel(copies[-1], rng)]
 
     def coded(self, copy: Crop, rng: np.random.Generator) -> Crop:
         """Return a copy through one of the codecs."""
@@ -126,6 +151,11 @@ class Maker:
         if rng.random() < NOISE_SHARE:
             wave = self.noise(wave, rng)
         return transmit(wave.astype(np.float32), codec, rng)
+
+
+def in_channel(copy: Crop, rng: np.random.Generator) -> Crop:
+    """Return a copy through another channel."""
+    return Crop(through_channel(copy.wave, rng), f"{copy.kind} channel", True, None)
 
 
 def fitted(wave: np.ndarray) -> np.ndarray:
@@ -284,7 +314,7 @@ def main() -> None:
     parser = training_parser(__doc__)
     parser.add_argument("--init", default="campplus-zh-en")
     add_copies(parser)
-    parser.add_argument("--utterances", type=int, default=680)
+    parser.add_argument("--utterances", type=int, default=520)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.init)
