@@ -1,34 +1,17 @@
-"""Detects speech in recordings with the Silero voice activity detector, computed with NumPy and,
-where it is installed, ONNX Runtime.
-
-Source: the network and its weights are those of the package ``silero-vad``
-(https://github.com/snakers4/silero-vad, MIT licence, in ``silero_vad_LICENSE.txt``). The package
-itself is not used, because it needs PyTorch, sets the number of threads of the whole process to
-one, and processes a recording frame by frame (half a second for 30 s of audio). Here the
-convolutions process many frames at once. A test compares the probabilities with those of the
-package.
-"""
+"""Detects speech in recordings with the Silero voice activity detector (see silero)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import soxr
-from safetensors.numpy import load_file
 
-from sasv.audio.recurrent import Recurrence, Weights
+from sasv.audio.silero import CONTEXT, FRAME, Detector
 from sasv.core.errors import SasvError
 
 DETECTOR_RATE = 16000
 """Sample rate in Hz for which the detector was trained."""
-
-FRAME = 512
-"""Samples of a frame (32 ms), for which the detector computes one probability."""
-
-CONTEXT = 64
-"""Samples of the previous frame that are also input to the network."""
 
 FRAMES_AT_ONCE = 2048
 """Number of frames that the network processes together, so that an hour of audio needs hardly more
@@ -124,17 +107,12 @@ def speech_probabilities(wave: np.ndarray, rate: int = DETECTOR_RATE) -> np.ndar
         if count
         else padded[:0]
     )
-    weights = _weights()
-    layer = _recurrence()
-    state = layer.start()
+    detector = _detector()
+    state = detector.start()
     probabilities = np.empty(count, np.float32)
     for low in range(0, count, FRAMES_AT_ONCE):
         part = frames[low : low + FRAMES_AT_ONCE]
-        hidden, state = layer(_features(part, weights), state)
-        logits = np.maximum(hidden, 0) @ weights["decoder.decoder.2.weight"][0, :, 0]
-        probabilities[low : low + len(part)] = _sigmoid(
-            logits + weights["decoder.decoder.2.bias"][0]
-        )
+        probabilities[low : low + len(part)], state = detector(part, state)
     return probabilities
 
 
@@ -199,56 +177,5 @@ def shorten_pauses(
 
 
 @cache
-def _weights() -> Weights:
-    """Read the weights of the detector, which are part of the package."""
-    return load_file(Path(__file__).with_name("silero_vad_16k.safetensors"))
-
-
-@cache
-def _recurrence() -> Recurrence:
-    prefix = "decoder.rnn."
-    return Recurrence(
-        {
-            name.removeprefix(prefix): value
-            for name, value in _weights().items()
-            if name.startswith(prefix)
-        }
-    )
-
-
-def _features(frames: np.ndarray, weights: Weights) -> np.ndarray:
-    """Return the input of the LSTM, (frames, 128), for frames with their context, (frames, 576)."""
-    padded = np.pad(frames, ((0, 0), (0, CONTEXT)), "reflect")
-    # Short-time Fourier transform: four windows of 256 samples, 128 samples apart.
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 256, axis=1)[:, ::128]
-    parts = windows @ weights["stft.forward_basis_buffer"][:, 0].T
-    half = parts.shape[2] // 2
-    values = np.sqrt(parts[..., :half] ** 2 + parts[..., half:] ** 2)
-    for layer, stride in enumerate((1, 2, 2, 1)):
-        name = f"encoder.{layer}.reparam_conv"
-        values = _convolve(values, weights[f"{name}.weight"], weights[f"{name}.bias"], stride)
-    return values[:, 0]
-
-
-def _convolve(values: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
-    """Apply a convolution of width 3 with one zero of padding on each side, then a ReLU.
-
-    Args:
-        values: (frames, steps, inputs).
-        weight: (outputs, inputs, 3).
-        bias: (outputs,).
-        stride: steps between two outputs.
-
-    Returns:
-        (frames, steps / stride, outputs).
-    """
-    padded = np.pad(values, ((0, 0), (1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=1)[:, ::stride]
-    frames, steps = windows.shape[:2]
-    flat = windows.reshape(frames * steps, -1) @ weight.reshape(len(weight), -1).T
-    return np.maximum(flat.reshape(frames, steps, -1) + bias, 0)
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-values)) without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * values))
+def _detector() -> Detector:
+    return Detector()

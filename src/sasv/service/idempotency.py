@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from sasv.service.guard import request_id_of
 from sasv.service.keys import Principal
 from sasv.service.problems import MEDIA_TYPE, Problem
 from sasv.service.state import Answer
+from sasv.service.uploads import Upload
 from sasv.service.work import Work
 from sasv.service.workers import Final, Step
 
@@ -28,7 +30,8 @@ AGAIN = (408, 413, 425, 429)
 async def once(
     request: Request,
     principal: Principal,
-    digest: str,
+    upload: Upload,
+    values: Mapping[str, Any],
     speaker: str,
     status: int,
     kind: type[BaseModel],
@@ -40,7 +43,8 @@ async def once(
     Args:
         request: the request, possibly with the header ``Idempotency-Key``.
         principal: the holder of the API key; each API key has its own idempotency keys.
-        digest: digest of the content of the request.
+        upload: the body of the request.
+        values: the parameters of the request.
         speaker: the speaker to whom it refers; the response is deleted together with the speaker.
         status: status of a successful response.
         kind: model of the body of a successful response.
@@ -54,6 +58,7 @@ async def once(
         text = "an idempotency key must consist of 1 to 200 visible ASCII characters"
         raise Problem(422, "invalid_request", text)
     service = service_of(request)
+    digest = "" if name is None else upload.digest(request, values)
     made = _Request(service, principal, name, digest, speaker, status, kind, work)
     try:
         found = await service.workers.follow(made.steps())
@@ -85,6 +90,7 @@ class _Request:
     """What a request does with the store, before and after it is computed.
 
     Attributes:
+        digest: of the content of the request; empty without an idempotency key.
         claimed: whether this request has claimed its idempotency key, so that others with the same
             key wait for its response.
     """

@@ -102,8 +102,8 @@ async def create_speaker(
             principal.tenant, named, speaker.consent, speaker.expires_in_days
         )
     )
-    digest = Upload(speaker.model_dump_json().encode(), {}).digest(request, {})
-    return await once(request, principal, digest, named, 201, Speaker, work)
+    upload = Upload(speaker.model_dump_json().encode(), {})
+    return await once(request, principal, upload, {}, named, 201, Speaker, work)
 
 
 @router.get("/speakers", tags=["speakers"])
@@ -188,8 +188,8 @@ async def enrol(
     unique = _switch("unique", upload.text("unique"), unique)
 
     work = service.engine.enrolment(principal.tenant, speaker, label, upload.data, replace, unique)
-    digest = upload.digest(request, {"label": label, "replace": replace, "unique": unique})
-    return await once(request, principal, digest, speaker, 201, Enrolment, work)
+    values = {"label": label, "replace": replace, "unique": unique}
+    return await once(request, principal, upload, values, speaker, 201, Enrolment, work)
 
 
 @router.post("/verify", tags=["decisions"], response_model=Verification, openapi_extra=AUDIO)
@@ -211,8 +211,8 @@ async def verify(
         label = _name("label", label, empty=True)
 
     work = service.engine.verification(principal.tenant, claimed, label, upload.data)
-    digest = upload.digest(request, {"speaker": claimed, "label": label})
-    return await once(request, principal, digest, claimed, 200, Verification, work)
+    values = {"speaker": claimed, "label": label}
+    return await once(request, principal, upload, values, claimed, 200, Verification, work)
 
 
 @router.post("/identify", tags=["decisions"], response_model=Identification, openapi_extra=AUDIO)
@@ -234,8 +234,8 @@ async def identify(
         top = int(text)
 
     work = service.engine.identification(principal.tenant, upload.data, top)
-    digest = upload.digest(request, {"top": top})
-    return await once(request, principal, digest, "", 200, Identification, work)
+    values = {"top": top}
+    return await once(request, principal, upload, values, "", 200, Identification, work)
 
 
 @router.post("/detect", tags=["decisions"], response_model=Detection, openapi_extra=AUDIO)
@@ -248,8 +248,7 @@ async def detect(
     upload = await read_upload(request)
 
     work = service.engine.detection(upload.data)
-    digest = upload.digest(request, {})
-    return await once(request, principal, digest, "", 200, Detection, work)
+    return await once(request, principal, upload, {}, "", 200, Detection, work)
 
 
 @router.post(

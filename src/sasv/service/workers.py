@@ -13,7 +13,8 @@ from sasv.service.settings import Settings
 
 Result = TypeVar("Result")
 
-STORE_THREADS = 4
+STORE_THREADS = 1
+"""The store has one connection; more threads would only wait for it and for Python's lock."""
 
 
 @dataclass(frozen=True)
