@@ -1,5 +1,6 @@
 """The server on a real socket: the Python client, streams, and malicious clients."""
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -201,6 +202,36 @@ def test_clients_that_send_slowly_or_nothing(running, caplog):
     else:
         pytest.fail(caplog.text)
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (b"GET /", b"a"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: ", b"a"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n", b"a"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n", b"X: a\r\n"),
+        (b"{post}Transfer-Encoding: chunked\r\n\r\n1;", b"a"),
+        (b"{post}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"X: a\r\n"),
+        (b"{post}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: ", b"a"),
+    ],
+)
+@pytest.mark.parametrize("piece", [1000, 1_000_000])
+def test_headers_without_an_end_are_refused(running, start, endless, piece):
+    _, client = running()
+    post = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + client.key.encode()
+    connection = opened(client, start.replace(b"{post}", post + b"\r\n"))
+    part = endless * (piece // len(endless))
+    sent = 0
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for _ in range(5_000_000 // piece):
+            connection.sendall(part)
+            sent += len(part)
+            if piece == 1000:
+                time.sleep(0.0005)
+    answer = closed(connection)
+    assert sent < 5_000_000 and b" 200 " not in answer
+    assert client.about()
 
 
 def test_batched_results_equal_those_of_single_recordings(model):

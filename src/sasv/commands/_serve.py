@@ -24,7 +24,7 @@ from sasv.weights.catalogue import DEFAULT
 
 logger = logging.getLogger("sasv")
 
-PACKAGES = ("fastapi", "uvicorn", "multipart", "prometheus_client", "websockets")
+PACKAGES = ("fastapi", "httptools", "uvicorn", "multipart", "prometheus_client", "websockets")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

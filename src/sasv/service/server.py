@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, ClassVar
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sasv.core.errors import SasvError
 from sasv.service.context import Service
@@ -24,6 +23,8 @@ logger = logging.getLogger("sasv")
 
 KEEP_ALIVE_SECONDS = 15
 LARGEST_HEADERS = 16_384
+"""Maximum number of bytes of the address, the headers, and the trailers of a request."""
+
 FILES_BESIDE_CONNECTIONS = 200
 """Number of open files that are not connections: the store, libraries, recordings."""
 
@@ -51,16 +52,26 @@ class Address:
     grace: int = 30
 
 
-def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protocol]:
+def guarded_protocol(connections: int, header_timeout: float) -> type[HttpToolsProtocol]:
     """Return the protocol class of connections, with a limit on their number: if it is reached, a
     new connection replaces the one that has been idle for longest.
     """
 
-    class GuardedProtocol(H11Protocol):
-        """A connection on which headers must arrive in time."""
+    class GuardedProtocol(HttpToolsProtocol):
+        """A connection on which headers must arrive in time, and be few.
+
+        Attributes:
+            idle: the connections without a request, the one that has been idle for longest first.
+            deadline: closes the connection if no headers have arrived by then.
+            head: number of bytes of the headers of the current request.
+            pending: number of bytes since the parser last reported a part of the request. It keeps
+                the name and the value of a header until they are complete.
+        """
 
         idle: ClassVar["OrderedDict[GuardedProtocol, None]"] = OrderedDict()
         deadline: asyncio.TimerHandle | None = None
+        head = 0
+        pending = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             """Begin to wait for headers."""
@@ -78,8 +89,41 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protoco
 
         def data_received(self, data: bytes) -> None:
             """Receive data."""
+            self.pending += len(data)
             super().data_received(data)
+            if self.pending > LARGEST_HEADERS and not self._elsewhere():
+                self.send_400_response("The headers of the request are too large.")
             self._update()
+
+        def on_message_begin(self) -> None:
+            """Begin a request."""
+            super().on_message_begin()
+            self.head = 0
+
+        def on_url(self, url: bytes) -> None:
+            """Receive a part of the address."""
+            self._count(len(url))
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Receive a header or a trailer."""
+            self._count(len(name) + len(value))
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            """Begin to answer."""
+            self.pending = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            """Receive a part of the body."""
+            self.pending = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            """End a request."""
+            self.pending = 0
+            super().on_message_complete()
 
         def on_response_complete(self) -> None:
             """Wait for the next request."""
@@ -87,15 +131,23 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[H11Protoco
             self.idle[self] = None
             self.idle.move_to_end(self)
 
-        def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        def handle_websocket_upgrade(self) -> None:
             """Hand the connection over to the WebSocket protocol."""
             self._forget()
-            super().handle_websocket_upgrade(event)
+            super().handle_websocket_upgrade()
+
+        def _count(self, size: int) -> None:
+            self.pending = 0
+            self.head += size
+            if self.head > LARGEST_HEADERS:
+                raise ValueError("the headers are too large")  # the parser answers with status 400
+
+        def _elsewhere(self) -> bool:
+            return self.transport.is_closing() or self.transport.get_protocol() is not self
 
         def _update(self) -> None:
-            elsewhere = self.transport.is_closing() or self.transport.get_protocol() is not self
             computing = self.cycle is not None and not self.cycle.response_complete
-            if elsewhere or computing:
+            if self._elsewhere() or computing:
                 self._forget()
             elif self.deadline is None:
                 self.deadline = self.loop.call_later(header_timeout, self.transport.abort)
@@ -146,7 +198,6 @@ def make_server(app: Guard, address: Address) -> Server:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=address.grace,
-        h11_max_incomplete_event_size=LARGEST_HEADERS,
         ssl_certfile=address.certificate or None,
         ssl_keyfile=address.private_key or None,
     )
