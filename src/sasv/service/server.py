@@ -6,6 +6,7 @@ import gc
 import logging
 import socket
 import ssl
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import FrameType
@@ -22,6 +23,11 @@ from sasv.service.stream import LARGEST_MESSAGE
 logger = logging.getLogger("sasv")
 
 KEEP_ALIVE_SECONDS = 15
+SWITCH_SECONDS = 0.0005
+"""After this time, a thread that computes in Python leaves its lock to one that waits for it, so that
+the event loop and the store, which need it for moments, do not wait for milliseconds.
+"""
+
 LARGEST_HEADERS = 16_384
 """Maximum number of bytes of the address, the headers, and the trailers of a request."""
 
@@ -248,6 +254,7 @@ def run(server: Server, bound: socket.socket, connections: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving at %s://%s:%s", scheme, shown, port)
     gc.collect()
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what exists now stays, so that it need not be searched for garbage again
     server.run(sockets=[bound])
     logger.info("stopped")
