@@ -24,7 +24,7 @@ logger = logging.getLogger("sasv")
 
 KEEP_ALIVE_SECONDS = 15
 SWITCH_SECONDS = 0.0005
-"""After this time, a thread that computes in Python leaves its lock to one that waits for it, so that
+"""After this time, a thread that computes leaves Python's lock to one that waits for it, so that
 the event loop and the store, which need it for moments, do not wait for milliseconds.
 """
 
