@@ -205,6 +205,31 @@ def test_clients_that_send_slowly_or_nothing(running, caplog):
 
 
 @pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /health/live HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /health/live HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", b"400"),
+        (b"GET /health/live HTTP/1.1\nHost: x\n\n", b"400"),
+        (b"GET /health/live HTTP/1.1\r\nHost : x\r\n\r\n", b"400"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n", b"400"),
+        (b"GET /health/\xff HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (
+            b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"400",
+        ),
+    ],
+)
+def test_requests_that_servers_could_read_differently_are_refused(running, request_, status):
+    _, client = running()
+    connection = opened(client, request_)
+    assert closed(connection).split(b" ")[1] == status
+
+
+@pytest.mark.parametrize(
     ("start", "endless"),
     [
         (b"GET /", b"a"),

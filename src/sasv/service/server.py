@@ -66,6 +66,8 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[HttpToolsP
     class GuardedProtocol(HttpToolsProtocol):
         """A connection on which headers must arrive in time, and be few.
 
+        An error that is raised while the parser reports a part is answered with status 400.
+
         Attributes:
             idle: the connections without a request, the one that has been idle for longest first.
             deadline: closes the connection if no headers have arrived by then.
@@ -119,6 +121,9 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[HttpToolsP
         def on_headers_complete(self) -> None:
             """Begin to answer."""
             self.pending = 0
+            hosts = sum(name == b"host" for name, _ in self.headers)
+            if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+                raise ValueError("the header Host must be there once")
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -146,7 +151,7 @@ def guarded_protocol(connections: int, header_timeout: float) -> type[HttpToolsP
             self.pending = 0
             self.head += size
             if self.head > LARGEST_HEADERS:
-                raise ValueError("the headers are too large")  # the parser answers with status 400
+                raise ValueError("the headers are too large")
 
         def _elsewhere(self) -> bool:
             return self.transport.is_closing() or self.transport.get_protocol() is not self
