@@ -23,7 +23,8 @@ sasv prepare table "$speech" --out "$tables"
 where='split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,asvspoof2019_la'
 {
   python "$here/spoof_axis.py" "$tables/utterances.tsv" "$out/axis.safetensors" --noises "$speech/noise" --where "$where" \
-    --fargan "$fargan"
+    --fargan "$fargan" --statistics "$out/axis.npz"
+  python "$here/left_out.py" "$out/axis.npz"
   python "$here/distil.py" "$tables/utterances.tsv" "$out/student.safetensors" --noises "$speech/noise" --cache "$out/crops" \
     --fargan "$fargan" --teacher "$out/axis.safetensors" --where 'split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,globe'
   for name in axis student; do

@@ -1,5 +1,6 @@
 """Fits the spoof axis and the last layer of CAM++: spoof_axis.py TABLE OUT.safetensors
---noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 520].
+--noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 520]
+[--statistics FILE.npz].
 
 Crops of 2 s of the bona fide utterances in TABLE pass through the network once: clean, through
 telephone and internet codecs with and without noise, through other channels (see channels), and as
@@ -256,7 +257,9 @@ def in_processes(
         yield from pool.map(_work, tasks)
 
 
-def fit(inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray) -> tuple[np.ndarray, float]:
+def fit(
+    inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray, ridge: float = RIDGE
+) -> tuple[np.ndarray, float]:
     """Return weight and bias of a classifier of inputs (crops, inputs), high for bona fide speech;
     both classes have the same weight.
     """
@@ -265,7 +268,7 @@ def fit(inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray) -> tuple[np.
     features = np.column_stack(((inputs - centre) / scale, np.ones(len(inputs))))
     weight = np.array([WEIGHTS.get(kind.split()[0], 1.0) for kind in kinds.tolist()])
     weight *= np.where(spoofed, 0.5 / weight[spoofed].sum(), 0.5 / weight[~spoofed].sum())
-    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=RIDGE)
+    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=ridge)
     slopes = solved[:-1] / scale
     return slopes, float(solved[-1] - slopes @ centre)
 
@@ -316,6 +319,9 @@ def main() -> None:
     add_copies(parser)
     parser.add_argument("--utterances", type=int, default=520)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--statistics", help="keep what the classifier is fitted to, for left_out.py"
+    )
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.init)
     if checkpoint.specification.encoder_options.get("spoof_axis"):
@@ -341,9 +347,13 @@ def main() -> None:
         copies += made.spoofed
         if done % 50 == 0:
             print(f"crops of {done}/{len(rows)} utterances", flush=True)
-    statistics = np.concatenate(inputs).astype(np.float64)
     kinds = np.array(kinds_found)
     spoofed = np.array(copies)
+    if options.statistics:
+        corpora = np.array(table.table.texts("corpus"))[np.array(rows)[np.array(of_utterance) - 1]]
+        given = {"kinds": kinds, "spoofed": spoofed, "corpora": corpora}
+        np.savez(options.statistics, inputs=np.concatenate(inputs), **given)
+    statistics = np.concatenate(inputs).astype(np.float64)
     checked = np.array(of_utterance) <= round(HELD_OUT * len(rows))
     weight, bias = fit(statistics[~checked], kinds[~checked], spoofed[~checked])
     check(statistics[checked] @ weight + bias, kinds[checked], spoofed[checked])
