@@ -3,30 +3,24 @@
 # that knows the bandwidth, and compact, which is distilled from it: benchmarks/default_model.sh SHARED OUT
 # In both, the directions of the embedding that codecs change count less; each has such directions of its own, so that compact is
 # distilled before.
-# Copies by WORLD, the source-filter vocoder, FARGAN, and CARGAN are made to fit the axis; those by the neural source-filter vocoder choose
-# its slope and are in the calibration; those by Griffin-Lim are in the test alone. It needs pip install --no-deps cargan, and a C compiler
-# and Debian's apt for FARGAN.
+# Copies by WORLD and the source-filter vocoder are made to fit the axis; those by the neural source-filter vocoder choose its slope and
+# are in the calibration; those by Griffin-Lim are in the test alone.
 set -euo pipefail
 speech=$1/speech weights=$1/weights out=$2
 here=$(dirname "$0")
 tables=$out/tables
 nsf=$weights/nsf/hn-sinc-nsf-9.pt
-fargan=$out/fargan/fargan_demo
 # Two or three processes run at a time, so that each has one thread.
 export OMP_NUM_THREADS=1
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
-"$here/fargan.sh" "$out/fargan"
 sasv download campplus-zh-en
 sasv prepare table "$speech" --out "$tables"
-# For the axis and the last layer, no GLOBE, which is enhanced speech. Bona fide speech of ASVspoof2019 LA train, as recordings of a fourth
-# corpus make the axis mistake fewer of others; its spoofs, and its development part, are kept for checks.
-where='split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,asvspoof2019_la'
+# For the axis and the last layer, no GLOBE, which is enhanced speech; ASVspoof2019 is kept for later stages.
+where='split=train;corpus=librispeech,libritts,arabic_commands'
 {
-  python "$here/spoof_axis.py" "$tables/utterances.tsv" "$out/axis.safetensors" --noises "$speech/noise" --where "$where" \
-    --fargan "$fargan" --statistics "$out/axis.npz"
-  python "$here/left_out.py" "$out/axis.npz"
+  python "$here/spoof_axis.py" "$tables/utterances.tsv" "$out/axis.safetensors" --noises "$speech/noise" --where "$where"
   python "$here/distil.py" "$tables/utterances.tsv" "$out/student.safetensors" --noises "$speech/noise" --cache "$out/crops" \
-    --fargan "$fargan" --teacher "$out/axis.safetensors" --where 'split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,globe'
+    --teacher "$out/axis.safetensors" --where 'split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,globe'
   for name in axis student; do
     python "$here/whiten.py" "$tables/utterances.tsv" "$out/$name-whitened.safetensors" --noises "$speech/noise" --where "$where" \
       --init "$out/$name.safetensors"
@@ -35,12 +29,10 @@ where='split=train;label=bonafide;corpus=librispeech,libritts,arabic_commands,as
 models=$!
 # The threshold and the calibration: development trials, as they are, through codecs, and with voiceprints enrolled over the telephone.
 sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_dev.tsv" \
-  --vocoders '[world,source-filter,fargan,hn-nsf,amr,mulaw,mp3,opus]' --weights.hn-nsf "$nsf" --weights.fargan "$fargan" \
-  --out "$out/dev"
+  --vocoders '[world,source-filter,hn-nsf,amr,mulaw,mp3,opus]' --weights.hn-nsf "$nsf" --out "$out/dev"
 # Meanwhile, the copies for the test, which are looked at once, when both models are final.
 sasv synthesize "$tables/utterances.tsv" --trials "$tables/trials_test.tsv" \
-  --vocoders '[griffin-lim,world,source-filter,fargan,hn-nsf,mulaw,amr,opus,mp3]' --weights.hn-nsf "$nsf" --weights.fargan "$fargan" \
-  --out "$out/test" --num-workers 2 &
+  --vocoders '[griffin-lim,world,source-filter,hn-nsf,mulaw,amr,opus,mp3]' --weights.hn-nsf "$nsf" --out "$out/test" --num-workers 2 &
 copies=$!
 wait "$models"
 sasv convert "$out/axis-whitened.safetensors" "$out/half.safetensors" --half

@@ -1,6 +1,5 @@
 """Distils a small CAM++ from a large one with a spoof axis: distil.py TABLE OUT.safetensors
---noises FOLDER --fargan PROGRAM --cache FOLDER [--where ROWS] [--teacher NAME] [--crops 6000]
-[--layers 12 10 7].
+--noises FOLDER --cache FOLDER [--where ROWS] [--teacher NAME] [--crops 6000] [--layers 12 10 7].
 
 The student takes the convolutions and the first dense block of the teacher over, so that their
 outputs are computed once. What is above them has fewer layers. For crops of speech in any
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from channels import through_channel
 from merged_layers import fit_layers, ridge, round_weights
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
@@ -32,15 +30,7 @@ from sasv.encoders import make_encoder
 from sasv.encoders.campplus import Campplus
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
-from spoof_axis import (
-    AXIS_OFFSET,
-    AXIS_SLOPE,
-    NOISE_SHARE,
-    add_copies,
-    in_processes,
-    training_parser,
-    with_axis,
-)
+from spoof_axis import AXIS_OFFSET, AXIS_SLOPE, NOISE_SHARE, training_parser, with_axis
 
 RATE = 16000
 FROZEN_BLOCKS = 1
@@ -48,21 +38,10 @@ LENGTHS = (200, 200, 300)
 """Numbers of frames of a crop; the crops of a chunk have the same."""
 CHUNK = 32
 KINDS = ("clean", "condition", "copy", "copy in a condition", "two voices")
-KIND_SHARES = (0.42, 0.3, 0.14, 0.06, 0.08)
+KIND_SHARES = (0.51, 0.28, 0.09, 0.04, 0.08)
 CODECS = ("8khz", "mulaw", "alaw", "amr", "mp3", "opus", "g722", "resampled", "")
 """"" is none."""
-VOCODERS = (
-    "world",
-    "world",
-    "source-filter",
-    "source-filter",
-    "griffin-lim",
-    "fargan",
-    "fargan",
-    "cargan",
-)
-CHANNEL_SHARE = 0.4
-"""Share of the crops in a condition that passed through another channel before."""
+VOCODERS = ("world", "world", "source-filter", "source-filter", "griffin-lim")
 OTHER_SPEED = 0.5
 """Share of the voices that are played faster or slower, which makes other voices of them."""
 SPEEDS = (0.8, 1.25)
@@ -88,12 +67,10 @@ class Chunk(NamedTuple):
 class CropMaker:
     """Draws crops of training speech."""
 
-    def __init__(self, paths: Sequence[str], noises: str, fargan: str) -> None:
+    def __init__(self, paths: Sequence[str], noises: str) -> None:
         self.paths = paths
         self.noise = Augmenter(noises, "", snr_offset=10.0, level_range=10.0)
-        weights = {"fargan": fargan}
-        names = set(VOCODERS) - {"world"}
-        self.vocoders = {name: make_vocoder(name, weights.get(name, "")) for name in names}
+        self.vocoders = {name: make_vocoder(name) for name in set(VOCODERS) - {"world"}}
 
     def __call__(self, samples: int, rng: np.random.Generator) -> np.ndarray:
         """Return a crop of this many samples."""
@@ -128,11 +105,7 @@ class CropMaker:
         return self.vocoders[name](wave, RATE, int(rng.integers(2**31)))
 
     def condition(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the wave through another channel, with noise or another level, and through a
-        codec, or only some of these.
-        """
-        if rng.random() < CHANNEL_SHARE:
-            wave = through_channel(wave, rng).astype(np.float32)
+        """Return the wave with noise or another level, and through a codec."""
         if rng.random() < NOISE_SHARE:
             wave = self.noise(wave, rng)
         codec = CODECS[rng.integers(len(CODECS))]
@@ -165,48 +138,32 @@ def frozen(checkpoint: Checkpoint) -> Campplus:
     return spawn_encoder(replace(checkpoint, specification=changed)).eval()
 
 
-class ChunkMaker:
-    """Makes chunks, each in a file of its own."""
-
-    def __init__(self, teacher: str, paths: Sequence[str], noises: str, fargan: str) -> None:
-        torch.set_num_threads(1)
-        self.teacher = frozen(load_checkpoint(teacher))
-        self.make = CropMaker(paths, noises, fargan)
-
-    @torch.no_grad()
-    def __call__(self, chunk: tuple[int, str]) -> None:
-        """Write the chunk with this number to this path."""
-        number, path = chunk
-        rng = np.random.default_rng([number, 23])
-        samples = LENGTHS[number % len(LENGTHS)] * 160 + 240
-        waves = np.stack([self.make(samples, rng) for _ in range(CHUNK)])
-        features, _ = self.teacher.features(torch.from_numpy(waves.astype(np.float32)))
-        inputs, _ = self.teacher.below(features, None)
-        targets = torch.cat([self.teacher.above(part, None) for part in inputs.split(8)])
-        targets = targets[:, : self.teacher.options.embedding]
-        part = Path(f"{path}.part")
-        torch.save(Chunk(inputs.half(), targets)._asdict(), part)
-        part.rename(path)
+@torch.no_grad()
+def make_chunk(teacher: Campplus, make: CropMaker, number: int) -> Chunk:
+    """Make the crops of one chunk."""
+    rng = np.random.default_rng([number, 23])
+    samples = LENGTHS[number % len(LENGTHS)] * 160 + 240
+    waves = np.stack([make(samples, rng) for _ in range(CHUNK)])
+    features, _ = teacher.features(torch.from_numpy(waves.astype(np.float32)))
+    inputs, _ = teacher.below(features, None)
+    targets = torch.cat([teacher.above(part, None) for part in inputs.split(8)])
+    return Chunk(inputs.half(), targets[:, : teacher.options.embedding])
 
 
-def load_chunks(
-    folder: Path, crops: int, arguments: tuple[str, Sequence[str], str, str], processes: int
-) -> list[Chunk]:
-    """Return chunks of at least this many crops; those that the folder lacks are made first.
-
-    Args:
-        folder: of the chunks.
-        crops: number of crops.
-        arguments: of the maker of chunks.
-        processes: number of processes that make them.
-    """
+def load_chunks(teacher: Campplus, make: CropMaker, folder: Path, crops: int) -> list[Chunk]:
+    """Return chunks of at least this many crops; those that the folder lacks are made first."""
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = [(number, str(folder / f"{number}.pt")) for number in range(-(-crops // CHUNK))]
-    missing = [chunk for chunk in chunks if not Path(chunk[1]).exists()]
-    for done, _ in enumerate(in_processes(ChunkMaker, arguments, missing, processes), 1):
-        if done % 10 == 0:
-            print(f"{done * CHUNK} of {len(missing) * CHUNK} crops", flush=True)
-    return [Chunk(**torch.load(path, weights_only=True)) for _, path in chunks]
+    found = []
+    for number in range(-(-crops // CHUNK)):
+        path = folder / f"{number}.pt"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            torch.save(make_chunk(teacher, make, number)._asdict(), part)
+            part.rename(path)
+            if number % 10 == 9:
+                print(f"{(number + 1) * CHUNK} of {crops} crops", flush=True)
+        found.append(Chunk(**torch.load(path, weights_only=True)))
+    return found
 
 
 def start(teacher: Checkpoint, layers: tuple[int, ...]) -> Checkpoint:
@@ -288,7 +245,6 @@ def inner(encoder: Campplus, inputs: Tensor) -> Tensor:
 def main() -> None:
     """Make the crops, fit the student, write the checkpoint."""
     parser = training_parser(__doc__)
-    add_copies(parser)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--teacher", default="default")
     parser.add_argument("--crops", type=int, default=6000)
@@ -300,8 +256,8 @@ def main() -> None:
     utterances = load_utterances(options.table, options.where)
     paths = [utterances.path(row) for row in range(len(utterances))]
     teacher = frozen(checkpoint)
-    arguments = (options.teacher, paths, options.noises, options.fargan)
-    chunks = load_chunks(Path(options.cache), options.crops, arguments, options.num_workers)
+    make = CropMaker(paths, options.noises)
+    chunks = load_chunks(teacher, make, Path(options.cache), options.crops)
     student = start(checkpoint, tuple(options.layers))
     encoder = spawn_encoder(student).eval()
     assert isinstance(encoder, Campplus)

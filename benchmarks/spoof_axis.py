@@ -1,28 +1,21 @@
 """Fits the spoof axis and the last layer of CAM++: spoof_axis.py TABLE OUT.safetensors
---noises FOLDER --fargan PROGRAM [--where ROWS] [--init NAME] [--utterances 520]
-[--statistics FILE.npz].
+--noises FOLDER [--where ROWS] [--init NAME] [--utterances 800].
 
 Crops of 2 s of the bona fide utterances in TABLE pass through the network once: clean, through
-telephone and internet codecs with and without noise, through other channels (see channels), and as
-copies by WORLD in many settings, by the source-filter vocoder, by FARGAN, and, of some utterances,
-by CARGAN, these also through codecs and channels.
-A linear classifier of the mean and the standard deviation over time of the input of the last dense
-block becomes one more dimension of the embedding (option ``inner_axis``), which is nearly always 0
-for bona fide speech. The last linear layer is fitted to conditions (see last_layer); all layers
-below it stay those of the network.
+telephone and internet codecs with and without noise, and as copies by WORLD in many settings and by
+the source-filter vocoder, these also through codecs. A linear classifier of the mean and the
+standard deviation over time of the input of the last dense block becomes one more dimension of the
+embedding (option ``inner_axis``), which is nearly always 0 for bona fide speech. The last linear
+layer is fitted to conditions (see last_layer); all layers below it stay those of the network.
 """
 
 import argparse
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyworld
 import torch
 
-from channels import through_channel
 from last_layer import refitted
 from sasv.audio import read_audio
 from sasv.audio.codecs import transmit
@@ -43,24 +36,14 @@ CODECS = ("8khz", "mulaw", "alaw", "amr", "mp3", "opus", "resampled")
 PLAIN_CONDITIONS = 2
 """Crops with noise or another level, and no codec."""
 WORLD_COPIES = 3
-FARGAN_COPIES = 2
-CODED_COPIES = 5
+CODED_COPIES = 3
 """Copies that pass through a codec or noise."""
-CHANNELS = 4
-"""Bona fide crops through other channels; one of them also passes through a codec."""
-CARGAN_EVERY = 3
-"""Every so many utterances there is a copy by CARGAN, which takes two seconds for each second, and
-of it one more that passes through a codec and one through a channel.
-"""
-WEIGHTS = {"amr": 3.0, "opus": 5.0, "cargan": 2.0}
-"""Weights of crops in the fit by their kind; 1 for others. AMR and Opus at low bit rates are the
-codecs most like vocoders."""
 HELD_OUT = 0.12
 """Share of the utterances that the classifier is not fitted to, on which it is checked."""
-RIDGE = 0.02
+RIDGE = 0.002
 """Weight of the squared norm, halved, of the classifier of standardised inputs."""
-AXIS_SLOPE = 2.5
-AXIS_OFFSET = -0.5
+AXIS_SLOPE = 1.6
+AXIS_OFFSET = 0.0
 """The axis is AXIS_SLOPE * max(0, AXIS_OFFSET - score of the classifier). Like RIDGE they were
 chosen on development trials."""
 FRAME_PERIODS = (3.0, 5.0, 5.0, 8.0, 10.0)
@@ -87,14 +70,12 @@ class Crop(NamedTuple):
 class Maker:
     """Makes the crops of an utterance."""
 
-    def __init__(self, noises: str, fargan: str) -> None:
+    def __init__(self, noises: str) -> None:
         self.noise = Augmenter(noises, "", snr_offset=10.0, level_range=10.0)
         self.source_filter = make_vocoder("source-filter")
-        self.fargan = make_vocoder("fargan", fargan)
-        self.cargan = make_vocoder("cargan")
 
     def __call__(self, path: str, number: int) -> list[Crop]:
-        """Return the crops of the utterance with this number."""
+        """Return the crops of the utterance with this number, as many for each utterance."""
         rng = np.random.default_rng([number, 23])
         places = (rng.uniform(0, 0.4), rng.uniform(0.6, 1))
         clean = [fitted(read_audio(path, samples=SAMPLES, place=place)) for place in places]
@@ -105,58 +86,24 @@ class Maker:
         for _ in range(PLAIN_CONDITIONS):
             drawn = rng.integers(len(clean))
             found.append(Crop(self.noise(clean[drawn], rng), "noise", False, drawn))
-        channels = [through_channel(clean[place % 2], rng) for place in range(CHANNELS)]
-        found += [Crop(wave, "channel", False, None) for wave in channels]
-        codec = CODECS[rng.integers(len(CODECS))]
-        coded = transmit(fitted(channels[0]), codec, rng)
-        found.append(Crop(coded, f"channel {codec}", False, None))
         copied = [("world", world(pick(clean, rng), rng)) for _ in range(WORLD_COPIES)]
         copied.append(("source-filter", self.source_filter(pick(clean, rng), 16000, number)))
-        copied += [("fargan", self.fargan(pick(clean, rng), 16000)) for _ in range(FARGAN_COPIES)]
         copies = [
             Crop(fitted(wave), kind, True, len(found) + place)
             for place, (kind, wave) in enumerate(copied)
         ]
         for _ in range(CODED_COPIES):
-            copies.append(self.coded(copies[rng.integers(len(copied))], rng))
-        copies += self.in_channels(channels, copies[: len(copied)], number, rng)
-        if number % CARGAN_EVERY == 0:
-            wave = self.cargan(pick(clean, rng), 16000)
-            copy = Crop(fitted(wave), "cargan", True, len(found) + len(copies))
-            copies += [copy, self.coded(copy, rng), in_channel(copy, rng)]
+            copy = copies[rng.integers(WORLD_COPIES + 1)]
+            codec = CODECS[rng.integers(len(CODECS))]
+            wave = self.condition(copy.wave, codec, rng)
+            copies.append(Crop(wave, f"{copy.kind} {codec}", True, None))
         return [crop._replace(wave=fitted(crop.wave)) for crop in found + copies]
-
-    def in_channels(
-        self, channels: list[np.ndarray], copies: list[Crop], number: int, rng: np.random.Generator
-    ) -> list[Crop]:
-        """Return copies of speech through other channels, and some of these copies through others,
-        so that a channel tells nothing about the class.
-        """
-        made = [
-            ("world", world(pick(channels, rng), rng)),
-            ("source-filter", self.source_filter(pick(channels, rng), 16000, number)),
-            ("fargan", self.fargan(pick(channels, rng), 16000)),
-        ]
-        found = [Crop(wave, f"{kind} channel", True, None) for kind, wave in made]
-        # The copies by WORLD are first, those by FARGAN last.
-        return [*found, in_channel(copies[0], rng), in_channel(copies[-1], rng)]
-
-    def coded(self, copy: Crop, rng: np.random.Generator) -> Crop:
-        """Return a copy through one of the codecs."""
-        codec = CODECS[rng.integers(len(CODECS))]
-        wave = self.condition(copy.wave, codec, rng)
-        return Crop(wave, f"{copy.kind} {codec}", True, None)
 
     def condition(self, wave: np.ndarray, codec: str, rng: np.random.Generator) -> np.ndarray:
         """Return the wave through a codec, sometimes with noise or another level before."""
         if rng.random() < NOISE_SHARE:
             wave = self.noise(wave, rng)
         return transmit(wave.astype(np.float32), codec, rng)
-
-
-def in_channel(copy: Crop, rng: np.random.Generator) -> Crop:
-    """Return a copy through another channel."""
-    return Crop(through_channel(copy.wave, rng), f"{copy.kind} channel", True, None)
 
 
 def fitted(wave: np.ndarray) -> np.ndarray:
@@ -203,72 +150,15 @@ def pooled(encoder: Campplus, crops: list[Crop]) -> tuple[np.ndarray, np.ndarray
     return statistics.numpy(), encoder.last_statistics(x, None).numpy()
 
 
-class Prepared(NamedTuple):
-    """The crops of an utterance, after the network.
-
-    Attributes:
-        inputs, last_inputs: see ``pooled``.
-        kinds, spoofed, before: of each crop, see ``Crop``; -1 stands for None.
-    """
-
-    inputs: np.ndarray
-    last_inputs: np.ndarray
-    kinds: list[str]
-    spoofed: list[bool]
-    before: list[int]
-
-
-class Preparer:
-    """Makes the crops of an utterance, and passes them through the network."""
-
-    def __init__(self, init: str, noises: str, fargan: str) -> None:
-        torch.set_num_threads(1)
-        self.encoder = spawn_encoder(load_checkpoint(init)).eval()
-        self.make = Maker(noises, fargan)
-
-    def __call__(self, utterance: tuple[str, int]) -> Prepared:
-        """Prepare the utterance with this path and number."""
-        made = self.make(*utterance)
-        return Prepared(
-            *pooled(self.encoder, made),
-            [crop.kind for crop in made],
-            [crop.spoofed for crop in made],
-            [-1 if crop.before is None else crop.before for crop in made],
-        )
-
-
-_workers: list[Any] = []
-
-
-def _start(make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    _workers.append(make(*arguments))
-
-
-def _work(given: Any) -> Any:
-    return _workers[0](given)
-
-
-def in_processes(
-    make: Callable[..., Any], arguments: tuple[Any, ...], tasks: list[Any], processes: int
-) -> Iterator[Any]:
-    """Return what ``make(*arguments)``, once in each process, returns for each task, in order."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start, (make, arguments)) as pool:
-        yield from pool.map(_work, tasks)
-
-
-def fit(
-    inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray, ridge: float = RIDGE
-) -> tuple[np.ndarray, float]:
+def fit(inputs: np.ndarray, spoofed: np.ndarray) -> tuple[np.ndarray, float]:
     """Return weight and bias of a classifier of inputs (crops, inputs), high for bona fide speech;
     both classes have the same weight.
     """
     centre = inputs.mean(axis=0)
     scale = inputs.std(axis=0) + 1e-5
     features = np.column_stack(((inputs - centre) / scale, np.ones(len(inputs))))
-    weight = np.array([WEIGHTS.get(kind.split()[0], 1.0) for kind in kinds.tolist()])
-    weight *= np.where(spoofed, 0.5 / weight[spoofed].sum(), 0.5 / weight[~spoofed].sum())
-    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=ridge)
+    weight = np.where(spoofed, 0.5 / spoofed.sum(), 0.5 / (~spoofed).sum())
+    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=RIDGE)
     slopes = solved[:-1] / scale
     return slopes, float(solved[-1] - slopes @ centre)
 
@@ -306,58 +196,41 @@ def training_parser(about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_copies(parser: argparse.ArgumentParser) -> None:
-    """Add the options about the copies."""
-    parser.add_argument("--fargan", required=True, help="fargan_demo, which fargan.sh builds")
-    parser.add_argument("--num-workers", type=int, default=2)
-
-
 def main() -> None:
     """Make the crops, fit the classifier, write the checkpoint."""
     parser = training_parser(__doc__)
     parser.add_argument("--init", default="campplus-zh-en")
-    add_copies(parser)
-    parser.add_argument("--utterances", type=int, default=520)
+    parser.add_argument("--utterances", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--statistics", help="keep what the classifier is fitted to, for left_out.py"
-    )
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.init)
     if checkpoint.specification.encoder_options.get("spoof_axis"):
         raise SasvError(f"{options.init}: has a spoof axis already; give the network without it")
     encoder = spawn_encoder(checkpoint).eval()
     table = load_utterances(options.table, options.where)
+    make = Maker(options.noises)
     rng = np.random.default_rng(options.seed)
     rows = rng.permutation(len(table))[: options.utterances].tolist()
-    tasks = [(table.path(row), row) for row in rows]
-    arguments = (options.init, options.noises, options.fargan)
     inputs: list[np.ndarray] = []
     last_inputs: list[np.ndarray] = []
-    kinds_found: list[str] = []
-    copies: list[bool] = []
     before: list[int] = []
-    of_utterance: list[int] = []
-    for done, made in enumerate(in_processes(Preparer, arguments, tasks, options.num_workers), 1):
-        inputs.append(made.inputs)
-        last_inputs.append(made.last_inputs)
-        before += [-1 if one < 0 else len(kinds_found) + one for one in made.before]
-        of_utterance += [done] * len(made.kinds)
-        kinds_found += made.kinds
-        copies += made.spoofed
+    crops: list[tuple[str, bool]] = []
+    for done, row in enumerate(rows, 1):
+        made = make(table.path(row), row)
+        for kept, found in zip((inputs, last_inputs), pooled(encoder, made)):
+            kept.append(found)
+        before += [-1 if crop.before is None else len(crops) + crop.before for crop in made]
+        crops += [(crop.kind, crop.spoofed) for crop in made]
         if done % 50 == 0:
             print(f"crops of {done}/{len(rows)} utterances", flush=True)
-    kinds = np.array(kinds_found)
-    spoofed = np.array(copies)
-    if options.statistics:
-        corpora = np.array(table.table.texts("corpus"))[np.array(rows)[np.array(of_utterance) - 1]]
-        given = {"kinds": kinds, "spoofed": spoofed, "corpora": corpora}
-        np.savez(options.statistics, inputs=np.concatenate(inputs), **given)
     statistics = np.concatenate(inputs).astype(np.float64)
-    checked = np.array(of_utterance) <= round(HELD_OUT * len(rows))
-    weight, bias = fit(statistics[~checked], kinds[~checked], spoofed[~checked])
+    kinds = np.array([kind for kind, _ in crops])
+    spoofed = np.array([copy for _, copy in crops])
+    of_utterance = np.repeat(np.arange(len(rows)), len(crops) // len(rows))
+    checked = of_utterance < round(HELD_OUT * len(rows))
+    weight, bias = fit(statistics[~checked], spoofed[~checked])
     check(statistics[checked] @ weight + bias, kinds[checked], spoofed[checked])
-    weight, bias = fit(statistics, kinds, spoofed)
+    weight, bias = fit(statistics, spoofed)
     checkpoint.encoder |= refitted(encoder, np.concatenate(last_inputs), np.array(before))
     training = checkpoint.specification.training
     training["spoof_axis"] = (

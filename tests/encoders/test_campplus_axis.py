@@ -18,6 +18,7 @@ SMALL = ENCODERS.get("campplus").presets["test"]
 PLAIN = built_encoder("campplus")
 AXIS = {"spoof_axis": True}
 INNER = {"spoof_axis": True, "inner_axis": True}
+HEADS = INNER | {"axis_heads": 2}
 
 
 def axis_encoder(options):
@@ -43,7 +44,16 @@ def test_spoof_axis_is_zero_for_bona_fide_speech_and_lowers_cosines_of_spoofs():
     assert float(cosine) == pytest.approx(1 / np.sqrt(5))
 
 
-@pytest.mark.parametrize("options", [AXIS, INNER, INNER | {"frozen_blocks": 2}])
+def test_the_evidence_of_several_heads_is_added():
+    axis = SpoofAxis(2, heads=3).requires_grad_(False)
+    axis.weight.copy_(torch.tensor([3.0, 0.0, 0.0, 2.0, -9.0, 0.0]))
+    axis.bias.copy_(torch.tensor([-1.0, 0.5, 0.0]))
+    found = axis(torch.tensor([[2.0, 0.0], [0.0, 4.0], [-1.0, 0.0]]))
+    # relu(3 - 1) + relu(0.5) + relu(-9) = 2.5 times the length 2; relu(-1) + 2.5 + 0; 0 + 0.5 + 9
+    assert found[:, -1].tolist() == [5.0, 10.0, 9.5]
+
+
+@pytest.mark.parametrize("options", [AXIS, INNER, HEADS, INNER | {"frozen_blocks": 2}])
 def test_batched_is_single_with_the_axis(voice, options):
     axis = axis_encoder(options)
     assert axis.dimension == PLAIN.dimension + 1
@@ -93,7 +103,7 @@ def test_evidence_that_is_a_small_sum_of_large_terms_is_exact():
     assert axis.train()(torch.tensor([[1.0, 0.0]]), inner[None]).dtype == torch.float32
 
 
-@pytest.mark.parametrize("options", [AXIS, INNER])
+@pytest.mark.parametrize("options", [AXIS, INNER, HEADS])
 def test_the_axis_is_saved_and_is_the_same_in_inference(options, tmp_path):
     encoder = axis_encoder(options)
     checkpoint = Checkpoint(Specification(**encoder.description()), encoder.state_dict())
@@ -116,18 +126,21 @@ def test_the_axis_is_saved_and_is_the_same_in_inference(options, tmp_path):
 def test_an_inner_axis_needs_an_axis_and_a_block_that_is_not_frozen():
     with pytest.raises(SasvError, match="set spoof_axis as well"):
         make_encoder("campplus", SMALL | {"inner_axis": True})
+    with pytest.raises(SasvError, match="axis_heads are those of a spoof_axis"):
+        make_encoder("campplus", SMALL | {"axis_heads": 2})
     with pytest.raises(SasvError, match="frozen_blocks can be at most 2"):
         make_encoder("campplus", SMALL | INNER | {"frozen_blocks": 3})
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_an_exported_inner_axis_is_that_of_the_encoder():
+@pytest.mark.parametrize("options", [INNER, HEADS])
+def test_an_exported_inner_axis_is_that_of_the_encoder(options):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     from sasv.core.onnx import new_session
     from sasv.export.graph import Graph, to_onnx
 
-    encoder = axis_encoder(INNER)
+    encoder = axis_encoder(options)
     session = new_session(to_onnx(Graph(encoder, None)).SerializeToString(), threads=1)
     for lengths in ([16000], [30000, 7000]):
         waves = torch.randn(len(lengths), max(lengths)) * 0.1

@@ -46,6 +46,8 @@ class CampplusOptions(EncoderOptions):
             a spoof (see SpoofAxis).
         inner_axis: whether that evidence is computed from the mean and the standard deviation over
             time of the input of the last dense block, and not from the embedding.
+        axis_heads: number of linear spoof heads whose evidence is added, each for other kinds of
+            spoofs.
         frozen_blocks: number of dense blocks that are not trained, counted from the first; the
             layers below them are not trained either.
     """
@@ -58,6 +60,7 @@ class CampplusOptions(EncoderOptions):
     variance_epsilon: Annotated[float, Range(0, 1)] = 1e-12
     spoof_axis: bool = False
     inner_axis: bool = False
+    axis_heads: Annotated[int, Range(1, 16)] = 1
     frozen_blocks: Annotated[int, Range(0, len(DILATIONS))] = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class CampplusOptions(EncoderOptions):
             raise SasvError(f"bottleneck ({self.bottleneck}) must be even")
         if self.inner_axis and not self.spoof_axis:
             raise SasvError("inner_axis is a kind of spoof_axis; set spoof_axis as well")
+        if self.axis_heads > 1 and not self.spoof_axis:
+            raise SasvError("axis_heads are those of a spoof_axis; set spoof_axis as well")
         if self.inner_axis and self.frozen_blocks == len(DILATIONS):
             raise SasvError(
                 "inner_axis reads the input of the last dense block, so frozen_blocks can be at "
@@ -246,7 +251,8 @@ class Campplus(Encoder):
         self.xvector = nn.ModuleDict(parts)
         self.spoof_axis: SpoofAxis | None = None
         if o.spoof_axis:
-            self.spoof_axis = SpoofAxis(2 * block_inputs if o.inner_axis else o.embedding)
+            inputs = 2 * block_inputs if o.inner_axis else o.embedding
+            self.spoof_axis = SpoofAxis(inputs, o.axis_heads)
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)

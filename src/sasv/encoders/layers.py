@@ -127,12 +127,16 @@ class SpoofAxis(nn.Module):
 
     Args:
         inputs: number of inputs of the head: the dimension of the embedding, or that of ``inner``.
+        heads: number of spoof heads, each for other kinds of spoofs; their evidence is added.
     """
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, heads: int = 1) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(inputs), std=inputs**-0.5))
-        self.bias = nn.Parameter(torch.zeros(()))
+        # The weights of the heads are in one vector, which files with 8-bit weights keep exact. One
+        # head has a bias without a dimension, as in the checkpoints of older versions.
+        weight = torch.empty(heads * inputs)
+        self.weight = nn.Parameter(nn.init.normal_(weight, std=inputs**-0.5))
+        self.bias = nn.Parameter(torch.zeros(() if heads == 1 else heads))
 
     def forward(self, embeddings: Tensor, inner: Tensor | None = None) -> Tensor:
         """Return embeddings (batch, dimension + 1) for embeddings (batch, dimension).
@@ -144,5 +148,7 @@ class SpoofAxis(nn.Module):
         length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True).clamp(min=1e-9)
         read = embeddings / length if inner is None else inner
         read = precise(read, self.training)
-        evidence = (read @ self.weight[:, None].to(read) + self.bias.to(read)).to(length)
-        return torch.cat((embeddings, length * torch.relu(evidence)), dim=1)
+        weight = self.weight.reshape(-1, read.shape[1]).to(read)
+        evidence = (read @ weight.T + self.bias.to(read)).to(length)
+        found = torch.relu(evidence).sum(dim=1, keepdim=True)
+        return torch.cat((embeddings, length * found), dim=1)
