@@ -18,16 +18,12 @@ import torch
 
 from channels import through_channel
 from sasv.audio import read_audio
-from sasv.audio.codecs import transmit
-from sasv.batches.augment import Augmenter
-from sasv.calibration.backend import logistic_regression
 from sasv.checkpoints import load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.core.errors import SasvError
 from sasv.encoders.campplus import Campplus
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
-from spoof_axis import CODECS, NOISE_SHARE, SAMPLES, fitted, pick, pooled, training_parser
-from spoof_axis import Crop as AxisCrop
+from spoof_axis import CODECS, SAMPLES, Crop, Maker, fit, fitted, pick, pooled, training_parser
 
 PLAIN_CONDITIONS = 2
 """Crops with noise or another level, and no codec."""
@@ -56,14 +52,14 @@ offset were chosen on corpora that were left out, the slope on development trial
 CHECKED_OFFSETS = (OFFSET, -2.0, -2.5, -3.0)
 
 
-class Maker:
+class HeadMaker(Maker):
     """Makes the crops of an utterance."""
 
     def __init__(self, noises: str, fargan: str) -> None:
-        self.noise = Augmenter(noises, "", snr_offset=10.0, level_range=10.0)
+        super().__init__(noises)
         self.fargan = make_vocoder("fargan", fargan)
 
-    def __call__(self, path: str, number: int) -> list[AxisCrop]:
+    def __call__(self, path: str, number: int) -> list[Crop]:
         """Return the crops of the utterance with this number."""
         rng = np.random.default_rng([number, 57])
         places = (rng.uniform(0, 0.4), rng.uniform(0.6, 1))
@@ -84,29 +80,17 @@ class Maker:
             found.append((f"copy {codec}", self.condition(pick(copies, rng), codec, rng)))
         found.append(("copy channel", through_channel(pick(copies, rng), rng)))
         return [
-            AxisCrop(fitted(wave), kind, place >= bona_fide, None)
+            Crop(fitted(wave), kind, place >= bona_fide, None)
             for place, (kind, wave) in enumerate(found)
         ]
 
-    def condition(self, wave: np.ndarray, codec: str, rng: np.random.Generator) -> np.ndarray:
-        """Return the wave through a codec, sometimes with noise or another level before."""
-        if rng.random() < NOISE_SHARE:
-            wave = self.noise(wave, rng)
-        return transmit(wave.astype(np.float32), codec, rng)
 
-
-def fit(inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return weight and bias of a classifier of inputs (crops, inputs), high for bona fide speech;
-    both classes have the same weight.
-    """
-    centre = inputs.mean(axis=0)
-    scale = inputs.std(axis=0) + 1e-5
-    features = np.column_stack(((inputs - centre) / scale, np.ones(len(inputs))))
+def fit_head(
+    inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Return weight and bias of the classifier of inputs (crops, inputs)."""
     weight = np.array([WEIGHTS.get(kind, 1.0) for kind in kinds.tolist()])
-    weight *= np.where(spoofed, 0.5 / weight[spoofed].sum(), 0.5 / weight[~spoofed].sum())
-    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=RIDGE)
-    slopes = solved[:-1] / scale
-    return slopes, float(solved[-1] - slopes @ centre)
+    return fit(inputs, spoofed, weight, RIDGE)
 
 
 def check(inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray, corpora: np.ndarray) -> None:
@@ -115,7 +99,7 @@ def check(inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray, corpora: n
     scores = np.empty(len(inputs))
     for name in names:
         left = corpora == name
-        weight, bias = fit(inputs[~left], kinds[~left], spoofed[~left])
+        weight, bias = fit_head(inputs[~left], kinds[~left], spoofed[~left])
         scores[left] = inputs[left] @ weight + bias
     for offset in CHECKED_OFFSETS:
         print(f"percentage of crops beyond {offset:g}: mean, " + ", ".join(names))
@@ -140,7 +124,7 @@ def main() -> None:
     assert isinstance(encoder, Campplus)
     table = load_utterances(options.table, options.where)
     names = table.table.texts("corpus")
-    make = Maker(options.noises, options.fargan)
+    make = HeadMaker(options.noises, options.fargan)
     rng = np.random.default_rng(options.seed)
     rows = rng.permutation(len(table))[: options.utterances].tolist()
     inputs: list[np.ndarray] = []
@@ -154,7 +138,7 @@ def main() -> None:
     statistics = np.concatenate(inputs).astype(np.float64)
     kinds, spoofed, corpora = (np.array(values) for values in zip(*crops))
     check(statistics, kinds, spoofed, corpora)
-    weight, bias = fit(statistics, kinds, spoofed)
+    weight, bias = fit_head(statistics, kinds, spoofed)
     axis = checkpoint.encoder
     heads = axis["spoof_axis.bias"].numel() + 1
     checkpoint.specification.encoder_options["axis_heads"] = heads

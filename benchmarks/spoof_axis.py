@@ -150,15 +150,22 @@ def pooled(encoder: Campplus, crops: list[Crop]) -> tuple[np.ndarray, np.ndarray
     return statistics.numpy(), encoder.last_statistics(x, None).numpy()
 
 
-def fit(inputs: np.ndarray, spoofed: np.ndarray) -> tuple[np.ndarray, float]:
+def fit(
+    inputs: np.ndarray,
+    spoofed: np.ndarray,
+    weight: np.ndarray | None = None,
+    ridge: float = RIDGE,
+) -> tuple[np.ndarray, float]:
     """Return weight and bias of a classifier of inputs (crops, inputs), high for bona fide speech;
-    both classes have the same weight.
+    both classes have the same weight, and ``weight`` is that of a crop within its class.
     """
     centre = inputs.mean(axis=0)
     scale = inputs.std(axis=0) + 1e-5
     features = np.column_stack(((inputs - centre) / scale, np.ones(len(inputs))))
-    weight = np.where(spoofed, 0.5 / spoofed.sum(), 0.5 / (~spoofed).sum())
-    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=RIDGE)
+    if weight is None:
+        weight = np.ones(len(inputs))
+    weight = weight * np.where(spoofed, 0.5 / weight[spoofed].sum(), 0.5 / weight[~spoofed].sum())
+    solved = logistic_regression(features, (~spoofed).astype(float), weight, ridge_weight=ridge)
     slopes = solved[:-1] / scale
     return slopes, float(solved[-1] - slopes @ centre)
 

@@ -258,8 +258,8 @@ def run(server: Server, bound: socket.socket, connections: int) -> None:
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving at %s://%s:%s", scheme, shown, port)
-    gc.collect()
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
     gc.freeze()  # what exists now stays, so that it need not be searched for garbage again
     server.run(sockets=[bound])
     logger.info("stopped")
