@@ -107,8 +107,8 @@ def fit_head(
 def choose_offset(
     vocoder: str, inputs: np.ndarray, kinds: np.ndarray, spoofed: np.ndarray, corpora: np.ndarray
 ) -> float:
-    """Return the offset of the head for a vocoder, by classifiers fitted to all corpora but one; and
-    print how much of the speech of the corpus that was left out is beyond it.
+    """Return the offset of the head for a vocoder, by classifiers fitted to all corpora but one.
+    Print how much of the speech of the corpus that was left out is beyond it.
     """
     names = np.unique(corpora).tolist()
     scores = np.empty(len(inputs))
