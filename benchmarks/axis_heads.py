@@ -26,6 +26,7 @@ from channels import through_channel
 from sasv.audio import read_audio
 from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.core.errors import SasvError
+from sasv.core.files import atomic_path
 from sasv.encoders.campplus import Campplus
 from sasv.tables import load_utterances
 from sasv.vocoders import make_vocoder
@@ -60,7 +61,6 @@ class HeadMaker(Maker):
         self.fargan = make_vocoder("fargan", fargan)
         self.cargan = make_vocoder("cargan")
         self.cache = Path(cache)
-        self.cache.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, path: str, number: int) -> list[Crop]:
         """Return the crops of the utterance with this number."""
@@ -91,7 +91,8 @@ class HeadMaker(Maker):
         """
         path = self.cache / f"{number}.npy"
         if not path.exists():
-            np.save(path, fitted(self.cargan(wave, 16000, number)))
+            with atomic_path(path) as temporary:
+                np.save(temporary, fitted(self.cargan(wave, 16000, number)))
         return np.asarray(np.load(path))
 
 

@@ -26,6 +26,7 @@ from sasv.audio.codecs import transmit
 from sasv.batches.augment import Augmenter
 from sasv.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, spawn_encoder
 from sasv.core.errors import SasvError
+from sasv.core.files import atomic_path
 from sasv.encoders import make_encoder
 from sasv.encoders.campplus import Campplus
 from sasv.tables import load_utterances
@@ -152,14 +153,12 @@ def make_chunk(teacher: Campplus, make: CropMaker, number: int) -> Chunk:
 
 def load_chunks(teacher: Campplus, make: CropMaker, folder: Path, crops: int) -> list[Chunk]:
     """Return chunks of at least this many crops; those that the folder lacks are made first."""
-    folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number in range(-(-crops // CHUNK)):
         path = folder / f"{number}.pt"
         if not path.exists():
-            part = path.with_suffix(".part")
-            torch.save(make_chunk(teacher, make, number)._asdict(), part)
-            part.rename(path)
+            with atomic_path(path) as temporary:
+                torch.save(make_chunk(teacher, make, number)._asdict(), temporary)
             if number % 10 == 9:
                 print(f"{(number + 1) * CHUNK} of {crops} crops", flush=True)
         found.append(Chunk(**torch.load(path, weights_only=True)))
