@@ -21,6 +21,7 @@ in a process of its own.
 """
 
 import argparse
+import copy
 import logging
 import multiprocessing
 import re
@@ -46,6 +47,7 @@ from sasv.embeddings.extract import plan_batches
 from sasv.embeddings.model import Model, load_model
 from sasv.encoders import make_encoder
 from sasv.encoders.base import lengths_tensor
+from sasv.parallel.devices import computes_bfloat16
 
 RATE = 16000
 THEIR_BATCH = 8
@@ -188,14 +190,25 @@ def medians(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, f
 
 
 def our_calls(model: Model, waves: Sequence[np.ndarray]) -> dict[str, Callable[[], object]]:
-    """Return one pass over all waveforms, one by one and in batches of similar lengths."""
+    """Return one pass over all waveforms, one by one and in batches of similar lengths; also in
+    bfloat16 if this processor computes it.
+    """
     batches = plan_batches(np.array([len(wave) / RATE for wave in waves]), OUR_BATCH_SECONDS)
-    return {
-        "sasv, one by one": lambda: [model.embed(wave) for wave in waves],
-        "sasv, in batches": lambda: [
-            model.embed_many([waves[row] for row in batch]) for batch in batches
-        ],
-    }
+
+    def calls(model: Model, name: str) -> dict[str, Callable[[], object]]:
+        return {
+            f"{name}, one by one": lambda: [model.embed(wave) for wave in waves],
+            f"{name}, in batches": lambda: [
+                model.embed_many([waves[row] for row in batch]) for batch in batches
+            ],
+        }
+
+    found = calls(model, "sasv")
+    if computes_bfloat16(model.device):
+        faster = copy.copy(model)
+        faster.precision = "bfloat16"
+        found |= calls(faster, "sasv bfloat16")
+    return found
 
 
 def their_calls(peer: Peer, waves: Sequence[np.ndarray]) -> dict[str, Callable[[], object]]:
@@ -288,7 +301,7 @@ def report(times: dict[str, float], seconds: float) -> None:
             for other in times
             if name.startswith("sasv") and other.startswith("original")
         ]
-        print(f"  {name:22} {seconds / taken:7.1f} x real time   {', '.join(ratios)}")
+        print(f"  {name:25} {seconds / taken:7.1f} x real time   {', '.join(ratios)}")
 
 
 def main(words: Sequence[str] | None = None) -> None:

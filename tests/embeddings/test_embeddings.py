@@ -1,5 +1,6 @@
 """Models and extraction: single files, many files, shards, resuming, failures, and scoring."""
 
+import json
 import shutil
 
 import numpy as np
@@ -15,7 +16,7 @@ from sasv.core.errors import AudioError, SasvError, TableError
 from sasv.decision import SpeechLimits
 from sasv.embeddings import extract as extraction
 from sasv.embeddings.extract import Embeddings, plan_batches
-from sasv.scores import enrolment_vectors, score_trials
+from sasv.scores import enrolment_vectors, score_trials, unit
 from sasv.tables import load_scores, load_utterances
 
 
@@ -144,6 +145,41 @@ def test_another_model_does_not_reuse_embeddings(model, corpus, trained, tmp_pat
     assert "already complete" in capsys.readouterr().err
     run(model, corpus, tmp_path / "x", where="split=dev")
     assert "already complete" not in capsys.readouterr().err
+
+
+def test_embeddings_of_another_precision_are_not_reused(model, corpus, tmp_path):
+    out = tmp_path / "x"
+    exact = run(model, corpus, out)
+    fast = run(model, corpus, out, precision="bfloat16")
+    assert Embeddings.load(out).precision == fast.precision == "bfloat16"
+    assert json.loads((out / "embeddings.json").read_text())["precision"] == "bfloat16"
+    assert np.abs(fast.vectors - exact.vectors).max() > 1e-5
+    products = (unit(fast.vectors) * unit(exact.vectors)).sum(1)
+    assert products.min() > 0.999
+    again = run(model, corpus, out)
+    assert again.precision == "float32"
+    np.testing.assert_array_equal(again.vectors, exact.vectors)
+
+
+def test_evaluation_names_its_precision(model, corpus, tmp_path):
+    run(model, corpus, tmp_path / "fast", precision="bfloat16")
+    fast = str(tmp_path / "fast")
+    cohort = {"model": model, "cohort": str(corpus / "utterances.tsv"), "plot": False}
+    with pytest.raises(SasvError, match="were computed in bfloat16.*give --precision bfloat16"):
+        evaluate(options(corpus, tmp_path / "y", embeddings=fast, **cohort))
+    result = evaluate(options(corpus, tmp_path / "y", embeddings=fast, plot=False))
+    assert result["precision"] == "bfloat16"
+    result = evaluate(options(corpus, tmp_path / "z", model=model, plot=False))
+    assert json.loads((tmp_path / "z" / "metrics.json").read_text())["precision"] == "float32"
+    assert result["precision"] == "float32"
+
+
+def test_bfloat16_is_warned_of_where_it_is_slower(model, monkeypatch, caplog):
+    for able in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able})
+        caplog.clear()
+        load_model(model, "cpu", precision="bfloat16")
+        assert ("float32, the default, would be faster" in caplog.text) == (not able)
 
 
 @pytest.fixture

@@ -192,3 +192,18 @@ def test_embeddings_are_unchanged_after_preparation_for_inference(encoder):
             with torch.inference_mode():
                 found = own(waves, lengths)
             assert (found - expected).norm() / expected.norm() < 1e-5
+
+
+def test_embeddings_in_bfloat16_are_close(encoder):
+    """As ``Model`` computes them with the precision bfloat16, alone and in a batch."""
+    own = built_encoder(encoder.name)
+    prepare_for_inference(own)
+    least = encoder.min_samples
+    waves = torch.randn(3, 5 * least) * 0.1
+    for lengths in (None, lengths_tensor([5 * least, 2 * least, least])):
+        with torch.inference_mode():
+            expected = own(waves, lengths)
+            with torch.autocast("cpu", torch.bfloat16):
+                found = own(waves, lengths)
+        assert torch.isfinite(found).all()
+        assert torch.cosine_similarity(found.float(), expected).min() > 0.99

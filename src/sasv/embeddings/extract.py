@@ -46,6 +46,7 @@ RECORD: dict[str, type | tuple[type, ...]] = {
     "crop_seconds": (int, float),
     "max_pause": (int, float, type(None)),
     "model": str,
+    "precision": str,
 }
 """Fields of embeddings.json; earlier versions wrote fewer."""
 
@@ -60,6 +61,7 @@ class Embeddings:
         failures: utterance -> reason why it has no embedding.
         extraction: how the embeddings were made: crops, length of a crop, pauses.
         model: fingerprint of the model that made them; empty if it was not recorded.
+        precision: arithmetic of the encoder, float32 or bfloat16.
     """
 
     vectors: np.ndarray
@@ -67,6 +69,7 @@ class Embeddings:
     failures: dict[str, str]
     extraction: Extraction = field(default_factory=Extraction)
     model: str = ""
+    precision: str = "float32"
 
     def save(
         self,
@@ -110,6 +113,7 @@ class Embeddings:
             "crop_seconds": self.extraction.crop_seconds,
             "max_pause": self.extraction.max_pause,
             "model": self.model,
+            "precision": self.precision,
         }
         write_json(folder / "embeddings.json", about)
 
@@ -142,7 +146,12 @@ class Embeddings:
             name: about[name] for name in ("crops", "crop_seconds", "max_pause") if name in about
         }
         return cls(
-            vectors, index.texts("utterance"), failures, Extraction(**known), about.get("model", "")
+            vectors,
+            index.texts("utterance"),
+            failures,
+            Extraction(**known),
+            about.get("model", ""),
+            about.get("precision", "float32"),
         )
 
 
@@ -369,6 +378,9 @@ def _settings(model: Model) -> str:
         f"{specification.sample_rate} {specification.min_samples}",
         f"{made.max_seconds} {made.max_pause} {made.channel}",
         f"{made.crops} {made.crop_seconds}" if made.crops else "",
+        # Only a precision that is not the default is part of the digest, so that the embeddings of
+        # earlier versions remain valid.
+        *([model.precision] if model.precision != "float32" else []),
     )
 
 
@@ -455,4 +467,5 @@ def _collect(
     )
     names = utterances.ids
     failed = {names[row]: failures[row] for row in sorted(failures)}
-    return Embeddings(stacked, [names[row] for row in rows], failed, model.extraction)
+    kept = [names[row] for row in rows]
+    return Embeddings(stacked, kept, failed, model.extraction, precision=model.precision)

@@ -43,7 +43,8 @@ def mirrored(x: Tensor, mask: Tensor | None, width: int) -> Tensor:
     steps = torch.arange(1, width + 1, device=x.device)
     source = (last - steps).clamp(min=0).expand(-1, x.shape[1], -1)
     target = (last + steps + width).expand(-1, x.shape[1], -1)
-    return padded.scatter(2, target, torch.gather(x, 2, source))
+    # Autocast pads in float32, whatever the type of x.
+    return padded.scatter(2, target, torch.gather(x, 2, source).to(padded.dtype))
 
 
 def convolve_mirrored(layer: nn.Conv1d, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -49,13 +49,17 @@ class AppliedNorm(nn.BatchNorm2d):
 
 
 class Pointwise(nn.Conv1d):
-    """Convolution of width one over (batch, channels, frames), computed as a matrix product.
+    """Convolution of width one over (batch, channels, frames), computed as one matrix product.
 
     With a thousand channels, the product takes two thirds of the time of the convolution.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
+        # All frames of the batch are rows of one matrix, because PyTorch multiplies batches of
+        # matrices in bfloat16 slowly.
+        rows = x.transpose(1, 2).flatten(0, 1)
+        product = F.linear(rows, self.weight.squeeze(2), self.bias)
+        return product.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
 def prepare_for_inference(encoder: Encoder) -> None:

@@ -3,11 +3,18 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
 from sasv.core.errors import SasvError
 from sasv.parallel.environment import launcher
+
+Precision = Literal["float32", "bfloat16"]
+"""Arithmetic of an encoder: exact, or products and convolutions in bfloat16 (autocast)."""
+
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names under which PyTorch lists the instructions for bfloat16 of a processor."""
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -42,6 +49,18 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
             "from cuda:0"
         )
     return torch.device("cuda", index)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bfloat16; without them, it is slower than
+    float32.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities()
+        return any(abilities.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
+    return True
 
 
 @contextlib.contextmanager
