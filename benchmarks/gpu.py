@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import numpy as np
@@ -37,7 +37,7 @@ from sasv.embeddings.extract import plan_batches
 from sasv.embeddings.model import Model
 from sasv.encoders import make_encoder, preset
 from sasv.encoders.cost import gflop
-from sasv.parallel.devices import arithmetic
+from sasv.parallel.devices import Precision, arithmetic
 from sasv.parallel.processes import Processes
 from sasv.tables import Table
 from sasv.training.build import build_engine, build_trainer
@@ -342,17 +342,20 @@ def embeddings(run: Run) -> None:
         encoder = make_encoder(name, run.encoder_options(name))
         specification = Specification(**encoder.description())
         model = Model(Checkpoint(specification, encoder.state_dict()), run.device)
-        alone = run.median(lambda model=model: model.embed(four))
-        single = run.median(lambda model=model: [model.embed(wave) for wave in waves[:50]], 3)
-        single *= float(sum(seconds) / sum(seconds[:50]))
-        together = run.median(
-            lambda model=model: [model.embed_many([waves[row] for row in b]) for b in batches], 3
-        )
-        print(
-            f"  {name:14} 4 s in {1e3 * alone:6.2f} ms; x real time: one by one "
-            f"{sum(seconds) / single:,.0f}, in batches {sum(seconds) / together:,.0f}",
-            flush=True,
-        )
+        for precision in get_args(Precision):
+            model.precision = precision
+            alone = run.median(lambda model=model: model.embed(four))
+            single = run.median(lambda model=model: [model.embed(wave) for wave in waves[:50]], 3)
+            single *= float(sum(seconds) / sum(seconds[:50]))
+            together = run.median(
+                lambda model=model: [model.embed_many([waves[row] for row in b]) for b in batches],
+                3,
+            )
+            print(
+                f"  {name:14} {precision:8} 4 s in {1e3 * alone:6.2f} ms; x real time: one by one "
+                f"{sum(seconds) / single:,.0f}, in batches {sum(seconds) / together:,.0f}",
+                flush=True,
+            )
 
 
 def scores(run: Run) -> None:
