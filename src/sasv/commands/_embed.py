@@ -50,7 +50,7 @@ class EmbedOptions(Options):
         shard: part of the work to do, as ``i/n``; by default the rank that torchrun gives.
         device: cpu, cuda, or auto.
         precision: arithmetic of the encoder: float32, or bfloat16, which is up to twice as fast on
-            devices with instructions for it and changes scores by about 0.001.
+            devices with instructions for it and changes most scores by about 0.001.
         launcher: where the work is done: in this process, or as jobs of SLURM or Ray.
         shards: number of parts into which slurm or ray divide the work.
         launcher_options: options of sbatch for each part (--launcher-options.partition NAME), and

@@ -88,7 +88,7 @@ class EvaluateOptions(Options):
         plot: write scores.png (needs sasv[plots]).
         device: cpu, cuda, or auto.
         precision: arithmetic of the encoder: float32, or bfloat16, which is up to twice as fast on
-            devices with instructions for it and changes scores by about 0.001.
+            devices with instructions for it and changes most scores by about 0.001.
     """
 
     utterances: str

@@ -202,7 +202,7 @@ def load_model(
         extraction: how utterances become embeddings; by default, as the specification says for its
             scores (usually whole utterances).
         precision: float32, or bfloat16, which is faster on devices with instructions for it and
-            changes scores by about 0.001.
+            changes most scores by about 0.001.
 
     Raises:
         CheckpointError: see load_checkpoint.
