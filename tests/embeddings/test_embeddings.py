@@ -180,6 +180,10 @@ def test_bfloat16_is_warned_of_where_it_is_slower(model, monkeypatch, caplog):
         caplog.clear()
         load_model(model, "cpu", precision="bfloat16")
         assert ("float32, the default, would be faster" in caplog.text) == (not able)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    caplog.clear()
+    load_model(model, "cpu", precision="bfloat16")
+    assert not caplog.text
 
 
 @pytest.fixture

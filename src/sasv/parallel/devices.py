@@ -53,11 +53,12 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 def computes_bfloat16(device: torch.device) -> bool:
     """Return whether a device has instructions for bfloat16; without them, it is slower than
-    float32.
+    float32. Where this cannot be found out, the answer is yes.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
+    # Older versions of PyTorch do not list the abilities of a processor.
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         abilities = torch.cpu.get_capabilities()
         return any(abilities.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
     return True
