@@ -161,7 +161,7 @@ def test_embeddings_of_another_precision_are_not_reused(model, corpus, tmp_path)
     np.testing.assert_array_equal(again.vectors, exact.vectors)
 
 
-def test_evaluation_names_its_precision(model, corpus, tmp_path):
+def test_evaluation_names_its_precision(model, corpus, tmp_path, capsys):
     run(model, corpus, tmp_path / "fast", precision="bfloat16")
     fast = str(tmp_path / "fast")
     cohort = {"model": model, "cohort": str(corpus / "utterances.tsv"), "plot": False}
@@ -169,6 +169,7 @@ def test_evaluation_names_its_precision(model, corpus, tmp_path):
         evaluate(options(corpus, tmp_path / "y", embeddings=fast, **cohort))
     result = evaluate(options(corpus, tmp_path / "y", embeddings=fast, plot=False))
     assert result["precision"] == "bfloat16"
+    assert "scores.tsv, computed in bfloat16" in capsys.readouterr().err
     result = evaluate(options(corpus, tmp_path / "z", model=model, plot=False))
     assert json.loads((tmp_path / "z" / "metrics.json").read_text())["precision"] == "float32"
     assert result["precision"] == "float32"

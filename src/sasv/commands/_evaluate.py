@@ -224,7 +224,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             plot_scores(scores.values, scores.labels, out / "scores.png", result)
         except MissingExtra as error:
             logger.warning(str(error))
-    logger.info(f"scores: {path}")
+    faster = embeddings.precision != "float32"
+    logger.info(f"scores: {path}" + (f", computed in {embeddings.precision}" if faster else ""))
     return result
 
 
