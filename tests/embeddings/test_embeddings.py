@@ -161,12 +161,26 @@ def test_embeddings_of_another_precision_are_not_reused(model, corpus, tmp_path)
     np.testing.assert_array_equal(again.vectors, exact.vectors)
 
 
+@pytest.mark.parametrize(
+    "made, given, remedy",
+    [
+        ({"precision": "bfloat16"}, {}, "give --precision bfloat16"),
+        ({"crops": 2}, {}, "give --crops 2"),
+        ({"crops": 2}, {"crops": 2, "crop_seconds": 2.0}, "give --crop-seconds 4.0"),
+        ({}, {"max_pause": 0.5}, "leave out --max-pause"),
+        ({}, {"model": "default"}, "give the model that made them"),
+    ],
+)
+def test_a_cohort_is_embedded_as_the_utterances_were(model, corpus, tmp_path, made, given, remedy):
+    run(model, corpus, tmp_path / "x", **made)
+    cohort = {"model": model, "cohort": str(corpus / "utterances.tsv"), "plot": False} | given
+    with pytest.raises(SasvError, match=f"x: these embeddings .*cohort.*; {remedy}"):
+        evaluate(options(corpus, tmp_path / "y", embeddings=str(tmp_path / "x"), **cohort))
+
+
 def test_evaluation_names_its_precision(model, corpus, tmp_path, capsys):
     run(model, corpus, tmp_path / "fast", precision="bfloat16")
     fast = str(tmp_path / "fast")
-    cohort = {"model": model, "cohort": str(corpus / "utterances.tsv"), "plot": False}
-    with pytest.raises(SasvError, match="were computed in bfloat16.*give --precision bfloat16"):
-        evaluate(options(corpus, tmp_path / "y", embeddings=fast, **cohort))
     result = evaluate(options(corpus, tmp_path / "y", embeddings=fast, plot=False))
     assert result["precision"] == "bfloat16"
     assert "scores.tsv, computed in bfloat16" in capsys.readouterr().err

@@ -172,7 +172,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             )
         if options.cohort and options.trials:
             assert model is not None
-            check_precision(options, embeddings)
+            check_cohort(options, model, embeddings)
             cohort = embed_cohort(
                 model,
                 options.cohort,
@@ -224,8 +224,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
             plot_scores(scores.values, scores.labels, out / "scores.png", result)
         except MissingExtra as error:
             logger.warning(str(error))
-    faster = embeddings.precision != "float32"
-    logger.info(f"scores: {path}" + (f", computed in {embeddings.precision}" if faster else ""))
+    precision = "" if embeddings.precision == "float32" else f", computed in {embeddings.precision}"
+    logger.info(f"scores: {path}{precision}")
     return result
 
 
@@ -248,13 +248,28 @@ def check_together(options: EvaluateOptions) -> None:
         )
 
 
-def check_precision(options: EvaluateOptions, embeddings: Embeddings) -> None:
-    """Check that the cohort is embedded as the utterances were. Raises SasvError if not."""
-    if options.precision != embeddings.precision:
+def check_cohort(options: EvaluateOptions, model: Model, embeddings: Embeddings) -> None:
+    """Check that the cohort will be embedded as the utterances were. Raises SasvError if not."""
+    if embeddings.model not in ("", model.fingerprint):
         raise SasvError(
-            f"{options.embeddings}: these embeddings were computed in {embeddings.precision}, but "
-            f"the cohort would be in {options.precision}; give --precision {embeddings.precision}"
+            f"{options.embeddings}: these embeddings are not those of {model.name}, which would "
+            "embed the cohort; give the model that made them"
         )
+    made, given = embeddings.extraction, model.extraction
+    settings: list[tuple[str, object, object]] = [
+        ("precision", embeddings.precision, model.precision),
+        ("crops", made.crops, given.crops),
+        ("max-pause", made.max_pause, given.max_pause),
+    ]
+    if made.crops:
+        settings.append(("crop-seconds", made.crop_seconds, given.crop_seconds))
+    for name, there, here in settings:
+        if there != here:
+            remedy = f"leave out --{name}" if there is None else f"give --{name} {there}"
+            raise SasvError(
+                f"{options.embeddings}: these embeddings were computed with the {name} {there}, "
+                f"but the cohort would be with {here}; {remedy}"
+            )
 
 
 def depends_on_bandwidth(spoofing: Spoofing | None) -> bool:

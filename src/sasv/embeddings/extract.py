@@ -371,17 +371,18 @@ def _settings(model: Model) -> str:
     """Return a digest of everything, except the file, that determines an embedding."""
     made = model.extraction
     specification = model.specification
-    return _digest(
+    parts = [
         "2",
         model.fingerprint,
         f"{specification.frontend} {sorted(specification.frontend_options.items())}",
         f"{specification.sample_rate} {specification.min_samples}",
         f"{made.max_seconds} {made.max_pause} {made.channel}",
         f"{made.crops} {made.crop_seconds}" if made.crops else "",
-        # Only a precision that is not the default is part of the digest, so that the embeddings of
-        # earlier versions remain valid.
-        *([model.precision] if model.precision != "float32" else []),
-    )
+    ]
+    # The default is not part of the digest, so that embeddings of earlier versions remain valid.
+    if model.precision != "float32":
+        parts.append(model.precision)
+    return _digest(*parts)
 
 
 def file_digests(utterances: Utterances) -> list[str]:
